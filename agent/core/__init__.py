@@ -1,0 +1,1 @@
+"""What an agent decides, pure: desired and observed caps to actions, dead-man, cgroup text to pod."""

@@ -1,0 +1,49 @@
+"""Messages v1. They only ever grow by optional fields; anything else is a v2 beside them."""
+
+from bus_schemas.v1.acks import AckStatus, GpuHealth, GpuInForce, PowerAck, ScalingAck
+from bus_schemas.v1.control import BudgetChange, DeploymentControl, NodeControl
+from bus_schemas.v1.decisions import GpuCap, PlacementHint, PoolTarget, PowerDecision, ScalingDecision
+from bus_schemas.v1.message import Message
+from bus_schemas.v1.reason import Reason
+from bus_schemas.v1.system import DeadLetter, Lease
+from bus_schemas.v1.telemetry import ForecastRecord, GpuTelemetry, NodeTelemetry, PlanRecord, PoolRecord
+
+MESSAGES: tuple[type[Message], ...] = (
+    ScalingDecision,
+    PowerDecision,
+    ScalingAck,
+    PowerAck,
+    NodeTelemetry,
+    PlanRecord,
+    BudgetChange,
+    DeploymentControl,
+    NodeControl,
+    Lease,
+    DeadLetter,
+)
+
+__all__ = [
+    "MESSAGES",
+    "AckStatus",
+    "BudgetChange",
+    "DeadLetter",
+    "DeploymentControl",
+    "ForecastRecord",
+    "GpuCap",
+    "GpuHealth",
+    "GpuInForce",
+    "GpuTelemetry",
+    "Lease",
+    "Message",
+    "NodeControl",
+    "NodeTelemetry",
+    "PlacementHint",
+    "PlanRecord",
+    "PoolRecord",
+    "PoolTarget",
+    "PowerAck",
+    "PowerDecision",
+    "Reason",
+    "ScalingAck",
+    "ScalingDecision",
+]

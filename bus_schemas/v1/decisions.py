@@ -1,0 +1,67 @@
+"""Decisions: what a leading planner tells actuators and agents to bring about."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bus_schemas.v1.message import DecisionId, Epoch, Message, Name, Part, Watts, WorkerCount
+from bus_schemas.v1.reason import Reason
+
+
+class PoolTarget(Part):
+    """How many replicas one pool shall have."""
+
+    role: Literal["prefill", "decode", "aggregated"]
+    replicas: int = Field(ge=0)
+    gpus_per_replica: int = Field(default=1, ge=1)
+
+
+class PlacementHint(Part):
+    """Where a new replica's watts are reserved. An orchestrator that can choose GPUs should choose these."""
+
+    pool: Name
+    node: Name
+    gpus: tuple[Name, ...]
+
+
+class ScalingDecision(Message):
+    """How many workers a deployment shall run. ``num_*`` mirror Dynamo's VirtualConnector; ``pools`` is complete."""
+
+    type: Literal["wattscale.v1.scaling_decision"] = "wattscale.v1.scaling_decision"
+    deployment: Name
+    decision_id: DecisionId
+    incarnation: Name
+    """Changes only when ``decision_id`` starts again at 0."""
+    epoch: Epoch
+    num_prefill_workers: WorkerCount = -1
+    num_decode_workers: WorkerCount = -1
+    pools: dict[str, PoolTarget] = Field(default_factory=dict)
+    placements: tuple[PlacementHint, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+
+
+class GpuCap(Part):
+    """One GPU's desired power cap. After ``valid_for_s`` without renewal the agent steps DOWN to ``fallback_watts``."""
+
+    gpu: Name
+    """The GPU's UUID."""
+    cap_watts: Watts
+    fallback_watts: Watts
+
+
+class PowerDecision(Message):
+    """A node's COMPLETE desired caps: a state, not a delta. The newest wins."""
+
+    type: Literal["wattscale.v1.power_decision"] = "wattscale.v1.power_decision"
+    node: Name
+    decision_id: DecisionId
+    incarnation: Name
+    epoch: Epoch
+    valid_for_s: float = Field(gt=0, le=86400)
+    """How long the caps hold on the agent's monotonic clock, from the moment it receives this message."""
+    caps: tuple[GpuCap, ...]
+    site: str = ""
+    budget_watts: Watts | None = None
+    reasons: tuple[Reason, ...] = ()

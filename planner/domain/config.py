@@ -1,0 +1,122 @@
+"""What the core is told: frozen settings, already validated by the runtime that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.pool import Role
+from planner.domain.power import PowerCurve
+from planner.domain.profile import Profile
+
+
+class SizingMode(StrEnum):
+    """How wanted replica counts are found."""
+
+    SLA = "sla"
+    CLASSIC = "classic"
+    LOAD = "load"
+    SLA_LOAD = "sla+load"
+
+
+class OperationMode(StrEnum):
+    """Whether decisions leave the planner."""
+
+    ACTIVE = "active"
+    ADVISORY = "advisory"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingPolicy:
+    """HPA's policy: at most ``value`` Pods or Percent within ``period_s``."""
+
+    kind: str
+    value: int
+    period_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingRules:
+    """HPA's ``scaleUp`` or ``scaleDown`` block. ``select`` is ``Max``, ``Min`` or ``Disabled``."""
+
+    stabilization_window_s: float = 0.0
+    policies: tuple[ScalingPolicy, ...] = ()
+    select: str = "Max"
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolConfig:
+    """One pool's settings. ``replicas_start`` is what a deployment is assumed to run before anything is seen."""
+
+    pool: PoolId
+    role: Role
+    gpus_per_replica: int
+    curve: PowerCurve
+    min_replicas: int = 1
+    max_replicas: int = 64
+    startup_s: float = 60.0
+    max_step: int | None = None
+    scale_up: ScalingRules = ScalingRules()
+    scale_down: ScalingRules = ScalingRules(stabilization_window_s=300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentConfig:
+    """One deployment's settings: targets, pools, profile, and how it is sized."""
+
+    deployment: DeploymentId
+    site: SiteId
+    pools: Mapping[PoolId, PoolConfig]
+    profile: Profile
+    ttft_ms: float = 500.0
+    itl_ms: float = 50.0
+    ttft_quantile: float = 0.95
+    sizing: SizingMode = SizingMode.SLA
+    mode: OperationMode = OperationMode.ACTIVE
+    predictor: str = "ewma"
+    forecast_quantile: float = 0.9
+    drain_backlog_s: float = 30.0
+    max_gpus: int | None = None
+    priority: int = 0
+    scaling_timeout_s: float = 1800.0
+    metrics_timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class SiteConfig:
+    """One site's power settings, in milliwatts and seconds of the agents' real time."""
+
+    site: SiteId
+    budget_mw: int
+    host_overhead_mw_per_node: int = 0
+    margin_mw: int = 0
+    lease_s: float = 30.0
+    settle_s: float = 2.0
+    clock_skew: float = 0.01
+    flight_s: float = 1.0
+    fallback_mw: int | None = None
+    """The cap a GPU falls to when its lease runs out; None = its hardware minimum."""
+    smallest_budget_mw: int | None = None
+    """The smallest budget known in advance (schedules, contracts); it bounds the fallbacks."""
+    smallest_step_mw: int = 5000
+    expected_gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerConfig:
+    """All settings of one planner process."""
+
+    deployments: Mapping[DeploymentId, DeploymentConfig] = field(default_factory=dict)
+    sites: Mapping[SiteId, SiteConfig] = field(default_factory=dict)
+    interval_s: float = 30.0
+    load_time_scale: float = 1.0
+    """Seconds of load time per second of the clock. 1 in production; above 1 where a recorded load is replayed
+    faster than real time while leases and settle times keep real seconds."""
+
+    def load_now_s(self, now_s: float) -> float:
+        """The instant ``now_s`` on the time axis of the load (windows, horizons, forecasts)."""
+        return now_s * self.load_time_scale

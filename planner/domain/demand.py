@@ -1,0 +1,86 @@
+"""What sizing asks of the optimiser: for each pool, the speed that each replica count would need.
+
+Sizing knows queues and profiles; the optimiser knows watts. This is the seam between them, so that power
+is a variable of the decision and not a clamp after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.plan import Limited
+from planner.domain.pool import Role
+from planner.domain.power import PowerCurve
+
+
+@dataclass(frozen=True, slots=True)
+class PoolDemand:
+    """One pool's options. Index ``i`` of the tuples stands for ``min_replicas + i`` replicas.
+
+    ``required_speed[i]``: relative engine speed (1 = uncapped) at which that many replicas meet the targets
+    for the sized load; above 1 means that they can not, even uncapped. Falls with ``i``. ``inf`` for none.
+    ``utilisation[i]``: expected busy share of a replica at that count and speed 1, for predicting draw.
+    """
+
+    pool: PoolId
+    role: Role
+    gpus_per_replica: int
+    current_replicas: int
+    min_replicas: int
+    required_speed: tuple[float, ...]
+    utilisation: tuple[float, ...]
+    curve: PowerCurve
+    wanted: int
+    """The smallest count that meets the targets uncapped (before any limit); for explaining."""
+    chain: tuple[Limited, ...] = ()
+
+    @property
+    def max_replicas(self) -> int:
+        return self.min_replicas + len(self.required_speed) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentDemand:
+    """One deployment's pools. Scarce watts go to higher ``priority`` first."""
+
+    deployment: DeploymentId
+    site: SiteId
+    pools: Mapping[PoolId, PoolDemand]
+    priority: int = 0
+    max_gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SiteLimits:
+    """What a site's deployments share: milliwatts for GPUs that serve, and GPUs.
+
+    ``reserve_mw_per_idle_gpu`` is what a GPU that serves nobody still holds (its parked cap).
+    """
+
+    site: SiteId
+    budget_mw: int
+    gpus: int
+    reserve_mw_per_idle_gpu: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGrant:
+    """The optimiser's answer for one pool: how many replicas, and the cap of each of their GPUs."""
+
+    replicas: int
+    cap_mw: int
+    speed: float
+    chain: tuple[Limited, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The optimiser's answer for a site. ``shortfall`` is the share of a deployment's load left unserved."""
+
+    pools: Mapping[tuple[DeploymentId, PoolId], PoolGrant] = field(default_factory=dict)
+    shortfall: Mapping[DeploymentId, float] = field(default_factory=dict)
+    objective: float = 0.0
+    watt_price: float = 0.0
+    gpu_price: float = 0.0

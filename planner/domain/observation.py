@@ -1,0 +1,163 @@
+"""What is seen of deployments and GPUs at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
+from planner.domain.pool import Replicas, Role
+from planner.domain.reading import NO_DATA, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class PoolObservation:
+    """One pool. Queue depths count requests that wait and are not yet served."""
+
+    replicas: Replicas
+    queued_requests: Reading = NO_DATA
+    queued_tokens: Reading = NO_DATA
+    kv_usage: Reading = NO_DATA
+    """Mean KV-cache use over ready workers, 0..1."""
+    running_requests: Reading = NO_DATA
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentObservation:
+    """One deployment over the last ``interval_s`` seconds of load time.
+
+    ``num_req`` counts requests that STARTED in the interval. TTFT and ITL are means in milliseconds over
+    requests that finished the phase in the interval; ``isl`` and ``osl`` are mean tokens.
+    The ``_cv2`` readings are squared coefficients of variation, where histograms allow them.
+    """
+
+    interval_s: float
+    num_req: Reading = NO_DATA
+    isl_tokens: Reading = NO_DATA
+    osl_tokens: Reading = NO_DATA
+    ttft_ms: Reading = NO_DATA
+    itl_ms: Reading = NO_DATA
+    request_duration_s: Reading = NO_DATA
+    isl_cv2: Reading = NO_DATA
+    osl_cv2: Reading = NO_DATA
+    arrival_cv2: Reading = NO_DATA
+    ttft_p95_ms: Reading = NO_DATA
+    itl_p95_ms: Reading = NO_DATA
+    kv_hit_rate: Reading = NO_DATA
+    accept_length: Reading = NO_DATA
+    pools: Mapping[PoolId, PoolObservation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuObservation:
+    """One physical GPU as its node's agent last told it. Watts are milliwatts."""
+
+    gpu: GpuId
+    draw_mw: int | None
+    requested_mw: int | None
+    enforced_mw: int | None
+    default_mw: int
+    min_mw: int
+    max_mw: int
+    healthy: bool = True
+    deployment: DeploymentId | None = None
+    pool: PoolId | None = None
+    role: Role | None = None
+    worker: str | None = None
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeObservation:
+    """One node's telemetry. ``boot`` changes when the agent process restarts."""
+
+    node: NodeId
+    gpus: Mapping[GpuId, GpuObservation]
+    age_s: float = 0.0
+    boot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingAckSeen:
+    """The newest acknowledgement of a deployment's scaling."""
+
+    deployment: DeploymentId
+    decision_id: int
+    scaled_decision_id: int
+    status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInForce:
+    """One GPU inside a power acknowledgement: what IS in force there, read back from the hardware."""
+
+    gpu: GpuId
+    requested_mw: int | None
+    enforced_mw: int | None
+    healthy: bool = True
+    reset: bool = False
+    """The GPU or its driver was reset since the last report: the limit may be the default."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerAckSeen:
+    """An acknowledgement of a node's power decision, in the order of arrival."""
+
+    node: NodeId
+    epoch: int
+    decision_id: int
+    applied_decision_id: int
+    status: str
+    gpus: tuple[GpuInForce, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetOrder:
+    """A change of a site's budget: reach ``budget_mw`` ``ramp_s`` after ``from_s``; lapse at ``until_s``.
+
+    Times are on the planner's clock (seconds); ``sequence`` is the order on the bus: the newest wins.
+    """
+
+    site: str
+    budget_mw: int
+    from_s: float
+    until_s: float | None = None
+    ramp_s: float = 0.0
+    sequence: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentOrder:
+    """An operator's word on one deployment: ``pause``, ``resume``, ``pin`` (with replicas) or ``release``."""
+
+    deployment: DeploymentId
+    action: str
+    replicas: Mapping[PoolId, int] = field(default_factory=dict)
+    sequence: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOrder:
+    """An operator's word that a node is gone for good: its charge may be dropped."""
+
+    node: NodeId
+    action: str = "remove"
+    sequence: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """All that one step sees. A deployment or a node that is absent here is unknown, not empty."""
+
+    deployments: Mapping[DeploymentId, DeploymentObservation] = field(default_factory=dict)
+    nodes: Mapping[NodeId, NodeObservation] = field(default_factory=dict)
+    scaling_acks: Mapping[DeploymentId, ScalingAckSeen] = field(default_factory=dict)
+    power_acks: tuple[PowerAckSeen, ...] = ()
+    budget_orders: tuple[BudgetOrder, ...] = ()
+    deployment_orders: tuple[DeploymentOrder, ...] = ()
+    node_orders: tuple[NodeOrder, ...] = ()

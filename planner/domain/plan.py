@@ -1,0 +1,135 @@
+"""The plan: what one step decided, with the chain of reasons from which everything shown is rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
+from planner.domain.pool import Role
+from planner.domain.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Limited:
+    """What a limiter returns: the value it lets through, why, and one sentence for people."""
+
+    value: int
+    reason: Reason
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A quantity ``horizon_s`` ahead: its mean and the upper quantile that capacity is sized on."""
+
+    mean: float
+    upper: float
+    lower: float
+    horizon_s: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One pool's way from wanted to granted. ``chain`` is in the order in which the limits were applied."""
+
+    pool: PoolId
+    role: Role
+    current: int
+    wanted: int
+    granted: int
+    cap_mw: int | None
+    chain: tuple[Limited, ...] = ()
+    expected_utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a new replica is meant to start. A hint: an orchestrator with a scheduler of its own may differ."""
+
+    pool: PoolId
+    node: NodeId
+    gpus: tuple[GpuId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingOrder:
+    """A scaling decision to publish now."""
+
+    deployment: DeploymentId
+    decision_id: int
+    replicas: Mapping[PoolId, int]
+    roles: Mapping[PoolId, Role]
+    placements: tuple[Placement, ...] = ()
+    reasons: tuple[Limited, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CapOrder:
+    """One GPU's desired cap and the fallback it drops to when the lease runs out."""
+
+    gpu: GpuId
+    cap_mw: int
+    fallback_mw: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOrder:
+    """A node's COMPLETE desired caps, to publish now. ``lowers`` orders go out before ``raises``."""
+
+    node: NodeId
+    decision_id: int
+    caps: tuple[CapOrder, ...]
+    valid_for_s: float
+    raises: bool
+    reasons: tuple[Limited, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentPlan:
+    """One deployment's tick, complete enough to be explained from the record alone."""
+
+    deployment: DeploymentId
+    pools: Mapping[PoolId, PoolPlan]
+    observed: Mapping[str, float | None] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    forecasts: Mapping[str, Forecast] = field(default_factory=dict)
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    expected_ttft_ms: float | None = None
+    expected_itl_ms: float | None = None
+    expected_watts: float | None = None
+    expected_joules_per_token: float | None = None
+    shortfall: float = 0.0
+    """Expected share of the load that can not be served within its targets, 0..1."""
+    notes: tuple[Limited, ...] = ()
+    ready: bool = True
+    """``scaled_decision_id >= decision_id``: a newer decision may be published."""
+
+
+@dataclass(frozen=True, slots=True)
+class SitePlan:
+    """One site's watts after the step, in milliwatts."""
+
+    site: SiteId
+    budget_mw: int
+    charged_mw: int
+    enforced_mw: int
+    draw_mw: int | None
+    free_mw: int
+    shortfall_mw: int = 0
+    frozen: tuple[str, ...] = ()
+    """Names of violated invariants that freeze raises; empty when all hold."""
+    notes: tuple[Limited, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that one step decided. Publishing ``power`` (lowers first) and then ``scaling`` is safe at every prefix."""
+
+    deployments: Mapping[DeploymentId, DeploymentPlan] = field(default_factory=dict)
+    sites: Mapping[SiteId, SitePlan] = field(default_factory=dict)
+    scaling: tuple[ScalingOrder, ...] = ()
+    power: tuple[PowerOrder, ...] = ()
+    next_event_s: float | None = None
+    """When something becomes possible without a new message (a settle time ends, a lease wants renewal)."""

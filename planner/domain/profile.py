@@ -1,0 +1,40 @@
+"""A profile: what an engine was measured to do, in Dynamo's terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillProfile:
+    """TTFT of a single prefill by input length. Equal-length tuples, ``isl_tokens`` rising."""
+
+    isl_tokens: tuple[float, ...]
+    ttft_ms: tuple[float, ...]
+    tokens_per_s_per_gpu: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeProfile:
+    """ITL by KV use and context (``isl + osl / 2``). Equal-length tuples, one entry a measured point."""
+
+    kv_usage: tuple[float, ...]
+    context_tokens: tuple[float, ...]
+    itl_ms: tuple[float, ...]
+    tokens_per_s_per_gpu: tuple[float, ...]
+    max_kv_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Both phases of one model on one GPU type, with what the sweep was made with where it is known."""
+
+    name: str
+    prefill: PrefillProfile | None
+    decode: DecodeProfile | None
+    prefill_gpus: int = 1
+    decode_gpus: int = 1
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    dropped: tuple[str, ...] = ()
+    """One line for each measured point that was dropped, with the reason."""

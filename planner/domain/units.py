@@ -1,0 +1,23 @@
+"""Watts outside, integer milliwatts inside: sums of caps are exact and rounding is always downwards."""
+
+from __future__ import annotations
+
+import math
+
+MW_PER_WATT = 1000
+
+
+def mw_from_watts(watts: float) -> int:
+    """Milliwatts in ``watts``, rounded down (a budget or a cap never gains by rounding).
+
+    A hundredth of a milliwatt is forgiven, so that 0.1 + 0.2 W is 300 mW.
+    Raises ValueError for a number that is not finite.
+    """
+    if not math.isfinite(watts):
+        raise ValueError(f"watts must be a finite number, not {watts}")
+    return math.floor(watts * MW_PER_WATT + 0.01)
+
+
+def watts_from_mw(mw: int) -> float:
+    """Watts in ``mw``, for the eye and for the wire."""
+    return mw / MW_PER_WATT
