@@ -1,0 +1,15 @@
+"""Errors that end a command with one clear line instead of a traceback."""
+
+from __future__ import annotations
+
+
+class CliError(Exception):
+    """Ends the command: one line on standard error (what, where, what to do) and an exit code."""
+
+    exit_code = 1
+
+
+class UsageError(CliError):
+    """Bad input or a bad setting: exit code 2. Nothing was started, or all that was started is stopped."""
+
+    exit_code = 2

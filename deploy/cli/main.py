@@ -1,0 +1,65 @@
+"""Entry point of `wattscale`: builds the tree of sub-commands, runs one, turns errors into one line.
+
+Must stay cheap to import: `wattscale --help` loads no client library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from deploy.cli.errors import CliError
+
+COMMANDS = (
+    "deploy.cli.up",
+    "deploy.cli.look",
+    "deploy.cli.budget",
+    "deploy.cli.streams",
+    "deploy.cli.planner",
+    "deploy.cli.config",
+    "deploy.cli.agent",
+    "deploy.cli.simulate",
+    "deploy.cli.replay",
+    "deploy.cli.prove",
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole tree of commands."""
+    parser = argparse.ArgumentParser(
+        prog="wattscale",
+        description="Power-aware autoscaling for LLM inference: replicas and GPU power caps, decided together.",
+    )
+    version = importlib.metadata.version("wattscale")
+    parser.add_argument("--version", action="version", version=f"wattscale {version}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        if importlib.util.find_spec(name) is None:  # TEMPORARY while rooms land
+            continue
+        importlib.import_module(name).register(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except CliError as error:
+        print(f"wattscale: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone: nothing is left to say, and Python must not try at exit.
+        sys.stderr.close()
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
