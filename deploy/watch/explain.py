@@ -1,0 +1,82 @@
+"""Tells one decision as a story: observed, forecast, model, wanted, each limit, granted. From the record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bus_schemas import v1
+
+
+def explain(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None) -> str:
+    """The whole story of one tick, as plain text."""
+    lines = [f"{record.deployment}, tick of {record.time:%Y-%m-%d %H:%M:%S} UTC"]
+    lines += _decided(record, decision, ack)
+    lines += _section("observed", _observed(record))
+    lines += _section("forecast", _forecast(record))
+    lines += _section("model", (f"{name} × {value:.3g}" for name, value in record.corrections.items()))
+    for name, pool in record.pools.items():
+        lines += _section(f"{name} ({pool.role})", _pool(pool))
+    lines += _section("expected", (f"{name} = {value:.4g}" for name, value in record.expected.items()))
+    lines += _section("power", _power(record))
+    lines += _section("notes", (f"{note.code}: {note.text}" for note in record.notes))
+    return "\n".join(lines)
+
+
+def _decided(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None) -> Iterator[str]:
+    if decision is not None:
+        counts = " ".join(f"{name}={target.replicas}" for name, target in decision.pools.items())
+        yield f"decision #{decision.decision_id} of {decision.time:%H:%M:%S}: {counts}"
+        for reason in decision.reasons:
+            yield f"    {reason.code}: {reason.text}"
+        if decision.decision_id != record.decision_id:
+            yield f"    (the record is of the tick under decision #{record.decision_id})"
+    if ack is not None:
+        state = f"{ack.status} ({ack.reason})" if ack.reason else str(ack.status)
+        yield f"acknowledged: #{ack.decision_id} {state}; carried out up to #{ack.scaled_decision_id}"
+    else:
+        yield f"acknowledged: carried out up to #{record.scaled_decision_id}"
+
+
+def _section(title: str, body: Iterator[str]) -> Iterator[str]:
+    lines = [f"    {line}" for line in body]
+    if lines:
+        yield title
+        yield from lines
+
+
+def _observed(record: v1.PlanRecord) -> Iterator[str]:
+    for name, value in record.observed.items():
+        target = record.targets.get(name)
+        yield f"{name} = {value:.4g}" + (f"   (target {target:.4g})" if target is not None else "")
+    for name, reason in record.missing.items():
+        yield f"{name}: missing ({reason})"
+
+
+def _forecast(record: v1.PlanRecord) -> Iterator[str]:
+    for name, forecast in record.forecasts.items():
+        yield (
+            f"{name} in {forecast.horizon_s:.0f} s: {forecast.mean:.4g}"
+            f" (band {forecast.lower:.4g} to {forecast.upper:.4g}, {forecast.model})"
+        )
+
+
+def _pool(pool: v1.PoolRecord) -> Iterator[str]:
+    yield f"running {pool.current}, wanted {pool.wanted}"
+    for position, reason in enumerate(pool.chain):
+        value = f" -> {pool.values[position]}" if position < len(pool.values) else ""
+        yield f"{reason.code}{value}: {reason.text}"
+    cap = f" at {pool.cap_watts:.0f} W a GPU" if pool.cap_watts is not None else ""
+    busy = f", expected busy {pool.utilisation:.0%}" if pool.utilisation is not None else ""
+    yield f"granted {pool.granted}{cap}{busy}"
+
+
+def _power(record: v1.PlanRecord) -> Iterator[str]:
+    figures = (
+        ("budget", record.budget_watts),
+        ("charged", record.charged_watts),
+        ("caps in force", record.enforced_watts),
+        ("drawn", record.draw_watts),
+    )
+    known = [f"{name} {value:.0f} W" for name, value in figures if value is not None]
+    if known:
+        yield ", ".join(known)
