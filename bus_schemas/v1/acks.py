@@ -86,3 +86,5 @@ class PowerAck(Message):
     gpus: tuple[GpuInForce, ...]
     boot: str = ""
     """Identity of the agent process; changes on restart."""
+    clock_s: float | None = None
+    """The agent's monotonic clock at the readback. Opaque: decisions echo it, and it orders one boot's reports."""

@@ -49,6 +49,8 @@ class GpuCap(Part):
     """The GPU's UUID."""
     cap_watts: Watts
     fallback_watts: Watts
+    charged_watts: Watts | None = None
+    """The most this GPU may draw by everything published up to this decision: where a next leader's ledger starts."""
 
 
 class PowerDecision(Message):
@@ -60,8 +62,13 @@ class PowerDecision(Message):
     incarnation: Name
     epoch: Epoch
     valid_for_s: float = Field(gt=0, le=86400)
-    """How long the caps hold on the agent's monotonic clock, from the moment it receives this message."""
+    """How long the caps hold on the agent's monotonic clock: from the report that ``heard_*`` names where it is of the
+    receiving process, else from the moment of receipt."""
     caps: tuple[GpuCap, ...]
     site: str = ""
     budget_watts: Watts | None = None
+    heard_boot: str = ""
+    heard_clock_s: float | None = None
+    """``boot`` and ``clock_s`` of the node's newest report that the planner knew of: a decision delivered late is
+    already old when it arrives, and raises nothing."""
     reasons: tuple[Reason, ...] = ()

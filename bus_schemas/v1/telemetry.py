@@ -42,6 +42,8 @@ class NodeTelemetry(Message):
     type: Literal["wattscale.v1.node_telemetry"] = "wattscale.v1.node_telemetry"
     node: Name
     boot: str = ""
+    clock_s: float | None = None
+    """The agent's monotonic clock at the reading; see ``PowerAck.clock_s``."""
     applied_decision_id: LastDecisionId = -1
     gpus: tuple[GpuTelemetry, ...]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from planner.domain.budget import BudgetSchedule
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
@@ -104,6 +105,18 @@ class SiteConfig:
     """The smallest budget known in advance (schedules, contracts); it bounds the fallbacks."""
     smallest_step_mw: int = 5000
     expected_gpus: int | None = None
+    """GPUs that the site is known to have: those not yet seen are charged at the largest default seen."""
+    schedule: BudgetSchedule | None = None
+    utc_at_zero_s: float = 0.0
+    """UTC seconds at 0 of the planner's clock (0 where that clock is UTC itself); for the schedule only."""
+    nodes: tuple[str, ...] = ("*",)
+    """Shell patterns of the node names that draw from this budget; the sites of one planner must not overlap."""
+    answer_s: float = 3.0
+    """A node that leaves a decision unanswered for so long is not counted on to lower anything."""
+    stale_s: float = 15.0
+    """A node not heard of for so long gets no raise."""
+    compliance_s: float = 10.0
+    """How long after a cut, or after a limit was lost, charges may stand above the budget before it is a violation."""
 
 
 @dataclass(frozen=True, slots=True)

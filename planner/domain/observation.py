@@ -75,6 +75,8 @@ class NodeObservation:
     gpus: Mapping[GpuId, GpuObservation]
     age_s: float = 0.0
     boot: str = ""
+    clock_s: float | None = None
+    """The agent's own clock at the reading: opaque, compared only with the same boot's, and echoed in decisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,9 @@ class PowerAckSeen:
     status: str
     gpus: tuple[GpuInForce, ...]
     reason: str = ""
+    boot: str = ""
+    clock_s: float | None = None
+    """As in ``NodeObservation``: orders this readback among the same boot's others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,26 @@ class DeploymentOrder:
 
 @dataclass(frozen=True, slots=True)
 class NodeOrder:
-    """An operator's word that a node is gone for good: its charge may be dropped."""
+    """An operator's word: ``remove`` (gone for good: its charge may be dropped) or ``restore``."""
 
     node: NodeId
     action: str = "remove"
     sequence: int = 0
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCaps:
+    """The last power decision on the bus for one node, as a new leader finds it: the ledger of its predecessor.
+
+    ``charged_mw`` by GPU: the most that each may draw by everything published so far (the wire's
+    ``charged_watts``; where that is absent, the GPU's default).
+    """
+
+    node: NodeId
+    decision_id: int
+    caps_mw: Mapping[GpuId, int]
+    charged_mw: Mapping[GpuId, int]
 
 
 @dataclass(frozen=True, slots=True)

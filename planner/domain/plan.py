@@ -72,6 +72,8 @@ class CapOrder:
     gpu: GpuId
     cap_mw: int
     fallback_mw: int
+    charged_mw: int | None = None
+    """The most this GPU may draw by everything published up to this order: a next leader's ledger starts here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,10 @@ class PowerOrder:
     valid_for_s: float
     raises: bool
     reasons: tuple[Limited, ...] = ()
+    heard_boot: str = ""
+    heard_clock_s: float | None = None
+    """The newest report of the node that this order knows of. The lease runs from it on the agent's clock, so that
+    an order delivered late is already old when it arrives."""
 
 
 @dataclass(frozen=True, slots=True)
