@@ -1,0 +1,194 @@
+"""The main job, run as people run it: one command, a summary, a bus that outsiders can read, a budget that holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.acceptance.up_process import outsider, run_cli, up
+
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up")]
+
+BUDGET_WATTS = 16_000
+RUN = ("--nodes", "4", "--speed", "60", "--budget-watts", str(BUDGET_WATTS))
+
+
+def caps_in_force(nodes: dict[str, float]) -> float:
+    """The sum over nodes of the caps that their newest acknowledgement says are in force."""
+    return sum(nodes.values())
+
+
+async def test_a_run_ends_with_a_summary_whose_every_decision_was_carried_out(tmp_path: Path) -> None:
+    async with up(tmp_path, *RUN, "--duration", "15") as run:
+        await run.listening()
+        async with outsider(run.url) as outside:
+            decisions = await outside.until("decision.scaling")
+            acks = await outside.until("ack.scaling")
+            assert decisions[0]["type"] == "wattscale.v1.scaling_decision"
+            assert acks[0]["deployment"] == decisions[0]["deployment"]
+            power = await outside.until("ack.power", count=4)
+            assert {ack["status"] for ack in power} <= {"applied", "partial", "accepted"}
+        summary = await run.summary()
+    assert summary["decisions"] > 0
+    assert summary["acks"] > 0
+    assert summary["requests"] > 0
+    assert 0 < summary["good_requests"] <= summary["requests"]
+    assert summary["gpu_hours"] > 0
+    assert summary["energy_joules"] > 0
+    assert summary["joules_per_output_token"] > 0
+    assert summary["budget_watts"] == BUDGET_WATTS
+    assert 0 < summary["max_sum_of_caps_watts"] <= BUDGET_WATTS
+    assert summary["scaling"]
+    for ids in summary["scaling"].values():
+        assert ids["scaled_decision_id"] == ids["decision_id"] >= 0
+
+
+async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> None:
+    async with up(tmp_path, *RUN, "--duration", "40") as run:
+        await run.listening()
+        async with outsider(run.url) as outside:
+            await outside.until("ack.power", count=8)
+            code, out, err = await run.cli("budget", "set", "11000")
+            assert code == 0, err
+            assert "11000 W" in out
+            nodes: dict[str, float] = {}
+            async with asyncio.timeout(5):
+                while len(nodes) < 4 or caps_in_force(nodes) > 11_000:
+                    await asyncio.sleep(0.05)
+                    for ack in outside.of("ack.power"):
+                        nodes[ack["node"]] = sum(gpu["enforced_watts"] for gpu in ack["gpus"])
+        run.process.send_signal(signal.SIGTERM)
+        summary = await run.summary()
+    assert summary["max_sum_of_caps_watts"] <= BUDGET_WATTS
+
+
+async def test_the_looking_commands_need_no_address(tmp_path: Path) -> None:
+    async with up(tmp_path, *RUN, "--duration", "60") as run:
+        await run.listening()
+        async with outsider(run.url) as outside:
+            await outside.until("ack.scaling")
+            await outside.until("telemetry.plan", count=2)
+        code, out, err = await run.cli("status")
+        assert code == 0, err
+        assert "budget" in out
+        assert "decode" in out
+        code, out, err = await run.cli("decisions", "--last", "5")
+        assert code == 0, err
+        assert len(out.splitlines()) == 5
+        code, out, err = await run.cli("explain", "default-demo")
+        assert code == 0, err
+        for word in ("observed", "forecast", "wanted", "granted"):
+            assert word in out
+        code, _, err = await run.cli("explain", "no-such-deployment")
+        assert code == 1
+        assert len(err.splitlines()) == 1
+
+
+async def test_sigterm_leaves_no_process_and_no_port_behind(tmp_path: Path) -> None:
+    async with up(tmp_path, *RUN) as run:
+        await run.listening()
+        url = urlsplit(run.url)
+        children = run.children()
+        assert children
+        run.process.send_signal(signal.SIGTERM)
+        await run.summary()
+        for child in children:
+            with pytest.raises(ProcessLookupError):
+                os.kill(child, 0)
+        with socket.socket() as probe:
+            assert probe.connect_ex((url.hostname or "", url.port or 0)) != 0
+    assert not (tmp_path / "wattscale" / "last-up.json").exists()
+
+
+async def test_a_killed_server_comes_back_and_no_decision_is_lost(tmp_path: Path) -> None:
+    async with up(tmp_path, *RUN, "--duration", "40") as run:
+        await run.listening()
+        async with outsider(run.url) as outside:
+            before = await outside.until("decision.power", count=6)
+            [server] = run.children()
+            os.kill(server, signal.SIGKILL)
+            await outside.until("decision.power", count=len(before) + 8, seconds=30)
+            ids: dict[str, set[int]] = {}
+            code, out, err = await run.cli("decisions", "--last", "2000", "--json")
+            assert code == 0, err
+        run.process.send_signal(signal.SIGTERM)
+        summary = await run.summary()
+    for line in out.splitlines():
+        body = json.loads(line)
+        if body["type"] == "wattscale.v1.power_decision":
+            ids.setdefault(body["node"], set()).add(body["decision_id"])
+    assert len(ids) == 4
+    for seen in ids.values():
+        assert seen == set(range(min(seen), max(seen) + 1))
+    for pair in summary["scaling"].values():
+        assert pair["scaled_decision_id"] == pair["decision_id"]
+    assert summary["max_sum_of_caps_watts"] <= BUDGET_WATTS
+
+
+def taken_port() -> tuple[socket.socket, int]:
+    """A loopback port that is in use."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener, listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--trace", "missing.csv"), "missing.csv"),
+        (("--trace", "empty.csv"), "empty"),
+        (("--trace", "unsorted.csv"), "line 3"),
+        (("--trace", "malformed.jsonl"), "line 2"),
+        (("--profile", "nowhere"), "nowhere"),
+        (("--profile", "short"), "prefill_ttft"),
+        (("--profile", "uneven"), "length"),
+        (("--budget-watts", "100"), "minimum"),
+        (("--nats-url", "nats://127.0.0.1:1"), "127.0.0.1:1"),
+        (("--speed", "0"), "--speed"),
+        (("--no-such-option",), "--no-such-option"),
+    ],
+)
+async def test_bad_input_is_one_clear_line_and_exit_code_2(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "unsorted.csv").write_text("timestamp_ms,input_length,output_length\n5,1,1\n3,1,1\n")
+    good = '{"timestamp": 0, "input_length": 5, "output_length": 5}\n'
+    (tmp_path / "malformed.jsonl").write_text(good + "{not json\n")
+    for name in ("short", "uneven"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "short" / "prefill_raw_data.json").write_text('{"prefill_isl": [1, 2]}')
+    (tmp_path / "short" / "decode_raw_data.json").write_text("{}")
+    (tmp_path / "uneven" / "prefill_raw_data.json").write_text(
+        '{"prefill_isl": [1, 2], "prefill_ttft": [1.0], "prefill_thpt_per_gpu": [1.0, 2.0]}'
+    )
+    (tmp_path / "uneven" / "decode_raw_data.json").write_text("{}")
+    resolved = tuple(str(tmp_path / part) if (tmp_path / part).exists() else part for part in arguments)
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    code, out, err = await run_cli("up", "--duration", "5", *resolved, environment=environment)
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "wattscale" / "last-up.json").exists()
+    if arguments != ("--no-such-option",):
+        # argparse prints its usage above the line.
+        assert len(err.splitlines()) == 1
+
+
+async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    listener, port = taken_port()
+    with listener:
+        environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+        code, _, err = await run_cli("up", "--nats-port", str(port), "--duration", "5", environment=environment)
+    assert code == 2
+    assert str(port) in err
+    assert len(err.splitlines()) == 1
