@@ -1,0 +1,133 @@
+"""How many watts a site may draw at an instant: configuration, schedule and orders, with ramps and end times.
+
+Pure functions of an instant. A cut that is known ahead is obeyed ahead: the budget to keep now is the smallest
+until the slowest lower would have taken effect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from planner.domain.budget import MINUTES_PER_DAY, BudgetSchedule, BudgetWindow
+from planner.domain.config import SiteConfig
+from planner.domain.observation import BudgetOrder
+
+MOST_ORDERS = 256
+_JUST_BEFORE_S = 1e-6
+
+
+def scheduled_mw(schedule: BudgetSchedule, utc_s: float) -> int | None:
+    """The schedule's budget at ``utc_s``; None outside of all its windows."""
+    local = datetime.fromtimestamp(utc_s, UTC).astimezone(schedule.zone)
+    minute = local.hour * 60 + local.minute
+    found = None
+    for window in schedule.windows:
+        if _holds(window, minute, local.weekday()):
+            found = window.budget_mw
+    return found
+
+
+def _holds(window: BudgetWindow, minute: int, weekday: int) -> bool:
+    def starts_on(day: int) -> bool:
+        return not window.weekdays or day in window.weekdays
+
+    if window.start_minute < window.end_minute:
+        return starts_on(weekday) and window.start_minute <= minute < window.end_minute
+    yesterday = (weekday - 1) % 7
+    return (starts_on(weekday) and minute >= window.start_minute) or (
+        starts_on(yesterday) and minute < window.end_minute % MINUTES_PER_DAY
+    )
+
+
+def _base_mw(config: SiteConfig, at_s: float) -> int:
+    if config.schedule is None:
+        return config.budget_mw
+    planned = scheduled_mw(config.schedule, config.utc_at_zero_s + at_s)
+    return config.budget_mw if planned is None else planned
+
+
+def level_mw(config: SiteConfig, orders: tuple[BudgetOrder, ...], at_s: float) -> int:
+    """The site's budget at one instant. ``orders`` rise by sequence: the newest that is in force decides."""
+    for index in range(len(orders) - 1, -1, -1):
+        order = orders[index]
+        if at_s < order.from_s or (order.until_s is not None and at_s >= order.until_s):
+            continue
+        if order.ramp_s <= 0 or at_s >= order.from_s + order.ramp_s:
+            return order.budget_mw
+        start = level_mw(config, orders[:index], order.from_s - _JUST_BEFORE_S)
+        return math.floor(start + (order.budget_mw - start) * ((at_s - order.from_s) / order.ramp_s))
+    return _base_mw(config, at_s)
+
+
+def _breaks_s(config: SiteConfig, orders: tuple[BudgetOrder, ...], start_s: float, end_s: float) -> list[float]:
+    """Instants within ``(start, end]`` at which the budget may jump or bend."""
+    times = [t for o in orders for t in (o.from_s, o.from_s + o.ramp_s, o.until_s) if t is not None]
+    if config.schedule is not None:
+        offset = config.utc_at_zero_s
+        minute = math.floor((start_s + offset) / 60.0) + 1
+        while minute * 60.0 - offset <= end_s:
+            times.append(minute * 60.0 - offset)
+            minute += 1
+    return sorted({t for t in times if start_s < t <= end_s})
+
+
+def lead_s(config: SiteConfig) -> float:
+    """How far ahead a cut is obeyed: an order out, its answer back, and the settle time."""
+    return 2.0 * config.flight_s + config.settle_s
+
+
+def effective_mw(config: SiteConfig, orders: tuple[BudgetOrder, ...], now_s: float) -> int:
+    """The smallest budget from now until a lower sent now would have settled."""
+    if not orders and config.schedule is None:
+        return config.budget_mw
+    end_s = now_s + lead_s(config)
+    times = [now_s, end_s]
+    for at_s in _breaks_s(config, orders, now_s, end_s):
+        times += [at_s - _JUST_BEFORE_S, at_s]
+    return min(level_mw(config, orders, at_s) for at_s in times)
+
+
+def next_change_s(config: SiteConfig, orders: tuple[BudgetOrder, ...], now_s: float) -> float | None:
+    """When the effective budget may change next without a message; within a ramp: in a second."""
+    ahead_s = lead_s(config)
+    for order in orders:
+        if order.from_s - ahead_s <= now_s < order.from_s + order.ramp_s:
+            return now_s + 1.0
+    edges = [t for o in orders for t in (o.from_s, o.from_s + o.ramp_s, o.until_s) if t is not None]
+    changes = [t for edge in edges for t in (edge - ahead_s, edge) if t > now_s]
+    if config.schedule is not None:
+        offset = config.utc_at_zero_s
+        edge = (math.floor((now_s + offset) / 60.0) + 1) * 60.0 - offset
+        changes += [t for t in (edge - ahead_s, edge) if t > now_s]
+    return min(changes, default=None)
+
+
+def smallest_mw(config: SiteConfig, orders: tuple[BudgetOrder, ...], now_s: float) -> int:
+    """The smallest budget known in advance: it bounds the sum of the fallbacks."""
+    known = [config.budget_mw, level_mw(config, orders, now_s)]
+    if config.smallest_budget_mw is not None:
+        known.append(config.smallest_budget_mw)
+    if config.schedule is not None:
+        known += [window.budget_mw for window in config.schedule.windows]
+    known += [order.budget_mw for order in orders if order.until_s is None or order.until_s > now_s]
+    return min(known)
+
+
+def with_orders(
+    known: tuple[BudgetOrder, ...], new: Iterable[BudgetOrder], site: str, now_s: float
+) -> tuple[BudgetOrder, ...]:
+    """Known and new orders of ``site`` by rising sequence, without those that can never count again."""
+    fresh = [order for order in new if order.site == site]
+    if not fresh and all(order.until_s is None or order.until_s > now_s for order in known):
+        return known
+    by_sequence = {order.sequence: order for order in (*known, *fresh)}
+    kept: list[BudgetOrder] = []
+    for sequence in sorted(by_sequence, reverse=True):
+        order = by_sequence[sequence]
+        if order.until_s is None or order.until_s > now_s:
+            kept.append(order)
+        if order.until_s is None and order.from_s + order.ramp_s <= now_s:
+            break  # in force for ever: nothing older can show through
+    return tuple(reversed(kept[:MOST_ORDERS]))
