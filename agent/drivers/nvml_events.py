@@ -1,0 +1,61 @@
+"""The driver's events: XID errors and GPUs that become unavailable.
+
+Owns one event set. Must never block: it only takes what is already waiting. Where the driver has no events (older
+cards, virtual machines) there is none, and that is no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+XID = 0x8
+UNAVAILABLE = 0x4000
+RECOVERY_ACTION = 0x8000
+LARGEST_BATCH = 64
+
+
+class EventWatch:
+    """Last XID by GPU."""
+
+    def __init__(self, nvml: Any, event_set: Any) -> None:
+        self._nvml = nvml
+        self._set = event_set
+        self._last_xid: dict[str, int] = {}
+
+    @classmethod
+    def open(cls, nvml: Any, handles: Sequence[Any]) -> EventWatch | None:
+        """Register for every GPU that takes it. None where the driver has no events at all."""
+        try:
+            event_set = nvml.nvmlEventSetCreate()
+        except nvml.NVMLError:
+            return None
+        for handle in handles:
+            for types in (XID | UNAVAILABLE | RECOVERY_ACTION, XID):
+                try:
+                    nvml.nvmlDeviceRegisterEvents(handle, types, event_set)
+                    break
+                except nvml.NVMLError:
+                    continue
+        return cls(nvml, event_set)
+
+    def drain(self, uuid_of: Callable[[Any], str]) -> None:
+        """Take all that waits."""
+        for _ in range(LARGEST_BATCH):
+            try:
+                event = self._nvml.nvmlEventSetWait_v2(self._set, 0)
+                if event.eventType == XID:
+                    self._last_xid[uuid_of(event.device)] = int(event.eventData)
+            except self._nvml.NVMLError:
+                return  # TIMEOUT: nothing waits. Anything else shows on the calls that matter.
+
+    def last_xid(self, gpu: str) -> int | None:
+        """The newest XID of one GPU since the driver was opened."""
+        return self._last_xid.get(gpu)
+
+    def close(self) -> None:
+        """Free the set."""
+        try:
+            self._nvml.nvmlEventSetFree(self._set)
+        except self._nvml.NVMLError:
+            pass  # The driver is going away and takes the set with it.
