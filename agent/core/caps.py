@@ -1,0 +1,251 @@
+"""Desired and observed caps to writes: what one node's agent does with its GPUs. Pure.
+
+Owns fencing (older epochs and ids are refused), the dead-man (a cap that nobody renews steps down to its fallback),
+and drift. Must never write a limit above what the newest accepted decision allows, never raise for a decision that
+was meant for an earlier process or whose lease is over, and never return to a default. Milliwatts throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from agent.core.caps_values import (
+    AgentState,
+    CapDecision,
+    CapReport,
+    GpuReading,
+    GpuTarget,
+    Health,
+    InForce,
+    Line,
+    SetLimit,
+    Verdict,
+    WriteResult,
+    health_of,
+)
+from agent.core.deadman import lease_of
+
+__all__ = [
+    "AgentState",
+    "CapDecision",
+    "CapReport",
+    "GpuReading",
+    "GpuTarget",
+    "Health",
+    "InForce",
+    "SetLimit",
+    "Verdict",
+    "WriteResult",
+    "actions",
+    "bounded",
+    "deadline_s",
+    "health_of",
+    "initial",
+    "lapse",
+    "observed",
+    "receive",
+    "report",
+]
+
+FIRST_RETRY_S = 0.5
+LAST_RETRY_S = 15.0
+
+
+def initial(boot: str, now_s: float, *, grace_s: float = 30.0, hold_without_decision: bool = False) -> AgentState:
+    """A process that has just started: it knows no decision and adopts what it will read."""
+    return AgentState(boot, now_s, grace_s, hold_without_decision)
+
+
+def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[AgentState, Verdict]:
+    """Take a decision in, or refuse it. A new incarnation starts ids and epochs anew; a past one never returns."""
+    state = lapse(state, now_s)
+    verdict = judge(state, decision)
+    if verdict is not Verdict.ACCEPTED:
+        return state, verdict
+    past = state.past
+    if state.incarnation and decision.incarnation != state.incarnation:
+        past = past | {state.incarnation}
+    lease = lease_of(state.boot, decision.heard_boot, decision.heard_clock_s, decision.valid_for_s, now_s)
+    lines = dict(state.lines)
+    if lease is not None and lease.ours and lease.ends_s > now_s:
+        ends_s: float | None = lease.ends_s
+        for target in decision.caps:
+            lines[target.gpu] = _granted(lines.get(target.gpu), target)
+    else:
+        ends_s = _adopted_end(state, decision, lease.ends_s if lease else None)
+        for target in decision.caps:
+            lines[target.gpu] = _only_lowered(lines.get(target.gpu), target, lapsed=ends_s is None)
+    fresh = replace(
+        state,
+        epoch=decision.epoch,
+        decision_id=decision.decision_id,
+        incarnation=decision.incarnation,
+        past=past,
+        ends_s=ends_s,
+        lines=lines,
+    )
+    return lapse(fresh, now_s), verdict
+
+
+def judge(state: AgentState, decision: CapDecision) -> Verdict:
+    """Fencing: whether a decision is the newest word of the newest leader."""
+    if state.incarnation and decision.incarnation != state.incarnation:
+        return Verdict.OLDER_EPOCH if decision.incarnation in state.past else Verdict.ACCEPTED
+    if older_epoch(state, decision):
+        return Verdict.OLDER_EPOCH
+    if decision.decision_id == state.decision_id and decision.epoch == state.epoch:
+        return Verdict.REPEATED
+    return Verdict.ACCEPTED if decision.decision_id > state.decision_id else Verdict.OLDER_ID
+
+
+def older_epoch(state: AgentState, decision: CapDecision) -> bool:
+    """Whether a decision was published under a leadership that has ended."""
+    return decision.epoch < state.epoch
+
+
+def _granted(line: Line | None, target: GpuTarget) -> Line:
+    base = line or Line(target.cap_mw)
+    return replace(base, ceiling_mw=target.cap_mw, may_raise=True, cap_mw=target.cap_mw, fallback_mw=target.fallback_mw)
+
+
+def _only_lowered(line: Line | None, target: GpuTarget, *, lapsed: bool) -> Line:
+    """A decision that comes too late, or was made for another process: it may lower, and raises nothing."""
+    base = line or Line(target.cap_mw)
+    ceiling = min(base.ceiling_mw, target.cap_mw, target.fallback_mw if lapsed else target.cap_mw)
+    return replace(base, ceiling_mw=ceiling, cap_mw=target.cap_mw, fallback_mw=target.fallback_mw)
+
+
+def _adopted_end(state: AgentState, decision: CapDecision, ends_s: float | None) -> float | None:
+    """When the caps in force lapse after a decision that is not a lease for this process: never later than before."""
+    if state.decision_id >= 0:
+        return state.ends_s
+    limit_s = state.started_s + decision.valid_for_s
+    return limit_s if ends_s is None else min(limit_s, ends_s)
+
+
+def lapse(state: AgentState, now_s: float) -> AgentState:
+    """The dead-man: past the lease every ceiling comes down to its fallback. Never up, never to a default."""
+    if state.ends_s is None or now_s < state.ends_s:
+        return state
+    if state.decision_id < 0 and state.hold_without_decision:
+        return state
+    return replace(state, ends_s=None, lines={gpu: fallen(line) for gpu, line in state.lines.items()})
+
+
+def fallen(line: Line) -> Line:
+    """One GPU after its lease. 0 stands for the hardware's minimum: writes are clamped."""
+    fallback = 0 if line.fallback_mw is None else line.fallback_mw
+    return replace(line, ceiling_mw=min(line.ceiling_mw, fallback), may_raise=False)
+
+
+def bounded(state: AgentState, upper_bounds: Mapping[str, int]) -> AgentState:
+    """Further upper bounds by GPU (an annotation's watts), above which no limit is written."""
+    return state if upper_bounds == state.bounds else replace(state, bounds=dict(upper_bounds))
+
+
+def _aim(state: AgentState, line: Line, reading: GpuReading) -> int:
+    """The limit to write, clamped to what the hardware takes."""
+    ceiling = min(line.ceiling_mw, state.bounds.get(reading.gpu, line.ceiling_mw))
+    return min(max(ceiling, reading.min_mw), reading.max_mw)
+
+
+def actions(state: AgentState, readings: Mapping[str, GpuReading], now_s: float) -> tuple[SetLimit, ...]:
+    """Writes to make now, lowers first. Nothing where the limit stands as it should."""
+    state = lapse(state, now_s)
+    lowers: list[SetLimit] = []
+    raises: list[SetLimit] = []
+    for gpu, reading in readings.items():
+        line = state.lines.get(gpu)
+        if line is None or line.refused or reading.health is not Health.OK or reading.enforced_mw is None:
+            continue
+        aim = _aim(state, line, reading)
+        requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
+        if line.wrote_mw == aim and now_s < line.retry_s:
+            continue
+        if max(requested, reading.enforced_mw) > aim:
+            lowers.append(SetLimit(gpu, aim))
+        elif line.may_raise and requested < aim:
+            raises.append(SetLimit(gpu, aim))
+    return (*lowers, *raises)
+
+
+def observed(
+    state: AgentState, readings: Mapping[str, GpuReading], now_s: float, results: Iterable[WriteResult] = ()
+) -> AgentState:
+    """Take in what was read, after the writes of ``results``: adopt new GPUs, note resets, back off what resists."""
+    state = lapse(state, now_s)
+    wrote = {result.gpu: result for result in results}
+    lines = dict(state.lines)
+    for gpu, reading in readings.items():
+        line = lines.get(gpu)
+        if line is None:
+            if reading.enforced_mw is None:
+                continue
+            line = Line(max(reading.enforced_mw, reading.requested_mw or 0), resets=reading.resets)
+        lines[gpu] = _seen(state, line, reading, wrote.get(gpu), now_s)
+    ends_s = state.ends_s
+    if ends_s is None and state.decision_id < 0 and not state.lines and lines:
+        ends_s = state.started_s + state.grace_s
+    fresh = replace(state, lines=lines, ends_s=ends_s)
+    if fresh.decision_id >= 0 and report(fresh, readings).status == "applied":
+        fresh = replace(fresh, applied_id=fresh.decision_id)
+    return fresh
+
+
+def _seen(state: AgentState, line: Line, reading: GpuReading, result: WriteResult | None, now_s: float) -> Line:
+    aim = _aim(state, line, reading)
+    holds = reading.enforced_mw is not None and max(reading.enforced_mw, reading.requested_mw or 0) <= aim
+    lost = (line.lost or reading.resets != line.resets) and not holds
+    tries, retry_s, wrote, refused = line.tries, line.retry_s, line.wrote_mw, line.refused
+    if result is not None:
+        refused = health_of(result.error_kind) is Health.UNCAPPABLE
+        again = result.mw == wrote and not (holds and result.error_kind is None)
+        tries = tries + 1 if again else 1
+        retry_s = now_s + min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(tries - 1, 10))
+        wrote = result.mw
+    elif holds and reading.requested_mw == aim:
+        tries, retry_s = 0, float("-inf")
+    fresh = (lost, reading.resets, tries, retry_s, wrote, refused)
+    if fresh == (line.lost, line.resets, line.tries, line.retry_s, line.wrote_mw, line.refused):
+        return line
+    return replace(
+        line, lost=lost, resets=reading.resets, tries=tries, retry_s=retry_s, wrote_mw=wrote, refused=refused
+    )
+
+
+def report(state: AgentState, readings: Mapping[str, GpuReading], now_s: float | None = None) -> CapReport:
+    """What is in force, against the newest decision. A GPU without a reading is unknown, not fine."""
+    if now_s is not None:
+        state = lapse(state, now_s)
+    gpus, done, named = [], 0, 0
+    for gpu in sorted({*state.lines, *readings}):
+        line, reading = state.lines.get(gpu), readings.get(gpu)
+        if reading is None:
+            gpus.append(InForce(gpu, None, None, Health.UNKNOWN, reset=False))
+        else:
+            health = Health.UNCAPPABLE if line is not None and line.refused else reading.health
+            lost = line.lost if line is not None else False
+            gpus.append(InForce(gpu, reading.requested_mw, reading.enforced_mw, health, lost))
+        if line is not None and line.cap_mw is not None:
+            named += 1
+            done += _carried_out(state, line, reading)
+    status = "applied" if done == named else "partial" if done else "failed"
+    return CapReport(state.epoch, state.decision_id, state.applied_id, status, tuple(gpus))
+
+
+def _carried_out(state: AgentState, line: Line, reading: GpuReading | None) -> bool:
+    """Success is a limit read back as asked for after clamping; another limiter may hold it lower still."""
+    if reading is None or reading.health is not Health.OK or reading.enforced_mw is None or line.cap_mw is None:
+        return False
+    asked = min(line.cap_mw, state.bounds.get(reading.gpu, line.cap_mw))
+    asked = min(max(asked, reading.min_mw), reading.max_mw)
+    requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
+    return requested == asked and reading.enforced_mw <= asked
+
+
+def deadline_s(state: AgentState) -> float | None:
+    """The next instant at which the dead-man acts without a message, on the agent's clock."""
+    if state.decision_id < 0 and state.hold_without_decision:
+        return None
+    return state.ends_s
