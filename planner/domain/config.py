@@ -10,6 +10,7 @@ from planner.domain.budget import BudgetSchedule
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
+from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
 
 
@@ -129,6 +130,8 @@ class PlannerConfig:
     load_time_scale: float = 1.0
     """Seconds of load time per second of the clock. 1 in production; above 1 where a recorded load is replayed
     faster than real time while leases and settle times keep real seconds."""
+    predictors: Mapping[str, PointModel] = field(default_factory=dict)
+    """Forecast models beside the core's own (ARIMA, Prophet), fresh, by the name a deployment asks for."""
 
     def load_now_s(self, now_s: float) -> float:
         """The instant ``now_s`` on the time axis of the load (windows, horizons, forecasts)."""

@@ -1,0 +1,44 @@
+"""The load that is sized: one deployment's forecast, in the terms in which engines feel it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LARGEST_HIT_RATE = 0.95
+"""A prefix cache that hits always would make prefill free; new tokens of every prompt still have to be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizedLoad:
+    """Requests a second with mean shape and spread. ``queued_requests`` wait for prefill now.
+
+    ``arrival_cv2`` and ``isl_cv2`` are squared coefficients of variation (1 = Poisson arrivals, exponential lengths).
+    """
+
+    req_per_s: float
+    isl_tokens: float
+    osl_tokens: float
+    arrival_cv2: float = 1.0
+    isl_cv2: float = 1.0
+    hit_rate: float = 0.0
+    accept_length: float = 1.0
+    queued_requests: float = 0.0
+
+    @property
+    def prefill_tokens(self) -> float:
+        """Tokens of a prompt that have to be computed."""
+        return max(1.0, self.isl_tokens * (1.0 - min(LARGEST_HIT_RATE, max(0.0, self.hit_rate))))
+
+    @property
+    def context_tokens(self) -> float:
+        """Mean KV tokens a sequence holds over its life: the whole prompt and half the answer."""
+        return max(1.0, self.isl_tokens + self.osl_tokens / 2.0)
+
+    @property
+    def decode_steps(self) -> float:
+        """Iterations an answer takes; speculative decoding accepts ``accept_length`` tokens in one."""
+        return max(1.0, self.osl_tokens) / max(1.0, self.accept_length)
+
+    @property
+    def idle(self) -> bool:
+        return self.req_per_s <= 0.0 and self.queued_requests <= 0.0

@@ -1,0 +1,65 @@
+"""Waiting in front of engines: M/G/c in the Allen-Cunneen form, with a quantile instead of a mean.
+
+``P(wait > t) = C * exp(-t * n * (1 - rho) / (S * (ca2 + cs2) / 2))`` with ``C = rho ** (sqrt(2 (n + 1)) - 1)``, Sakasegawa's
+closed form of Erlang's C (Sakasegawa 1977; Allen, "Probability, Statistics and Queueing Theory", 1990). All functions take
+and return arrays over replica counts, so that a whole table of options costs one pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.float64]
+
+FULLEST = 0.95
+"""Utilisation never planned above: there the wait of a finite queue is ruled by luck."""
+_BISECTIONS = 16
+_WIDEST = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """Replicas that serve one queue. Milliseconds at full speed.
+
+    ``own_ms``: service as the request feels it; ``cost_ms``: engine time it uses up; ``dispersion``: (ca2 + cs2) / 2.
+    """
+
+    req_per_s: float
+    own_ms: float
+    cost_ms: float
+    dispersion: float
+    quantile: float
+
+    def utilisation(self, counts: Counts) -> Counts:
+        """Busy share of a replica at full speed; may exceed 1."""
+        return self.req_per_s * self.cost_ms / 1000.0 / np.maximum(counts, 1e-9)
+
+    def response_ms(self, counts: Counts, speed: Counts) -> Counts:
+        """The quantile of wait plus service at relative engine speed ``speed``; inf where the queue grows for ever."""
+        rho = self.utilisation(counts) / speed
+        idle = 1.0 - np.minimum(rho, 1.0 - 1e-9)
+        chance = np.exp((np.sqrt(2.0 * (counts + 1.0)) - 1.0) * np.log(np.maximum(rho, 1e-12)))
+        surprise = np.log(np.maximum(1.0, chance / (1.0 - self.quantile)))
+        wait = self.cost_ms * self.dispersion * surprise / (np.maximum(counts, 1e-9) * idle)
+        return np.where(rho >= 1.0, np.inf, (self.own_ms + wait) / speed)
+
+    def response_at(self, count: int, speed: float) -> float | None:
+        """``response_ms`` for one count; None where the queue would grow for ever."""
+        value = float(self.response_ms(np.array([float(count)]), np.array([speed]))[0])
+        return value if np.isfinite(value) else None
+
+    def required_speed(self, counts: Counts, target_ms: float) -> Counts:
+        """The least speed at which each count keeps ``response_ms`` within ``target_ms``."""
+        low = np.maximum(self.own_ms / target_ms, self.utilisation(counts) / FULLEST)
+        low = np.maximum(low, 1e-6)
+        fits = self.response_ms(counts, low) <= target_ms
+        bottom, top = low, low * _WIDEST
+        for _ in range(_BISECTIONS):
+            middle = np.sqrt(bottom * top)
+            good = self.response_ms(counts, middle) <= target_ms
+            top = np.where(good, middle, top)
+            bottom = np.where(good, bottom, middle)
+        return np.where(fits, low, top)

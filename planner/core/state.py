@@ -1,0 +1,72 @@
+"""What the planner remembers from tick to tick: frozen values, all of which a restart can rebuild from the streams.
+
+Decisions and acknowledgements come back from the bus exactly; forecasts, windows and corrections are learned again
+from new observations, and until they are, limits err towards holding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.core.forecast.band import Band
+from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.plan import PoolPlan
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """One pool. ``decided`` is the last published count; times are load seconds."""
+
+    decided: int | None = None
+    recommendations: tuple[tuple[float, int], ...] = ()
+    """(when, count wanted before limits), for the stabilization windows."""
+    events: tuple[tuple[float, int], ...] = ()
+    """(when, change), for the rate policies."""
+    most_seen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentState:
+    """One deployment. ``decision_id`` is -1 before the first decision."""
+
+    decision_id: int = -1
+    scaled_decision_id: int = -1
+    decided_at_s: float = 0.0
+    """When the last decision was published, on the planner's clock."""
+    pools: Mapping[PoolId, PoolState] = field(default_factory=dict)
+    forecasts: Mapping[str, Band] = field(default_factory=dict)
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    metrics_at_s: float | None = None
+    """Load time of the last tick with the metrics that sizing needs."""
+    sized_at_s: float | None = None
+    paused: bool = False
+    pinned: Mapping[PoolId, int] | None = None
+    order_sequence: int = -1
+    edited_ticks: int = 0
+    plan: Mapping[PoolId, PoolPlan] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last decision was carried out completely."""
+        return self.scaled_decision_id >= self.decision_id
+
+
+@dataclass(frozen=True, slots=True)
+class LastDecision:
+    """What the streams hold of a deployment: its last decision and how far it was carried out."""
+
+    deployment: DeploymentId
+    decision_id: int
+    replicas: Mapping[PoolId, int]
+    scaled_decision_id: int = -1
+    decided_at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerState:
+    """All that the planner remembers. ``epoch`` is its lease's sequence, which fences every decision."""
+
+    epoch: int
+    started_s: float
+    deployments: Mapping[DeploymentId, DeploymentState] = field(default_factory=dict)
