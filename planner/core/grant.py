@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from planner.core.safety import bounds, flow, limits
 from planner.core.safety.limits import Limits
+from planner.core.sizing.load import SizedLoad
 from planner.core.tick import Ticked
 from planner.domain.ids import PoolId
 from planner.domain.plan import Limited
@@ -31,9 +32,9 @@ class Granted:
 
 def grant(ticked: Ticked, now_s: float, t_s: float) -> Granted:
     """The counts that may be published now. Where a decision is under way: its counts."""
-    if ticked.hold is not None:
-        return _held(ticked, now_s)
-    wanted = {name: _wanted(ticked, name) for name in ticked.config.pools}
+    if ticked.hold is not None or ticked.load is None:
+        return _held(ticked, ticked.hold, now_s)
+    wanted = {name: _wanted(ticked, ticked.load, name) for name in ticked.config.pools}
     limited = _limited(ticked, wanted, t_s)
     blocked = flow.blocked(ticked.state, ticked.config, now_s)
     if blocked is not None:
@@ -53,9 +54,8 @@ def grant(ticked: Ticked, now_s: float, t_s: float) -> Granted:
     )
 
 
-def _wanted(ticked: Ticked, name: PoolId) -> Limits:
-    options, load = ticked.options[name], ticked.load
-    assert load is not None
+def _wanted(ticked: Ticked, load: SizedLoad, name: PoolId) -> Limits:
+    options = ticked.options[name]
     if load.idle and ticked.config.pools[name].min_replicas == 0:
         return Limits(0, (Limited(0, Reason.SLA, "no load: nothing is needed"),))
     wanted = max(1, options.wanted)
@@ -85,9 +85,8 @@ def _together(found: dict[PoolId, Limits]) -> dict[PoolId, Limits]:
     }
 
 
-def _held(ticked: Ticked, now_s: float) -> Granted:
-    hold = ticked.hold
-    assert hold is not None
+def _held(ticked: Ticked, hold: Limited | None, now_s: float) -> Granted:
+    hold = hold or Limited(0, Reason.METRICS_MISSING, "held: no load was seen yet")
     counts = dict(ticked.current)
     if hold.reason is Reason.PINNED:
         counts |= {name: count for name, count in (ticked.state.pinned or {}).items() if name in counts}

@@ -46,10 +46,8 @@ def tick(
     state = replace(state, forecasts=learned.bands, pools=_remember(state, config, seen, current))
     if not learned.missing:
         state = replace(state, metrics_at_s=t_s)
-    load, options = None, {}
-    if learned.known:
-        load = observe.sized_load(learned.forecasts, seen)
-        options = _options(config, load)
+    load = observe.sized_load(config, learned.forecasts, seen) if learned.known else None
+    options = _options(config, load) if load is not None else {}
     hold = _hold(config, state, learned, options, t_s)
     return Ticked(config, replace(state, sized_at_s=t_s), seen, learned, load, options, current, hold)
 

@@ -1,8 +1,8 @@
 """A band around any point model: adaptive conformal quantiles of its own past errors.
 
-Every point forecast of a request rate is short in a quarter to a half of all intervals, so capacity is sized on an upper
-quantile. The quantile is of the RELATIVE errors seen so far at the horizon that sizing uses; its level adapts to the
-coverage reached (Gibbs and Candès, "Adaptive conformal inference under distribution shift", 2021), so a load that
+Every point forecast of a request rate is short in a quarter to a half of all intervals, so capacity is sized on an
+upper quantile. The quantile is of the RELATIVE errors seen so far at the horizon that sizing uses; its level adapts to
+the coverage reached (Gibbs and Candès, "Adaptive conformal inference under distribution shift", 2021), so a load that
 changes its habits widens the band by itself.
 """
 

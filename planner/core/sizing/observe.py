@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.sizing.load import SizedLoad
 from planner.domain.config import DeploymentConfig, PlannerConfig
+from planner.domain.ids import PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Forecast
 from planner.domain.pool import Role
@@ -53,7 +54,7 @@ def learn(
     values, missing = _values(seen)
     learned = {name: band.observe(t_s, values[name]) if name in values else band for name, band in learned.items()}
     forecasts = {name: band.forecast(ahead_s) for name, band in learned.items() if band.ready}
-    if values.get("num_req") == 0.0 or forecasts.get("num_req") == 0.0:
+    if values.get("num_req") == 0.0:
         forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
     return Learned(learned, forecasts, missing)
 
@@ -77,7 +78,9 @@ def _values(seen: DeploymentObservation | None) -> tuple[dict[str, float], dict[
     return values, missing
 
 
-def sized_load(forecasts: Mapping[str, Forecast], seen: DeploymentObservation | None) -> SizedLoad:
+def sized_load(
+    config: DeploymentConfig, forecasts: Mapping[str, Forecast], seen: DeploymentObservation | None
+) -> SizedLoad:
     """The load to size for: the upper quantile of the rate, the mean shape, the spread as observed."""
     return SizedLoad(
         req_per_s=forecasts["num_req"].upper,
@@ -87,15 +90,14 @@ def sized_load(forecasts: Mapping[str, Forecast], seen: DeploymentObservation | 
         isl_cv2=_spread(seen.isl_cv2 if seen else None),
         hit_rate=_or(seen.kv_hit_rate if seen else None, 0.0),
         accept_length=_or(seen.accept_length if seen else None, 1.0),
-        queued_requests=_queued(seen),
+        queued_requests=_queued(seen, [name for name, pool in config.pools.items() if pool.role is not Role.DECODE]),
     )
 
 
-def _queued(seen: DeploymentObservation | None) -> float:
+def _queued(seen: DeploymentObservation | None, pools: Iterable[PoolId]) -> float:
     if seen is None:
         return 0.0
-    waiting = {name: _or(pool.queued_requests, 0.0) for name, pool in seen.pools.items()}
-    return sum(count for name, count in waiting.items() if name != Role.DECODE)
+    return sum(_or(seen.pools[name].queued_requests, 0.0) for name in pools if name in seen.pools)
 
 
 def _spread(reading: Reading | None) -> float:

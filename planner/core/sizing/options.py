@@ -17,7 +17,7 @@ ENOUGH = 1.0 + 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """``speed[i]`` and ``utilisation[i]`` belong to ``counts[i]``; ``wanted`` is the least count that needs no more than 1."""
+    """``speed[i]`` and ``utilisation[i]`` belong to ``counts[i]``; ``wanted``: the least count that needs at most 1."""
 
     role: Role
     counts: tuple[int, ...]

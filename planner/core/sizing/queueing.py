@@ -1,8 +1,8 @@
 """Waiting in front of engines: M/G/c in the Allen-Cunneen form, with a quantile instead of a mean.
 
-``P(wait > t) = C * exp(-t * n * (1 - rho) / (S * (ca2 + cs2) / 2))`` with ``C = rho ** (sqrt(2 (n + 1)) - 1)``, Sakasegawa's
-closed form of Erlang's C (Sakasegawa 1977; Allen, "Probability, Statistics and Queueing Theory", 1990). All functions take
-and return arrays over replica counts, so that a whole table of options costs one pass.
+``P(wait > t) = C * exp(-t * n * (1 - rho) / (S * (ca2 + cs2) / 2))`` with ``C = rho ** (sqrt(2 (n + 1)) - 1)``,
+Sakasegawa's closed form of Erlang's C (Sakasegawa 1977; Allen, "Probability, Statistics and Queueing Theory", 1990).
+All functions take and return arrays over replica counts, so that a whole table of options costs one pass.
 """
 
 from __future__ import annotations

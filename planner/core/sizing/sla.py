@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 
+from planner.core.perf.decode import DecodeModel
 from planner.core.perf.engine import Engine
+from planner.core.perf.prefill import PrefillModel
 from planner.core.sizing import decode, prefill
 from planner.core.sizing.load import SizedLoad
 from planner.core.sizing.options import SPARE_COUNTS, PoolOptions, wanted_count
@@ -14,6 +18,9 @@ from planner.domain.plan import Limited
 from planner.domain.pool import Role
 from planner.domain.reasons import Reason
 
+_Answer: TypeAlias = tuple[Counts, Counts, tuple[Limited, ...]]
+"""Required speed, utilisation, and what was found unreachable."""
+
 
 def options(
     config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, ttft_x: float, itl_x: float, most: int
@@ -21,49 +28,46 @@ def options(
     """Every count of ``pool`` up to ``most`` with the speed it needs; None where the profile lacks the phase."""
     counts = np.arange(0, max(1, most) + 1, dtype=np.float64)
     if pool.role is Role.PREFILL and engine.prefill is not None:
-        speed, busy, chain = _prefill(config, engine, load, counts, ttft_x)
+        speed, busy, chain = _prefill(config, engine.prefill, load, counts, ttft_x)
     elif pool.role is Role.DECODE and engine.decode is not None:
-        speed, busy, chain = _decode(config, engine, load, counts, itl_x)
+        speed, busy, chain = _decode(config, engine.decode, load, counts, itl_x)
     elif pool.role is Role.AGGREGATED and engine.prefill is not None and engine.decode is not None:
-        speed, busy, chain = _aggregated(config, engine, load, counts, ttft_x, itl_x)
+        speed, busy, chain = _shared(
+            _prefill(config, engine.prefill, load, counts, ttft_x), _decode(config, engine.decode, load, counts, itl_x)
+        )
     else:
         return None
     return _table(pool.role, load, counts, speed, busy, chain)
 
 
 def _prefill(
-    config: DeploymentConfig, engine: Engine, load: SizedLoad, counts: Counts, correction: float
-) -> tuple[Counts, Counts, tuple[Limited, ...]]:
-    assert engine.prefill is not None
-    queue = prefill.station(engine.prefill, load, config.ttft_quantile, correction)
+    config: DeploymentConfig, model: PrefillModel, load: SizedLoad, counts: Counts, correction: float
+) -> _Answer:
+    queue = prefill.station(model, load, config.ttft_quantile, correction)
     speed = prefill.required_speed(queue, load, counts, config.ttft_ms, config.drain_backlog_s)
-    chain = ()
+    chain: tuple[Limited, ...] = ()
     if not prefill.reachable(queue, config.ttft_ms):
         chain = (_unreachable("TTFT", queue.own_ms, config.ttft_ms),)
     return speed, np.minimum(1.0, queue.utilisation(counts)), chain
 
 
 def _decode(
-    config: DeploymentConfig, engine: Engine, load: SizedLoad, counts: Counts, correction: float
-) -> tuple[Counts, Counts, tuple[Limited, ...]]:
-    assert engine.decode is not None
-    model = engine.decode
+    config: DeploymentConfig, model: DecodeModel, load: SizedLoad, counts: Counts, correction: float
+) -> _Answer:
     speed = decode.required_speed(model, load, counts, config.itl_ms, correction)
     in_flight = decode.steps_per_ms(load) * decode.step_target_ms(model, load, config.itl_ms, correction)
     busy = -np.expm1(-in_flight / np.maximum(counts, 1e-9))
-    chain = ()
+    chain: tuple[Limited, ...] = ()
     if not decode.reachable(model, load, config.itl_ms, correction):
         alone = model.itl_ms(1.0, load.context_tokens) * correction
         chain = (_unreachable("ITL", alone, config.itl_ms),)
     return speed, busy, chain
 
 
-def _aggregated(
-    config: DeploymentConfig, engine: Engine, load: SizedLoad, counts: Counts, ttft_x: float, itl_x: float
-) -> tuple[Counts, Counts, tuple[Limited, ...]]:
+def _shared(for_both: _Answer, rest: _Answer) -> _Answer:
     """Both phases on one engine: the time that prefill takes is lost to decode."""
-    for_prefill, prefill_busy, chain = _prefill(config, engine, load, counts, ttft_x)
-    for_decode, decode_busy, more = _decode(config, engine, load, counts, itl_x)
+    for_prefill, prefill_busy, chain = for_both
+    for_decode, decode_busy, more = rest
     speed = np.maximum(for_prefill, for_decode + prefill_busy)
     return speed, np.minimum(1.0, prefill_busy + decode_busy), chain + more
 
