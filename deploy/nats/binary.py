@@ -1,0 +1,26 @@
+"""Where the nats-server binary is: beside this Python, or on the PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+
+class ServerMissing(Exception):  # noqa: N818  # reads as what happened
+    """No nats-server on this machine; the text says how to have one."""
+
+
+def find_server() -> Path:
+    """The binary that came with this environment, else the one on the PATH. Raises ServerMissing."""
+    beside = Path(sys.executable).parent / "nats-server"
+    if beside.is_file() and os.access(beside, os.X_OK):
+        return beside
+    found = shutil.which("nats-server")
+    if found:
+        return Path(found)
+    raise ServerMissing(
+        f"no nats-server beside {sys.executable} nor on the PATH: pip install 'wattscale[local]', "
+        "or name a running server instead"
+    )
