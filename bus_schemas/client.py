@@ -1,0 +1,144 @@
+"""``VirtualConnectorClient`` for outside orchestrators: wait, get, complete, as in Dynamo, plus fail and progress.
+
+Needs pydantic and nats-py only, creates nothing on the server, and keeps no state: a decision is waiting as long
+as its id is above the last one that was carried out, so a client that starts late or again misses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import UTC, datetime
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.read import last
+from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.subjects import Subjects
+from bus_schemas.v1 import AckStatus, ScalingAck, ScalingDecision
+
+RECHECK_S = 2.0
+RETRY_S = 0.5
+
+
+class VirtualConnectorClient:
+    """One deployment's decisions. ``nc`` is an open nats-py connection; it stays the caller's."""
+
+    def __init__(
+        self,
+        nc: Client,
+        deployment: str,
+        *,
+        prefix: str = "wattscale",
+        name: str = "orchestrator",
+        timeout_s: float = 5.0,
+    ) -> None:
+        settings = BusSettings(prefix=prefix, name=name, request_timeout_s=timeout_s)
+        self._bus = Bus(nc, nc.jetstream(timeout=timeout_s), Subjects(prefix), settings, deque(maxlen=1))
+        self._deployment = deployment
+        self._decision_subject = self._bus.subjects.decision_scaling(deployment)
+        self._ack_subject = self._bus.subjects.ack_scaling(deployment)
+
+    async def get(self) -> ScalingDecision | None:
+        """The newest decision, or None while there is none."""
+        found = await last(self._bus, self._decision_subject)
+        return found.message if found and isinstance(found.message, ScalingDecision) else None
+
+    async def scaled(self) -> ScalingAck | None:
+        """The newest acknowledgement, or None while there is none."""
+        found = await last(self._bus, self._ack_subject)
+        return found.message if found and isinstance(found.message, ScalingAck) else None
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Return as soon as a decision is not carried out yet: at once if one is waiting already.
+
+        Raises TimeoutError after ``timeout`` seconds. Survives lost connections and server restarts.
+        """
+        async with asyncio.timeout(timeout):
+            await self._wait()
+
+    async def _wait(self) -> None:
+        wake = asyncio.Event()
+
+        async def on_decision(_: Msg) -> None:
+            wake.set()
+
+        subscription = await self._bus.nc.subscribe(self._decision_subject, cb=on_decision)
+        try:
+            while not await self._pending():
+                try:
+                    # A wake-up can be lost with a connection, so look again after a while.
+                    await asyncio.wait_for(wake.wait(), RECHECK_S)
+                except TimeoutError:
+                    continue
+                finally:
+                    wake.clear()
+        finally:
+            await subscription.unsubscribe()
+
+    async def _pending(self) -> bool:
+        try:
+            decision, ack = await self.get(), await self.scaled()
+        except (NatsError, TimeoutError, OSError):
+            await asyncio.sleep(RETRY_S)
+            return False
+        if decision is None:
+            return False
+        same = ack is not None and ack.incarnation in ("", decision.incarnation)
+        return ack is None or not same or decision.decision_id > ack.scaled_decision_id
+
+    async def complete(self, decision: ScalingDecision) -> None:
+        """Acknowledge a decision as carried out completely."""
+        replicas = {name: target.replicas for name, target in decision.pools.items()}
+        await self._acknowledge(decision, AckStatus.APPLIED, scaled=decision.decision_id, replicas=replicas)
+
+    async def fail(self, decision: ScalingDecision, reason: str, retryable: bool = True) -> None:
+        """Say that a decision was not carried out, and whether trying again can help."""
+        scaled = await self._scaled_id(decision)
+        await self._acknowledge(decision, AckStatus.FAILED, scaled=scaled, reason=reason, retryable=retryable)
+
+    async def progress(self, decision: ScalingDecision, done: int, total: int) -> None:
+        """Say how far the work is: ``done`` of ``total`` parts."""
+        scaled = await self._scaled_id(decision)
+        await self._acknowledge(decision, AckStatus.ACCEPTED, scaled=scaled, done=done, total=total)
+
+    async def _scaled_id(self, decision: ScalingDecision) -> int:
+        ack = await self.scaled()
+        return ack.scaled_decision_id if ack and ack.incarnation == decision.incarnation else -1
+
+    async def _acknowledge(
+        self,
+        decision: ScalingDecision,
+        status: AckStatus,
+        *,
+        scaled: int,
+        reason: str = "",
+        retryable: bool = True,
+        replicas: dict[str, int] | None = None,
+        done: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        applied = status is AckStatus.APPLIED
+        ack = ScalingAck(
+            time=datetime.now(UTC),
+            deployment=self._deployment,
+            decision_id=decision.decision_id,
+            scaled_decision_id=scaled,
+            incarnation=decision.incarnation,
+            status=status,
+            reason=reason,
+            retryable=retryable,
+            num_prefill_workers=decision.num_prefill_workers if applied else -1,
+            num_decode_workers=decision.num_decode_workers if applied else -1,
+            replicas=replicas or {},
+            done=done,
+            total=total,
+            actuator=self._bus.settings.name,
+        )
+        step = f"{done}-{total}" if total is not None else reason
+        msg_id = f"{self._deployment}-{decision.incarnation}-{decision.decision_id}-{status}-{step}"
+        await publish(self._bus, self._ack_subject, ack, msg_id)
