@@ -1,57 +1,61 @@
-"""From what a deployment wants to what it gets: holds, windows, rates, bounds, GPU budget, the decision flow."""
+"""From what a deployment wants to the counts it is meant to run: holds, windows, rates, bounds, GPU budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from planner.core.safety import bounds, flow, limits
 from planner.core.safety.limits import Limits
 from planner.core.sizing.load import SizedLoad
 from planner.core.tick import Ticked
-from planner.domain.ids import PoolId
+from planner.domain.demand import Allocation
+from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.plan import Limited
 from planner.domain.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """Counts with their chains. ``recommended`` is what the windows remember: counts before any limit."""
+    """Counts with their chains. ``recommended`` is what the windows remember: counts before they and the rates act."""
 
     counts: Mapping[PoolId, int]
     wanted: Mapping[PoolId, int]
     chains: Mapping[PoolId, tuple[Limited, ...]]
     recommended: Mapping[PoolId, int] = field(default_factory=dict)
-    blocked: Limited | None = None
     notes: tuple[Limited, ...] = ()
 
-    def reasons(self, current: Mapping[PoolId, int]) -> tuple[Limited, ...]:
-        """The last word on each pool that changes: what a decision message carries."""
-        return tuple(chain[-1] for name, chain in self.chains.items() if chain and self.counts[name] != current[name])
 
-
-def grant(ticked: Ticked, now_s: float, t_s: float) -> Granted:
-    """The counts that may be published now. Where a decision is under way: its counts."""
+def grant(ticked: Ticked, allocation: Allocation | None, now_s: float, t_s: float) -> Granted:
+    """The counts to aim at. ``allocation``: the optimiser's free choice, None where power is not managed."""
     if ticked.hold is not None or ticked.load is None:
-        return _held(ticked, ticked.hold, now_s)
+        return _held(ticked, ticked.hold)
     wanted = {name: _wanted(ticked, ticked.load, name) for name in ticked.config.pools}
-    limited = _limited(ticked, wanted, t_s)
+    recommended = _allocated(ticked, wanted, allocation)
+    limited = _limited(ticked, recommended, t_s)
     blocked = flow.blocked(ticked.state, ticked.config, now_s)
     if blocked is not None:
-        limited = {
-            name: limit
-            if limit.count == ticked.current[name]
-            else limits.held(limit, ticked.current[name], Reason.SCALING_IN_PROGRESS, blocked.sentence)
-            for name, limit in limited.items()
-        }
+        limited = {name: _wait(limit, ticked.current[name], blocked) for name, limit in limited.items()}
     return Granted(
         counts={name: limit.count for name, limit in limited.items()},
         wanted={name: limit.count for name, limit in wanted.items()},
         chains={name: limit.chain for name, limit in limited.items()},
-        recommended={name: limit.count for name, limit in wanted.items()},
-        blocked=blocked,
+        recommended={name: limit.count for name, limit in recommended.items()},
         notes=_timeout_note(ticked, now_s),
     )
+
+
+def shortened(granted: Granted, allocation: Allocation, deployment: DeploymentId) -> Granted:
+    """After the optimiser's second word: a pool that was let grow may get less, for want of watts or GPUs."""
+    counts, chains = dict(granted.counts), dict(granted.chains)
+    for name, count in granted.counts.items():
+        answer = allocation.pools.get((deployment, name))
+        if answer is None or answer.replicas >= count:
+            continue
+        counts[name] = answer.replicas
+        sentence = f"{answer.replicas} are what the site's watts and GPUs carry now"
+        chains[name] = (*chains[name], *(answer.chain or (Limited(answer.replicas, Reason.POWER_BUDGET, sentence),)))
+    return replace(granted, counts=counts, chains=chains)
 
 
 def _wanted(ticked: Ticked, load: SizedLoad, name: PoolId) -> Limits:
@@ -60,19 +64,37 @@ def _wanted(ticked: Ticked, load: SizedLoad, name: PoolId) -> Limits:
         return Limits(0, (Limited(0, Reason.SLA, "no load: nothing is needed"),))
     wanted = max(1, options.wanted)
     rate = f"{load.req_per_s:.3g} requests/s of {load.isl_tokens:.0f}/{load.osl_tokens:.0f} tokens"
-    chain = (*(Limited(wanted, link.reason, link.sentence) for link in options.chain),)
+    chain = tuple(Limited(wanted, link.reason, link.sentence) for link in options.chain)
     return Limits(wanted, (*chain, Limited(wanted, Reason.SLA, f"{wanted} {name} replicas serve {rate} in time")))
 
 
-def _limited(ticked: Ticked, wanted: Mapping[PoolId, Limits], t_s: float) -> dict[PoolId, Limits]:
+def _allocated(ticked: Ticked, wanted: Mapping[PoolId, Limits], allocation: Allocation | None) -> dict[PoolId, Limits]:
+    """What the optimiser makes of it under watts and GPUs; without one, the GPU budget alone."""
+    if allocation is None:
+        shares = bounds.gpu_budget(ticked.config, {name: limit.count for name, limit in wanted.items()})
+        return {name: limit.then(shares.get(name)) for name, limit in wanted.items()}
+    found = {}
+    for name, limit in wanted.items():
+        answer = allocation.pools.get((ticked.config.deployment, name))
+        if answer is None or answer.replicas == limit.count:
+            found[name] = limit
+            continue
+        links = answer.chain or (
+            Limited(answer.replicas, Reason.POWER_BUDGET, f"{answer.replicas} replicas at their caps cost least"),
+        )
+        found[name] = Limits(answer.replicas, limit.chain + links)
+    return found
+
+
+def _limited(ticked: Ticked, recommended: Mapping[PoolId, Limits], t_s: float) -> dict[PoolId, Limits]:
     config, state, current = ticked.config, ticked.state, ticked.current
     found = {}
     for name, pool in config.pools.items():
-        limit = wanted[name].then(limits.tolerate(pool, ticked.options[name], current[name], wanted[name].count))
+        limit = recommended[name]
+        limit = limit.then(limits.tolerate(pool, ticked.options[name], current[name], limit.count))
         found[name] = limits.apply(pool, state.pools[name], current[name], limit, t_s)
-    shares = bounds.gpu_budget(config, {name: limit.count for name, limit in found.items()})
-    found = {name: limit.then(shares.get(name)) for name, limit in found.items()}
-    return _together(found)
+    shares = bounds.gpu_budget(config, {name: limit.count for name, limit in found.items()}, current)
+    return _together({name: limit.then(shares.get(name)) for name, limit in found.items()})
 
 
 def _together(found: dict[PoolId, Limits]) -> dict[PoolId, Limits]:
@@ -85,14 +107,20 @@ def _together(found: dict[PoolId, Limits]) -> dict[PoolId, Limits]:
     }
 
 
-def _held(ticked: Ticked, hold: Limited | None, now_s: float) -> Granted:
+def _wait(limit: Limits, current: int, blocked: Limited) -> Limits:
+    if limit.count == current:
+        return limit
+    return limits.held(limit, current, Reason.SCALING_IN_PROGRESS, blocked.sentence)
+
+
+def _held(ticked: Ticked, hold: Limited | None) -> Granted:
     hold = hold or Limited(0, Reason.METRICS_MISSING, "held: no load was seen yet")
     counts = dict(ticked.current)
     if hold.reason is Reason.PINNED:
         counts |= {name: count for name, count in (ticked.state.pinned or {}).items() if name in counts}
         counts = {name: min(count, ticked.config.pools[name].max_replicas) for name, count in counts.items()}
     chains = {name: (Limited(count, hold.reason, hold.sentence),) for name, count in counts.items()}
-    return Granted(counts, dict(counts), chains, blocked=flow.blocked(ticked.state, ticked.config, now_s))
+    return Granted(counts, dict(counts), chains)
 
 
 def _timeout_note(ticked: Ticked, now_s: float) -> tuple[Limited, ...]:

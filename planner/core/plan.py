@@ -7,28 +7,44 @@ and touches no wire, so service, simulation, replay and tests all decide alike.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from planner.core.grant import Granted, grant
+from planner.core import powering
+from planner.core.decide import Aim, decide
+from planner.core.grant import Granted, grant, shortened
+from planner.core.power import site as ledger
 from planner.core.report import deployment_plan
 from planner.core.safety import behavior, flow
-from planner.core.state import DeploymentState, LastDecision, PlannerState, PoolState
+from planner.core.state import DeploymentState, LastDecision, PlannerState, PoolGoal, PoolState
 from planner.core.tick import Ticked, tick
 from planner.domain.config import OperationMode, PlannerConfig
-from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.observation import Observation
-from planner.domain.plan import DeploymentPlan, Plan, ScalingOrder
+from planner.domain.demand import Allocation
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.observation import Observation, StoredCaps
+from planner.domain.plan import DeploymentPlan, Plan, PowerOrder, ScalingOrder, SitePlan
+
+Goals = Mapping[PoolId, PoolGoal]
 
 
 def initial_state(
-    config: PlannerConfig, epoch: int, now_s: float, last_decisions: Iterable[LastDecision] = ()
+    config: PlannerConfig,
+    epoch: int,
+    now_s: float,
+    last_decisions: Iterable[LastDecision] = (),
+    stored_caps: Iterable[StoredCaps] | None = None,
 ) -> PlannerState:
-    """What a planner knows when it takes the lead: what the streams hold of each deployment, and nothing else."""
+    """What a planner knows when it takes the lead: what the streams hold, and nothing else.
+
+    ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one;
+    None: not read, so nothing rises until every GPU has answered and a lease has passed.
+    """
     known = {last.deployment: last for last in last_decisions}
+    pages = None if stored_caps is None else tuple(stored_caps)
     return PlannerState(
         epoch=epoch,
         started_s=now_s,
         deployments={name: _resumed(known.get(name)) for name in config.deployments},
+        power={name: ledger.initial(site, epoch, now_s, pages) for name, site in config.sites.items()},
     )
 
 
@@ -47,75 +63,127 @@ def step(
     state: PlannerState, observation: Observation, config: PlannerConfig, now_s: float
 ) -> tuple[PlannerState, Plan]:
     """One tick: the next state and everything that was decided, with its reasons."""
-    state = _absorb(state, observation, config)
+    state = _absorb(state, observation, config, now_s)
+    t_s = config.load_now_s(now_s)
     ticks = {
         name: tick(config, deployment, state.deployments[name], observation.deployments.get(name), now_s)
         for name, deployment in config.deployments.items()
     }
-    t_s = config.load_now_s(now_s)
+    aims = _aims(state, config, ticks, now_s)
+    state = replace(state, deployments={name: _aimed(ticks[name], aims[name], t_s) for name in ticks})
+    state, power, reserved = powering.advance(state, config, now_s)
     deployments, plans, orders = {}, {}, []
     for name, ticked in ticks.items():
-        granted = grant(ticked, now_s, t_s)
-        next_state, order = _decide(ticked, granted, now_s, t_s)
-        plan = deployment_plan(ticked, granted, next_state)
-        deployments[name] = replace(next_state, plan=plan.pools)
-        plans[name] = plan
-        if order is not None:
-            orders.append(order)
-    return replace(state, deployments=deployments), Plan(deployments=plans, scaling=tuple(orders))
+        aim = Aim(ticked.current, aims[name].granted.counts)
+        known, order, counts = decide(ticked.config, state.deployments[name], aim, reserved.get(name), now_s, t_s)
+        deployments[name] = known
+        plans[name] = deployment_plan(ticked, aims[name].granted, known, counts, aims[name].shortfall)
+        orders += [order] if order is not None else []
+    state = replace(state, deployments=deployments)
+    return state, _plan(state, config, now_s, power, orders, plans)
 
 
 def react(
     state: PlannerState, observation: Observation, config: PlannerConfig, now_s: float
 ) -> tuple[PlannerState, Plan]:
-    """Between ticks: acknowledgements and orders, without sizing."""
-    state = _absorb(state, observation, config)
-    plans: dict[DeploymentId, DeploymentPlan] = {}
-    return state, Plan(deployments=plans)
+    """Between ticks: acknowledgements, orders, budgets, settled watts, leases. Sizes nothing."""
+    state = _absorb(state, observation, config, now_s)
+    state, power, reserved = powering.advance(state, config, now_s)
+    t_s = config.load_now_s(now_s)
+    deployments, orders = dict(state.deployments), []
+    for name, known in state.deployments.items():
+        if name not in reserved or known.pending_since_s is None or known.paused or not known.goals:
+            continue
+        current = {pool: s.decided for pool, s in known.pools.items() if s.decided is not None}
+        goal = {pool: g.replicas for pool, g in known.goals.items()}
+        if current.keys() != goal.keys():
+            current = {pool: current.get(pool, known.running.get(pool, count)) for pool, count in goal.items()}
+        aim = Aim(current, goal)
+        deployments[name], order, _ = decide(config.deployments[name], known, aim, reserved[name], now_s, t_s)
+        orders += [order] if order is not None else []
+    state = replace(state, deployments=deployments)
+    return state, _plan(state, config, now_s, power, orders, {})
 
 
-def _absorb(state: PlannerState, observation: Observation, config: PlannerConfig) -> PlannerState:
+def _absorb(state: PlannerState, observation: Observation, config: PlannerConfig, now_s: float) -> PlannerState:
     deployments = {}
     for name in config.deployments:
         known = state.deployments.get(name) or DeploymentState()
         known = flow.acknowledged(known, observation.scaling_acks.get(name))
-        orders = tuple(order for order in observation.deployment_orders if order.deployment == name)
-        deployments[name] = flow.ordered(known, orders) if orders else known
-    return replace(state, deployments=deployments)
+        if observation.deployment_orders:
+            known = flow.ordered(known, tuple(o for o in observation.deployment_orders if o.deployment == name))
+        deployments[name] = known
+    return powering.absorb(replace(state, deployments=deployments), observation, config, now_s)
 
 
-def _decide(ticked: Ticked, granted: Granted, now_s: float, t_s: float) -> tuple[DeploymentState, ScalingOrder | None]:
-    """The state after the tick, and the decision to publish where counts change and one may go out."""
-    config, state = ticked.config, ticked.state
-    pools = {
-        name: _recorded(pool, ticked, name, granted.recommended.get(name), t_s) for name, pool in state.pools.items()
-    }
-    changed = any(granted.counts[name] != ticked.current[name] for name in config.pools)
-    if not changed or granted.blocked is not None or config.mode is not OperationMode.ACTIVE:
-        return replace(state, pools=pools), None
-    for name, pool in pools.items():
-        change = granted.counts[name] - ticked.current[name]
-        events = (*pool.events, (t_s, change)) if change else pool.events
-        pools[name] = replace(pool, decided=granted.counts[name], events=events)
-    state = replace(state, pools=pools, decision_id=state.decision_id + 1, decided_at_s=now_s)
-    order = ScalingOrder(
-        deployment=config.deployment,
-        decision_id=state.decision_id,
-        replicas=dict(granted.counts),
-        roles={name: pool.role for name, pool in config.pools.items()},
-        reasons=granted.reasons(ticked.current),
+@dataclass(frozen=True, slots=True)
+class _Aimed:
+    granted: Granted
+    goals: Goals
+    shortfall: float
+
+
+def _aims(
+    state: PlannerState, config: PlannerConfig, ticks: Mapping[DeploymentId, Ticked], now_s: float
+) -> dict[DeploymentId, _Aimed]:
+    """Optimise freely, limit, and where limits moved a count find the best caps for the counts that stay."""
+    t_s = config.load_now_s(now_s)
+    sites = powering.sites(state, config, now_s)
+    found: dict[DeploymentId, _Aimed] = {}
+    for site in sites.values():
+        free = site.allocate(ticks, {})
+        granted = {name: grant(ticks[name], free, now_s, t_s) for name in site.deployments}
+        final = free if _same(free, granted) else site.allocate(ticks, {n: g.counts for n, g in granted.items()})
+        for name, given in granted.items():
+            given = shortened(given, final, name)
+            found[name] = _Aimed(given, _goals(ticks[name], final, given), final.shortfall.get(name, 0.0))
+    for name, ticked in ticks.items():
+        if name not in found:
+            found[name] = _Aimed(grant(ticked, None, now_s, t_s), {}, 0.0)
+    return found
+
+
+def _same(allocation: Allocation, granted: Mapping[DeploymentId, Granted]) -> bool:
+    return all(
+        (answer := allocation.pools.get((name, pool))) is not None and answer.replicas == count
+        for name, given in granted.items()
+        for pool, count in given.counts.items()
     )
-    return state, order
 
 
-def _recorded(pool: PoolState, ticked: Ticked, name: PoolId, recommended: int | None, t_s: float) -> PoolState:
-    since = t_s - behavior.horizon_s(ticked.config.pools[name])
-    recommendations = behavior.trimmed(pool.recommendations, since)
-    if recommended is not None:
-        recommendations = (*recommendations, (t_s, recommended))
-    return replace(pool, recommendations=recommendations, events=behavior.trimmed(pool.events, since))
+def _goals(ticked: Ticked, allocation: Allocation, granted: Granted) -> Goals:
+    """No goals for a deployment that is watched only: its GPUs keep the caps that they have."""
+    if ticked.config.mode is not OperationMode.ACTIVE or ticked.state.paused:
+        return {}
+    return powering.goals(ticked.config, allocation, granted.counts)
 
 
-def counts_of(plan: DeploymentPlan) -> Mapping[PoolId, int]:
-    """The granted counts of a plan, for callers that want numbers only."""
-    return {name: pool.granted for name, pool in plan.pools.items()}
+def _aimed(ticked: Ticked, aimed: _Aimed, t_s: float) -> DeploymentState:
+    """The state that remembers what the tick aims at, and the recommendations that windows look back on."""
+    pools = {}
+    for name, pool in ticked.state.pools.items():
+        since = t_s - behavior.horizon_s(ticked.config.pools[name])
+        past = behavior.trimmed(pool.recommendations, since)
+        if (count := aimed.granted.recommended.get(name)) is not None:
+            past = (*past, (t_s, count))
+        pools[name] = replace(pool, recommendations=past, events=behavior.trimmed(pool.events, since))
+    why = {name: chain[-1] for name, chain in aimed.granted.chains.items() if chain}
+    return replace(ticked.state, pools=pools, goals=aimed.goals, why=why, running=ticked.current)
+
+
+def _plan(
+    state: PlannerState,
+    config: PlannerConfig,
+    now_s: float,
+    power: tuple[PowerOrder, ...],
+    scaling: list[ScalingOrder],
+    plans: Mapping[DeploymentId, DeploymentPlan],
+) -> Plan:
+    sites: dict[SiteId, SitePlan] = {}
+    events = []
+    for name, site in config.sites.items():
+        if powering.powered(state, name):
+            sites[name] = ledger.summary(state.power[name], site, now_s)
+            events.append(ledger.next_event_s(state.power[name], site, now_s))
+    times = [at for at in events if at is not None]
+    return Plan(plans, sites, tuple(scaling), power, min(times, default=None))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from planner.core.decide import pending_link
 from planner.core.grant import Granted
 from planner.core.perf.engine import engine
 from planner.core.sizing import decode, prefill
 from planner.core.state import DeploymentState
 from planner.core.tick import Ticked
+from planner.domain.config import OperationMode
 from planner.domain.ids import PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import DeploymentPlan, Limited, PoolPlan
 from planner.domain.pool import Role
 from planner.domain.reading import Reading, Sample
 from planner.domain.reasons import Reason
+from planner.domain.units import MW_PER_WATT
 
 READINGS = (
     "num_req",
@@ -30,37 +33,74 @@ READINGS = (
 )
 
 
-def deployment_plan(ticked: Ticked, granted: Granted, state: DeploymentState) -> DeploymentPlan:
-    """The record of one deployment's tick."""
+def deployment_plan(
+    ticked: Ticked, granted: Granted, state: DeploymentState, counts: Mapping[PoolId, int], shortfall: float
+) -> DeploymentPlan:
+    """The record of one deployment's tick; ``counts`` are in force after it."""
     observed, missing = _readings(ticked.seen)
-    ttft, itl = _expected(ticked, granted.counts)
+    ttft, itl = _expected(ticked, state, counts)
+    watts = _watts(ticked, state, counts)
     return DeploymentPlan(
         deployment=ticked.config.deployment,
-        pools={name: _pool(ticked, granted, name) for name in ticked.config.pools},
+        pools={name: _pool(ticked, granted, state, name, counts[name]) for name in ticked.config.pools},
         observed=observed,
         missing={**missing, **ticked.learned.missing},
         forecasts=dict(ticked.learned.forecasts),
         corrections=dict(state.corrections),
         expected_ttft_ms=ttft,
         expected_itl_ms=itl,
-        notes=(*granted.notes, *_steady(ticked, granted)),
+        expected_watts=watts,
+        expected_joules_per_token=_joules(ticked, watts),
+        shortfall=shortfall,
+        notes=(*granted.notes, *_steady(ticked, counts)),
         ready=state.ready,
     )
 
 
-def _pool(ticked: Ticked, granted: Granted, name: PoolId) -> PoolPlan:
-    options, count = ticked.options.get(name), granted.counts[name]
-    busy = options.utilisation[count] if options is not None and count < len(options.utilisation) else None
+def _pool(ticked: Ticked, granted: Granted, state: DeploymentState, name: PoolId, count: int) -> PoolPlan:
+    aimed, goal = granted.counts[name], state.goals.get(name)
+    chain = granted.chains[name]
+    if count != aimed:
+        chain = (*chain, pending_link(name, aimed, count))
+    if ticked.config.mode is OperationMode.ADVISORY:
+        chain = (*chain, Limited(count, Reason.ADVISORY, "advisory: shown, not published"))
     return PoolPlan(
         pool=name,
         role=ticked.config.pools[name].role,
         current=ticked.current[name],
         wanted=granted.wanted[name],
         granted=count,
-        cap_mw=None,
-        chain=granted.chains[name],
-        expected_utilisation=busy,
+        cap_mw=goal.cap_mw if goal is not None else None,
+        chain=chain,
+        expected_utilisation=_busy(ticked, name, count),
     )
+
+
+def _busy(ticked: Ticked, name: PoolId, count: int) -> float | None:
+    options = ticked.options.get(name)
+    return None if options is None else options.utilisation[min(count, len(options.utilisation) - 1)]
+
+
+def _watts(ticked: Ticked, state: DeploymentState, counts: Mapping[PoolId, int]) -> float | None:
+    """Expected draw of the deployment's GPUs: idle watts, and for the busy share the cap or what the phase can use."""
+    total = 0.0
+    for name, pool in ticked.config.pools.items():
+        busy, goal = _busy(ticked, name, counts[name]), state.goals.get(name)
+        if busy is None or goal is None:
+            return None
+        curve = pool.curve
+        at_work = max(curve.idle_mw, min(goal.cap_mw, curve.p_u_mw))
+        share = min(1.0, busy / max(goal.speed, 1e-6))
+        total += counts[name] * pool.gpus_per_replica * (curve.idle_mw + share * (at_work - curve.idle_mw))
+    return total / MW_PER_WATT
+
+
+def _joules(ticked: Ticked, watts: float | None) -> float | None:
+    load = ticked.learned.forecasts.get("num_req")
+    answers = ticked.learned.forecasts.get("osl")
+    if watts is None or load is None or answers is None or load.mean * answers.mean <= 0:
+        return None
+    return watts / (load.mean * answers.mean)
 
 
 def _readings(seen: DeploymentObservation | None) -> tuple[dict[str, float | None], dict[str, str]]:
@@ -77,26 +117,29 @@ def _readings(seen: DeploymentObservation | None) -> tuple[dict[str, float | Non
     return observed, missing
 
 
-def _expected(ticked: Ticked, counts: Mapping[PoolId, int]) -> tuple[float | None, float | None]:
+def _expected(
+    ticked: Ticked, state: DeploymentState, counts: Mapping[PoolId, int]
+) -> tuple[float | None, float | None]:
     """TTFT at the sized quantile and mean ITL that the granted counts should give; None where unknown."""
     load, model = ticked.load, engine(ticked.config.profile)
     if load is None or load.idle:
         return None, None
     ttft = itl = None
     for name, pool in ticked.config.pools.items():
-        count = counts[name]
+        count, goal = counts[name], state.goals.get(name)
+        speed = goal.speed if goal is not None and goal.speed > 0 else 1.0
         if count <= 0:
             continue
         if pool.role is not Role.DECODE and model.prefill is not None:
             queue = prefill.station(model.prefill, load, ticked.config.ttft_quantile, 1.0)
-            ttft = queue.response_at(count, 1.0)
+            ttft = queue.response_at(count, speed)
         if pool.role is not Role.PREFILL and model.decode is not None:
-            itl = decode.itl_ms(model.decode, load, count)
+            itl = decode.itl_ms(model.decode, load, count, 1.0, speed)
     return ttft, itl
 
 
-def _steady(ticked: Ticked, granted: Granted) -> tuple[Limited, ...]:
-    if any(granted.counts[name] != ticked.current[name] for name in ticked.config.pools):
+def _steady(ticked: Ticked, now: Mapping[PoolId, int]) -> tuple[Limited, ...]:
+    if any(now[name] != ticked.current[name] for name in ticked.config.pools):
         return ()
-    counts = ", ".join(f"{name}={granted.counts[name]}" for name in ticked.config.pools)
-    return (Limited(sum(granted.counts.values()), Reason.STEADY, f"No scaling needed ({counts})"),)
+    counts = ", ".join(f"{name}={now[name]}" for name in ticked.config.pools)
+    return (Limited(sum(now.values()), Reason.STEADY, f"No scaling needed ({counts})"),)

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.core.forecast.band import Band
-from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.plan import PoolPlan
+from planner.core.power.state import PowerState
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.plan import Limited, Placement
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,15 @@ class PoolState:
     events: tuple[tuple[float, int], ...] = ()
     """(when, change), for the rate policies."""
     most_seen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGoal:
+    """What a pool is meant to run: replicas, the cap of each of their GPUs, and the engine speed expected of it."""
+
+    replicas: int
+    cap_mw: int
+    speed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,16 @@ class DeploymentState:
     pinned: Mapping[PoolId, int] | None = None
     order_sequence: int = -1
     edited_ticks: int = 0
-    plan: Mapping[PoolId, PoolPlan] = field(default_factory=dict)
+    goals: Mapping[PoolId, PoolGoal] = field(default_factory=dict)
+    """The last tick's; empty where power is not managed."""
+    placements: tuple[Placement, ...] = ()
+    """GPUs chosen for replicas that hold none yet."""
+    pending_since_s: float | None = None
+    """Since when replicas wait for watts, on the planner's clock."""
+    running: Mapping[PoolId, int] = field(default_factory=dict)
+    """The counts that the last tick started from."""
+    why: Mapping[PoolId, Limited] = field(default_factory=dict)
+    """The last tick's last word on each pool, for a decision that goes out between ticks."""
 
     @property
     def ready(self) -> bool:
@@ -70,3 +89,4 @@ class PlannerState:
     epoch: int
     started_s: float
     deployments: Mapping[DeploymentId, DeploymentState] = field(default_factory=dict)
+    power: Mapping[SiteId, PowerState] = field(default_factory=dict)

@@ -27,11 +27,14 @@ def largest_step(pool: PoolConfig, current: int, count: int) -> Limited | None:
     return Limited(held, Reason.MAX_STEP, f"at most {pool.max_step} replicas a tick")
 
 
-def gpu_budget(config: DeploymentConfig, counts: Mapping[PoolId, int]) -> Mapping[PoolId, Limited]:
+def gpu_budget(
+    config: DeploymentConfig, counts: Mapping[PoolId, int], current: Mapping[PoolId, int] | None = None
+) -> Mapping[PoolId, Limited]:
     """What the deployment's GPU budget leaves of ``counts``: the pools that shrink.
 
     The largest share of the load that ALL pools can carry: each pool keeps the same fraction of what it wants, whole
-    replicas that are left over go where the fraction is lowest. Floors come before the budget.
+    replicas that are left over go where the fraction is lowest. Floors come before the budget. With ``current``, no
+    pool shrinks below what it runs to make room for another (its own windows decide that), while that fits.
     """
     if config.max_gpus is None:
         return {}
@@ -39,6 +42,10 @@ def gpu_budget(config: DeploymentConfig, counts: Mapping[PoolId, int]) -> Mappin
     if sum(counts[name] * size[name] for name in counts) <= config.max_gpus:
         return {}
     kept = {name: min(count, config.pools[name].min_replicas) for name, count in counts.items()}
+    if current is not None:
+        held = {name: max(kept[name], min(count, current[name])) for name, count in counts.items()}
+        if sum(held[name] * size[name] for name in held) <= config.max_gpus:
+            kept = held
     free = config.max_gpus - sum(kept[name] * size[name] for name in kept)
     while True:
         open_ = [name for name in counts if kept[name] < counts[name] and size[name] <= free]

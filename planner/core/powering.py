@@ -1,0 +1,220 @@
+"""Power inside a step: what a site's deployments may share, the optimiser's answer, and whose GPUs get which cap.
+
+Owns the seam between sizing, the optimiser and the ledger. Must never itself decide that a watt is free: that is the
+ledger's word alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from planner.core import placing
+from planner.core.optimise.plain import allocate
+from planner.core.placing import Floor
+from planner.core.power import site as ledger
+from planner.core.power.state import PowerState, gpus_mw, unseen_mw
+from planner.core.power.transitions import answers, fallbacks
+from planner.core.sizing.options import PoolOptions
+from planner.core.state import DeploymentState, PlannerState, PoolGoal
+from planner.core.tick import Ticked
+from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, SiteConfig
+from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
+from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
+from planner.domain.observation import Observation
+from planner.domain.plan import Placement, PowerOrder
+
+FULL_SPEED = 1.0
+
+
+def absorb(state: PlannerState, observation: Observation, config: PlannerConfig, now_s: float) -> PlannerState:
+    """Every site's ledger after what was seen."""
+    sites = {
+        name: ledger.absorb(state.power.get(name) or ledger.initial(site, state.epoch, now_s), observation, site, now_s)
+        for name, site in config.sites.items()
+    }
+    return replace(state, power=sites)
+
+
+def powered(state: PlannerState, site: SiteId) -> bool:
+    """Whether the site's GPUs are known: without them there are counts to decide, and no watts."""
+    power = state.power.get(site)
+    return power is not None and bool(power.nodes)
+
+
+def floor_of(power: PowerState, config: SiteConfig, now_s: float) -> Floor:
+    """The GPUs of the site's nodes that answer."""
+    nodes = [page.seen for page in power.nodes.values() if page.seen is not None and answers(page, config, now_s)]
+    return placing.survey(nodes)
+
+
+def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], now_s: float) -> SiteLimits:
+    """What the optimiser may spend on the GPUs in ``ours``: everything but the charge of all others."""
+    others = reserve = 0
+    for page in power.nodes.values():
+        parked = fallbacks(page, config, power.share)
+        for gpu, charge, park in zip(page.cards.gpus, page.charge_mw, parked, strict=True):
+            if gpu in ours:
+                reserve = max(reserve, park)
+            else:
+                others += charge
+    budget = gpus_mw(power, config, now_s) - unseen_mw(power, config) - others
+    return SiteLimits(config.site, max(0, budget), len(ours), reserve)
+
+
+def demand(ticked: Ticked, counts: Mapping[PoolId, int] | None) -> DeploymentDemand:
+    """What a deployment asks of the optimiser: all its options, or what the limiters left of them.
+
+    ``counts`` are the limiters' answer: a pool that stays or shrinks gets exactly its count, one that grows gets as
+    many as watts and GPUs allow up to it, for the watts of a held pool may be missing elsewhere.
+    """
+    config = ticked.config
+    pools = {}
+    for name, pool in config.pools.items():
+        current = ticked.current[name]
+        span = (current, current) if ticked.hold is not None else (pool.min_replicas, pool.max_replicas)
+        if counts is not None:
+            span = (min(current, counts[name]) if counts[name] > current else counts[name], counts[name])
+        pools[name] = _pool_demand(pool, ticked.options.get(name), current, *span)
+    return DeploymentDemand(config.deployment, config.site, pools, config.priority, config.max_gpus)
+
+
+def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, least: int, most: int) -> PoolDemand:
+    if options is None:
+        speed, busy, wanted = (FULL_SPEED,) * (most - least + 1), (1.0,) * (most - least + 1), current
+    else:
+        end = len(options.speed) - 1
+        most = max(least, min(most, end))
+        rows = [min(count, end) for count in range(least, most + 1)]
+        speed, busy = tuple([options.speed[i] for i in rows]), tuple([options.utilisation[i] for i in rows])
+        wanted = options.wanted
+    return PoolDemand(
+        pool=pool.pool,
+        role=pool.role,
+        gpus_per_replica=pool.gpus_per_replica,
+        current_replicas=current,
+        min_replicas=least,
+        required_speed=speed,
+        utilisation=busy,
+        curve=pool.curve,
+        wanted=wanted,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One powered site inside a step."""
+
+    config: SiteConfig
+    limits: SiteLimits
+    deployments: tuple[DeploymentId, ...]
+
+    def allocate(
+        self, ticks: Mapping[DeploymentId, Ticked], counts: Mapping[DeploymentId, Mapping[PoolId, int]]
+    ) -> Allocation:
+        """The optimiser's answer; deployments in ``counts`` get exactly those replicas."""
+        return allocate([demand(ticks[name], counts.get(name)) for name in self.deployments], self.limits)
+
+
+def sites(state: PlannerState, config: PlannerConfig, now_s: float) -> dict[SiteId, Site]:
+    """The sites whose GPUs are known, with what their deployments share."""
+    found = {}
+    for name, site in config.sites.items():
+        if not powered(state, name):
+            continue
+        members = tuple(d for d, deployment in config.deployments.items() if deployment.site == name)
+        floor = floor_of(state.power[name], site, now_s)
+        ours = {gpu for gpus in floor.free.values() for gpu in gpus}
+        for (deployment, _), gpus in floor.held.items():
+            if deployment in members:
+                ours.update(gpus)
+        found[name] = Site(site, site_limits(state.power[name], site, frozenset(ours), now_s), members)
+    return found
+
+
+def goals(config: DeploymentConfig, allocation: Allocation, counts: Mapping[PoolId, int]) -> Mapping[PoolId, PoolGoal]:
+    """What each pool is meant to run, with the cap of its GPUs."""
+    found = {}
+    for name, pool in config.pools.items():
+        answer = allocation.pools.get((config.deployment, name)) or PoolGrant(counts[name], pool.curve.max_mw, 1.0)
+        found[name] = PoolGoal(counts[name], answer.cap_mw, answer.speed)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """One deployment's GPUs after the ledger moved: where replicas may start, and how many each pool may have."""
+
+    placements: tuple[Placement, ...]
+    counts: Mapping[PoolId, int]
+
+
+def advance(
+    state: PlannerState, config: PlannerConfig, now_s: float
+) -> tuple[PlannerState, tuple[PowerOrder, ...], Mapping[DeploymentId, Reserved]]:
+    """Give every GPU its cap, send what is safe, and say what is reserved for replicas to come."""
+    power = dict(state.power)
+    orders: list[PowerOrder] = []
+    reserved: dict[DeploymentId, Reserved] = {}
+    for name, site in config.sites.items():
+        if not powered(state, name):
+            continue
+        floor = floor_of(power[name], site, now_s)
+        members = [d for d, deployment in config.deployments.items() if deployment.site == name]
+        chosen = {d: _chosen(floor, config.deployments[d], state.deployments[d]) for d in members}
+        if any(state.deployments[d].goals for d in members):
+            power[name] = ledger.want(power[name], _caps(floor, chosen, state.deployments))
+        power[name], sent = ledger.advance(power[name], site, now_s)
+        orders += sent
+        for d in members:
+            reserved[d] = _reserved(power[name], floor, config.deployments[d], state.deployments[d], chosen[d])
+    deployments = {
+        d: replace(known, placements=reserved[d].placements) if d in reserved else known
+        for d, known in state.deployments.items()
+    }
+    return replace(state, power=power, deployments=deployments), tuple(orders), reserved
+
+
+def _chosen(floor: Floor, config: DeploymentConfig, state: DeploymentState) -> tuple[Placement, ...]:
+    """GPUs for the replicas that hold none yet: earlier choices first."""
+    earlier = placing.where(state.placements)
+    found: list[Placement] = []
+    for name, goal in state.goals.items():
+        size = config.pools[name].gpus_per_replica
+        lacking = goal.replicas - len(floor.held.get((config.deployment, name), ())) // size
+        if lacking <= 0:
+            continue
+        kept = placing.keep(floor, earlier.get(name, ()), lacking)
+        found += kept + placing.choose(floor, name, size, lacking - len(kept))
+    return tuple(found)
+
+
+def _caps(
+    floor: Floor,
+    chosen: Mapping[DeploymentId, Iterable[Placement]],
+    deployments: Mapping[DeploymentId, DeploymentState],
+) -> dict[GpuId, int]:
+    caps: dict[GpuId, int] = {}
+    for deployment, placements in chosen.items():
+        known = deployments[deployment].goals
+        for name, goal in known.items():
+            caps.update(dict.fromkeys(floor.held.get((deployment, name), ()), goal.cap_mw))
+        for placement in placements:
+            caps.update(dict.fromkeys(placement.gpus, known[placement.pool].cap_mw))
+    return caps
+
+
+def _reserved(
+    power: PowerState,
+    floor: Floor,
+    config: DeploymentConfig,
+    state: DeploymentState,
+    chosen: tuple[Placement, ...],
+) -> Reserved:
+    counts = {}
+    by_pool = placing.where(chosen)
+    for name, goal in state.goals.items():
+        held = len(floor.held.get((config.deployment, name), ())) // config.pools[name].gpus_per_replica
+        proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.cap_mw)]
+        counts[name] = held + len(proven)
+    return Reserved(chosen, counts)
