@@ -1,9 +1,14 @@
-"""The few seams the runtime needs: where readings come from, and what time it is."""
+"""The few seams the runtime needs: where readings come from, what time it is, and the bus as it sees it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
+from bus_schemas import v1
+from bus_schemas.v1 import Message
 from planner.domain.ids import DeploymentId
 from planner.domain.observation import DeploymentObservation
 
@@ -29,3 +34,66 @@ class Clock(Protocol):
     """The planner's clock: seconds of UTC in production, anything that rises in tests."""
 
     def __call__(self) -> float: ...
+
+
+class Listener(Protocol):
+    """Takes what arrives on the bus, in order. Must return at once and never raise."""
+
+    def heard(self, message: Message, sequence: int) -> None:
+        """One acknowledgement, telemetry or control message; ``sequence`` is its place in its stream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the streams hold for a planner that takes the lead: everything it must not contradict."""
+
+    scaling: tuple[v1.ScalingDecision, ...] = ()
+    power: tuple[v1.PowerDecision, ...] = ()
+    heard: tuple[tuple[Message, int], ...] = ()
+    """Last acknowledgement, telemetry and control message of each subject, with its sequence."""
+
+
+class Term(Protocol):
+    """One stretch of leadership. Its end is told by ``LostLead`` from ``publish``, or by ``lost``."""
+
+    @property
+    def epoch(self) -> int:
+        """What fences this term's decisions; above every earlier term's."""
+        ...
+
+    async def publish(self, decisions: Sequence[Message]) -> None:
+        """All of them at once, or none. Raises LostLead when another planner leads, BusAwayError to try again."""
+        ...
+
+    async def past(self) -> Past:
+        """What the streams hold now. Read after the lead was taken, so that nobody can add to it."""
+        ...
+
+    async def lost(self) -> str:
+        """Returns when this term is over, with the reason."""
+        ...
+
+
+class Link(Protocol):
+    """The bus as the service sees it."""
+
+    async def listen(self, listener: Listener) -> None:
+        """Feed ``listener`` for ever, surviving restarts of the server; begins with the last of each subject."""
+        ...
+
+    def lead(self) -> AbstractAsyncContextManager[Term]:
+        """Waits for the lead; leaving the context lets it go, so that another may follow at once."""
+        ...
+
+    async def record(self, records: Sequence[Message]) -> None:
+        """Publish plan records: wanted, never waited for, and no decision hangs on them."""
+        ...
+
+
+class LostLead(Exception):  # noqa: N818  # not an error: the normal way in which a term ends
+    """Another planner leads, or may: nothing more is to be published under this term."""
+
+
+class BusAwayError(Exception):
+    """The bus did not answer. What was sent may or may not be stored; the same messages may be sent again."""

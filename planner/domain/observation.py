@@ -20,6 +20,8 @@ class PoolObservation:
     kv_usage: Reading = NO_DATA
     """Mean KV-cache use over ready workers, 0..1."""
     running_requests: Reading = NO_DATA
+    complete: bool = False
+    """``replicas`` comes from a source that knows workers in every state, not only those that serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,9 @@ class NodeOrder:
     action: str = "remove"
     sequence: int = 0
     reason: str = ""
+    issued_s: float | None = None
+    """On the planner's clock. A node that was heard of, or commanded, after it is not gone: the order is void there.
+    None: just now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,8 @@ class StoredCaps:
     decision_id: int
     caps_mw: Mapping[GpuId, int]
     charged_mw: Mapping[GpuId, int]
+    stored_s: float = float("-inf")
+    """When it was stored, on the planner's clock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,7 @@ def _pools(readout: Readout, target: Target) -> Mapping[PoolId, PoolObservation]
             queued_requests=waiting,
             running_requests=_sum(running.get(pool)),
             kv_usage=_bounded(_mean(usage.get(pool)), 0.0, 1.0),
+            complete=pool in counts,
         )
     return pools
 

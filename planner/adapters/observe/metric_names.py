@@ -50,7 +50,7 @@ class Metric:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Source:
     """One exporter. ``model_label`` names the label that tells models apart; names are in order of preference."""
 

@@ -1,0 +1,158 @@
+"""The bus as the planner's service sees it, on JetStream: listening, the lead, fenced batches, plan records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from nats.errors import Error as NatsError
+
+from bus_schemas import codec, v1
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.lease import Leadership, LeadershipLost
+from bus_schemas.jetstream.publish import NotStored, Outgoing, Publisher
+from bus_schemas.jetstream.read import Stored, follow, last_per_subject, next_messages
+from bus_schemas.subjects import Subjects
+from bus_schemas.v1 import Message
+from planner.ports import BusAwayError, Listener, LostLead, Past, Term
+
+RETRY_S = 0.5
+PAGE = 256
+
+
+class BusLink:
+    """``Link`` on one connection. ``holder`` names this process in the lease."""
+
+    def __init__(self, bus: Bus, holder: str, lease_ttl_s: float) -> None:
+        self._bus = bus
+        self._holder = holder
+        self._lease_ttl_s = lease_ttl_s
+
+    async def listen(self, listener: Listener) -> None:
+        """Feed ``listener`` for ever. Operators' orders come with their whole history: a pin outlives a later pause."""
+        subjects = self._bus.subjects
+        async with asyncio.TaskGroup() as tasks:
+            for wildcard in (subjects.all_of("ack"), subjects.all_of("telemetry", "node")):
+                tasks.create_task(self._feed(listener, wildcard, from_last=True), name=f"listen {wildcard}")
+            control = subjects.all_of("control")
+            tasks.create_task(self._feed(listener, control, from_last=False), name=f"listen {control}")
+
+    async def _feed(self, listener: Listener, wildcard: str, *, from_last: bool) -> None:
+        after = 0
+        if from_last:
+            for stored in await self._patiently_last(wildcard):
+                listener.heard(stored.message, stored.sequence)
+                after = max(after, stored.sequence)
+        async for stored in follow(self._bus, wildcard, after):
+            listener.heard(stored.message, stored.sequence)
+
+    async def _patiently_last(self, wildcard: str) -> list[Stored]:
+        while True:
+            try:
+                return await last_per_subject(self._bus, wildcard)
+            except (NatsError, TimeoutError, OSError):
+                await asyncio.sleep(RETRY_S)
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[Term]:
+        """Waits for the lead, renews it inside the context, and releases it afterwards. Raises BusAwayError."""
+        leadership = Leadership(self._bus, self._holder, self._lease_ttl_s)
+        try:
+            epoch = await leadership.acquire()
+        except (NatsError, TimeoutError, OSError) as error:
+            raise BusAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
+        keeper = asyncio.create_task(leadership.keep(), name="renew lease")
+        try:
+            yield BusTerm(self._bus, leadership, keeper, epoch)
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+            await leadership.release()
+
+    async def record(self, records: Sequence[Message]) -> None:
+        """Plan records, sent and not waited for: the stream keeps an hour of them, and none decides anything."""
+        subjects, nc = self._bus.subjects, self._bus.nc
+        if not self._bus.connected:
+            return
+        for record in records:
+            if isinstance(record, v1.PlanRecord):
+                msg_id = f"plan-{record.deployment}-{record.time.timestamp():.6f}"
+                headers = codec.headers(record, msg_id, self._bus.settings.name)
+                try:
+                    await nc.publish(subjects.telemetry_plan(record.deployment), codec.encode(record), headers=headers)
+                except (NatsError, OSError):
+                    return
+
+
+class BusTerm:
+    """One holding of the lease. ``epoch`` is the sequence under which it was won: renewals do not change it."""
+
+    def __init__(self, bus: Bus, leadership: Leadership, keeper: asyncio.Task[None], epoch: int) -> None:
+        self._bus = bus
+        self._publisher = Publisher(bus, leadership)
+        self._keeper = keeper
+        self._epoch = epoch
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> None:
+        """One fenced atomic batch. Raises LostLead or BusAwayError."""
+        items = [_outgoing(self._bus.subjects, message, traceparent) for message in decisions]
+        try:
+            await self._publisher.publish_batch(items)
+        except LeadershipLost as error:
+            raise LostLead(str(error)) from error
+        except NotStored as error:
+            raise BusAwayError(str(error)) from error
+
+    async def past(self) -> Past:
+        """What the streams hold. Raises BusAwayError."""
+        bus, subjects = self._bus, self._bus.subjects
+        try:
+            scaling = await last_per_subject(bus, subjects.all_of("decision", "scaling"))
+            power = await last_per_subject(bus, subjects.all_of("decision", "power"))
+            heard = [
+                *await last_per_subject(bus, subjects.all_of("ack")),
+                *await last_per_subject(bus, subjects.all_of("telemetry", "node")),
+                *await _all(bus, subjects.all_of("control")),
+            ]
+        except (NatsError, TimeoutError, OSError) as error:
+            raise BusAwayError(f"the streams could not be read: {error or type(error).__name__}") from error
+        return Past(
+            scaling=tuple(s.message for s in scaling if isinstance(s.message, v1.ScalingDecision)),
+            power=tuple(s.message for s in power if isinstance(s.message, v1.PowerDecision)),
+            heard=tuple((s.message, s.sequence) for s in heard),
+        )
+
+    async def lost(self) -> str:
+        """Returns when the lease is gone, with the reason."""
+        try:
+            await asyncio.shield(self._keeper)
+        except LeadershipLost as error:
+            return str(error)
+        return "the lease is no longer renewed"
+
+
+async def _all(bus: Bus, wildcard: str) -> list[Stored]:
+    found: list[Stored] = []
+    while True:
+        page = await next_messages(bus, wildcard, found[-1].sequence if found else 0, PAGE)
+        found += page
+        if not page:
+            return found
+
+
+def _outgoing(subjects: Subjects, message: Message, traceparent: str | None) -> Outgoing:
+    match message:
+        case v1.ScalingDecision():
+            who, subject = message.deployment, subjects.decision_scaling(message.deployment)
+        case v1.PowerDecision():
+            who, subject = message.node, subjects.decision_power(message.node)
+        case _:
+            raise TypeError(f"{message.type} is no decision")
+    kind = "scaling" if isinstance(message, v1.ScalingDecision) else "power"
+    msg_id = f"{kind}-{who}-{message.incarnation}-{message.epoch}-{message.decision_id}"
+    return Outgoing(subject, message, msg_id, traceparent)

@@ -1,0 +1,91 @@
+"""The PromQL that reads one deployment by the table of metric names. Pure text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from planner.adapters.observe.metric_names import NAMESPACE_LABEL, Kind, Metric, Source
+from planner.adapters.observe.target import Target
+
+HISTOGRAM_PARTS = ("_sum", "_count", "_bucket")
+_SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$])")
+
+
+def _escaped(text: str) -> str:
+    """``text`` for an RE2 pattern. Dashes stay: RE2 needs no escape for them, and two spellings must both match."""
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def selector(target: Target, source: Source) -> str:
+    """Label matchers of the deployment's series, without braces. Models match without regard to case."""
+    parts = []
+    if target.model:
+        parts.append(f"{source.model_label}=~{_quoted('(?i)' + _escaped(target.model))}")
+    if target.namespace:
+        spelled = re.sub(r"[-_]", "[-_]", _escaped(target.namespace))
+        parts.append(f"{NAMESPACE_LABEL}=~{_quoted('(?i)' + spelled)}")
+    parts.extend(f"{name}={_quoted(value)}" for name, value in target.matchers.items())
+    return ",".join(parts)
+
+
+def presence(source: Source, matchers: str) -> str:
+    """Which of the source's names have series now: one row a name."""
+    names = sorted({name for metrics in source.metrics.values() for metric in metrics for name in series_names(metric)})
+    return f"count by (__name__) ({{{_also('__name__=~' + _quoted('|'.join(names)), matchers)}}})"
+
+
+def series_names(metric: Metric) -> tuple[str, ...]:
+    """The names under which a metric's series are stored, without buckets."""
+    if metric.kind is Kind.HISTOGRAM:
+        return (f"{metric.name}_sum", f"{metric.name}_count")
+    return (metric.name, metric.per) if metric.per else (metric.name,)
+
+
+def _also(first: str, matchers: str) -> str:
+    return f"{first},{matchers}" if matchers else first
+
+
+def increase(name: str, matchers: str, window_s: float) -> str:
+    """A counter's increase over the window, all series together."""
+    return f"sum(increase({name}{{{matchers}}}[{_window(window_s)}]))"
+
+
+def bucket_increases(name: str, matchers: str, window_s: float) -> str:
+    """A histogram's increase by bucket."""
+    return f"sum by (le) (increase({name}_bucket{{{matchers}}}[{_window(window_s)}]))"
+
+
+def resets(name: str, matchers: str, window_s: float) -> str:
+    """How often any of a counter's series was reset in the window."""
+    return f"sum(resets({name}{{{matchers}}}[{_window(window_s)}]))"
+
+
+def age(name: str, matchers: str) -> str:
+    """Seconds since the newest sample of ``name``."""
+    return f"time() - max(timestamp({name}{{{matchers}}}))"
+
+
+def gauge(name: str, matchers: str) -> str:
+    """A gauge's series as they stand."""
+    return f"{name}{{{matchers}}}"
+
+
+def _window(window_s: float) -> str:
+    return f"{max(1, round(window_s * 1000))}ms"
+
+
+def increases_of(metric: Metric, matchers: str, window_s: float) -> Mapping[str, str]:
+    """Every query that reading ``metric`` over the window needs, by the sample name it answers."""
+    match metric.kind:
+        case Kind.GAUGE:
+            return {metric.name: gauge(metric.name, matchers)}
+        case Kind.HISTOGRAM:
+            parts = {name: increase(name, matchers, window_s) for name in series_names(metric)}
+            return {**parts, f"{metric.name}_bucket": bucket_increases(metric.name, matchers, window_s)}
+        case _:
+            return {name: increase(name, matchers, window_s) for name in series_names(metric)}

@@ -1,0 +1,222 @@
+"""One term of leadership: observe, decide, publish, record, until the lead is lost.
+
+Owns the planner's state between decisions. Must never publish what a newer state has overtaken without the older
+one being settled first: a batch whose answer was lost is sent again, unchanged, until it is stored or the lead is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bus_schemas import v1
+from planner.adapters import wire_in, wire_out
+from planner.adapters.observe.replicas import holders, with_replicas
+from planner.core.plan import initial_state, react, step
+from planner.core.power.state import belongs
+from planner.core.state import PlannerState
+from planner.domain.config import PlannerConfig
+from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.observation import DeploymentObservation, Observation
+from planner.domain.plan import Plan, SitePlan
+from planner.ports import BusAwayError, Clock, Link, LostLead, Past, Term
+from planner.runtime.backoff import Backoff
+from planner.runtime.inbox import Inbox
+from planner.runtime.readings import Reader, Readings
+from planner.runtime.wake import Wake
+
+log = logging.getLogger(__name__)
+
+STALE_NODE_S = 60.0
+"""Telemetry older than this no longer says who holds a GPU."""
+
+PATIENCE = 10
+"""Attempts at one batch, each with retries of its own, before the term is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One decision, for whoever watches: what was seen, what was decided, and why it was looked at."""
+
+    observation: Observation
+    plan: Plan
+    state: PlannerState
+    now_s: float
+    tick: bool
+    epoch: int
+    published: int = 0
+
+
+Watcher = Callable[[Decided], None]
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What outlives a term."""
+
+    config: PlannerConfig
+    link: Link
+    inbox: Inbox
+    wake: Wake
+    reader: Reader
+    clock: Clock
+    clock_offset_s: float = 0.0
+    idle_s: float = 1.0
+    journal: bool = False
+    watchers: list[Watcher] = field(default_factory=list)
+
+
+class Decider:
+    """The decision loop of one term."""
+
+    def __init__(self, around: Surroundings, term: Term) -> None:
+        self._around = around
+        self._term = term
+        self._incarnations: dict[str, str] = {}
+        self._backoff = Backoff(first_s=0.05, longest_s=5.0)
+
+    async def run(self) -> None:
+        """Until LostLead is raised, or cancelled."""
+        state = self._resume(await self._term.past())
+        around = self._around
+        while True:
+            readings = around.reader.take()
+            decided = self._decide(state, readings)
+            if decided is None:
+                await asyncio.sleep(self._backoff.next_s())
+                continue
+            self._backoff.reset()
+            state = decided.state
+            await self._publish(decided)
+            await around.wake.wait(self._pause_s(decided.plan))
+
+    def _pause_s(self, plan: Plan) -> float:
+        if plan.next_event_s is None:
+            return self._around.idle_s
+        return min(self._around.idle_s, max(0.0, plan.next_event_s - self._around.clock()))
+
+    def _resume(self, past: Past) -> PlannerState:
+        """The state that the streams imply; decisions continue their subjects' ids and incarnations."""
+        around = self._around
+        acks = {m.deployment: m for m, _ in past.heard if isinstance(m, v1.ScalingAck)}
+        for decision in past.scaling:
+            self._incarnations[decision.deployment] = decision.incarnation
+            around.inbox.expect(DeploymentId(decision.deployment), decision.incarnation)
+        for power in past.power:
+            self._incarnations[power.node] = power.incarnation
+        around.inbox.restart(past.heard)
+        offset_s = around.clock_offset_s
+        last = [wire_in.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]
+        state = initial_state(around.config, self._term.epoch, around.clock(), last)
+        log.info(
+            "leading",
+            extra={"epoch": self._term.epoch, "decisions": len(past.scaling), "nodes": len(past.power)},
+        )
+        return state
+
+    def _decide(self, state: PlannerState, readings: Readings | None) -> Decided | None:
+        """One step (with readings) or one reaction (without); None when the core failed and nothing changed."""
+        around = self._around
+        now_s = around.clock()
+        observation = around.inbox.take(self._counted(readings))
+        try:
+            decide = react if readings is None else step
+            state, plan = decide(state, observation, around.config, now_s)
+        except Exception:
+            # The state is a value: nothing of it is lost, and the events are asked about again.
+            log.exception("the planner's step failed; nothing was decided")
+            around.inbox.put_back(observation)
+            return None
+        return Decided(observation, plan, state, now_s, readings is not None, self._term.epoch)
+
+    def _counted(self, readings: Readings | None) -> dict[DeploymentId, DeploymentObservation]:
+        if readings is None:
+            return {}
+        inbox, config = self._around.inbox, self._around.config
+        held = holders(inbox.fresh_nodes(STALE_NODE_S))
+        return {
+            name: with_replicas(seen, name, config.deployments[name].pools, held, inbox.acked_replicas(name))
+            for name, seen in readings.items()
+            if name in config.deployments
+        }
+
+    async def _publish(self, decided: Decided) -> None:
+        messages = self._messages(decided)
+        if messages:
+            await self._until_stored(messages)
+        self._tell(decided)
+        records = self._records(decided)
+        if records:
+            await self._around.link.record(records)
+
+    async def _until_stored(self, messages: Sequence[v1.Message]) -> None:
+        """The same batch until it is stored. A bus that refuses for good ends the term; the next reads the truth."""
+        for _ in range(PATIENCE):
+            try:
+                await self._term.publish(messages)
+            except BusAwayError as error:
+                pause_s = self._backoff.next_s()
+                log.warning("the bus did not answer; the same decisions go out again in %.2f s: %s", pause_s, error)
+                await asyncio.sleep(pause_s)
+            else:
+                self._backoff.reset()
+                return
+        raise LostLead(f"{len(messages)} decisions were not stored in {PATIENCE} attempts; beginning again")
+
+    def _tell(self, decided: Decided) -> None:
+        for watcher in self._around.watchers:
+            try:
+                watcher(decided)
+            except Exception:
+                # A view that fails must not take the decisions with it.
+                log.exception("a watcher of decisions failed")
+
+    def _messages(self, decided: Decided) -> list[v1.Message]:
+        """Power first (lowers before raises, as the plan orders them), then scaling: safe at every prefix."""
+        around, plan = self._around, decided.plan
+        at = wire_out.utc(decided.now_s + around.clock_offset_s)
+        epoch = self._term.epoch
+        messages: list[v1.Message] = [
+            wire_out.power_decision(
+                order,
+                self._site_of(order.node, plan),
+                epoch=epoch,
+                incarnation=self._incarnation(order.node),
+                at=at,
+            )
+            for order in plan.power
+        ]
+        for scaling in plan.scaling:
+            incarnation = self._incarnation(scaling.deployment)
+            around.inbox.expect(scaling.deployment, incarnation)
+            config = around.config.deployments[scaling.deployment]
+            messages.append(wire_out.scaling_decision(scaling, config, epoch=epoch, incarnation=incarnation, at=at))
+        return messages
+
+    def _site_of(self, node: NodeId, plan: Plan) -> SitePlan | None:
+        sites = self._around.config.sites.items()
+        return next((plan.sites.get(name) for name, config in sites if belongs(node, config)), None)
+
+    def _incarnation(self, name: str) -> str:
+        return self._incarnations.setdefault(name, uuid.uuid4().hex)
+
+    def _records(self, decided: Decided) -> Sequence[v1.Message]:
+        around, plan = self._around, decided.plan
+        at = wire_out.utc(decided.now_s + around.clock_offset_s)
+        records = []
+        for name, deployment in plan.deployments.items():
+            config, known = around.config.deployments[name], decided.state.deployments[name]
+            records.append(
+                wire_out.plan_record(
+                    deployment,
+                    config,
+                    plan.sites.get(config.site),
+                    decision_id=known.decision_id,
+                    scaled_decision_id=known.scaled_decision_id,
+                    at=at,
+                )
+            )
+        return records

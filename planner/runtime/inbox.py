@@ -1,0 +1,132 @@
+"""What has arrived on the bus and not yet been decided on. Fed by the listener, emptied by the loop; never waits.
+
+Acknowledgements and orders are events: each is handed over once, and handed back when a step failed. Telemetry is a
+state: the newest of each node stands until a newer one comes, as the same object, so that the core can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from bus_schemas import v1
+from bus_schemas.v1 import Message
+from planner.adapters import wire_in
+from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.observation import (
+    BudgetOrder,
+    DeploymentObservation,
+    DeploymentOrder,
+    NodeObservation,
+    NodeOrder,
+    Observation,
+    PowerAckSeen,
+    ScalingAckSeen,
+)
+
+
+class Inbox:
+    """Collects messages. ``urgent`` is called for what must be answered at once, ``telemetry`` for what may gather."""
+
+    def __init__(
+        self, urgent: Callable[[], None], telemetry: Callable[[], None], clock: Callable[[], float], offset_s: float
+    ) -> None:
+        self._urgent = urgent
+        self._telemetry = telemetry
+        self._clock = clock
+        self._offset_s = offset_s
+        self._nodes: dict[NodeId, NodeObservation] = {}
+        self._heard_s: dict[NodeId, float] = {}
+        self._scaling: dict[DeploymentId, ScalingAckSeen] = {}
+        self._scaling_replicas: dict[DeploymentId, Mapping[str, int]] = {}
+        self._power: list[PowerAckSeen] = []
+        self._budgets: list[BudgetOrder] = []
+        self._deployments: list[DeploymentOrder] = []
+        self._node_orders: list[NodeOrder] = []
+        self._incarnations: dict[DeploymentId, str] = {}
+
+    def fresh_nodes(self, max_age_s: float) -> list[NodeObservation]:
+        """The newest telemetry of each node that was heard of within ``max_age_s``."""
+        now_s = self._clock()
+        return [seen for node, seen in self._nodes.items() if now_s - self._heard_s[node] <= max_age_s]
+
+    def acked_replicas(self, deployment: DeploymentId) -> Mapping[str, int]:
+        """Ready replicas by pool as the deployment's actuator last told them; empty when it never did."""
+        return self._scaling_replicas.get(deployment, {})
+
+    def expect(self, deployment: DeploymentId, incarnation: str) -> None:
+        """Acknowledgements of another incarnation count other ids: from now on they are not for us."""
+        self._incarnations[deployment] = incarnation
+
+    def _speaks_of_ours(self, ack: v1.ScalingAck) -> bool:
+        ours = self._incarnations.get(DeploymentId(ack.deployment))
+        return ours is None or ack.incarnation in {"", ours}
+
+    def heard(self, message: Message, sequence: int) -> None:
+        """Take one message in. Unknown kinds are not for the planner."""
+        match message:
+            case v1.NodeTelemetry():
+                now_s = self._clock()
+                self._nodes[NodeId(message.node)] = wire_in.node(message, age_s=0.0)
+                self._heard_s[NodeId(message.node)] = now_s
+                self._telemetry()
+                return
+            case v1.ScalingAck():
+                if not self._speaks_of_ours(message):
+                    return
+                self._scaling[DeploymentId(message.deployment)] = wire_in.scaling_ack(message)
+                if message.replicas:
+                    self._scaling_replicas[DeploymentId(message.deployment)] = message.replicas
+            case v1.PowerAck():
+                self._power.append(wire_in.power_ack(message))
+            case v1.BudgetChange():
+                self._budgets.append(wire_in.budget_order(message, sequence=sequence, clock_offset_s=self._offset_s))
+            case v1.DeploymentControl():
+                self._deployments.append(wire_in.deployment_order(message, sequence=sequence))
+            case v1.NodeControl():
+                self._node_orders.append(wire_in.node_order(message, sequence=sequence))
+            case _:
+                return
+        self._urgent()
+
+    def restart(self, past: tuple[tuple[Message, int], ...]) -> None:
+        """Forget all events and begin again from what the streams hold: a new term has a state of its own.
+
+        Telemetry that was heard live is younger than the stream's; what only the stream has gets its age from it.
+        """
+        now_s = self._clock()
+        live, heard = self._nodes, self._heard_s
+        self._nodes, self._heard_s = {}, {}
+        self._scaling, self._power = {}, []
+        self._budgets, self._deployments, self._node_orders = [], [], []
+        for message, sequence in past:
+            if isinstance(message, v1.NodeTelemetry):
+                age_s = max(0.0, now_s + self._offset_s - message.time.timestamp())
+                self._nodes[NodeId(message.node)] = wire_in.node(message, age_s=age_s)
+                self._heard_s[NodeId(message.node)] = now_s - age_s
+            else:
+                self.heard(message, sequence)
+        for node, seen in live.items():
+            self._nodes[node] = replace(seen, age_s=max(0.0, now_s - heard[node]))
+            self._heard_s[node] = heard[node]
+
+    def take(self, deployments: Mapping[DeploymentId, DeploymentObservation]) -> Observation:
+        """Everything new as one observation, together with what was read of the deployments."""
+        observation = Observation(
+            deployments=deployments,
+            nodes=dict(self._nodes),
+            scaling_acks=dict(self._scaling),
+            power_acks=tuple(self._power),
+            budget_orders=tuple(self._budgets),
+            deployment_orders=tuple(self._deployments),
+            node_orders=tuple(self._node_orders),
+        )
+        self._power, self._budgets, self._deployments, self._node_orders = [], [], [], []
+        return observation
+
+    def put_back(self, observation: Observation) -> None:
+        """A step failed: its events are still to be answered, before those that came since."""
+        self._power[:0] = observation.power_acks
+        self._budgets[:0] = observation.budget_orders
+        self._deployments[:0] = observation.deployment_orders
+        self._node_orders[:0] = observation.node_orders

@@ -1,0 +1,138 @@
+"""The planner as a service: listens, campaigns for the lead, decides while it leads, and steps down at once.
+
+Owns the tasks and their order. Decides nothing itself: ``Decider`` runs the pure core, ``Link`` talks to the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bus_schemas.jetstream.connect import Bus
+from planner.adapters.link import BusLink
+from planner.domain.config import PlannerConfig
+from planner.domain.plan import Plan
+from planner.ports import BusAwayError, Clock, Link, LostLead, Observer, Term
+from planner.runtime.backoff import Backoff
+from planner.runtime.decider import Decided, Decider, Surroundings, Watcher
+from planner.runtime.inbox import Inbox
+from planner.runtime.readings import Reader
+from planner.runtime.vitals import Vitals
+from planner.runtime.wake import Wake
+
+log = logging.getLogger(__name__)
+
+
+def default_holder() -> str:
+    """A name for this process in the lease: host and process id."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """How the service runs; what it decides is in ``PlannerConfig``. Seconds are real seconds.
+
+    ``clock_offset_s``: UTC seconds at 0 of the planner's clock (0 where that clock is UTC).
+    ``idle_s``: longest pause between two looks at the state, when nothing else asks for one.
+    """
+
+    holder: str = ""
+    lease_ttl_s: float = 10.0
+    observe_timeout_s: float = 15.0
+    idle_s: float = 1.0
+    gather_s: float = 0.1
+    clock_offset_s: float = 0.0
+    journal: bool = False
+
+
+class PlannerService:
+    """One planner process. Several may run: one leads, the others listen and take over.
+
+    ``on_plan`` is called after every decision was published, tick or reaction, on the loop; it must not block.
+    """
+
+    def __init__(
+        self,
+        config: PlannerConfig,
+        bus: Bus,
+        observers: Sequence[Observer],
+        settings: ServiceSettings | None = None,
+        clock: Clock = time.time,
+        on_plan: Callable[[Plan], None] | None = None,
+        *,
+        watchers: Sequence[Watcher] = (),
+        link: Link | None = None,
+    ) -> None:
+        settings = settings or ServiceSettings()
+        self._link = link or BusLink(bus, settings.holder or default_holder(), settings.lease_ttl_s)
+        self._observers = tuple(observers)
+        self.vitals = Vitals()
+        wake = Wake(settings.gather_s)
+        inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s)
+        reader = Reader(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
+        self._around = Surroundings(
+            config=config,
+            link=self._link,
+            inbox=inbox,
+            wake=wake,
+            reader=reader,
+            clock=clock,
+            clock_offset_s=settings.clock_offset_s,
+            idle_s=settings.idle_s,
+            journal=settings.journal,
+            watchers=[self._note, *([_plans(on_plan)] if on_plan else []), *watchers],
+        )
+
+    async def run(self) -> None:
+        """Until cancelled. Metrics connections are closed on the way out; the lead is let go."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._link.listen(self._around.inbox), name="listen")
+                tasks.create_task(self._campaign(), name="campaign")
+                tasks.create_task(self.vitals.beat(), name="heartbeat")
+        finally:
+            for observer in self._observers:
+                await observer.close()
+
+    async def _campaign(self) -> None:
+        """Lead, lose, and try again, for ever. A term that fails for whatever reason ends; the process does not."""
+        backoff = Backoff(first_s=0.1, longest_s=10.0)
+        while True:
+            try:
+                async with self._link.lead() as term:
+                    await self._serve(term, backoff)
+            except* LostLead as lost:
+                log.warning("no longer leading: %s", "; ".join(str(error) for error in lost.exceptions))
+            except* BusAwayError as away:
+                log.warning("the bus is away: %s", "; ".join(str(error) for error in away.exceptions))
+            except* Exception:
+                log.exception("a term of leadership failed")
+            self.vitals.leading(None)
+            await asyncio.sleep(backoff.next_s())
+
+    async def _serve(self, term: Term, backoff: Backoff) -> None:
+        """One term. Whatever ends first, the decision loop or the lead, ends the other with it."""
+        backoff.reset()
+        self.vitals.leading(term.epoch)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._until_lost(term), name="lease")
+            tasks.create_task(self._around.reader.run(), name="metrics")
+            tasks.create_task(Decider(self._around, term).run(), name="decide")
+
+    async def _until_lost(self, term: Term) -> None:
+        raise LostLead(await term.lost())
+
+    def _note(self, decided: Decided) -> None:
+        self.vitals.decided(decided.now_s, tick=decided.tick)
+
+
+def _plans(on_plan: Callable[[Plan], None]) -> Watcher:
+    def watch(decided: Decided) -> None:
+        on_plan(decided.plan)
+
+    return watch
