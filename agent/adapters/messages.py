@@ -1,0 +1,80 @@
+"""Wire messages to the core's values and back: watts with three decimals outside, integer milliwatts inside.
+
+Owns rounding: a cap is rounded down, so that a sum of caps never gains by it; a reading is rounded to the nearest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from agent.core.caps import CapDecision, CapReport, GpuTarget, InForce
+from bus_schemas.v1 import AckStatus, GpuHealth, GpuInForce, PowerAck, PowerDecision
+
+
+def mw_down(watts: float) -> int:
+    """Milliwatts, rounded down; a hundredth of a milliwatt is forgiven (0.1 + 0.2 W is 300 mW)."""
+    return math.floor(watts * 1000 + 0.01)
+
+
+def watts(mw: int | None) -> float | None:
+    """Watts, or None where nothing is known."""
+    return None if mw is None else mw / 1000
+
+
+def decision_of(message: PowerDecision) -> CapDecision:
+    """A decision as the core takes it."""
+    return CapDecision(
+        epoch=message.epoch,
+        decision_id=message.decision_id,
+        incarnation=message.incarnation,
+        valid_for_s=message.valid_for_s,
+        caps=tuple(GpuTarget(cap.gpu, mw_down(cap.cap_watts), mw_down(cap.fallback_watts)) for cap in message.caps),
+        heard_boot=message.heard_boot,
+        heard_clock_s=message.heard_clock_s,
+    )
+
+
+def ack_of(
+    report: CapReport,
+    *,
+    node: str,
+    boot: str,
+    clock_s: float,
+    reason: str = "",
+    reasons: Mapping[str, str] | None = None,
+) -> PowerAck:
+    """A report as the bus carries it. ``reasons`` by GPU: why it stands as it does."""
+    notes = reasons or {}
+    return PowerAck(
+        time=datetime.now(UTC),
+        node=node,
+        decision_id=report.decision_id,
+        applied_decision_id=report.applied_id,
+        epoch=max(report.epoch, 0),
+        status=AckStatus(report.status),
+        reason=reason or _summary(report, notes),
+        gpus=tuple(_in_force(gpu, notes.get(gpu.gpu, "")) for gpu in report.gpus),
+        boot=boot,
+        clock_s=clock_s,
+    )
+
+
+def _in_force(gpu: InForce, reason: str) -> GpuInForce:
+    return GpuInForce(
+        gpu=gpu.gpu,
+        requested_watts=watts(gpu.requested_mw),
+        enforced_watts=watts(gpu.enforced_mw),
+        health=GpuHealth(gpu.health.value),
+        reset=gpu.reset,
+        reason=reason,
+    )
+
+
+def _summary(report: CapReport, notes: Mapping[str, str]) -> str:
+    if report.status == "applied" or not notes:
+        return ""
+    shown = [f"{gpu}: {note}" for gpu, note in sorted(notes.items())]
+    more = f" (and {len(shown) - 3} more)" if len(shown) > 3 else ""
+    return "; ".join(shown[:3]) + more

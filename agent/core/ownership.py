@@ -1,0 +1,90 @@
+"""Who owns which GPU: the kubelet's word, the processes' word, and what to do when they differ. Pure.
+
+Owns the joining of assignments, processes and pods. The kubelet's assignment comes first, for it is there before any
+process starts; processes are the cross-check, and the only source where there is no kubelet to ask. A GPU on which the
+two name different pods is a conflict: it is reported, and its owner stays what the kubelet says. Must never conclude
+from silence that a GPU is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.core.cgroup import CgroupIdentity
+from agent.core.devices import Assignment, PodRef, physical_gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What matters of a pod. ``config_hash``: the id that a static pod's groups carry instead of the uid."""
+
+    uid: str
+    ref: PodRef
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    container_ids: frozenset[str] = frozenset()
+    config_hash: str = ""
+    terminating: bool = False
+    finished: bool = False
+    """Succeeded or failed: holds no GPU any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPods:
+    """The pods on each GPU, and what did not fit together."""
+
+    pods: Mapping[str, tuple[PodRef, ...]]
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+    unknown_devices: tuple[str, ...] = ()
+
+
+def pod_of_process(identity: CgroupIdentity, pods: Iterable[Pod]) -> Pod | None:
+    """The pod behind a process: by uid, by a static pod's hash, or by container id where no pod shows."""
+    if identity.monitor:
+        return None
+    for pod in pods:
+        if identity.pod_uid is not None:
+            key = pod.config_hash if identity.static_pod else pod.uid
+            if key == identity.pod_uid:
+                return pod
+        elif identity.container_id is not None and identity.container_id in pod.container_ids:
+            return pod
+    return None
+
+
+def join(
+    gpus: frozenset[str],
+    mig_parents: Mapping[str, str],
+    assigned: Iterable[Assignment] | None,
+    running: Mapping[str, Iterable[CgroupIdentity]],
+    pods: Iterable[Pod],
+) -> GpuPods:
+    """Pods by GPU. ``assigned`` None: no kubelet to ask. ``running``: identities of the processes on each GPU."""
+    everyone = list(pods)
+    by_process = {
+        gpu: _distinct(pod.ref for identity in identities if (pod := pod_of_process(identity, everyone)))
+        for gpu, identities in running.items()
+    }
+    if assigned is None:
+        return GpuPods({gpu: refs for gpu, refs in by_process.items() if refs})
+    found: dict[str, tuple[PodRef, ...]] = {}
+    strangers = []
+    for one in assigned:
+        gpu = physical_gpu(one.device, gpus, mig_parents)
+        if gpu is not None:
+            found[gpu] = _distinct((*found.get(gpu, ()), one.pod))
+        elif one.device.startswith(("GPU-", "MIG-")):
+            strangers.append(one.device)
+    conflicts = {}
+    for gpu, refs in by_process.items():
+        foreign = [ref for ref in refs if ref not in found.get(gpu, ())]
+        if foreign:
+            names = ", ".join(f"{ref.namespace}/{ref.name}" for ref in foreign)
+            conflicts[gpu] = f"processes of {names} run on it, which the kubelet did not give it to"
+            found[gpu] = _distinct((*found.get(gpu, ()), *foreign))
+    return GpuPods(found, conflicts, tuple(strangers))
+
+
+def _distinct(refs: Iterable[PodRef]) -> tuple[PodRef, ...]:
+    return tuple(dict.fromkeys(refs))

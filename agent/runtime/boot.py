@@ -1,0 +1,18 @@
+"""Names this process and the machine's boot, so that a lease never outlives the clock that it is measured on."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_name(boot_id: Path = BOOT_ID) -> str:
+    """``<machine boot>/<process>``. Where the kernel names no boot, each process is a boot of its own."""
+    process = uuid.uuid4().hex[:12]
+    try:
+        machine = boot_id.read_text().strip()
+    except OSError:
+        machine = ""
+    return f"{machine or process}/{process}"

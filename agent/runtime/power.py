@@ -1,0 +1,201 @@
+"""The power agent of one node: takes decisions from the bus, brings them about, and says what is in force.
+
+Owns the loops and their order. On start it reads what is enforced and adopts it, and only then listens. It must never
+restore a default by itself, never answer before the readback, and never acknowledge a message to the server before
+its answer is stored: a crash in between repeats the work, which is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from agent.adapters.decisions import NodeLine
+from agent.adapters.messages import ack_of, decision_of
+from agent.adapters.telemetry import NOBODY, GpuView, telemetry_of
+from agent.core.caps import CapReport, SetLimit, Verdict
+from agent.drivers.off_loop import OffLoopDriver
+from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, Owner, OwnersUnknown, monotonic
+from agent.runtime.boot import boot_name
+from agent.runtime.enforcer import Enforcer
+from agent.runtime.hardware import Hardware
+from agent.runtime.settings import OnExit, PowerAgentSettings
+from agent.runtime.speaker import Speaker
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.v1 import NodeTelemetry, PowerAck, PowerDecision
+
+log = logging.getLogger(__name__)
+
+FOLLOW_UPS_S = (0.05, 0.1, 0.2, 0.4)
+"""When a decision that is not in force yet is looked at again: a limit may act with a lag."""
+HEARTBEATS_PER_LEASE = 4.0
+OWNERS_TIMEOUT_S = 5.0
+
+
+class LibraryMismatch(Exception):  # noqa: N818 - what happened, named as operators know it
+    """The GPU library and the kernel module differ: only a new process can load the right one."""
+
+
+class PowerAgentService:
+    """Runs until cancelled. ``bus``: connected, or None for a node that only answers to itself."""
+
+    def __init__(
+        self,
+        settings: PowerAgentSettings,
+        bus: Bus | None,
+        driver: GpuDriver,
+        owners: GpuOwners,
+        clock: MonotonicClock = monotonic,
+    ) -> None:
+        self.settings = settings
+        self.boot = settings.boot or boot_name()
+        self.owners: Mapping[str, Owner] = {}
+        self.last_good_s: float | None = None
+        off_loop = OffLoopDriver(
+            driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=self._on_return
+        )
+        self.hardware = Hardware(off_loop, dry_run=settings.dry_run)
+        self.enforcer = Enforcer(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
+        self._line = NodeLine(bus, settings.node, self.boot) if bus else None
+        self._speaker = Speaker(self._line, clock, heartbeat_s=settings.heartbeat_s)
+        self._owners_source = owners
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._found_mw: dict[str, int] = {}
+        self._follow_up = 0
+        self._discovered_s = float("-inf")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last good reconcile is young enough."""
+        if self.last_good_s is None or self.hardware.driver_error is not None:
+            return False
+        return self._clock() - self.last_good_s <= self.settings.ready_within_s
+
+    async def run(self) -> None:
+        """Adopt, then serve. Raises LibraryMismatch when only a restart can help."""
+        await self._look_around()
+        self._found_mw = {
+            gpu: look.reading.requested_mw
+            for gpu, look in self.hardware.looks.items()
+            if look.reading is not None and look.reading.requested_mw is not None
+        }
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._watch(), name="watch")
+                if self._line is not None:
+                    tasks.create_task(self._speaker.run(), name="speak")
+                    tasks.create_task(self._line.listen(self._on_decision), name="listen")
+        finally:
+            await self._stop()
+
+    async def _watch(self) -> None:
+        while True:
+            await self._wait()
+            await self._look_around()
+
+    async def _wait(self) -> None:
+        """Until the next reading is due, the dead-man acts, or somebody wakes us."""
+        delay_s = self.settings.telemetry_interval_s
+        if self._follow_up < len(FOLLOW_UPS_S) and not self._settled():
+            delay_s = min(delay_s, FOLLOW_UPS_S[self._follow_up])
+            self._follow_up += 1
+        deadline_s = self.enforcer.deadline_s()
+        if deadline_s is not None:
+            delay_s = min(delay_s, max(0.0, deadline_s - self._clock()))
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass  # The usual end of the wait.
+        self._wake.clear()
+
+    def _settled(self) -> bool:
+        report = self.enforcer.report()
+        return report.decision_id < 0 or report.status == "applied"
+
+    async def _look_around(self) -> None:
+        now_s = self._clock()
+        discover = now_s - self._discovered_s >= self.settings.reconcile_interval_s or bool(self.hardware.driver_error)
+        report = await self.enforcer.reconcile(discover=discover)
+        if discover:
+            self._discovered_s = now_s
+        error = self.hardware.driver_error
+        if error is None:
+            self.last_good_s = self._clock()
+        elif error.kind is DriverErrorKind.LIBRARY_MISMATCH:
+            raise LibraryMismatch(str(error)) from error
+        await self._look_for_owners()
+        self._speaker.say(self._ack(report) if report.decision_id >= 0 else None, self._telemetry(report))
+
+    async def _look_for_owners(self) -> None:
+        try:
+            async with asyncio.timeout(OWNERS_TIMEOUT_S):
+                self.owners = await self._owners_source.owners()
+        except (OwnersUnknown, TimeoutError) as error:
+            log.warning("owners of GPUs not known now, the last known ones stand: %s", error or "no answer in time")
+
+    async def _on_decision(self, message: PowerDecision) -> PowerAck:
+        verdict, report = await self.enforcer.decide(decision_of(message))
+        reason = ""
+        if verdict in (Verdict.OLDER_EPOCH, Verdict.OLDER_ID):
+            reason = f"refused decision {message.decision_id} of epoch {message.epoch}: {verdict.value}"
+            log.warning("%s", reason)
+        self._speaker.heartbeat_s = min(self.settings.heartbeat_s, message.valid_for_s / HEARTBEATS_PER_LEASE)
+        self._follow_up = 0
+        self._wake.set()
+        answer = self._ack(report, reason)
+        self._speaker.said(answer)
+        return answer
+
+    def _ack(self, report: CapReport, reason: str = "") -> PowerAck:
+        if self.settings.dry_run and not reason:
+            reason = "dry run: nothing is set"
+        return ack_of(
+            report,
+            node=self.settings.node,
+            boot=self.boot,
+            clock_s=self._clock(),
+            reason=reason,
+            reasons=self._notes(),
+        )
+
+    def _notes(self) -> dict[str, str]:
+        """Why a GPU stands as it does, for answers and telemetry."""
+        notes = {gpu: str(look.error) for gpu, look in self.hardware.looks.items() if look.error is not None}
+        for gpu, drift in self.enforcer.drifts.items():
+            ours, found = drift.ours_mw / 1000, drift.found_mw / 1000
+            notes.setdefault(gpu, f"somebody set {found:g} W where we had {ours:g} W")
+        return notes
+
+    def views(self) -> dict[str, GpuView]:
+        """All GPUs with everything known of them, for telemetry and ``/metrics``."""
+        notes, lines = self._notes(), self.enforcer.state.lines
+        found = {}
+        for gpu, look in self.hardware.looks.items():
+            line = lines.get(gpu)
+            found[gpu] = GpuView(
+                info=look.info,
+                reading=look.reading if look.error is None else None,
+                health=look.for_caps().health,
+                granted_mw=line.ceiling_mw if line is not None else None,
+                error=notes.get(gpu, ""),
+                owner=self.owners.get(gpu, NOBODY),
+            )
+        return found
+
+    def _telemetry(self, report: CapReport) -> NodeTelemetry:
+        return telemetry_of(
+            self.views(), node=self.settings.node, boot=self.boot, clock_s=self._clock(), applied_id=report.applied_id
+        )
+
+    def _on_return(self, _: str) -> None:
+        """A call that hung has come back: what it did is not known, so look at once."""
+        self._wake.set()
+
+    async def _stop(self) -> None:
+        """Caps stay. What was found at the start is given back only on request, and only if nobody ever decided."""
+        if self.settings.on_exit is OnExit.RESTORE and self.enforcer.state.decision_id < 0:
+            await self.hardware.write(SetLimit(gpu, mw) for gpu, mw in self._found_mw.items())
+        await self.hardware.close()

@@ -1,0 +1,238 @@
+"""The power agent on a real server, with simulated GPUs: decisions come in, limits change, answers go out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from agent.drivers.simulated import SimulatedDriver
+from agent.ports import DriverErrorKind, GpuOwners, NoOwners, Owner
+from agent.runtime.power import PowerAgentService
+from agent.runtime.settings import PowerAgentSettings
+from bus_schemas.v1 import AckStatus, GpuHealth, PowerAck
+from deploy.nats.embedded import EmbeddedServer
+from tests.integration.agent.wire import PlannerSide, connected, until
+
+NODE = "node-7.example"
+GPU = f"GPU-{NODE}-00"
+OTHER = f"GPU-{NODE}-01"
+SETTINGS = PowerAgentSettings(node=NODE, telemetry_interval_s=0.1, call_timeout_s=0.5)
+
+
+@asynccontextmanager
+async def serving(
+    url: str, driver: SimulatedDriver, owners: GpuOwners | None = None, **changes: object
+) -> AsyncIterator[PowerAgentService]:
+    """An agent of its own connection, stopped afterwards."""
+    async with connected(url, "agent") as bus:
+        service = PowerAgentService(replace(SETTINGS, **changes), bus, driver, owners or NoOwners())
+        task = asyncio.create_task(service.run())
+        try:
+            yield service
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[EmbeddedServer]:
+    async with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def planner(server: EmbeddedServer) -> AsyncIterator[PlannerSide]:
+    async with connected(server.url, "planner") as bus:
+        side = PlannerSide(bus, NODE)
+        await side.prepare()
+        yield side
+
+
+@pytest.fixture
+def driver() -> SimulatedDriver:
+    return SimulatedDriver.of(NODE, 2)
+
+
+async def test_a_decision_is_carried_out_and_answered_with_what_is_in_force(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    async with serving(server.url, driver):
+        number = await planner.decide({GPU: 400.0, OTHER: 350.5})
+        ack = await planner.answered(lambda ack: ack.applied_decision_id == number)
+    assert ack.status is AckStatus.APPLIED
+    assert {gpu.gpu: gpu.enforced_watts for gpu in ack.gpus} == {GPU: 400.0, OTHER: 350.5}
+    assert driver.gpus[OTHER].enforced_mw == 350_500
+    assert ack.clock_s is not None
+    assert ack.boot
+
+
+async def test_what_is_in_force_is_adopted_before_anything_is_decided(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    driver.set_limit(GPU, 333_000)
+    driver.writes.clear()
+    async with serving(server.url, driver):
+        seen = await planner.heard(lambda telemetry: bool(telemetry.gpus))
+    assert [gpu.enforced_watts for gpu in seen.gpus] == [333.0, 700.0]
+    assert driver.writes == []
+
+
+async def test_lowers_are_written_before_raises(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    async with serving(server.url, driver):
+        await planner.decide({GPU: 300.0, OTHER: 600.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        driver.writes.clear()
+        await planner.decide({GPU: 600.0, OTHER: 300.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 1)
+    assert driver.writes == [(OTHER, 300_000), (GPU, 600_000)]
+
+
+async def test_an_older_epoch_changes_nothing_and_is_answered_with_what_is_in_force(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    async with serving(server.url, driver):
+        await planner.decide({GPU: 400.0}, epoch=7)
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        await planner.decide({GPU: 650.0}, epoch=6)
+        ack = await planner.answered(lambda ack: "older_epoch" in ack.reason)
+    assert ack.epoch == 7
+    assert driver.gpus[GPU].enforced_mw == 400_000
+
+
+async def test_without_a_renewal_the_caps_step_down_to_the_fallback(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    async with serving(server.url, driver):
+        await planner.decide({GPU: 600.0, OTHER: 250.0}, valid_for_s=1.0, fallback_watts=300.0)
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        assert driver.gpus[GPU].enforced_mw == 600_000
+        await until(lambda: driver.gpus[GPU].enforced_mw == 300_000, "the fallback")
+        ack = await planner.answered(lambda ack: ack.gpus[0].enforced_watts == 300.0)
+    assert ack.status is not AckStatus.FAILED or ack.applied_decision_id == 0
+    assert driver.gpus[OTHER].enforced_mw == 250_000
+
+
+async def test_a_failing_card_is_named_and_stops_no_other(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    driver.gpus[GPU].faults = {"set_limit": DriverErrorKind.NO_PERMISSION}
+    async with serving(server.url, driver):
+        await planner.decide({GPU: 400.0, OTHER: 400.0})
+        ack = await planner.answered(lambda ack: ack.decision_id == 0)
+    by_gpu = {gpu.gpu: gpu for gpu in ack.gpus}
+    assert (ack.status, ack.applied_decision_id) == (AckStatus.PARTIAL, -1)
+    assert by_gpu[GPU].health is GpuHealth.UNCAPPABLE
+    assert (by_gpu[OTHER].health, by_gpu[OTHER].enforced_watts) == (GpuHealth.OK, 400.0)
+
+
+async def test_a_reset_is_repaired_and_told(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    async with serving(server.url, driver) as service:
+        await planner.decide({GPU: 400.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        driver.gpus[GPU].reset(asyncio.get_running_loop().time())
+        await until(lambda: driver.gpus[GPU].enforced_mw == 400_000, "the limit to be set again")
+        assert service.enforcer.counts.resets == 1
+
+
+async def test_a_foreign_value_is_overwritten_counted_and_named(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    async with serving(server.url, driver) as service:
+        await planner.decide({GPU: 400.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        driver.set_limit(GPU, 650_000)
+        ack_or_telemetry = await planner.heard(lambda telemetry: "somebody set 650 W" in telemetry.gpus[0].error)
+        assert ack_or_telemetry.gpus[0].error.endswith("where we had 400 W")
+        await until(lambda: driver.gpus[GPU].enforced_mw == 400_000, "the cap to be set again")
+        assert service.enforcer.counts.drifts == 1
+
+
+async def test_owners_are_told_with_each_gpu(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    class Fixed:
+        async def owners(self) -> dict[str, Owner]:
+            return {GPU: Owner("ns-graph", "decode", "decode", "w-1", "ns/pod-1")}
+
+    async with serving(server.url, driver, Fixed()):
+        seen = await planner.heard(lambda telemetry: telemetry.gpus[0].pod != "")
+    assert (seen.gpus[0].deployment, seen.gpus[0].role, seen.gpus[1].pod) == ("ns-graph", "decode", "")
+
+
+async def test_a_dry_run_says_and_sets_nothing(
+    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        async with serving(server.url, driver, dry_run=True):
+            await planner.decide({GPU: 400.0})
+            ack = await planner.answered(lambda ack: ack.decision_id == 0)
+    assert (driver.writes, ack.status, ack.reason) == ([], AckStatus.FAILED, "dry run: nothing is set")
+    assert f"would set GPU {GPU} to 400.000 W" in caplog.text
+
+
+async def test_the_agent_works_again_after_the_server_was_killed(
+    planner: PlannerSide, server: EmbeddedServer, driver: SimulatedDriver
+) -> None:
+    import os
+    import signal
+
+    supervisor = asyncio.create_task(server.supervise())
+    try:
+        async with serving(server.url, driver):
+            await planner.decide({GPU: 400.0})
+            await planner.answered(lambda ack: ack.applied_decision_id == 0)
+            dead = server.pid
+            os.kill(dead, signal.SIGKILL)
+            await until(lambda: server.pid != dead and planner.bus.connected, "the server to come back")
+            await planner.prepare()
+            await planner.decide({GPU: 500.0})
+            ack = await planner.answered(lambda ack: ack.applied_decision_id == 1, timeout_s=40.0)
+    finally:
+        supervisor.cancel()
+        await asyncio.gather(supervisor, return_exceptions=True)
+    assert {gpu.gpu: gpu.enforced_watts for gpu in ack.gpus}[GPU] == 500.0
+
+
+async def test_a_decision_meant_for_another_node_is_buried_not_carried_out(
+    planner: PlannerSide, server: EmbeddedServer, driver: SimulatedDriver
+) -> None:
+    subject = planner.bus.subjects.decision_power(NODE)
+    planner.node = "another-node"
+    planner.bus.subjects.decision_power  # the subject stays ours, the body is another node's
+    from bus_schemas.jetstream.publish import publish
+    from bus_schemas.jetstream.read import last
+
+    async with serving(server.url, driver):
+        from datetime import UTC, datetime
+
+        from bus_schemas.v1 import GpuCap, PowerDecision
+
+        cap = GpuCap(gpu=GPU, cap_watts=300.0, fallback_watts=200.0)
+        stray = PowerDecision(
+            time=datetime.now(UTC),
+            node="another-node",
+            decision_id=0,
+            incarnation="one",
+            epoch=1,
+            valid_for_s=30,
+            caps=(cap,),
+        )
+        await publish(planner.bus, subject, stray, "stray")
+        letters = planner.bus.subjects.all_of("deadletter")
+        async with asyncio.timeout(20):
+            while (found := await last(planner.bus, letters)) is None:
+                await asyncio.sleep(0.02)
+    assert "meant for node another-node" in found.message.reason
+    assert driver.writes == []
+
+
+def test_an_answer_is_an_answer() -> None:
+    assert PowerAck.type_name() == "wattscale.v1.power_ack"

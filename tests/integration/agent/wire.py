@@ -1,0 +1,124 @@
+"""The planner's side of the bus, as small as tests need it: streams, a consumer per node, decisions, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from bus_schemas.jetstream import connect as connecting
+from bus_schemas.jetstream import provision
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.consume import ensure_consumer
+from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.read import last
+from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.streams import DECISIONS
+from bus_schemas.subjects import power_consumer
+from bus_schemas.v1 import GpuCap, NodeTelemetry, PowerAck, PowerDecision
+
+T = TypeVar("T")
+
+
+async def until(look: Callable[[], object], what: str, timeout_s: float = 20.0) -> None:
+    """Wait for a condition; on a time-out say which."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not look():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"waited {timeout_s} s in vain for: {what}") from None
+
+
+@asynccontextmanager
+async def connected(url: str, name: str = "test") -> AsyncIterator[Bus]:
+    """A connection, closed afterwards."""
+    bus = await connecting.connect(BusSettings(servers=(url,), name=name))
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+class PlannerSide:
+    """Publishes decisions for one node and reads its answers."""
+
+    def __init__(self, bus: Bus, node: str) -> None:
+        self.bus = bus
+        self.node = node
+        self._ids = itertools.count()
+
+    async def prepare(self) -> None:
+        """Streams and the node's consumer."""
+        await provision.apply(self.bus)
+        subject = self.bus.subjects.decision_power(self.node)
+        await ensure_consumer(self.bus, DECISIONS, power_consumer(self.node), subject)
+
+    async def decide(
+        self,
+        caps_watts: Mapping[str, float],
+        *,
+        epoch: int = 1,
+        valid_for_s: float = 30.0,
+        fallback_watts: float = 200.0,
+        decision_id: int | None = None,
+        heard: PowerAck | NodeTelemetry | None = None,
+        incarnation: str = "one",
+    ) -> int:
+        """Publish; the decision's id."""
+        number = next(self._ids) if decision_id is None else decision_id
+        message = PowerDecision(
+            time=datetime.now(UTC),
+            node=self.node,
+            decision_id=number,
+            incarnation=incarnation,
+            epoch=epoch,
+            valid_for_s=valid_for_s,
+            caps=tuple(
+                GpuCap(gpu=gpu, cap_watts=cap, fallback_watts=fallback_watts) for gpu, cap in caps_watts.items()
+            ),
+            heard_boot=heard.boot if heard else "",
+            heard_clock_s=heard.clock_s if heard else None,
+        )
+        subject = self.bus.subjects.decision_power(self.node)
+        await publish(self.bus, subject, message, f"d-{incarnation}-{epoch}-{number}")
+        return number
+
+    async def answer(self) -> PowerAck | None:
+        """The newest answer."""
+        stored = await last(self.bus, self.bus.subjects.ack_power(self.node))
+        return stored.message if stored is not None and isinstance(stored.message, PowerAck) else None
+
+    async def telemetry(self) -> NodeTelemetry | None:
+        """The newest telemetry."""
+        stored = await last(self.bus, self.bus.subjects.telemetry_node(self.node))
+        return stored.message if stored is not None and isinstance(stored.message, NodeTelemetry) else None
+
+    async def answered(self, accept: Callable[[PowerAck], bool], timeout_s: float = 20.0) -> PowerAck:
+        """The first newest answer that ``accept`` takes."""
+        seen: PowerAck | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    seen = await self.answer()
+                    if seen is not None and accept(seen):
+                        return seen
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"no such answer within {timeout_s} s; the last was {seen}") from None
+
+    async def heard(self, accept: Callable[[NodeTelemetry], bool], timeout_s: float = 20.0) -> NodeTelemetry:
+        """The first newest telemetry that ``accept`` takes."""
+        seen: NodeTelemetry | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    seen = await self.telemetry()
+                    if seen is not None and accept(seen):
+                        return seen
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"no such telemetry within {timeout_s} s; the last was {seen}") from None
