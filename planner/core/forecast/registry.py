@@ -1,4 +1,4 @@
-"""Which model a name stands for. Heavy models come from outside, in ``extra``."""
+"""Which model a name stands for. ``+log1p`` and ``+day`` after a name wrap it. Heavy models come from outside."""
 
 from __future__ import annotations
 
@@ -7,15 +7,29 @@ from collections.abc import Mapping
 from planner.core.forecast.band import Band
 from planner.core.forecast.constant import Constant
 from planner.core.forecast.ewma import Ewma
+from planner.core.forecast.holt import Holt
+from planner.core.forecast.kalman import Kalman
+from planner.core.forecast.log1p import Log1p
+from planner.core.forecast.seasonal import Seasonal
 from planner.domain.predictor import PointModel
 
-_BUILT_IN: Mapping[str, PointModel] = {"constant": Constant(), "ewma": Ewma()}
+_BUILT_IN: Mapping[str, PointModel] = {"constant": Constant(), "ewma": Ewma(), "holt": Holt(), "kalman": Kalman()}
 NAMES = tuple(_BUILT_IN)
+WRAPPERS = ("log1p", "day")
+
+
+def model(name: str, horizon_s: float, extra: Mapping[str, PointModel]) -> PointModel:
+    """A fresh point model. Raises KeyError, naming the models there are, for an unknown name."""
+    base, *wrappers = name.split("+")
+    found = extra.get(base) or _BUILT_IN.get(base)
+    if found is None or any(wrapper not in WRAPPERS for wrapper in wrappers):
+        known = ", ".join(sorted({*_BUILT_IN, *extra}))
+        raise KeyError(f"no forecast model {name!r}; there are {known}, each with +log1p or +day")
+    for wrapper in wrappers:
+        found = Log1p(found) if wrapper == "log1p" else Seasonal(found, horizon_s)
+    return found
 
 
 def make(name: str, level: float, horizon_s: float, extra: Mapping[str, PointModel]) -> Band:
-    """A fresh model in its band. Raises KeyError, naming the models there are, for an unknown name."""
-    model = extra.get(name) or _BUILT_IN.get(name)
-    if model is None:
-        raise KeyError(f"no forecast model {name!r}; there are {', '.join(sorted({*_BUILT_IN, *extra}))}")
-    return Band(model=model, level=level, horizon_s=horizon_s, miss_share=1.0 - level)
+    """A fresh model in its band."""
+    return Band(model=model(name, horizon_s, extra), level=level, horizon_s=horizon_s, miss_share=1.0 - level)

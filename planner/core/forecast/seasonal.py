@@ -1,0 +1,110 @@
+"""The shape of a day around any model, used only as far as it has earned it.
+
+A day's shape helps only horizons beyond a worker's start-up time, and only loads that have one: so its forecasts and the
+plain model's run side by side, and the shape's weight is what its measured errors deserve. It starts at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from planner.domain.predictor import PointModel
+
+DAY_S = 86_400.0
+BINS = 96
+LEARNING = 0.5
+"""Share of the new day in a bin's value."""
+MEMORY = 0.98
+LARGEST_RATIO = 4.0
+SMALLEST_GAIN = 0.05
+"""The shape must be better by this share before it counts at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seasonal:
+    """``shape[i]``: what bin ``i`` of the day saw lately; ``due``: (when, bare forecast, shaped forecast) to be judged."""
+
+    model: PointModel
+    horizon_s: float = 300.0
+    shape: tuple[float | None, ...] = (None,) * BINS
+    open_bin: int = -1
+    open_sum: float = 0.0
+    open_count: int = 0
+    seen_s: float = 0.0
+    due: tuple[tuple[float, float, float], ...] = ()
+    bare_error: float = 0.0
+    shaped_error: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name}+day"
+
+    @property
+    def ready(self) -> bool:
+        return self.model.ready
+
+    @property
+    def weight(self) -> float:
+        """What the shape has earned, 0..1."""
+        if self.bare_error <= 0.0:
+            return 0.0
+        gain = 1.0 - self.shaped_error / self.bare_error
+        return min(1.0, max(0.0, (gain - SMALLEST_GAIN) * 4.0))
+
+    def observe(self, t_s: float, y: float) -> Seasonal:
+        judged = self._judge(t_s, y)
+        learned = judged._learn(t_s, y)
+        fresh = replace(learned, model=self.model.observe(t_s, y), seen_s=t_s)
+        if len(fresh.due) and fresh.due[-1][0] > t_s + self.horizon_s * 0.75:
+            return fresh
+        bare = fresh.model.mean(self.horizon_s)
+        return replace(fresh, due=(*fresh.due, (t_s + self.horizon_s, bare, bare * fresh._ratio(self.horizon_s))))
+
+    def mean(self, horizon_s: float) -> float:
+        bare = self.model.mean(horizon_s)
+        weight = self.weight
+        return bare if weight <= 0.0 else bare * self._ratio(horizon_s) ** weight
+
+    def _judge(self, t_s: float, y: float) -> Seasonal:
+        if not self.due or self.due[0][0] > t_s:
+            return self
+        _, bare, shaped = self.due[0]
+        if bare == shaped:
+            return replace(self, due=self.due[1:])
+        return replace(
+            self,
+            due=self.due[1:],
+            bare_error=MEMORY * self.bare_error + abs(y - bare),
+            shaped_error=MEMORY * self.shaped_error + abs(y - shaped),
+        )
+
+    def _learn(self, t_s: float, y: float) -> Seasonal:
+        here = _bin(t_s)
+        if here == self.open_bin:
+            return replace(self, open_sum=self.open_sum + y, open_count=self.open_count + 1)
+        shape = list(self.shape)
+        if self.open_count:
+            mean, old = self.open_sum / self.open_count, shape[self.open_bin]
+            shape[self.open_bin] = mean if old is None else old + LEARNING * (mean - old)
+        return replace(self, shape=tuple(shape), open_bin=here, open_sum=y, open_count=1)
+
+    def _ratio(self, horizon_s: float) -> float:
+        """How the day's shape changes from the last observation to ``horizon_s`` later; 1 where it is not known."""
+        then, now = self._level(self.seen_s + horizon_s), self._level(self.seen_s)
+        if then is None or now is None or now <= 0.0 or then <= 0.0:
+            return 1.0
+        return min(LARGEST_RATIO, max(1.0 / LARGEST_RATIO, then / now))
+
+    def _level(self, t_s: float) -> float | None:
+        """The shape at an instant, between the middles of its bins."""
+        place = (t_s % DAY_S) / DAY_S * BINS - 0.5
+        low = math.floor(place)
+        before, after = self.shape[low % BINS], self.shape[(low + 1) % BINS]
+        if before is None or after is None:
+            return None
+        return before + (place - low) * (after - before)
+
+
+def _bin(t_s: float) -> int:
+    return int((t_s % DAY_S) / DAY_S * BINS) % BINS
