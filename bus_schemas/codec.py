@@ -1,82 +1,102 @@
-"""Bytes to messages and back, and the headers that go with them. Pure."""
+"""Bytes to messages and back, and the headers beside them. Pure; answers or raises Undecodable, whatever it is fed."""
 
 from __future__ import annotations
 
-import json
-from typing import Any, TypeVar
+import re
+from collections.abc import Mapping
+from datetime import UTC
+from typing import Annotated, Any, TypeVar, Union
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from bus_schemas.errors import BadName, NotJson, TooLarge, Undecodable, UnknownType, WrongContent
 from bus_schemas.v1 import MESSAGES, Message
 
-MAX_BODY_BYTES = 1_000_000
-CONTENT_TYPE = "application/json"
+__all__ = ["CONTENT_TYPE", "MAX_BODY_BYTES", "Undecodable", "check_headers", "decode", "decode_as", "encode", "headers"]
+
 M = TypeVar("M", bound=Message)
-_BY_TYPE: dict[str, type[Message]] = {cls.type_name(): cls for cls in MESSAGES}
+CONTENT_TYPE = "application/json"
+MAX_BODY_BYTES = 1 << 20
+"""The server's default limit for one message."""
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
-
-class Undecodable(ValueError):  # noqa: N818 - names what the body is
-    """A body that is not a message of this contract; ``reason`` is one line."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+_ANY: TypeAdapter[Message] = TypeAdapter(Annotated[Union[MESSAGES], Field(discriminator="type")])  # type: ignore[arg-type]  # noqa: UP007
 
 
 def encode(message: Message) -> bytes:
-    """The body: JSON that begins with ``type``."""
+    """The body: JSON, ``type`` first, nothing unknown."""
     return message.model_dump_json().encode()
 
 
 def decode(body: bytes) -> Message:
-    """The message in ``body``, by its ``type``. Raises Undecodable; never anything else."""
-    cls = _BY_TYPE.get(_type_of(body))
-    if cls is None:
-        raise Undecodable(f"unknown message type {_type_of(body)!r}")
-    return _validate(cls, body)
+    """Any message of v1, by its ``type``. Raises Undecodable."""
+    if len(body) > MAX_BODY_BYTES:
+        raise TooLarge(f"{len(body)} bytes; a message has at most {MAX_BODY_BYTES}")
+    try:
+        return _ANY.validate_json(body)
+    except ValidationError as error:
+        raise _undecodable(error) from error
 
 
 def decode_as(cls: type[M], body: bytes) -> M:
-    """``decode``, refusing any other type than ``cls``."""
-    found = _type_of(body)
-    if found != cls.type_name():
-        raise Undecodable(f"expected type {cls.type_name()!r}, not {found!r}")
-    return _validate(cls, body)
-
-
-def _type_of(body: bytes) -> str:
-    if len(body) > MAX_BODY_BYTES:
-        raise Undecodable(f"body of {len(body)} bytes is over the limit of {MAX_BODY_BYTES}")
-    try:
-        value: Any = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Undecodable(f"not JSON: {error}") from error
-    found = value.get("type") if isinstance(value, dict) else None
-    if not isinstance(found, str):
-        raise Undecodable("no 'type' in the body")
-    return found
-
-
-def _validate(cls: type[M], body: bytes) -> M:
-    try:
-        return cls.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise Undecodable(f"{cls.type_name()}: {where}: {first['msg']}") from error
+    """A message of this class. Raises Undecodable, also for a valid message of another type."""
+    message = decode(body)
+    if not isinstance(message, cls):
+        raise UnknownType(f"a {message.type} where a {cls.type_name()} belongs")
+    return message
 
 
 def headers(message: Message, msg_id: str, source: str, traceparent: str | None = None) -> dict[str, str]:
-    """Headers of a stored message: deduplication, content type, CloudEvents binary mode, W3C trace context."""
-    said = {
+    """Headers of a message: CloudEvents binary mode, content type, and the id by which the server drops repeats.
+
+    Raises BadName for an id or source that a header can not carry, or a ``traceparent`` that is not W3C's.
+    """
+    for what, value in (("message id", msg_id), ("source", source)):
+        if not _HEADER_SAFE.fullmatch(value):
+            raise BadName(f"the {what} {value!r} must be printable ASCII")
+    made = {
         "Nats-Msg-Id": msg_id,
         "Content-Type": CONTENT_TYPE,
         "ce-specversion": "1.0",
         "ce-id": msg_id,
         "ce-type": message.type,
         "ce-source": source,
-        "ce-time": message.model_dump(mode="json", include={"time"})["time"],
+        "ce-time": message.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
     }
-    if traceparent:
-        said["traceparent"] = traceparent
-    return said
+    if traceparent is not None:
+        if not _TRACEPARENT.fullmatch(traceparent):
+            raise BadName(f"{traceparent!r} is no W3C traceparent")
+        made["traceparent"] = traceparent
+    return made
+
+
+def check_headers(message: Message, found: Mapping[str, str] | None) -> None:
+    """Raises WrongContent where the headers tell of another message than the body; absent ones are not missed."""
+    if not found:
+        return
+    told = found.get("ce-type")
+    if told is not None and told != message.type:
+        raise WrongContent(f"header ce-type says {told}, the body {message.type}")
+    content = found.get("Content-Type")
+    if content is not None and content.partition(";")[0].strip().lower() != CONTENT_TYPE:
+        raise WrongContent(f"Content-Type is {content}, not {CONTENT_TYPE}")
+    ce_id, msg_id = found.get("ce-id"), found.get("Nats-Msg-Id")
+    if ce_id is not None and msg_id is not None and ce_id != msg_id:
+        raise WrongContent(f"header ce-id says {ce_id}, Nats-Msg-Id {msg_id}")
+
+
+def _undecodable(error: ValidationError) -> Undecodable:
+    first: dict[str, Any] = dict(error.errors(include_url=False, include_input=False)[0])
+    kind = first["type"]
+    if kind in {"json_invalid", "json_type", "model_type", "model_attributes_type", "dict_type"} and not first["loc"]:
+        return NotJson(f"no JSON object: {first['msg']}")
+    if kind == "union_tag_not_found":
+        return UnknownType("no field 'type': not a message of this contract")
+    if kind == "union_tag_invalid":
+        tag = str(first["ctx"]["tag"])[:100]
+        if re.match(r"wattscale\.v\d+\.", tag) and not tag.startswith("wattscale.v1."):
+            return UnknownType(f"type {tag!r} is of a version this reader does not know (v1 only)")
+        return UnknownType(f"type {tag!r} is not one of v1")
+    where = ".".join(str(part) for part in first["loc"][:6])
+    return WrongContent(f"{where}: {first['msg']}"[:500])

@@ -1,40 +1,67 @@
-"""Subjects: ``<prefix>.v1.<kind>.<what>.<who>``. Kind comes before who, so that wildcards read naturally. Pure."""
+"""Names on the wire: which subject carries what, and how names become subject tokens and back.
+
+Pure text. Grammar: ``<prefix>.v1.<kind>.<what>.<who>``. A stored message is also republished, with its stream
+sequence in the headers, below ``<prefix>.stored.v1.``: watchers listen there and need no consumer.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from bus_schemas.errors import BadName
+
+__all__ = [
+    "BadName",
+    "ParsedSubject",
+    "Subjects",
+    "decode_name",
+    "encode_name",
+    "power_consumer",
+    "scaling_consumer",
+]
+
 VERSION = "v1"
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
+MAX_NAME = 253
 _PREFIX = re.compile(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_NAME = re.compile(r"[A-Za-z0-9.:@/+=~-]+")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
 
-
-class BadName(ValueError):  # noqa: N818 - reads as what it is where it is raised
-    """A name that a subject can not carry; the message says which and why."""
+WHATS = {
+    "decision": ("scaling", "power"),
+    "ack": ("scaling", "power"),
+    "telemetry": ("node", "plan"),
+    "control": ("budget", "deployment", "node"),
+    "lease": ("planner",),
+}
+"""Known kinds and what each is about; ``deadletter`` has a stream's name there instead."""
 
 
 def encode_name(name: str) -> str:
-    """A name as one subject token: ``.`` becomes ``_`` (a Kubernetes name can not hold ``_``, so it maps back)."""
-    if not name:
-        raise BadName("a name must not be empty")
-    if "_" in name:
-        raise BadName(f"name {name!r} holds '_', which stands for '.' in a subject; use '-'")
-    token = name.replace(".", "_")
-    if not _TOKEN.fullmatch(token):
-        bad = next(char for char in token if not _TOKEN.fullmatch(char))
-        raise BadName(f"name {name!r} holds {bad!r}; a subject takes letters, digits, '-' and '.' only")
-    return token
+    """A name as one subject token: ``.`` is written ``_``. Raises BadName for what can not be mapped back."""
+    if not 0 < len(name) <= MAX_NAME:
+        raise BadName(f"a name has 1 to {MAX_NAME} characters, not {len(name)}")
+    if not _NAME.fullmatch(name):
+        bad = next(c for c in name if not _NAME.fullmatch(c))
+        why = "it stands for '.' in subjects" if bad == "_" else "no subject token can carry it"
+        raise BadName(f"the name {name!r} holds {bad!r}: {why}; use letters, digits, '-' and '.'")
+    return name.replace(".", "_")
 
 
 def decode_name(token: str) -> str:
-    """The name behind a subject token."""
+    """The name that a subject token stands for."""
     return token.replace("_", ".")
+
+
+def _plain_token(token: str) -> str:
+    if not 0 < len(token) <= MAX_NAME or not _TOKEN.fullmatch(token):
+        raise BadName(f"{token!r} is no stream or consumer name; use letters, digits, '-' and '_'")
+    return token
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedSubject:
-    """A subject taken apart: ``kind`` (decision, ack, …), ``what`` (scaling, power, …), ``who`` (a name)."""
+    """A subject taken apart. ``who`` is the decoded name; empty for the lease; the consumer for dead letters."""
 
     kind: str
     what: str
@@ -43,72 +70,119 @@ class ParsedSubject:
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """All subjects below one prefix. Raises BadName for a prefix or name that a subject can not carry."""
+    """All subjects of one installation. Raises BadName for a prefix that is not dotted letters, digits and dashes."""
 
     prefix: str = "wattscale"
 
     def __post_init__(self) -> None:
         if not _PREFIX.fullmatch(self.prefix):
-            raise BadName(f"prefix {self.prefix!r}: tokens of letters, digits and '-', joined by '.'")
+            raise BadName(f"the prefix {self.prefix!r} must be letters, digits and '-', in parts joined by '.'")
 
     @property
     def root(self) -> str:
+        """What all subjects of this version begin with, without the last dot."""
         return f"{self.prefix}.{VERSION}"
 
-    def _of(self, kind: str, what: str, who: str) -> str:
-        return f"{self.root}.{kind}.{what}.{encode_name(who)}"
-
     def decision_scaling(self, deployment: str) -> str:
-        return self._of("decision", "scaling", deployment)
+        """Where a deployment's scaling decisions are."""
+        return f"{self.root}.decision.scaling.{encode_name(deployment)}"
 
     def decision_power(self, node: str) -> str:
-        return self._of("decision", "power", node)
+        """Where a node's power decisions are."""
+        return f"{self.root}.decision.power.{encode_name(node)}"
 
     def ack_scaling(self, deployment: str) -> str:
-        return self._of("ack", "scaling", deployment)
+        """Where the deployment's one actuator answers."""
+        return f"{self.root}.ack.scaling.{encode_name(deployment)}"
 
     def ack_power(self, node: str) -> str:
-        return self._of("ack", "power", node)
+        """Where the node's agent answers."""
+        return f"{self.root}.ack.power.{encode_name(node)}"
 
     def telemetry_node(self, node: str) -> str:
-        return self._of("telemetry", "node", node)
+        """What the node's agent measures."""
+        return f"{self.root}.telemetry.node.{encode_name(node)}"
 
     def telemetry_plan(self, deployment: str) -> str:
-        return self._of("telemetry", "plan", deployment)
+        """What the planner saw and decided, tick by tick."""
+        return f"{self.root}.telemetry.plan.{encode_name(deployment)}"
 
     def control_budget(self, site: str) -> str:
-        return self._of("control", "budget", site)
+        """A site's power budget."""
+        return f"{self.root}.control.budget.{encode_name(site)}"
 
     def control_deployment(self, deployment: str) -> str:
-        return self._of("control", "deployment", deployment)
+        """Pause, resume, pin, release."""
+        return f"{self.root}.control.deployment.{encode_name(deployment)}"
 
     def control_node(self, node: str) -> str:
-        return self._of("control", "node", node)
-
-    def deadletter(self, stream: str, consumer: str) -> str:
-        return f"{self.root}.deadletter.{stream}.{consumer}"
+        """An operator's word on a node."""
+        return f"{self.root}.control.node.{encode_name(node)}"
 
     def lease(self) -> str:
+        """The planners' leadership lease."""
         return f"{self.root}.lease.planner"
 
+    def deadletter(self, stream: str, consumer: str) -> str:
+        """Where a consumer leaves what it can not carry out. Both names as the server knows them."""
+        return f"{self.root}.deadletter.{_plain_token(stream)}.{_plain_token(consumer)}"
+
     def all_of(self, kind: str, what: str = "") -> str:
-        """Wildcard for a kind (``decision``) or a kind and what (``decision``, ``power``)."""
+        """Wildcard over a kind, or over one `what` of it: ``all_of("decision", "power")``."""
+        if kind not in WHATS and kind != "deadletter":
+            raise BadName(f"no kind {kind!r}; there are {', '.join([*WHATS, 'deadletter'])}")
         return f"{self.root}.{kind}.{what}.>" if what else f"{self.root}.{kind}.>"
 
+    def all_decisions(self) -> str:
+        """Wildcard over all decisions."""
+        return self.all_of("decision")
+
+    def all_acks(self) -> str:
+        """Wildcard over all acknowledgements."""
+        return self.all_of("ack")
+
+    def all_telemetry(self) -> str:
+        """Wildcard over all telemetry."""
+        return self.all_of("telemetry")
+
+    def all_control(self) -> str:
+        """Wildcard over all control messages."""
+        return self.all_of("control")
+
+    def all_deadletters(self) -> str:
+        """Wildcard over all dead letters."""
+        return self.all_of("deadletter")
+
+    def all_leases(self) -> str:
+        """Wildcard over all leases."""
+        return self.all_of("lease")
+
     def everything(self) -> str:
+        """Wildcard over all of this version."""
         return f"{self.root}.>"
 
+    def stored(self, subject: str) -> str:
+        """Where the server republishes what it has stored under this subject (or wildcard)."""
+        return f"{self.prefix}.stored.{subject.removeprefix(self.prefix + '.')}"
+
     def parse(self, subject: str) -> ParsedSubject | None:
-        """Take a subject apart; None where it is not one of ours."""
-        if not subject.startswith(self.root + "."):
+        """The subject taken apart, or None where it is none of ours."""
+        head = self.root + "."
+        if not subject.startswith(head):
             return None
-        tokens = subject[len(self.root) + 1 :].split(".")
-        if tokens == ["lease", "planner"]:
-            return ParsedSubject("lease", "planner", "")
-        if len(tokens) != 3:
+        kind, _, rest = subject[len(head) :].partition(".")
+        what, _, who = rest.partition(".")
+        if not what or "." in who or not all(_is_token(token) for token in (what, who) if token):
             return None
-        kind, what, who = tokens
-        return ParsedSubject(kind, what, who if kind == "deadletter" else decode_name(who))
+        if kind == "deadletter":
+            return ParsedSubject(kind, what, who) if who else None
+        if what not in WHATS.get(kind, ()) or bool(who) == (kind == "lease"):
+            return None
+        return ParsedSubject(kind, what, decode_name(who))
+
+
+def _is_token(token: str) -> bool:
+    return bool(_NAME.fullmatch(token.replace("_", ".")))
 
 
 def power_consumer(node: str) -> str:

@@ -14,16 +14,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
+from bus_schemas.errors import BusError, BusUnreachable
 from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.subjects import Subjects
 
-
-class BusError(Exception):
-    """Anything that goes wrong on the bus."""
-
-
-class BusUnreachable(BusError):  # noqa: N818 - a state, named as such
-    """No server answered, or it refused us; the message says which server and why."""
+__all__ = ["Bus", "BusError", "BusUnreachable", "connect"]
 
 
 @dataclass(slots=True)

@@ -15,15 +15,14 @@ from typing import Any
 from nats.errors import Error as NatsError
 
 from bus_schemas import codec, v1
-from bus_schemas.jetstream.connect import Bus, BusError
+from bus_schemas.errors import LeadershipLost
+from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.read import Stored, last
+
+__all__ = ["Leadership", "LeadershipLost"]
 
 RENEWALS_PER_TTL = 3.0
 RETRY_S = 0.25
-
-
-class LeadershipLost(BusError):  # noqa: N818 - a state, named as such
-    """Another planner leads, or the lease ran out: publish nothing more under the old epoch."""
 
 
 class Leadership:

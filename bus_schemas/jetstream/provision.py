@@ -2,125 +2,131 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from nats.js import api
-from nats.js.errors import NotFoundError
+from nats.errors import Error as NatsError
 
+from bus_schemas.errors import BusAway, BusError, NotPermitted
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.streams import DECISIONS, KV_BUCKET, StreamSpec, stream_specs
+from bus_schemas.streams import StreamSpec, stream_specs
+
+NOT_FOUND = 10059
+
+
+class ProvisionRefused(BusError):  # noqa: N818
+    """The server refused a stream; the text says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One difference between what is wanted and what is there. ``refused``: would shrink; only an operator may."""
+    """One difference between what is wanted and what is there. ``refused``: only an operator may, by hand."""
 
     stream: str
     what: str
-    refused: bool = False
+    refused: str = ""
 
     def __str__(self) -> str:
         mark = "!" if self.refused else ("+" if self.what == "create" else "~")
-        return f"{mark} {self.stream}: {self.what}" + (" (refused: it would shrink; do it by hand)" * self.refused)
+        return f"{mark} {self.stream}: {self.what}" + (f" (refused: {self.refused})" if self.refused else "")
 
 
-def wanted_configs(bus: Bus) -> tuple[api.StreamConfig, ...]:
-    """The streams as the server takes them, the read-only KV bucket of current decisions last."""
-    configs = tuple(_config(spec, bus.settings.replicas) for spec in stream_specs(bus.subjects))
-    return (*configs, _bucket(bus))
-
-
-def _config(spec: StreamSpec, replicas: int) -> api.StreamConfig:
-    return api.StreamConfig(
-        name=spec.name,
-        subjects=list(spec.subjects),
-        storage=api.StorageType.FILE if spec.file else api.StorageType.MEMORY,
-        max_age=spec.max_age_s,
-        max_msgs_per_subject=spec.per_subject or -1,
-        max_consumers=spec.max_consumers,
-        discard=api.DiscardPolicy.OLD,
-        deny_delete=spec.sealed_history,
-        deny_purge=spec.sealed_history,
-        duplicate_window=spec.dedupe_s,
-        allow_direct=True,
-        allow_atomic=spec.fenced,
-        allow_msg_ttl=spec.fenced,
-        num_replicas=replicas,
-    )
-
-
-def _bucket(bus: Bus) -> api.StreamConfig:
-    source = api.StreamSource(
-        name=DECISIONS,
-        subject_transforms=[
-            api.SubjectTransform(src=bus.subjects.all_of("decision"), dest=f"$KV.{KV_BUCKET}.decision.>"),
-        ],
-    )
-    return api.StreamConfig(
-        name=f"KV_{KV_BUCKET}",
-        sources=[source],
-        storage=api.StorageType.FILE,
-        max_msgs_per_subject=64,
-        max_consumers=1000,
-        deny_delete=True,
-        allow_direct=True,
-        allow_rollup_hdrs=False,
-        num_replicas=bus.settings.replicas,
-    )
+def wanted(bus: Bus) -> tuple[StreamSpec, ...]:
+    """The streams that this connection's settings ask for."""
+    return stream_specs(bus.subjects, replicas=bus.settings.replicas)
 
 
 async def plan(bus: Bus) -> list[Change]:
-    """What ``apply`` would do. Empty: nothing."""
+    """What `apply` would do, and what it would refuse to. Empty: nothing."""
     changes: list[Change] = []
-    for config in wanted_configs(bus):
-        there = await _there(bus, config.name or "")
-        if there is None:
-            changes.append(Change(config.name or "", "create"))
-        else:
-            changes += _differences(config, there)
+    for spec in wanted(bus):
+        changes += differences(spec, await _there(bus, spec.name))
     return changes
 
 
 async def apply(bus: Bus) -> list[Change]:
     """Create what is missing and grow what is smaller; returns what was done and what was refused."""
-    done = []
-    for config in wanted_configs(bus):
-        there = await _there(bus, config.name or "")
+    done: list[Change] = []
+    for spec in wanted(bus):
+        there = await _there(bus, spec.name)
+        changes = differences(spec, there)
         if there is None:
-            await bus.js.add_stream(config)
-            done.append(Change(config.name or "", "create"))
-            continue
-        changes = _differences(config, there)
-        if changes and not any(change.refused for change in changes):
-            await bus.js.update_stream(config)
+            await _ask(bus, f"STREAM.CREATE.{spec.name}", spec.config())
+        elif any(not change.refused for change in changes):
+            # What is refused stays as the server has it; what else differs is brought about.
+            kept = {change.what.split(" ", 1)[0] for change in changes if change.refused}
+            fresh = {key: value for key, value in spec.config().items() if key not in kept}
+            await _ask(bus, f"STREAM.UPDATE.{spec.name}", {**there, **fresh})
         done += changes
     return done
 
 
-async def _there(bus: Bus, name: str) -> api.StreamConfig | None:
+async def check(bus: Bus) -> list[Change]:
+    """Every difference, refused ones too; empty where the server is as it shall be."""
+    return await plan(bus)
+
+
+async def _there(bus: Bus, name: str) -> dict[str, Any] | None:
+    answer = await _ask(bus, f"STREAM.INFO.{name}", None, missing_ok=True)
+    config: dict[str, Any] | None = answer.get("config")
+    return config
+
+
+async def _ask(bus: Bus, call: str, body: Mapping[str, Any] | None, *, missing_ok: bool = False) -> dict[str, Any]:
+    subject = f"$JS.API.{call}"
+    payload = json.dumps(body).encode() if body is not None else b""
     try:
-        return (await bus.js.stream_info(name)).config
-    except NotFoundError:
-        return None
+        reply = await bus.nc.request(subject, payload, timeout=bus.settings.request_timeout_s)
+    except (NatsError, TimeoutError, OSError) as error:
+        denied = [text for text in bus.violations if subject in text]
+        if denied:
+            raise NotPermitted(f"{call}: {denied[-1]}") from error
+        raise BusAway(f"{call}: {error or type(error).__name__}; is JetStream on?") from error
+    answer: dict[str, Any] = json.loads(reply.data)
+    problem = answer.get("error")
+    if problem and not (missing_ok and problem.get("err_code") == NOT_FOUND):
+        raise ProvisionRefused(f"{call}: {problem.get('description', problem)}")
+    return answer
 
 
-_GROWING = ("max_age", "max_msgs_per_subject", "max_consumers", "duplicate_window", "num_replicas")
-_EXACT = ("deny_delete", "deny_purge", "allow_direct", "allow_atomic", "allow_msg_ttl", "storage", "discard")
+_GROWING = ("max_age", "max_msgs_per_subject", "max_bytes", "max_consumers", "duplicate_window", "num_replicas")
+_SETTLED = {"storage", "retention", "deny_delete", "deny_purge"}
+_UNLIMITED = {"max_age": 0, "max_msgs_per_subject": -1, "max_bytes": -1}
+_SHRINK = "it would shrink what is there"
 
 
-def _differences(want: api.StreamConfig, there: api.StreamConfig) -> list[Change]:
-    changes = []
-    name = want.name or ""
-    if want.subjects is not None and set(want.subjects) != set(there.subjects or []):
-        missing = set(there.subjects or []) - set(want.subjects)
-        changes.append(Change(name, f"subjects {there.subjects} -> {want.subjects}", refused=bool(missing)))
-    for field in _GROWING:
-        old, new = getattr(there, field), getattr(want, field)
-        if new is not None and old is not None and old != new:
-            unlimited = field == "max_msgs_per_subject" and old == -1
-            changes.append(Change(name, f"{field} {old} -> {new}", refused=unlimited or 0 < new < old))
-    for field in _EXACT:
-        old, new = getattr(there, field), getattr(want, field)
-        if new is not None and bool(old) != bool(new):
-            changes.append(Change(name, f"{field} {old} -> {new}", refused=field == "storage"))
-    return changes
+def differences(spec: StreamSpec, there: Mapping[str, Any] | None) -> list[Change]:
+    """What separates a stream on the server from its spec; ``there`` is None where it does not exist."""
+    if there is None:
+        return [Change(spec.name, "create")]
+    return list(_compare(spec.name, spec.config(), there))
+
+
+def _compare(name: str, want: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[Change]:
+    for key, new in want.items():
+        old = there.get(key)
+        if old == new or (old is None and new in (False, "", [], -1)):
+            continue
+        yield Change(name, f"{key} {_say(key, old)} -> {_say(key, new)}", _objection(key, old, new))
+
+
+def _objection(key: str, old: Any, new: Any) -> str:
+    if key in _GROWING and old is not None:
+        unlimited = _UNLIMITED.get(key)
+        if old == unlimited or (new != unlimited and new < old):
+            return _SHRINK
+    if key == "subjects" and set(old or ()) - set(new):
+        return "subjects would no longer be stored"
+    if key == "sources" and old:
+        return "sources of an existing stream stay as they are"
+    if key in _SETTLED and (key in {"storage", "retention"} or old):
+        return "the server can not change it on an existing stream"
+    return ""
+
+
+def _say(key: str, value: Any) -> str:
+    if key in {"max_age", "duplicate_window"} and isinstance(value, int):
+        return f"{value / 1e9:g} s"
+    return json.dumps(value)

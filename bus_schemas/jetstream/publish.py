@@ -13,23 +13,18 @@ from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 
 from bus_schemas import codec
-from bus_schemas.jetstream.connect import Bus, BusError
-from bus_schemas.jetstream.lease import Leadership, LeadershipLost
+from bus_schemas.errors import FenceRefused, NotStored
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.lease import Leadership
 from bus_schemas.jetstream.read import stored_id
 from bus_schemas.v1 import Message
+
+__all__ = ["FenceRefused", "NotStored", "Outgoing", "Publisher", "publish"]
 
 MAX_BATCH = 1000
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 ATTEMPTS = 5
 FIRST_BACKOFF_S = 0.1
-
-
-class FenceRefused(LeadershipLost):
-    """The server refused a batch because our lease is not the newest: step down at once."""
-
-
-class NotStored(BusError):  # noqa: N818 - says what happened
-    """The server did not store a message in the time given, or refused it for another reason than the fence."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class ServerDown(Exception):  # noqa: N818  # reads as what happened
 class EmbeddedServer:
     """``async with EmbeddedServer(folder) as server: connect(server.url)``.
 
+    Without ``data_dir`` the data lives in the scratch folder and goes with it.
     ``port`` 0 lets the system choose; a restarted server keeps its port. ``sync_always`` makes every stored message
     survive a power cut, at about a tenth of the rate. ``settings`` are added to the server's configuration, and
     replace what is there by the same name. Raises ServerMissing without a binary, ServerDown when it does not start.
@@ -38,7 +39,7 @@ class EmbeddedServer:
 
     def __init__(
         self,
-        data_dir: Path | str,
+        data_dir: Path | str | None = None,
         port: int = 0,
         *,
         sync_always: bool = False,
@@ -48,13 +49,10 @@ class EmbeddedServer:
         settings: Mapping[str, Any] | None = None,
         start_timeout_s: float = 20.0,
     ) -> None:
-        self._data_dir = Path(data_dir)
+        self._data_dir = Path(data_dir) if data_dir is not None else None
         self._host, self._port, self._monitor_port = host, port, 0
         self._name = name
-        self._jetstream: dict[str, Any] = {
-            "store_dir": str(self._data_dir),
-            "limits": {"default_max_consumers": max_consumers},
-        }
+        self._jetstream: dict[str, Any] = {"limits": {"default_max_consumers": max_consumers}}
         if sync_always:
             self._jetstream["sync_interval"] = "always"
         self._settings = dict(settings or {})
@@ -98,9 +96,10 @@ class EmbeddedServer:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="wattscale-nats-"))
         try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
+            store = self._data_dir or self._scratch / "data"
+            store.mkdir(parents=True, exist_ok=True)
             config = self._scratch / "nats.conf"
-            config.write_text(render(self._config()))
+            config.write_text(render(self._config(store)))
             config.chmod(0o600)
             with (self._scratch / "server.log").open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
@@ -133,13 +132,13 @@ class EmbeddedServer:
                 shutil.rmtree(self._scratch, ignore_errors=True)
                 self._scratch = None
 
-    def _config(self) -> dict[str, Any]:
+    def _config(self, store: Path) -> dict[str, Any]:
         config: dict[str, Any] = {
             "server_name": self._name,
             "listen": f"{self._host}:{self._port or -1}",
             "http": f"{self._host}:{self._monitor_port or -1}",
             "ports_file_dir": str(self._scratch),
-            "jetstream": self._jetstream,
+            "jetstream": {"store_dir": str(store), **self._jetstream},
         }
         return config | self._settings
 

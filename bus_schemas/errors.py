@@ -1,0 +1,71 @@
+"""What can go wrong on the bus, as one small tree. Every text is one clear line for people."""
+
+from __future__ import annotations
+
+
+class BusError(Exception):
+    """Root of all errors of this package."""
+
+
+class BadName(BusError, ValueError):  # noqa: N818  # reads as what it says
+    """A name that no subject token can carry."""
+
+
+class Undecodable(BusError, ValueError):  # noqa: N818
+    """A body that is no message of v1. ``reason`` is one line, fit for a dead letter."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class NotJson(Undecodable):
+    """The body is no JSON object, or is cut off."""
+
+
+class UnknownType(Undecodable):
+    """The body's ``type`` is missing, of another version, or not one of ours."""
+
+
+class WrongContent(Undecodable):
+    """The body's ``type`` is known but its fields are not what v1 says."""
+
+
+class TooLarge(Undecodable):
+    """More bytes than a message may have."""
+
+
+class BusUnreachable(BusError):  # noqa: N818
+    """No server answered in time."""
+
+
+class BusRefused(BusUnreachable):
+    """A server answered and refused us: wrong, expired or missing credentials, or no trust in its certificate."""
+
+
+class BusAway(BusError, TimeoutError):  # noqa: N818
+    """The server did not answer. What was sent may or may not be stored; the same message ids may be sent again."""
+
+
+class NotPermitted(BusAway):
+    """No answer, and the server said that our role may not do this."""
+
+
+class NotStored(BusError):  # noqa: N818
+    """The server did not store a message in the time given, or refused it for another reason than the fence."""
+
+    def __init__(self, text: str, err_code: int = 0) -> None:
+        super().__init__(text)
+        self.err_code = err_code
+
+
+class LeadershipLost(BusError):  # noqa: N818
+    """This planner leads no more: publish nothing under this term."""
+
+
+class FenceRefused(LeadershipLost):
+    """The server itself refused a decision, for the lease under it is no longer ours."""
+
+
+class ConsumerGone(BusError):  # noqa: N818
+    """The consumer does not exist on the server (yet, or no longer)."""
