@@ -7,6 +7,7 @@ All functions take and return arrays over replica counts, so that a whole table 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +17,8 @@ Counts = NDArray[np.float64]
 
 FULLEST = 0.95
 """Utilisation never planned above: there the wait of a finite queue is ruled by luck."""
-_BISECTIONS = 16
-_WIDEST = 64.0
+_NEWTON_STEPS = 30
+_FARTHEST_STEP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +53,31 @@ class Station:
         return value if np.isfinite(value) else None
 
     def required_speed(self, counts: Counts, target_ms: float) -> Counts:
-        """The least speed at which each count keeps ``response_ms`` within ``target_ms``."""
-        low = np.maximum(self.own_ms / target_ms, self.utilisation(counts) / FULLEST)
-        low = np.maximum(low, 1e-6)
-        fits = self.response_ms(counts, low) <= target_ms
-        bottom, top = low, low * _WIDEST
-        for _ in range(_BISECTIONS):
-            middle = np.sqrt(bottom * top)
-            good = self.response_ms(counts, middle) <= target_ms
-            top = np.where(good, middle, top)
-            bottom = np.where(good, bottom, middle)
-        return np.where(fits, low, top)
+        """The least speed at which each count keeps ``response_ms`` within ``target_ms``; ``inf`` for count 0."""
+        return np.array([self._speed_for(count, target_ms) for count in counts.tolist()])
+
+    def _speed_for(self, count: float, target_ms: float) -> float:
+        """Newton's method on the utilisation, downwards from the fullest allowed: the response rises with it ever
+        steeper, so the way down never overshoots.
+        """
+        if count <= 0:
+            return math.inf
+        full = self.req_per_s * self.cost_ms / 1000.0 / count
+        if full <= 0:
+            return self.own_ms / target_ms
+        power = math.sqrt(2.0 * (count + 1.0)) - 1.0
+        scale, rare = self.cost_ms * self.dispersion / count, -math.log(1.0 - self.quantile)
+        rho = min(FULLEST, full * target_ms / self.own_ms)
+        for _ in range(_NEWTON_STEPS):
+            surprise = power * math.log(rho) + rare
+            if surprise <= 0:
+                excess, slope = self.own_ms * rho - target_ms * full, self.own_ms
+            else:
+                idle = 1.0 - rho
+                response = self.own_ms + scale * surprise / idle
+                excess = response * rho - target_ms * full
+                slope = response + scale * (power + rho * surprise / idle) / idle
+            if excess <= 1e-9 * target_ms * full:
+                break
+            rho = max(rho * _FARTHEST_STEP, rho - excess / slope)
+        return full / rho

@@ -18,6 +18,9 @@ from planner.domain.plan import Limited
 from planner.domain.pool import Role
 from planner.domain.reasons import Reason
 
+_FIRST_GUESS = 12
+"""Counts tried before more: few deployments need a longer table."""
+
 _Answer: TypeAlias = tuple[Counts, Counts, tuple[Limited, ...]]
 """Required speed, utilisation, and what was found unreachable."""
 
@@ -25,8 +28,20 @@ _Answer: TypeAlias = tuple[Counts, Counts, tuple[Limited, ...]]
 def options(
     config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, ttft_x: float, itl_x: float, most: int
 ) -> PoolOptions | None:
-    """Every count of ``pool`` up to ``most`` with the speed it needs; None where the profile lacks the phase."""
-    counts = np.arange(0, max(1, most) + 1, dtype=np.float64)
+    """Every useful count of ``pool`` up to ``most`` with the speed it needs; None where the profile lacks the phase."""
+    first = _FIRST_GUESS
+    while True:
+        last = max(1, min(first, most))
+        found = _options(config, pool, engine, load, ttft_x, itl_x, last)
+        if found is None or found.wanted * 2 + SPARE_COUNTS <= last or last >= most:
+            return found
+        first = max(4 * first, 2 * min(found.wanted, most) + SPARE_COUNTS)
+
+
+def _options(
+    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, ttft_x: float, itl_x: float, last: int
+) -> PoolOptions | None:
+    counts = np.arange(0, last + 1, dtype=np.float64)
     if pool.role is Role.PREFILL and engine.prefill is not None:
         speed, busy, chain = _prefill(config, engine.prefill, load, counts, ttft_x)
     elif pool.role is Role.DECODE and engine.decode is not None:
