@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import getpass
-import json
 import uuid
 from datetime import UTC, datetime, timedelta
 

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from aiohttp import web
@@ -177,6 +178,10 @@ class LiveCluster:
         """Kill a worker."""
         with self._lock:
             self._plant.fail_worker(worker)
+
+    def held(self) -> AbstractContextManager[object]:
+        """Keeps the plant still, for a caller whose own books must agree with it."""
+        return self._lock
 
     def set_cap(self, gpu: str, mw: int) -> int:
         """Set a GPU's limit; what is enforced. Raises KeyError for an unknown GPU."""

@@ -1,0 +1,116 @@
+"""The parts of a run, each started and stopped as one: server, cluster, planners, agents, connector."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from agent.runtime.power import PowerAgentService
+from agent.runtime.settings import PowerAgentSettings
+from bus_schemas.client import VirtualConnectorClient
+from bus_schemas.jetstream import provision
+from bus_schemas.jetstream.connect import Bus, BusUnreachable, connect
+from bus_schemas.jetstream.consume import ensure_consumer
+from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.streams import DECISIONS
+from bus_schemas.subjects import power_consumer
+from deploy.cli.errors import UsageError
+from deploy.local.connector import Connector
+from deploy.local.gpus import HardwareMeter, PlantDriver, PlantOwners, PlantWorkers
+from deploy.local.prepare import ROLES, Prepared
+from deploy.nats.binary import ServerMissing
+from deploy.nats.embedded import EmbeddedServer, ServerDown
+from planner.adapters.observe.scrape import EngineScraper
+from planner.adapters.observe.target import PoolSelector, Target
+from planner.domain.ids import DeploymentId, PoolId
+from planner.runtime.service import PlannerService, ServiceSettings
+from planner.sim.live import LiveCluster
+from planner.sim.plant import Plant
+
+WATCH_SERVER_S = 0.1
+MODEL = "demo"
+
+
+@asynccontextmanager
+async def bus_server(run: Prepared) -> AsyncIterator[EmbeddedServer | None]:
+    """The embedded server, or None where another is used. Raises UsageError in one line."""
+    options = run.options
+    if options.nats_url:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        data = options.data_dir or Path(stack.enter_context(TemporaryDirectory(prefix="wattscale-data-")))
+        try:
+            server = await stack.enter_async_context(EmbeddedServer(data, options.nats_port))
+        except (ServerDown, ServerMissing) as error:
+            raise UsageError(str(error)) from error
+        except OSError as error:
+            raise UsageError(f"--data-dir {data}: {error.strerror or error}") from error
+        yield server
+
+
+async def reach(run: Prepared, url: str, name: str) -> Bus:
+    """Connect one part to the bus. Raises UsageError in one line."""
+    try:
+        return await connect(BusSettings(servers=(url,), name=name))
+    except BusUnreachable as error:
+        raise UsageError(str(error)) from error
+
+
+async def furnish(bus: Bus, run: Prepared) -> None:
+    """Streams, and the agents' consumers, which agents may not create. Idempotent."""
+    await provision.apply(bus)
+    for node in run.nodes:
+        await ensure_consumer(bus, DECISIONS, power_consumer(node), bus.subjects.decision_power(node))
+
+
+async def keep_server(server: EmbeddedServer, bus: Bus, run: Prepared, said: Callable[[str], None]) -> None:
+    """Start the server again on its port and data when it dies, and put back what lived in its memory."""
+    while True:
+        await asyncio.sleep(WATCH_SERVER_S)
+        if server.pid:
+            continue
+        said("nats-server ended by itself; starting it again on the same data")
+        await server.start()
+        while not bus.connected:
+            await asyncio.sleep(WATCH_SERVER_S)
+        await furnish(bus, run)
+
+
+def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
+    """The simulated cluster with every GPU parked at its lowest limit, as a site is handed over to software."""
+    plant = Plant(run.plant)
+    for uuid in plant.gpus:
+        plant.set_cap(uuid, run.plant.cluster.card.min_mw)
+    cluster = LiveCluster(plant, run.requests, speed=run.options.speed, model=MODEL, namespace=run.options.deployment)
+    return cluster, HardwareMeter(cluster)
+
+
+def make_planner(run: Prepared, bus: Bus, cluster: LiveCluster, holder: str) -> PlannerService:
+    """One planner that scrapes the cluster's page."""
+    deployment = DeploymentId(run.options.deployment)
+    pools = {PoolId(name): PoolSelector(role, component=name) for name, role in ROLES.items()}
+    target = Target(deployment, model=MODEL, namespace=run.options.deployment, pools=pools)
+    scraper = EngineScraper(cluster.url, target, load_time_scale=run.options.speed)
+    return PlannerService(run.planner, bus, [scraper], ServiceSettings(holder=holder, lease_ttl_s=3.0), time.time)
+
+
+def make_agent(run: Prepared, bus: Bus, cluster: LiveCluster, meter: HardwareMeter, node: str) -> PowerAgentService:
+    """The power agent of one node."""
+    roles = {name: role.value for name, role in ROLES.items()}
+    return PowerAgentService(
+        PowerAgentSettings(node=node, telemetry_interval_s=0.5),
+        bus,
+        PlantDriver(cluster, meter, node, run.plant.cluster),
+        PlantOwners(cluster, node, run.options.deployment, roles),
+    )
+
+
+def make_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> Connector:
+    """The consumer of the deployment's scaling decisions."""
+    client = VirtualConnectorClient(bus.nc, run.options.deployment, name="simulated-cluster")
+    return Connector(client, PlantWorkers(cluster))
