@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,12 @@ from agent.drivers.simulated import SimulatedDriver
 from agent.ports import DriverErrorKind, GpuOwners, NoOwners, Owner
 from agent.runtime.power import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
-from bus_schemas.v1 import AckStatus, GpuHealth, PowerAck
-from deploy.nats.embedded import EmbeddedServer
+from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.read import last
+from bus_schemas.streams import DECISIONS
+from bus_schemas.subjects import power_consumer
+from bus_schemas.v1 import AckStatus, DeadLetter, GpuCap, GpuHealth, PowerDecision
+from tests.integration.agent.server import NatsServer
 from tests.integration.agent.wire import PlannerSide, connected, until
 
 NODE = "node-7.example"
@@ -39,13 +45,13 @@ async def serving(
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[EmbeddedServer]:
-    async with EmbeddedServer() as server:
+async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    async with NatsServer(tmp_path) as server:
         yield server
 
 
 @pytest.fixture
-async def planner(server: EmbeddedServer) -> AsyncIterator[PlannerSide]:
+async def planner(server: NatsServer) -> AsyncIterator[PlannerSide]:
     async with connected(server.url, "planner") as bus:
         side = PlannerSide(bus, NODE)
         await side.prepare()
@@ -58,7 +64,7 @@ def driver() -> SimulatedDriver:
 
 
 async def test_a_decision_is_carried_out_and_answered_with_what_is_in_force(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:
     async with serving(server.url, driver):
         number = await planner.decide({GPU: 400.0, OTHER: 350.5})
@@ -71,7 +77,7 @@ async def test_a_decision_is_carried_out_and_answered_with_what_is_in_force(
 
 
 async def test_what_is_in_force_is_adopted_before_anything_is_decided(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:
     driver.set_limit(GPU, 333_000)
     driver.writes.clear()
@@ -82,7 +88,7 @@ async def test_what_is_in_force_is_adopted_before_anything_is_decided(
 
 
 async def test_lowers_are_written_before_raises(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:
     async with serving(server.url, driver):
         await planner.decide({GPU: 300.0, OTHER: 600.0})
@@ -94,7 +100,7 @@ async def test_lowers_are_written_before_raises(
 
 
 async def test_an_older_epoch_changes_nothing_and_is_answered_with_what_is_in_force(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:
     async with serving(server.url, driver):
         await planner.decide({GPU: 400.0}, epoch=7)
@@ -106,7 +112,7 @@ async def test_an_older_epoch_changes_nothing_and_is_answered_with_what_is_in_fo
 
 
 async def test_without_a_renewal_the_caps_step_down_to_the_fallback(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:
     async with serving(server.url, driver):
         await planner.decide({GPU: 600.0, OTHER: 250.0}, valid_for_s=1.0, fallback_watts=300.0)
@@ -119,7 +125,7 @@ async def test_without_a_renewal_the_caps_step_down_to_the_fallback(
 
 
 async def test_a_failing_card_is_named_and_stops_no_other(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:
     driver.gpus[GPU].faults = {"set_limit": DriverErrorKind.NO_PERMISSION}
     async with serving(server.url, driver):
@@ -131,9 +137,7 @@ async def test_a_failing_card_is_named_and_stops_no_other(
     assert (by_gpu[OTHER].health, by_gpu[OTHER].enforced_watts) == (GpuHealth.OK, 400.0)
 
 
-async def test_a_reset_is_repaired_and_told(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
-) -> None:
+async def test_a_reset_is_repaired_and_told(server: NatsServer, planner: PlannerSide, driver: SimulatedDriver) -> None:
     async with serving(server.url, driver) as service:
         await planner.decide({GPU: 400.0})
         await planner.answered(lambda ack: ack.applied_decision_id == 0)
@@ -143,7 +147,7 @@ async def test_a_reset_is_repaired_and_told(
 
 
 async def test_a_foreign_value_is_overwritten_counted_and_named(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:
     async with serving(server.url, driver) as service:
         await planner.decide({GPU: 400.0})
@@ -155,9 +159,7 @@ async def test_a_foreign_value_is_overwritten_counted_and_named(
         assert service.enforcer.counts.drifts == 1
 
 
-async def test_owners_are_told_with_each_gpu(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver
-) -> None:
+async def test_owners_are_told_with_each_gpu(server: NatsServer, planner: PlannerSide, driver: SimulatedDriver) -> None:
     class Fixed:
         async def owners(self) -> dict[str, Owner]:
             return {GPU: Owner("ns-graph", "decode", "decode", "w-1", "ns/pod-1")}
@@ -168,7 +170,7 @@ async def test_owners_are_told_with_each_gpu(
 
 
 async def test_a_dry_run_says_and_sets_nothing(
-    server: EmbeddedServer, planner: PlannerSide, driver: SimulatedDriver, caplog: pytest.LogCaptureFixture
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
         async with serving(server.url, driver, dry_run=True):
@@ -179,60 +181,33 @@ async def test_a_dry_run_says_and_sets_nothing(
 
 
 async def test_the_agent_works_again_after_the_server_was_killed(
-    planner: PlannerSide, server: EmbeddedServer, driver: SimulatedDriver
+    planner: PlannerSide, server: NatsServer, driver: SimulatedDriver
 ) -> None:
-    import os
-    import signal
-
-    supervisor = asyncio.create_task(server.supervise())
-    try:
-        async with serving(server.url, driver):
-            await planner.decide({GPU: 400.0})
-            await planner.answered(lambda ack: ack.applied_decision_id == 0)
-            dead = server.pid
-            os.kill(dead, signal.SIGKILL)
-            await until(lambda: server.pid != dead and planner.bus.connected, "the server to come back")
-            await planner.prepare()
-            await planner.decide({GPU: 500.0})
-            ack = await planner.answered(lambda ack: ack.applied_decision_id == 1, timeout_s=40.0)
-    finally:
-        supervisor.cancel()
-        await asyncio.gather(supervisor, return_exceptions=True)
+    async with serving(server.url, driver):
+        await planner.decide({GPU: 400.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        await server.kill()
+        await server.start()
+        await until(lambda: planner.bus.connected, "the planner to be connected again")
+        await planner.prepare()
+        await planner.decide({GPU: 500.0})
+        ack = await planner.answered(lambda ack: ack.applied_decision_id == 1, timeout_s=40.0)
     assert {gpu.gpu: gpu.enforced_watts for gpu in ack.gpus}[GPU] == 500.0
 
 
 async def test_a_decision_meant_for_another_node_is_buried_not_carried_out(
-    planner: PlannerSide, server: EmbeddedServer, driver: SimulatedDriver
+    planner: PlannerSide, server: NatsServer, driver: SimulatedDriver
 ) -> None:
-    subject = planner.bus.subjects.decision_power(NODE)
-    planner.node = "another-node"
-    planner.bus.subjects.decision_power  # the subject stays ours, the body is another node's
-    from bus_schemas.jetstream.publish import publish
-    from bus_schemas.jetstream.read import last
-
+    cap = GpuCap(gpu=GPU, cap_watts=300.0, fallback_watts=200.0)
+    stray = PowerDecision(
+        time=datetime.now(UTC), node="other", decision_id=0, incarnation="one", epoch=1, valid_for_s=30, caps=(cap,)
+    )
+    letters = planner.bus.subjects.deadletter(DECISIONS, power_consumer(NODE))
     async with serving(server.url, driver):
-        from datetime import UTC, datetime
-
-        from bus_schemas.v1 import GpuCap, PowerDecision
-
-        cap = GpuCap(gpu=GPU, cap_watts=300.0, fallback_watts=200.0)
-        stray = PowerDecision(
-            time=datetime.now(UTC),
-            node="another-node",
-            decision_id=0,
-            incarnation="one",
-            epoch=1,
-            valid_for_s=30,
-            caps=(cap,),
-        )
-        await publish(planner.bus, subject, stray, "stray")
-        letters = planner.bus.subjects.all_of("deadletter")
+        await publish(planner.bus, planner.bus.subjects.decision_power(NODE), stray, "stray")
         async with asyncio.timeout(20):
             while (found := await last(planner.bus, letters)) is None:
                 await asyncio.sleep(0.02)
-    assert "meant for node another-node" in found.message.reason
+    assert isinstance(found.message, DeadLetter)
+    assert "meant for node other" in found.message.reason
     assert driver.writes == []
-
-
-def test_an_answer_is_an_answer() -> None:
-    assert PowerAck.type_name() == "wattscale.v1.power_ack"
