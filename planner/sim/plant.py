@@ -81,6 +81,7 @@ class Plant:
         self._failures = {pool.pool: random.Random(f"{spec.seed}/fail/{pool.pool}") for pool in spec.pools}
         self._made = 0
         self._arrivals: Iterator[Request] = iter(())
+        self._submission = 0
         self.exhausted = True
         """No request is left to arrive."""
         law = engine_law(spec.profile, spec.truth)
@@ -108,6 +109,7 @@ class Plant:
     def submit(self, requests: Iterable[Request]) -> None:
         """Let ``requests`` (by rising ``t_s``; may be endless) arrive. Replaces what has not arrived yet."""
         self._arrivals = iter(requests)
+        self._submission += 1
         self.exhausted = False
         self._plan_arrival()
 
@@ -125,9 +127,12 @@ class Plant:
         if request is None:
             self.exhausted = True
             return
-        self.events.at(request.t_s, self._arrive, request)
+        self.events.at(request.t_s, self._arrive, (self._submission, request))
 
-    def _arrive(self, request: Request) -> None:
+    def _arrive(self, planned: tuple[int, Request]) -> None:
+        submission, request = planned
+        if submission != self._submission:
+            return
         job = Job(self.frontend.started, request)
         self.frontend.arrived(job)
         self._plan_arrival()

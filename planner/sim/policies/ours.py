@@ -1,0 +1,218 @@
+"""Our planner in a closed loop with the plant: the real ``step`` and ``react``, over a bus and agents that take time.
+
+Owns what stands in for bus, agents and connector: messages take ``flight_s``, limits are set at once and read back, a
+scaling decision is acknowledged when its last worker serves and its last leaver is gone. Failures are not played here:
+the power-safety harness does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from planner.core.plan import initial_state, react, step
+from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, SiteConfig, SizingMode
+from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId
+from planner.domain.observation import (
+    BudgetOrder,
+    GpuInForce,
+    NodeObservation,
+    Observation,
+    PowerAckSeen,
+    ScalingAckSeen,
+)
+from planner.domain.plan import Plan, PowerOrder, ScalingOrder
+from planner.sim.run import Run
+from planner.sim.scenario import Scenario
+from planner.sim.watch import BOOT, Watch
+
+SITE = SiteId("sim")
+DEPLOYMENT = DeploymentId("sim")
+
+
+@dataclass(frozen=True, slots=True)
+class OursSettings:
+    """The planner's settings that differ between variants; the same for all traces and profiles."""
+
+    sizing: SizingMode = SizingMode.SLA
+    power: bool = True
+    interval_s: float = 30.0
+    ttft_quantile: float = 0.95
+    flight_s: float = 0.05
+    telemetry_s: float = 5.0
+
+
+@dataclass(slots=True)
+class Ours:
+    """One run's planner. Not to be used for a second run."""
+
+    settings: OursSettings = OursSettings()
+    label: str = "ours"
+    _loop: _Loop | None = field(default=None, init=False)
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def start_replicas(self, scenario: Scenario) -> Mapping[str, int]:
+        del scenario
+        return {}
+
+    def attach(self, run: Run) -> None:
+        self._loop = _Loop(run, self.settings)
+
+
+def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
+    """The planner's configuration for a scenario: what an operator would write."""
+    pools = {
+        PoolId(pool.pool): PoolConfig(
+            pool=PoolId(pool.pool),
+            role=pool.role,
+            gpus_per_replica=pool.gpus_per_replica,
+            curve=pool.curve,
+            max_replicas=max(1, scenario.gpus // pool.gpus_per_replica),
+            startup_s=pool.startup_s,
+        )
+        for pool in scenario.pools
+    }
+    deployment = DeploymentConfig(
+        deployment=DEPLOYMENT,
+        site=SITE,
+        pools=pools,
+        profile=scenario.profile,
+        ttft_ms=scenario.ttft_ms,
+        itl_ms=scenario.itl_ms,
+        ttft_quantile=settings.ttft_quantile,
+        sizing=settings.sizing,
+        max_gpus=scenario.gpus,
+    )
+    sites = {}
+    if settings.power:
+        full_mw = scenario.gpus * scenario.cluster.card.max_mw
+        budget = full_mw if scenario.budget is None else scenario.budget.at(0.0)
+        smallest = budget if scenario.budget is None else min(mw for _, mw in scenario.budget.steps)
+        sites[SITE] = SiteConfig(SITE, budget, smallest_budget_mw=smallest, expected_gpus=scenario.gpus)
+    return PlannerConfig({DEPLOYMENT: deployment}, sites, interval_s=settings.interval_s)
+
+
+class _Loop:
+    """The runtime's work in virtual time."""
+
+    def __init__(self, run: Run, settings: OursSettings) -> None:
+        self._run = run
+        self._settings = settings
+        self._config = planner_config(run.scenario, settings)
+        self._watch = Watch(run.plant, DEPLOYMENT)
+        self._state = initial_state(self._config, 1, run.now_s, stored_caps=())
+        self._wake_s = float("inf")
+        self._scaled_id = -1
+        self._at(0.0, self._announce)
+        if settings.power:
+            self._budget_orders()
+            self._at(settings.telemetry_s, self._telemetry)
+        self._at(settings.interval_s, self._tick)
+
+    def _at(self, delay_s: float, what: Callable[[Any], None], argument: object = None) -> None:
+        self._run.plant.events.at(self._run.now_s + delay_s, what, argument)
+
+    def _budget_orders(self) -> None:
+        budget = self._run.scenario.budget
+        for sequence, (t_s, mw) in enumerate(budget.steps if budget else ()):
+            if t_s > 0:
+                order = BudgetOrder(SITE, mw, t_s, sequence=sequence + 1)
+                self._run.plant.events.at(t_s, self._budget, order)
+
+    # -- what the planner hears
+
+    def _announce(self, _: None) -> None:
+        self._react(Observation(nodes=self._nodes()))
+
+    def _telemetry(self, _: None) -> None:
+        if self._run.over:
+            return
+        self._react(Observation(nodes=self._nodes()))
+        self._at(self._settings.telemetry_s, self._telemetry)
+
+    def _nodes(self) -> Mapping[NodeId, NodeObservation]:
+        return self._watch.nodes() if self._settings.power else {}
+
+    def _budget(self, order: BudgetOrder) -> None:
+        self._react(Observation(budget_orders=(order,)))
+
+    def _react(self, observation: Observation) -> None:
+        self._state, plan = react(self._state, observation, self._config, self._run.now_s)
+        self._publish(plan)
+
+    def _tick(self, _: None) -> None:
+        if self._run.over:
+            return
+        self._watch.pending = self._run.fleet.pending
+        observation = Observation({DEPLOYMENT: self._watch.deployment()}, self._nodes())
+        self._state, plan = step(self._state, observation, self._config, self._run.now_s)
+        self._note(plan)
+        self._publish(plan)
+        self._at(self._settings.interval_s, self._tick)
+
+    def _wake(self, when_s: float) -> None:
+        if when_s == self._wake_s and not self._run.over:
+            self._wake_s = float("inf")
+            self._react(Observation())
+
+    # -- what the planner says
+
+    def _publish(self, plan: Plan) -> None:
+        flight_s = self._settings.flight_s
+        for power in plan.power:
+            self._at(flight_s, self._set_caps, power)
+        for scaling in plan.scaling:
+            self._at(flight_s, self._scale, scaling)
+        if plan.next_event_s is not None:
+            when_s = max(plan.next_event_s, self._run.now_s + 0.05)
+            if when_s < self._wake_s:
+                self._wake_s = when_s
+                self._run.plant.events.at(when_s, self._wake, when_s)
+
+    def _set_caps(self, order: PowerOrder) -> None:
+        plant = self._run.plant
+        in_force = []
+        for cap in order.caps:
+            enforced = plant.set_cap(cap.gpu, cap.cap_mw)
+            in_force.append(GpuInForce(cap.gpu, plant.gpus[cap.gpu].requested_mw, enforced))
+        decided = order.decision_id
+        ack = PowerAckSeen(
+            order.node, self._state.epoch, decided, decided, "applied", tuple(in_force), "", BOOT, plant.now_s
+        )
+        self._at(self._settings.flight_s, self._power_ack, ack)
+
+    def _power_ack(self, ack: PowerAckSeen) -> None:
+        self._react(Observation(power_acks=(ack,)))
+
+    def _scale(self, order: ScalingOrder) -> None:
+        run = self._run
+        why = order.reasons[-1] if order.reasons else None
+        for pool, count in order.replicas.items():
+            reason, sentence = (why.reason.value, why.sentence) if why else ("", "")
+            run.changed(pool, run.fleet.targets[pool], count, reason, sentence)
+        hints: dict[str, list[Sequence[str]]] = {}
+        for placement in order.placements:
+            hints.setdefault(placement.pool, []).append(placement.gpus)
+        run.fleet.aim(
+            {str(pool): count for pool, count in order.replicas.items()}, hints, lambda: self._scaled(order.decision_id)
+        )
+
+    def _scaled(self, decision_id: int) -> None:
+        self._at(self._settings.flight_s, self._scaling_ack, decision_id)
+
+    def _scaling_ack(self, decision_id: int) -> None:
+        ack = ScalingAckSeen(DEPLOYMENT, decision_id, decision_id, "applied")
+        nodes = self._nodes()
+        self._react(Observation(scaling_acks={DEPLOYMENT: ack}, nodes=nodes))
+
+    def _note(self, plan: Plan) -> None:
+        """Where the planner wanted more than it got, for the accounting of misses."""
+        for deployment in plan.deployments.values():
+            for pool in deployment.pools.values():
+                if pool.granted < pool.wanted:
+                    reason = pool.chain[-1].reason.value if pool.chain else "unknown"
+                    self._run.wanted_but_held.append((self._run.now_s, reason))
