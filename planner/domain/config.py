@@ -12,6 +12,7 @@ from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
+from planner.domain.schedule import ReplicaSchedule
 
 
 class SizingMode(StrEnum):
@@ -29,6 +30,31 @@ class OperationMode(StrEnum):
     ACTIVE = "active"
     ADVISORY = "advisory"
     PAUSED = "paused"
+
+
+class Fallback(StrEnum):
+    """What counts become when the metrics stay away longer than ``metrics_timeout_s``."""
+
+    HOLD = "hold"
+    REPLICAS = "replicas"
+    MAX_SEEN = "max_seen"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadThresholds:
+    """Mode ``load``: one replica more above the upper threshold, one fewer below the lower, at each interval.
+
+    Queue thresholds are requests waiting per prefill replica; KV thresholds are the mean share of the cache in use.
+    """
+
+    prefill_queue_up: float = 0.5
+    prefill_queue_down: float = 0.2
+    decode_kv_up: float = 0.9
+    decode_kv_down: float = 0.5
+    decode_grace_intervals: int = 3
+    """No decode scale-down for so many intervals after a decode replica was added: its cache fills slowly."""
+    prefill_trend_intervals: int = 3
+    """No prefill scale-up where the queue, by its trend, falls below the threshold within so many intervals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +90,9 @@ class PoolConfig:
     max_step: int | None = None
     scale_up: ScalingRules = ScalingRules()
     scale_down: ScalingRules = ScalingRules(stabilization_window_s=300.0)
+    fallback_replicas: int | None = None
+    """For ``Fallback.REPLICAS``."""
+    schedule: ReplicaSchedule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +115,11 @@ class DeploymentConfig:
     priority: int = 0
     scaling_timeout_s: float = 1800.0
     metrics_timeout_s: float = 300.0
+    """Seconds of load time without the metrics that sizing needs, after which ``fallback`` is taken."""
+    fallback: Fallback = Fallback.HOLD
+    load: LoadThresholds = LoadThresholds()
+    correction: bool = True
+    """Whether observed TTFT and ITL correct the profile (Dynamo's ``no_correction`` turned round)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +164,8 @@ class PlannerConfig:
     load_time_scale: float = 1.0
     """Seconds of load time per second of the clock. 1 in production; above 1 where a recorded load is replayed
     faster than real time while leases and settle times keep real seconds."""
+    utc_at_zero_s: float = 0.0
+    """UTC seconds at 0 of the clock (0 where that clock is UTC itself); for schedules only."""
     predictors: Mapping[str, PointModel] = field(default_factory=dict)
     """Forecast models beside the core's own (ARIMA, Prophet), fresh, by the name a deployment asks for."""
 

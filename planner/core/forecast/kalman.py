@@ -37,9 +37,9 @@ class Kalman:
         return self.points > 0
 
     def observe(self, t_s: float, y: float) -> Kalman:
-        start = replace(self, level=y) if self.points == 0 else self
+        moved = replace(self, level=y) if self.points == 0 else self._updated(y)
         return replace(
-            start._updated(y),
+            moved,
             points=self.points + 1,
             last=y,
             seen_s=t_s,
