@@ -1,9 +1,10 @@
-"""The profile that `up` uses when none is given: an 8B dense model in bf16, one GPU an engine.
+"""The profile that `up` uses when none is given: a 32B dense model, one GPU an engine.
 
-Generated from the line ``ITL = a + b * batch + c * kv_tokens`` and ``TTFT = d * isl + e * isl ** 2``, whose
-coefficients were fitted (H200, H100) to static estimates made with aiconfigurator-core 0.12.0 for
-Llama-3.1-8B under vLLM; residuals below 2 ms. The B200 row scales the H200's by the vendor's ratios of memory
-bandwidth (8.0 / 4.8 TB/s), dense bf16 compute (2.25 / 0.99 PFLOP/s) and memory (192 / 141 GB).
+Generated from ``ITL = a + b * batch + c * kv_tokens`` and ``TTFT = d * isl + e * isl ** 2``. The H200 row (bf16) was
+fitted to static estimates made with aiconfigurator-core 0.12.0 for Qwen3-32B under vLLM (residuals below 4 ms). The
+others are estimates from it by the vendor's ratios: B200 (bf16) by memory bandwidth 8.0 / 4.8 TB/s, dense bf16 compute
+2.25 / 0.99 PFLOP/s and memory 192 / 141 GB; H100 with FP8 weights, for bf16 ones do not fit, by bandwidth
+3.35 / 4.8 TB/s and half the weight bytes. A cache entry takes 256 KiB a token.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 
-FLOOR_TTFT_MS = 6.0
+FLOOR_TTFT_MS = 20.0
 ISL_TOKENS = tuple(float(isl) for isl in (100, *range(1000, 16001, 1000)))
 CONTEXTS_TOKENS = (350.0, 3000.0, 6000.0, 9000.0, 12000.0, 15000.0)
 KV_USAGES = (0.002, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.96)
@@ -31,13 +32,11 @@ class _Figures:
     max_kv_tokens: int
 
 
-_H200 = _Figures(4.988, 1.999e-2, 2.806e-5, 2.097e-2, 3.773e-7, 882_732)
+_H200 = _Figures(18.69, 4.943e-2, 6.345e-5, 9.582e-2, 1.044e-6, 249_864)
 _FIGURES = {
     "h200": _H200,
-    "h100": _Figures(6.597, 1.375e-2, 4.048e-5, 2.123e-2, 3.485e-7, 432_992),
-    "b200": _Figures(
-        _H200.a * 0.6, _H200.b * 0.6, _H200.c * 0.6, _H200.d * 0.44, _H200.e * 0.44, int(_H200.max_kv_tokens * 1.4)
-    ),
+    "h100": _Figures(13.4, 4.943e-2, 9.09e-5, 6.5e-2, 1.044e-6, 148_000),
+    "b200": _Figures(11.2, 2.97e-2, 3.81e-5, 4.22e-2, 4.59e-7, 408_000),
 }
 
 
@@ -45,7 +44,7 @@ def demo_profile(gpu: str) -> Profile:
     """The built-in profile for a GPU type (``h100``, ``h200`` or ``b200``). Raises KeyError for another."""
     figures = _FIGURES[gpu]
     return Profile(
-        name=f"demo-8b-{gpu}",
+        name=f"demo-32b-{gpu}",
         prefill=_prefill(figures),
         decode=_decode(figures),
         max_num_seqs=MAX_NUM_SEQS,

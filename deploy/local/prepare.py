@@ -27,6 +27,8 @@ SCALE_DOWN_WINDOW_S = 120.0
 """Load seconds. Shorter than HPA's five minutes: a run is minutes long, and a visitor wants to see both directions."""
 TICK_LOAD_S = 10.0
 SHORTEST_TICK_S = 0.5
+DEMO_REQUESTS_PER_S = 8.0
+"""A load that keeps a handful of H200s busy with the built-in profile."""
 ROLES = {"prefill": Role.PREFILL, "decode": Role.DECODE}
 
 
@@ -82,7 +84,7 @@ def _profile(options: UpOptions) -> Profile:
 
 def _requests(options: UpOptions) -> Iterable[Request]:
     if options.trace is None:
-        return generated(options.seed)
+        return generated(options.seed, requests_per_s=DEMO_REQUESTS_PER_S)
     try:
         return read_trace(options.trace)
     except TraceError as error:
@@ -106,6 +108,12 @@ def _gpus_of(profile: Profile, role: Role) -> int:
     return profile.prefill_gpus if role is Role.PREFILL else profile.decode_gpus
 
 
+def _first_replicas(options: UpOptions, profile: Profile, role: Role) -> int:
+    """Two prefill workers and one decode worker serve at the start, one of each on a cluster that holds no more."""
+    enough = 2 * profile.prefill_gpus + profile.decode_gpus <= options.nodes * options.gpus_per_node
+    return 2 if role is Role.PREFILL and enough else 1
+
+
 def _plant(options: UpOptions, kind: GpuType, profile: Profile) -> PlantSpec:
     card = GpuCard(
         model=f"simulated {kind.name.upper()}",
@@ -120,6 +128,7 @@ def _plant(options: UpOptions, kind: GpuType, profile: Profile) -> PlantSpec:
             role=role,
             gpus_per_replica=_gpus_of(profile, role),
             curve=curve(kind, phase_of(role)),
+            replicas=_first_replicas(options, profile, role),
             startup_s=options.startup_s,
         )
         for name, role in ROLES.items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deploy.watch.picture import DeploymentPicture, Picture
-from deploy.watch.view import figure, pool_cells, watts_bar
+from deploy.watch.view import figure, pool_cells, rate, watts_bar
 from deploy.watch.words import clock, sentence
 
 
@@ -15,7 +15,7 @@ def as_text(picture: Picture) -> str:
     for name, view in sorted(picture.deployments.items()):
         record = view.record
         lines.append(
-            f"{name}: {figure(record, 'requests_per_s', 'req/s')}, TTFT {figure(record, 'ttft_ms', 'ms')},"
+            f"{name}: {rate(record)}, TTFT {figure(record, 'ttft_ms', 'ms')},"
             f" ITL {figure(record, 'itl_ms', 'ms')}; decision #{view.decision_id},"
             f" carried out #{view.scaled_decision_id}"
         )

@@ -51,12 +51,19 @@ def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:
     return f"missing ({record.missing.get(name, 'not seen yet')})"
 
 
+def rate(record: v1.PlanRecord | None) -> str:
+    """The observed load."""
+    if record is None or "num_req" not in record.observed or not record.observed.get("interval_s"):
+        return figure(record, "num_req", "requests")
+    return f"{record.observed['num_req'] / record.observed['interval_s']:.3g} req/s"
+
+
 def plain_line(picture: Picture, run: Run) -> str:
     """One line that says how the run stands."""
     parts = [f"{run.real_s:6.0f}s load {run.load_s:7.0f}s"]
     for view in picture.deployments.values():
         record = view.record
-        parts.append(f"{figure(record, 'requests_per_s', 'req/s')}")
+        parts.append(rate(record))
         parts += [f"{name} {running}->{granted} at {cap}" for name, running, _, granted, cap in pool_cells(view)]
         parts.append(f"TTFT {figure(record, 'ttft_ms', 'ms')}, ITL {figure(record, 'itl_ms', 'ms')}")
     budget = picture.budget_watts
@@ -82,7 +89,7 @@ def panel(picture: Picture, run: Run) -> RenderableType:
         record = view.record
         load.add_row(
             name,
-            figure(record, "requests_per_s", "req/s"),
+            rate(record),
             figure(record, "isl_tokens", ""),
             figure(record, "osl_tokens", ""),
             figure(record, "ttft_ms", "ms"),

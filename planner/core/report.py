@@ -108,6 +108,7 @@ def _readings(seen: DeploymentObservation | None) -> tuple[dict[str, float | Non
     missing: dict[str, str] = {}
     if seen is None:
         return observed, missing
+    observed["interval_s"] = seen.interval_s
     for name in READINGS:
         reading: Reading = getattr(seen, name)
         if isinstance(reading, Sample):
