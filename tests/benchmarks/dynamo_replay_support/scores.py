@@ -1,0 +1,50 @@
+"""From per-request records to scores, with the reason of every miss.
+
+A good request met both targets: TTFT, and the mean of its own inter-token latencies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+REASONS = ("prompt too long", "start-up", "queue", "decode")
+
+
+def score(
+    records: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    ttft_ms: float,
+    itl_ms: float,
+    alone_ms: Any,
+    growing: Sequence[tuple[float, float]],
+) -> dict[str, Any]:
+    """``alone_ms(isl)``: TTFT of a prompt on an idle engine; ``growing``: spans (ms) in which workers were starting."""
+    misses: Counter[str] = Counter()
+    for record in records:
+        late = record["ttft_ms"] is None or record["ttft_ms"] > ttft_ms
+        slow = (record["itl_ms"] or 0.0) > itl_ms
+        if late or slow:
+            misses[_reason(record, late, ttft_ms, alone_ms, growing)] += 1
+    good = len(records) - sum(misses.values())
+    return {
+        "requests": len(records),
+        "good_share": good / max(1, len(records)),
+        "gpu_hours": summary["gpu_hours"],
+        "misses": {reason: misses[reason] for reason in REASONS},
+        "ttft_ms": {q: summary[f"{q}_ttft_ms"] for q in ("mean", "median", "p95", "p99")},
+        "itl_ms": {q: summary[f"{q}_itl_ms"] for q in ("mean", "median", "p95", "p99")},
+        "duration_s": summary["duration_ms"] / 1000.0,
+    }
+
+
+def _reason(
+    record: Mapping[str, Any], late: bool, ttft_ms: float, alone_ms: Any, growing: Sequence[tuple[float, float]]
+) -> str:
+    if not late:
+        return "decode"
+    if alone_ms(record["input_length"]) > ttft_ms:
+        return "prompt too long"
+    at = record["arrival_time_ms"]
+    return "start-up" if any(begin <= at <= end for begin, end in growing) else "queue"
