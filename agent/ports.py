@@ -86,6 +86,8 @@ class GpuInfo:
     persistence: bool | None = None
     """None: the driver does not say."""
     pci: str = ""
+    mig_instances: tuple[str, ...] = ()
+    """UUIDs of the MIG instances on this card. A limit is always the whole card's."""
 
 
 @dataclass(frozen=True, slots=True)

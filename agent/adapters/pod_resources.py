@@ -41,9 +41,11 @@ class PodResources:
                 ("grpc.use_local_subchannel_pool", 1),
             ]
             self._channel = grpc.aio.insecure_channel(f"unix://{self._socket}", options=options)
-        call = self._channel.unary_unary(LIST, request_serializer=_nothing, response_deserializer=assignments)
+        call = self._channel.unary_unary(LIST, request_serializer=_nothing)
         try:
-            found: list[Assignment] = await call(None, timeout=self._timeout_s)
+            answer: bytes = await call(None, timeout=self._timeout_s)
+            # Decoded here, not by gRPC, which would turn an exception into an empty answer.
+            return assignments(answer)
         except grpc.aio.AioRpcError as error:
             await self.close()
             detail = f"{error.code().name}: {error.details()}"
@@ -52,7 +54,6 @@ class PodResources:
             ) from error
         except MalformedMessage as error:
             raise OwnersUnknown(f"the kubelet's pod-resources API answered with no message: {error}") from error
-        return found
 
     async def close(self) -> None:
         """Let the channel go; the next call makes a new one, to whichever kubelet listens then."""

@@ -92,16 +92,11 @@ def judge(state: AgentState, decision: CapDecision) -> Verdict:
     """Fencing: whether a decision is the newest word of the newest leader."""
     if state.incarnation and decision.incarnation != state.incarnation:
         return Verdict.OLDER_EPOCH if decision.incarnation in state.past else Verdict.ACCEPTED
-    if older_epoch(state, decision):
+    if decision.epoch < state.epoch:
         return Verdict.OLDER_EPOCH
     if decision.decision_id == state.decision_id and decision.epoch == state.epoch:
         return Verdict.REPEATED
     return Verdict.ACCEPTED if decision.decision_id > state.decision_id else Verdict.OLDER_ID
-
-
-def older_epoch(state: AgentState, decision: CapDecision) -> bool:
-    """Whether a decision was published under a leadership that has ended."""
-    return decision.epoch < state.epoch
 
 
 def _granted(line: Line | None, target: GpuTarget) -> Line:

@@ -158,7 +158,19 @@ class NvmlDriver:
             mig=bool(modes and modes[0]),
             persistence=None if persistence is None else bool(persistence),
             pci=self._maybe("pci", gpu, self._bus_id, handle) or "",
+            mig_instances=self._mig_instances(gpu, handle) if modes and modes[0] else (),
         )
+
+    def _mig_instances(self, gpu: str, handle: Any) -> tuple[str, ...]:
+        nvml = self._nvml
+        found = []
+        for slot in range(self._maybe("mig", gpu, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+            try:
+                instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot)
+                found.append(str(nvml.nvmlDeviceGetUUID(instance)))
+            except nvml.NVMLError:
+                continue  # An empty slot, or an instance that is being made or removed: the next look will tell.
+        return tuple(found)
 
     def _scope(self, gpu: str, handle: Any) -> Scope:
         scope = self._scopes.get(gpu)

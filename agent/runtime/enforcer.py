@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.core import caps
@@ -89,6 +89,14 @@ class Enforcer:
     def deadline_s(self) -> float | None:
         """When the dead-man acts next."""
         return caps.deadline_s(self.state)
+
+    async def bound(self, upper_bounds: Mapping[str, int]) -> None:
+        """Write no limit above these, and lower what stands above them now."""
+        async with self._lock:
+            before = self.state.bounds
+            self.state = caps.bounded(self.state, upper_bounds)
+            if self.state.bounds != before:
+                await self._act()
 
     def forget(self, gpu: str) -> None:
         """Strive for nothing on this GPU any more."""

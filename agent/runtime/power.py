@@ -12,11 +12,13 @@ import logging
 from collections.abc import Mapping
 
 from agent.adapters.decisions import NodeLine
+from agent.adapters.kubernetes_owners import NodeGpus
 from agent.adapters.messages import ack_of, decision_of
 from agent.adapters.telemetry import NOBODY, GpuView, telemetry_of
 from agent.core.caps import CapReport, SetLimit, Verdict
 from agent.drivers.off_loop import OffLoopDriver
 from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, Owner, OwnersUnknown, monotonic
+from agent.runtime.annotator import Annotator
 from agent.runtime.boot import boot_name
 from agent.runtime.enforcer import Enforcer
 from agent.runtime.hardware import Hardware
@@ -47,6 +49,7 @@ class PowerAgentService:
         driver: GpuDriver,
         owners: GpuOwners,
         clock: MonotonicClock = monotonic,
+        annotator: Annotator | None = None,
     ) -> None:
         self.settings = settings
         self.boot = settings.boot or boot_name()
@@ -57,6 +60,9 @@ class PowerAgentService:
         )
         self.hardware = Hardware(off_loop, dry_run=settings.dry_run)
         self.enforcer = Enforcer(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
+        self.annotator = annotator
+        if annotator is not None:
+            annotator.adopt(self.enforcer)
         self._line = NodeLine(bus, settings.node, self.boot) if bus else None
         self._speaker = Speaker(self._line, clock, heartbeat_s=settings.heartbeat_s)
         self._owners_source = owners
@@ -127,6 +133,9 @@ class PowerAgentService:
         elif error.kind is DriverErrorKind.LIBRARY_MISMATCH:
             raise LibraryMismatch(str(error)) from error
         await self._look_for_owners()
+        if self.annotator is not None:
+            await self.annotator.apply(self.enforcer)
+            report = self.enforcer.report()
         self._speaker.say(self._ack(report) if report.decision_id >= 0 else None, self._telemetry(report))
 
     async def _look_for_owners(self) -> None:
@@ -190,12 +199,25 @@ class PowerAgentService:
             self.views(), node=self.settings.node, boot=self.boot, clock_s=self._clock(), applied_id=report.applied_id
         )
 
+    def wake(self) -> None:
+        """Look at once: pods, processes or GPUs have changed."""
+        self._wake.set()
+
+    def node_gpus(self) -> NodeGpus:
+        """What owners are looked for on."""
+        looks = self.hardware.looks
+        pids = {gpu: look.reading.pids or () for gpu, look in looks.items() if look.reading is not None}
+        return NodeGpus({gpu: look.info for gpu, look in looks.items()}, pids)
+
     def _on_return(self, _: str) -> None:
         """A call that hung has come back: what it did is not known, so look at once."""
         self._wake.set()
 
     async def _stop(self) -> None:
         """Caps stay. What was found at the start is given back only on request, and only if nobody ever decided."""
-        if self.settings.on_exit is OnExit.RESTORE and self.enforcer.state.decision_id < 0:
-            await self.hardware.write(SetLimit(gpu, mw) for gpu, mw in self._found_mw.items())
+        if self.settings.on_exit is OnExit.RESTORE:
+            if self.annotator is not None and self.annotator.alone:
+                await self.annotator.restore(self.enforcer)
+            elif self.enforcer.state.decision_id < 0:
+                await self.hardware.write(SetLimit(gpu, mw) for gpu, mw in self._found_mw.items())
         await self.hardware.close()

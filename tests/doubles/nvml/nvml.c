@@ -109,7 +109,15 @@ nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device) {
   nvmlReturn_t r = enter_gpu(F, device, &g); \
   if (r) return r
 
+/* A MIG instance's handle: the card's handle and the slot, apart from all handles of cards. */
+#define MIG_BASE 0x10000u
+
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *out, unsigned size) {
+  uintptr_t value = (uintptr_t)device;
+  if (state && value >= MIG_BASE) {
+    struct gpu *card = &state->gpus[state->order[(value - MIG_BASE) / MAX_MIG]];
+    return copy(out, size, card->mig_uuids[(value - MIG_BASE) % MAX_MIG]);
+  }
   GPU_CALL(F_UUID);
   return copy(out, size, g->uuid);
 }
@@ -263,6 +271,19 @@ nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device, unsigne
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned *current, unsigned *pending) {
   GPU_CALL(F_MIG);
   *current = *pending = g->mig;
+  return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMaxMigDeviceCount(nvmlDevice_t device, unsigned *count) {
+  GPU_CALL(F_MIG);
+  *count = MAX_MIG;
+  return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetMigDeviceHandleByIndex(nvmlDevice_t device, unsigned slot, nvmlDevice_t *out) {
+  GPU_CALL(F_MIG);
+  if (slot >= g->mig_count) return NVML_ERROR_NOT_FOUND;
+  *out = (nvmlDevice_t)(MIG_BASE + ((uintptr_t)device - 1) * MAX_MIG + slot);
   return NVML_SUCCESS;
 }
 

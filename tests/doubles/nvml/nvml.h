@@ -9,6 +9,7 @@
 
 #define MAX_GPUS 72
 #define MAX_PIDS 16
+#define MAX_MIG 7
 #define JOURNAL 4096
 #define MAGIC 0x57415454u
 
@@ -48,7 +49,8 @@ struct gpu {
   uint64_t energy_mj, reasons;
   uint32_t mig, persistence, flags, pid_count;
   uint32_t pids[MAX_PIDS];
-  uint32_t writes, hang_after_write_ms;
+  uint32_t writes, hang_after_write_ms, mig_count;
+  char mig_uuids[MAX_MIG][64];
   int32_t error[FUNCTIONS];
   uint32_t hang_ms[FUNCTIONS];
 };

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-MAX_GPUS, MAX_PIDS, JOURNAL, MAGIC = 72, 16, 4096, 0x57415454
+MAX_GPUS, MAX_PIDS, MAX_MIG, JOURNAL, MAGIC = 72, 16, 7, 4096, 0x57415454
 
 FUNCTIONS = (
     "init", "shutdown", "driver_version", "count", "handle_by_index", "handle_by_uuid", "uuid", "name", "pci",
@@ -41,6 +41,8 @@ class Gpu(c.Structure):
         ("pids", c.c_uint32 * MAX_PIDS),
         ("writes", c.c_uint32),
         ("hang_after_write_ms", c.c_uint32),
+        ("mig_count", c.c_uint32),
+        ("mig_uuids", (c.c_char * 64) * MAX_MIG),
         ("error", c.c_int32 * len(FUNCTIONS)),
         ("hang_ms", c.c_uint32 * len(FUNCTIONS)),
     ]
@@ -57,6 +59,12 @@ class Gpu(c.Structure):
         """The compute processes on this card."""
         self.pids[: len(pids)] = pids
         self.pid_count = len(pids)
+
+    def split(self, *instances: str) -> None:
+        """MIG mode with these instances."""
+        self.mig, self.mig_count = 1, len(instances)
+        for slot, uuid in enumerate(instances):
+            self.mig_uuids[slot].value = uuid.encode()
 
     def reset(self) -> None:
         """A driver reload: the limit returns to its default and the energy counter starts again."""

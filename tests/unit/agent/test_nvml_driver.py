@@ -126,6 +126,12 @@ def test_an_energy_counter_that_goes_back_is_a_reset(driver: NvmlDriver, fake: F
     assert driver.read(fake.uuids[0]).resets == 1
 
 
+def test_mig_instances_are_told_with_their_card(driver: NvmlDriver, fake: FakeNvml) -> None:
+    fake.gpus[1].split("MIG-aaaa", "MIG-bbbb")
+    first, second = driver.enumerate()
+    assert (first.mig_instances, second.mig_instances) == ((), ("MIG-aaaa", "MIG-bbbb"))
+
+
 def test_an_xid_is_kept_by_card(driver: NvmlDriver, fake: FakeNvml) -> None:
     driver.enumerate()
     fake.event(1, 0x8, 79)
