@@ -1,0 +1,286 @@
+"""What a planner process is told: the shape of its configuration file, checked as a whole before anything starts.
+
+Values only, with their defaults; where they come from is ``settings_sources``, what they become is ``compose``.
+Power is in watts here, as people write it, and times are in seconds of the load unless a comment says real.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bus_schemas.jetstream.settings import BusSettings
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Block(BaseModel):
+    """A part of the configuration. Unknown keys are refused; HPA's own words are taken beside ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class PolicySettings(Block):
+    """HPA's policy."""
+
+    type: Literal["Pods", "Percent"]
+    value: int = Field(gt=0)
+    period_s: Positive = Field(alias="periodSeconds")
+
+
+class RulesSettings(Block):
+    """HPA's ``scaleUp`` or ``scaleDown``."""
+
+    stabilization_window_s: NotNegative | None = Field(default=None, alias="stabilizationWindowSeconds")
+    policies: tuple[PolicySettings, ...] = ()
+    select: Literal["Max", "Min", "Disabled"] = Field(default="Max", alias="selectPolicy")
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class BehaviorSettings(Block):
+    """HPA's ``behavior``."""
+
+    scale_up: RulesSettings = Field(default_factory=RulesSettings, alias="scaleUp")
+    scale_down: RulesSettings = Field(default_factory=RulesSettings, alias="scaleDown")
+
+
+class CurveSettings(Block):
+    """A measured power curve, where the priors are not good enough. Watts per GPU."""
+
+    p_s_watts: NotNegative
+    p_u_watts: Positive
+    alpha: Positive
+    idle_watts: NotNegative
+    min_watts: NotNegative
+    max_watts: Positive
+    useful_watts: NotNegative
+
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class ReplicaWindowSettings(Block):
+    """Bounds for a part of the local day. ``end`` at or before ``start`` means the next day; both are ``HH:MM``."""
+
+    start: str
+    end: str
+    min_replicas: int | None = Field(default=None, ge=0)
+    max_replicas: int | None = Field(default=None, ge=0)
+    weekdays: tuple[Weekday, ...] = ()
+
+
+class ReplicaScheduleSettings(Block):
+    """Bounds over the day; outside all windows the pool's own bounds hold. Later windows win."""
+
+    zone: str = "UTC"
+    windows: tuple[ReplicaWindowSettings, ...]
+
+
+class LoadSettings(Block):
+    """Thresholds of ``sizing: load``: waiting requests a prefill replica, share of the decode KV cache in use."""
+
+    prefill_queue_up: NotNegative = 0.5
+    prefill_queue_down: NotNegative = 0.2
+    decode_kv_up: Annotated[float, Field(ge=0, le=1)] = 0.9
+    decode_kv_down: Annotated[float, Field(ge=0, le=1)] = 0.5
+    decode_grace_intervals: int = Field(default=3, ge=0)
+    prefill_trend_intervals: int = Field(default=3, ge=0)
+
+
+class PoolSettings(Block):
+    """One pool. ``role`` defaults to the pool's own name, ``gpus_per_replica`` to the profile's."""
+
+    role: Literal["prefill", "decode", "aggregated"] | None = None
+    component: str = ""
+    """Value of the label ``dynamo_component`` of its workers, where it is not the role's usual one."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    gpus_per_replica: int | None = Field(default=None, ge=1)
+    min_replicas: int = Field(default=1, ge=0)
+    max_replicas: int = Field(default=64, ge=0)
+    startup_s: NotNegative = 60.0
+    max_step: int | None = Field(default=None, ge=1)
+    max_cap_watts: Positive | None = None
+    """No GPU of this pool is given more."""
+    behavior: BehaviorSettings = Field(default_factory=BehaviorSettings)
+    fallback_replicas: int | None = Field(default=None, ge=0)
+    """For ``fallback: replicas``."""
+    schedule: ReplicaScheduleSettings | None = None
+    power_curve: CurveSettings | None = None
+
+
+class MetricsSettings(Block):
+    """Where a deployment's metrics are read. ``stale_s`` and ``timeout_s`` are real seconds."""
+
+    source: Literal["scrape", "prometheus"] | None = None
+    """Default: ``scrape`` where there are ``urls``, else ``prometheus``."""
+    urls: tuple[str, ...] = ()
+    """Metrics pages of frontends and workers, for ``scrape``."""
+    matchers: dict[str, str] = Field(default_factory=dict)
+    """Labels that every series must carry, beside model and namespace."""
+    window_s: Positive | None = None
+    """Of ``prometheus``; default: the planner's interval."""
+    stale_s: Positive = 60.0
+    timeout_s: Positive = 5.0
+
+
+class DeploymentSettings(Block):
+    """One deployment. Its key is the Dynamo namespace, ``{kubernetes namespace}-{graph deployment}``."""
+
+    site: str = "default"
+    model: str = ""
+    namespace: str | None = None
+    """Value of the label ``dynamo_namespace``; default: the deployment's name. Empty: any."""
+    profile: Path | None = None
+    gpu: str = "h200"
+    moe: bool = False
+    pools: dict[str, PoolSettings] = Field(default_factory=dict)
+    """Default: one prefill and one decode pool."""
+    ttft_ms: Positive = 500.0
+    itl_ms: Positive = 50.0
+    ttft_quantile: Share = 0.95
+    sizing: Literal["sla", "classic", "load", "sla+load"] = "sla"
+    mode: Literal["active", "advisory", "paused"] = "active"
+    predictor: str = "ewma"
+    forecast_quantile: Share = 0.9
+    drain_backlog_s: Positive = 30.0
+    max_gpus: int | None = Field(default=None, ge=1)
+    priority: int = 0
+    scaling_timeout_s: Positive = 1800.0
+    metrics_timeout_s: Positive = 300.0
+    fallback: Literal["hold", "replicas", "max_seen"] = "hold"
+    """What replicas become when metrics stay away longer than ``metrics_timeout_s``."""
+    load: LoadSettings = Field(default_factory=LoadSettings)
+    correction: bool = True
+    """Whether observed TTFT and ITL correct the profile."""
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+
+class WindowSettings(Block):
+    """A budget for a part of the local day. ``end`` at or before ``start`` means the next day; both are ``HH:MM``."""
+
+    start: str
+    end: str
+    budget_watts: NotNegative
+    weekdays: tuple[Weekday, ...] = ()
+
+
+class ScheduleSettings(Block):
+    """Budgets over the day; outside all windows the site's budget holds. Later windows win."""
+
+    zone: str = "UTC"
+    windows: tuple[WindowSettings, ...]
+
+
+class SiteSettings(Block):
+    """One power budget. Times are real seconds."""
+
+    budget_watts: Positive
+    nodes: tuple[str, ...] = ("*",)
+    host_overhead_watts_per_node: NotNegative = 0.0
+    margin_watts: NotNegative = 0.0
+    lease_s: Positive = 30.0
+    settle_s: Positive = 2.0
+    fallback_watts: Positive | None = None
+    smallest_budget_watts: Positive | None = None
+    expected_gpus: int | None = Field(default=None, ge=1)
+    schedule: ScheduleSettings | None = None
+
+
+class PrometheusBlock(Block):
+    """A Prometheus server for all deployments that read from one."""
+
+    url: str = ""
+    bearer_token: SecretStr = SecretStr("")
+    bearer_token_file: Path | None = None
+    ca_file: Path | None = None
+    verify_tls: bool = True
+    params: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    timeout_s: Positive = 10.0
+    retries: int = Field(default=2, ge=0, le=10)
+
+
+class KalmanSettings(Block):
+    """The Kalman predictor's parameters, with Dynamo's defaults."""
+
+    q_level: Positive = 1.0
+    q_trend: Positive = 0.1
+    r: Positive = 10.0
+    min_points: int = Field(default=5, ge=1)
+
+
+class HealthSettings(Block):
+    """The HTTP server for probes, metrics and status. ``port`` 0: one the system chooses; absent: none."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=9091, ge=0, le=65535)
+    live_within_s: Positive = 30.0
+    """Not live when the loop has not turned for so long (real seconds)."""
+
+
+class LogSettings(Block):
+    """Logs go to standard error, one JSON object a line by default."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class OtlpSettings(Block):
+    """Where traces go; needs the extra ``otlp``. Empty: nowhere."""
+
+    endpoint: str = ""
+
+
+class LeaseSettings(Block):
+    """Leadership among planners. Real seconds."""
+
+    holder: str = ""
+    """This process's name in the lease; default: host and process id."""
+    ttl_s: Annotated[float, Field(ge=1.0, le=300.0)] = 10.0
+
+
+class Settings(BaseSettings):
+    """One planner process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WATTSCALE_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
+    )
+
+    interval_s: Positive = 30.0
+    load_time_scale: Positive = 1.0
+    bus: BusSettings = Field(default_factory=BusSettings)
+    lease: LeaseSettings = Field(default_factory=LeaseSettings)
+    prometheus: PrometheusBlock = Field(default_factory=PrometheusBlock)
+    kalman: KalmanSettings = Field(default_factory=KalmanSettings)
+    health: HealthSettings = Field(default_factory=HealthSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    otlp: OtlpSettings = Field(default_factory=OtlpSettings)
+    journal: bool = False
+    """Keep each tick's observation in its plan record, for replay."""
+    provision: bool = True
+    """Make the streams at start where they are missing."""
+    sites: dict[str, SiteSettings] = Field(default_factory=dict)
+    deployments: dict[str, DeploymentSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Sources are merged, with their provenance, before this class sees them."""
+        return (init_settings,)
+
+
+def plain(settings: Settings) -> dict[str, Any]:
+    """All values as plain data, secrets masked."""
+    dumped: dict[str, Any] = settings.model_dump(mode="json")
+    return dumped
