@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from planner.core.safety import bounds, flow, limits
+from planner.core.safety.hold import Hold
 from planner.core.safety.limits import Limits
-from planner.core.sizing.load import SizedLoad
 from planner.core.tick import Ticked
 from planner.domain.demand import Allocation
 from planner.domain.ids import DeploymentId, PoolId
@@ -28,9 +28,9 @@ class Granted:
 
 def grant(ticked: Ticked, allocation: Allocation | None, now_s: float, t_s: float) -> Granted:
     """The counts to aim at. ``allocation``: the optimiser's free choice, None where power is not managed."""
-    if ticked.hold is not None or ticked.load is None:
-        return _held(ticked, ticked.hold)
-    wanted = {name: _wanted(ticked, ticked.load, name) for name in ticked.config.pools}
+    if ticked.hold is not None:
+        return _held(ticked.hold)
+    wanted = {name: Limits(options.wanted, options.chain) for name, options in ticked.options.items()}
     recommended = _allocated(ticked, wanted, allocation)
     limited = _limited(ticked, recommended, t_s)
     blocked = flow.blocked(ticked.state, ticked.config, now_s)
@@ -56,16 +56,6 @@ def shortened(granted: Granted, allocation: Allocation, deployment: DeploymentId
         sentence = f"{answer.replicas} are what the site's watts and GPUs carry now"
         chains[name] = (*chains[name], *(answer.chain or (Limited(answer.replicas, Reason.POWER_BUDGET, sentence),)))
     return replace(granted, counts=counts, chains=chains)
-
-
-def _wanted(ticked: Ticked, load: SizedLoad, name: PoolId) -> Limits:
-    options = ticked.options[name]
-    if load.idle and ticked.config.pools[name].min_replicas == 0:
-        return Limits(0, (Limited(0, Reason.SLA, "no load: nothing is needed"),))
-    wanted = max(1, options.wanted)
-    rate = f"{load.req_per_s:.3g} requests/s of {load.isl_tokens:.0f}/{load.osl_tokens:.0f} tokens"
-    chain = tuple(Limited(wanted, link.reason, link.sentence) for link in options.chain)
-    return Limits(wanted, (*chain, Limited(wanted, Reason.SLA, f"{wanted} {name} replicas serve {rate} in time")))
 
 
 def _allocated(ticked: Ticked, wanted: Mapping[PoolId, Limits], allocation: Allocation | None) -> dict[PoolId, Limits]:
@@ -113,14 +103,9 @@ def _wait(limit: Limits, current: int, blocked: Limited) -> Limits:
     return limits.held(limit, current, Reason.SCALING_IN_PROGRESS, blocked.sentence)
 
 
-def _held(ticked: Ticked, hold: Limited | None) -> Granted:
-    hold = hold or Limited(0, Reason.METRICS_MISSING, "held: no load was seen yet")
-    counts = dict(ticked.current)
-    if hold.reason is Reason.PINNED:
-        counts |= {name: count for name, count in (ticked.state.pinned or {}).items() if name in counts}
-        counts = {name: min(count, ticked.config.pools[name].max_replicas) for name, count in counts.items()}
-    chains = {name: (Limited(count, hold.reason, hold.sentence),) for name, count in counts.items()}
-    return Granted(counts, dict(counts), chains)
+def _held(hold: Hold) -> Granted:
+    chains = {name: (Limited(count, hold.reason, hold.sentence),) for name, count in hold.counts.items()}
+    return Granted(hold.counts, hold.counts, chains)
 
 
 def _timeout_note(ticked: Ticked, now_s: float) -> tuple[Limited, ...]:

@@ -69,8 +69,9 @@ def step(
         name: tick(config, deployment, state.deployments[name], observation.deployments.get(name), now_s)
         for name, deployment in config.deployments.items()
     }
+    interval_s = config.interval_s * config.load_time_scale
     aims = _aims(state, config, ticks, now_s)
-    state = replace(state, deployments={name: _aimed(ticks[name], aims[name], t_s) for name in ticks})
+    state = replace(state, deployments={name: _aimed(ticks[name], aims[name], t_s, interval_s) for name in ticks})
     state, power, reserved = powering.advance(state, config, now_s)
     deployments, plans, orders = {}, {}, []
     for name, ticked in ticks.items():
@@ -153,16 +154,17 @@ def _same(allocation: Allocation, granted: Mapping[DeploymentId, Granted]) -> bo
 
 def _goals(ticked: Ticked, allocation: Allocation, granted: Granted) -> Goals:
     """No goals for a deployment that is watched only: its GPUs keep the caps that they have."""
-    if ticked.config.mode is not OperationMode.ACTIVE or ticked.state.paused:
+    if ticked.config.mode is not OperationMode.ACTIVE or (ticked.hold is not None and ticked.hold.frozen):
         return {}
     return powering.goals(ticked.config, allocation, granted.counts)
 
 
-def _aimed(ticked: Ticked, aimed: _Aimed, t_s: float) -> DeploymentState:
+def _aimed(ticked: Ticked, aimed: _Aimed, t_s: float, interval_s: float) -> DeploymentState:
     """The state that remembers what the tick aims at, and the recommendations that windows look back on."""
+    remembered_s = (ticked.config.load.decode_grace_intervals + 1) * interval_s
     pools = {}
     for name, pool in ticked.state.pools.items():
-        since = t_s - behavior.horizon_s(ticked.config.pools[name])
+        since = t_s - max(behavior.horizon_s(ticked.config.pools[name]), remembered_s)
         past = behavior.trimmed(pool.recommendations, since)
         if (count := aimed.granted.recommended.get(name)) is not None:
             past = (*past, (t_s, count))

@@ -72,7 +72,8 @@ def demand(ticked: Ticked, counts: Mapping[PoolId, int] | None) -> DeploymentDem
     pools = {}
     for name, pool in config.pools.items():
         current = ticked.current[name]
-        span = (current, current) if ticked.hold is not None else (pool.min_replicas, pool.max_replicas)
+        held = ticked.hold.counts[name] if ticked.hold is not None else None
+        span = (pool.min_replicas, pool.max_replicas) if held is None else (held, held)
         if counts is not None:
             span = (min(current, counts[name]) if counts[name] > current else counts[name], counts[name])
         pools[name] = _pool_demand(pool, ticked.options.get(name), current, *span)
@@ -85,8 +86,8 @@ def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, le
     else:
         end = len(options.speed) - 1
         most = max(least, min(most, end))
-        rows = [min(count, end) for count in range(least, most + 1)]
-        speed, busy = tuple([options.speed[i] for i in rows]), tuple([options.utilisation[i] for i in rows])
+        speed = tuple([options.speed_at(count) for count in range(least, most + 1)])
+        busy = tuple([options.utilisation_at(count) for count in range(least, most + 1)])
         wanted = options.wanted
     return PoolDemand(
         pool=pool.pool,

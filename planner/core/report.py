@@ -52,7 +52,7 @@ def deployment_plan(
         expected_watts=watts,
         expected_joules_per_token=_joules(ticked, watts),
         shortfall=shortfall,
-        notes=(*granted.notes, *_steady(ticked, counts)),
+        notes=(*granted.notes, *ticked.notes, *_steady(ticked, counts)),
         ready=state.ready,
     )
 
@@ -78,7 +78,7 @@ def _pool(ticked: Ticked, granted: Granted, state: DeploymentState, name: PoolId
 
 def _busy(ticked: Ticked, name: PoolId, count: int) -> float | None:
     options = ticked.options.get(name)
-    return None if options is None else options.utilisation[min(count, len(options.utilisation) - 1)]
+    return None if options is None else options.utilisation_at(count)
 
 
 def _watts(ticked: Ticked, state: DeploymentState, counts: Mapping[PoolId, int]) -> float | None:
@@ -132,10 +132,10 @@ def _expected(
         if count <= 0:
             continue
         if pool.role is not Role.DECODE and model.prefill is not None:
-            queue = prefill.station(model.prefill, load, ticked.config.ttft_quantile, 1.0)
+            queue = prefill.station(model.prefill, load, ticked.config.ttft_quantile, ticked.corrections.prefill)
             ttft = queue.response_at(count, speed)
         if pool.role is not Role.PREFILL and model.decode is not None:
-            itl = decode.itl_ms(model.decode, load, count, 1.0, speed)
+            itl = decode.itl_ms(model.decode, load, count, ticked.corrections.decode, speed)
     return ttft, itl
 
 

@@ -25,6 +25,8 @@ class PoolState:
     events: tuple[tuple[float, int], ...] = ()
     """(when, change), for the rate policies."""
     most_seen: int = 0
+    queued: float | None = None
+    """Requests that waited at the last tick, for the trend of mode ``load``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,6 @@ class DeploymentState:
     corrections: Mapping[str, float] = field(default_factory=dict)
     metrics_at_s: float | None = None
     """Load time of the last tick with the metrics that sizing needs."""
-    sized_at_s: float | None = None
     paused: bool = False
     pinned: Mapping[PoolId, int] | None = None
     order_sequence: int = -1

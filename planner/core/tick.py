@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from planner.core.learn import DECODE, PREFILL, corrections
 from planner.core.perf.engine import engine
-from planner.core.sizing import observe, sla
+from planner.core.safety import competitor, hold, schedule
+from planner.core.safety.hold import Hold
+from planner.core.sizing import classic, modes, observe
 from planner.core.sizing.load import SizedLoad
 from planner.core.sizing.options import PoolOptions
+from planner.core.sizing.sla import Corrections
+from planner.core.sizing.thresholds import Past, signal
 from planner.core.state import DeploymentState, PoolState
-from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
+from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.ids import PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Limited
-from planner.domain.pool import Replicas
-from planner.domain.reasons import Reason
+from planner.domain.pool import Replicas, Role
 
 
 @dataclass(frozen=True, slots=True)
 class Ticked:
-    """What a deployment wants. ``options`` lacks pools that could not be sized; ``hold`` says why counts stay."""
+    """What a deployment wants. ``config`` has the bounds that hold now; ``options`` lacks pools that can not be sized.
+
+    ``hold`` says why counts stay, or which counts somebody set; None: the options decide.
+    """
 
     config: DeploymentConfig
     state: DeploymentState
@@ -29,7 +36,13 @@ class Ticked:
     load: SizedLoad | None
     options: Mapping[PoolId, PoolOptions]
     current: Mapping[PoolId, int]
-    hold: Limited | None
+    hold: Hold | None
+    notes: tuple[Limited, ...] = ()
+
+    @property
+    def corrections(self) -> Corrections:
+        """The factors that sizing used."""
+        return _factors(self.state.corrections)
 
 
 def tick(
@@ -41,15 +54,34 @@ def tick(
 ) -> Ticked:
     """Learn from ``seen`` and size every pool."""
     t_s = settings.load_now_s(now_s)
+    config = schedule.in_force(config, settings.utc_at_zero_s + now_s)
+    model = engine(config.profile)
     learned = observe.learn(settings, config, state.forecasts, seen, t_s)
     current = {name: current_count(state, seen, config, name) for name in config.pools}
-    state = replace(state, forecasts=learned.bands, pools=_remember(state, config, seen, current))
-    if not learned.missing:
-        state = replace(state, metrics_at_s=t_s)
+    shape = observe.actual_load(config, seen)
+    state = replace(
+        state,
+        forecasts=learned.bands,
+        corrections=corrections(config, model, state, seen, shape, current),
+        edited_ticks=competitor.edited_ticks(state, seen),
+        pools=_remembered(state, config, seen, current),
+    )
     load = observe.sized_load(config, learned.forecasts, seen) if learned.known else None
-    options = _options(config, load) if load is not None else {}
-    hold = _hold(config, state, learned, options, t_s)
-    return Ticked(config, replace(state, sized_at_s=t_s), seen, learned, load, options, current, hold)
+    interval_s = seen.interval_s if seen is not None else settings.interval_s * settings.load_time_scale
+    case = modes.Case(
+        config=config,
+        engine=model,
+        load=load,
+        ahead=_ahead(learned, interval_s) if config.sizing is SizingMode.CLASSIC else None,
+        corrections=_factors(state.corrections),
+        seen=seen,
+        current=current,
+        past={name: _past(pool, t_s, interval_s) for name, pool in state.pools.items()},
+    )
+    options = modes.size(case)
+    state = replace(state, pools=_signals(state, config, seen))
+    held, state = hold.hold(config, state, learned.missing, options, current, t_s)
+    return Ticked(config, state, seen, learned, load, options, current, held, competitor.notes(state, seen))
 
 
 def current_count(
@@ -64,7 +96,19 @@ def current_count(
     return config.pools[name].min_replicas
 
 
-def _remember(
+def _factors(known: Mapping[str, float]) -> Corrections:
+    return Corrections(known.get(PREFILL, 1.0), known.get(DECODE, 1.0))
+
+
+def _ahead(learned: observe.Learned, interval_s: float) -> classic.Interval | None:
+    """The next interval by the point forecasts: what the classic formulas are about."""
+    if not learned.known:
+        return None
+    rate, isl, osl = (learned.bands[name].model.mean(interval_s) for name in observe.QUANTITIES)
+    return classic.Interval(rate * interval_s, isl, osl, interval_s)
+
+
+def _remembered(
     state: DeploymentState,
     config: DeploymentConfig,
     seen: DeploymentObservation | None,
@@ -74,36 +118,22 @@ def _remember(
     for name in config.pools:
         pool = state.pools.get(name) or PoolState()
         running = seen.pools[name].replicas if seen is not None and name in seen.pools else Replicas()
-        pools[name] = replace(pool, most_seen=max(pool.most_seen, running.ready, current[name]))
+        most = max(pool.most_seen, running.ready, current[name])
+        pools[name] = pool if most == pool.most_seen else replace(pool, most_seen=most)
     return pools
 
 
-def _options(config: DeploymentConfig, load: SizedLoad) -> Mapping[PoolId, PoolOptions]:
-    """Every pool's options. Pools of one deployment leave zero together or not at all."""
-    model = engine(config.profile)
-    found = {}
-    for name, pool in config.pools.items():
-        options = sla.options(config, pool, model, load, 1.0, 1.0, pool.max_replicas)
-        if options is not None:
-            found[name] = options
-    return found
+def _signals(
+    state: DeploymentState, config: DeploymentConfig, seen: DeploymentObservation | None
+) -> Mapping[PoolId, PoolState]:
+    """The queues to compare with at the next tick."""
+    if seen is None or config.sizing not in (SizingMode.LOAD, SizingMode.SLA_LOAD):
+        return state.pools
+    queues = {n: signal(Role.PREFILL, seen.pools.get(n)) for n, p in config.pools.items() if p.role is Role.PREFILL}
+    return {name: replace(pool, queued=queues.get(name)) for name, pool in state.pools.items()}
 
 
-def _hold(
-    config: DeploymentConfig,
-    state: DeploymentState,
-    learned: observe.Learned,
-    options: Mapping[PoolId, PoolOptions],
-    t_s: float,
-) -> Limited | None:
-    if config.mode is OperationMode.PAUSED or state.paused:
-        return Limited(0, Reason.PAUSED, "the deployment is paused")
-    if state.pinned is not None:
-        return Limited(0, Reason.PINNED, "an operator pinned the replicas")
-    if learned.missing:
-        names = ", ".join(f"{name} ({why})" for name, why in learned.missing.items())
-        return Limited(0, Reason.METRICS_MISSING, f"held: no {names}")
-    if len(options) < len(config.pools):
-        lacking = ", ".join(sorted(set(config.pools) - set(options)))
-        return Limited(0, Reason.MODEL_NOT_READY, f"held: the profile has no model for {lacking}")
-    return None
+def _past(pool: PoolState, t_s: float, interval_s: float) -> Past:
+    grown = max((at for at, change in pool.events if change > 0), default=None)
+    since = float("inf") if grown is None else (t_s - grown) / max(1e-9, interval_s)
+    return Past(pool.queued, since)

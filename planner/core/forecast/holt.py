@@ -12,7 +12,7 @@ FADE_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Holt:
-    """``slope`` is per second and fades with ``fade_s``: its whole pull is ``slope * fade_s``, however far one looks."""
+    """``slope`` is per second and fades with ``fade_s``: its whole pull is ``slope * fade_s``, however far ahead."""
 
     level: float | None = None
     slope: float = 0.0

@@ -1,7 +1,7 @@
 """Kalman filter with a local linear trend, with the parameters that Dynamo users know.
 
-``x = [level, trend]``, ``F = [[1, 1], [0, 1]]``, ``H = [1, 0]``, ``P0 = 1000 I``, ``Q = diag(q_level, q_trend)``. The filter is
-written out for its two states: the same numbers as filterpy (a test compares them) at a twentieth of its time.
+``x = [level, trend]``, ``F = [[1, 1], [0, 1]]``, ``H = [1, 0]``, ``P0 = 1000 I``, ``Q = diag(q_level, q_trend)``. The
+filter is written out for its two states: filterpy's numbers (a test compares them) at a fraction of its time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The shape of a day around any model, used only as far as it has earned it.
 
-A day's shape helps only horizons beyond a worker's start-up time, and only loads that have one: so its forecasts and the
-plain model's run side by side, and the shape's weight is what its measured errors deserve. It starts at 0.
+A day's shape helps only horizons beyond a worker's start-up time, and only loads that have one: so its forecasts and
+the plain model's run side by side, and the shape's weight is what its measured errors deserve. It starts at 0.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ BINS = 96
 LEARNING = 0.5
 """Share of the new day in a bin's value."""
 MEMORY = 0.98
+APART = 0.75
+"""Forecasts to be judged are at least a quarter of the horizon apart: fewer would learn no slower, more cost memory."""
 LARGEST_RATIO = 4.0
 SMALLEST_GAIN = 0.05
 """The shape must be better by this share before it counts at all."""
@@ -23,7 +25,7 @@ SMALLEST_GAIN = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Seasonal:
-    """``shape[i]``: what bin ``i`` of the day saw lately; ``due``: (when, bare forecast, shaped forecast) to be judged."""
+    """``shape[i]``: what bin ``i`` of the day saw lately; ``due``: (when, bare, shaped) forecasts to be judged."""
 
     model: PointModel
     horizon_s: float = 300.0
@@ -53,43 +55,19 @@ class Seasonal:
         return min(1.0, max(0.0, (gain - SMALLEST_GAIN) * 4.0))
 
     def observe(self, t_s: float, y: float) -> Seasonal:
-        judged = self._judge(t_s, y)
-        learned = judged._learn(t_s, y)
-        fresh = replace(learned, model=self.model.observe(t_s, y), seen_s=t_s)
-        if len(fresh.due) and fresh.due[-1][0] > t_s + self.horizon_s * 0.75:
+        fresh = replace(_with_bin(_judged(self, t_s, y), t_s, y), model=self.model.observe(t_s, y), seen_s=t_s)
+        if fresh.due and fresh.due[-1][0] > t_s + self.horizon_s * APART:
             return fresh
         bare = fresh.model.mean(self.horizon_s)
-        return replace(fresh, due=(*fresh.due, (t_s + self.horizon_s, bare, bare * fresh._ratio(self.horizon_s))))
+        due = (t_s + self.horizon_s, bare, bare * fresh.ratio(self.horizon_s))
+        return replace(fresh, due=(*fresh.due, due))
 
     def mean(self, horizon_s: float) -> float:
         bare = self.model.mean(horizon_s)
         weight = self.weight
-        return bare if weight <= 0.0 else bare * self._ratio(horizon_s) ** weight
+        return bare if weight <= 0.0 else bare * self.ratio(horizon_s) ** weight
 
-    def _judge(self, t_s: float, y: float) -> Seasonal:
-        if not self.due or self.due[0][0] > t_s:
-            return self
-        _, bare, shaped = self.due[0]
-        if bare == shaped:
-            return replace(self, due=self.due[1:])
-        return replace(
-            self,
-            due=self.due[1:],
-            bare_error=MEMORY * self.bare_error + abs(y - bare),
-            shaped_error=MEMORY * self.shaped_error + abs(y - shaped),
-        )
-
-    def _learn(self, t_s: float, y: float) -> Seasonal:
-        here = _bin(t_s)
-        if here == self.open_bin:
-            return replace(self, open_sum=self.open_sum + y, open_count=self.open_count + 1)
-        shape = list(self.shape)
-        if self.open_count:
-            mean, old = self.open_sum / self.open_count, shape[self.open_bin]
-            shape[self.open_bin] = mean if old is None else old + LEARNING * (mean - old)
-        return replace(self, shape=tuple(shape), open_bin=here, open_sum=y, open_count=1)
-
-    def _ratio(self, horizon_s: float) -> float:
+    def ratio(self, horizon_s: float) -> float:
         """How the day's shape changes from the last observation to ``horizon_s`` later; 1 where it is not known."""
         then, now = self._level(self.seen_s + horizon_s), self._level(self.seen_s)
         if then is None or now is None or now <= 0.0 or then <= 0.0:
@@ -104,6 +82,33 @@ class Seasonal:
         if before is None or after is None:
             return None
         return before + (place - low) * (after - before)
+
+
+def _judged(model: Seasonal, t_s: float, y: float) -> Seasonal:
+    """After comparing the oldest forecast that is due with what came."""
+    if not model.due or model.due[0][0] > t_s:
+        return model
+    _, bare, shaped = model.due[0]
+    if bare == shaped:
+        return replace(model, due=model.due[1:])
+    return replace(
+        model,
+        due=model.due[1:],
+        bare_error=MEMORY * model.bare_error + abs(y - bare),
+        shaped_error=MEMORY * model.shaped_error + abs(y - shaped),
+    )
+
+
+def _with_bin(model: Seasonal, t_s: float, y: float) -> Seasonal:
+    """After adding ``y`` to the day's open bin; a bin that ends joins the shape."""
+    here = _bin(t_s)
+    if here == model.open_bin:
+        return replace(model, open_sum=model.open_sum + y, open_count=model.open_count + 1)
+    shape = list(model.shape)
+    if model.open_count:
+        mean, old = model.open_sum / model.open_count, shape[model.open_bin]
+        shape[model.open_bin] = mean if old is None else old + LEARNING * (mean - old)
+    return replace(model, shape=tuple(shape), open_bin=here, open_sum=y, open_count=1)
 
 
 def _bin(t_s: float) -> int:

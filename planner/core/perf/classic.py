@@ -1,7 +1,7 @@
 """The published 0.9 planner's interpolators: cubic in ISL, Clough-Tocher on a 100 x 100 grid of KV use and context.
 
-Kept for comparison and migration, bug for bug: the grid is looked up by its nearest node, holes take the nearest measured
-point, and points that contradict themselves are believed. scipy is imported where a profile is first read this way.
+Kept for comparison and migration, bug for bug: the grid is looked up by its nearest node, holes take the nearest
+measured point, and points that contradict themselves are believed. scipy is imported where a profile is first read so.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class ClassicDecode:
         return float(self.itl[self._row(context_tokens), _nearest(usage, 1.0)])
 
     def best_rate(self, itl_ms: float, context_tokens: float) -> float:
-        """Throughput per GPU at the fullest KV cache that meets ``itl_ms``, from the full end down; else of an empty one."""
+        """Throughput per GPU at the fullest KV cache that meets ``itl_ms``; where none does, of an empty one."""
         row = self._row(context_tokens)
         fits = np.flatnonzero(self.itl[row] <= itl_ms)
         return float(self.rate[row, fits[-1] if len(fits) else 0])
@@ -95,7 +96,7 @@ def classic_decode(profile: DecodeProfile) -> ClassicDecode:
     return ClassicDecode(longest, profile.max_kv_tokens, surface(profile.itl_ms), surface(profile.tokens_per_s_per_gpu))
 
 
-def _scipy() -> object:
+def _scipy() -> Any:
     try:
         from scipy import interpolate
     except ImportError as missing:

@@ -31,9 +31,9 @@ def tolerate(pool: PoolConfig, options: PoolOptions | None, current: int, recomm
 
     HPA's usage ratio is the speed that the current count would need: 1 = exactly enough.
     """
-    if options is None or not 0 < current < len(options.speed) or recommended in (0, current):
+    if options is None or current <= 0 or recommended in (0, current):
         return None
-    ratio = options.speed[current]
+    ratio = options.speed_at(current)
     if recommended > current and ratio <= 1.0 + pool.scale_up.tolerance:
         return Limited(current, Reason.TOLERANCE, f"{current} replicas are loaded {ratio:.0%}: within tolerance")
     if recommended < current and ratio >= 1.0 - pool.scale_down.tolerance:

@@ -1,6 +1,6 @@
 """Mode ``classic``: the replica formulas of the published 0.9 planner, exactly, for comparison and migration.
 
-They size on the mean capacity of a busy engine, without queues: at their answer engines run nearly full. See mode ``sla``.
+They size on the mean capacity of a busy engine, without queues: at their answer engines run nearly full.
 """
 
 from __future__ import annotations

@@ -78,6 +78,15 @@ def _values(seen: DeploymentObservation | None) -> tuple[dict[str, float], dict[
     return values, missing
 
 
+def actual_load(config: DeploymentConfig, seen: DeploymentObservation | None) -> SizedLoad | None:
+    """The load that was there in the interval; None where it is not known."""
+    values, missing = _values(seen)
+    if seen is None or missing or "isl" not in values or "osl" not in values:
+        return None
+    exactly = {name: Forecast(value, value, value, 0.0, "observed") for name, value in values.items()}
+    return sized_load(config, exactly, seen)
+
+
 def sized_load(
     config: DeploymentConfig, forecasts: Mapping[str, Forecast], seen: DeploymentObservation | None
 ) -> SizedLoad:

@@ -1,4 +1,4 @@
-"""What a sizing rule answers for one pool: the speed that each replica count would need."""
+"""What a sizing rule answers for one pool: the speed that each replica count would need, and the count it wants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from planner.core.sizing.queueing import Counts
 from planner.domain.plan import Limited
-from planner.domain.pool import Role
 
 SPARE_COUNTS = 4
 ENOUGH = 1.0 + 1e-9
@@ -17,19 +16,21 @@ ENOUGH = 1.0 + 1e-9
 
 @dataclass(frozen=True, slots=True)
 class PoolOptions:
-    """``speed[i]`` and ``utilisation[i]`` belong to ``counts[i]``; ``wanted``: the least count that needs at most 1."""
+    """``speed[i]`` and ``utilisation[i]`` belong to ``i`` replicas; ``wanted`` is what the rule asks for, and why."""
 
-    role: Role
-    counts: tuple[int, ...]
     speed: tuple[float, ...]
     utilisation: tuple[float, ...]
     wanted: int
     chain: tuple[Limited, ...] = ()
 
+    def speed_at(self, count: int) -> float:
+        """The speed that ``count`` replicas need; beyond the table: by the 1 / count law of its end."""
+        end = len(self.speed) - 1
+        return self.speed[count] if count <= end else self.speed[end] * end / count
 
-def least_count(speed_at_one: float) -> int:
-    """A first guess of the count whose required speed is 1, where speed falls as 1 / count."""
-    return max(1, math.ceil(speed_at_one - 1e-9))
+    def utilisation_at(self, count: int) -> float:
+        """Expected busy share of each of ``count`` replicas."""
+        return self.utilisation[min(count, len(self.utilisation) - 1)]
 
 
 def wanted_count(counts: Counts, speed: Counts) -> int:
@@ -38,3 +39,20 @@ def wanted_count(counts: Counts, speed: Counts) -> int:
     if len(enough):
         return int(counts[enough[0]])
     return max(int(counts[-1]) + 1, math.ceil(float(counts[-1]) * float(speed[-1]) - 1e-9))
+
+
+def exactly(chain: tuple[Limited, ...]) -> PoolOptions:
+    """Options of a rule that knows a count but no speeds: full speed at that count, more with fewer replicas."""
+    wanted = chain[-1].value
+    speed = (math.inf if wanted else 0.0, *(wanted / count for count in range(1, wanted + 1)))
+    return PoolOptions(speed, (0.0, *(1.0,) * wanted), wanted, chain)
+
+
+def at_least(options: PoolOptions, floor: PoolOptions) -> PoolOptions:
+    """The rule that wants more decides: ``floor`` where ``options`` wants no more, else the higher of both speeds."""
+    if options.wanted <= floor.wanted:
+        return floor
+    last = max(len(options.speed), len(floor.speed))
+    speed = tuple(max(options.speed_at(count), floor.speed_at(count)) for count in range(last))
+    busy = tuple(floor.utilisation_at(count) for count in range(last))
+    return PoolOptions(speed, busy, options.wanted, (*floor.chain, *options.chain))

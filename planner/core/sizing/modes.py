@@ -1,0 +1,108 @@
+"""The sizing modes behind one function: ``sla``, ``classic``, ``load``, and ``sla+load``, the one the other's floor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.core.perf.engine import Engine
+from planner.core.sizing import classic, sla, thresholds
+from planner.core.sizing.load import SizedLoad
+from planner.core.sizing.options import PoolOptions, at_least, exactly
+from planner.core.sizing.thresholds import Past
+from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
+from planner.domain.ids import PoolId
+from planner.domain.observation import DeploymentObservation
+from planner.domain.plan import Limited
+from planner.domain.pool import Role
+from planner.domain.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that a mode may look at. ``ahead``: the point forecast; ``load``: the load to size for; None: unknown."""
+
+    config: DeploymentConfig
+    engine: Engine
+    load: SizedLoad | None
+    ahead: classic.Interval | None
+    corrections: sla.Corrections
+    seen: DeploymentObservation | None
+    current: Mapping[PoolId, int]
+    past: Mapping[PoolId, Past]
+
+
+def size(case: Case) -> dict[PoolId, PoolOptions]:
+    """Every pool's options; a pool that can not be sized now is left out."""
+    found = {}
+    for name, pool in case.config.pools.items():
+        options = _pool(case, pool)
+        if options is not None:
+            found[name] = options
+    if case.config.sizing is SizingMode.CLASSIC:
+        return _classic_budget(case.config, found)
+    return found
+
+
+def _pool(case: Case, pool: PoolConfig) -> PoolOptions | None:
+    mode = case.config.sizing
+    if mode is SizingMode.CLASSIC:
+        return _classic(case, pool)
+    if mode is SizingMode.LOAD:
+        return _thresholds(case, pool)
+    if case.load is None:
+        return None
+    by_sla = sla.options(case.config, pool, case.engine, case.load, case.corrections)
+    if mode is SizingMode.SLA or by_sla is None:
+        return by_sla
+    by_load = _thresholds(case, pool)
+    return by_sla if by_load is None else at_least(by_load, by_sla)
+
+
+def _thresholds(case: Case, pool: PoolConfig) -> PoolOptions | None:
+    seen = case.seen.pools.get(pool.pool) if case.seen is not None else None
+    value = thresholds.signal(pool.role, seen)
+    if value is None:
+        return None
+    past = case.past.get(pool.pool) or Past()
+    return exactly(thresholds.step(pool.role, case.config.load, value, case.current[pool.pool], past))
+
+
+def _classic(case: Case, pool: PoolConfig) -> PoolOptions | None:
+    profile, ahead = case.config.profile, case.ahead
+    if ahead is None:
+        return None
+    if pool.role is Role.PREFILL and profile.prefill is not None:
+        wanted = classic.prefill_replicas(profile.prefill, ahead, case.corrections.prefill, pool.gpus_per_replica)
+    elif pool.role is Role.DECODE and profile.decode is not None:
+        wanted = classic.decode_replicas(
+            profile.decode, ahead, case.config.itl_ms, case.corrections.decode, pool.gpus_per_replica
+        )
+    else:
+        return None
+    rate = f"{ahead.num_req:.4g} requests of {ahead.isl_tokens:.0f}/{ahead.osl_tokens:.0f} tokens"
+    text = f"{wanted} {pool.pool} replicas for {rate} in {ahead.interval_s:.0f} s, by the classic formula"
+    return exactly((Limited(max(wanted, pool.min_replicas), Reason.CLASSIC, text),))
+
+
+def _classic_budget(config: DeploymentConfig, found: dict[PoolId, PoolOptions]) -> dict[PoolId, PoolOptions]:
+    """The published proportional cut of prefill and decode to the GPU budget."""
+    by_role = {config.pools[name].role: name for name in found}
+    if set(by_role) != {Role.PREFILL, Role.DECODE}:
+        return found
+    names = (by_role[Role.PREFILL], by_role[Role.DECODE])
+    p, d = (config.pools[name] for name in names)
+    counts = classic.within_budget(
+        found[names[0]].wanted,
+        found[names[1]].wanted,
+        p.gpus_per_replica,
+        d.gpus_per_replica,
+        config.max_gpus,
+        (p.min_replicas, d.min_replicas),
+    )
+    cut = dict(found)
+    for name, count in zip(names, counts, strict=True):
+        if count != found[name].wanted:
+            text = f"cut in proportion to the budget of {config.max_gpus} GPUs"
+            cut[name] = exactly((*found[name].chain, Limited(count, Reason.GPU_BUDGET, text)))
+    return cut
