@@ -1,22 +1,25 @@
 """``VirtualConnectorClient`` for outside orchestrators: wait, get, complete, as in Dynamo, plus fail and progress.
 
-Needs pydantic and nats-py only, creates nothing on the server, and keeps no state: a decision is waiting as long
-as its id is above the last one that was carried out, so a client that starts late or again misses nothing.
+Needs pydantic and nats-py only, creates nothing on the server, and keeps no truth: a decision is waiting as long as it
+is not carried out, so a client that starts late or again misses nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from bus_schemas.errors import BusAway
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.done import Done, Verdict
+from bus_schemas.jetstream.lookup import last
 from bus_schemas.jetstream.publish import publish
-from bus_schemas.jetstream.read import last
 from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import AckStatus, ScalingAck, ScalingDecision
@@ -26,7 +29,11 @@ RETRY_S = 0.5
 
 
 class VirtualConnectorClient:
-    """One deployment's decisions. ``nc`` is an open nats-py connection; it stays the caller's."""
+    """One deployment's decisions. ``nc`` is an open nats-py connection; it stays the caller's.
+
+    Open it with ``max_reconnect_attempts=-1``: nats-py gives up for good after 60 attempts otherwise. Raises BadName
+    for a deployment that no subject can carry.
+    """
 
     def __init__(
         self,
@@ -38,25 +45,26 @@ class VirtualConnectorClient:
         timeout_s: float = 5.0,
     ) -> None:
         settings = BusSettings(prefix=prefix, name=name, request_timeout_s=timeout_s)
-        self._bus = Bus(nc, nc.jetstream(timeout=timeout_s), Subjects(prefix), settings, deque(maxlen=1))
+        self._bus = Bus(nc, nc.jetstream(timeout=timeout_s), Subjects(prefix), settings, closing=True)
         self._deployment = deployment
         self._decision_subject = self._bus.subjects.decision_scaling(deployment)
         self._ack_subject = self._bus.subjects.ack_scaling(deployment)
 
     async def get(self) -> ScalingDecision | None:
-        """The newest decision, or None while there is none."""
+        """The newest decision, or None while there is none. Raises BusAway (a TimeoutError) without an answer."""
         found = await last(self._bus, self._decision_subject)
         return found.message if found and isinstance(found.message, ScalingDecision) else None
 
     async def scaled(self) -> ScalingAck | None:
-        """The newest acknowledgement, or None while there is none."""
+        """The newest acknowledgement, or None while there is none. Raises BusAway."""
         found = await last(self._bus, self._ack_subject)
         return found.message if found and isinstance(found.message, ScalingAck) else None
 
     async def wait(self, timeout: float | None = None) -> None:
         """Return as soon as a decision is not carried out yet: at once if one is waiting already.
 
-        Raises TimeoutError after ``timeout`` seconds. Survives lost connections and server restarts.
+        One that failed retryably is waiting still. Raises TimeoutError after ``timeout`` seconds. Survives lost
+        connections and restarts of the server.
         """
         async with asyncio.timeout(timeout):
             await self._wait()
@@ -67,42 +75,43 @@ class VirtualConnectorClient:
         async def on_decision(_: Msg) -> None:
             wake.set()
 
-        subscription = await self._bus.nc.subscribe(self._decision_subject, cb=on_decision)
+        subscription = await self._bus.nc.subscribe(self._bus.subjects.stored(self._decision_subject), cb=on_decision)
         try:
             while not await self._pending():
-                try:
-                    # A wake-up can be lost with a connection, so look again after a while.
-                    await asyncio.wait_for(wake.wait(), RECHECK_S)
-                except TimeoutError:
-                    continue
-                finally:
-                    wake.clear()
+                # A wake-up can be lost with a connection, so look again after a while.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RECHECK_S):
+                        await wake.wait()
+                wake.clear()
         finally:
-            await subscription.unsubscribe()
+            with suppress(NatsError, OSError):
+                await subscription.unsubscribe()
 
     async def _pending(self) -> bool:
         try:
             decision, ack = await self.get(), await self.scaled()
-        except (NatsError, TimeoutError, OSError):
+        except BusAway:
             await asyncio.sleep(RETRY_S)
             return False
         if decision is None:
             return False
-        same = ack is not None and ack.incarnation in ("", decision.incarnation)
-        return ack is None or not same or decision.decision_id > ack.scaled_decision_id
+        done = Done()
+        done.learn(ack)
+        return done.verdict(decision) is Verdict.FRESH
 
     async def complete(self, decision: ScalingDecision) -> None:
-        """Acknowledge a decision as carried out completely."""
+        """Acknowledge a decision as carried out completely. Raises NotStored; calling it again is safe."""
         replicas = {name: target.replicas for name, target in decision.pools.items()}
-        await self._acknowledge(decision, AckStatus.APPLIED, scaled=decision.decision_id, replicas=replicas)
+        scaled = max(decision.decision_id, await self._scaled_id(decision))
+        await self._acknowledge(decision, AckStatus.APPLIED, scaled=scaled, replicas=replicas)
 
     async def fail(self, decision: ScalingDecision, reason: str, retryable: bool = True) -> None:
-        """Say that a decision was not carried out, and whether trying again can help."""
+        """Say that a decision was not carried out, and whether trying again can help. Raises NotStored, BusAway."""
         scaled = await self._scaled_id(decision)
         await self._acknowledge(decision, AckStatus.FAILED, scaled=scaled, reason=reason, retryable=retryable)
 
     async def progress(self, decision: ScalingDecision, done: int, total: int) -> None:
-        """Say how far the work is: ``done`` of ``total`` parts."""
+        """Say how far the work is: ``done`` of ``total`` parts. Raises NotStored, BusAway."""
         scaled = await self._scaled_id(decision)
         await self._acknowledge(decision, AckStatus.ACCEPTED, scaled=scaled, done=done, total=total)
 
@@ -139,6 +148,6 @@ class VirtualConnectorClient:
             total=total,
             actuator=self._bus.settings.name,
         )
-        step = f"{done}-{total}" if total is not None else reason
-        msg_id = f"{self._deployment}-{decision.incarnation}-{decision.decision_id}-{status}-{step}"
+        # The same for retries of this call only: a second failure within the duplicate window must not be dropped.
+        msg_id = f"{self._deployment}-{decision.incarnation}-{decision.decision_id}-{uuid.uuid4().hex[:12]}"
         await publish(self._bus, self._ack_subject, ack, msg_id)

@@ -1,7 +1,7 @@
 """The one loop through which agents and connectors take decisions: survives everything, carries nothing out twice.
 
-A message is acknowledged to JetStream only after its result is stored; a crash between the two repeats the work.
-What can not be carried out goes to the dead letters with a reason and is terminated.
+A message is acknowledged to JetStream only after its result is stored; a crash between the two repeats the
+acknowledgement, not the work. What can not be carried out goes to the dead letters with a reason and is terminated.
 """
 
 from __future__ import annotations
@@ -9,50 +9,48 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.js import api
-from nats.js.client import JetStreamContext
-from nats.js.errors import NotFoundError
 
 from bus_schemas import codec, v1
+from bus_schemas.errors import BusAway, BusError, ConsumerGone, NotStored, Undecodable
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.publish import NotStored, publish
+from bus_schemas.jetstream.done import Done, Verdict
+from bus_schemas.jetstream.durable import ACK_WAIT_S, Durable, ensure, ensure_all, ensure_consumer, keep
+from bus_schemas.jetstream.lookup import last, message_id
+from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.pull import Interrupted, Pull
 
-FETCH_S = 5.0
-HEARTBEAT_S = 1.0
-ACK_WAIT_S = 30.0
+__all__ = [
+    "CanNotCarryOut",
+    "Consumer",
+    "Delivery",
+    "Durable",
+    "Handler",
+    "ensure",
+    "ensure_all",
+    "ensure_consumer",
+    "keep",
+]
+
 BACKOFF_FIRST_S = 0.2
 BACKOFF_LAST_S = 5.0
 DEAD_BODY_BYTES = 65_536
-
-
-def consumer_config(durable: str, subject: str) -> api.ConsumerConfig:
-    """The full configuration: a consumer that was lost is created again exactly like this."""
-    return api.ConsumerConfig(
-        durable_name=durable,
-        filter_subject=subject,
-        deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT,
-        ack_policy=api.AckPolicy.EXPLICIT,
-        ack_wait=ACK_WAIT_S,
-        max_ack_pending=1,
-        mem_storage=True,
-    )
-
-
-async def ensure_consumer(bus: Bus, stream: str, durable: str, subject: str) -> None:
-    """Create a consumer or leave it as it is. Called by the planner's side: agents may not create consumers."""
-    await bus.js.add_consumer(stream, consumer_config(durable, subject))
+ATTEMPTS = 20
+"""Tries of one message whose handler raises, before it is a dead letter."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message as it was delivered. ``in_progress`` tells the server that long work goes on."""
+    """One message as it was delivered. Long work needs no `in_progress`: the loop says so for the handler."""
 
     subject: str
     sequence: int
@@ -61,122 +59,205 @@ class Delivery:
     deliveries: int
     in_progress: Callable[[], Awaitable[None]]
     traceparent: str | None = None
+    pending: int = 0
+    """Newer messages that wait already."""
 
 
 Handler = Callable[[Delivery], Awaitable[v1.Message | None]]
-"""Carries a decision out and returns the result to store (None: nothing to say). Must be idempotent."""
+"""Carries a decision out and returns the result to store (None: nothing to say)."""
 
 
-class CanNotCarryOut(Exception):  # noqa: N818 - raised by handlers
+class CanNotCarryOut(Exception):  # noqa: N818  # raised by handlers; a state, named as such
     """A message that never can be carried out here: it becomes a dead letter with this reason."""
 
 
 class Consumer:
-    """One durable consumer's loop. ``result_subject`` is where results are stored before the message is done."""
+    """One durable consumer's loop.
+
+    ``result_subject`` is where results are stored before the message is done; the newest one there tells, also after
+    a restart, what was carried out. Where this process may create consumers, ``create`` lets it bring a lost one
+    back; elsewhere it waits for the planner's side. With ``newest_only`` a decision behind which newer ones wait is
+    passed over: right for states, which power decisions are.
+    """
 
     def __init__(
-        self, bus: Bus, stream: str, durable: str, subject: str, handler: Handler, *, result_subject: str
+        self,
+        bus: Bus,
+        stream: str,
+        durable: str,
+        subject: str,
+        handler: Handler,
+        *,
+        result_subject: str,
+        create: bool = False,
+        newest_only: bool = False,
+        ack_wait_s: float = ACK_WAIT_S,
     ) -> None:
         self._bus = bus
-        self._stream = stream
-        self._durable = durable
-        self._subject = subject
+        self._durable = Durable(stream, durable, subject, ack_wait_s)
         self._handler = handler
         self._result_subject = result_subject
-        self._done: tuple[str, v1.Message | None] | None = None
+        self._create = create
+        self._newest_only = newest_only
+        self._done = Done()
+        self._unsaid: tuple[int, v1.Message | None] | None = None
+        self._stopping = asyncio.Event()
+        self._pull: Pull | None = None
+
+    def stop(self) -> None:
+        """End `run` after the message in hand, result stored and acknowledged."""
+        self._stopping.set()
+        if self._pull is not None:
+            self._pull.interrupt()
 
     async def run(self) -> None:
-        """Until cancelled. A consumer that does not exist yet is waited for."""
+        """Until `stop` or cancelled. A consumer that does not exist yet is waited for."""
         backoff_s = BACKOFF_FIRST_S
-        while True:
+        while not self._stopping.is_set():
             try:
-                pull = await self._bus.js.pull_subscribe_bind(durable=self._durable, stream=self._stream)
-                try:
+                await self._bus.ready()
+                async with Pull(self._bus, self._durable.stream, self._durable.name) as pull:
+                    self._done.learn(await self._stored_result())
+                    if self._create:
+                        await ensure(self._bus, self._durable)
                     await self._pump(pull)
-                finally:
-                    await _quietly(pull.unsubscribe())
-            except (NatsError, NotStored, TimeoutError, OSError):
-                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))
+                    backoff_s = BACKOFF_FIRST_S
+            except (BusError, NatsError, OSError) as error:
+                level = logging.DEBUG if isinstance(error, ConsumerGone) else logging.INFO
+                _log.log(level, "consumer %s begins again: %s", self._durable.name, error)
+                await self._pause(backoff_s)
                 backoff_s = min(backoff_s * 2, BACKOFF_LAST_S)
-            else:
-                backoff_s = BACKOFF_FIRST_S
 
-    async def _pump(self, pull: JetStreamContext.PullSubscription) -> None:
-        """Fetch and handle until the server forgets the consumer or the link breaks."""
-        while True:
-            try:
-                messages = await pull.fetch(1, timeout=FETCH_S, heartbeat=HEARTBEAT_S)
-            except TimeoutError:
-                # No decision, or a consumer that is gone: only the server knows.
-                await self._still_there()
-                continue
-            for message in messages:
-                await self._take(message)
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds * random.uniform(0.5, 1.0)):
+                await self._stopping.wait()
 
-    async def _still_there(self) -> None:
+    async def _stored_result(self) -> v1.Message | None:
+        found = await last(self._bus, self._result_subject)
+        return found.message if found is not None else None
+
+    async def _pump(self, pull: Pull) -> None:
+        """Take and handle until stopped, or until the server forgets the consumer or the link breaks."""
+        self._pull = pull
         try:
-            await self._bus.js.consumer_info(self._stream, self._durable)
-        except NotFoundError:
-            await asyncio.sleep(BACKOFF_FIRST_S)
-            raise
+            while not self._stopping.is_set():
+                await self._take(await pull.next())
+        except Interrupted:
+            return
+        finally:
+            self._pull = None
 
     async def _take(self, raw: Msg) -> None:
-        headers = raw.headers or {}
-        msg_id = headers.get("ce-id") or headers.get("Nats-Msg-Id", "")
-        meta = raw.metadata
         try:
             message = codec.decode(raw.data)
-        except codec.Undecodable as error:
+            codec.check_headers(message, raw.headers)
+            self._check_subject(raw.subject, message)
+        except Undecodable as error:
             await self._bury(raw, error.reason)
             return
-        if self._done is not None and self._done[0] == msg_id and msg_id:
-            result = self._done[1]
+        meta = raw.metadata
+        sequence, pending = meta.sequence.stream, meta.num_pending or 0
+        if self._unsaid is not None and self._unsaid[0] == sequence:
+            result = self._unsaid[1]
+        elif self._done.verdict(message) is not Verdict.FRESH or (self._newest_only and pending):
+            await raw.ack()
+            return
         else:
             delivery = Delivery(
                 raw.subject,
-                meta.sequence.stream,
+                sequence,
                 message,
-                msg_id,
-                meta.num_delivered,
+                message_id(raw.headers),
+                meta.num_delivered or 1,
                 raw.in_progress,
-                headers.get("traceparent"),
+                (raw.headers or {}).get("traceparent"),
+                pending,
             )
             try:
-                result = await self._handler(delivery)
+                with self._in_progress(raw):
+                    result = await self._handler(delivery)
             except CanNotCarryOut as error:
                 await self._bury(raw, str(error))
                 return
-            self._done = (msg_id, result)
-        if result is not None:
-            await publish(
-                self._bus, self._result_subject, result, self._result_id(raw, result), headers.get("traceparent")
-            )
-        await raw.ack_sync(timeout=self._bus.settings.request_timeout_s)
+            except Exception as error:  # noqa: BLE001  # whatever a handler raises must not end the loop
+                await self._failed(raw, delivery, error)
+                return
+            # From here on the work is done: a lost answer repeats the saying of it, never the work.
+            self._unsaid = (sequence, result)
+        await self._say(raw, sequence, result)
 
-    def _result_id(self, raw: Msg, result: v1.Message) -> str:
-        """The same for the same result of the same message, so that a retry is stored once."""
-        digest = hashlib.sha256(codec.encode(result)).hexdigest()[:16]
-        return f"{self._durable}-{raw.metadata.sequence.stream}-{digest}"
+    async def _say(self, raw: Msg, sequence: int, result: v1.Message | None) -> None:
+        if result is not None:
+            digest = hashlib.sha256(codec.encode(result)).hexdigest()[:16]
+            msg_id = f"{self._durable.name}-{sequence}-{digest}"
+            await publish(self._bus, self._result_subject, result, msg_id, (raw.headers or {}).get("traceparent"))
+            self._done.learn(result)
+        await raw.ack()
+
+    def _check_subject(self, subject: str, message: v1.Message) -> None:
+        """The name in the body must be the one in the subject. Raises Undecodable."""
+        parsed = self._bus.subjects.parse(subject)
+        if parsed is None or parsed.kind != "decision":
+            return
+        who = message.node if isinstance(message, v1.PowerDecision) else getattr(message, "deployment", None)
+        wanted = v1.PowerDecision if parsed.what == "power" else v1.ScalingDecision
+        if not isinstance(message, wanted):
+            raise Undecodable(f"a {message.type} where a {wanted.type_name()} belongs")
+        if who != parsed.who:
+            raise Undecodable(
+                f"meant for {parsed.what} {who}, but sent to {parsed.who}: not for node or deployment here"
+            )
+
+    async def _failed(self, raw: Msg, delivery: Delivery, error: Exception) -> None:
+        _log.exception("carrying out %s failed, try %d", delivery.subject, delivery.deliveries)
+        if delivery.deliveries >= ATTEMPTS:
+            await self._bury(raw, f"failed {delivery.deliveries} times, last with {type(error).__name__}: {error}")
+            return
+        await raw.nak(delay=min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(delivery.deliveries - 1, 16)))
+
+    @contextmanager
+    def _in_progress(self, raw: Msg) -> Iterator[None]:
+        """Tells the server now and then that the work goes on, so that the message is not delivered again."""
+        loop, every_s = asyncio.get_running_loop(), self._durable.ack_wait_s / 3
+        telling: set[asyncio.Task[None]] = set()
+        timer: asyncio.TimerHandle
+
+        async def say() -> None:
+            with suppress(NatsError, OSError):
+                await raw.in_progress()
+
+        def tell() -> None:
+            nonlocal timer
+            task = loop.create_task(say())
+            telling.add(task)
+            task.add_done_callback(telling.discard)
+            timer = loop.call_later(every_s, tell)
+
+        timer = loop.call_later(every_s, tell)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _bury(self, raw: Msg, reason: str) -> None:
+        name, stream, sequence = self._durable.name, self._durable.stream, raw.metadata.sequence.stream
         letter = v1.DeadLetter(
             time=datetime.now(UTC),
-            stream=self._stream,
-            consumer=self._durable,
+            stream=stream,
+            consumer=name,
             subject=raw.subject,
-            sequence=raw.metadata.sequence.stream,
+            sequence=sequence,
             reason=reason,
             headers=dict(raw.headers or {}),
             body_base64=base64.b64encode(raw.data[:DEAD_BODY_BYTES]).decode(),
             body_size=len(raw.data),
         )
-        subject = self._bus.subjects.deadletter(self._stream, self._durable)
-        await publish(self._bus, subject, letter, f"dead-{self._durable}-{raw.metadata.sequence.stream}")
+        try:
+            await publish(self._bus, self._bus.subjects.deadletter(stream, name), letter, f"dead-{name}-{sequence}")
+        except NotStored as error:
+            _log.warning("no dead letter for %s: %s", raw.subject, error)
+            await raw.nak(delay=BACKOFF_LAST_S)
+            raise BusAway(str(error)) from error
+        _log.warning("message %d on %s is a dead letter: %s", sequence, raw.subject, reason)
         await raw.term()
-
-
-async def _quietly(closing: Awaitable[None]) -> None:
-    try:
-        await closing
-    except (NatsError, OSError):
-        return

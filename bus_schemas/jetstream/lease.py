@@ -1,137 +1,229 @@
-"""Leadership: one lease message with a time to live, renewed by its holder; its sequence is the epoch.
+"""Leadership: one lease message with a time to live, renewed by its holder, and fenced by the server.
 
-Never trusts a clock for safety: a holder that slept past its lease is refused by the server at its next batch.
+Never trusts a clock for safety: whoever slept past its lease is refused by the server at its next batch, for each
+batch names the sequence of the lease message it was published under. Clocks only decide how soon we know.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import math
+import random
+import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
 
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from bus_schemas import codec, v1
-from bus_schemas.errors import LeadershipLost
+from bus_schemas.errors import BusAway, LeadershipLost, NotStored
+from bus_schemas.jetstream.ask import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.read import Stored, last
+from bus_schemas.jetstream.lookup import Stored, last
 
 __all__ = ["Leadership", "LeadershipLost"]
 
 RENEWALS_PER_TTL = 3.0
-RETRY_S = 0.25
+LOOK_S = 0.25
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
 class Leadership:
-    """One planner's side of the lease. ``epoch`` is the sequence of its newest lease message, or None."""
+    """One candidate's side of the lease.
+
+    ``ttl_s`` (at least 1 s; the server counts whole seconds, so it is rounded up): after a crash another leads within
+    it plus one second. ``epoch`` is the sequence of the lease message that began this term: above every earlier
+    term's, and constant in it. ``fence`` is the newest's, and changes with each renewal.
+    """
 
     def __init__(self, bus: Bus, holder: str, ttl_s: float = 5.0) -> None:
         self._bus = bus
         self._holder = holder
-        self._ttl_s = ttl_s
+        self._ttl_s = float(max(1, math.ceil(ttl_s)))
+        self._term = ""
         self._epoch: int | None = None
+        self._fence: int | None = None
+        self._confirmed_s = 0.0
         self._renewals = 0
+        self._why = "the lease is not held"
         self._lock = asyncio.Lock()
+        self._over = asyncio.Event()
+        self._over.set()
 
     @property
     def epoch(self) -> int | None:
+        """The sequence that began this term; None while not held."""
         return self._epoch
 
     @property
+    def fence(self) -> int | None:
+        """The sequence of our newest lease message; None while not held."""
+        return self._fence
+
+    @property
     def held(self) -> bool:
-        return self._epoch is not None
+        """Whether we lead as far as we know."""
+        return self._fence is not None
 
     async def acquire(self) -> int:
-        """Wait until the lease is free, take it, and return the epoch."""
-        while True:
-            found = await self._look()
-            if found is None or self._may_take(found):
-                epoch = await self._write(found.sequence if found else 0, renewals=0)
-                if epoch is not None:
-                    self._epoch, self._renewals = epoch, 0
-                    return epoch
-            # Bounded by the lease itself: the server removes it when its time to live is over.
-            await asyncio.sleep(min(RETRY_S, self._ttl_s / 4))
+        """Wait until the lease is free, take it, and return the epoch. Survives a bus that is away."""
+        wake = asyncio.Event()
 
-    def _may_take(self, found: Stored) -> bool:
-        return isinstance(found.message, v1.Lease) and (found.message.released or found.message.holder == self._holder)
+        async def on_lease(_: Msg) -> None:
+            wake.set()
+
+        subscription = None
+        with suppress(NatsError, OSError):
+            # Woken at once by an orderly release; without the right to listen, a look now and then does.
+            subscription = await self._bus.nc.subscribe(
+                self._bus.subjects.stored(self._bus.subjects.lease()), cb=on_lease
+            )
+        try:
+            while True:
+                await self._bus.ready()
+                with suppress(BusAway, NotStored):
+                    if await self.try_acquire() and self._epoch is not None:
+                        return self._epoch
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_S, self._ttl_s / 4) * random.uniform(0.5, 1.0)):
+                        await wake.wait()
+                wake.clear()
+        finally:
+            if subscription is not None:
+                with suppress(NatsError, OSError):
+                    await subscription.unsubscribe()
+
+    async def try_acquire(self) -> bool:
+        """Take the lease if it is free now. Raises BusAway, NotStored."""
+        async with self._lock:
+            if self.held:
+                return True
+            found = await last(self._bus, self._bus.subjects.lease())
+            if found is not None and not self._free(found):
+                return False
+            self._term = uuid.uuid4().hex[:12]
+            sequence = await self._write(found.sequence if found else 0, renewals=0)
+            if sequence is None:
+                return False
+            self._epoch, self._renewals = sequence, 0
+            self._over.clear()
+            return True
+
+    def _free(self, found: Stored) -> bool:
+        return isinstance(found.message, v1.Lease) and found.message.released
 
     async def renew(self) -> int:
-        """Write the next lease message; the new epoch. Raises LeadershipLost."""
+        """Write the next lease message; the new fence. Raises LeadershipLost; BusAway or NotStored to try again."""
         async with self._lock:
-            if self._epoch is None:
-                raise LeadershipLost("the lease is not held")
-            epoch = await self._write(self._epoch, renewals=self._renewals + 1)
-            if epoch is None:
-                self._epoch = None
-                raise LeadershipLost("another planner holds the lease, or it ran out")
-            self._epoch, self._renewals = epoch, self._renewals + 1
-            return epoch
+            if self._fence is None:
+                raise LeadershipLost(self._why)
+            sequence = await self._write(self._fence, renewals=self._renewals + 1)
+            if sequence is None:
+                raise LeadershipLost(self.lose("another planner holds the lease, or it ran out"))
+            self._renewals += 1
+            return sequence
 
     async def keep(self) -> None:
-        """Renew a third of the way into each lease, until cancelled. Raises LeadershipLost."""
+        """Renew three times per lease, until cancelled. Raises LeadershipLost, also when told by `lose`."""
         while True:
-            await asyncio.sleep(self._ttl_s / RENEWALS_PER_TTL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._ttl_s / RENEWALS_PER_TTL):
+                    await self._over.wait()
+                    raise LeadershipLost(self._why)
             await self._renew_in_time()
 
     async def _renew_in_time(self) -> None:
-        deadline = asyncio.get_running_loop().time() + self._ttl_s
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 await self.renew()
-            except (NatsError, TimeoutError, OSError) as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    self._epoch = None
-                    raise LeadershipLost(f"the lease could not be renewed: {error or type(error).__name__}") from error
-                await asyncio.sleep(RETRY_S)
+            except (BusAway, NotStored) as error:
+                if loop.time() > self._confirmed_s + self._ttl_s:
+                    raise LeadershipLost(self.lose(f"the lease could not be renewed: {error}")) from error
+                await asyncio.sleep(LOOK_S)
             else:
                 return
 
+    async def run(self) -> None:
+        """Wait for the lead, then keep it until it is lost. Raises LeadershipLost; releases when cancelled."""
+        await self.acquire()
+        try:
+            await self.keep()
+        finally:
+            await self.release()
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[int]:
+        """Wait for the lead and keep it inside; the epoch. Leaving releases it.
+
+        When the lead is lost inside, the body is cancelled and LeadershipLost raised in its place.
+        """
+        epoch = await self.acquire()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                keeper = tasks.create_task(self.keep(), name="renew lease")
+                yield epoch
+                keeper.cancel()
+        except BaseExceptionGroup as group:
+            lost = group.subgroup(LeadershipLost)
+            if lost is None:
+                # The body's own error, as it would have come without us.
+                raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
+            raise LeadershipLost(self._why) from group
+        finally:
+            await self.release()
+
     async def release(self) -> None:
-        """An orderly stop: whoever waits may lead at once. Does nothing when not held."""
+        """An orderly stop: whoever waits may lead at once. Does nothing when not held. Never raises for a lost bus."""
         async with self._lock:
-            if self._epoch is None:
+            if self._fence is None:
                 return
-            epoch, self._epoch = self._epoch, None
-            try:
-                await self._write(epoch, renewals=self._renewals, released=True)
-            except (NatsError, TimeoutError, OSError):
-                return  # The time to live frees it.
+            fence = self._fence
+            self.lose("the lease was released")
+            with suppress(BusAway, NotStored):
+                await self._write(fence, renewals=self._renewals + 1, released=True)
+
+    def lose(self, why: str) -> str:
+        """Note that this term is over; the reason, for those who raise it."""
+        if self._fence is not None:
+            self._why = why
+        self._epoch = self._fence = None
+        self._over.set()
+        return self._why
 
     @asynccontextmanager
     async def steady(self) -> AsyncIterator[int]:
-        """The epoch, which does not change inside: a renewal in between would make the server refuse a batch."""
+        """The fence, which does not change inside: a renewal in between would make the server refuse a batch."""
         async with self._lock:
-            if self._epoch is None:
-                raise LeadershipLost("the lease is not held")
-            yield self._epoch
-
-    async def _look(self) -> Stored | None:
-        try:
-            return await last(self._bus, self._bus.subjects.lease())
-        except (NatsError, TimeoutError, OSError):
-            await asyncio.sleep(RETRY_S)
-            return Stored("", 0, v1.Lease(time=datetime.now(UTC), holder="?", ttl_s=1), "")
+            if self._fence is None:
+                raise LeadershipLost(self._why)
+            yield self._fence
 
     async def _write(self, expected: int, *, renewals: int, released: bool = False) -> int | None:
-        lease = v1.Lease(
+        """The new message's sequence, or None where another message came first. Raises BusAway, NotStored."""
+        subject, sent_s = self._bus.subjects.lease(), asyncio.get_running_loop().time()
+        message = v1.Lease(
             time=datetime.now(UTC), holder=self._holder, ttl_s=self._ttl_s, renewals=renewals, released=released
         )
-        msg_id = f"lease-{self._holder}-{expected}-{int(released)}"
-        said = codec.headers(lease, msg_id, self._bus.settings.name)
-        # Renewals reuse no id: the window would answer an old sequence for a new lease.
-        del said["Nats-Msg-Id"]
-        said |= {"Nats-Expected-Last-Subject-Sequence": str(expected), "Nats-TTL": f"{max(1, round(self._ttl_s))}s"}
-        subject = self._bus.subjects.lease()
-        try:
-            reply = await self._bus.nc.request(subject, codec.encode(lease), timeout=self._ttl_s / 2, headers=said)
-        except (NatsError, TimeoutError, OSError):
-            mine = await last(self._bus, subject)
-            if mine is not None and mine.sequence > expected and mine.msg_id == msg_id:
-                return mine.sequence
-            raise
-        answer: dict[str, Any] = json.loads(reply.data or b"{}")
-        return None if "error" in answer else int(answer["seq"])
+        msg_id = f"lease-{self._term}-{renewals}"
+        headers = codec.headers(message, msg_id, self._bus.settings.name)
+        headers["Nats-TTL"] = f"{int(self._ttl_s)}s"
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        timeout_s = min(self._bus.settings.request_timeout_s, self._ttl_s / RENEWALS_PER_TTL)
+        value = answer(await ask(self._bus, subject, codec.encode(message), headers, timeout_s))
+        problem = error_of(value)
+        if problem is None:
+            sequence = int(value["seq"])
+        elif problem.code in WRONG_LAST_SEQUENCE:
+            # A write whose answer was lost looks like another's: the id tells.
+            found = await last(self._bus, subject)
+            if found is None or found.msg_id != msg_id:
+                return None
+            sequence = found.sequence
+        else:
+            raise NotStored(f"{subject}: {problem.text}", problem.code)
+        if not released:
+            self._fence, self._confirmed_s = sequence, sent_s
+        return sequence

@@ -1,35 +1,41 @@
-"""Publishing: fenced atomic batches for the leading planner, plain stored messages for everyone else."""
+"""Publishing: fenced atomic batches for the leading planner, plain stored messages for everyone else.
+
+Must never store a decision of a planner that leads no more: every batch names its lease, and the server checks it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 
 from bus_schemas import codec
-from bus_schemas.errors import FenceRefused, NotStored
+from bus_schemas.errors import BusAway, FenceRefused, NotPermitted, NotStored
+from bus_schemas.jetstream.ask import Refusal, answer, ask, away, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.read import stored_id
+from bus_schemas.jetstream.lookup import stored_id
 from bus_schemas.v1 import Message
 
 __all__ = ["FenceRefused", "NotStored", "Outgoing", "Publisher", "publish"]
 
 MAX_BATCH = 1000
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
-ATTEMPTS = 5
-FIRST_BACKOFF_S = 0.1
+WRONG_LAST_SEQUENCE = 10071
+DUPLICATE_IN_BATCH = 10201
+FIRST_BACKOFF_S = 0.05
+LAST_BACKOFF_S = 1.0
+PATIENCE = 3.0
+"""How many request time-outs one message may take in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to store. ``msg_id`` is the same on every retry."""
+    """A message to store. ``msg_id`` is the same on every retry, and never that of another message."""
 
     subject: str
     message: Message
@@ -39,10 +45,22 @@ class Outgoing:
 
 async def publish(bus: Bus, subject: str, message: Message, msg_id: str, traceparent: str | None = None) -> int:
     """Store one message, not fenced; its sequence. Retries with the same id. Raises NotStored."""
-    headers = codec.headers(message, msg_id, bus.settings.name, traceparent)
-    answer = await _request(bus, subject, codec.encode(message), headers)
-    _refuse(answer, subject)
-    return int(answer["seq"])
+    body, headers = _ready(bus, message), codec.headers(message, msg_id, bus.settings.name, traceparent)
+    tries = _Tries(bus, subject)
+    while True:
+        try:
+            value = answer(await ask(bus, subject, body, headers))
+        except NotPermitted as error:
+            raise NotStored(f"{subject}: not permitted: {error}") from error
+        except BusAway as error:
+            await tries.again(error)
+            continue
+        problem = error_of(value)
+        if problem is None and "seq" in value:
+            return int(value["seq"])
+        if problem is not None and not problem.passing:
+            raise NotStored(f"{subject}: {problem.text}", problem.code)
+        await tries.again(NotStored(problem.text, problem.code) if problem else NotStored("an answer that is none"))
 
 
 class Publisher:
@@ -55,83 +73,115 @@ class Publisher:
     async def publish_batch(self, items: Sequence[Outgoing]) -> None:
         """Store all of ``items`` or none, in order; past 1,000 in several batches, so put lowers first.
 
-        Raises FenceRefused (step down at once) or NotStored.
+        Raises FenceRefused or LeadershipLost (step down at once: nothing more is published), or NotStored (the same
+        items with the same ids may be tried again).
         """
         for start in range(0, len(items), MAX_BATCH):
-            async with self._leadership.steady() as epoch:
-                await self._one_batch(items[start : start + MAX_BATCH], epoch)
+            await self._store(_Batch(self._bus, items[start : start + MAX_BATCH]))
 
-    async def _one_batch(self, items: Sequence[Outgoing], epoch: int) -> None:
-        backoff_s = FIRST_BACKOFF_S
-        for attempt in range(ATTEMPTS):
+    async def _store(self, batch: _Batch) -> None:
+        tries = _Tries(self._bus, batch.last.subject)
+        in_doubt = False
+        while True:
             try:
-                answer = await self._send(items, epoch)
-            except (NatsError, TimeoutError, OSError) as error:
-                # The answer was lost, not necessarily the batch: the stream knows.
-                if await self._landed(items[-1]):
+                # The lock goes back between tries, so that a lost answer does not cost the lease.
+                async with self._leadership.steady() as fence:
+                    value = await batch.send(fence)
+                    problem = error_of(value)
+                    if problem is None and "seq" in value:
+                        return
+                    refusal = problem or Refusal(0, "an answer that is none", passing=True)
+                    if refusal.code in (WRONG_LAST_SEQUENCE, DUPLICATE_IN_BATCH) and await batch.landed():
+                        return
+                    if refusal.code == WRONG_LAST_SEQUENCE:
+                        why = f"the server refused a batch under lease {fence}: {refusal.text}"
+                        raise FenceRefused(self._leadership.lose(why))
+            except NotPermitted as error:
+                raise NotStored(f"{batch.last.subject}: not permitted: {error}") from error
+            except BusAway as error:
+                in_doubt = True
+                await tries.again(error)
+                if await batch.landed_if_known():
                     return
-                if attempt == ATTEMPTS - 1:
-                    raise NotStored(f"batch of {len(items)} not stored: {error or type(error).__name__}") from error
-                await asyncio.sleep(backoff_s)
-                backoff_s *= 2
                 continue
-            if _code(answer) in WRONG_LAST_SEQUENCE:
-                if await self._landed(items[-1]):
-                    return
-                raise FenceRefused(f"the lease of epoch {epoch} is not the newest any more")
-            _refuse(answer, items[-1].subject)
-            return
+            if refusal.code == DUPLICATE_IN_BATCH and not in_doubt:
+                raise NotStored(f"an id of this batch was used before: {batch.last.msg_id} or another", refusal.code)
+            if not refusal.passing:
+                raise NotStored(f"batch of {len(batch.items)}: {refusal.text}", refusal.code)
+            await tries.again(NotStored(refusal.text, refusal.code))
 
-    async def _landed(self, last: Outgoing) -> bool:
+
+class _Batch:
+    """Messages that land together."""
+
+    def __init__(self, bus: Bus, items: Sequence[Outgoing]) -> None:
+        self._bus = bus
+        self.items = items
+        self.last = items[-1]
+        source = bus.settings.name
+        self._wire = [
+            (
+                item.subject,
+                _ready(bus, item.message),
+                codec.headers(item.message, item.msg_id, source, item.traceparent),
+            )
+            for item in items
+        ]
+
+    async def send(self, fence: int) -> dict[str, Any]:
+        """One try; the server's answer to the commit. Raises BusAway."""
+        lease, batch = self._bus.subjects.lease(), uuid.uuid4().hex
+        if not self._bus.nc.is_connected:
+            raise BusAway(f"{self.last.subject}: not connected")
+        for position, (subject, body, said) in enumerate(self._wire, start=1):
+            headers = said | {
+                "Nats-Batch-Id": batch,
+                "Nats-Batch-Sequence": str(position),
+                "Nats-Expected-Last-Subject-Sequence": str(fence),
+                "Nats-Expected-Last-Subject-Sequence-Subject": lease,
+            }
+            if position == len(self._wire):
+                return answer(await ask(self._bus, subject, body, headers | {"Nats-Batch-Commit": "1"}))
+            try:
+                await self._bus.nc.publish(subject, body, headers=headers)
+            except (NatsError, OSError) as error:
+                raise away(self._bus, subject, error) from error
+        return {}
+
+    async def landed(self) -> bool:
+        """Whether an earlier try, whose answer was lost, was stored. Raises BusAway."""
+        return await stored_id(self._bus, self.last.subject) == self.last.msg_id
+
+    async def landed_if_known(self) -> bool:
+        """The same; False where the bus is away."""
         try:
-            return await stored_id(self._bus, last.subject) == last.msg_id
-        except (NatsError, TimeoutError, OSError):
+            return await self.landed()
+        except BusAway:
             return False
 
-    async def _send(self, items: Sequence[Outgoing], epoch: int) -> dict[str, Any]:
-        fence = {
-            "Nats-Expected-Last-Subject-Sequence": str(epoch),
-            "Nats-Expected-Last-Subject-Sequence-Subject": self._bus.subjects.lease(),
-        }
-        batch = uuid.uuid4().hex
-        for position, item in enumerate(items, start=1):
-            said = codec.headers(item.message, item.msg_id, self._bus.settings.name, item.traceparent)
-            # A batch has no duplicate window of its own; the id stays readable as ce-id.
-            del said["Nats-Msg-Id"]
-            said |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(position), **fence}
-            body = codec.encode(item.message)
-            if position < len(items):
-                await self._bus.nc.publish(item.subject, body, headers=said)
-            else:
-                said["Nats-Batch-Commit"] = "1"
-                return await _answer(self._bus, item.subject, body, said)
-        raise ValueError("an empty batch can not be stored")
+
+class _Tries:
+    """Back-off between tries of one message, and the end of patience."""
+
+    def __init__(self, bus: Bus, what: str) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._what = what
+        self._until_s = self._loop.time() + PATIENCE * bus.settings.request_timeout_s
+        self._backoff_s = FIRST_BACKOFF_S
+
+    async def again(self, error: Exception) -> None:
+        """Wait before another try. Raises NotStored when patience is over."""
+        if self._loop.time() + self._backoff_s > self._until_s:
+            raise NotStored(f"{self._what}: {error}") from error
+        await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
+        self._backoff_s = min(self._backoff_s * 2, LAST_BACKOFF_S)
 
 
-async def _answer(bus: Bus, subject: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
-    reply = await bus.nc.request(subject, body, timeout=bus.settings.request_timeout_s, headers=headers)
-    value: dict[str, Any] = json.loads(reply.data or b"{}")
-    return value
-
-
-async def _request(bus: Bus, subject: str, body: bytes, headers: dict[str, str]) -> dict[str, Any]:
-    backoff_s = FIRST_BACKOFF_S
-    for attempt in range(ATTEMPTS):
-        try:
-            return await _answer(bus, subject, body, headers)
-        except (NatsError, TimeoutError, OSError) as error:
-            if attempt == ATTEMPTS - 1:
-                why = "no stream stores it" if isinstance(error, NoRespondersError) else str(error)
-                raise NotStored(f"{subject}: {why or type(error).__name__}") from error
-        await asyncio.sleep(backoff_s)
-        backoff_s *= 2
-    raise NotStored(subject)
-
-
-def _code(answer: dict[str, Any]) -> int:
-    return int(answer.get("error", {}).get("err_code", 0))
-
-
-def _refuse(answer: dict[str, Any], subject: str) -> None:
-    if "error" in answer:
-        raise NotStored(f"{subject}: {answer['error'].get('description', answer['error'])}")
+def _ready(bus: Bus, message: Message) -> bytes:
+    """The body. Raises NotStored for one that no server takes."""
+    body = codec.encode(message)
+    # Until it is connected the client does not know the server's limit.
+    most = min(codec.MAX_BODY_BYTES, bus.nc.max_payload or codec.MAX_BODY_BYTES)
+    if len(body) > most:
+        raise NotStored(f"{message.type} of {len(body)} bytes: the limit is {most}")
+    return body

@@ -115,6 +115,16 @@ class EmbeddedServer:
             await self.close()
             raise
 
+    async def supervise(self) -> None:
+        """Start it again, on the same port and data, whenever it ends by itself; until cancelled."""
+        while True:
+            process = self._process
+            if process is None:
+                raise ServerDown("the server is not running")
+            await process.wait()
+            if self._process is process:
+                await self.start()
+
     async def stop(self) -> None:
         """Orderly stop (SIGTERM, then SIGKILL after five seconds); `start` may follow."""
         await self._end(signal.SIGTERM, 5.0)

@@ -1,0 +1,121 @@
+"""A continuous pull on one consumer: a request is always open, so that a message needs no round trip of its own.
+
+Notices what the client library hides: a request lost by a restart of the server (no heartbeat), a consumer that is
+gone (nobody answers, or the server says so). Raises instead of waiting in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from bus_schemas.errors import BusAway, ConsumerGone
+from bus_schemas.jetstream.ask import away
+from bus_schemas.jetstream.connect import Bus
+
+BATCH = 100
+EXPIRES_S = 30.0
+HEARTBEAT_S = 1.0
+MISSED_BEATS = 3.0
+
+
+class Interrupted(Exception):  # noqa: N818  # a state, named as such
+    """`Pull.interrupt` was called: nothing more is to be taken."""
+
+
+class Pull:
+    """``async with Pull(bus, stream, consumer) as pull: message = await pull.next()``."""
+
+    def __init__(self, bus: Bus, stream: str, consumer: str, *, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._bus = bus
+        self._api = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._consumer = consumer
+        self._heartbeat_s = heartbeat_s
+        request = {
+            "batch": BATCH,
+            "expires": int(EXPIRES_S * 1e9),
+            "idle_heartbeat": int(heartbeat_s * 1e9),
+        }
+        self._request = json.dumps(request).encode()
+        self._queue: asyncio.Queue[Msg | Exception] = asyncio.Queue()
+        self._client: Client = bus.nc
+        self._subscription: Subscription | None = None
+        self._inbox = ""
+        self._left = 0
+
+    async def __aenter__(self) -> Self:
+        self._client = self._bus.nc
+        self._inbox = self._client.new_inbox()
+        queue = self._queue
+
+        async def on_message(message: Msg) -> None:
+            queue.put_nowait(message)
+
+        try:
+            self._subscription = await self._client.subscribe(self._inbox, cb=on_message)
+        except (NatsError, OSError) as error:
+            raise away(self._bus, self._inbox, error) from error
+        self._bus.on_reconnect.add(self._wake)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bus.on_reconnect.discard(self._wake)
+        if self._subscription is not None:
+            with suppress(NatsError, OSError):
+                await self._subscription.unsubscribe()
+
+    def _wake(self) -> None:
+        self._queue.put_nowait(BusAway(f"{self._api}: the connection was lost"))
+
+    def interrupt(self) -> None:
+        """Make `next` raise Interrupted once what was delivered before is taken."""
+        self._queue.put_nowait(Interrupted())
+
+    async def next(self) -> Msg:
+        """The next message, as long as it takes. Raises ConsumerGone, Interrupted, BusAway for a lost request."""
+        while True:
+            if self._left <= 0:
+                await self._ask()
+            try:
+                async with asyncio.timeout(self._heartbeat_s * MISSED_BEATS):
+                    message = await self._queue.get()
+            except TimeoutError:
+                raise away(self._bus, self._api) from None
+            if isinstance(message, Exception):
+                raise message
+            status = (message.headers or {}).get("Status")
+            if status is None or message.reply.startswith("$JS.ACK."):
+                self._left -= 1
+                return message
+            self._heed(status, (message.headers or {}).get("Description", ""))
+
+    async def _ask(self) -> None:
+        if self._bus.nc is not self._client or not self._client.is_connected:
+            raise BusAway(f"{self._api}: not connected")
+        try:
+            await self._client.publish(self._api, self._request, reply=self._inbox)
+        except (NatsError, OSError) as error:
+            raise away(self._bus, self._api, error) from error
+        self._left = BATCH
+
+    def _heed(self, status: str, said: str) -> None:
+        """A word of the server about our request. 100: a heartbeat. 404, 408: it has ended, another follows."""
+        if status == "100":
+            return
+        if status == "503" or "Deleted" in said or "Not Found" in said:
+            raise ConsumerGone(f"consumer {self._consumer}: {said.strip() or 'nobody answers'}")
+        if status in ("404", "408"):
+            self._left = 0
+            return
+        # 409 and others: leadership moved, the server is closing, too many requests wait.
+        raise BusAway(f"{self._api}: {status} {said}")
