@@ -75,6 +75,8 @@ class Plant:
         self.refused = 0
         """Requests that no worker's KV cache could ever hold."""
         self.gpu_seconds_released = 0.0
+        self.starts: list[tuple[str, float, float]] = []
+        """Pool, begin and end of every start-up that has ended, in the order of the ends."""
         self._energy_released_mj = 0.0
         self._gpu_worker: dict[str, Worker] = {}
         self._starts = {pool.pool: random.Random(f"{spec.seed}/start/{pool.pool}") for pool in spec.pools}
@@ -179,6 +181,7 @@ class Plant:
         if worker.state is not WorkerState.STARTING:
             return
         pool = self.pools[worker.pool]
+        self.starts.append((worker.pool, worker.started_s, self.now_s))
         pool.worker_ready(worker)
         if pool.spec.mtbf_s is not None:
             life_s = self._failures[worker.pool].expovariate(1.0 / pool.spec.mtbf_s)

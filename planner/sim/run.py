@@ -44,8 +44,8 @@ class Run:
         self.plant: Plant = scenario.plant(policy.start_replicas(scenario))
         self.fleet = Fleet(self.plant)
         self.timeline = Timeline(self.plant, scenario)
-        self.notes: dict[str, float] = {}
-        """Figures of the policy's own, for the report."""
+        self.forecasts: list[tuple[float, float]] = []
+        """Instants of decisions, and the requests a second that each was sized for."""
         self.wanted_but_held: list[tuple[float, str]] = []
         """Instants at which a policy wanted more than it was granted, and why."""
 

@@ -212,6 +212,8 @@ class _Loop:
     def _note(self, plan: Plan) -> None:
         """Where the planner wanted more than it got, for the accounting of misses."""
         for deployment in plan.deployments.values():
+            if (rate := deployment.forecasts.get("num_req")) is not None:
+                self._run.forecasts.append((self._run.now_s, rate.upper))
             for pool in deployment.pools.values():
                 if pool.granted < pool.wanted:
                     reason = pool.chain[-1].reason.value if pool.chain else "unknown"

@@ -1,0 +1,59 @@
+"""Policies by the names that the command line takes.
+
+``ours`` | ``classic`` | ``load`` | ``sla+load``, each also with ``-nopower``; ``static:6p2d``; ``hpa``; ``keda``;
+``knative``; ``oracle`` or ``oracle:1.1`` (headroom). A peer may be followed by ``+tdp``, ``+uniform``, ``+role`` or
+``+reactive`` for the way it keeps to a budget.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from planner.domain.config import SizingMode
+from planner.sim.policies.caps import Caps, NoCaps, ReactiveCaps, RoleCaps, TdpProvisioning, UniformCaps
+from planner.sim.policies.oracle import Oracle
+from planner.sim.policies.ours import Ours, OursSettings
+from planner.sim.policies.peers import KnativeKpa, Peer, QueueKeda, Scaler, UtilisationHpa
+from planner.sim.run import Policy
+
+OURS = {
+    "ours": SizingMode.SLA,
+    "classic": SizingMode.CLASSIC,
+    "load": SizingMode.LOAD,
+    "sla+load": SizingMode.SLA_LOAD,
+}
+SCALERS: dict[str, Callable[[], Scaler]] = {"hpa": UtilisationHpa, "keda": QueueKeda, "knative": KnativeKpa}
+CAPS: dict[str, Callable[[], Caps]] = {
+    "tdp": TdpProvisioning,
+    "uniform": UniformCaps,
+    "role": RoleCaps,
+    "reactive": ReactiveCaps,
+}
+STATIC = re.compile(r"static:(\d+)p(\d+)d")
+ORACLE = re.compile(r"oracle(?::(\d+(?:\.\d+)?))?")
+NO_POWER = "-nopower"
+
+
+class UnknownPolicyError(Exception):
+    """No policy has that name. The message says which names there are."""
+
+
+def make(name: str, settings: OursSettings | None = None) -> Policy:
+    """A new policy. ``settings`` are for ours. Raises UnknownPolicyError."""
+    if name.removesuffix(NO_POWER) in OURS:
+        sizing = OURS[name.removesuffix(NO_POWER)]
+        return Ours(replace(settings or OursSettings(), sizing=sizing, power=not name.endswith(NO_POWER)), name)
+    base, _, capping = name.partition("+")
+    if capping and capping not in CAPS:
+        raise UnknownPolicyError(f"no way to cap is called {capping!r}; there are {', '.join(CAPS)}")
+    caps = CAPS[capping]() if capping else NoCaps()
+    if found := STATIC.fullmatch(base):
+        return Peer(name, None, caps, {"prefill": int(found[1]), "decode": int(found[2])})
+    if found := ORACLE.fullmatch(base):
+        return Peer(name, Oracle(float(found[1] or 1.0)), caps, {})
+    if base in SCALERS:
+        return Peer(name, SCALERS[base](), caps, {})
+    known = ", ".join([*OURS, "static:6p2d", *SCALERS, "oracle"])
+    raise UnknownPolicyError(f"no policy is called {name!r}; there are {known}")

@@ -1,0 +1,96 @@
+"""A clairvoyant scaler: it has read the trace to its end, and knows how long a start takes.
+
+The limit that a real planner is measured against. For each pool it holds what the work of the next minutes needs: for
+prefill the work that arrives in any window must fit into the window and the slack of the target; for decode the KV use
+of the requests that will be there must fit. ``headroom`` scales both; a benchmark looks for the cheapest one that is
+good enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.domain.pool import Role
+from planner.sim.engine import engine_law
+from planner.sim.policies.tuning import capacity
+from planner.sim.run import Run
+from planner.sim.scenario import Scenario
+
+BIN_S = 1.0
+WINDOWS_S = (1, 2, 4, 8, 16, 32, 64)
+Series = NDArray[np.float64]
+
+
+class Oracle:
+    """Wanted counts by pool for every second of the run, worked out before it begins."""
+
+    every_s = 5.0
+
+    def __init__(self, headroom: float = 1.0) -> None:
+        self._headroom = headroom
+        self._needs: dict[str, Series] = {}
+
+    def prepare(self, run: Run) -> None:
+        needs = needed(run.scenario)
+        for pool in run.scenario.pools:
+            series = needs[Role.PREFILL if pool.role is Role.PREFILL else Role.DECODE] * self._headroom
+            ahead = int(pool.startup_s * (1 + 2 * pool.startup_cv) + self.every_s) + 1
+            self._needs[pool.pool] = np.maximum(1.0, np.ceil(_most_ahead(series, ahead) - 1e-9))
+
+    def wanted(self, run: Run) -> Mapping[str, int]:
+        second = int(run.now_s)
+        return {name: int(need[min(second, len(need) - 1)]) for name, need in self._needs.items()}
+
+
+def needed(scenario: Scenario) -> Mapping[Role, Series]:
+    """Workers needed in each second, by role (not rounded)."""
+    law = engine_law(scenario.profile, scenario.truth)
+    if law.prefill is None or law.decode is None:
+        raise ValueError("the oracle needs both phases of a profile")
+    trace = scenario.trace
+    bins = int(scenario.end_s / BIN_S) + 2
+    t_s = np.asarray(trace.t_s)
+    inside = t_s < scenario.end_s
+    t_s, isl, osl = t_s[inside], np.asarray(trace.isl)[inside], np.asarray(trace.osl)[inside]
+    seconds = np.interp(isl, law.prefill.isl, law.prefill.seconds)
+    slope = (law.prefill.seconds[-1] - law.prefill.seconds[-2]) / (law.prefill.isl[-1] - law.prefill.isl[-2])
+    seconds = seconds + np.maximum(0.0, isl - law.prefill.isl[-1]) * slope
+    work: Series = np.bincount((t_s / BIN_S).astype(int), seconds, bins).astype(np.float64)
+    slack_s = max(0.0, scenario.ttft_ms / 1000 - float(np.quantile(seconds, 0.9)))
+    prefill = np.zeros(bins)
+    for window in WINDOWS_S:
+        need = _sum_ahead(work, window) / (window * BIN_S + slack_s)
+        prefill = np.maximum(prefill, need)
+    stay_s = osl * scenario.itl_ms / 1000 * 0.9
+    tokens = isl + osl / 2
+    kv = _present(t_s, t_s + stay_s, tokens, bins)
+    room = capacity(scenario)
+    decode = kv / (room.decode_kv_usage * law.decode.max_kv_tokens)
+    return {Role.PREFILL: prefill, Role.DECODE: decode / min(1.0, scenario.truth)}
+
+
+def _present(start_s: Series, end_s: Series, weight: Series, bins: int) -> Series:
+    """Total weight present in each bin."""
+    change = np.bincount(np.minimum((start_s / BIN_S).astype(int), bins), weight, bins + 1)
+    change -= np.bincount(np.minimum((end_s / BIN_S).astype(int) + 1, bins), weight, bins + 1)
+    return np.cumsum(change)[:bins].astype(np.float64)
+
+
+def _sum_ahead(values: Series, window: int) -> Series:
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.minimum(np.arange(len(values)) + window, len(values))
+    ahead: Series = total[ends] - total[: len(values)]
+    return ahead
+
+
+def _most_ahead(values: Series, window: int) -> Series:
+    """The largest value in ``[i, i + window]``, by doubling."""
+    best, covered = values.copy(), 1
+    while covered < window + 1:
+        step = min(covered, window + 1 - covered)
+        best = np.maximum(best, np.concatenate([best[step:], np.full(step, best[-1])]))
+        covered += step
+    return best
