@@ -62,7 +62,7 @@ class Term(Protocol):
         """What fences this term's decisions; above every earlier term's."""
         ...
 
-    async def publish(self, decisions: Sequence[Message]) -> None:
+    async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> None:
         """All of them at once, or none. Raises LostLead when another planner leads, BusAwayError to try again."""
         ...
 

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from nats.errors import Error as NatsError
 
 from bus_schemas import codec, v1
-from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.lease import Leadership, LeadershipLost
-from bus_schemas.jetstream.publish import NotStored, Outgoing, Publisher
+from bus_schemas.jetstream.publish import Outgoing, Publisher
 from bus_schemas.jetstream.read import Stored, follow, last_per_subject, next_messages
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
@@ -51,7 +51,7 @@ class BusLink:
         while True:
             try:
                 return await last_per_subject(self._bus, wildcard)
-            except (NatsError, TimeoutError, OSError):
+            except (BusError, NatsError, TimeoutError, OSError):
                 await asyncio.sleep(RETRY_S)
 
     @asynccontextmanager
@@ -60,7 +60,7 @@ class BusLink:
         leadership = Leadership(self._bus, self._holder, self._lease_ttl_s)
         try:
             epoch = await leadership.acquire()
-        except (NatsError, TimeoutError, OSError) as error:
+        except (BusError, NatsError, TimeoutError, OSError) as error:
             raise BusAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
         keeper = asyncio.create_task(leadership.keep(), name="renew lease")
         try:
@@ -81,7 +81,7 @@ class BusLink:
                 headers = codec.headers(record, msg_id, self._bus.settings.name)
                 try:
                     await nc.publish(subjects.telemetry_plan(record.deployment), codec.encode(record), headers=headers)
-                except (NatsError, OSError):
+                except (BusError, NatsError, OSError):
                     return
 
 
@@ -105,7 +105,7 @@ class BusTerm:
             await self._publisher.publish_batch(items)
         except LeadershipLost as error:
             raise LostLead(str(error)) from error
-        except NotStored as error:
+        except BusError as error:
             raise BusAwayError(str(error)) from error
 
     async def past(self) -> Past:
@@ -119,7 +119,7 @@ class BusTerm:
                 *await last_per_subject(bus, subjects.all_of("telemetry", "node")),
                 *await _all(bus, subjects.all_of("control")),
             ]
-        except (NatsError, TimeoutError, OSError) as error:
+        except (BusError, NatsError, TimeoutError, OSError) as error:
             raise BusAwayError(f"the streams could not be read: {error or type(error).__name__}") from error
         return Past(
             scaling=tuple(s.message for s in scaling if isinstance(s.message, v1.ScalingDecision)),

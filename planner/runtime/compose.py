@@ -52,13 +52,18 @@ HEAVY = {"arima": "forecast-arima", "prophet": "forecast-prophet"}
 """Predictors that need an extra."""
 
 
-def compose(settings: Settings) -> PlannerConfig:
-    """The core's configuration. Raises SettingsError with every problem there is."""
+def compose(settings: Settings, *, offline: bool = False) -> PlannerConfig:
+    """The core's configuration. Raises SettingsError with every problem there is.
+
+    ``offline``: nothing will be read from engines (a filter, a replay), so that no place to read from is asked for.
+    """
     problems: list[str] = []
     sites = dict(_sites(settings.sites.items(), problems))
     predictors = _predictors(settings, problems)
     deployments = {}
     for name, block in settings.deployments.items():
+        if not offline:
+            problems += _metrics_problems(f"deployments.{name}", block, settings)
         config = _deployment(name, block, settings, predictors, problems)
         if config is not None:
             deployments[config.deployment] = config
@@ -139,7 +144,6 @@ def _deployment(
         model(block.predictor, settings.interval_s, predictors)
     except KeyError as error:
         problems.append(f"{where}.predictor: {error.args[0]}")
-    problems += _metrics_problems(where, block, settings)
     profile = _profile(where, block, problems)
     pools = _pools(where, block, profile, problems)
     if len(problems) > before or profile is None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bus_schemas import v1
 from planner.adapters import wire_in, wire_out
@@ -47,7 +48,11 @@ class Decided:
     now_s: float
     tick: bool
     epoch: int
+    took_s: float = 0.0
+    """Computing time."""
     published: int = 0
+    stored_s: float = 0.0
+    """How long it took until the decisions were stored; 0 where there were none."""
 
 
 Watcher = Callable[[Decided], None]
@@ -67,6 +72,8 @@ class Surroundings:
     idle_s: float = 1.0
     journal: bool = False
     watchers: list[Watcher] = field(default_factory=list)
+    trace: Callable[[Decided], str | None] = lambda decided: None
+    """The ``traceparent`` of a decision that is about to be published."""
 
 
 class Decider:
@@ -123,6 +130,7 @@ class Decider:
         around = self._around
         now_s = around.clock()
         observation = around.inbox.take(self._counted(readings))
+        began = time.perf_counter()
         try:
             decide = react if readings is None else step
             state, plan = decide(state, observation, around.config, now_s)
@@ -131,7 +139,8 @@ class Decider:
             log.exception("the planner's step failed; nothing was decided")
             around.inbox.put_back(observation)
             return None
-        return Decided(observation, plan, state, now_s, readings is not None, self._term.epoch)
+        took_s = time.perf_counter() - began
+        return Decided(observation, plan, state, now_s, readings is not None, self._term.epoch, took_s)
 
     def _counted(self, readings: Readings | None) -> dict[DeploymentId, DeploymentObservation]:
         if readings is None:
@@ -145,19 +154,22 @@ class Decider:
         }
 
     async def _publish(self, decided: Decided) -> None:
+        around = self._around
         messages = self._messages(decided)
         if messages:
-            await self._until_stored(messages)
+            began = time.perf_counter()
+            await self._until_stored(messages, around.trace(decided))
+            decided = replace(decided, published=len(messages), stored_s=time.perf_counter() - began)
         self._tell(decided)
         records = self._records(decided)
         if records:
-            await self._around.link.record(records)
+            await around.link.record(records)
 
-    async def _until_stored(self, messages: Sequence[v1.Message]) -> None:
+    async def _until_stored(self, messages: Sequence[v1.Message], traceparent: str | None) -> None:
         """The same batch until it is stored. A bus that refuses for good ends the term; the next reads the truth."""
         for _ in range(PATIENCE):
             try:
-                await self._term.publish(messages)
+                await self._term.publish(messages, traceparent)
             except BusAwayError as error:
                 pause_s = self._backoff.next_s()
                 log.warning("the bus did not answer; the same decisions go out again in %.2f s: %s", pause_s, error)

@@ -66,6 +66,7 @@ class PlannerService:
         on_plan: Callable[[Plan], None] | None = None,
         *,
         watchers: Sequence[Watcher] = (),
+        trace: Callable[[Decided], str | None] = lambda decided: None,
         link: Link | None = None,
     ) -> None:
         settings = settings or ServiceSettings()
@@ -86,6 +87,7 @@ class PlannerService:
             idle_s=settings.idle_s,
             journal=settings.journal,
             watchers=[self._note, *([_plans(on_plan)] if on_plan else []), *watchers],
+            trace=trace,
         )
 
     async def run(self) -> None:
@@ -112,13 +114,13 @@ class PlannerService:
                 log.warning("the bus is away: %s", "; ".join(str(error) for error in away.exceptions))
             except* Exception:
                 log.exception("a term of leadership failed")
-            self.vitals.leading(None)
+            self.vitals.leading(None, self._around.clock())
             await asyncio.sleep(backoff.next_s())
 
     async def _serve(self, term: Term, backoff: Backoff) -> None:
         """One term. Whatever ends first, the decision loop or the lead, ends the other with it."""
         backoff.reset()
-        self.vitals.leading(term.epoch)
+        self.vitals.leading(term.epoch, self._around.clock())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._until_lost(term), name="lease")
             tasks.create_task(self._around.reader.run(), name="metrics")
@@ -126,6 +128,10 @@ class PlannerService:
 
     async def _until_lost(self, term: Term) -> None:
         raise LostLead(await term.lost())
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell ``watcher`` of every decision from now on."""
+        self._around.watchers.append(watcher)
 
     def _note(self, decided: Decided) -> None:
         self.vitals.decided(decided.now_s, tick=decided.tick)

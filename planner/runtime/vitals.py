@@ -15,6 +15,7 @@ class Vitals:
         self.terms = 0
         self.last_tick_s: float | None = None
         self.last_decided_s: float | None = None
+        self.led_since_s: float | None = None
         self.ticks = 0
         self.reactions = 0
         self._beat_s = time.monotonic()
@@ -30,9 +31,10 @@ class Vitals:
         """Seconds since the last beat."""
         return time.monotonic() - self._beat_s
 
-    def leading(self, epoch: int | None) -> None:
-        """A term began (its epoch) or ended (None)."""
+    def leading(self, epoch: int | None, now_s: float) -> None:
+        """A term began (its epoch) or ended (None) at ``now_s`` of the planner's clock."""
         self.epoch = epoch
+        self.led_since_s = None if epoch is None else now_s
         if epoch is not None:
             self.terms += 1
 

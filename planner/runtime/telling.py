@@ -1,0 +1,57 @@
+"""Says in the log what was decided and why: one line per deployment and tick, one per power decision."""
+
+from __future__ import annotations
+
+import logging
+
+from planner.domain.plan import DeploymentPlan, Plan, PoolPlan
+from planner.domain.units import watts_from_mw
+from planner.runtime.decider import Decided
+
+log = logging.getLogger("planner.decisions")
+
+
+def tell(decided: Decided) -> None:
+    """A watcher of decisions."""
+    orders = {order.deployment: order for order in decided.plan.scaling}
+    for name, plan in decided.plan.deployments.items():
+        order = orders.get(name)
+        log.info(
+            sentence(plan),
+            extra={
+                "deployment": name,
+                "decision_id": order.decision_id if order else None,
+                "reasons": sorted({link.reason.value for pool in plan.pools.values() for link in pool.chain}),
+                "granted": {pool.pool: pool.granted for pool in plan.pools.values()},
+                "epoch": decided.epoch,
+            },
+        )
+    _power(decided.plan, decided.epoch)
+
+
+def _power(plan: Plan, epoch: int) -> None:
+    for order in plan.power:
+        watts = watts_from_mw(sum(cap.cap_mw for cap in order.caps))
+        level = logging.INFO if order.raises else logging.DEBUG
+        said = "; ".join(link.sentence for link in order.reasons) or f"{order.node}: {watts:.0f} W"
+        log.log(level, said, extra={"node": order.node, "decision_id": order.decision_id, "epoch": epoch})
+    for site in plan.sites.values():
+        if site.shortfall_mw or site.frozen:
+            log.warning(
+                "site %s: shortfall %.0f W, frozen by: %s",
+                site.site,
+                watts_from_mw(site.shortfall_mw),
+                ", ".join(site.frozen) or "nothing",
+            )
+
+
+def sentence(plan: DeploymentPlan) -> str:
+    """The tick in one line: what the plan's notes say, else each pool's way."""
+    if plan.notes:
+        return "; ".join(note.sentence for note in plan.notes)
+    return "; ".join(_way(pool) for pool in plan.pools.values())
+
+
+def _way(pool: PoolPlan) -> str:
+    why = pool.chain[-1].sentence if pool.chain else "nothing limits it"
+    return f"{pool.pool} {pool.current} -> {pool.granted} (wanted {pool.wanted}: {why})"
