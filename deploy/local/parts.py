@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from nats.errors import Error as NatsError
+
 from agent.runtime.power import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.client import VirtualConnectorClient
@@ -32,6 +34,7 @@ from planner.sim.live import LiveCluster
 from planner.sim.plant import Plant
 
 WATCH_SERVER_S = 0.1
+RECONNECT_S = 30.0
 MODEL = "demo"
 
 
@@ -76,9 +79,19 @@ async def keep_server(server: EmbeddedServer, bus: Bus, run: Prepared, said: Cal
             continue
         said("nats-server ended by itself; starting it again on the same data")
         await server.start()
-        while not bus.connected:
-            await asyncio.sleep(WATCH_SERVER_S)
-        await furnish(bus, run)
+        await _furnish_again(bus, run)
+
+
+async def _furnish_again(bus: Bus, run: Prepared) -> None:
+    """As soon as the connection is back; until then the server can not be asked."""
+    async with asyncio.timeout(RECONNECT_S):
+        while True:
+            try:
+                await furnish(bus, run)
+            except (NatsError, TimeoutError, OSError):
+                await asyncio.sleep(WATCH_SERVER_S)
+            else:
+                return
 
 
 def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:

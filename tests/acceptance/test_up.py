@@ -26,14 +26,14 @@ def caps_in_force(nodes: dict[str, float]) -> float:
 
 
 async def test_a_run_ends_with_a_summary_whose_every_decision_was_carried_out(tmp_path: Path) -> None:
-    async with up(tmp_path, *RUN, "--duration", "15") as run:
+    async with up(tmp_path, *RUN, "--duration", "25") as run:
         await run.listening()
         async with outsider(run.url) as outside:
             decisions = await outside.until("decision.scaling")
             acks = await outside.until("ack.scaling")
             assert decisions[0]["type"] == "wattscale.v1.scaling_decision"
             assert acks[0]["deployment"] == decisions[0]["deployment"]
-            power = await outside.until("ack.power", count=4)
+            power = await outside.until("ack.power", count=2)
             assert {ack["status"] for ack in power} <= {"applied", "partial", "accepted"}
         summary = await run.summary()
     assert summary["decisions"] > 0
@@ -54,7 +54,7 @@ async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> No
     async with up(tmp_path, *RUN, "--duration", "40") as run:
         await run.listening()
         async with outsider(run.url) as outside:
-            await outside.until("ack.power", count=8)
+            await outside.until("ack.scaling")
             code, out, err = await run.cli("budget", "set", "11000")
             assert code == 0, err
             assert "11000 W" in out

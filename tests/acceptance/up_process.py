@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,9 +126,23 @@ async def outsider(url: str) -> AsyncIterator[Outsider]:
     async def keep(message: Msg) -> None:
         watching.bodies.append((message.subject, json.loads(message.data)))
 
+    for stream, subject in (("WATTSCALE_DECISIONS", "decision"), ("WATTSCALE_ACKS", "ack")):
+        await _history(client, stream, f"wattscale.v1.{subject}.>", keep)
     await client.subscribe("wattscale.v1.>", cb=keep)
     await client.flush()
     try:
         yield watching
     finally:
         await client.close()
+
+
+async def _history(client: Client, stream: str, subject: str, keep: Callable[[Msg], Awaitable[None]]) -> None:
+    """What the stream holds already, in order."""
+    pull = await client.jetstream().pull_subscribe(subject, stream=stream)
+    try:
+        while True:
+            for message in await pull.fetch(100, timeout=0.5):
+                await keep(message)
+                await message.ack()
+    except TimeoutError:
+        await pull.unsubscribe()
