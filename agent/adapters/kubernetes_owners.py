@@ -63,6 +63,7 @@ class KubernetesOwners:
         self._pod_resources = pod_resources
         self._procfs = procfs
         self._labels = labels or PodLabels()
+        self._kubelet_seen = False
         self._told: set[str] = set()
 
     async def owners(self) -> Mapping[str, Owner]:
@@ -84,8 +85,10 @@ class KubernetesOwners:
         return NodePods({gpu: _known(refs, live) for gpu, refs in found.pods.items() if refs}, found.conflicts)
 
     async def _assigned(self) -> list[Assignment] | None:
-        if self._pod_resources is None:
+        """None where there is no kubelet to ask. One that was there once and is gone is a failure, not an absence."""
+        if self._pod_resources is None or not (self._kubelet_seen or self._pod_resources.present()):
             return None
+        self._kubelet_seen = True
         return await self._pod_resources.list()
 
     def _running(self, pids: Mapping[str, tuple[int, ...]]) -> dict[str, list[CgroupIdentity]]:

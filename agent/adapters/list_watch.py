@@ -49,7 +49,6 @@ class ListWatch(Generic[T]):
         selector: Mapping[str, str] | None = None,
         timing: WatchTiming | None = None,
         clock: MonotonicClock = monotonic,
-        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
         self._path = path
@@ -57,7 +56,7 @@ class ListWatch(Generic[T]):
         self._selector = dict(selector or {})
         self._timing = timing or WatchTiming()
         self._clock = clock
-        self._on_change = on_change
+        self._on_change: Callable[[], None] = lambda: None
         self._items: dict[str, T] = {}
         self._version = ""
         self._listed = False
@@ -75,6 +74,10 @@ class ListWatch(Generic[T]):
     def age_s(self) -> float:
         """Seconds since the server was last heard of."""
         return self._clock() - self._heard_s
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Whom to tell when something came, changed or went."""
+        self._on_change = call
 
     async def run(self) -> None:
         """Keep current until cancelled."""

@@ -5,7 +5,7 @@ Owns the reading of pod objects; everything that is not needed is dropped at onc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from agent.adapters.kubernetes_api import KubernetesApi
@@ -37,13 +37,7 @@ def read_pod(item: Mapping[str, Any]) -> Pod:
     )
 
 
-def pods_of_node(
-    api: KubernetesApi,
-    node: str,
-    *,
-    timing: WatchTiming | None = None,
-    on_change: Callable[[], None] = lambda: None,
-) -> ListWatch[Pod]:
+def pods_of_node(api: KubernetesApi, node: str, *, timing: WatchTiming | None = None) -> ListWatch[Pod]:
     """A watch on the pods that are bound to ``node``, all namespaces."""
     selector = {"fieldSelector": f"spec.nodeName={node}"}
-    return ListWatch(api, PODS, read_pod, selector=selector, timing=timing, on_change=on_change)
+    return ListWatch(api, PODS, read_pod, selector=selector, timing=timing)

@@ -71,7 +71,12 @@ def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[Age
     if lease is not None and lease.ours and lease.ends_s > now_s:
         ends_s: float | None = lease.ends_s
         for target in decision.caps:
-            lines[target.gpu] = _granted(lines.get(target.gpu), target)
+            line = lines.get(target.gpu)
+            lines[target.gpu] = (
+                replace(_only_lowered(line, target, lapsed=False), may_raise=False)
+                if decision.only_lowers
+                else _granted(line, target)
+            )
     else:
         ends_s = _adopted_end(state, decision, lease.ends_s if lease else None)
         for target in decision.caps:

@@ -53,6 +53,8 @@ class CapDecision:
     caps: tuple[GpuTarget, ...]
     heard_boot: str = ""
     heard_clock_s: float | None = None
+    only_lowers: bool = False
+    """The site is above its budget: renew and lower, raise nothing."""
 
 
 @dataclass(frozen=True, slots=True)

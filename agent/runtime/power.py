@@ -55,10 +55,10 @@ class PowerAgentService:
         self.boot = settings.boot or boot_name()
         self.owners: Mapping[str, Owner] = {}
         self.last_good_s: float | None = None
-        off_loop = OffLoopDriver(
+        self._off_loop = OffLoopDriver(
             driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=self._on_return
         )
-        self.hardware = Hardware(off_loop, dry_run=settings.dry_run)
+        self.hardware = Hardware(self._off_loop, dry_run=settings.dry_run)
         self.enforcer = Enforcer(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
         self.annotator = annotator
         if annotator is not None:
@@ -78,6 +78,16 @@ class PowerAgentService:
         if self.last_good_s is None or self.hardware.driver_error is not None:
             return False
         return self._clock() - self.last_good_s <= self.settings.ready_within_s
+
+    @property
+    def reconcile_age_s(self) -> float | None:
+        """Seconds since the last good reconcile; None before the first."""
+        return None if self.last_good_s is None else self._clock() - self.last_good_s
+
+    @property
+    def hung_gpus(self) -> int:
+        """GPUs whose driver call has not come back."""
+        return len(self._off_loop.hung)
 
     async def run(self) -> None:
         """Adopt, then serve. Raises LibraryMismatch when only a restart can help."""

@@ -1,0 +1,50 @@
+"""`wattscale agent pod-of`: which pod a process, or the text of a cgroup file, belongs to."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from agent.core.cgroup import CgroupIdentity, identify
+from agent.drivers.procfs import ProcFs
+from deploy.cli.errors import UsageError
+
+
+def run_pod_of(pid: int | None, cgroup_file: Path | None, proc_root: Path, *, as_json: bool) -> int:
+    """Print it. Exit code 1 when there is no pod, with the reason."""
+    if cgroup_file is not None:
+        source = str(cgroup_file)
+        try:
+            found = identify(cgroup_file.read_text(errors="replace"))
+        except OSError as error:
+            raise UsageError(f"cgroup file {cgroup_file}: {error.strerror}") from error
+    else:
+        source = str(proc_root / str(pid) / "cgroup")
+        process = ProcFs(proc_root).process(pid if pid is not None else 0)
+        if process is None:
+            raise UsageError(f"no process {pid} below {proc_root}; name the host's /proc with --proc-root")
+        found = process.cgroup
+    return _print(found, source, as_json=as_json)
+
+
+def _print(found: CgroupIdentity, source: str, *, as_json: bool) -> int:
+    why = ""
+    if found.failure is not None:
+        why = f"{found.failure.value}: {found.detail}"
+    elif found.monitor:
+        why = "monitor: the container runtime's monitor, not the workload"
+    said = {"pod_uid": found.pod_uid, "container_id": found.container_id, "source": source}
+    if found.static_pod:
+        said["static_pod"] = "true"
+    if why:
+        said["reason"] = why
+    if as_json:
+        print(json.dumps({**said, "static_pod": found.static_pod}))
+    else:
+        for name, value in said.items():
+            if value is not None and name != "reason":
+                print(f"{name}: {value}")
+        if why:
+            print(f"wattscale: {why}", file=sys.stderr)
+    return 0 if found.pod_uid is not None else 1

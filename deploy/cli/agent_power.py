@@ -1,0 +1,223 @@
+"""Composes the power agent from its settings, runs it, and ends it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from agent.adapters.events import PodEvents
+from agent.adapters.kubernetes_access import NoAccess, find_access
+from agent.adapters.kubernetes_api import KubernetesApi
+from agent.adapters.kubernetes_owners import KubernetesOwners, PodLabels
+from agent.adapters.list_watch import ListWatch
+from agent.adapters.managed_state import ManagedState
+from agent.adapters.messages import mw_down
+from agent.adapters.pod_resources import PodResources
+from agent.adapters.pods import pods_of_node
+from agent.core.ownership import Pod
+from agent.drivers.procfs import ProcFs
+from agent.drivers.simulated import SimulatedDriver, SimulatedGpu, SimulatedGpuModel
+from agent.ports import DriverErrorKind, GpuDriver, NoOwners, monotonic
+from agent.runtime.agent_file import AgentFile, SimulatedSection
+from agent.runtime.annotator import Annotator
+from agent.runtime.http import HttpPages, Page
+from agent.runtime.metrics import exposition, samples
+from agent.runtime.power import LibraryMismatch, PowerAgentService
+from bus_schemas.jetstream.connect import Bus, BusError, connect
+from bus_schemas.subjects import BadName
+from deploy.cli.errors import CliError, UsageError
+
+log = logging.getLogger("wattscale.agent")
+LAST_PAUSE_S = 10.0
+
+
+def run_power(settings: AgentFile) -> int:
+    """Run until SIGTERM or SIGINT. Raises UsageError for settings that can not work here."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    return asyncio.run(_run(settings))
+
+
+def build_driver(settings: AgentFile) -> GpuDriver:
+    """The driver that the settings name; nothing is opened yet."""
+    if settings.driver == "simulated":
+        return simulated_driver(settings.node, settings.simulated)
+    from agent.drivers.nvml import NvmlDriver
+
+    return NvmlDriver(settings.power_scope)
+
+
+def simulated_driver(node: str, section: SimulatedSection) -> SimulatedDriver:
+    """Simulated GPUs as configured, with a constant load."""
+    card = SimulatedGpuModel(
+        default_mw=mw_down(section.default_watts),
+        min_mw=mw_down(section.min_watts),
+        max_mw=mw_down(section.max_watts),
+        idle_mw=mw_down(section.idle_watts),
+        lag_s=section.lag_s,
+        overshoot=section.overshoot,
+    )
+    gpus = [
+        SimulatedGpu(f"GPU-{node}-{index:02d}", card, load_mw=mw_down(section.load_watts))
+        for index in range(section.gpus)
+    ]
+    for index in section.ignores_writes:
+        gpus[index].ignores_writes = True
+    for index, faults in section.faults.items():
+        gpus[index].faults = {call: DriverErrorKind(kind) for call, kind in faults.items()}
+    return SimulatedDriver(gpus)
+
+
+@dataclass(slots=True)
+class _Kubernetes:
+    owners: KubernetesOwners
+    pods: ListWatch[Pod]
+    annotator: Annotator | None
+
+
+async def _run(settings: AgentFile) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        driver = build_driver(settings)
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"simulated GPUs: {error}") from error
+    async with AsyncExitStack() as stack:
+        kubernetes = await _kubernetes(settings, stack)
+        if settings.nats is None and (kubernetes is None or kubernetes.annotator is None):
+            raise UsageError(
+                "nothing to obey: name a bus (--nats-url), or run with Kubernetes and --safe-default-watts"
+            )
+        bus = await _bus(settings, stop)
+        if stop.is_set():
+            return 0
+        if bus is not None:
+            stack.push_async_callback(bus.close)
+        owners = kubernetes.owners if kubernetes else NoOwners()
+        annotator = kubernetes.annotator if kubernetes else None
+        try:
+            service = PowerAgentService(settings.for_service(), bus, driver, owners, annotator=annotator)
+        except BadName as error:
+            raise UsageError(f"node: {error}") from error
+        return await _serve(settings, service, bus, kubernetes, stop)
+
+
+async def _serve(
+    settings: AgentFile,
+    service: PowerAgentService,
+    bus: Bus | None,
+    kubernetes: _Kubernetes | None,
+    stop: asyncio.Event,
+) -> int:
+    # What was imported lives as long as the process: out of the collector's sight, and shared after a fork.
+    gc.collect()
+    gc.freeze()
+    running = [asyncio.create_task(service.run(), name="agent")]
+    if kubernetes is not None:
+        kubernetes.owners.gpus = service.node_gpus
+        kubernetes.pods.on_change(service.wake)
+        running.append(asyncio.create_task(kubernetes.pods.run(), name="pods"))
+    if settings.http.port:
+        pages = HttpPages(settings.http.host, settings.http.port, _pages(service, bus))
+        running.append(asyncio.create_task(pages.run(), name="http"))
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    for task in (*running, stopping):
+        task.cancel()
+    await asyncio.gather(*running, stopping, return_exceptions=True)
+    return _verdict(running)
+
+
+def _verdict(tasks: list[asyncio.Task[None]]) -> int:
+    for task in tasks:
+        error = None if task.cancelled() else task.exception()
+        for one in error.exceptions if isinstance(error, BaseExceptionGroup) else (error,):
+            if isinstance(one, LibraryMismatch):
+                raise CliError(f"{one}: library and driver differ; start the agent again") from one
+            if isinstance(one, OSError):
+                raise UsageError(f"{task.get_name()}: {one}") from one
+            if one is not None:
+                raise one
+    return 0
+
+
+def _pages(service: PowerAgentService, bus: Bus | None) -> dict[str, Callable[[], Page]]:
+    def metrics() -> Page:
+        text = exposition(samples(service, connected=bus.connected if bus else None))
+        return Page(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def ready() -> Page:
+        if service.ready:
+            return Page("ok\n")
+        age_s = service.reconcile_age_s
+        return Page(
+            "not ready: "
+            + ("no good look at the GPUs yet\n" if age_s is None else f"last good look {age_s:.0f} s ago\n"),
+            503,
+        )
+
+    return {"/metrics": metrics, "/livez": lambda: Page("ok\n"), "/readyz": ready}
+
+
+async def _bus(settings: AgentFile, stop: asyncio.Event) -> Bus | None:
+    """Connect, however long the server takes to come: an agent outlives its bus."""
+    if settings.nats is None:
+        return None
+    pause_s = 0.5
+    while not stop.is_set():
+        try:
+            return await connect(settings.nats.model_copy(update={"name": f"wattscale-agent-{settings.node}"}))
+        except BusError as error:
+            log.warning("%s; trying again in %.1f s", error, pause_s)
+        try:
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+        except TimeoutError:
+            pause_s = min(LAST_PAUSE_S, pause_s * 2)
+    return None
+
+
+async def _kubernetes(settings: AgentFile, stack: AsyncExitStack) -> _Kubernetes | None:
+    section = settings.kubernetes
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ
+    if section.mode == "off" or (section.mode == "auto" and section.kubeconfig is None and not inside):
+        return None
+    try:
+        access = find_access(section.kubeconfig)
+    except NoAccess as error:
+        raise UsageError(f"kubernetes: {error}") from error
+    api = await stack.enter_async_context(KubernetesApi(access))
+    pods = pods_of_node(api, settings.node)
+    kubelet = PodResources(section.pod_resources_socket)
+    labels = PodLabels(section.deployment_label, section.pool_label, section.role_label)
+    owners = KubernetesOwners(pods, pod_resources=kubelet, procfs=ProcFs(section.proc_root), labels=labels)
+    stack.push_async_callback(owners.close)
+    return _Kubernetes(owners, pods, _annotator(settings, owners, api))
+
+
+def _annotator(settings: AgentFile, owners: KubernetesOwners, api: KubernetesApi) -> Annotator | None:
+    if not settings.annotations.enabled:
+        return None
+    safe = settings.annotations.safe_default_watts
+    if safe is None:
+        raise UsageError(
+            "annotations need --safe-default-watts (about 70 % of the card's power), or annotations.enabled: false"
+        )
+    return Annotator(
+        owners,
+        safe_default_mw=mw_down(safe),
+        alone=settings.nats is None,
+        clock=monotonic,
+        state=ManagedState(settings.state_file),
+        events=PodEvents(api, settings.node),
+    )
