@@ -205,9 +205,8 @@ class Consumer:
         if not isinstance(message, wanted):
             raise Undecodable(f"a {message.type} where a {wanted.type_name()} belongs")
         if who != parsed.who:
-            raise Undecodable(
-                f"meant for {parsed.what} {who}, but sent to {parsed.who}: not for node or deployment here"
-            )
+            kind = "node" if parsed.what == "power" else "deployment"
+            raise Undecodable(f"meant for {kind} {who}, not {parsed.who}")
 
     async def _failed(self, raw: Msg, delivery: Delivery, error: Exception) -> None:
         _log.exception("carrying out %s failed, try %d", delivery.subject, delivery.deliveries)

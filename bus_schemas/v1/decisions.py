@@ -71,4 +71,6 @@ class PowerDecision(Message):
     heard_clock_s: float | None = None
     """``boot`` and ``clock_s`` of the node's newest report that the planner knew of: a decision delivered late is
     already old when it arrives, and raises nothing."""
+    only_lowers: bool = False
+    """The site is above its budget: lower and renew, and raise no limit, not even back to its cap."""
     reasons: tuple[Reason, ...] = ()

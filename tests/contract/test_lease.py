@@ -1,0 +1,131 @@
+"""One leader at a time: taken over within the lease plus a second after a crash, at once after an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from bus_schemas import v1
+from bus_schemas.errors import LeadershipLost
+from bus_schemas.jetstream.lease import Leadership
+from bus_schemas.jetstream.read import last
+from tests.contract.bus import bench, connected, until
+
+
+async def test_epochs_rise_from_term_to_term_and_the_fence_with_each_renewal() -> None:
+    async with bench() as (_, bus):
+        first = Leadership(bus, "a", 30)
+        epoch = await first.acquire()
+        assert await first.renew() > epoch
+        assert first.epoch == epoch
+        fence = first.fence
+        await first.release()
+        second = Leadership(bus, "b", 30)
+        assert fence is not None
+        assert await second.acquire() > fence
+
+
+async def test_an_orderly_stop_lets_another_lead_at_once() -> None:
+    async with bench() as (server, bus), connected(server.url) as other:
+        first, second = Leadership(bus, "a", 30), Leadership(other, "b", 30)
+        await first.acquire()
+        waiting = asyncio.create_task(second.acquire())
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        before = time.monotonic()
+        await first.release()
+        await asyncio.wait_for(waiting, 1.0)
+        assert time.monotonic() - before < 0.5
+        with pytest.raises(LeadershipLost):
+            await first.renew()
+
+
+async def test_after_a_crash_another_leads_within_the_lease_and_a_second() -> None:
+    async with bench() as (server, bus), connected(server.url) as other:
+        first, second = Leadership(bus, "a", 2), Leadership(other, "b", 2)
+        await first.acquire()
+        before = time.monotonic()
+        await asyncio.wait_for(second.acquire(), 5)
+        took_s = time.monotonic() - before
+        assert 1.0 < took_s <= 3.0
+        with pytest.raises(LeadershipLost):
+            await first.renew()
+        assert not first.held
+
+
+async def test_of_many_candidates_one_leads() -> None:
+    async with bench() as (_, bus):
+        candidates = [Leadership(bus, f"p{i}", 30) for i in range(8)]
+        won = await asyncio.gather(*(one.try_acquire() for one in candidates))
+        assert sum(won) == 1
+
+
+async def test_a_renewed_lease_outlives_its_time_to_live() -> None:
+    async with bench() as (_, bus):
+        leadership = Leadership(bus, "a", 1)
+        async with leadership.lead() as epoch:
+            await asyncio.sleep(2.6)
+            assert (leadership.held, leadership.epoch) == (True, epoch)
+        found = await last(bus, bus.subjects.lease())
+        assert found is not None
+        assert isinstance(found.message, v1.Lease)
+        assert found.message.released
+
+
+async def test_the_lead_lost_inside_ends_the_body_and_says_why() -> None:
+    async with bench() as (_, bus):
+        leadership = Leadership(bus, "a", 1)
+
+        async def body() -> None:
+            async with leadership.lead():
+                leadership.lose("told so")
+                await asyncio.sleep(30)
+
+        with pytest.raises(LeadershipLost, match="told so"):
+            await asyncio.wait_for(body(), 5)
+
+
+async def test_the_bodys_own_error_comes_out_as_it_is() -> None:
+    async with bench() as (_, bus):
+
+        async def body() -> None:
+            async with Leadership(bus, "a", 1).lead():
+                raise ValueError("mine")
+
+        with pytest.raises(ValueError, match="mine"):
+            await body()
+
+
+async def test_a_renewal_whose_answer_was_lost_is_recognised() -> None:
+    async with bench() as (_, bus):
+        leadership = Leadership(bus, "a", 30)
+        await leadership.acquire()
+        real, lost = bus.nc.request, []
+
+        async def losing(subject: str, *args: object, **kwargs: object) -> object:
+            answer = await real(subject, *args, **kwargs)  # type: ignore[arg-type]
+            if subject == bus.subjects.lease() and not lost:
+                lost.append(subject)
+                raise TimeoutError
+            return answer
+
+        bus.nc.request = losing  # type: ignore[method-assign,assignment]
+        with pytest.raises(TimeoutError):
+            await leadership.renew()
+        await leadership.renew()
+        assert leadership.held
+
+
+async def test_a_leader_whose_server_is_gone_gives_up_after_its_lease() -> None:
+    async with bench() as (server, bus):
+        leadership = Leadership(bus, "a", 1)
+        await leadership.acquire()
+        keeping = asyncio.create_task(leadership.keep())
+        await server.kill()
+        with pytest.raises(LeadershipLost, match="could not be renewed"):
+            await asyncio.wait_for(keeping, 10)
+        await server.start()
+        await until(lambda: bus.connected, "reconnection")
+        await asyncio.wait_for(leadership.acquire(), 10)
