@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nats.errors import Error as NatsError
-
-from bus_schemas.errors import BusAway, BusError, NotPermitted
+from bus_schemas.errors import BusAway, BusError
+from bus_schemas.jetstream.ask import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import StreamSpec, stream_specs
 
 NOT_FOUND = 10059
+KEEP_EVERY_S = 60.0
+RETRY_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 class ProvisionRefused(BusError):  # noqa: N818
@@ -68,6 +72,33 @@ async def check(bus: Bus) -> list[Change]:
     return await plan(bus)
 
 
+async def keep(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
+    """See to it that the streams exist, until cancelled: at once, after each reconnect and now and then.
+
+    A single server forgets a stream in memory when it restarts, and telemetry has none to go to until it is made again.
+    """
+    wake = asyncio.Event()
+    bus.on_reconnect.add(wake.set)
+    try:
+        while True:
+            wake.clear()
+            wait_s = every_s
+            try:
+                await bus.ready()
+                for change in await apply(bus):
+                    _log.info("streams: %s", change)
+            except (BusAway, ProvisionRefused) as error:
+                _log.warning("the streams could not be looked after: %s", error)
+                wait_s = min(RETRY_S, every_s)
+            try:
+                async with asyncio.timeout(wait_s):
+                    await wake.wait()
+            except TimeoutError:
+                continue
+    finally:
+        bus.on_reconnect.discard(wake.set)
+
+
 async def _there(bus: Bus, name: str) -> dict[str, Any] | None:
     answer = await _ask(bus, f"STREAM.INFO.{name}", None, missing_ok=True)
     config: dict[str, Any] | None = answer.get("config")
@@ -75,20 +106,12 @@ async def _there(bus: Bus, name: str) -> dict[str, Any] | None:
 
 
 async def _ask(bus: Bus, call: str, body: Mapping[str, Any] | None, *, missing_ok: bool = False) -> dict[str, Any]:
-    subject = f"$JS.API.{call}"
     payload = json.dumps(body).encode() if body is not None else b""
-    try:
-        reply = await bus.nc.request(subject, payload, timeout=bus.settings.request_timeout_s)
-    except (NatsError, TimeoutError, OSError) as error:
-        denied = [text for text in bus.violations if subject in text]
-        if denied:
-            raise NotPermitted(f"{call}: {denied[-1]}") from error
-        raise BusAway(f"{call}: {error or type(error).__name__}; is JetStream on?") from error
-    answer: dict[str, Any] = json.loads(reply.data)
-    problem = answer.get("error")
-    if problem and not (missing_ok and problem.get("err_code") == NOT_FOUND):
-        raise ProvisionRefused(f"{call}: {problem.get('description', problem)}")
-    return answer
+    value = answer(await ask(bus, f"$JS.API.{call}", payload))
+    refusal = error_of(value)
+    if refusal is not None and not (missing_ok and refusal.code == NOT_FOUND):
+        raise ProvisionRefused(f"{call}: {refusal.text}")
+    return value
 
 
 _GROWING = ("max_age", "max_msgs_per_subject", "max_bytes", "max_consumers", "duplicate_window", "num_replicas")

@@ -1,0 +1,162 @@
+"""Readers need no consumer, see each message once, and survive what happens to the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from bus_schemas import v1
+from bus_schemas.jetstream import provision
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.read import Stored, follow, last, last_per_subject, next_messages
+from tests.contract.bus import bench, connected, outgoing, power, until
+
+
+@asynccontextmanager
+async def following(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[list[Stored]]:
+    found: list[Stored] = []
+
+    async def run() -> None:
+        async for one in follow(bus, wildcard, after):
+            found.append(one)  # noqa: PERF401  # one by one, as they come
+
+    task = asyncio.create_task(run())
+    try:
+        yield found
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def put(bus: Bus, node: str, number: int) -> None:
+    item = outgoing(bus, power(node, number))
+    await publish(bus, item.subject, item.message, item.msg_id)
+
+
+def ids(found: list[Stored]) -> list[tuple[str, int]]:
+    return [(one.message.node, one.message.decision_id) for one in found if isinstance(one.message, v1.PowerDecision)]
+
+
+async def test_the_last_of_one_and_of_many() -> None:
+    async with bench() as (_, bus):
+        wildcard = bus.subjects.all_of("decision", "power")
+        assert await last(bus, bus.subjects.decision_power("a")) is None
+        assert await last_per_subject(bus, wildcard) == []
+        for node, number in (("a", 0), ("b", 0), ("a", 1)):
+            await put(bus, node, number)
+        found = await last(bus, bus.subjects.decision_power("a"))
+        assert found is not None
+        assert (found.sequence, found.msg_id) == (3, "a-one-1-1")
+        assert ids(await last_per_subject(bus, wildcard)) == [("b", 0), ("a", 1)]
+        assert [one.sequence for one in await next_messages(bus, wildcard, 1)] == [2, 3]
+
+
+async def test_what_can_not_be_read_is_left_out_and_readers_go_on() -> None:
+    async with bench() as (_, bus):
+        wildcard = bus.subjects.all_of("decision", "power")
+        async with following(bus, wildcard, 0) as found:
+            await put(bus, "a", 0)
+            await bus.nc.request(bus.subjects.decision_power("b"), b"\xff{")
+            await put(bus, "a", 1)
+            await until(lambda: len(found) == 2, "both good ones")
+        assert await last(bus, bus.subjects.decision_power("b")) is None
+        assert ids(await last_per_subject(bus, wildcard)) == [("a", 1)]
+        assert [one.sequence for one in await next_messages(bus, wildcard, 1)] == [3]
+
+
+async def test_following_begins_where_it_is_told() -> None:
+    async with bench() as (_, bus):
+        wildcard = bus.subjects.all_of("decision", "power")
+        for number in range(3):
+            await put(bus, "a", number)
+        async with following(bus, wildcard, 1) as some, following(bus, wildcard) as new:
+            await until(lambda: ids(some) == [("a", 1), ("a", 2)], "the rest")
+            await asyncio.sleep(0.2)
+            await put(bus, "a", 3)
+            await until(lambda: ids(new) == [("a", 3)], "the new one only")
+            await until(lambda: len(some) == 3, "it here too")
+
+
+async def test_following_misses_nothing_and_repeats_nothing_over_kills() -> None:
+    async with bench() as (server, bus), connected(server.url, "reader") as mine:
+        wildcard = bus.subjects.all_of("decision", "power")
+        async with following(mine, wildcard, 0) as found:
+            for number in range(40):
+                if number % 10 == 5:
+                    await server.kill()
+                    await server.start()
+                    await until(lambda: bus.connected, "the writer")
+                await put(bus, f"n{number % 3}", number)
+            await until(lambda: len(found) >= 40, "all", 15)
+            assert sorted(one.sequence for one in found) == list(range(1, 41))
+
+
+async def test_copies_that_were_lost_are_read_from_the_stream() -> None:
+    async with bench() as (_, bus):
+        wildcard = bus.subjects.all_of("decision", "power")
+        real, dropped = bus.nc.subscribe, []
+
+        async def dropping(subject: str, **options: object) -> object:
+            given = options.get("cb")
+            if not subject.startswith("wattscale.stored") or given is None:
+                return await real(subject, **options)  # type: ignore[arg-type]
+
+            async def some(message: object) -> None:
+                if len(dropped) % 3 == 1:
+                    await given(message)  # type: ignore[operator]
+                dropped.append(message)
+
+            return await real(subject, cb=some)  # type: ignore[arg-type]
+
+        bus.nc.subscribe = dropping  # type: ignore[method-assign,assignment]
+        async with following(bus, wildcard, 0) as found:
+            for number in range(30):
+                await put(bus, "a", number)
+            await until(lambda: len(found) == 30, "all", 15)
+            assert ids(found) == [("a", number) for number in range(30)]
+
+
+async def test_a_stream_that_lost_its_memory_is_followed_again_from_its_beginning() -> None:
+    def reading(bus: Bus, number: int) -> v1.NodeTelemetry:
+        return v1.NodeTelemetry(time=power("x", 0).time, node="a", applied_decision_id=number, gpus=())
+
+    async with bench() as (server, bus), connected(server.url, "reader") as mine:
+        subject = bus.subjects.telemetry_node("a")
+        async with following(mine, bus.subjects.all_of("telemetry", "node"), 0) as found:
+            for number in range(5):
+                await publish(bus, subject, reading(bus, number), f"before-{number}")
+            await until(lambda: len(found) == 5, "those before")
+            await server.kill()
+            await server.start()
+            await until(lambda: bus.connected and mine.connected, "both connections")
+            # A single server forgets a stream in memory when it restarts.
+            await provision.apply(bus)
+            await publish(bus, subject, reading(bus, 9), "after")
+            await until(lambda: len(found) == 6, "the one after", 15)
+            assert found[-1].sequence == 1
+
+
+async def test_the_bucket_shows_current_decisions_and_takes_no_writes() -> None:
+    async with bench() as (_, bus):
+        await put(bus, "node-7.example", 0)
+        bucket = await bus.js.key_value("wattscale")
+
+        async def value() -> bytes | None:
+            entry = await bucket.get("decision.power.node-7_example")
+            return entry.value
+
+        async def there() -> bool:
+            try:
+                return b'"decision_id":0' in (await value() or b"")
+            except Exception:  # noqa: BLE001  # not sourced yet
+                return False
+
+        await until(there, "the bucket")
+        try:
+            await bucket.put("decision.power.node-7_example", b"forged")
+        except Exception as error:  # noqa: BLE001  # whatever the client makes of a refusal
+            assert "no response" in str(error) or "stream" in str(error)  # noqa: PT017
+        else:
+            raise AssertionError("the bucket took a write")
