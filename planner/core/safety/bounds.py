@@ -12,10 +12,14 @@ from planner.domain.reasons import Reason
 
 def floor_and_ceiling(pool: PoolConfig, count: int) -> Limited | None:
     """``count`` between the pool's min and max."""
+    planned = pool.schedule is not None
+    now = " now, by schedule" if planned else ""
     if count < pool.min_replicas:
-        return Limited(pool.min_replicas, Reason.MIN_REPLICAS, f"at least {pool.min_replicas} {pool.pool} replicas")
+        reason = Reason.SCHEDULE if planned else Reason.MIN_REPLICAS
+        return Limited(pool.min_replicas, reason, f"at least {pool.min_replicas} {pool.pool} replicas{now}")
     if count > pool.max_replicas:
-        return Limited(pool.max_replicas, Reason.MAX_REPLICAS, f"at most {pool.max_replicas} {pool.pool} replicas")
+        reason = Reason.SCHEDULE if planned else Reason.MAX_REPLICAS
+        return Limited(pool.max_replicas, reason, f"at most {pool.max_replicas} {pool.pool} replicas{now}")
     return None
 
 

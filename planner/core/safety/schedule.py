@@ -12,7 +12,7 @@ MINUTES_PER_DAY = 1440
 
 
 def in_force(config: DeploymentConfig, utc_s: float) -> DeploymentConfig:
-    """``config`` with the floors and ceilings that hold now; itself where no pool has a schedule."""
+    """``config`` with the floors and ceilings that hold now; a pool keeps its schedule only while a window holds."""
     if all(pool.schedule is None for pool in config.pools.values()):
         return config
     return replace(config, pools={name: _bounded(pool, utc_s) for name, pool in config.pools.items()})
@@ -21,7 +21,7 @@ def in_force(config: DeploymentConfig, utc_s: float) -> DeploymentConfig:
 def _bounded(pool: PoolConfig, utc_s: float) -> PoolConfig:
     window = None if pool.schedule is None else _window(pool.schedule, utc_s)
     if window is None:
-        return pool
+        return pool if pool.schedule is None else replace(pool, schedule=None)
     least = pool.min_replicas if window.min_replicas is None else window.min_replicas
     most = pool.max_replicas if window.max_replicas is None else window.max_replicas
     return replace(pool, min_replicas=min(least, most), max_replicas=most)
