@@ -33,6 +33,7 @@ def decision_of(message: PowerDecision) -> CapDecision:
         caps=tuple(GpuTarget(cap.gpu, mw_down(cap.cap_watts), mw_down(cap.fallback_watts)) for cap in message.caps),
         heard_boot=message.heard_boot,
         heard_clock_s=message.heard_clock_s,
+        only_lowers=message.only_lowers,
     )
 
 

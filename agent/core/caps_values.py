@@ -1,4 +1,4 @@
-"""The values that an agent's caps are made of: decisions, readings, writes, reports, and its state. Milliwatts throughout.
+"""What an agent's caps are made of: decisions, readings, writes, reports, and its state. Milliwatts throughout.
 
 Plain frozen values without behaviour; ``caps.py`` says what is done with them and is the door to them.
 """

@@ -24,6 +24,9 @@ from planner.domain.units import mw_from_watts
 
 ROLES = {role.value: role for role in Role}
 
+_ANSWERS = frozenset({v1.GpuHealth.OK, v1.GpuHealth.UNKNOWN})
+"""Health that is no loss: a limit can be set there, or a read only failed for now."""
+
 
 def scaling_ack(ack: v1.ScalingAck) -> ScalingAckSeen:
     """A deployment's acknowledgement."""
@@ -52,11 +55,13 @@ def power_ack(ack: v1.PowerAck) -> PowerAckSeen:
 
 
 def _in_force(gpu: v1.GpuInForce) -> GpuInForce:
+    # A failed read proves nothing, neither a limit nor a loss: its values are from before and are left out.
+    unread = gpu.health is v1.GpuHealth.UNKNOWN
     return GpuInForce(
         gpu=GpuId(gpu.gpu),
-        requested_mw=_mw(gpu.requested_watts),
-        enforced_mw=_mw(gpu.enforced_watts),
-        healthy=gpu.health is v1.GpuHealth.OK,
+        requested_mw=None if unread else _mw(gpu.requested_watts),
+        enforced_mw=None if unread else _mw(gpu.enforced_watts),
+        healthy=gpu.health in _ANSWERS,
         reset=gpu.reset,
     )
 
@@ -72,15 +77,16 @@ def node(telemetry: v1.NodeTelemetry, *, age_s: float) -> NodeObservation:
 
 
 def _gpu(gpu: v1.GpuTelemetry) -> GpuObservation:
+    unread = gpu.health is v1.GpuHealth.UNKNOWN
     return GpuObservation(
         gpu=GpuId(gpu.gpu),
-        draw_mw=_mw(gpu.draw_watts),
-        requested_mw=_mw(gpu.requested_watts),
-        enforced_mw=_mw(gpu.enforced_watts),
+        draw_mw=None if unread else _mw(gpu.draw_watts),
+        requested_mw=None if unread else _mw(gpu.requested_watts),
+        enforced_mw=None if unread else _mw(gpu.enforced_watts),
         default_mw=mw_from_watts(gpu.default_watts),
         min_mw=mw_from_watts(gpu.min_watts),
         max_mw=mw_from_watts(gpu.max_watts),
-        healthy=gpu.health is v1.GpuHealth.OK,
+        healthy=gpu.health in _ANSWERS,
         deployment=DeploymentId(gpu.deployment) if gpu.deployment else None,
         pool=PoolId(gpu.pool) if gpu.pool else None,
         role=ROLES.get(gpu.role),
@@ -115,12 +121,13 @@ def deployment_order(control: v1.DeploymentControl, *, sequence: int) -> Deploym
     )
 
 
-def node_order(control: v1.NodeControl, *, sequence: int) -> NodeOrder:
-    """An operator's word on a node."""
-    return NodeOrder(NodeId(control.node), control.action, sequence, control.reason)
+def node_order(control: v1.NodeControl, *, sequence: int, clock_offset_s: float = 0.0) -> NodeOrder:
+    """An operator's word on a node, with when it was written: a later sign of life makes it void."""
+    issued_s = control.time.timestamp() - clock_offset_s
+    return NodeOrder(NodeId(control.node), control.action, sequence, control.reason, issued_s)
 
 
-def stored_caps(decision: v1.PowerDecision) -> StoredCaps:
+def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> StoredCaps:
     """The predecessor's ledger for one node. A GPU without a charge is left out: it starts at its default."""
     return StoredCaps(
         node=NodeId(decision.node),
@@ -129,6 +136,7 @@ def stored_caps(decision: v1.PowerDecision) -> StoredCaps:
         charged_mw={
             GpuId(cap.gpu): mw_from_watts(cap.charged_watts) for cap in decision.caps if cap.charged_watts is not None
         },
+        stored_s=decision.time.timestamp() - clock_offset_s,
     )
 
 

@@ -86,6 +86,7 @@ def power_decision(
         budget_watts=watts_from_mw(site.budget_mw) if site else None,
         heard_boot=order.heard_boot,
         heard_clock_s=order.heard_clock_s,
+        only_lowers=order.only_lowers,
         reasons=reasons(order.reasons),
     )
 

@@ -90,6 +90,8 @@ class PowerOrder:
     heard_clock_s: float | None = None
     """The newest report of the node that this order knows of. The lease runs from it on the agent's clock, so that
     an order delivered late is already old when it arrives."""
+    only_lowers: bool = False
+    """Charges stand above the budget: the agent renews and lowers, and raises no limit, not even back to its cap."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class Decider:
         around.inbox.restart(past.heard)
         offset_s = around.clock_offset_s
         last = [wire_in.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]
-        caps = [wire_in.stored_caps(decision) for decision in past.power]
+        caps = [wire_in.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
         state = initial_state(around.config, self._term.epoch, around.clock(), last, caps)
         log.info(
             "leading",

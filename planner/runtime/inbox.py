@@ -84,7 +84,7 @@ class Inbox:
             case v1.DeploymentControl():
                 self._deployments.append(wire_in.deployment_order(message, sequence=sequence))
             case v1.NodeControl():
-                self._node_orders.append(wire_in.node_order(message, sequence=sequence))
+                self._node_orders.append(wire_in.node_order(message, sequence=sequence, clock_offset_s=self._offset_s))
             case _:
                 return
         self._urgent()

@@ -124,10 +124,13 @@ def with_orders(
         return known
     by_sequence = {order.sequence: order for order in (*known, *fresh)}
     kept: list[BudgetOrder] = []
+    ramping = False
     for sequence in sorted(by_sequence, reverse=True):
         order = by_sequence[sequence]
-        if order.until_s is None or order.until_s > now_s:
+        # A ramp that is not over starts at the level of older orders: they may not go before it has ended.
+        if ramping or order.until_s is None or order.until_s > now_s:
             kept.append(order)
-        if order.until_s is None and order.from_s + order.ramp_s <= now_s:
+        ramping = ramping or (order.ramp_s > 0 and now_s < order.from_s + order.ramp_s)
+        if not ramping and order.until_s is None and order.from_s <= now_s:
             break  # in force for ever: nothing older can show through
     return tuple(reversed(kept[:MOST_ORDERS]))

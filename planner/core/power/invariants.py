@@ -34,7 +34,7 @@ def standing(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Viola
 
 def _i1(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None:
     """Charges stay within the budget, outside the compliance window. Floors above it are a shortfall of their own."""
-    if state.over_since_s is None or now_s - state.over_since_s <= config.compliance_s:
+    if state.over_since_s is None or state.shortfall_mw or now_s - state.over_since_s <= config.compliance_s:
         return None
     over = -free_mw(state, config, now_s)
     return Violation("I1", f"charges stand {over} mW above the budget for {now_s - state.over_since_s:.1f} s")
@@ -79,8 +79,8 @@ def step_taken(
         found.append(Violation("I3", f"raises left the pool at {free_mw(after, config, now_s)} mW"))
     if rises and now_s < before.raises_from_s:
         found.append(Violation("I4", "a new leader raised before one lease had passed"))
-    if rises and before.frozen:
-        found.append(Violation("I9", f"raised while frozen by {', '.join(before.frozen)}"))
+    if rises and after.frozen:
+        found.append(Violation("I9", f"raised while frozen by {' '.join(after.frozen)}"))
     for order in rises:
         found += _raise_allowed(before.nodes[order.node], order, config, now_s)
     for order in orders:

@@ -24,7 +24,7 @@ from planner.core.power.ledger import (
     settle,
 )
 from planner.core.power.outlook import affordable, next_event_s, reserved, summary
-from planner.core.power.state import PowerState, belongs, charged_mw, free_mw, gpus_mw, unseen_mw
+from planner.core.power.state import PowerState, Removed, belongs, charged_mw, free_mw, gpus_mw, unseen_mw
 from planner.core.power.transitions import (
     allowed_mw,
     answers,
@@ -61,12 +61,13 @@ __all__ = [
 def initial(config: SiteConfig, epoch: int, now_s: float, stored: Iterable[StoredCaps] | None = None) -> PowerState:
     """What a new leader knows. ``stored``: the last power decision of each node, read from the bus AFTER leadership.
 
-    Empty: provably the first leader ever, so that nobody's grant can be under way and no wait is needed. None: not
-    read, so that every GPU is charged its default until it answers this leader. Otherwise the predecessor's ledger.
+    Empty: provably the first leader ever, so that nobody's grant can be under way: it waits only until every node
+    has had the time to tell of itself. None: not read, so that every GPU is charged its default until it answers
+    this leader. Otherwise the predecessor's ledger.
     """
     pages = {page.node: inherit(page) for page in stored or () if belongs(page.node, config)}
     first_ever = stored is not None and not pages
-    wait_s = 0.0 if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
+    wait_s = config.answer_s if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
     where = {gpu: node for node, page in pages.items() for gpu in page.cards.gpus}
     return PowerState(config.site, epoch, now_s + wait_s, pages, where)
 
@@ -74,10 +75,10 @@ def initial(config: SiteConfig, epoch: int, now_s: float, stored: Iterable[Store
 def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_s: float) -> PowerState:
     """Take in telemetry, answers, budget and node orders. A node that is absent keeps its charge."""
     nodes = dict(state.nodes)
-    gone = _node_orders(state, observation.node_orders, nodes, now_s)
     told = False
     for seen in observation.nodes.values():
-        told |= _hear(nodes, seen, gone.removed_s, config, now_s)
+        told |= _hear(nodes, seen, state.removed, config, now_s)
+    gone = _node_orders(state, observation.node_orders, nodes, now_s)
     for ack in observation.power_acks:
         if (ledger := nodes.get(ack.node)) is not None:
             nodes[ack.node] = _answered(ledger, ack, state.epoch, config, now_s)
@@ -95,7 +96,7 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
 def _hear(
     nodes: dict[NodeId, NodeLedger],
     seen: NodeObservation,
-    removed_s: Mapping[NodeId, float],
+    removed: Mapping[NodeId, Removed],
     config: SiteConfig,
     now_s: float,
 ) -> bool:
@@ -105,10 +106,20 @@ def _hear(
         fresh = hear(ledger, seen, now_s)
         nodes[seen.node] = fresh
         return fresh is not ledger
-    if not belongs(seen.node, config) or now_s - seen.age_s <= removed_s.get(seen.node, float("-inf")):
+    if not belongs(seen.node, config) or _from_before(seen, removed.get(seen.node), now_s):
         return False
     nodes[seen.node] = enroll(seen, now_s)
     return True
+
+
+def _from_before(seen: NodeObservation, removed: Removed | None, now_s: float) -> bool:
+    """Whether a report of a removed node is older than its removal."""
+    if removed is None:
+        return False
+    known = removed.boot == seen.boot and removed.clock_s is not None and seen.clock_s is not None
+    if known and (seen.clock_s or 0.0) <= (removed.clock_s or 0.0):
+        return True
+    return now_s - seen.age_s <= removed.at_s
 
 
 def _answered(ledger: NodeLedger, ack: PowerAckSeen, epoch: int, config: SiteConfig, now_s: float) -> NodeLedger:
@@ -123,15 +134,21 @@ def _node_orders(
     fresh = [order for order in orders if order.sequence > state.node_orders.get(order.node, -1)]
     if not fresh:
         return state
-    removed, done = dict(state.removed_s), dict(state.node_orders)
+    removed, done = dict(state.removed), dict(state.node_orders)
     for order in sorted(fresh, key=lambda o: o.sequence):
         done[order.node] = order.sequence
-        if order.action == "remove":
-            nodes.pop(order.node, None)
-            removed[order.node] = now_s
+        ledger = nodes.get(order.node)
+        issued_s = now_s if order.issued_s is None else min(order.issued_s, now_s)
+        if order.action == "remove" and ledger is not None:
+            # A sign of life after the order proves it wrong, or old: its watts may not be lent to anybody.
+            if order.issued_s is None or max(ledger.heard_s, ledger.inherited_s) < issued_s:
+                del nodes[order.node]
+                removed[order.node] = Removed(issued_s, ledger.heard_boot, ledger.heard_clock_s)
+        elif order.action == "remove":
+            removed[order.node] = Removed(issued_s)
         else:
             removed.pop(order.node, None)
-    return replace(state, removed_s=removed, node_orders=done)
+    return replace(state, removed=removed, node_orders=done)
 
 
 def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:
@@ -150,7 +167,7 @@ def want(state: PowerState, caps: Mapping[GpuId, int]) -> PowerState:
     nodes = {}
     for node, ledger in state.nodes.items():
         wanted = tuple([caps.get(gpu) for gpu in ledger.cards.gpus])
-        nodes[node] = ledger if wanted == ledger.wanted_mw else replace(ledger, wanted_mw=wanted, goal_mw=None)
+        nodes[node] = ledger if wanted == ledger.wanted_mw else ledger._replace(wanted_mw=wanted, goal_mw=None)
     return replace(state, wants=caps, nodes=nodes)
 
 
@@ -162,7 +179,7 @@ def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerS
     reachable = {node for node, ledger in state.nodes.items() if answers(ledger, config, now_s)}
     fit = squeeze(state.nodes.values(), goals, reachable, allowed)
     free = allowed - charged_mw(state)
-    over_since = None if free >= 0 or fit.shortfall_mw else now_s if state.over_since_s is None else state.over_since_s
+    over_since = None if free >= 0 else now_s if state.over_since_s is None else state.over_since_s
     state = replace(state, over_since_s=over_since, shortfall_mw=fit.shortfall_mw, squeezed=not fit.full)
     state = replace(state, frozen=tuple(sorted({v.name for v in invariants.standing(state, config, now_s)})))
     targets = {node: fit.apply(goals[node], ledger.cards.min_mw) for node, ledger in state.nodes.items()}
@@ -186,7 +203,7 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
         ledger = settle(ledger, now_s)
         if ledger.goal_mw is None or stale:
             hold = state.wants is None
-            ledger = replace(ledger, goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
+            ledger = ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
         nodes[node] = ledger
     return replace(state, nodes=nodes, share=share, share_key=key)
 
@@ -273,4 +290,5 @@ def _order(ledger: NodeLedger, state: PowerState, config: SiteConfig, reason: Re
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
     heard = (ledger.heard_boot, ledger.heard_clock_s)
-    return PowerOrder(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *heard)
+    over = state.over_since_s is not None
+    return PowerOrder(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *heard, over)

@@ -16,6 +16,15 @@ from planner.domain.observation import BudgetOrder
 
 
 @dataclass(frozen=True, slots=True)
+class Removed:
+    """When a node was removed, and its last report until then: shown again, that one is no sign of life."""
+
+    at_s: float
+    boot: str = ""
+    clock_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PowerState:
     """All that one site's ledger knows. ``frozen`` names violated invariants; while it is not empty nothing rises."""
 
@@ -27,8 +36,8 @@ class PowerState:
     wants: Mapping[GpuId, int] | None = None
     orders: tuple[BudgetOrder, ...] = ()
     brake: Brake = field(default_factory=Brake)
-    removed_s: Mapping[NodeId, float] = field(default_factory=dict)
-    """Nodes that an operator removed, and when: only a later sign of life brings one back."""
+    removed: Mapping[NodeId, Removed] = field(default_factory=dict)
+    """Nodes that an operator removed: only a later sign of life brings one back."""
     node_orders: Mapping[NodeId, int] = field(default_factory=dict)
     """The newest operator's order carried out, by node."""
     share: int = 0
