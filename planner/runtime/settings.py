@@ -6,6 +6,7 @@ Power is in watts here, as people write it, and times are in seconds of the load
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -280,7 +281,18 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
+_USER_INFO = re.compile(r"://[^/@\s]+@")
+
+
 def plain(settings: Settings) -> dict[str, Any]:
-    """All values as plain data, secrets masked."""
-    dumped: dict[str, Any] = settings.model_dump(mode="json")
+    """All values as plain data; secrets, also those inside URLs, are masked."""
+    dumped: dict[str, Any] = _masked(settings.model_dump(mode="json"))
     return dumped
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _masked(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked(inner) for inner in value]
+    return _USER_INFO.sub("://***@", value) if isinstance(value, str) else value
