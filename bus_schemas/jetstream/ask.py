@@ -12,6 +12,7 @@ from nats.errors import NoRespondersError
 
 from bus_schemas.errors import BusAway, NotPermitted
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.heed import heeding_cancellation
 
 
 async def ask(
@@ -21,8 +22,10 @@ async def ask(
     if not bus.nc.is_connected:
         # The client would keep it and send it later: a stale message must not be.
         raise BusAway(f"{subject}: not connected")
+    limit_s = timeout_s or bus.settings.request_timeout_s
     try:
-        return await bus.nc.request(subject, body, timeout=timeout_s or bus.settings.request_timeout_s, headers=headers)
+        with heeding_cancellation():
+            return await bus.nc.request(subject, body, timeout=limit_s, headers=headers)
     except NoRespondersError as error:
         raise BusAway(f"{subject}: nobody answers there; is the stream there?") from error
     except (NatsError, TimeoutError, OSError) as error:

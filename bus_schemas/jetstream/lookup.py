@@ -20,6 +20,7 @@ from bus_schemas import codec
 from bus_schemas.errors import BusAway, Undecodable
 from bus_schemas.jetstream.ask import answer, ask, away, error_of
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.heed import heeding_cancellation
 from bus_schemas.streams import stream_of
 from bus_schemas.v1 import Message
 
@@ -82,7 +83,7 @@ async def last_per_subject(bus: Bus, wildcard: str) -> list[Stored]:
         found = await _batched(bus, wildcard, {"multi_last": [wildcard], "batch": MOST_SUBJECTS})
     except _TooMany:
         found = []
-        subjects = await _subjects(bus, wildcard)
+        subjects = await subjects_of(bus, wildcard)
         for start in range(0, len(subjects), MOST_SUBJECTS):
             some = subjects[start : start + MOST_SUBJECTS]
             found += await _batched(bus, wildcard, {"multi_last": list(some), "batch": MOST_SUBJECTS})
@@ -112,8 +113,8 @@ class _TooMany(Exception):  # noqa: N818
     pass
 
 
-async def _subjects(bus: Bus, wildcard: str) -> Sequence[str]:
-    """All subjects with messages that match."""
+async def subjects_of(bus: Bus, wildcard: str) -> Sequence[str]:
+    """All subjects with messages that match. Raises BusAway, NotPermitted."""
     stream, found = stream_of(bus.subjects, wildcard), dict[str, int]()
     while True:
         query = {"subjects_filter": wildcard, "offset": len(found)}
@@ -137,7 +138,8 @@ async def _batched(bus: Bus, wildcard: str, query: dict[str, Any]) -> list[Msg]:
         try:
             await bus.nc.publish(api, json.dumps(query).encode(), reply=inbox)
             while True:
-                message = await subscription.next_msg(timeout=bus.settings.request_timeout_s)
+                with heeding_cancellation():
+                    message = await subscription.next_msg(timeout=bus.settings.request_timeout_s)
                 status = (message.headers or {}).get("Status")
                 if status is None:
                     found.append(message)

@@ -1,0 +1,25 @@
+"""Keeps a cancellation from getting lost inside the client library.
+
+``asyncio.wait_for`` of Python 3.11, which nats-py waits with, swallows a cancellation that arrives in the instant in
+which the answer does: a loop around it would then run for ever. Whoever waits through nats-py does so inside this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Raises CancelledError on the way out when the task was cancelled inside and nobody noticed."""
+    before = _cancelling()
+    yield
+    if _cancelling() > before:
+        raise asyncio.CancelledError
+
+
+def _cancelling() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
