@@ -12,9 +12,10 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from bus_schemas import v1
-from planner.adapters import wire_in, wire_out
+from planner.adapters import journal, wire_in, wire_out
 from planner.adapters.observe.replicas import holders, with_replicas
 from planner.core.plan import initial_state, react, step
 from planner.core.power.state import belongs
@@ -22,7 +23,7 @@ from planner.core.state import PlannerState
 from planner.domain.config import PlannerConfig
 from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import DeploymentObservation, Observation
-from planner.domain.plan import Plan, SitePlan
+from planner.domain.plan import DeploymentPlan, Plan, SitePlan
 from planner.ports import BusAwayError, Clock, Link, LostLead, Past, Term
 from planner.runtime.backoff import Backoff
 from planner.runtime.inbox import Inbox
@@ -83,6 +84,7 @@ class Decider:
         self._around = around
         self._term = term
         self._incarnations: dict[str, str] = {}
+        self._plans: dict[DeploymentId, DeploymentPlan] = {}
         self._backoff = Backoff(first_s=0.05, longest_s=5.0)
 
     async def run(self) -> None:
@@ -217,19 +219,28 @@ class Decider:
         return self._incarnations.setdefault(name, uuid.uuid4().hex)
 
     def _records(self, decided: Decided) -> Sequence[v1.Message]:
+        """One record a deployment and tick; and one, from the tick that wanted it, for a decision that had to wait."""
         around, plan = self._around, decided.plan
-        at = wire_out.utc(decided.now_s + around.clock_offset_s)
+        self._plans.update(plan.deployments)
+        late = {order.deployment for order in plan.scaling} & self._plans.keys()
         records = []
-        for name, deployment in plan.deployments.items():
+        for name in (*plan.deployments, *sorted(late - plan.deployments.keys())):
             config, known = around.config.deployments[name], decided.state.deployments[name]
             records.append(
                 wire_out.plan_record(
-                    deployment,
+                    self._plans[name],
                     config,
                     plan.sites.get(config.site),
                     decision_id=known.decision_id,
                     scaled_decision_id=known.scaled_decision_id,
-                    at=at,
+                    at=wire_out.utc(decided.now_s + around.clock_offset_s),
+                    journal=self._journal(decided, name),
                 )
             )
         return records
+
+    def _journal(self, decided: Decided, name: DeploymentId) -> dict[str, Any] | None:
+        seen = decided.observation.deployments.get(name)
+        if not self._around.journal or seen is None:
+            return None
+        return journal.entry(seen, decided.now_s, self._around.config.interval_s)

@@ -9,6 +9,7 @@ import time
 
 from bus_schemas.jetstream import provision
 from bus_schemas.jetstream.connect import connect
+from bus_schemas.jetstream.tend import tend
 from planner.domain.config import PlannerConfig
 from planner.runtime.compose_service import observers, service_settings
 from planner.runtime.health import HealthServer
@@ -40,6 +41,8 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
         instruments = Instruments(config, service.vitals, models)
         service.watch(instruments.watch)
         running = [service.run()]
+        if settings.provision:
+            running.append(tend(bus))
         if settings.health.port is not None:
             health = HealthServer(
                 service.vitals,

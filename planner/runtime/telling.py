@@ -13,14 +13,25 @@ log = logging.getLogger("planner.decisions")
 
 def tell(decided: Decided) -> None:
     """A watcher of decisions."""
-    orders = {order.deployment: order for order in decided.plan.scaling}
+    for order in decided.plan.scaling:
+        counts = ", ".join(f"{pool}={count}" for pool, count in order.replicas.items())
+        why = "; ".join(dict.fromkeys(link.sentence for link in order.reasons)) or "nothing limits it"
+        log.info(
+            "scaling to %s: %s",
+            counts,
+            why,
+            extra={
+                "deployment": order.deployment,
+                "decision_id": order.decision_id,
+                "reasons": sorted({link.reason.value for link in order.reasons}),
+                "epoch": decided.epoch,
+            },
+        )
     for name, plan in decided.plan.deployments.items():
-        order = orders.get(name)
         log.info(
             sentence(plan),
             extra={
                 "deployment": name,
-                "decision_id": order.decision_id if order else None,
                 "reasons": sorted({link.reason.value for pool in plan.pools.values() for link in pool.chain}),
                 "granted": {pool.pool: pool.granted for pool in plan.pools.values()},
                 "epoch": decided.epoch,

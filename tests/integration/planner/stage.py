@@ -76,13 +76,19 @@ class Stage:
     load_rps: float = 0.0
     """Requests per second of LOAD time."""
 
-    def service(self, bus: Bus, holder: str, **settings: float) -> PlannerService:
+    def service(
+        self,
+        bus: Bus,
+        holder: str,
+        trace: Callable[[Decided], str | None] = lambda decided: None,
+        **settings: float,
+    ) -> PlannerService:
         target = Target(
             NAME, model=MODEL, pools={PREFILL: PoolSelector(Role.PREFILL), DECODE: PoolSelector(Role.DECODE)}
         )
         scraper = EngineScraper(self.metrics.url, target, load_time_scale=self.config.load_time_scale)
         how = replace(ServiceSettings(holder=holder, lease_ttl_s=1.5, idle_s=0.1), **settings)
-        return PlannerService(self.config, bus, [scraper], how, watchers=[self.decided.append])
+        return PlannerService(self.config, bus, [scraper], how, watchers=[self.decided.append], trace=trace)
 
     async def another_bus(self) -> Bus:
         return await connect(BusSettings(servers=(self.server.url,), request_timeout_s=1.0))

@@ -1,0 +1,154 @@
+"""Operating a planner: probes, metrics under both vocabularies, status, logs, traces."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from planner.runtime import metric_names
+from planner.runtime.health import HealthServer
+from planner.runtime.instruments import Instruments
+from planner.runtime.logs import JsonFormatter
+from planner.runtime.telling import tell
+from planner.runtime.tracing import Tracing
+from planner.runtime.vitals import Vitals
+from tests.integration.planner.stage import MODEL, NAME, PREFILL, running, staged, until
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+async def fetch(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()
+
+
+async def test_probes_metrics_and_status_of_a_leading_planner(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "planner.decisions")
+    async with staged(tmp_path) as stage, running(stage) as service:
+        instruments = Instruments(stage.config, service.vitals, {NAME: MODEL})
+        health = HealthServer(
+            service.vitals,
+            lambda: stage.bus.connected,
+            instruments.page,
+            host="127.0.0.1",
+            port=0,
+            interval_s=stage.config.interval_s,
+            live_within_s=5.0,
+            clock=time.time,
+        )
+        for watcher in (instruments.watch, health.watch, tell):
+            service.watch(watcher)
+        serving = asyncio.create_task(health.run())
+        try:
+            stage.load_rps = 20.0
+            await until(lambda: len(stage.fleet.workers[PREFILL]) > 1 and bool(health.url), "a scale-up")
+            await until(lambda: service.vitals.ticks >= 4, "more ticks")
+            assert await fetch(f"{health.url}/livez") == (200, "ok\n")
+            assert await fetch(f"{health.url}/readyz") == (200, "ok\n")
+            status = json.loads((await fetch(f"{health.url}/status"))[1])
+            assert status["leading"] is True
+            assert status["deployments"][NAME]["pools"][PREFILL]["chain"]
+            page = (await fetch(f"{health.url}/metrics"))[1]
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            instruments.close()
+    exported = {line.split("{")[0].split(" ")[0] for line in page.splitlines() if not line.startswith("#")}
+    known = {metric.name for metric in (*metric_names.OURS, *metric_names.DYNAMO.values())}
+    stems = {name.removesuffix(part) for name in exported for part in ("_bucket", "_sum", "_count", "")}
+    # What depends on a budget cut, a missing reading or a correction need not be there in a quiet run.
+    may_lack = {metric_names.SITE_FROZEN.name, metric_names.MISSING.name, metric_names.CORRECTION.name}
+    may_lack.add("dynamo_planner_estimated_ttft_ms")  # none is expected of a pool that can not keep up
+    assert known - stems - may_lack == set()
+    assert {name for name in exported if name.startswith(("wattscale_", "dynamo_planner_"))} <= {
+        name + suffix for name in known for suffix in ("", "_bucket", "_sum", "_count")
+    }
+    assert f'dynamo_planner_num_prefill_replicas{{dynamo_namespace="{NAME}",model_name="{MODEL}"}}' in page
+    assert any(record.getMessage().startswith("scaling to prefill=") for record in caplog.records)
+    assert all(record.__dict__["deployment"] == NAME for record in caplog.records if "granted" in record.__dict__)
+
+
+async def test_a_stuck_loop_is_not_live() -> None:
+    vitals = Vitals()
+    health = HealthServer(
+        vitals,
+        lambda: False,
+        lambda: b"",
+        host="127.0.0.1",
+        port=0,
+        interval_s=1.0,
+        live_within_s=0.05,
+        clock=lambda: 100.0,
+    )
+    serving = asyncio.create_task(health.run())
+    try:
+        await until(lambda: bool(health.url), "the server")
+        await asyncio.sleep(0.1)  # no beat: exactly what is tested
+        code, said = await fetch(f"{health.url}/livez")
+        assert code == 503
+        assert "the loop has not turned" in said
+        vitals.leading(7, 10.0)
+        _, said = await fetch(f"{health.url}/readyz")
+        assert "leading without a tick for 90.0 s" in said
+        assert "no connection to the bus" in said
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_traces_run_from_the_decision_to_its_acknowledgement(tmp_path: Path) -> None:
+    exporter = InMemorySpanExporter()
+    traces = Tracing(exporter)
+    async with staged(tmp_path) as stage:
+        bus = await stage.another_bus()
+        service = stage.service(bus, "traced", trace=traces.begin)
+        service.watch(traces.watch)
+        task = asyncio.create_task(service.run())
+        try:
+            stage.load_rps = 20.0
+            await until(lambda: len(stage.fleet.workers[PREFILL]) > 1, "a scale-up")
+            ticks = service.vitals.ticks
+            await until(lambda: service.vitals.ticks >= ticks + 2, "the acknowledgement's tick")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await bus.close()
+    await asyncio.to_thread(traces.close)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    carried, parents = spans["carry out scaling"], {s.context.span_id for s in exporter.get_finished_spans()}
+    assert carried.parent is not None
+    assert carried.parent.span_id in parents
+    assert carried.end_time > carried.start_time
+
+
+def test_logs_are_one_json_object_a_line() -> None:
+    record = logging.LogRecord("planner", logging.INFO, "", 0, "decided %d", (3,), None)
+    record.__dict__["deployment"] = NAME
+    line = json.loads(JsonFormatter().format(record))
+    assert line["message"] == "decided 3"
+    assert line["deployment"] == NAME
+    assert line["time"].endswith("Z")
+
+
+async def wattscale(*args: str, stdin: str = "") -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "deploy.cli.main",
+        *args,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
