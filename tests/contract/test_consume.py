@@ -16,6 +16,7 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.consume import CanNotCarryOut, Consumer, Delivery, Durable, ensure, ensure_all, keep
 from bus_schemas.jetstream.publish import publish
 from bus_schemas.jetstream.read import last, last_per_subject, next_messages
+from bus_schemas.jetstream.tend import tend
 from bus_schemas.v1 import Message
 from tests.contract.bus import applied, bench, connected, outgoing, power, scaling, until
 
@@ -318,3 +319,22 @@ async def test_many_consumers_are_made_at_once_and_only_where_missing() -> None:
             return len(await last_per_subject(bus, bus.subjects.all_decisions())) == 1500
 
         await until(stored, "one decision for each")
+
+
+async def test_a_node_that_reports_gets_its_consumer_and_streams_come_back() -> None:
+    async with bench() as (server, bus), connected(server.url, "agent") as mine:
+        tending = asyncio.create_task(tend(bus, every_s=0.2))
+        async with working(mine) as agent:
+            report = v1.NodeTelemetry(time=power("x", 0).time, node=NODE, gpus=())
+            await publish(mine, mine.subjects.telemetry_node(NODE), report, "one")
+            await until(agent.exists, "the consumer")
+            await decide(bus, 0)
+            await until(lambda: agent.carried == [0], "the first")
+            await server.kill()
+            await server.start()
+            await until(lambda: bus.connected, "the planner")
+            await decide(bus, 1)
+            await until(lambda: agent.carried == [0, 1], "the second")
+            await publish(mine, mine.subjects.telemetry_node(NODE), report, "two")
+        tending.cancel()
+        await asyncio.gather(tending, return_exceptions=True)

@@ -1,0 +1,50 @@
+"""What the planner's side looks after for everyone: the streams, and a consumer for each agent and actuator.
+
+Finds them by what is on the bus: a node that reports gets its consumer, and so does a deployment that has decisions.
+Any number of planners may do it at once: all of it is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from bus_schemas.errors import BusAway, NotStored
+from bus_schemas.jetstream import provision
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.durable import KEEP_EVERY_S, Durable, ensure_all
+from bus_schemas.jetstream.lookup import subjects_of
+
+_log = logging.getLogger(__name__)
+
+
+async def tend(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
+    """Streams and consumers, until cancelled: at once, after each reconnect, and every few seconds."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(provision.keep(bus), name="keep streams")
+        tasks.create_task(_keep_consumers(bus, every_s), name="keep consumers")
+
+
+async def _keep_consumers(bus: Bus, every_s: float) -> None:
+    while True:
+        try:
+            await bus.ready()
+            made = await ensure_all(bus, await wanted(bus))
+            if made:
+                _log.info("%d consumers made", made)
+        except (BusAway, NotStored) as error:
+            _log.info("consumers could not be looked after: %s", error)
+        await asyncio.sleep(every_s)
+
+
+async def wanted(bus: Bus) -> list[Durable]:
+    """A consumer for every node that reports, and for every deployment with decisions. Raises BusAway."""
+    subjects = bus.subjects
+    nodes: set[str] = set()
+    for wildcard in (subjects.all_of("telemetry", "node"), subjects.all_of("decision", "power")):
+        nodes |= {parsed.who for one in await subjects_of(bus, wildcard) if (parsed := subjects.parse(one))}
+    scaled = await subjects_of(bus, subjects.all_of("decision", "scaling"))
+    deployments = {parsed.who for one in scaled if (parsed := subjects.parse(one))}
+    return [Durable.power(bus, node) for node in sorted(nodes)] + [
+        Durable.scaling(bus, deployment) for deployment in sorted(deployments)
+    ]
