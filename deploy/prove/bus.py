@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from planner.domain.observation import NodeOrder, PowerAckSeen
-from planner.domain.plan import PowerOrder
-
 from deploy.prove.checker import Order
+from planner.domain.ids import GpuId
+from planner.domain.observation import GpuObservation, NodeOrder, PowerAckSeen
+from planner.domain.plan import PowerOrder
 
 KEPT = 24
 
@@ -27,7 +27,7 @@ class NodeReport:
     """Telemetry of one node, made at ``made_s`` in true time."""
 
     node: str
-    gpus: dict
+    gpus: dict[GpuId, GpuObservation]
     boot: str
     clock_s: float
     made_s: float
@@ -58,11 +58,15 @@ class Bus:
         del self.budget_orders[:-40]
 
     def lead(self, planner: int, ttl_s: float, now_s: float) -> int | None:
-        """Take the lease, or renew it: its new sequence, or None while another planner holds it."""
-        if now_s < self.lease_until_s and self.lease_holder != planner:
+        """Take the lease, or renew it: its new sequence, or None while another planner holds it.
+
+        A lease that has expired is gone: taking it again is a new term, for the one who held it too.
+        """
+        expired = now_s >= self.lease_until_s
+        if self.lease_holder != planner and not expired:
             return None
-        if self.lease_holder != planner:
-            self.counts["planner fail-over"] += 1
+        if expired:
+            self.counts["planner fail-over"] += self.lease_holder not in (-1, planner)
             self.term_sequence = self.lease_sequence + 1
         self.lease_holder = planner
         self.lease_sequence += 1
@@ -70,8 +74,8 @@ class Bus:
         return self.lease_sequence
 
     def publish(self, epoch: int, batch: tuple[PowerOrder, ...], now_s: float) -> bool:
-        """Store a batch, all of it or nothing; False where the lease's sequence is another one."""
-        if self.fencing and epoch != self.lease_sequence:
+        """Store a batch, all of it or nothing; False where the lease's sequence is another one, or has expired."""
+        if self.fencing and (epoch != self.lease_sequence or now_s >= self.lease_until_s):
             self.counts["batch fenced"] += 1
             return False
         for order in batch:

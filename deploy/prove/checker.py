@@ -10,7 +10,7 @@ of that time, unless the minimum caps of those who can be reached and the limits
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deploy.prove.hardware import Card
 
@@ -100,10 +100,10 @@ class Failure:
 class Statistics:
     """What the run saw of sums and budgets."""
 
-    highest_share: float = 0.0
-    over_s: float = 0.0
-    longest_over_s: float = 0.0
-    episodes: int = 0
+    over_s: list[float] = field(default_factory=list)
+    """How long each stay above the budget lasted."""
+    judged: int = 0
+    """How often the comply rule was put to the test."""
 
 
 class Checker:
@@ -165,7 +165,6 @@ class Checker:
             return None
         if self._over_since_s is None:
             self._over_since_s = now_s
-            self.statistics.episodes += 1
         if total > before:
             largest = self.budget.largest_mw(max(0.0, now_s - self.rise_window_s), now_s)
             if total > largest:
@@ -174,9 +173,7 @@ class Checker:
         return self._comply(total, now_s)
 
     def _close(self, now_s: float) -> None:
-        lasted = now_s - (self._over_since_s or now_s)
-        self.statistics.over_s += lasted
-        self.statistics.longest_over_s = max(self.statistics.longest_over_s, lasted)
+        self.statistics.over_s.append(now_s - (self._over_since_s or now_s))
         self._over_since_s = None
 
     def _comply(self, total: int, now_s: float) -> Failure | None:
@@ -185,6 +182,7 @@ class Checker:
         largest = self.budget.largest_mw(now_s - self.comply_s, now_s)
         if total <= largest or not self.parties.planner_ok(now_s, self.comply_s):
             return None
+        self.statistics.judged += 1
         least = self.overhead_mw
         for card in self.cards:
             ok = self.parties.node_ok(card.node, now_s, self.comply_s) and now_s - card.ok_since_s >= self.comply_s
@@ -197,9 +195,9 @@ class Checker:
     def undisturb(self, now_s: float) -> None:
         """What others raised counts in full once its agent could have told and undone it. Called every second."""
         for card in self.cards:
-            if card.lawful_mw is not None and now_s - card.disturbed_s > self.clear_s:
-                if self.parties.node_ok(card.node, now_s, self.clear_s):
-                    card.lawful_mw = None
+            known = card.lawful_mw is not None and now_s - card.disturbed_s > self.clear_s
+            if known and self.parties.node_ok(card.node, now_s, self.clear_s):
+                card.lawful_mw = None
         for node, since_s in list(self.joining.items()):
             if now_s - since_s > self.clear_s and self.parties.node_ok(node, now_s, self.clear_s):
                 self.hosts[node] = self.joining.pop(node)

@@ -1,4 +1,4 @@
-"""A simulated planner process around the real ledger: leadership, inbox, ticks, publishing. Crashes, stalls, returns."""
+"""A simulated planner process around the real ledger: leadership, inbox, ticks, publishing."""
 
 from __future__ import annotations
 
