@@ -23,8 +23,8 @@ from planner.sim.traces import TraceError, read_trace
 from planner.sim.workload import generated
 
 DEFAULT_BUDGET_OF_MAXIMUM = 0.7
-SCALE_DOWN_WINDOW_S = 120.0
-"""Load seconds. Shorter than HPA's five minutes: a run is minutes long, and a visitor wants to see both directions."""
+SCALE_DOWN_WINDOW_S = 300.0
+"""Load seconds, as HPA does unless told otherwise."""
 TICK_LOAD_S = 10.0
 SHORTEST_TICK_S = 0.5
 DEMO_REQUESTS_PER_S = 8.0

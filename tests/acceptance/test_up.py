@@ -108,13 +108,13 @@ async def test_sigterm_leaves_no_process_and_no_port_behind(tmp_path: Path) -> N
 
 
 async def test_a_killed_server_comes_back_and_no_decision_is_lost(tmp_path: Path) -> None:
-    async with up(tmp_path, *RUN, "--duration", "40") as run:
+    async with up(tmp_path, *RUN, "--duration", "60") as run:
         await run.listening()
         async with outsider(run.url) as outside:
-            before = await outside.until("decision.power", count=6)
+            before = await outside.until("decision.power", count=4)
             [server] = run.children()
             os.kill(server, signal.SIGKILL)
-            await outside.until("decision.power", count=len(before) + 8, seconds=30)
+            await outside.until("decision.power", count=len(before) + 4, seconds=40)
             ids: dict[str, set[int]] = {}
             code, out, err = await run.cli("decisions", "--last", "2000", "--json")
             assert code == 0, err
