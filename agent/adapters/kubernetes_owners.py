@@ -106,11 +106,6 @@ class KubernetesOwners:
             log.warning("%s", line)
         self._told = news
 
-    async def close(self) -> None:
-        """Let go of the kubelet."""
-        if self._pod_resources is not None:
-            await self._pod_resources.close()
-
 
 def owner_of(pod: Pod, labels: PodLabels) -> Owner:
     """A pod as the wire names owners: the deployment is Dynamo's namespace, ``{namespace}-{graph deployment}``."""

@@ -1,14 +1,14 @@
 """Which pod has which GPU, asked of the kubelet: its pod-resources API over a local socket.
 
-Owns one gRPC channel, made again when the kubelet restarts. It knows an assignment before any process starts. Must
-never keep an old answer as a new one: a call that fails is an error to the caller.
+It knows an assignment before any process starts. Each question is a connection of its own, so that a kubelet that was
+restarted is simply asked. Must never keep an old answer as a new one: a call that fails is an error to the caller.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from agent.adapters.grpc_unary import CallFailed, call
 from agent.adapters.protobuf import MalformedMessage, messages, text, texts
 from agent.core.devices import Assignment, PodRef
 from agent.ports import OwnersUnknown
@@ -24,7 +24,6 @@ class PodResources:
     def __init__(self, socket: Path = SOCKET, *, timeout_s: float = 5.0) -> None:
         self._socket = socket
         self._timeout_s = timeout_s
-        self._channel: Any = None
 
     def present(self) -> bool:
         """Whether there is a kubelet to ask."""
@@ -32,38 +31,15 @@ class PodResources:
 
     async def list(self) -> list[Assignment]:
         """All devices handed out on this node. Raises OwnersUnknown when the kubelet can not be asked."""
-        import grpc
-
-        if self._channel is None:
-            options = [
-                ("grpc.max_receive_message_length", LARGEST_ANSWER_BYTES),
-                ("grpc.enable_http_proxy", 0),
-                ("grpc.use_local_subchannel_pool", 1),
-            ]
-            self._channel = grpc.aio.insecure_channel(f"unix://{self._socket}", options=options)
-        call = self._channel.unary_unary(LIST, request_serializer=_nothing)
         try:
-            answer: bytes = await call(None, timeout=self._timeout_s)
-            # Decoded here, not by gRPC, which would turn an exception into an empty answer.
+            answer = await call(self._socket, LIST, b"", timeout_s=self._timeout_s, largest=LARGEST_ANSWER_BYTES)
             return assignments(answer)
-        except grpc.aio.AioRpcError as error:
-            await self.close()
-            detail = f"{error.code().name}: {error.details()}"
+        except CallFailed as error:
             raise OwnersUnknown(
-                f"the kubelet's pod-resources API at {self._socket} does not answer ({detail})"
+                f"the kubelet's pod-resources API at {self._socket} does not answer: {error}"
             ) from error
         except MalformedMessage as error:
             raise OwnersUnknown(f"the kubelet's pod-resources API answered with no message: {error}") from error
-
-    async def close(self) -> None:
-        """Let the channel go; the next call makes a new one, to whichever kubelet listens then."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
-
-
-def _nothing(_: object) -> bytes:
-    return b""
 
 
 def assignments(answer: bytes) -> list[Assignment]:

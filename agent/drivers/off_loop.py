@@ -85,6 +85,8 @@ class OffLoopDriver:
             async with asyncio.timeout(self._timeout_s):
                 return await self._queued(key, name, work)
         except TimeoutError:
+            if key in self._busy:
+                self._hung.add(key)
             message = f"{name}: no answer within {self._timeout_s:g} s"
             raise DriverError(DriverErrorKind.TIMEOUT, message, call=name, gpu=key) from None
 
@@ -99,12 +101,7 @@ class OffLoopDriver:
         self._busy[key] = future
         self._spawn()
         self._calls.put(_Call(work, loop, future, key))
-        try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if not future.done():
-                self._hung.add(key)
-            raise
+        return await asyncio.shield(future)
 
     def _spawn(self) -> None:
         """Keep ``threads`` of them beside those that hang."""

@@ -201,7 +201,6 @@ async def _kubernetes(settings: AgentFile, stack: AsyncExitStack) -> _Kubernetes
     kubelet = PodResources(section.pod_resources_socket)
     labels = PodLabels(section.deployment_label, section.pool_label, section.role_label)
     owners = KubernetesOwners(pods, pod_resources=kubelet, procfs=ProcFs(section.proc_root), labels=labels)
-    stack.push_async_callback(owners.close)
     return _Kubernetes(owners, pods, _annotator(settings, owners, api))
 
 

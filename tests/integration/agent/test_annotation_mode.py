@@ -81,7 +81,6 @@ class Scene:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                await owners.close()
 
 
 @pytest.fixture

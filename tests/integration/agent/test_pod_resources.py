@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from agent.adapters.grpc_unary import CallFailed, call
 from agent.adapters.pod_resources import PodResources
 from agent.core.devices import PodRef
 from agent.ports import OwnersUnknown
@@ -33,4 +35,31 @@ async def test_devices_are_listed_with_their_pods_and_a_restarted_kubelet_is_fou
         kubelet.raw = b"\x0a\xff"
         with pytest.raises(OwnersUnknown):
             await client.list()
-    await client.close()
+
+
+async def test_long_answers_are_read_whole(tmp_path: Path) -> None:
+    async with FakeKubelet(tmp_path) as kubelet:
+        kubelet.assigned = {("ns", f"pod-{number}"): {"nvidia.com/gpu": ["GPU-" + "x" * 100]} for number in range(5000)}
+        assert len(await PodResources(kubelet.socket).list()) == 5000
+
+
+async def test_a_server_that_knows_no_such_call_is_said_to_refuse(tmp_path: Path) -> None:
+    async with FakeKubelet(tmp_path) as kubelet:
+        with pytest.raises(CallFailed, match="refused"):
+            await call(kubelet.socket, "/v1.Other/Method", b"", timeout_s=2.0, largest=1000)
+
+
+async def test_an_answer_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
+    hung_up = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        hung_up.set()
+
+    socket = tmp_path / "silent.sock"
+    async with await asyncio.start_unix_server(silent, str(socket)):
+        with pytest.raises(OwnersUnknown, match="no answer within"):
+            await PodResources(socket, timeout_s=0.2).list()
+        await hung_up.wait()

@@ -84,7 +84,7 @@ class PlannerSide:
             heard_clock_s=heard.clock_s if heard else None,
         )
         subject = self.bus.subjects.decision_power(self.node)
-        await publish(self.bus, subject, message, f"d-{incarnation}-{epoch}-{number}")
+        await publish(self.bus, subject, message, f"{self.node}-{incarnation}-{epoch}-{number}")
         return number
 
     async def answer(self) -> PowerAck | None:

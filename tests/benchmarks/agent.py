@@ -1,0 +1,151 @@
+"""Numbers of the power agent: memory and idle CPU of the real process, and the way from a decision to its answer.
+
+Run ``python -m tests.benchmarks.agent``. Starts a real nats-server; prints one JSON object per line. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from bus_schemas.jetstream.connect import Bus
+from tests.doubles.kubelet import FakeKubelet
+from tests.doubles.kubernetes import KubernetesDouble
+from tests.doubles.nvml.loaded import library_environment
+from tests.doubles.nvml.state import FakeNvml
+from tests.integration.agent.server import NatsServer
+from tests.integration.agent.wire import PlannerSide, connected
+
+NODE = "bench-node"
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which ``share`` of ``values`` lie (nearest rank)."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@asynccontextmanager
+async def agent_process(
+    *flags: str, env: dict[str, str] | None = None, node: str = NODE
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """``wattscale agent power`` as an operator runs it."""
+    program = ["-m", "deploy.cli.main", "agent", "power", "--node", node, "--port", "0", "--log-level", "warning"]
+    process = await asyncio.create_subprocess_exec(sys.executable, *program, *flags, env=env)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def rss_mb(pid: int) -> float:
+    """Resident memory in MB (10^6 bytes)."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+
+async def idle(name: str, process: asyncio.subprocess.Process, seconds: float) -> None:
+    """Memory and CPU of an agent that has nothing to do but watch."""
+    await asyncio.sleep(3.0)
+    before_cpu, before = cpu_s(process.pid), time.monotonic()
+    await asyncio.sleep(seconds)
+    share = (cpu_s(process.pid) - before_cpu) / (time.monotonic() - before)
+    say(name, rss_mb=round(rss_mb(process.pid), 1), idle_cpu_percent=round(100 * share, 2), seconds=seconds)
+
+
+async def round_trips(side: PlannerSide, uuids: list[str], count: int) -> list[float]:
+    """Seconds from publishing a decision to its answer with the new limits in force."""
+    answers = await side.bus.nc.subscribe(side.bus.subjects.ack_power(side.node))
+    took = []
+    for number in range(count):
+        began = time.perf_counter()
+        await side.decide(dict.fromkeys(uuids, 300.0 + number % 2 * 100.0))
+        while True:
+            answer = json.loads((await answers.next_msg(timeout=20)).data)
+            if answer["applied_decision_id"] >= number:
+                break
+        took.append(time.perf_counter() - began)
+    await answers.unsubscribe()
+    return took
+
+
+def say(name: str, **values: object) -> None:
+    """One result."""
+    print(json.dumps({"benchmark": name, **values}), flush=True)
+
+
+async def measure(rounds: int, idle_s: float) -> None:
+    """All of it."""
+    with tempfile.TemporaryDirectory(prefix="wattscale-bench-") as scratch:
+        folder = Path(scratch)
+        async with NatsServer(folder / "nats") as server, connected(server.url) as bus:
+            await PlannerSide(bus, NODE).prepare()
+            await latency(server.url, bus, rounds)
+            await idling(folder, server.url, idle_s)
+
+
+async def latency(url: str, bus: Bus, rounds: int) -> None:
+    """Simulated GPUs, two sizes."""
+    for gpus in (8, 64):
+        side = PlannerSide(bus, f"{NODE}-{gpus}")
+        await side.prepare()
+        async with agent_process(
+            "--driver", "simulated", "--gpus", str(gpus), "--nats-url", url, node=side.node
+        ) as agent:
+            await side.heard(lambda telemetry, n=gpus: len(telemetry.gpus) == n)
+            took = await round_trips(side, [f"GPU-{side.node}-{index:02d}" for index in range(gpus)], rounds)
+            values = {f"p{int(share * 100)}_ms": round(1000 * percentile(took, share), 2) for share in (0.5, 0.99)}
+            say("decision -> cap -> ack", gpus=gpus, decisions=rounds, **values, rss_mb=round(rss_mb(agent.pid), 1))
+
+
+async def idling(folder: Path, url: str, seconds: float) -> None:
+    """Eight GPUs under the real bindings on the library with NVML's ABI; alone on a bus, then with Kubernetes too."""
+    fake = FakeNvml(folder / "nvml", 8)
+    environment = library_environment(fake)
+    async with agent_process("--nats-url", url, env=environment) as process:
+        await idle("idle, 8 GPUs, NVML bindings, bus", process, seconds)
+    async with KubernetesDouble() as kube, FakeKubelet(folder) as kubelet:
+        config = folder / "kubeconfig"
+        config.write_text(kubeconfig(kube.url))
+        flags = ["--kubernetes", "on", "--kubeconfig", str(config), "--pod-resources", str(kubelet.socket)]
+        flags += ["--safe-default-watts", "500", "--nats-url", url]
+        async with agent_process(*flags, env=environment) as process:
+            await idle("idle, 8 GPUs, NVML bindings, bus, pods and kubelet", process, seconds)
+
+
+def kubeconfig(url: str) -> str:
+    """A kubeconfig for the double."""
+    return (
+        f"current-context: x\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]\n"
+        f"clusters: [{{name: x, cluster: {{server: '{url}'}}}}]\nusers: [{{name: x, user: {{}}}}]\n"
+    )
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300, help="decisions for each size")
+    parser.add_argument("--idle-s", type=float, default=30.0, help="how long to watch an idle agent")
+    args = parser.parse_args()
+    asyncio.run(measure(args.rounds, args.idle_s))
+
+
+if __name__ == "__main__":
+    main()
