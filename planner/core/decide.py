@@ -81,8 +81,10 @@ def _decided(
     return replace(state, pools=pools, decision_id=decision_id, decided_at_s=now_s)
 
 
-def pending_link(name: PoolId, goal: int, granted: int) -> Limited:
-    """The word on replicas that wait for watts."""
+def pending_link(name: PoolId, goal: int, granted: int, placed: int) -> Limited:
+    """The word on replicas that wait for GPUs or watts; ``placed`` of the goal have GPUs."""
+    if placed < goal:
+        return Limited(granted, Reason.NO_FREE_GPU, f"{goal - placed} more {name} replicas find no free GPUs")
     return Limited(
         granted, Reason.POWER_PENDING, f"{goal - granted} more {name} replicas wait until watts are reserved"
     )

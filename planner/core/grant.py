@@ -30,7 +30,7 @@ def grant(ticked: Ticked, allocation: Allocation | None, now_s: float, t_s: floa
     """The counts to aim at. ``allocation``: the optimiser's free choice, None where power is not managed."""
     if ticked.hold is not None:
         return _held(ticked.hold)
-    wanted = {name: Limits(options.wanted, options.chain) for name, options in ticked.options.items()}
+    wanted = _woken(ticked, {name: Limits(o.wanted, o.chain) for name, o in ticked.options.items()})
     recommended = _allocated(ticked, wanted, allocation)
     limited = _limited(ticked, recommended, t_s)
     blocked = flow.blocked(ticked.state, ticked.config, now_s)
@@ -43,6 +43,17 @@ def grant(ticked: Ticked, allocation: Allocation | None, now_s: float, t_s: floa
         recommended={name: limit.count for name, limit in recommended.items()},
         notes=_timeout_note(ticked, now_s),
     )
+
+
+def _woken(ticked: Ticked, wanted: dict[PoolId, Limits]) -> dict[PoolId, Limits]:
+    """Says so where a deployment that slept is needed again."""
+    if any(ticked.current.values()) or not any(limit.count for limit in wanted.values()):
+        return wanted
+    sentence = "requests came to a deployment that slept at zero"
+    return {
+        name: limits.held(limit, max(1, limit.count), Reason.SCALE_FROM_ZERO, sentence)
+        for name, limit in wanted.items()
+    }
 
 
 def shortened(granted: Granted, allocation: Allocation, deployment: DeploymentId) -> Granted:

@@ -148,6 +148,8 @@ class Reserved:
 
     placements: tuple[Placement, ...]
     counts: Mapping[PoolId, int]
+    placed: Mapping[PoolId, int]
+    """Replicas that hold GPUs or have GPUs chosen, whether or not their watts are there."""
 
 
 def advance(
@@ -170,7 +172,7 @@ def advance(
         for d in members:
             reserved[d] = _reserved(power[name], floor, config.deployments[d], state.deployments[d], chosen[d])
     deployments = {
-        d: replace(known, placements=reserved[d].placements) if d in reserved else known
+        d: replace(known, placements=reserved[d].placements, placed=reserved[d].placed) if d in reserved else known
         for d, known in state.deployments.items()
     }
     return replace(state, power=power, deployments=deployments), tuple(orders), reserved
@@ -212,10 +214,10 @@ def _reserved(
     state: DeploymentState,
     chosen: tuple[Placement, ...],
 ) -> Reserved:
-    counts = {}
+    counts, placed = {}, {}
     by_pool = placing.where(chosen)
     for name, goal in state.goals.items():
         held = len(floor.held.get((config.deployment, name), ())) // config.pools[name].gpus_per_replica
         proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.cap_mw)]
-        counts[name] = held + len(proven)
-    return Reserved(chosen, counts)
+        counts[name], placed[name] = held + len(proven), held + len(by_pool.get(name, ()))
+    return Reserved(chosen, counts, placed)

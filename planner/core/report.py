@@ -61,7 +61,7 @@ def _pool(ticked: Ticked, granted: Granted, state: DeploymentState, name: PoolId
     aimed, goal = granted.counts[name], state.goals.get(name)
     chain = granted.chains[name]
     if count != aimed:
-        chain = (*chain, pending_link(name, aimed, count))
+        chain = (*chain, pending_link(name, aimed, count, state.placed.get(name, aimed)))
     if ticked.config.mode is OperationMode.ADVISORY:
         chain = (*chain, Limited(count, Reason.ADVISORY, "advisory: shown, not published"))
     return PoolPlan(

@@ -59,6 +59,8 @@ class DeploymentState:
     """The last tick's; empty where power is not managed."""
     placements: tuple[Placement, ...] = ()
     """GPUs chosen for replicas that hold none yet."""
+    placed: Mapping[PoolId, int] = field(default_factory=dict)
+    """Replicas that hold GPUs or have GPUs chosen."""
     pending_since_s: float | None = None
     """Since when replicas wait for watts, on the planner's clock."""
     running: Mapping[PoolId, int] = field(default_factory=dict)

@@ -10,9 +10,8 @@ from planner.core.perf.engine import engine
 from planner.core.safety import competitor, hold, schedule
 from planner.core.safety.hold import Hold
 from planner.core.sizing import classic, modes, observe
-from planner.core.sizing.load import SizedLoad
+from planner.core.sizing.load import Corrections, SizedLoad
 from planner.core.sizing.options import PoolOptions
-from planner.core.sizing.sla import Corrections
 from planner.core.sizing.thresholds import Past, signal
 from planner.core.state import DeploymentState, PoolState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode

@@ -13,7 +13,7 @@ class Reason(StrEnum):
     CLASSIC = "classic"
     LOAD = "load"
     STEADY = "steady"
-    FORECAST = "forecast"
+    EXTRAPOLATED = "extrapolated"
     BACKLOG = "backlog"
     KV_CAPACITY = "kv_capacity"
     SLA_UNREACHABLE = "sla_unreachable"
@@ -47,9 +47,7 @@ class Reason(StrEnum):
     COMPETITOR = "competitor"
     # Power.
     BUDGET_CUT = "budget_cut"
-    BUDGET_RAISE = "budget_raise"
     RENEWAL = "renewal"
-    DRIFT = "drift"
     BRAKE = "brake"
     FROZEN = "frozen"
     SHORTFALL = "shortfall"

@@ -30,15 +30,23 @@ def required_speed(
 ) -> Counts:
     """Speed at which each count keeps mean ITL within ``target_ms`` and the batch within the KV cache."""
     counts = np.maximum(counts, 1e-9)
+    by_latency = latency_speed(model, load, counts, target_ms, correction)
+    return np.asarray(np.maximum(by_latency, capacity_speed(model, load, counts, correction)))
+
+
+def latency_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms: float, correction: float) -> Counts:
+    """Speed at which iterations with the batch that the target itself makes take no longer than the target."""
     step_ms = step_target_ms(model, load, target_ms, correction)
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
-    in_flight = steps_per_ms(load) * step_ms
-    batch = in_flight / counts
-    peak = batch + BURST_SIGMAS * np.sqrt(batch)
-    latency = (a + k * peak) / step_ms
+    batch = steps_per_ms(load) * step_ms / counts
+    return (a + k * (batch + BURST_SIGMAS * np.sqrt(batch))) / step_ms
+
+
+def capacity_speed(model: DecodeModel, load: SizedLoad, counts: Counts, correction: float) -> Counts:
+    """Speed at which sequences leave fast enough to fit into KV cache and batch slots."""
+    a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
     limit = max(1.0, model.batch_limit(load.context_tokens) * KV_HEADROOM)
-    rate = steps_per_ms(load) / counts * (1.0 + BURST_SIGMAS / math.sqrt(limit))
-    return np.asarray(np.maximum(latency, rate * (k + a / limit)))
+    return steps_per_ms(load) / counts * (1.0 + BURST_SIGMAS / math.sqrt(limit)) * (k + a / limit)
 
 
 def step_target_ms(model: DecodeModel, load: SizedLoad, target_ms: float, correction: float) -> float:

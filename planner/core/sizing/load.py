@@ -9,6 +9,14 @@ LARGEST_HIT_RATE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
+class Corrections:
+    """Live engines' times over the profile's, by phase."""
+
+    prefill: float = 1.0
+    decode: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class SizedLoad:
     """Requests a second with mean shape and spread. ``queued_requests`` wait for prefill now.
 

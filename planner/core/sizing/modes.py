@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from planner.core.perf.engine import Engine
 from planner.core.sizing import classic, sla, thresholds
-from planner.core.sizing.load import SizedLoad
+from planner.core.sizing.load import Corrections, SizedLoad
 from planner.core.sizing.options import PoolOptions, at_least, exactly
 from planner.core.sizing.thresholds import Past
 from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
@@ -26,7 +26,7 @@ class Case:
     engine: Engine
     load: SizedLoad | None
     ahead: classic.Interval | None
-    corrections: sla.Corrections
+    corrections: Corrections
     seen: DeploymentObservation | None
     current: Mapping[PoolId, int]
     past: Mapping[PoolId, Past]

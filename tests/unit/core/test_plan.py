@@ -184,7 +184,9 @@ def test_scale_to_zero_only_where_asked_for_and_both_pools_together() -> None:
     d = drive(deployment(asked, predictor="constant"))
     d(traffic(10.0))
     assert granted(d(traffic(0.0))) == (0, 0)
-    assert min(granted(d(traffic(0.5)))) >= 1
+    woken = d(traffic(0.5))
+    assert min(granted(woken)) >= 1
+    assert Reason.SCALE_FROM_ZERO in reasons(woken)
     half = drive(deployment({**QUICK, PREFILL: asked[PREFILL]}, predictor="constant"))
     half(traffic(10.0))
     plan = half(traffic(0.0))
@@ -372,7 +374,8 @@ def test_a_backlog_asks_for_more_until_it_is_gone() -> None:
     queue = PoolObservation(Replicas(1), queued_requests=Sample(2000.0))
     calm, late = drive()(traffic(20.0)), drive()(replace(traffic(20.0), pools=running(1, 1, queue)))
     assert granted(late)[0] > granted(calm)[0]
-    assert "clear the 2000 that wait" in late.deployments[D].pools[PREFILL].chain[0].sentence
+    assert reasons(late)[:2] == [Reason.SLA, Reason.BACKLOG]
+    assert "clear the 2000 that wait" in late.deployments[D].pools[PREFILL].chain[1].sentence
 
 
 def test_prefix_hits_accepted_tokens_and_targets_change_what_is_wanted() -> None:
