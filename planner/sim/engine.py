@@ -8,12 +8,24 @@ only through its profile, and ``truth`` makes that cluster slower or faster than
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from itertools import combinations
 
 import numpy as np
 
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
+
+
+class Batching(StrEnum):
+    """What a chunk that holds parts of several prompts takes."""
+
+    EACH = "each"
+    """Every prompt its own share, the fixed part once: attention does not reach from one prompt into another."""
+    TOTAL = "total"
+    """As long as one prompt of as many tokens: NVIDIA's simulator."""
+
 
 DEFAULT_MAX_SEQS = 512
 DEFAULT_MAX_BATCHED_TOKENS = 8192
@@ -27,6 +39,15 @@ class PrefillLaw:
     seconds: tuple[float, ...]
     once_s: float
     max_batched_tokens: int
+    batching: Batching = Batching.EACH
+
+    def chunk_s(self, parts: Sequence[tuple[int, int]]) -> float:
+        """Seconds for one chunk: ``(tokens to compute of the whole prompt, tokens of it in this chunk)`` each."""
+        if self.batching is Batching.TOTAL:
+            return self.alone_s(sum(part for _, part in parts))
+        if len(parts) == 1 and parts[0][0] == parts[0][1]:
+            return self.alone_s(parts[0][0])
+        return sum(self.alone_s(whole) * part / whole for whole, part in parts) - self.once_s * (len(parts) - 1)
 
     def alone_s(self, isl: float) -> float:
         """Seconds for one prompt of ``isl`` tokens. Straight lines between and beyond the measured points."""
@@ -61,14 +82,14 @@ class EngineLaw:
     decode: DecodeLaw | None
 
 
-def engine_law(profile: Profile, truth: float = 1.0) -> EngineLaw:
+def engine_law(profile: Profile, truth: float = 1.0, batching: Batching = Batching.EACH) -> EngineLaw:
     """The law of engines that really run at ``truth`` times the profile's speed (1 = as profiled)."""
     if not truth > 0:
         raise ValueError(f"an engine's speed against its profile must be above 0, not {truth}")
     tokens = profile.max_num_batched_tokens or DEFAULT_MAX_BATCHED_TOKENS
     seqs = profile.max_num_seqs or DEFAULT_MAX_SEQS
     return EngineLaw(
-        prefill=_prefill_law(profile.prefill, tokens, truth) if profile.prefill else None,
+        prefill=replace(_prefill_law(profile.prefill, tokens, truth), batching=batching) if profile.prefill else None,
         decode=_decode_law(profile.decode, seqs, truth) if profile.decode else None,
     )
 

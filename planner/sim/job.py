@@ -21,6 +21,7 @@ class Job:
         "preemptions",
         "prefill_end_s",
         "prefill_start_s",
+        "prefilled_tokens",
         "seat",
         "t_s",
     )
@@ -37,6 +38,8 @@ class Job:
         self.first_s = -1.0
         self.done_tokens = 0
         self.cached_tokens = 0
+        self.prefilled_tokens = 0
+        """Of the prompt, by chunks that are done or under way."""
         self.finish_at = 0.0
         self.preemptions = 0
         self.seat = -1

@@ -89,7 +89,7 @@ def _worker_gauges(plant: Plant, model: str, namespace: str) -> Iterator[str]:
 def _shares(pool: Pool, serving: list[Worker]) -> dict[str, int]:
     """The router's queue, as evenly over the ready workers as a pushing router would have spread it."""
     names = [w.worker for w in serving if w.state is WorkerState.READY] or [ROUTER]
-    whole, rest = divmod(len(pool.queue), len(names))
+    whole, rest = divmod(pool.waiting(), len(names))
     shares = {name: whole + (place < rest) for place, name in enumerate(names)}
     return shares if names != [ROUTER] or whole else {}
 
@@ -99,5 +99,5 @@ def _at_hand(worker: Worker) -> tuple[int, float | None]:
     if isinstance(worker, DecodeWorker):
         return worker.batch, min(worker.kv_usage, 1.0)
     if isinstance(worker, PrefillWorker):
-        return len(worker.batch), None
+        return worker.running, None
     raise TypeError(f"no metrics for {type(worker).__name__}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from planner.domain.pool import Role
 from planner.domain.profile import Profile
-from planner.sim.engine import engine_law
+from planner.sim.engine import Batching, engine_law
 from planner.sim.events import Events
 from planner.sim.frontend import Frontend
 from planner.sim.gpu import H200, GpuCard, GpuReading, SimGpu
@@ -56,6 +56,9 @@ class PlantSpec:
     truth: float = 1.0
     """Real speed of the engines against the profile: 0.7 makes everything take 1 / 0.7 of the profiled time."""
     transfer: TransferSpec = TransferSpec()
+    batching: Batching = Batching.EACH
+    first_token: Role = Role.DECODE
+    """Whose first token the client sees: the decode worker's (vLLM, SGLang), or already the prefill worker's."""
     seed: int = 0
 
 
@@ -86,7 +89,7 @@ class Plant:
         self._submission = 0
         self.exhausted = True
         """No request is left to arrive."""
-        law = engine_law(spec.profile, spec.truth)
+        law = engine_law(spec.profile, spec.truth, spec.batching)
         self.pools: dict[str, Pool] = {}
         for pool in spec.pools:
             books = self.frontend
@@ -146,9 +149,18 @@ class Plant:
     # -- the way of a request
 
     def _prefilled(self, batch: list[Job]) -> None:
+        if self.spec.first_token is Role.PREFILL:
+            for job in batch:
+                self._told_first(job)
         transfer = self.spec.transfer
         tokens = sum(job.isl for job in batch)
         self.events.at(self.now_s + transfer.base_s + transfer.per_token_s * tokens, self._transferred, batch)
+
+    def _told_first(self, job: Job) -> None:
+        job.done_tokens = max(job.done_tokens, 1)
+        if job.first_s < 0:
+            job.first_s = self.now_s
+            self.frontend.ttft.observe(job.first_s - job.t_s)
 
     def _transferred(self, batch: list[Job]) -> None:
         for job in batch:
@@ -210,6 +222,7 @@ class Plant:
         if found is None:
             return
         pool = self.pools[found.pool]
+        pool.queued_tokens -= found.waiting_tokens
         lost = found.abandon()
         del pool.workers[worker]
         self._worker_gone(found)

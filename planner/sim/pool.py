@@ -1,6 +1,6 @@
 """A pool of equal workers behind one router: first come, first served, to a worker that has room.
 
-Requests wait at the router, not at workers (late binding), so that a new worker helps those who wait already. A prompt
+By default requests wait at the router, not at workers, so that a new worker helps those who wait already. A prompt
 goes to the worker that has been free longest; a request for decode to the one with the least in its KV cache.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
@@ -18,8 +19,17 @@ from planner.sim.events import Events
 from planner.sim.frontend import Frontend
 from planner.sim.gpu import SimGpu
 from planner.sim.job import Job
-from planner.sim.prefill import PrefillWorker, take_batch
+from planner.sim.prefill import PrefillWorker
 from planner.sim.worker import Worker, WorkerState
+
+
+class Router(StrEnum):
+    """Where prompts wait for a worker."""
+
+    SHARED = "shared"
+    """At the router, until any worker is free."""
+    ROUND_ROBIN = "round_robin"
+    """At the worker whose turn it was when they came, free or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +48,9 @@ class PoolSpec:
     startup_s: float = 60.0
     startup_cv: float = 0.1
     mtbf_s: float | None = None
+    max_prompts: int = 256
+    """Most prompts in one chunk of prefill."""
+    router: Router = Router.SHARED
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,10 @@ class Pool:
     def running(self) -> int:
         """Requests that workers are at."""
         raise NotImplementedError
+
+    def waiting(self) -> int:
+        """Requests that no worker is at yet."""
+        return len(self.queue)
 
     def enqueue(self, job: Job) -> None:
         """A job arrives."""
@@ -140,9 +157,20 @@ class PrefillPool(Pool):
         self._law = law.prefill
         self._done = done
         self._free: deque[PrefillWorker] = deque()
+        self._turn = 0
 
     def make(self, worker: str, gpus: Sequence[SimGpu]) -> Worker:
-        made = PrefillWorker(worker, self.spec.pool, gpus, self.spec.curve, self.events, self, self._law, self._done)
+        made = PrefillWorker(
+            worker,
+            self.spec.pool,
+            gpus,
+            self.spec.curve,
+            self.events,
+            self,
+            self._law,
+            self._done,
+            self.spec.max_prompts,
+        )
         self.workers[worker] = made
         return made
 
@@ -153,21 +181,53 @@ class PrefillPool(Pool):
 
     def idle(self, worker: Worker) -> None:
         assert isinstance(worker, PrefillWorker)  # noqa: S101 - made above
+        if worker.waiting or worker.begun is not None:
+            late = self.spec.router is Router.SHARED and worker.state is WorkerState.READY
+            self._give(worker, self.queue if late else worker.waiting)
+            return
         self._free.append(worker)
         self.dispatch()
+
+    def enqueue(self, job: Job) -> None:
+        ready = self._in_turn() if self.spec.router is Router.ROUND_ROBIN else None
+        if ready is None:
+            super().enqueue(job)
+            return
+        ready.waiting.append(job)
+        self.queued_tokens += job.isl
+        if not ready.chunk:
+            self._give(ready, ready.waiting)
+
+    def _in_turn(self) -> PrefillWorker | None:
+        """The next ready worker of the round; None when there is none, and the request waits at the router."""
+        ready = [w for w in self.workers.values() if w.state is WorkerState.READY and isinstance(w, PrefillWorker)]
+        if not ready:
+            return None
+        self._turn += 1
+        return ready[self._turn % len(ready)]
+
+    def _give(self, worker: PrefillWorker, queue: deque[Job]) -> None:
+        """Start the worker's next chunk with prompts of ``queue``."""
+        before = len(queue)
+        begun = worker.begun
+        worker.start(queue)
+        taken = before - len(queue)
+        self.queued_tokens -= sum(job.isl for job, _ in worker.chunk if job is not begun) if taken else 0
 
     def dispatch(self) -> None:
         queue, free = self.queue, self._free
         while queue and free:
             worker = free.popleft()
-            if worker.state is not WorkerState.READY or worker.batch:
+            if worker.state is not WorkerState.READY or worker.chunk:
                 continue
-            batch = take_batch(queue, self._law.max_batched_tokens)
-            self.queued_tokens -= sum(job.isl for job in batch)
-            worker.start(batch)
+            self._give(worker, queue)
+
+    def waiting(self) -> int:
+        kept = sum(len(w.waiting) for w in self.workers.values() if isinstance(w, PrefillWorker))
+        return len(self.queue) + kept
 
     def running(self) -> int:
-        return sum(len(w.batch) for w in self.workers.values() if isinstance(w, PrefillWorker))
+        return sum(w.running for w in self.workers.values() if isinstance(w, PrefillWorker))
 
 
 class DecodePool(Pool):

@@ -1,7 +1,7 @@
-"""A prefill worker: takes a batch of prompts, computes them, hands them on.
+"""A prefill worker: computes prompts in chunks of the engine's token budget and hands on those that are complete.
 
-A batch is what fits the engine's token budget (``max_num_batched_tokens``); a longer prompt is computed alone, in
-chunks that take as long as the whole. Prompts of one batch finish together and pay the fixed part of a prefill once.
+Chunked prefill: a chunk (``max_num_batched_tokens``) holds whole prompts and at its end perhaps a part of one, which
+stays with this worker. Prompts that end in one chunk are done together.
 """
 
 from __future__ import annotations
@@ -16,22 +16,40 @@ from planner.sim.gpu import SimGpu
 from planner.sim.job import Job
 from planner.sim.worker import Owner, Worker, WorkerState
 
+Part = tuple[Job, int]
+"""A prompt, and how many of its tokens one chunk computes."""
 
-def take_batch(queue: deque[Job], max_tokens: int) -> list[Job]:
-    """The first jobs of ``queue`` that fit ``max_tokens`` together, one at least."""
-    batch = [queue.popleft()]
-    tokens = batch[0].isl
-    while queue and tokens + queue[0].isl <= max_tokens:
-        job = queue.popleft()
-        tokens += job.isl
-        batch.append(job)
-    return batch
+
+def take_chunk(begun: Job | None, queue: deque[Job], max_tokens: int, max_prompts: int) -> list[Part]:
+    """The next chunk: what is left of ``begun``, then prompts of ``queue`` (taken off it) as long as there is room.
+
+    Only the last one may be a part of a prompt.
+    """
+    chunk: list[Part] = []
+    left = max_tokens
+    job = begun
+    while left > 0 and len(chunk) < max_prompts:
+        if job is None:
+            if not queue:
+                break
+            job = queue.popleft()
+        part = min(left, to_compute(job) - job.prefilled_tokens)
+        job.prefilled_tokens += part
+        chunk.append((job, part))
+        left -= part
+        job = None
+    return chunk
+
+
+def to_compute(job: Job) -> int:
+    """Tokens of a prompt that no cache holds; one at least, for the last token's logits are wanted."""
+    return max(job.isl - job.cached_tokens, 1)
 
 
 class PrefillWorker(Worker):
     """``left_s`` is the work left at ``at_s``, in seconds at full speed."""
 
-    __slots__ = ("at_s", "batch", "done", "law", "left_s")
+    __slots__ = ("at_s", "begun", "chunk", "done", "law", "left_s", "max_prompts", "waiting")
 
     def __init__(
         self,
@@ -43,26 +61,31 @@ class PrefillWorker(Worker):
         owner: Owner,
         law: PrefillLaw,
         done: Callable[[list[Job]], None],
+        max_prompts: int,
     ) -> None:
         super().__init__(worker, pool, gpus, curve, events, owner)
         self.law = law
         self.done = done
-        self.batch: list[Job] = []
+        self.max_prompts = max_prompts
+        self.chunk: list[Part] = []
+        """Under way."""
+        self.begun: Job | None = None
+        """A prompt of which this worker holds a part."""
+        self.waiting: deque[Job] = deque()
+        """Prompts that a pushing router has bound to this worker."""
         self.left_s = 0.0
         self.at_s = 0.0
 
-    def work_s(self, batch: list[Job]) -> float:
-        """Seconds at full speed."""
-        alone_s, once_s = self.law.alone_s, self.law.once_s
-        return sum(alone_s(max(job.isl - job.cached_tokens, 1)) for job in batch) - once_s * (len(batch) - 1)
-
-    def start(self, batch: list[Job]) -> None:
-        """Begin ``batch``; the worker must be ready and free."""
+    def start(self, queue: deque[Job]) -> None:
+        """Begin the next chunk with prompts of ``queue``; the worker must be free, and something there to do."""
         now_s = self.events.now_s
-        for job in batch:
-            job.prefill_start_s = now_s
-        self.batch = batch
-        self.left_s = self.work_s(batch)
+        self.chunk = take_chunk(self.begun, queue, self.law.max_batched_tokens, self.max_prompts)
+        for job, _ in self.chunk:
+            if job.prefill_start_s < 0:
+                job.prefill_start_s = now_s
+        last = self.chunk[-1][0]
+        self.begun = last if last.prefilled_tokens < to_compute(last) else None
+        self.left_s = self.law.chunk_s([(to_compute(job), part) for job, part in self.chunk])
         self.at_s = now_s
         self.set_share(1.0)
         self._schedule()
@@ -72,40 +95,59 @@ class PrefillWorker(Worker):
         self.events.at(self.at_s + self.left_s / self.speed, self._finish, self.version)
 
     def _finish(self, version: int) -> None:
-        if version != self.version or not self.batch:
+        if version != self.version or not self.chunk:
             return
         now_s = self.events.now_s
         self.busy_s += now_s - self.at_s
         self.at_s = now_s
-        batch, self.batch = self.batch, []
-        for job in batch:
+        whole = [job for job, _ in self.chunk if job is not self.begun]
+        self.chunk = []
+        for job in whole:
             job.prefill_end_s = now_s
-        self.done(batch)
-        if self.state is WorkerState.DRAINING:
+        if whole:
+            self.done(whole)
+        if self.state is WorkerState.DRAINING and not self.busy:
             self.owner.emptied(self)
             return
         self.owner.idle(self)
-        if not self.batch:
+        if not self.chunk:
             self.set_share(0.0)
 
     def change_speed(self, speed: float) -> None:
         now_s = self.events.now_s
-        if self.batch:
+        if self.chunk:
             self.busy_s += now_s - self.at_s
             self.left_s = max(0.0, self.left_s - (now_s - self.at_s) * self.speed)
             self.at_s = now_s
         self.speed = speed
-        if self.batch:
+        if self.chunk:
             self._schedule()
 
     def backlog(self) -> float:
-        return self.left_s if self.batch else 0.0
+        queued_s = sum(self.law.alone_s(job.isl) for job in self.waiting)
+        return queued_s + (self.left_s if self.chunk else 0.0)
+
+    @property
+    def waiting_tokens(self) -> int:
+        return sum(job.isl for job in self.waiting)
 
     @property
     def busy(self) -> bool:
-        return bool(self.batch)
+        return bool(self.chunk or self.begun or self.waiting)
 
     def abandon(self) -> list[Job]:
         self.version += 1
-        batch, self.batch = self.batch, []
-        return batch
+        jobs = [job for job, _ in self.chunk]
+        if self.begun is not None and self.begun not in jobs:
+            jobs.append(self.begun)
+        jobs += self.waiting
+        for job in jobs:
+            job.prefilled_tokens = 0
+        self.chunk, self.begun = [], None
+        self.waiting.clear()
+        return jobs
+
+    @property
+    def running(self) -> int:
+        """Prompts at hand."""
+        return len(self.chunk)

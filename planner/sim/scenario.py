@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.core.power import priors
 from planner.domain.ids import PoolId
@@ -73,9 +73,7 @@ class Scenario:
 
 
 def _starting(pool: PoolSpec, replicas: int) -> PoolSpec:
-    return PoolSpec(
-        pool.pool, pool.role, pool.gpus_per_replica, pool.curve, replicas, pool.startup_s, pool.startup_cv, pool.mtbf_s
-    )
+    return replace(pool, replicas=replicas)
 
 
 def card_of(gpu: str) -> GpuCard:

@@ -76,7 +76,7 @@ class Timeline:
                 arrived=plant.frontend.started - self._arrived,
                 ready={name: count.ready for name, count in counts.items()},
                 starting={name: count.starting for name, count in counts.items()},
-                queued={name: len(pool.queue) for name, pool in plant.pools.items()},
+                queued={name: pool.waiting() for name, pool in plant.pools.items()},
                 watts=(energy_j - self._row_energy_j) / self._row_s,
                 caps_watts=sum(gpu.enforced_mw for gpu in plant.gpus.values() if gpu.owner) / MJ_PER_J,
                 budget_watts=None if budget is None else budget.at(plant.now_s) / MJ_PER_J,

@@ -81,7 +81,7 @@ class Watch:
         usage = pool.kv_usage() if isinstance(pool, DecodePool) else None
         return PoolObservation(
             replicas=Replicas(counts.ready, counts.starting, counts.draining, self.pending.get(name, 0)),
-            queued_requests=Sample(float(len(pool.queue))),
+            queued_requests=Sample(float(pool.waiting())),
             queued_tokens=Sample(float(pool.queued_tokens)),
             kv_usage=NO_DATA if usage is None else Sample(min(usage, 1.0)),
             running_requests=Sample(float(pool.running())),

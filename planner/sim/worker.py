@@ -125,6 +125,11 @@ class Worker:
         raise NotImplementedError
 
     @property
+    def waiting_tokens(self) -> int:
+        """Prompt tokens that wait at this very worker."""
+        return 0
+
+    @property
     def busy(self) -> bool:
         """Whether it has any work at hand."""
         raise NotImplementedError

@@ -121,7 +121,7 @@ class UtilisationHpa:
     def _use(self, run: Run, worker: Worker) -> float:
         if isinstance(worker, DecodeWorker):
             return worker.kv_usage
-        at_hand_s = run.now_s - worker.at_s if isinstance(worker, PrefillWorker) and worker.batch else 0.0
+        at_hand_s = run.now_s - worker.at_s if isinstance(worker, PrefillWorker) and worker.chunk else 0.0
         busy_s = worker.busy_s + at_hand_s
         share = (busy_s - self._busy.get(worker.worker, 0.0)) / self.every_s
         self._busy[worker.worker] = busy_s
@@ -149,7 +149,7 @@ class QueueKeda:
         found = {}
         for name, pool in run.plant.pools.items():
             current = run.fleet.targets[name]
-            desired = hpa_rule.by_total(len(pool.queue) + pool.running(), current, self._targets[name])
+            desired = hpa_rule.by_total(pool.waiting() + pool.running(), current, self._targets[name])
             found[name] = self._rules[name].decide(run.now_s, current, desired)
         return found
 
@@ -179,7 +179,7 @@ class KnativeKpa:
 
     def _pool(self, run: Run, name: str, pool: Pool) -> int:
         now_s, seen = run.now_s, self._seen[name]
-        seen.append((now_s, len(pool.queue) + pool.running()))
+        seen.append((now_s, pool.waiting() + pool.running()))
         while seen[0][0] <= now_s - self.STABLE_S:
             seen.popleft()
         ready = max(1, pool.counts().ready)

@@ -18,7 +18,7 @@ A_MS, B_MS, C_MS = 10.0, 0.1, 0.0001
 MAX_KV = 100_000
 
 
-def profile(*, max_batched: int = 1, max_kv: int = MAX_KV, max_seqs: int = 512) -> Profile:
+def profile(*, max_batched: int = 100_000, max_kv: int = MAX_KV, max_seqs: int = 512) -> Profile:
     """Prefill takes 0.1 ms a token; ITL is ``10 + 0.1 * batch + 0.0001 * kv`` ms."""
     isl = (100.0, 1000.0, 10_000.0)
     points = [(batch, tokens) for tokens in (100.0, 1000.0, 4000.0) for batch in (1.0, 4.0, 16.0)]
@@ -51,12 +51,22 @@ def disaggregated(
     gpus_per_replica: int = 1,
     truth: float = 1.0,
     mtbf_s: float | None = None,
+    max_prompts: int = 1,
     card: GpuCard | None = None,
     transfer: TransferSpec | None = None,
 ) -> Plant:
     """A prefill and a decode pool, one prompt at a time, no time for transfers unless asked for."""
     pools = (
-        PoolSpec("prefill", Role.PREFILL, gpus_per_replica, PREFILL_CURVE, prefill, startup_s, mtbf_s=mtbf_s),
+        PoolSpec(
+            "prefill",
+            Role.PREFILL,
+            gpus_per_replica,
+            PREFILL_CURVE,
+            prefill,
+            startup_s,
+            mtbf_s=mtbf_s,
+            max_prompts=max_prompts,
+        ),
         PoolSpec("decode", Role.DECODE, gpus_per_replica, DECODE_CURVE, decode, startup_s, mtbf_s=mtbf_s),
     )
     cluster = ClusterSpec(nodes, gpus, card or GpuCard())

@@ -26,7 +26,9 @@ def test_one_request_alone_takes_the_sum_of_its_iterations() -> None:
 def test_equal_requests_together_slow_each_other() -> None:
     engines = profile(max_batched=100_000)
     before = Request(0.0, 1000, 1)  # holds the prefill worker, so that the eight wait and make one batch
-    plant = finish(disaggregated(engines=engines), [before, *(Request(0.05, 500, 300) for _ in range(8))])
+    plant = finish(
+        disaggregated(engines=engines, max_prompts=256), [before, *(Request(0.05, 500, 300) for _ in range(8))]
+    )
     assert len(plant.records) == 9
     expected_s = 0.1 + 8 * 0.05 + token_by_token_s(500, 300, 8)
     assert plant.records.column("finished_s")[1:] == pytest.approx(expected_s, rel=2e-3)
@@ -46,14 +48,14 @@ def test_progress_does_not_depend_on_how_often_it_is_looked_at() -> None:
 
 def test_a_full_cache_preempts_the_last_and_loses_nobody() -> None:
     engines = profile(max_kv=2000, max_batched=100_000)
-    plant = finish(disaggregated(engines=engines), [Request(0.0, 300, 600) for _ in range(5)])
+    plant = finish(disaggregated(engines=engines, max_prompts=256), [Request(0.0, 300, 600) for _ in range(5)])
     assert len(plant.records) == 5
     assert plant.records.column("preemptions").sum() > 0
 
 
 def test_the_batch_is_limited() -> None:
     engines = profile(max_seqs=2, max_batched=100_000)
-    plant = disaggregated(engines=engines)
+    plant = disaggregated(engines=engines, max_prompts=256)
     plant.submit([Request(0.0, 100, 1000) for _ in range(5)])
     plant.advance(1.0)
     assert plant.pools["decode"].running() == 2

@@ -102,7 +102,9 @@ def test_littles_law_holds_in_decode() -> None:
 def test_requests_are_conserved_whatever_happens_to_workers(
     arrivals: list[tuple[float, int, int]], actions: list[tuple[str, float]], max_kv: int, seed: int
 ) -> None:
-    plant = disaggregated(2, 2, engines=profile(max_batched=2048, max_kv=max_kv), startup_s=1.0, seed=seed)
+    plant = disaggregated(
+        2, 2, max_prompts=256, engines=profile(max_batched=2048, max_kv=max_kv), startup_s=1.0, seed=seed
+    )
     requests = [Request(*row) for row in sorted(arrivals)]
     plant.submit(requests)
     for what, when_s in sorted(actions, key=lambda action: action[1]):

@@ -103,7 +103,9 @@ def test_a_hint_is_followed_when_its_gpus_are_free() -> None:
 
 def test_one_seed_one_outcome() -> None:
     def outcome(seed: int) -> list[float]:
-        plant = disaggregated(2, 2, engines=profile(max_batched=2048), startup_s=20.0, seed=seed, mtbf_s=400.0)
+        plant = disaggregated(
+            2, 2, max_prompts=256, engines=profile(max_batched=2048), startup_s=20.0, seed=seed, mtbf_s=60.0
+        )
         requests = generated(1, requests_per_s=8.0)
         plant.submit(next(requests) for _ in range(800))
         for _ in range(10):
