@@ -82,23 +82,26 @@ class DecodeWorker(Worker):
         return self.kv_tokens + need <= self.law.max_kv_tokens * (1.0 - WATERMARK)
 
     def join(self, job: Job) -> None:
-        """Admit ``job``: its tokens come from the next iteration on."""
+        """Admit ``job``: its tokens come from the next iteration on, which begins when the present one ends."""
         self.catch_up()
         now_s = self.events.now_s
         if self.batch == 0:
             self.at_s = max(self.at_s, now_s)
         if job.preemptions and self.prefill is not None:
             self.stall(self.prefill.alone_s(job.isl + job.done_tokens))
-        self._seat(job)
+        boundary = math.ceil(self.iterations - ALMOST) if self.batch else self.iterations
+        self._seat(job, boundary)
         if job.first_s < 0:
-            self._first(job, self.at_s + self.law.iteration_s(self.batch, self.kv_tokens) / self.speed)
+            left = boundary + 1.0 - self.iterations
+            self._first(job, self.at_s + left * self.law.iteration_s(self.batch, self.kv_tokens) / self.speed)
         self._after_change()
 
-    def _seat(self, job: Job) -> None:
+    def _seat(self, job: Job, begin: float) -> None:
+        """Take ``job`` into the batch; its first iteration is the one that begins at ``begin``."""
         self.seats += 1
         job.seat = self.seats
         job.admitted_s = self.events.now_s
-        job.finish_at = self.iterations + job.osl - job.done_tokens
+        job.finish_at = begin + job.osl - job.done_tokens
         heapq.heappush(self.heap, (job.finish_at, self.seats, job))
         self.batch += 1
         self.kv_tokens += job.isl + job.done_tokens
@@ -253,7 +256,7 @@ class AggregatedWorker(DecodeWorker):
         self.stall(work_s)
         self.busy_s += work_s / self.speed
         job.done_tokens = max(job.done_tokens, 1)  # The prompt's computation gives the first token.
-        self._seat(job)
+        self._seat(job, self.iterations)
         job.prefill_end_s = self.at_s
         if job.first_s < 0:
             self._first(job, self.at_s)

@@ -70,7 +70,7 @@ def disaggregated(
         PoolSpec("decode", Role.DECODE, gpus_per_replica, DECODE_CURVE, decode, startup_s, mtbf_s=mtbf_s),
     )
     cluster = ClusterSpec(nodes, gpus, card or GpuCard())
-    spec = PlantSpec(cluster, pools, engines or profile(), truth, transfer or TransferSpec(0.0, 0.0), seed)
+    spec = PlantSpec(cluster, pools, engines or profile(), truth, transfer or TransferSpec(0.0, 0.0), seed=seed)
     return Plant(spec)
 
 
