@@ -8,7 +8,8 @@ changes its habits widens the band by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from planner.domain.plan import Forecast
 from planner.domain.predictor import PointModel
@@ -17,6 +18,11 @@ WINDOW = 64
 ADAPTATION = 0.02
 LARGEST_ERROR = 1.0
 FLOOR = 1e-9
+SCENARIOS = 12
+RECENT = 32
+"""Errors that scenarios are drawn from: the newest, because a load that settled down should not pay for its past."""
+ENOUGH = 16
+PRIOR = (-0.5, -0.25, 0.0, 0.0, 0.25, 0.5, 0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +42,23 @@ class Band:
 
     def observe(self, t_s: float, y: float) -> Band:
         """The band after seeing ``y`` at ``t_s``: forecasts that fell due are judged, then the model learns."""
-        judged = self._judge(t_s, y)
+        errors, miss_share, waiting = self.errors, self.miss_share, self.due
+        if waiting and waiting[0][0] <= t_s + FLOOR:
+            fallen = [mean for due_s, mean in waiting if due_s <= t_s + FLOOR]
+            waiting = waiting[len(fallen) :]
+            error = _error(y, fallen[-1])
+            miss_share = self._adapted(error)
+            errors = (*errors[-(WINDOW - 1) :], error)
         model = self.model.observe(t_s, y)
-        due = (*judged.due, (t_s + self.horizon_s, model.mean(self.horizon_s)))
-        return replace(judged, model=model, due=due)
+        due = (*waiting, (t_s + self.horizon_s, model.mean(self.horizon_s)))
+        return Band(model, self.level, self.horizon_s, errors, miss_share, due)
+
+    def _adapted(self, error: float) -> float:
+        """The share of misses to plan for, after one more error: fewer after a miss, more after a hit."""
+        missed = error > max(0.0, _quantile(sorted(self.errors), 1.0 - self.miss_share)) + FLOOR
+        wanted = 1.0 - self.level
+        share = self.miss_share + ADAPTATION * (wanted - (1.0 if missed else 0.0))
+        return min(0.5, max(wanted / 5.0, share))
 
     def forecast(self, horizon_s: float) -> Forecast:
         """Mean with lower and upper quantile, ``horizon_s`` after the last observation."""
@@ -53,21 +72,31 @@ class Band:
             model=self.model.name,
         )
 
-    def _judge(self, t_s: float, y: float) -> Band:
-        """One error a sample: that of the newest forecast due by now; older ones were for instants never sampled."""
-        fallen = [mean for due_s, mean in self.due if due_s <= t_s + FLOOR]
-        if not fallen:
-            return self
-        error = min(LARGEST_ERROR, (y - fallen[-1]) / max(fallen[-1], FLOOR)) if (y or fallen[-1]) else 0.0
-        missed = error > max(0.0, _quantile(sorted(self.errors), 1.0 - self.miss_share)) + FLOOR
-        wanted = 1.0 - self.level
-        share = self.miss_share + ADAPTATION * (wanted - (1.0 if missed else 0.0))
-        return replace(
-            self,
-            errors=(*self.errors[-(WINDOW - 1) :], error),
-            miss_share=min(0.5, max(wanted / 5.0, share)),
-            due=tuple(entry for entry in self.due if entry[0] > t_s + FLOOR),
-        )
+    def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
+        """``count`` equally likely values ``horizon_s`` ahead: the mean with each of the errors it is known to make.
+
+        Few errors seen are no proof of precision: until ``ENOUGH``, prior errors stand beside them.
+        """
+        mean = self.model.mean(horizon_s)
+        known = self.errors[-RECENT:]
+        ordered = sorted(known if len(known) >= ENOUGH else (*known, *PRIOR))
+        at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count)]
+        return tuple(mean * max(0.0, 1.0 + _between(ordered, position)) for position in at)
+
+
+def _error(y: float, forecast: float) -> float:
+    """The relative error of the newest forecast that fell due; older ones were for instants never sampled."""
+    if not (y or forecast):
+        return 0.0
+    return min(LARGEST_ERROR, (y - forecast) / max(forecast, FLOOR))
+
+
+def _between(ordered: Sequence[float], position: float) -> float:
+    """The value at a fractional place in ``ordered``, by linear interpolation; beyond its ends, the ends."""
+    position = min(len(ordered) - 1.0, max(0.0, position))
+    low = int(position)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (position - low) * (ordered[high] - ordered[low])
 
 
 def _quantile(ordered: list[float], share: float) -> float:

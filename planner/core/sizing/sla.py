@@ -18,7 +18,7 @@ from planner.core.sizing.queueing import Counts
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.pool import Role
 
-_FIRST_GUESS = 12
+_FIRST_GUESS = 6
 """Counts tried before more: few deployments need a longer table."""
 
 _Answer: TypeAlias = tuple[Counts, Counts]
