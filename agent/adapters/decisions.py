@@ -47,7 +47,9 @@ class NodeLine:
             return await handle(message)
 
         durable = power_consumer(self._node)
-        consumer = Consumer(self._bus, DECISIONS, durable, self._decisions, carry_out, result_subject=self._answers)
+        consumer = Consumer(
+            self._bus, DECISIONS, durable, self._decisions, carry_out, result_subject=self._answers, newest_only=True
+        )
         await consumer.run()
 
     async def answer(self, message: PowerAck) -> None:

@@ -43,6 +43,7 @@ def ack_of(
     node: str,
     boot: str,
     clock_s: float,
+    incarnation: str = "",
     reason: str = "",
     reasons: Mapping[str, str] | None = None,
 ) -> PowerAck:
@@ -53,6 +54,7 @@ def ack_of(
         node=node,
         decision_id=report.decision_id,
         applied_decision_id=report.applied_id,
+        incarnation=incarnation,
         epoch=max(report.epoch, 0),
         status=AckStatus(report.status),
         reason=reason or _summary(report, notes),

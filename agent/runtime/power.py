@@ -176,6 +176,7 @@ class PowerAgentService:
             node=self.settings.node,
             boot=self.boot,
             clock_s=self._clock(),
+            incarnation=self.enforcer.state.incarnation,
             reason=reason,
             reasons=self._notes(),
         )

@@ -17,7 +17,9 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import power_consumer, scaling_consumer
 
-ACK_WAIT_S = 30.0
+ACK_WAIT_S = 5.0
+"""How long a message that a dead process held stays held: well within a lease, or the process that comes after it would
+hear of no renewal in time. Work that takes longer says that it goes on."""
 KEEP_EVERY_S = 5.0
 AT_ONCE = 64
 
