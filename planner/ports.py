@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from bus_schemas import v1
@@ -68,6 +69,10 @@ class Term(Protocol):
 
     async def past(self) -> Past:
         """What the streams hold now. Read after the lead was taken, so that nobody can add to it."""
+        ...
+
+    async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
+        """Plan records written since, oldest first. Raises BusAwayError."""
         ...
 
     async def lost(self) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 from nats.errors import Error as NatsError
 
 from bus_schemas import codec, v1
+from bus_schemas.jetstream.ask import ask
 from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.lease import Leadership, LeadershipLost
 from bus_schemas.jetstream.publish import Outgoing, Publisher
 from bus_schemas.jetstream.read import Stored, follow, last_per_subject, next_messages
+from bus_schemas.streams import stream_of
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
 from planner.ports import BusAwayError, Listener, LostLead, Past, Term
@@ -127,6 +131,16 @@ class BusTerm:
             heard=tuple((s.message, s.sequence) for s in heard),
         )
 
+    async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
+        """Plan records since an instant, oldest first. Raises BusAwayError."""
+        bus, wildcard = self._bus, self._bus.subjects.all_of("telemetry", "plan")
+        try:
+            first = await _first_since(bus, wildcard, since)
+            found = [] if first is None else await _all(bus, wildcard, after=first - 1)
+        except (BusError, NatsError, TimeoutError, OSError) as error:
+            raise BusAwayError(f"plan records could not be read: {error or type(error).__name__}") from error
+        return [stored.message for stored in found if isinstance(stored.message, v1.PlanRecord)]
+
     async def lost(self) -> str:
         """Returns when the lease is gone, with the reason."""
         try:
@@ -136,13 +150,22 @@ class BusTerm:
         return "the lease is no longer renewed"
 
 
-async def _all(bus: Bus, wildcard: str) -> list[Stored]:
+async def _all(bus: Bus, wildcard: str, after: int = 0) -> list[Stored]:
     found: list[Stored] = []
     while True:
-        page = await next_messages(bus, wildcard, found[-1].sequence if found else 0, PAGE)
+        page = await next_messages(bus, wildcard, found[-1].sequence if found else after, PAGE)
         found += page
         if not page:
             return found
+
+
+async def _first_since(bus: Bus, wildcard: str, since: datetime) -> int | None:
+    """The sequence of the first message that matches and is not older; None where there is none."""
+    api = f"$JS.API.DIRECT.GET.{stream_of(bus.subjects, wildcard)}"
+    query = {"next_by_subj": wildcard, "start_time": since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
+    answer = await ask(bus, api, json.dumps(query).encode())
+    headers = answer.headers or {}
+    return None if "Status" in headers else int(headers["Nats-Sequence"])
 
 
 def _outgoing(subjects: Subjects, message: Message, traceparent: str | None) -> Outgoing:

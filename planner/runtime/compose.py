@@ -46,7 +46,6 @@ from planner.runtime.settings_sources import SettingsError
 
 log = logging.getLogger(__name__)
 
-DOWN_WINDOW_S = 300.0
 CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load"})
 HEAVY = {"arima": "forecast-arima", "prophet": "forecast-prophet"}
 """Predictors that need an extra."""
@@ -234,8 +233,8 @@ def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Pro
         max_replicas=pool.max_replicas,
         startup_s=pool.startup_s,
         max_step=pool.max_step,
-        scale_up=_rules(pool.behavior.scale_up, 0.0),
-        scale_down=_rules(pool.behavior.scale_down, DOWN_WINDOW_S),
+        scale_up=_rules(pool.behavior.scale_up),
+        scale_down=_rules(pool.behavior.scale_down),
         fallback_replicas=pool.fallback_replicas,
         schedule=replica_schedule(pool.schedule) if pool.schedule else None,
     )
@@ -248,10 +247,9 @@ def _has_phases(role: Role, profile: Profile) -> None:
         raise ValueError(f"the profile {profile.name} has no decode part")
 
 
-def _rules(rules: RulesSettings, default_window_s: float) -> ScalingRules:
-    window = rules.stabilization_window_s
+def _rules(rules: RulesSettings) -> ScalingRules:
     return ScalingRules(
-        stabilization_window_s=default_window_s if window is None else window,
+        stabilization_window_s=rules.stabilization_window_s,
         policies=tuple(ScalingPolicy(p.type, p.value, p.period_s) for p in rules.policies),
         select=rules.select,
         tolerance=rules.tolerance,

@@ -19,7 +19,7 @@ from planner.adapters import journal, wire_in, wire_out
 from planner.adapters.observe.replicas import holders, with_replicas
 from planner.core.plan import initial_state, react, step
 from planner.core.power.state import belongs
-from planner.core.state import PlannerState
+from planner.core.state import DeploymentState, PlannerState
 from planner.domain.config import PlannerConfig
 from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import DeploymentObservation, Observation
@@ -28,6 +28,7 @@ from planner.ports import BusAwayError, Clock, Link, LostLead, Past, Term
 from planner.runtime.backoff import Backoff
 from planner.runtime.inbox import Inbox
 from planner.runtime.readings import Reader, Readings
+from planner.runtime.recall import joined, recalled, span_s
 from planner.runtime.wake import Wake
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 STALE_NODE_S = 60.0
 """Telemetry older than this no longer says who holds a GPU."""
 
+RECALL_WITHIN_S = 10.0
+"""Sizing waits so long for what earlier ticks taught."""
 PATIENCE = 10
 """Attempts at one batch, each with retries of its own, before the term is given up."""
 
@@ -71,7 +74,7 @@ class Surroundings:
     clock: Clock
     clock_offset_s: float = 0.0
     idle_s: float = 1.0
-    journal: bool = False
+    journal: bool = True
     watchers: list[Watcher] = field(default_factory=list)
     trace: Callable[[Decided], str | None] = lambda decided: None
     """The ``traceparent`` of a decision that is about to be published."""
@@ -90,9 +93,24 @@ class Decider:
     async def run(self) -> None:
         """Until LostLead is raised, or cancelled."""
         state = self._resume(await self._term.past())
+        recalling = asyncio.create_task(self._recall(), name="recall")
+        try:
+            await self._look(state, recalling)
+        finally:
+            recalling.cancel()
+
+    async def _look(self, state: PlannerState, recalling: asyncio.Task[dict[DeploymentId, DeploymentState]]) -> None:
+        """Decide, publish, wait, for ever. Sizing waits until what was learned before is back; reactions do not."""
         around = self._around
+        joining = True
         while True:
-            readings = around.reader.take()
+            readings = None
+            if recalling.done():
+                if joining:
+                    joining = False
+                    for name, old in recalling.result().items():
+                        state = joined(state, name, old)
+                readings = around.reader.take()
             decided = self._decide(state, readings)
             if decided is None:
                 await asyncio.sleep(self._backoff.next_s())
@@ -101,6 +119,28 @@ class Decider:
             state = decided.state
             await self._publish(decided)
             await around.wake.wait(self._pause_s(decided.plan))
+
+    async def _recall(self) -> dict[DeploymentId, DeploymentState]:
+        """What earlier ticks taught, by deployment; nothing where it can not be read in time."""
+        around = self._around
+        since = wire_out.utc(around.clock() + around.clock_offset_s - span_s(around.config))
+        found: dict[DeploymentId, DeploymentState] = {}
+        try:
+            async with asyncio.timeout(RECALL_WITHIN_S):
+                by_name: dict[str, list[v1.PlanRecord]] = {}
+                for record in await self._term.records(since):
+                    by_name.setdefault(record.deployment, []).append(record)
+                for name in around.config.deployments:
+                    old = recalled(around.config, name, by_name.get(name, ()))
+                    if old is not None:
+                        found[name] = old
+                    await asyncio.sleep(0)
+        except (BusAwayError, TimeoutError) as error:
+            log.warning("earlier ticks could not be recalled in time; forecasts begin anew: %s", error)
+        except Exception:
+            log.exception("earlier ticks could not be recalled; forecasts begin anew")
+        around.wake.now()
+        return found
 
     def _pause_s(self, plan: Plan) -> float:
         if plan.next_event_s is None:

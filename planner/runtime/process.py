@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import time
 
-from bus_schemas.jetstream import provision
 from bus_schemas.jetstream.connect import connect
 from bus_schemas.jetstream.tend import tend
 from planner.domain.config import PlannerConfig
@@ -18,8 +16,6 @@ from planner.runtime.service import PlannerService
 from planner.runtime.settings import Settings
 from planner.runtime.telling import tell
 from planner.runtime.tracing import tracing
-
-log = logging.getLogger(__name__)
 
 
 async def run_planner(settings: Settings, config: PlannerConfig) -> None:
@@ -32,9 +28,6 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
     read, clients = observers(settings)
     traces = tracing(settings.otlp.endpoint)
     try:
-        if settings.provision:
-            for change in await provision.apply(bus):
-                log.info("stream %s", change)
         how = service_settings(settings)
         service = PlannerService(config, bus, read, how, watchers=[tell, traces.watch], trace=traces.begin)
         models = {name: block.model for name, block in settings.deployments.items()}

@@ -38,6 +38,7 @@ class ServiceSettings:
     """How the service runs; what it decides is in ``PlannerConfig``. Seconds are real seconds.
 
     ``clock_offset_s``: UTC seconds at 0 of the planner's clock (0 where that clock is UTC).
+    ``journal``: keep observations in plan records, from which the next leader's forecasts and windows come back.
     ``idle_s``: longest pause between two looks at the state, when nothing else asks for one.
     """
 
@@ -47,7 +48,7 @@ class ServiceSettings:
     idle_s: float = 1.0
     gather_s: float = 0.1
     clock_offset_s: float = 0.0
-    journal: bool = False
+    journal: bool = True
 
 
 class PlannerService:

@@ -146,8 +146,9 @@ class DeploymentSettings(Block):
     ttft_quantile: Share = 0.95
     sizing: Literal["sla", "classic", "load", "sla+load"] = "sla"
     mode: Literal["active", "advisory", "paused"] = "active"
-    predictor: str = "ewma"
-    forecast_quantile: Share = 0.9
+    predictor: str = "rising"
+    forecast_quantile: Share | None = None
+    """Default: ``ttft_quantile``, so that one knob moves both."""
     drain_backlog_s: Positive = 30.0
     max_gpus: int | None = Field(default=None, ge=1)
     priority: int = 0
@@ -261,10 +262,10 @@ class Settings(BaseSettings):
     health: HealthSettings = Field(default_factory=HealthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     otlp: OtlpSettings = Field(default_factory=OtlpSettings)
-    journal: bool = False
-    """Keep each tick's observation in its plan record, for replay."""
+    journal: bool = True
+    """Keep each tick's observation in its plan record: for replay, and for the next leader's forecasts and windows."""
     provision: bool = True
-    """Make the streams at start where they are missing."""
+    """Look after the streams, and a consumer for every agent and actuator; off where somebody else does."""
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     deployments: dict[str, DeploymentSettings] = Field(default_factory=dict)
 

@@ -1,0 +1,191 @@
+"""Killed at random moments, the planner decides what it would have decided: state comes back from the streams alone."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from bus_schemas import v1
+from planner.adapters import journal, wire_out
+from planner.core.plan import initial_state, step
+from planner.domain.config import PlannerConfig, ScalingRules
+from planner.domain.ids import DeploymentId
+from planner.domain.observation import DeploymentObservation, Observation, PoolObservation
+from planner.domain.pool import Replicas
+from planner.domain.reading import NO_DATA, Sample
+from planner.runtime.recall import joined, recalled
+from planner.runtime.service import PlannerService, ServiceSettings
+from tests.integration.planner.stage import DECODE, NAME, PREFILL, Stage, config, staged, until
+
+TICK_S = 3.0
+
+
+def load_at(tick: int) -> DeploymentObservation:
+    """A day's swing in forty ticks, the same for whoever asks at the same tick."""
+    rate = 25.0 + 20.0 * math.sin(tick / 6.0)
+    interval_s = TICK_S * 30.0
+    return DeploymentObservation(
+        interval_s=interval_s,
+        num_req=Sample(rate * interval_s),
+        isl_tokens=Sample(900.0 + 10 * (tick % 7)),
+        osl_tokens=Sample(200.0),
+        ttft_ms=NO_DATA,
+        itl_ms=NO_DATA,
+    )
+
+
+@dataclass
+class Script:
+    """An observer that reads from the tick's number."""
+
+    deployment: DeploymentId = NAME
+    stage: Stage | None = None
+
+    async def observe(self, now_s: float) -> DeploymentObservation:
+        assert self.stage is not None
+        pools = {
+            pool: PoolObservation(Replicas(ready=len(self.stage.fleet.workers[pool])), complete=True)
+            for pool in (PREFILL, DECODE)
+        }
+        return replace(load_at(round(now_s / TICK_S)), pools=pools)
+
+    async def close(self) -> None:
+        pass
+
+
+def slow_config() -> PlannerConfig:
+    settings = config(interval_s=TICK_S, scale=30.0, budget_watts=8000)
+    deployment = settings.deployments[NAME]
+    pools = {
+        name: replace(pool, max_replicas=4, scale_down=ScalingRules(stabilization_window_s=3 * TICK_S * 30))
+        for name, pool in deployment.pools.items()
+    }
+    return replace(settings, deployments={NAME: replace(deployment, pools=pools)})
+
+
+async def keep_running(stage: Stage, kills_s: list[float]) -> None:
+    """A planner that is killed after each of ``kills_s`` seconds and started again at once."""
+    for life, until_s in enumerate([*kills_s, None]):
+        bus = await stage.another_bus()
+        how = ServiceSettings(holder=f"life-{life}", lease_ttl_s=1.0, idle_s=0.1)
+        service = PlannerService(stage.config, bus, [Script(stage=stage)], how, watchers=[stage.decided.append])
+        task = asyncio.create_task(service.run())
+        try:
+            if until_s is None:
+                await task
+            else:
+                await asyncio.wait([task], timeout=until_s)
+        finally:
+            # Killed: the connection goes first, so that nothing is released or said any more.
+            transport = bus.nc._transport
+            if transport is not None:
+                transport._io_writer.transport.abort()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await bus.close()
+
+
+def counts_by_tick(stage: Stage) -> dict[int, tuple[int, int]]:
+    """What was in force after each tick, by tick number."""
+    ticks = [round(d.now_s / TICK_S) for d in stage.decided if d.tick]
+    changes = [
+        (decision.time.timestamp() / TICK_S, (decision.pools[PREFILL].replicas, decision.pools[DECODE].replicas))
+        for decision in stage.fleet.scaling
+    ]
+    return {
+        tick: ([counts for at, counts in changes if at < tick + 0.95] or [(1, 1)])[-1]
+        for tick in range(min(ticks), max(ticks) + 1)
+    }
+
+
+@pytest.mark.parametrize(
+    ("kills", "seconds"),
+    [
+        pytest.param(4, 45.0, marks=[pytest.mark.long, pytest.mark.timeout(150)]),
+        pytest.param(20, 200.0, marks=[pytest.mark.nightly, pytest.mark.timeout(400)]),
+    ],
+)
+async def test_kills_change_no_decision_by_more_than_a_tick(tmp_path: Path, kills: int, seconds: float) -> None:
+    """Two clusters under the same load at the same time; one planner is left alone, the other is killed."""
+    chance = random.Random(kills)
+    gaps = [chance.uniform(0.5, 1.5) * seconds / (kills + 1) for _ in range(kills)]
+    async with AsyncExitStack() as stages:
+        calm = await stages.enter_async_context(staged(tmp_path / "calm", slow_config()))
+        rough = await stages.enter_async_context(staged(tmp_path / "rough", slow_config()))
+        tasks = [asyncio.create_task(keep_running(calm, [])), asyncio.create_task(keep_running(rough, gaps))]
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=seconds + 3 * TICK_S, return_when=asyncio.FIRST_COMPLETED)
+            assert not done, done
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        left, killed = counts_by_tick(calm), counts_by_tick(rough)
+        assert len({decided.epoch for decided in rough.decided}) == kills + 1
+    assert len(set(left.values())) > 2, "the load must make the planner move"
+    for tick in sorted(left.keys() & killed.keys())[1:-1]:
+        near = [left[t] for t in (tick - 1, tick, tick + 1) if t in left]
+        assert killed[tick] in near, (tick, killed[tick], near)
+    ids = [decision.decision_id for decision in rough.fleet.scaling]
+    assert ids == list(range(len(ids)))
+
+
+def test_what_is_recalled_is_what_was_known() -> None:
+    """Forecasts, corrections and windows of a killed planner, exactly, from its records alone."""
+    settings = replace(slow_config(), sites={})
+    state = initial_state(settings, 1, 0.0)
+    records: list[v1.PlanRecord] = []
+    pools = {pool: PoolObservation(Replicas(ready=1), complete=True) for pool in (PREFILL, DECODE)}
+    for tick in range(1, 30):
+        now_s = tick * TICK_S
+        seen = replace(load_at(tick), pools=pools)
+        state, plan = step(state, Observation({NAME: seen}), settings, now_s)
+        counts = {name: pool.decided for name, pool in state.deployments[NAME].pools.items()}
+        pools = {name: PoolObservation(Replicas(ready=count or 1), complete=True) for name, count in counts.items()}
+        for order in plan.scaling:
+            known = replace(state.deployments[NAME], scaled_decision_id=order.decision_id)
+            state = replace(state, deployments={NAME: known})
+        kept = journal.entry(seen, now_s, TICK_S)
+        at = wire_out.utc(now_s)
+        records.append(
+            wire_out.plan_record(
+                plan.deployments[NAME],
+                settings.deployments[NAME],
+                None,
+                decision_id=0,
+                scaled_decision_id=0,
+                at=at,
+                journal=kept,
+            )
+        )
+    old = recalled(settings, NAME, records)
+    assert old is not None
+    fresh = joined(initial_state(settings, 2, 100.0), NAME, old).deployments[NAME]
+    known = state.deployments[NAME]
+    assert fresh.forecasts == known.forecasts
+    assert fresh.corrections == known.corrections
+    for name in (PREFILL, DECODE):
+        assert fresh.pools[name].recommendations == known.pools[name].recommendations
+        assert fresh.pools[name].most_seen == known.pools[name].most_seen
+
+
+async def test_a_killed_leader_is_followed_within_its_lease(tmp_path: Path) -> None:
+    async with staged(tmp_path, slow_config()) as stage:
+        task = asyncio.create_task(keep_running(stage, [2.0]))
+        try:
+            await until(lambda: len({d.epoch for d in stage.decided}) == 1, "the first leader")
+            first = next(d.epoch for d in stage.decided)
+            await until(lambda: len({d.epoch for d in stage.decided}) == 2, "the second leader")
+            last = max(d.now_s for d in stage.decided if d.epoch == first)
+            assert min(d.now_s for d in stage.decided if d.epoch != first) - last < 3.5
+            assert time.time() > last
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
