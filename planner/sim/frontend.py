@@ -37,6 +37,7 @@ class Frontend:
     """Counts since the start. Seconds and tokens."""
 
     __slots__ = (
+        "cached_tokens",
         "completed",
         "duration",
         "gaps",
@@ -49,6 +50,8 @@ class Frontend:
     def __init__(self) -> None:
         self.started = 0
         self.completed = 0
+        self.cached_tokens = 0.0
+        """Prompt tokens that a prefix cache held."""
         self.ttft = Histogram(TTFT_S)
         self.gaps = Histogram(ITL_S)
         """Gaps between tokens, seen as they pass, by the decode workers."""

@@ -39,6 +39,10 @@ def _lines(plant: Plant, model: str, namespace: str) -> Iterator[str]:
     yield from _histogram("dynamo_frontend_request_duration_seconds", labels, books.duration)
     yield from _histogram("dynamo_frontend_input_sequence_tokens", labels, books.input_tokens)
     yield from _histogram("dynamo_frontend_output_sequence_tokens", labels, books.output_tokens)
+    if any(pool.prefix_cache for pool in plant.spec.pools):
+        name = "dynamo_frontend_cached_tokens"
+        yield f"# TYPE {name} summary\n{name}_sum{{{labels}}} {books.cached_tokens!r}\n"
+        yield f"{name}_count{{{labels}}} {books.started}\n"
     yield from _worker_gauges(plant, model, namespace)
     yield "# TYPE wattscale_sim_workers gauge\n"
     for name, pool in plant.pools.items():

@@ -149,6 +149,7 @@ class Plant:
     # -- the way of a request
 
     def _prefilled(self, batch: list[Job]) -> None:
+        self.frontend.cached_tokens += sum(job.cached_tokens for job in batch)
         if self.spec.first_token is Role.PREFILL:
             for job in batch:
                 self._told_first(job)

@@ -20,6 +20,7 @@ from planner.sim.frontend import Frontend
 from planner.sim.gpu import SimGpu
 from planner.sim.job import Job
 from planner.sim.prefill import PrefillWorker
+from planner.sim.prefix_cache import PrefixCache
 from planner.sim.worker import Worker, WorkerState
 
 
@@ -51,6 +52,8 @@ class PoolSpec:
     max_prompts: int = 256
     """Most prompts in one chunk of prefill."""
     router: Router = Router.SHARED
+    prefix_cache: bool = False
+    """Prefill workers keep the blocks of prompts whose hashes the trace knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ class PrefillPool(Pool):
         if law.prefill is None:
             raise ValueError(f"pool {spec.pool}: the profile has no prefill part")
         self._law = law.prefill
+        self._cache_tokens = law.decode.max_kv_tokens if spec.prefix_cache and law.decode is not None else 0
         self._done = done
         self._free: deque[PrefillWorker] = deque()
         self._turn = 0
@@ -170,6 +174,7 @@ class PrefillPool(Pool):
             self._law,
             self._done,
             self.spec.max_prompts,
+            PrefixCache(self._cache_tokens) if self._cache_tokens else None,
         )
         self.workers[worker] = made
         return made

@@ -14,13 +14,16 @@ from planner.sim.engine import PrefillLaw
 from planner.sim.events import Events
 from planner.sim.gpu import SimGpu
 from planner.sim.job import Job
+from planner.sim.prefix_cache import PrefixCache
 from planner.sim.worker import Owner, Worker, WorkerState
 
 Part = tuple[Job, int]
 """A prompt, and how many of its tokens one chunk computes."""
 
 
-def take_chunk(begun: Job | None, queue: deque[Job], max_tokens: int, max_prompts: int) -> list[Part]:
+def take_chunk(
+    begun: Job | None, queue: deque[Job], max_tokens: int, max_prompts: int, cache: PrefixCache | None = None
+) -> list[Part]:
     """The next chunk: what is left of ``begun``, then prompts of ``queue`` (taken off it) as long as there is room.
 
     Only the last one may be a part of a prompt.
@@ -33,6 +36,8 @@ def take_chunk(begun: Job | None, queue: deque[Job], max_tokens: int, max_prompt
             if not queue:
                 break
             job = queue.popleft()
+            if cache is not None:
+                job.cached_tokens = cache.use(job.hash_ids, job.isl)
         part = min(left, to_compute(job) - job.prefilled_tokens)
         job.prefilled_tokens += part
         chunk.append((job, part))
@@ -49,7 +54,7 @@ def to_compute(job: Job) -> int:
 class PrefillWorker(Worker):
     """``left_s`` is the work left at ``at_s``, in seconds at full speed."""
 
-    __slots__ = ("at_s", "begun", "chunk", "done", "law", "left_s", "max_prompts", "waiting")
+    __slots__ = ("at_s", "begun", "cache", "chunk", "done", "law", "left_s", "max_prompts", "waiting")
 
     def __init__(
         self,
@@ -62,11 +67,13 @@ class PrefillWorker(Worker):
         law: PrefillLaw,
         done: Callable[[list[Job]], None],
         max_prompts: int,
+        cache: PrefixCache | None,
     ) -> None:
         super().__init__(worker, pool, gpus, curve, events, owner)
         self.law = law
         self.done = done
         self.max_prompts = max_prompts
+        self.cache = cache
         self.chunk: list[Part] = []
         """Under way."""
         self.begun: Job | None = None
@@ -79,7 +86,7 @@ class PrefillWorker(Worker):
     def start(self, queue: deque[Job]) -> None:
         """Begin the next chunk with prompts of ``queue``; the worker must be free, and something there to do."""
         now_s = self.events.now_s
-        self.chunk = take_chunk(self.begun, queue, self.law.max_batched_tokens, self.max_prompts)
+        self.chunk = take_chunk(self.begun, queue, self.law.max_batched_tokens, self.max_prompts, self.cache)
         for job, _ in self.chunk:
             if job.prefill_start_s < 0:
                 job.prefill_start_s = now_s
@@ -142,7 +149,7 @@ class PrefillWorker(Worker):
             jobs.append(self.begun)
         jobs += self.waiting
         for job in jobs:
-            job.prefilled_tokens = 0
+            job.prefilled_tokens = job.cached_tokens = 0
         self.chunk, self.begun = [], None
         self.waiting.clear()
         return jobs

@@ -43,6 +43,7 @@ class Watch:
         self._at_s = plant.now_s
         self._started = plant.frontend.started
         self._looks = self._look_all()
+        self._cached = plant.frontend.cached_tokens
         self.pending: Mapping[str, int] = {}
         """Replicas by pool that wait for a free GPU; the scaler sets it."""
 
@@ -69,12 +70,20 @@ class Watch:
             ttft_ms=_mean(before["ttft"], after["ttft"], MS),
             itl_ms=_mean(before["itl"], after["itl"], MS),
             request_duration_s=_mean(before["duration"], after["duration"]),
+            kv_hit_rate=self._hit_rate(before["isl"], after["isl"]),
             isl_cv2=_cv2(before["isl"], after["isl"]),
             osl_cv2=_cv2(before["osl"], after["osl"]),
             pools={PoolId(name): self._pool(name, pool) for name, pool in self._plant.pools.items()},
         )
         self._at_s, self._started, self._looks = now_s, started, after
         return observation
+
+    def _hit_rate(self, before: _Look, after: _Look) -> Reading:
+        cached, self._cached = self._plant.frontend.cached_tokens - self._cached, self._plant.frontend.cached_tokens
+        tokens = after.sum - before.sum
+        if not any(pool.prefix_cache for pool in self._plant.spec.pools) or not tokens:
+            return NO_DATA
+        return Sample(min(1.0, cached / tokens))
 
     def _pool(self, name: str, pool: Pool) -> PoolObservation:
         counts = pool.counts()
