@@ -23,6 +23,7 @@ from nats.js.client import JetStreamContext
 
 from bus_schemas.errors import BusError, BusRefused, BusUnreachable
 from bus_schemas.jetstream.settings import PASSWORD_ENV, TOKEN_ENV, BusSettings
+from bus_schemas.jetstream.wire import FastClient
 from bus_schemas.subjects import Subjects
 
 __all__ = ["Bus", "BusError", "BusUnreachable", "connect"]
@@ -107,7 +108,7 @@ async def connect(settings: BusSettings) -> Bus:
 
 
 async def _open(settings: BusSettings, bus: Bus) -> Client:
-    nc = Client()
+    nc = FastClient()
     where = ", ".join(settings.servers)
     refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     complaints: deque[str] = deque(maxlen=3)

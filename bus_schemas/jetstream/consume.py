@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import logging
 import random
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -100,6 +100,8 @@ class Consumer:
         self._create = create
         self._newest_only = newest_only
         self._done = Done()
+        self._life = uuid.uuid4().hex[:12]
+        """Part of the results' ids: a message has one result in one life of this loop."""
         self._unsaid: tuple[int, v1.Message | None] | None = None
         self._stopping = asyncio.Event()
         self._pull: Pull | None = None
@@ -189,8 +191,7 @@ class Consumer:
 
     async def _say(self, raw: Msg, sequence: int, result: v1.Message | None) -> None:
         if result is not None:
-            digest = hashlib.sha256(codec.encode(result)).hexdigest()[:16]
-            msg_id = f"{self._durable.name}-{sequence}-{digest}"
+            msg_id = f"{self._durable.name}-{sequence}-{self._life}"
             await publish(self._bus, self._result_subject, result, msg_id, (raw.headers or {}).get("traceparent"))
             self._done.learn(result)
         await raw.ack()

@@ -23,8 +23,8 @@ from bus_schemas.jetstream.connect import Bus
 
 BATCH = 100
 EXPIRES_S = 30.0
-HEARTBEAT_S = 1.0
-MISSED_BEATS = 3.0
+HEARTBEAT_S = 5.0
+MISSED_BEATS = 2.5
 
 
 class Interrupted(Exception):  # noqa: N818  # a state, named as such
@@ -50,6 +50,8 @@ class Pull:
         self._subscription: Subscription | None = None
         self._inbox = ""
         self._left = 0
+        self._heard = True
+        self._watchdog: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._client = self._bus.nc
@@ -57,6 +59,7 @@ class Pull:
         queue = self._queue
 
         async def on_message(message: Msg) -> None:
+            self._heard = True
             queue.put_nowait(message)
 
         try:
@@ -64,15 +67,26 @@ class Pull:
         except (NatsError, OSError) as error:
             raise away(self._bus, self._inbox, error) from error
         self._bus.on_reconnect.add(self._wake)
+        self._watch()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bus.on_reconnect.discard(self._wake)
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         if self._subscription is not None:
             with suppress(NatsError, OSError):
                 await self._subscription.unsubscribe()
+
+    def _watch(self) -> None:
+        """Note silence: cheaper than a time-out around each message."""
+        if not self._heard:
+            self._queue.put_nowait(away(self._bus, self._api))
+        self._heard = False
+        loop = asyncio.get_running_loop()
+        self._watchdog = loop.call_later(self._heartbeat_s * MISSED_BEATS, self._watch)
 
     def _wake(self) -> None:
         self._queue.put_nowait(BusAway(f"{self._api}: the connection was lost"))
@@ -86,11 +100,7 @@ class Pull:
         while True:
             if self._left <= 0:
                 await self._ask()
-            try:
-                async with asyncio.timeout(self._heartbeat_s * MISSED_BEATS):
-                    message = await self._queue.get()
-            except TimeoutError:
-                raise away(self._bus, self._api) from None
+            message = await self._queue.get()
             if isinstance(message, Exception):
                 raise message
             status = (message.headers or {}).get("Status")
