@@ -88,6 +88,7 @@ def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[Age
         incarnation=decision.incarnation,
         past=past,
         ends_s=ends_s,
+        only_lowers=decision.only_lowers,
         lines=lines,
     )
     return lapse(fresh, now_s), verdict
@@ -241,7 +242,8 @@ def _carried_out(state: AgentState, line: Line, reading: GpuReading | None) -> b
     asked = min(line.cap_mw, state.bounds.get(reading.gpu, line.cap_mw))
     asked = min(max(asked, reading.min_mw), reading.max_mw)
     requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
-    return requested == asked and reading.enforced_mw <= asked
+    reached = requested == asked or (state.only_lowers and requested < asked)
+    return reached and reading.enforced_mw <= asked
 
 
 def deadline_s(state: AgentState) -> float | None:

@@ -137,6 +137,8 @@ class AgentState:
     past: frozenset[str] = frozenset()
     ends_s: float | None = None
     """When the caps above their fallbacks lapse; None before the first reading, and after a lapse."""
+    only_lowers: bool = False
+    """The newest decision only lowers: a limit that is below what it names is as good as carried out."""
     lines: Mapping[str, Line] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
 
