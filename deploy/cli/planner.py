@@ -142,7 +142,8 @@ def _check(args: argparse.Namespace) -> int:
 def _decide(args: argparse.Namespace) -> int:
     from planner.runtime.paper import Paper, unlimited
 
-    overrides = [] if args.interval is None else [f"interval_s={args.interval}"]
+    # On paper an interval is as long as the load says: there is no faster clock to follow.
+    overrides = ["load_time_scale=1"] + ([] if args.interval is None else [f"interval_s={args.interval}"])
     if args.profile is not None:
         overrides.append(f"deployments.*.profile={args.profile}")
     if not args.site_budget:

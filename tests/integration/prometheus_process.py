@@ -29,7 +29,8 @@ def prometheus_binary() -> str:
     return path
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -47,7 +48,7 @@ async def prometheus(folder: Path, targets: Mapping[str, str], *, web_config: Pa
         ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = [
         prometheus_binary(),
         f"--config.file={folder / 'prometheus.yml'}",

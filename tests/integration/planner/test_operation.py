@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -21,8 +20,6 @@ from planner.runtime.telling import tell
 from planner.runtime.tracing import Tracing
 from planner.runtime.vitals import Vitals
 from tests.integration.planner.stage import MODEL, NAME, PREFILL, running, staged, until
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 async def fetch(url: str) -> tuple[int, str]:
@@ -136,19 +133,3 @@ def test_logs_are_one_json_object_a_line() -> None:
     assert line["message"] == "decided 3"
     assert line["deployment"] == NAME
     assert line["time"].endswith("Z")
-
-
-async def wattscale(*args: str, stdin: str = "") -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "deploy.cli.main",
-        *args,
-        cwd=ROOT,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate(stdin.encode())
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()

@@ -1,0 +1,207 @@
+"""The planner's commands as processes: run and killed, checked, deciding on paper, showing its settings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, staged, until
+from tests.integration.prometheus_process import free_port
+from tests.shared_data import shared
+from tests.unit.planner.adapters.test_profiles import write as write_profile
+
+ROOT = Path(__file__).resolve().parents[3]
+INTERVALS = [
+    {"num_req": 600, "isl": 1000, "osl": 200, "ttft_ms": 80, "itl_ms": 12},
+    {"num_req": 6000, "isl": 1000, "osl": 200, "ttft_ms": 90, "itl_ms": 14},
+    {"isl": 1000},
+    {"num_req": 6000, "isl": 1000, "osl": 200, "ttft_ms": 90, "itl_ms": 14},
+]
+
+
+async def wattscale(*args: str, stdin: str = "") -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "deploy.cli.main",
+        *args,
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate(stdin.encode())
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+def settings(folder: Path, stage: Stage | None = None, **changes: Any) -> Path:
+    profile = folder / "profile"
+    profile.mkdir(exist_ok=True)
+    write_profile(profile)
+    content: dict[str, Any] = {
+        "interval_s": 0.5,
+        "load_time_scale": 30.0,
+        "lease": {"ttl_s": 1},
+        "health": {"port": 0},
+        "sites": {"row-1": {"budget_watts": 4000, "lease_s": 3, "settle_s": 0.2}},
+        "deployments": {
+            str(NAME): {
+                "site": "row-1",
+                "model": MODEL,
+                "profile": str(profile),
+                "ttft_ms": 500,
+                "itl_ms": 30,
+                "pools": {"prefill": {"max_replicas": 4}, "decode": {"max_replicas": 4}},
+                "metrics": {"urls": [stage.metrics.url if stage else "http://127.0.0.1:1/metrics"]},
+            }
+        },
+    }
+    if stage is not None:
+        content["bus"] = {"servers": [stage.server.url]}
+    path = folder / "planner.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+@asynccontextmanager
+async def planner_process(file: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "deploy.cli.main",
+        "planner",
+        "run",
+        "-c",
+        str(file),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_a_planner_process_is_killed_and_its_successor_goes_on(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        file = settings(tmp_path, stage)
+        stage.load_rps = 20.0
+        async with planner_process(file):
+            await until(lambda: len(stage.fleet.scaling) >= 1, "a decision of the first process")
+        known = len(stage.fleet.scaling)
+        stage.load_rps = 60.0
+        async with planner_process(file) as second:
+            await until(lambda: len(stage.fleet.workers[PREFILL]) >= 2, "workers after the kill")
+            await until(lambda: stage.fleet.power[-1].epoch > stage.fleet.power[0].epoch, "power under a new epoch")
+            second.send_signal(signal.SIGTERM)
+            _, err = await asyncio.wait_for(second.communicate(), 10.0)
+            assert second.returncode == 0
+        lines = [json.loads(line) for line in err.decode().splitlines()]
+        assert any(line["message"] == "leading" for line in lines)
+        ids = [decision.decision_id for decision in stage.fleet.scaling]
+        assert ids == list(range(len(ids)))
+        assert len(ids) >= known
+        assert stage.fleet.enforced_watts <= 4000
+
+
+async def test_run_answers_probes_and_says_in_one_line_when_no_bus_is_there(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        port = stage.metrics.url.split(":")[2].split("/")[0]
+        taken = settings(tmp_path, stage, health={"port": int(port)})
+        code, _, err = await wattscale("planner", "run", "-c", str(taken))
+        assert code == 1
+        assert "health.port" in err.splitlines()[-1]
+    nobody = settings(tmp_path, None, bus={"servers": ["nats://127.0.0.1:1"], "connect_timeout_s": 1})
+    code, _, err = await wattscale("planner", "run", "-c", str(nobody))
+    assert code == 1
+    assert err.splitlines()[-1].startswith("wattscale: ")
+    assert "127.0.0.1:1" in err
+
+
+async def test_check_says_ok_or_one_line_a_problem(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    code, out, err = await wattscale("planner", "check", "-c", str(file), "--backend", "vllm")
+    assert (code, err) == (0, "")
+    assert out.startswith("note: backend: not needed")
+    assert f"ok: {NAME}: TTFT 500 ms" in out
+    bad = yaml.safe_load(file.read_text())
+    bad["deployments"][NAME] |= {"site": "row-2", "predictor": "oracle"}
+    file.write_text(yaml.safe_dump(bad))
+    code, out, err = await wattscale("planner", "check", "-c", str(file))
+    assert code == 2
+    assert len(err.splitlines()) == 2
+    assert all(line.startswith("wattscale: deployments.prod-chat.") for line in err.splitlines())
+
+
+async def test_config_show_says_where_each_value_came_from(tmp_path: Path) -> None:
+    file = settings(tmp_path, prometheus={"bearer_token": "s3cret"})
+    code, out, _ = await wattscale("config", "show", "-c", str(file), "--itl", "25", "--set", "log.level=debug")
+    assert code == 0
+    assert "s3cret" not in out
+    rows = {line.split()[0]: line for line in out.splitlines()}
+    assert rows["deployments.prod-chat.itl_ms"].endswith("25.0  (flag --itl)")
+    assert rows["log.level"].endswith('"debug"  (flag --set log.level)')
+    assert rows["interval_s"].endswith(f"0.5  ({file})")
+    assert rows["kalman.r"].endswith("(default)")
+
+
+async def test_decide_prints_one_decision_a_line_and_holds_on_missing(tmp_path: Path) -> None:
+    file = settings(tmp_path)
+    lines = "\n".join(json.dumps(interval) for interval in INTERVALS)
+    code, out, err = await wattscale("planner", "decide", "-c", str(file), "--interval", "60", stdin=lines)
+    assert code == 0, err
+    decisions = [json.loads(line) for line in out.splitlines()]
+    assert len(decisions) == len(INTERVALS)
+    assert decisions[1]["num_prefill"] > decisions[0]["num_prefill"]
+    kept = ("num_prefill", "num_decode")
+    assert [decisions[2][key] for key in kept] == [decisions[1][key] for key in kept]
+    assert "num_req" in decisions[2]["missing"]
+    code, _, err = await wattscale("planner", "decide", "-c", str(file), stdin='{"num_reqs": 1}\n')
+    assert code == 2
+    assert "standard input, line 1: unknown keys num_reqs" in err
+
+
+async def test_decide_in_classic_mode_wants_what_dynamo_0_9_wanted() -> None:
+    """Flags only, no file; the first decision has no history to differ by."""
+    recorded = json.loads(shared("dynamo_decisions/h200_8b_ramp.json").read_text())
+    code, out, err = await wattscale(
+        "planner",
+        "decide",
+        "--profile",
+        str(shared("profiles/dynamo_h200_8b_fp8_tp1p_tp1d")),
+        *("--interval", "60", "--ttft", "500", "--itl", "50", "--load-predictor", "constant"),
+        *("--set", "deployments.*.sizing=classic"),
+        stdin=json.dumps(recorded["intervals"][0]),
+    )
+    assert code == 0, err
+    decision, theirs = json.loads(out), recorded["decisions"]["0.9.1"][0]
+    assert (decision["num_prefill"], decision["num_decode"]) == (theirs["num_prefill"], theirs["num_decode"])
+
+
+async def test_the_health_server_of_the_process_answers(tmp_path: Path) -> None:
+    async with staged(tmp_path) as stage:
+        port = free_port()
+        file = settings(tmp_path, stage, health={"port": port})
+        async with planner_process(file), aiohttp.ClientSession() as session:
+            answers = {}
+            async with asyncio.timeout(20.0):
+                while len(answers) < 3:
+                    for path in ("/livez", "/readyz", "/metrics"):
+                        try:
+                            async with session.get(f"http://127.0.0.1:{port}{path}") as response:
+                                answers[path] = response.status
+                        except aiohttp.ClientError:
+                            await asyncio.sleep(0.05)
+            assert answers == {"/livez": 200, "/readyz": 200, "/metrics": 200}
