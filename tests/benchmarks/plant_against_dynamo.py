@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 
 from planner.adapters.profiles import load_profile  # noqa: E402
 from planner.domain.pool import Role  # noqa: E402
-from planner.domain.profile import PrefillProfile, Profile  # noqa: E402
+from planner.domain.profile import DecodeProfile, PrefillProfile, Profile  # noqa: E402
 from planner.sim.engine import Batching  # noqa: E402
 from planner.sim.plant import ClusterSpec, Plant, PlantSpec, TransferSpec  # noqa: E402
 from planner.sim.pool import Router  # noqa: E402
@@ -41,16 +41,37 @@ FLEETS = {
 
 
 def as_simulated(profile: Profile, table: Path) -> Profile:
-    """``profile`` with the prefill times that NVIDIA's converter made of it, and the simulator's engine limits."""
+    """``profile`` with the times that NVIDIA's converter made of it, and the simulator's engine limits.
+
+    The converter smooths: for the wheel's own 8B profile its ITL of a small batch is 6.7 ms where 4.4 were measured.
+    """
     data = np.load(table)
     isl = tuple(float(n) for n in data["prefill_isl"])
     times = tuple(float(ms) for ms in data["prefill_ttft_ms"])
     return replace(
         profile,
+        decode=_decode(data, profile.decode),
         prefill=PrefillProfile(isl, times, tuple(n / ms * 1000 for n, ms in zip(isl, times, strict=True))),
         max_num_seqs=ENGINE["max_num_seqs"],
         max_num_batched_tokens=ENGINE["max_num_batched_tokens"],
     )
+
+
+def _decode(data: Mapping[str, Any], measured: DecodeProfile | None) -> DecodeProfile | None:
+    """The table's points that an engine of these limits can meet."""
+    if measured is None:
+        return None
+    kv, context, itl = (
+        np.asarray(data[key]) for key in ("decode_active_kv_tokens", "decode_context_length", "decode_itl")
+    )
+    points = [
+        (kv[i] / measured.max_kv_tokens, context[j], itl[i, j], kv[i] / context[j] / itl[i, j] * 1000)
+        for i in range(0, len(kv), 4)
+        for j in range(0, len(context), 4)
+        if 1 <= kv[i] / context[j] <= ENGINE["max_num_seqs"] and itl[i, j] > 0
+    ]
+    columns = [tuple(float(value) for value in column) for column in zip(*points, strict=True)]
+    return DecodeProfile(columns[0], columns[1], columns[2], columns[3], measured.max_kv_tokens)
 
 
 def ours(race: Race, counts: tuple[int, int], table: Path) -> dict[str, Any]:
