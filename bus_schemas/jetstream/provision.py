@@ -37,23 +37,23 @@ class Change:
         return f"{mark} {self.stream}: {self.what}" + (f" (refused: {self.refused})" if self.refused else "")
 
 
-def wanted(bus: Bus) -> tuple[StreamSpec, ...]:
+def wanted(bus: Bus, replicas: int | None = None) -> tuple[StreamSpec, ...]:
     """The streams that this connection's settings ask for."""
-    return stream_specs(bus.subjects, replicas=bus.settings.replicas)
+    return stream_specs(bus.subjects, replicas=replicas or bus.settings.replicas)
 
 
-async def plan(bus: Bus) -> list[Change]:
+async def plan(bus: Bus, replicas: int | None = None) -> list[Change]:
     """What `apply` would do, and what it would refuse to. Empty: nothing."""
     changes: list[Change] = []
-    for spec in wanted(bus):
+    for spec in wanted(bus, replicas):
         changes += differences(spec, await _there(bus, spec.name))
     return changes
 
 
-async def apply(bus: Bus) -> list[Change]:
+async def apply(bus: Bus, replicas: int | None = None) -> list[Change]:
     """Create what is missing and grow what is smaller; returns what was done and what was refused."""
     done: list[Change] = []
-    for spec in wanted(bus):
+    for spec in wanted(bus, replicas):
         there = await _there(bus, spec.name)
         changes = differences(spec, there)
         if there is None:
@@ -67,9 +67,9 @@ async def apply(bus: Bus) -> list[Change]:
     return done
 
 
-async def check(bus: Bus) -> list[Change]:
+async def check(bus: Bus, replicas: int | None = None) -> list[Change]:
     """Every difference, refused ones too; empty where the server is as it shall be."""
-    return await plan(bus)
+    return await plan(bus, replicas)
 
 
 async def keep(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
@@ -151,5 +151,5 @@ def _objection(key: str, old: Any, new: Any) -> str:
 
 def _say(key: str, value: Any) -> str:
     if key in {"max_age", "duplicate_window"} and isinstance(value, int):
-        return f"{value / 1e9:g} s"
+        return f"{value / 1e9:.12g} s"
     return json.dumps(value)

@@ -1,0 +1,99 @@
+"""Streams are made once, grow, and never shrink or go by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bus_schemas.errors import BusAway
+from bus_schemas.jetstream import provision
+from bus_schemas.jetstream.ask import ask
+from bus_schemas.streams import DECISIONS, TELEMETRY, stream_specs
+from bus_schemas.subjects import Subjects
+from deploy.nats.embedded import EmbeddedServer
+from tests.contract.bus import bench, connected
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+async def test_applying_twice_changes_nothing() -> None:
+    async with EmbeddedServer() as server, connected(server.url) as bus:
+        made = await provision.apply(bus)
+        assert len(made) == 6
+        assert {change.what for change in made} == {"create"}
+        assert await provision.apply(bus) == []
+        assert await provision.check(bus) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"max_age": 3600 * 10**9}, "~ WATTSCALE_DECISIONS: max_age 3600 s -> 604800 s"),
+        ({"max_msgs_per_subject": 8}, "~ WATTSCALE_DECISIONS: max_msgs_per_subject 8 -> 1024"),
+        ({"allow_atomic": False}, "~ WATTSCALE_DECISIONS: allow_atomic null -> true"),
+        ({"republish": None}, "~ WATTSCALE_DECISIONS: republish null -> "),
+    ],
+)
+async def test_what_is_smaller_is_grown(change: dict[str, object], said: str) -> None:
+    async with bench() as (_, bus):
+        config = {**stream_specs(bus.subjects)[0].config(), **change}
+        await ask(bus, f"$JS.API.STREAM.UPDATE.{DECISIONS}", json.dumps(config).encode())
+        planned = await provision.plan(bus)
+        assert [str(one)[: len(said)] for one in planned] == [said]
+        assert await provision.apply(bus) == planned
+        assert await provision.check(bus) == []
+
+
+async def test_what_is_larger_stays_and_is_told() -> None:
+    async with bench() as (_, bus):
+        config = {**stream_specs(bus.subjects)[0].config(), "max_age": 30 * 86400 * 10**9, "description": "ours"}
+        await ask(bus, f"$JS.API.STREAM.UPDATE.{DECISIONS}", json.dumps(config).encode())
+        changes = await provision.apply(bus)
+        assert [bool(change.refused) for change in changes] == [False, True]
+        (left,) = await provision.check(bus)
+        assert str(left).startswith("! WATTSCALE_DECISIONS: max_age 2592000 s -> 604800 s (refused: ")
+        info = await bus.js.stream_info(DECISIONS)
+        assert info.config.max_age == 30 * 86400
+
+
+async def test_another_storage_and_dropped_subjects_are_refused() -> None:
+    spec = next(one for one in stream_specs(Subjects()) if one.name == TELEMETRY)
+    there = replace(spec, storage="file", subjects=(*spec.subjects, "extra.>")).config()
+    refused = [change.refused for change in provision.differences(spec, there)]
+    assert len(refused) == 2
+    assert all(refused)
+
+
+async def test_without_jetstream_it_says_so() -> None:
+    async with EmbeddedServer(settings={"jetstream": False}) as server, connected(server.url) as bus:
+        with pytest.raises(BusAway, match="nobody answers"):
+            await provision.plan(bus)
+
+
+async def cli(args: Sequence[str]) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "deploy.cli.main", *args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+async def test_the_command_line() -> None:
+    async with EmbeddedServer() as server:
+        where = ["--nats-url", server.url]
+        code, text = await cli(["streams", "check", *where])
+        assert code == 1
+        assert "+ WATTSCALE_DECISIONS: create" in text
+        assert (await cli(["streams", "apply", *where]))[0] == 0
+        assert await cli(["streams", "check", *where]) == (0, "streams: as they shall be\n")
+        code, text = await cli(["streams", "plan", "--json", *where])
+        assert (code, json.loads(text)) == (0, [])
+        assert (await cli(["streams", "plan", "--replicas", "9", *where]))[0] == 2
+    assert (await cli(["streams", "plan", *where]))[0] == 2
