@@ -9,8 +9,9 @@ from planner.core.safety import bounds, flow, limits
 from planner.core.safety.hold import Hold
 from planner.core.safety.limits import Limits
 from planner.core.tick import Ticked
+from planner.domain.config import DeploymentConfig
 from planner.domain.demand import Allocation
-from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.ids import PoolId
 from planner.domain.plan import Limited
 from planner.domain.reasons import Reason
 
@@ -56,14 +57,14 @@ def _woken(ticked: Ticked, wanted: dict[PoolId, Limits]) -> dict[PoolId, Limits]
     }
 
 
-def shortened(granted: Granted, allocation: Allocation, deployment: DeploymentId) -> Granted:
-    """After the optimiser's second word: a pool that was let grow may get less, for want of watts or GPUs."""
+def shortened(granted: Granted, allocation: Allocation, config: DeploymentConfig) -> Granted:
+    """After the optimiser's second word: for want of watts or GPUs a pool may get less, but not below its floor."""
     counts, chains = dict(granted.counts), dict(granted.chains)
     for name, count in granted.counts.items():
-        answer = allocation.pools.get((deployment, name))
-        if answer is None or answer.replicas >= count:
+        answer = allocation.pools.get((config.deployment, name))
+        if answer is None or answer.replicas >= count or count <= config.pools[name].min_replicas:
             continue
-        counts[name] = answer.replicas
+        counts[name] = max(answer.replicas, config.pools[name].min_replicas)
         sentence = f"{answer.replicas} are what the site's watts and GPUs carry now"
         chains[name] = (*chains[name], *(answer.chain or (Limited(answer.replicas, Reason.POWER_BUDGET, sentence),)))
     return replace(granted, counts=counts, chains=chains)

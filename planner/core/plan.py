@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from planner.core import powering
 from planner.core.decide import Aim, decide
+from planner.core.forecast.band import Band
 from planner.core.grant import Granted, grant, shortened
 from planner.core.power import site as ledger
 from planner.core.report import deployment_plan
@@ -32,18 +33,23 @@ def initial_state(
     now_s: float,
     last_decisions: Iterable[LastDecision] = (),
     stored_caps: Iterable[StoredCaps] | None = None,
+    warm: Mapping[DeploymentId, Mapping[str, Band]] | None = None,
 ) -> PlannerState:
     """What a planner knows when it takes the lead: what the streams hold, and nothing else.
 
     ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one;
-    None: not read, so nothing rises until every GPU has answered and a lease has passed.
+    None: not read, so nothing rises until every GPU has answered and a lease has passed. ``warm``: forecasts that have
+    seen a recorded trace (``planner.core.forecast.warm``).
     """
     known = {last.deployment: last for last in last_decisions}
     pages = None if stored_caps is None else tuple(stored_caps)
     return PlannerState(
         epoch=epoch,
         started_s=now_s,
-        deployments={name: _resumed(known.get(name)) for name in config.deployments},
+        deployments={
+            name: replace(_resumed(known.get(name)), forecasts=(warm or {}).get(name, {}))
+            for name in config.deployments
+        },
         power={name: ledger.initial(site, epoch, now_s, pages) for name, site in config.sites.items()},
     )
 
@@ -136,7 +142,7 @@ def _aims(
         granted = {name: grant(ticks[name], free, now_s, t_s) for name in site.deployments}
         final = free if _same(free, granted) else site.allocate(ticks, {n: g.counts for n, g in granted.items()})
         for name, given in granted.items():
-            given = shortened(given, final, name)
+            given = shortened(given, final, ticks[name].config)
             found[name] = _Aimed(given, _goals(ticks[name], final, given), final.shortfall.get(name, 0.0))
     for name, ticked in ticks.items():
         if name not in found:

@@ -1,0 +1,46 @@
+"""Warm start: forecasts that have seen a recorded trace before the first live interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from planner.core.forecast.band import Band
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One recorded request. ``at_s`` is seconds from the trace's start; requests come in order."""
+
+    at_s: float
+    isl_tokens: float
+    osl_tokens: float
+
+
+def warmed(bands: Mapping[str, Band], arrivals: Iterable[Arrival], interval_s: float, now_s: float) -> dict[str, Band]:
+    """``bands`` (``num_req``, ``isl``, ``osl``) after the trace, in intervals of which the last ends at ``now_s``.
+
+    An interval without requests teaches the rate 0 and no lengths. An unfinished last interval is left out.
+    """
+    bins = _bins(arrivals, interval_s)
+    known = dict(bands)
+    for index, (count, isl, osl) in enumerate(bins):
+        t_s = now_s - (len(bins) - 1 - index) * interval_s
+        known["num_req"] = known["num_req"].observe(t_s, count / interval_s)
+        if count:
+            known["isl"] = known["isl"].observe(t_s, isl / count)
+            known["osl"] = known["osl"].observe(t_s, osl / count)
+    return known
+
+
+def _bins(arrivals: Iterable[Arrival], interval_s: float) -> list[tuple[int, float, float]]:
+    """Requests, input and output tokens of each finished interval."""
+    sums: list[list[float]] = []
+    for arrival in arrivals:
+        index = int(arrival.at_s // interval_s)
+        while len(sums) <= index:
+            sums.append([0, 0.0, 0.0])
+        sums[index][0] += 1
+        sums[index][1] += arrival.isl_tokens
+        sums[index][2] += arrival.osl_tokens
+    return [(int(count), isl, osl) for count, isl, osl in sums[:-1]]

@@ -1,0 +1,30 @@
+"""Warm start from a recorded trace."""
+
+from __future__ import annotations
+
+from planner.core.forecast import registry
+from planner.core.forecast.warm import Arrival, warmed
+from planner.core.sizing.observe import QUANTITIES
+
+
+def bands() -> dict[str, registry.Band]:
+    return {name: registry.make("constant", 0.9, 60.0, {}) for name in QUANTITIES}
+
+
+def test_a_trace_teaches_rate_and_lengths_up_to_now() -> None:
+    arrivals = [Arrival(float(second), 100.0 * (1 + second // 60), 50.0) for second in range(180)]
+    known = warmed(bands(), arrivals, 60.0, 1000.0)
+    assert known["num_req"].forecast(60.0).mean == 1.0
+    assert known["isl"].forecast(60.0).mean == 200.0, "the last, unfinished minute is left out"
+    assert known["osl"].forecast(60.0).mean == 50.0
+    assert len(known["num_req"].observe(1060.0, 1.0).errors) == 2
+
+
+def test_quiet_minutes_teach_no_lengths() -> None:
+    known = warmed(bands(), [Arrival(0.0, 300.0, 20.0), Arrival(200.0, 1.0, 1.0)], 60.0, 0.0)
+    assert known["num_req"].forecast(60.0).mean == 0.0
+    assert known["isl"].forecast(60.0).mean == 300.0
+
+
+def test_no_trace_teaches_nothing() -> None:
+    assert not warmed(bands(), [], 60.0, 0.0)["num_req"].ready
