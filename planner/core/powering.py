@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from planner.core import placing
-from planner.core.optimise.plain import allocate
+from planner.core.optimise.solve import allocate
 from planner.core.placing import Floor
 from planner.core.power import site as ledger
 from planner.core.power.state import PowerState, gpus_mw, unseen_mw

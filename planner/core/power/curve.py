@@ -26,7 +26,7 @@ def cap_for_speed(curve: PowerCurve, wanted: float) -> int:
     Above speed 1 no cap helps: the answer is that of speed 1.
     """
     share = min(1.0, max(0.0, wanted))
-    exact = curve.p_s_mw + (curve.p_u_mw - curve.p_s_mw) * share ** (1.0 / curve.alpha)
+    exact: float = curve.p_s_mw + (curve.p_u_mw - curve.p_s_mw) * share ** (1.0 / curve.alpha)
     return max(curve.useful_mw, min(curve.max_mw, math.ceil(exact - 1e-6)))
 
 

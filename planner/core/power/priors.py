@@ -66,7 +66,7 @@ def gpu(name: str) -> GpuType:
 
 
 def phase_of(role: Role, *, moe: bool = False) -> Phase:
-    """The phase whose curve stands for a role. Aggregated workers mix both: the steeper (prefill) law is the safe one."""
+    """The phase whose curve stands for a role. Aggregated workers mix both: the steeper (prefill) law is safe."""
     if role is Role.DECODE:
         return Phase.DECODE_MOE if moe else Phase.DECODE_DENSE
     return Phase.PREFILL

@@ -1,0 +1,193 @@
+"""Replica counts and power caps, chosen together under a site's watts and GPUs.
+
+Owns the way from demands to an allocation: one deployment exactly, several by price, core search and polish. Must never
+exceed a limit, and never answer differently to the same question. Why together: more GPUs at lower caps can carry more
+load per watt than fewer at full power, and a budget cut in one place is best met in another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from planner.core.optimise import core, exact
+from planner.core.optimise.exact import Choice
+from planner.core.optimise.explain import Scarce, allocation
+from planner.core.optimise.prices import FREE, Market, Prices, Response, Search, limited, respond, search
+from planner.core.optimise.problem import Floats, Problem, build, floors_fit, levels, without_floors
+from planner.core.optimise.weights import DEFAULT, Weights
+from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
+
+COARSE = 12
+FINE = 12
+ZOOMS = 2
+MOST_POLISHED = 8
+"""More deployments than this are not polished one by one: their integrality gap is small, and a tick is short."""
+POLISHES = 2
+MOST_LEVELS = 240
+"""Load levels looked at for each of a few deployments."""
+
+
+def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT) -> Allocation:
+    """The cheapest counts and caps that fit; where the load does not, the largest share that ALL stages carry.
+
+    Floors (``min_replicas`` at the lowest useful cap) are kept unless even they do not fit: then lower priority
+    classes lose replicas first. Caps are multiples of 5 W. Deterministic; no state.
+    """
+    asked = [demand for demand in demands if demand.pools]
+    if not asked:
+        return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
+    given = asked if floors_fit(asked, limits) else [without_floors(demand) for demand in asked]
+    problem = build([_within_own_limit(demand) for demand in given], limits, weights, asked)
+    free = _free(problem)
+    scarce = Scarce(
+        watts=free.mw > problem.budget_mw, gpus=free.gpus > problem.gpu_limit, floors=given is not asked, free=free
+    )
+    choices, prices = _solve(problem, free)
+    return allocation(problem, choices, prices, scarce, limits, asked)
+
+
+def _within_own_limit(demand: DeploymentDemand) -> DeploymentDemand:
+    """Three pools or more: each pool's ceiling is cut, largest holding first, until together they keep the limit."""
+    if demand.max_gpus is None or len(demand.pools) <= 2:
+        return demand
+    most = {name: pool.max_replicas for name, pool in demand.pools.items()}
+    sizes = {name: pool.gpus_per_replica for name, pool in demand.pools.items()}
+    while sum(most[name] * sizes[name] for name in most) > demand.max_gpus:
+        spare = {name: (most[name] - pool.min_replicas) for name, pool in demand.pools.items()}
+        largest = max(spare, key=lambda name: (spare[name] * sizes[name] / max(1, demand.pools[name].wanted), name))
+        if spare[largest] <= 0:
+            break
+        most[largest] -= 1
+    cut = {
+        name: replace(
+            pool,
+            required_speed=pool.required_speed[: most[name] - pool.min_replicas + 1],
+            utilisation=pool.utilisation[: most[name] - pool.min_replicas + 1],
+        )
+        for name, pool in demand.pools.items()
+    }
+    return replace(demand, pools=cut)
+
+
+def _market(problem: Problem, share: Floats) -> Market:
+    rows = np.arange(len(problem.owner))
+    return Market(problem, share, levels(problem, rows, share[problem.owner]), limited(problem))
+
+
+def _coarse(problem: Problem, count: int) -> Floats:
+    return problem.top[:, None] * np.linspace(0.0, 1.0, count)[None, :]
+
+
+def _free(problem: Problem) -> Response:
+    """What everybody would take if watts and GPUs were free."""
+    return respond(_market(problem, _coarse(problem, 2)), FREE)
+
+
+def _solve(problem: Problem, free: Response) -> tuple[list[Choice], Prices]:
+    if problem.deployments == 1 and exact.combinations(problem, 0) <= exact.MOST_COMBINATIONS:
+        only = exact.best(problem, 0, problem.budget_mw, problem.gpu_limit)
+        if only is not None:
+            return [only], FREE
+    return _shared(problem)
+
+
+@dataclass(slots=True)
+class _Best:
+    """The cheapest answer so far. Short-lived: filled by one call of ``_shared``."""
+
+    choices: list[Choice]
+    cost: float
+
+    def take(self, market: Market, found: Search) -> None:
+        if found.fitting is not None:
+            self.offer(_as_choices(market, found.fitting))
+
+    def offer(self, choices: list[Choice] | None) -> None:
+        if choices is not None and (cost := sum(choice.cost for choice in choices)) < self.cost:
+            self.choices, self.cost = choices, cost
+
+
+def _shared(problem: Problem) -> tuple[list[Choice], Prices]:
+    few = problem.deployments <= MOST_POLISHED
+    market = _market(problem, _coarse(problem, COARSE))
+    found = search(market, FREE)
+    best = _Best([], np.inf)
+    best.take(market, found)
+    if found.tightest.prices != FREE:
+        for share in _finer(problem, market, found, few=few):
+            market = _market(problem, share)
+            found = search(market, found.tightest.prices)
+            best.take(market, found)
+    if few:
+        _polish(problem, best)
+    width = core.width_for(problem.deployments)
+    gap = max(0.0, best.cost - found.tightest.bound)
+    if gap > 0:
+        best.offer(core.combine(problem, core.columns(market, found.tightest, gap, width), gap, width))
+    if few:
+        _polish(problem, best)
+    return best.choices, found.tightest.prices
+
+
+def _finer(problem: Problem, market: Market, found: Search, *, few: bool) -> Iterator[Floats]:
+    """Levels to look at once watts or GPUs have a price: all that matter for a few deployments, else a zoom."""
+    if few:
+        yield _every(problem)
+        return
+    share, step, at = market.share, problem.top / (COARSE - 1), found.tightest
+    for _ in range(ZOOMS):
+        share = _around(problem, share, at, step)
+        step = step * 2 / (FINE - 1)
+        yield share
+
+
+def _every(problem: Problem) -> Floats:
+    """Each deployment's exact levels, thinned evenly where there are very many; short rows repeat the top."""
+    rows = []
+    for d in range(problem.deployments):
+        pools = np.array(problem.pools_of(d), dtype=np.int64)
+        exactly = exact.shares(problem, pools, float(problem.top[d]))
+        thin = np.unique(np.linspace(0, len(exactly) - 1, min(len(exactly), MOST_LEVELS)).round().astype(np.int64))
+        rows.append(exactly[thin])
+    width = max(len(row) for row in rows)
+    return np.array([np.pad(row, (0, width - len(row)), mode="edge") for row in rows])
+
+
+def _around(problem: Problem, share: Floats, response: Response, step: Floats) -> Floats:
+    """Levels near each deployment's choice, with zero and the top kept: a load is seldom best shed at a grid point."""
+    d = np.arange(problem.deployments)
+    middle = share[d, response.level]
+    near = middle[:, None] + step[:, None] * np.linspace(-1.0, 1.0, FINE)[None, :]
+    near = np.clip(near, 0.0, problem.top[:, None])
+    return np.sort(np.concatenate([near, np.zeros((len(d), 1)), problem.top[:, None]], axis=1), axis=1)
+
+
+def _as_choices(market: Market, response: Response) -> list[Choice]:
+    problem, at = market.problem, market.at
+    found = []
+    for d in range(problem.deployments):
+        pools = problem.pools_of(d)
+        rows = np.array(pools, dtype=np.int64)
+        part = at.rows(pools)
+        columns = tuple(int(response.columns[row]) for row in pools)
+        found.append(exact.chosen(problem, rows, part, int(response.level[d]), columns, float(problem.worth[d])))
+    return found
+
+
+def _polish(problem: Problem, best: _Best) -> None:
+    """Each deployment in turn, exactly, with what the others leave."""
+    for _ in range(POLISHES):
+        before = best.cost
+        for d in range(problem.deployments):
+            if exact.combinations(problem, d) > exact.MOST_COMBINATIONS:
+                continue
+            mw = problem.budget_mw - sum(c.mw for i, c in enumerate(best.choices) if i != d)
+            gpus = problem.gpu_limit - sum(c.gpus for i, c in enumerate(best.choices) if i != d)
+            alone = exact.best(problem, d, mw, gpus)
+            if alone is not None:
+                best.offer([alone if i == d else choice for i, choice in enumerate(best.choices)])
+        if best.cost >= before - 1e-6:
+            return
