@@ -24,8 +24,8 @@ def register(subparsers: Any) -> None:
         "prove",
         help="prove by simulation that GPU limits never exceed the power budget",
         description="Drives the real ledger and the real agent core through lost, doubled, late and reordered "
-        "messages, crashes, stalls, fail-overs, driver resets, foreign writers and budget cuts in virtual time, and adds up the "
-        "simulated hardware's limits after every event. Exit 1 when they exceed the budget.",
+        "messages, crashes, stalls, fail-overs, driver resets, foreign writers and budget cuts in virtual time, and "
+        "adds up the simulated hardware's limits after every event. Exit 1 when they exceed the budget.",
     )
     parser.add_argument("--events", type=int, default=100_000, help="events per seed (default: 100000)")
     parser.add_argument(
@@ -142,7 +142,8 @@ def _show(args: argparse.Namespace, seeds: list[str], tally: Tally, small: Outco
     span = seeds[0] if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     print(
         f"{tally.events} events{broken}, seed {span}, {tally.worlds} worlds, "
-        f"{tally.virtual_s / 3600:.1f} h of virtual time in {wall_s:.1f} s ({tally.events / max(wall_s, 1e-9):.0f} events/s)"
+        f"{tally.virtual_s / 3600:.1f} h of virtual time in {wall_s:.1f} s "
+        f"({tally.events / max(wall_s, 1e-9):.0f} events/s)"
     )
     width = max(map(len, tally.counts), default=0)
     for kind, count in sorted(tally.counts.items()):
@@ -150,7 +151,8 @@ def _show(args: argparse.Namespace, seeds: list[str], tally: Tally, small: Outco
     over = tally.over_s
     print(
         f"above the budget after cuts: {len(over)} times, p50 {quantile(over, 0.5):.2f} s, "
-        f"p99 {quantile(over, 0.99):.2f} s, longest {max(over, default=0.0):.1f} s (dead or cut-off nodes included; never above what was allowed before)"
+        f"p99 {quantile(over, 0.99):.2f} s, longest {max(over, default=0.0):.1f} s "
+        "(dead and cut-off nodes included; never above what was allowed before)"
     )
     if small is None or small.failure is None:
         print("holds: no event left the hardware's limits above what is allowed")

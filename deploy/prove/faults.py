@@ -7,7 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from deploy.prove.checker import Order
-from deploy.prove.network import CALM, STORM
+from deploy.prove.network import STORM
 from deploy.prove.scenario import FAULTS
 from planner.domain.observation import NodeOrder
 
@@ -247,7 +247,7 @@ class Faults:
         return True
 
     def _calm(self, _: object) -> None:
-        self.world.network.weather = CALM
+        self.world.network.weather = self.world.network.calm
 
     def _replay(self, rng: Random) -> bool:
         """Old decisions arrive once more, as from a consumer that was set back."""
@@ -255,6 +255,7 @@ class Faults:
         kept = self.world.bus.decisions.get(agent.name) if agent is not None else None
         if agent is None or not kept:
             return False
+        kept = kept[-6:] if rng.random() < 0.7 else kept
         for stored in rng.sample(kept, min(3, len(kept))):
             self.world.timeline.after(rng.uniform(0.0, 5.0), agent.on_decision, (agent.generation, stored))
         return True

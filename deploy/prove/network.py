@@ -10,7 +10,6 @@ from typing import Any
 
 Handler = Callable[[Any], None]
 FOREVER_S = float("inf")
-CALM = (0.002, 0.02, 0.04)
 STORM = (0.15, 0.15, 3.0)
 REDELIVERY_S = 12.0
 PUNCTUAL_S = 0.3
@@ -73,11 +72,13 @@ class Party:
 class Network:
     """Links between parties and the bus. Nothing arrives at a process that is not the one it was sent to."""
 
-    def __init__(self, timeline: Timeline, rng: Random, counts: Counter[str]) -> None:
+    def __init__(self, timeline: Timeline, rng: Random, counts: Counter[str], loss: float) -> None:
         self.timeline = timeline
         self.counts = counts
         self._random = rng.random
-        self.weather = CALM
+        self.calm = (loss, 0.04, 0.04)
+        """Loss, doubling, and the longest way in seconds, when there is no storm."""
+        self.weather = self.calm
 
     def send(self, party: Party, handler: Handler, argument: Any) -> None:
         """A message between ``party`` and the bus, either way."""
@@ -95,5 +96,5 @@ class Network:
         if random() < double:
             self.counts["message doubled"] += 1
             # Mostly right behind the first; now and then as late as a consumer that delivers again.
-            late_s = slowest_s if random() < 0.7 else REDELIVERY_S
+            late_s = slowest_s if random() < 0.5 else REDELIVERY_S
             self.timeline.after(delay_s + late_s * random(), handler, argument)

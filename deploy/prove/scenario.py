@@ -40,6 +40,8 @@ MOODS = (
 )
 """What an episode is rich in, besides a little of everything."""
 FAVOUR = 6
+OFTEN = ("replay", "replay", "replay", "planner_stall", "planner_stall", "storm")
+"""What every episode has more of."""
 SITE = SiteId("prove")
 
 
@@ -58,6 +60,8 @@ class Scenario:
     want_every_s: float
     fault_every_s: float
     skews: tuple[float, ...]
+    loss: float
+    """Share of messages lost in calm weather."""
     kinds: tuple[str, ...]
     """Kinds of faults to draw from; some more than once."""
     default_mw: int = 700_000
@@ -86,8 +90,8 @@ class Scenario:
 def draw(seed: str) -> Scenario:
     """The scenario of a seed."""
     rng = Random(f"scenario {seed}")
-    nodes, per_node = rng.choice(((2, 4), (3, 3), (4, 2), (4, 4), (6, 2)))
-    lease_s = rng.choice((9.0, 9.0, 12.0, 30.0))
+    nodes, per_node = rng.choice(((2, 4), (2, 4), (3, 3), (4, 2), (4, 4), (6, 2)))
+    lease_s = rng.choice((9.0, 12.0, 12.0, 30.0))
     low, high = nodes * per_node * 200_000, nodes * per_node * 700_000
     overhead, margin = rng.choice((0, 300_000)), rng.choice((0, 100_000))
     budget = int(low + (high - low) * rng.uniform(0.25, 0.75)) + nodes * overhead + margin
@@ -102,23 +106,26 @@ def draw(seed: str) -> Scenario:
         flight_s=rng.choice((0.5, 1.0)),
         fallback_mw=fallback,
         smallest_budget_mw=rng.choice((None, low + nodes * overhead + margin)),
-        expected_gpus=rng.choice((None, nodes * per_node)),
+        expected_gpus=rng.choice((None, *(nodes * per_node,) * 3)),
     )
     # With a steady budget the checker has no window to allow for: the sum may never exceed it by a milliwatt.
-    steady = rng.random() < 0.5
-    kinds = tuple(kind for kind in FAULTS + rng.choice(MOODS) * FAVOUR if not (steady and kind.startswith("budget")))
+    steady = rng.random() < 0.6
+    kinds = tuple(
+        kind for kind in FAULTS + OFTEN + rng.choice(MOODS) * FAVOUR if not (steady and kind.startswith("budget"))
+    )
     skews = tuple(rng.uniform(-0.01, 0.01) for _ in range(nodes))
     return Scenario(
         seed=seed,
         nodes=nodes,
         gpus_per_node=per_node,
-        planners=2,
+        planners=rng.choice((2, 3)),
         config=config,
         leader_ttl_s=rng.choice((4.0, 8.0)),
         telemetry_s=rng.choice((1.0, 2.0)),
         reconcile_s=rng.choice((5.0, 15.0)),
-        want_every_s=rng.choice((3.0, 6.0, 12.0)),
-        fault_every_s=rng.choice((1.0, 4.0, 8.0, 15.0)),
+        want_every_s=rng.choice((4.0, 8.0, 12.0)),
+        fault_every_s=rng.choice((2.0, 5.0, 8.0, 12.0, 20.0, 20.0)),
         skews=skews,
+        loss=rng.choice((0.0005, 0.002, 0.02)),
         kinds=kinds,
     )

@@ -63,7 +63,7 @@ class World:
         rng = Random(f"world {run.seed}")
         self.counts: Counter[str] = Counter()
         self.timeline = Timeline()
-        self.network = Network(self.timeline, Random(f"network {run.seed}"), self.counts)
+        self.network = Network(self.timeline, Random(f"network {run.seed}"), self.counts, scenario.loss)
         self.bus = Bus(self.counts, fencing=run.mutation != "fencing-off")
         self.budget = Budget(config.budget_mw)
         self.struck: deque[tuple[int, str]] = deque(maxlen=100_000)
