@@ -1,79 +1,49 @@
 """NVIDIA GPUs through NVML: the ``nvidia-ml-py`` package (module ``pynvml``), and only the calls that are used.
 
-Owns the translation of NVML's calls and errors into the agent's own words, keyed by UUID. Must never be called on the
-event loop (calls block, sometimes for seconds), must never trust an index, and must never set a limit on a handle
-that it has not just verified. The library is loaded when the first call is made, not when this module is imported.
+Owns the opening, and the opening anew after the driver went away. Must never be called on the event loop (calls block,
+sometimes for seconds), must never trust an index, and must never set a limit on a handle that it has not just
+verified. The library is loaded when the first call is made, not when this module is imported.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from agent.drivers.nvml_errors import OPTIONAL, translate
-from agent.drivers.nvml_events import EventWatch
-from agent.drivers.nvml_scope import GpuScope, ModuleScope, Scope
+from agent.drivers.nvml_errors import translate
+from agent.drivers.nvml_session import NvmlSession
 from agent.ports import DRIVER_WIDE_KINDS, DriverError, DriverErrorKind, GpuInfo, GpuReading
 
 T = TypeVar("T")
 
-CLOCK_EVENT_REASONS: Mapping[int, str] = {
-    0x1: "gpu_idle",
-    0x2: "applications_clocks_setting",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake_slowdown",
-    0x100: "display_clock_setting",
-}
-"""Bits of ``nvmlDeviceGetCurrentClocksEventReasons`` by their documented meaning."""
-
 
 @dataclass(slots=True)
 class _Memory:
-    """What is remembered of one GPU between reads."""
+    """What is remembered of one GPU between reads, and across openings."""
 
     energy_mj: int | None = None
     resets: int = 0
 
 
 class NvmlDriver:
-    """The node's GPUs. ``power_scope``: ``gpu``, ``module`` (Grace Hopper), or ``auto`` (module where it answers)."""
+    """A ``GpuDriver``. ``power_scope``: ``gpu``, ``module`` (Grace Hopper), or ``auto`` (module where it answers)."""
 
     def __init__(self, power_scope: str = "auto") -> None:
         self._power_scope = power_scope
-        self._nvml: Any = None
+        self._lock = threading.Lock()
+        self._session: NvmlSession | None = None
         self._failed: dict[str, DriverError] = {}
         self._memory: dict[str, _Memory] = {}
-        self._scopes: dict[str, Scope] = {}
-        self._events: EventWatch | None = None
 
     def driver_version(self) -> str:
         """The kernel driver's version, for people."""
-        nvml = self._open()
-        return str(self._call("driver_version", "", nvml.nvmlSystemGetDriverVersion))
+        return self._with(NvmlSession.driver_version)
 
     def enumerate(self) -> Sequence[GpuInfo]:
         """All physical GPUs by index order; one that fails is left out and named by ``failed``."""
-        nvml = self._open()
-        count = self._call("count", "", nvml.nvmlDeviceGetCount)
-        self._failed = {}
-        found: list[GpuInfo] = []
-        for index in range(count):
-            name = f"index-{index}"
-            try:
-                handle = self._call("handle_by_index", name, nvml.nvmlDeviceGetHandleByIndex, index)
-                name = self._call("uuid", name, nvml.nvmlDeviceGetUUID, handle)
-                found.append(self._describe(index, name, handle))
-            except DriverError as error:
-                if error.kind in DRIVER_WIDE_KINDS:
-                    raise
-                self._failed[name] = error
-        if self._events is None:
-            self._events = EventWatch.open(nvml, [self._handle(info.gpu) for info in found])
+        found, self._failed = self._with(NvmlSession.enumerate)
         return found
 
     def failed(self) -> Mapping[str, DriverError]:
@@ -82,122 +52,40 @@ class NvmlDriver:
 
     def read(self, gpu: str) -> GpuReading:
         """One GPU's state. Limits must answer; what is only good to know may be None."""
-        nvml = self._open()
-        handle = self._handle(gpu)
-        scope = self._scope(gpu, handle)
-        requested = self._call("get_limit", gpu, scope.requested_mw, handle)
-        enforced = self._call("enforced", gpu, scope.enforced_mw, handle)
-        energy = self._maybe("energy", gpu, nvml.nvmlDeviceGetTotalEnergyConsumption, handle)
-        bits = self._maybe("reasons", gpu, self._reasons, handle)
-        if self._events is not None:
-            self._events.drain(lambda device: str(nvml.nvmlDeviceGetUUID(device)))
-        return GpuReading(
-            gpu=gpu,
-            requested_mw=requested,
-            enforced_mw=enforced,
-            draw_mw=self._maybe("power_usage", gpu, scope.draw_mw, handle),
-            energy_mj=energy,
-            throttle_reasons=tuple(name for bit, name in CLOCK_EVENT_REASONS.items() if (bits or 0) & bit),
-            pids=self._maybe("processes", gpu, self._processes, handle),
-            resets=self._count_resets(gpu, energy),
-            last_xid=self._events.last_xid(gpu) if self._events else None,
-        )
+        reading = self._with(lambda session: session.read(gpu))
+        return replace(reading, resets=self._count_resets(gpu, reading.energy_mj))
 
     def set_limit(self, gpu: str, mw: int) -> None:
         """Set the limit of the GPU with this UUID, which is verified on the handle that is written to."""
-        nvml = self._open()
-        handle = self._handle(gpu)
-        found = self._call("uuid", gpu, nvml.nvmlDeviceGetUUID, handle)
-        if found != gpu:
-            message = f"set_limit: the handle of {gpu} now answers as {found}"
-            raise DriverError(DriverErrorKind.NO_SUCH_GPU, message, call="set_limit", gpu=gpu)
-        scope = self._scope(gpu, handle)
-        self._call("set_limit", gpu, scope.set_limit, handle, mw)
+        self._with(lambda session: session.set_limit(gpu, mw))
 
     def close(self) -> None:
         """Shut NVML down. Limits stay."""
-        nvml, self._nvml = self._nvml, None
-        self._scopes.clear()
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if nvml is not None:
-            self._call("shutdown", "", nvml.nvmlShutdown)
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
 
-    def _open(self) -> Any:
-        if self._nvml is None:
-            try:
-                import pynvml
-            except ImportError as error:
-                message = "no module pynvml: install nvidia-ml-py, or choose the simulated driver"
-                raise DriverError(DriverErrorKind.DRIVER_DOWN, message, call="init") from error
-            self._nvml = pynvml
-            try:
-                self._call("init", "", pynvml.nvmlInit)
-            except DriverError:
-                self._nvml = None
-                raise
-        return self._nvml
-
-    def _handle(self, gpu: str) -> Any:
-        return self._call("handle_by_uuid", gpu, self._nvml.nvmlDeviceGetHandleByUUID, gpu)
-
-    def _describe(self, index: int, gpu: str, handle: Any) -> GpuInfo:
-        nvml = self._nvml
-        scope = self._scope(gpu, handle)
-        low, high = self._call("constraints", gpu, scope.constraints_mw, handle)
-        modes = self._maybe("mig", gpu, nvml.nvmlDeviceGetMigMode, handle)
-        persistence = self._maybe("persistence", gpu, nvml.nvmlDeviceGetPersistenceMode, handle)
-        return GpuInfo(
-            gpu=gpu,
-            index=index,
-            model=self._maybe("name", gpu, nvml.nvmlDeviceGetName, handle) or "",
-            default_mw=self._call("default", gpu, scope.default_mw, handle),
-            min_mw=low,
-            max_mw=high,
-            mig=bool(modes and modes[0]),
-            persistence=None if persistence is None else bool(persistence),
-            pci=self._maybe("pci", gpu, self._bus_id, handle) or "",
-            mig_instances=self._mig_instances(gpu, handle) if modes and modes[0] else (),
-        )
-
-    def _mig_instances(self, gpu: str, handle: Any) -> tuple[str, ...]:
-        nvml = self._nvml
-        found = []
-        for slot in range(self._maybe("mig", gpu, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-            try:
-                instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot)
-                found.append(str(nvml.nvmlDeviceGetUUID(instance)))
-            except nvml.NVMLError:
-                continue  # An empty slot, or an instance that is being made or removed: the next look will tell.
-        return tuple(found)
-
-    def _scope(self, gpu: str, handle: Any) -> Scope:
-        scope = self._scopes.get(gpu)
-        if scope is None:
-            module = ModuleScope(self._nvml)
-            wanted = self._power_scope == "module" or (self._power_scope == "auto" and module.answers(handle))
-            scope = self._scopes[gpu] = module if wanted else GpuScope(self._nvml)
-        return scope
-
-    def _bus_id(self, handle: Any) -> str:
-        found = self._nvml.nvmlDeviceGetPciInfo(handle).busId
-        return str(found.decode() if isinstance(found, bytes) else found)
-
-    def _reasons(self, handle: Any) -> int:
-        nvml = self._nvml
+    def _with(self, work: Callable[[NvmlSession], T]) -> T:
+        session = self._open()
         try:
-            return int(nvml.nvmlDeviceGetCurrentClocksEventReasons(handle))
-        except nvml.NVMLError_FunctionNotFound:
-            return int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+            return work(session)
+        except DriverError as error:
+            if error.kind in DRIVER_WIDE_KINDS:
+                self._drop(session)
+            raise
 
-    def _processes(self, handle: Any) -> tuple[int, ...]:
-        nvml = self._nvml
-        try:
-            found = nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle)
-        except nvml.NVMLError_FunctionNotFound:
-            found = nvml.nvmlDeviceGetComputeRunningProcesses_v2(handle)
-        return tuple(sorted({int(process.pid) for process in found}))
+    def _open(self) -> NvmlSession:
+        with self._lock:
+            if self._session is None:
+                self._session = _opened(self._power_scope)
+            return self._session
+
+    def _drop(self, session: NvmlSession) -> None:
+        """The driver went away: the next call opens it anew. Another thread may have done so already."""
+        with self._lock:
+            if self._session is session:
+                self._session = None
 
     def _count_resets(self, gpu: str, energy_mj: int | None) -> int:
         """The energy counter only ever goes back when the driver was loaded anew or the GPU was reset."""
@@ -208,32 +96,15 @@ class NvmlDriver:
             memory.energy_mj = energy_mj
         return memory.resets
 
-    def _call(self, call: str, gpu: str, work: Callable[..., T], *args: Any) -> T:
-        try:
-            return work(*args)
-        except self._nvml_error() as error:
-            translated = translate(error, call, gpu)
-            if translated.kind in DRIVER_WIDE_KINDS:
-                self._forget()
-            raise translated from error
 
-    def _maybe(self, call: str, gpu: str, work: Callable[..., T], *args: Any) -> T | None:
-        """The call's answer, or None where this GPU or driver does not have it. A lost GPU is an error here too."""
-        try:
-            return self._call(call, gpu, work, *args)
-        except DriverError as error:
-            if error.kind in OPTIONAL:
-                return None
-            raise
-
-    def _nvml_error(self) -> type[Exception]:
+def _opened(power_scope: str) -> NvmlSession:
+    try:
         import pynvml
-
-        error: type[Exception] = pynvml.NVMLError
-        return error
-
-    def _forget(self) -> None:
-        """The driver went away: the next call opens it anew."""
-        self._nvml = None
-        self._events = None
-        self._scopes.clear()
+    except ImportError as error:
+        message = "no module pynvml: install nvidia-ml-py, or choose the simulated driver"
+        raise DriverError(DriverErrorKind.DRIVER_DOWN, message, call="init") from error
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise translate(error, "init", "") from error
+    return NvmlSession(pynvml, power_scope)

@@ -6,6 +6,7 @@ cards, virtual machines) there is none, and that is no error.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class EventWatch:
         self._nvml = nvml
         self._set = event_set
         self._last_xid: dict[str, int] = {}
+        self._draining = threading.Lock()
 
     @classmethod
     def open(cls, nvml: Any, handles: Sequence[Any]) -> EventWatch | None:
@@ -40,7 +42,14 @@ class EventWatch:
         return cls(nvml, event_set)
 
     def drain(self, uuid_of: Callable[[Any], str]) -> None:
-        """Take all that waits."""
+        """Take all that waits, unless another thread is at it."""
+        if self._draining.acquire(blocking=False):
+            try:
+                self._drain(uuid_of)
+            finally:
+                self._draining.release()
+
+    def _drain(self, uuid_of: Callable[[Any], str]) -> None:
         for _ in range(LARGEST_BATCH):
             try:
                 event = self._nvml.nvmlEventSetWait_v2(self._set, 0)

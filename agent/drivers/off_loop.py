@@ -11,7 +11,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from agent.ports import DriverError, DriverErrorKind, GpuDriver, GpuInfo, GpuReading
@@ -28,6 +28,15 @@ class _Call:
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
     key: str
+    ticket: list[None] = field(default_factory=lambda: [None])
+
+    def claim(self) -> bool:
+        """True for whoever asks first: the thread that makes the call, or the caller that gives it up unmade."""
+        try:
+            self.ticket.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class OffLoopDriver:
@@ -46,7 +55,7 @@ class OffLoopDriver:
         self._target = threads
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._threads = 0
-        self._busy: dict[str, asyncio.Future[Any]] = {}
+        self._busy: dict[str, _Call] = {}
         self._hung: set[str] = set()
         self._on_return = on_return
 
@@ -85,10 +94,21 @@ class OffLoopDriver:
             async with asyncio.timeout(self._timeout_s):
                 return await self._queued(key, name, work)
         except TimeoutError:
-            if key in self._busy:
-                self._hung.add(key)
+            self._give_up(key)
             message = f"{name}: no answer within {self._timeout_s:g} s"
             raise DriverError(DriverErrorKind.TIMEOUT, message, call=name, gpu=key) from None
+
+    def _give_up(self, key: str) -> None:
+        """A call that was not begun never will be. One that was is hanging, and another thread takes its place."""
+        call = self._busy.get(key)
+        if call is None:
+            return
+        if call.claim():
+            self._busy.pop(key)
+            call.future.cancel()
+            return
+        self._hung.add(key)
+        self._spawn()
 
     async def _queued(self, key: str, name: str, work: Callable[[], T]) -> T:
         """One call at a time for each key: wait for a running one, refuse behind a hung one."""
@@ -96,11 +116,11 @@ class OffLoopDriver:
         while (busy := self._busy.get(key)) is not None:
             if key in self._hung:
                 raise DriverError(DriverErrorKind.TIMEOUT, f"{name}: an earlier call still hangs", call=name, gpu=key)
-            await asyncio.wait([busy])
+            await asyncio.wait([busy.future])
         future: asyncio.Future[T] = loop.create_future()
-        self._busy[key] = future
+        call = self._busy[key] = _Call(work, loop, future, key)
         self._spawn()
-        self._calls.put(_Call(work, loop, future, key))
+        self._calls.put(call)
         return await asyncio.shield(future)
 
     def _spawn(self) -> None:
@@ -111,6 +131,8 @@ class OffLoopDriver:
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
+            if not call.claim():
+                continue
             result: Any = None
             error: BaseException | None = None
             try:

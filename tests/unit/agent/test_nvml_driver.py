@@ -169,7 +169,10 @@ def test_an_error_of_a_call_that_matters_names_its_kind_and_leaves_the_other_car
     sick, sound = fake.uuids
     fake.gpus[0].fail(call, code)
     kind = KINDS.get(code, DriverErrorKind.UNKNOWN)
-    if MUST[call] == "enumerate" and kind not in DRIVER_WIDE_KINDS:
+    if call == "constraints" and kind in UNCAPPABLE_KINDS:
+        uncappable = driver.enumerate()[0]
+        assert (uncappable.min_mw, uncappable.max_mw) == (700_000, 700_000)
+    elif MUST[call] == "enumerate" and kind not in DRIVER_WIDE_KINDS:
         assert [info.gpu for info in driver.enumerate()] == [sound]
         assert [error.kind for error in driver.failed().values()] == [kind]
     else:

@@ -1,0 +1,208 @@
+"""Every NVML error by call, from the C library through the real bindings to the answer on the bus.
+
+What a planner's ledger would charge follows from the health: anything but ``ok`` is charged at the card's default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.core.caps import CapDecision, GpuTarget, Health
+from agent.drivers.nvml import NvmlDriver
+from agent.drivers.nvml_errors import KINDS
+from agent.drivers.off_loop import OffLoopDriver
+from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, NoOwners, monotonic
+from agent.runtime.enforcer import Enforcer
+from agent.runtime.hardware import Hardware
+from agent.runtime.power import LibraryMismatch, PowerAgentService
+from agent.runtime.settings import PowerAgentSettings
+from bus_schemas.v1 import AckStatus, GpuHealth
+from tests.doubles.nvml.loaded import loaded_nvml
+from tests.doubles.nvml.state import IGNORES_WRITES, FakeNvml
+from tests.integration.agent.server import NatsServer
+from tests.integration.agent.wire import PlannerSide, connected, until
+
+ERRORS = [*range(1, 31), 999]
+NODE = "n1"
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> AsyncIterator[FakeNvml]:
+    with loaded_nvml(tmp_path) as fake:
+        yield fake
+
+
+@pytest.fixture
+async def enforcer(fake: FakeNvml) -> AsyncIterator[Enforcer]:
+    driver = OffLoopDriver(NvmlDriver(), timeout_s=0.3)
+    made = Enforcer(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    await made.start()
+    yield made
+    await driver.close()
+
+
+def expected_health(code: int) -> Health:
+    """What each NVML error means for the card it was met on."""
+    kind = KINDS.get(code, DriverErrorKind.UNKNOWN)
+    if kind in UNCAPPABLE_KINDS:
+        return Health.UNCAPPABLE
+    return Health.QUARANTINED if kind in QUARANTINE_KINDS else Health.UNKNOWN
+
+
+async def cut(enforcer: Enforcer, fake: FakeNvml, number: int = 0) -> dict[str, Health]:
+    """A decision for both cards; the health by card in what is reported."""
+    caps = tuple(GpuTarget(gpu, 400_000, 200_000) for gpu in fake.uuids)
+    await enforcer.decide(CapDecision(1, number, "one", 60.0, caps))
+    report = await enforcer.reconcile()
+    return {gpu.gpu: gpu.health for gpu in report.gpus}
+
+
+@pytest.mark.parametrize("code", ERRORS)
+@pytest.mark.parametrize("call", ["get_limit", "enforced", "handle_by_uuid"])
+async def test_a_card_that_can_not_be_read_is_not_vouched_for_and_the_other_is_capped(
+    enforcer: Enforcer, fake: FakeNvml, call: str, code: int
+) -> None:
+    fake.gpus[0].fail(call, code)
+    await enforcer.reconcile()
+    health = await cut(enforcer, fake)
+    sick, sound = fake.uuids
+    assert health == {sick: expected_health(code), sound: Health.OK}
+    assert fake.enforced == [700_000, 400_000]
+    report = enforcer.report()
+    assert (report.status, report.applied_id) == ("partial", -1)
+    assert next(gpu.enforced_mw for gpu in report.gpus if gpu.gpu == sick) is None
+
+
+@pytest.mark.parametrize("code", ERRORS)
+async def test_a_card_that_refuses_limits_is_reported_at_what_is_in_force(
+    enforcer: Enforcer, fake: FakeNvml, code: int
+) -> None:
+    fake.gpus[0].fail("set_limit", code)
+    health = await cut(enforcer, fake)
+    sick, sound = fake.uuids
+    assert fake.enforced == [700_000, 400_000]
+    assert health[sound] is Health.OK
+    # A refused write says nothing about reading: only what is permanent changes the health.
+    assert health[sick] is (Health.UNCAPPABLE if expected_health(code) is Health.UNCAPPABLE else Health.OK)
+    report = enforcer.report()
+    assert report.status == "partial"
+    assert {gpu.gpu: gpu.enforced_mw for gpu in report.gpus} == {sick: 700_000, sound: 400_000}
+
+
+@pytest.mark.parametrize("code", ERRORS)
+@pytest.mark.parametrize("call", ["power_usage", "energy", "processes", "reasons", "mig", "persistence", "event_wait"])
+async def test_what_is_only_good_to_know_never_keeps_a_cap_from_being_set(
+    enforcer: Enforcer, fake: FakeNvml, call: str, code: int
+) -> None:
+    fake.gpus[0].run(1)
+    fake.gpus[0].fail(call, code)
+    if call == "event_wait":
+        fake.fail(call, code)
+    await cut(enforcer, fake)
+    assert fake.enforced[1] == 400_000
+    lost = expected_health(code) is Health.QUARANTINED or KINDS.get(code) in (
+        DriverErrorKind.DRIVER_DOWN,
+        DriverErrorKind.LIBRARY_MISMATCH,
+    )
+    if not lost:
+        assert fake.enforced[0] == 400_000
+
+
+@pytest.mark.parametrize("code", [10, 27, 15, 16, 999])
+async def test_a_card_that_recovers_gets_its_cap(enforcer: Enforcer, fake: FakeNvml, code: int) -> None:
+    fake.gpus[0].fail("enforced", code)
+    await enforcer.reconcile()
+    await cut(enforcer, fake)
+    assert fake.enforced == [700_000, 400_000]
+    fake.gpus[0].fail("enforced", 0)
+    await enforcer.reconcile()
+    assert fake.enforced == [400_000, 400_000]
+    assert enforcer.report().status == "applied"
+
+
+async def test_success_without_effect_is_not_called_applied(enforcer: Enforcer, fake: FakeNvml) -> None:
+    fake.gpus[0].flags |= IGNORES_WRITES
+    await cut(enforcer, fake)
+    report = enforcer.report()
+    assert report.status == "partial"
+    assert {gpu.gpu: gpu.enforced_mw for gpu in report.gpus}[fake.uuids[0]] == 700_000
+
+
+async def test_a_hung_card_is_reported_not_waited_for(enforcer: Enforcer, fake: FakeNvml) -> None:
+    fake.gpus[0].hang("get_limit", 1500)
+    began = asyncio.get_running_loop().time()
+    health = await cut(enforcer, fake)
+    assert asyncio.get_running_loop().time() - began < 1.4
+    assert health == {fake.uuids[0]: Health.UNKNOWN, fake.uuids[1]: Health.OK}
+    assert fake.enforced[1] == 400_000
+    fake.gpus[0].hang("get_limit", 0)
+
+    async def settled() -> bool:
+        return (await enforcer.reconcile()).status == "applied"
+
+    async with asyncio.timeout(10):
+        while not await settled():
+            await asyncio.sleep(0.05)
+    assert fake.enforced == [400_000, 400_000]
+
+
+async def test_renumbered_cards_keep_their_caps(enforcer: Enforcer, fake: FakeNvml) -> None:
+    caps = (GpuTarget(fake.uuids[0], 300_000, 200_000), GpuTarget(fake.uuids[1], 500_000, 200_000))
+    fake.renumber(1, 0)
+    await enforcer.decide(CapDecision(1, 0, "one", 60.0, caps))
+    assert fake.enforced == [300_000, 500_000]
+    await enforcer.reconcile(discover=True)
+    assert fake.enforced == [300_000, 500_000]
+
+
+async def test_a_card_that_is_no_longer_enumerated_stays_on_the_books(enforcer: Enforcer, fake: FakeNvml) -> None:
+    await cut(enforcer, fake)
+    fake.state.count = 1
+    await enforcer.reconcile(discover=True)
+    health = {gpu.gpu: gpu.health for gpu in enforcer.report().gpus}
+    assert health == {fake.uuids[0]: Health.OK, "GPU-00000001-0000-0000-0000-000000000000": Health.QUARANTINED}
+
+
+async def test_a_driver_reload_is_noticed_and_the_caps_are_set_again(enforcer: Enforcer, fake: FakeNvml) -> None:
+    await cut(enforcer, fake)
+    for gpu in fake.gpus:
+        gpu.reset()
+    await enforcer.reconcile()
+    assert fake.enforced == [400_000, 400_000]
+    assert enforcer.counts.resets == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "health"), [(15, GpuHealth.QUARANTINED), (4, GpuHealth.UNCAPPABLE), (10, GpuHealth.UNKNOWN)]
+)
+async def test_the_answer_on_the_bus_names_the_card_and_the_error(
+    tmp_path: Path, fake: FakeNvml, code: int, health: GpuHealth
+) -> None:
+    async with NatsServer(tmp_path / "nats") as server, connected(server.url) as bus:
+        planner = PlannerSide(bus, NODE)
+        await planner.prepare()
+        settings = PowerAgentSettings(node=NODE, telemetry_interval_s=0.1)
+        service = PowerAgentService(settings, bus, NvmlDriver(), NoOwners())
+        task = asyncio.create_task(service.run())
+        await planner.heard(lambda telemetry: len(telemetry.gpus) == 2)
+        fake.gpus[0].fail("enforced", code)
+        await until(lambda: service.hardware.looks[fake.uuids[0]].error is not None, "the error")
+        await planner.decide(dict.fromkeys(fake.uuids, 400.0))
+        ack = await planner.answered(lambda ack: ack.decision_id == 0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    sick, sound = ack.gpus
+    assert (ack.status, sick.health, sick.enforced_watts) == (AckStatus.PARTIAL, health, None)
+    assert f"NVML {code}" in sick.reason
+    assert (sound.health, sound.enforced_watts) == (GpuHealth.OK, 400.0)
+
+
+async def test_a_library_that_does_not_fit_the_driver_ends_the_agent(fake: FakeNvml) -> None:
+    fake.fail("count", 18)
+    service = PowerAgentService(PowerAgentSettings(node=NODE), None, NvmlDriver(), NoOwners())
+    with pytest.raises(LibraryMismatch):
+        await service.run()
