@@ -47,8 +47,13 @@ class Fleet:
     born: int = 0
 
     def __post_init__(self) -> None:
-        for n in range(self.nodes):
-            self.gpus[f"node-{n}"] = [Gpu(f"GPU-{n}-{g}") for g in range(self.gpus_per_node)]
+        self.spread(self.nodes, self.gpus_per_node)
+
+    def spread(self, nodes: int, gpus_per_node: int) -> None:
+        """Have so many GPUs; those that are there already stay as they are."""
+        for n in range(nodes):
+            there = self.gpus.setdefault(f"node-{n}", [])
+            there.extend(Gpu(f"GPU-{n}-{g}") for g in range(len(there), gpus_per_node))
 
     @property
     def enforced_watts(self) -> float:

@@ -15,7 +15,6 @@ import pytest
 import yaml
 
 READY_S = 30.0
-SCRAPE_EVERY = "250ms"
 
 
 def prometheus_binary() -> str:
@@ -38,10 +37,12 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def prometheus(folder: Path, targets: Mapping[str, str], *, web_config: Path | None = None) -> AsyncIterator[str]:
+async def prometheus(
+    folder: Path, targets: Mapping[str, str], *, web_config: Path | None = None, every: str = "250ms"
+) -> AsyncIterator[str]:
     """The base URL of a Prometheus that scrapes ``targets`` (job name: host:port) four times a second."""
     config = {
-        "global": {"scrape_interval": SCRAPE_EVERY, "scrape_timeout": SCRAPE_EVERY},
+        "global": {"scrape_interval": every, "scrape_timeout": every},
         "scrape_configs": [
             {"job_name": job, "honor_labels": True, "static_configs": [{"targets": [target]}]}
             for job, target in targets.items()
