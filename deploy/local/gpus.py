@@ -6,7 +6,7 @@ at every write and never from a message.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from agent.ports import DriverError, DriverErrorKind, GpuInfo, GpuReading, Owner
 from deploy.local.connector import Workers
@@ -18,6 +18,8 @@ class HardwareMeter:
     """The sum of limits in force, in milliwatts, and its largest value so far."""
 
     def __init__(self, cluster: LiveCluster) -> None:
+        self.on_write: Callable[[int], None] | None = None
+        """Called with every new sum, on the thread that wrote."""
         self._limits_mw = {reading.gpu: reading.enforced_mw for reading in cluster.readings()}
         self.sum_mw = sum(self._limits_mw.values())
         self.largest_mw = self.sum_mw
@@ -27,6 +29,8 @@ class HardwareMeter:
         self.sum_mw += enforced_mw - self._limits_mw[gpu]
         self._limits_mw[gpu] = enforced_mw
         self.largest_mw = max(self.largest_mw, self.sum_mw)
+        if self.on_write is not None:
+            self.on_write(self.sum_mw)
 
 
 class PlantDriver:
