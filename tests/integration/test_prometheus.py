@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from planner.adapters.observe.prometheus import PrometheusObserver
-from planner.adapters.observe.prometheus_client import PrometheusClient, PrometheusSettings
+from planner.adapters.observe.prometheus_client import PrometheusClient, PrometheusError, PrometheusSettings
 from planner.adapters.observe.target import PoolSelector, Target
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation
@@ -140,3 +145,109 @@ async def test_no_prometheus_is_missing_with_an_age(tmp_path: Path) -> None:
             seen = await observer.observe(0.0)
             assert isinstance(seen.num_req, Missing)
             assert seen.num_req.reason is MissingReason.NOT_EXPORTED
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for 127.0.0.1 and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl on this machine to make a certificate with")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+async def test_tls_is_verified_unless_told_otherwise(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    web = tmp_path / "web.yml"
+    web.write_text(f"tls_server_config:\n  cert_file: {cert}\n  key_file: {key}\n")
+    async with prometheus(tmp_path, {}, web_config=web) as url:
+        for settings, answers in (
+            (PrometheusSettings(url, retries=0), False),
+            (PrometheusSettings(url, retries=0, ca_file=cert), True),
+            (PrometheusSettings(url, retries=0, verify_tls=False), True),
+        ):
+            client = PrometheusClient(settings)
+            try:
+                if answers:
+                    assert (await client.query("vector(3)"))[0].value == 3.0
+                else:
+                    with pytest.raises(PrometheusError, match="certificate verify failed"):
+                        await client.query("vector(3)")
+            finally:
+                await client.close()
+
+
+@asynccontextmanager
+async def gate(answers: list[int]) -> AsyncIterator[tuple[str, list[web.Request], list[dict[str, str]]]]:
+    """A front end of Prometheus that answers with the given codes in turn, then well; what it was asked."""
+    requests: list[web.Request] = []
+    forms: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        requests.append(request)
+        forms.append({key: str(value) for key, value in (await request.post()).items()})
+        code = answers.pop(0) if answers else 200
+        if code == 400:
+            return web.json_response({"status": "error", "error": "parse error"}, status=400)
+        body = {"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [0, "NaN"]}]}}
+        return web.json_response(body, status=code)
+
+    app = web.Application()
+    app.router.add_post("/base/api/v1/query", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}/base/", requests, forms
+    finally:
+        await runner.cleanup()
+
+
+async def test_tokens_are_read_again_and_parameters_go_with_every_query(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("one\n")
+    async with gate([]) as (url, requests, forms):
+        settings = PrometheusSettings(
+            url, bearer_token_file=token, params={"tenant": "a"}, headers={"X-Scope-OrgID": "b"}
+        )
+        client = PrometheusClient(settings)
+        try:
+            rows = await client.query("up", at_s=12.3456)
+            assert math.isnan(rows[0].value)
+            token.write_text("two\n")
+            await client.query("up")
+        finally:
+            await client.close()
+    assert [request.headers["Authorization"] for request in requests] == ["Bearer one", "Bearer two"]
+    assert requests[0].headers["X-Scope-OrgID"] == "b"
+    assert forms[0] == {"tenant": "a", "query": "up", "time": "12.346"}
+    assert "s3cret" not in repr(replace(settings, bearer_token="s3cret"))
+
+
+async def test_passing_failures_are_tried_again_and_refusals_are_not() -> None:
+    async with gate([503, 429]) as (url, requests, _):
+        client = PrometheusClient(PrometheusSettings(url, retries=2, retry_pause_s=0.01))
+        try:
+            assert len(await client.query("up")) == 1
+            assert len(requests) == 3
+        finally:
+            await client.close()
+    async with gate([400, 503, 503, 503]) as (url, requests, _):
+        client = PrometheusClient(PrometheusSettings(url, retries=2, retry_pause_s=0.01))
+        try:
+            with pytest.raises(PrometheusError, match="answered 400: parse error"):
+                await client.query("up{")
+            assert len(requests) == 1
+            with pytest.raises(PrometheusError, match=r"answered 503 \(3 attempts\)"):
+                await client.query("up")
+        finally:
+            await client.close()
