@@ -44,8 +44,8 @@ class Cause(StrEnum):
     """The ITL was missed on engines that are not as profiled."""
     DECODE_QUEUE = "decode_queue"
     """It waited for a place in a decode batch."""
-    CAPPED = "capped"
-    """It neither waited nor met a large batch: power limits made it slow."""
+    SLOW = "slow"
+    """It did not wait: a long prompt shared its chunk with others, or its GPU was capped."""
     QUEUE = "queue"
     """It waited for a prefill worker although the load was as foreseen: a burst, or too little room for one."""
 
@@ -97,7 +97,7 @@ class _Judge:
         if record.decode_wait_ms > SHARE_OF_TARGET * scenario.ttft_ms:
             return Cause.DECODE_QUEUE
         if record.prefill_wait_ms < SHARE_OF_TARGET * scenario.ttft_ms:
-            return Cause.CAPPED
+            return Cause.SLOW
         return Cause.QUEUE
 
     def held_by(self, t_s: float) -> str:
