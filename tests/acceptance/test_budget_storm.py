@@ -31,9 +31,9 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeo
 NODES = 8
 FIRST_WATTS = 16_000.0
 """64 parked GPUs hold 12,800 W; the load wants two or three thousand more, so that most cuts bind."""
-END = (float("inf"), 0.0)
 CHANGES = 10
-COMPLIANCE_LIMIT_S = 5.0
+COMPLIANCE_LIMIT_S = 6.0
+"""A cut acts within a second while a planner leads; a leader that dies is replaced within its lease of 3 s plus one."""
 
 
 @dataclass
@@ -46,34 +46,30 @@ class Ledger:
     def wrote(self, sum_mw: int) -> None:
         self.sums.append((time.monotonic(), sum_mw / 1000))
 
-    def complied_after_s(self) -> list[float]:
-        """For each cut, how long the sum stood above the new budget."""
-        found = []
-        for before, now, after in zip(self.budgets, self.budgets[1:], [*self.budgets[2:], END], strict=False):
-            if now[1] >= before[1]:
-                continue
-            inside = [(at, watts) for at, watts in self.sums if now[0] <= at < after[0]]
-            standing = [watts for at, watts in self.sums if at < now[0]][-1]
-            if standing <= now[1]:
-                found.append(0.0)
-                continue
-            found.append(next((at - now[0] for at, watts in inside if watts <= now[1]), float("inf")))
-        return found
+    def over_s(self) -> list[float]:
+        """How long each stretch lasted in which the sum stood above the budget of the moment."""
+        moments = sorted({at for at, _ in (*self.sums, *self.budgets)})
+        found: list[float] = []
+        since: float | None = None
+        for at in moments:
+            over = self._at(self.sums, at) > self._at(self.budgets, at) + 1e-6
+            if over and since is None:
+                since = at
+            elif not over and since is not None:
+                found.append(at - since)
+                since = None
+        return found if since is None else [*found, float("inf")]
 
-    def violations(self, grace_s: float) -> list[str]:
-        """Instants at which a write left the sum above the budget, outside ``grace_s`` after a cut."""
-        found = []
-        for at, watts in self.sums:
-            since, budget = [entry for entry in self.budgets if entry[0] <= at][-1]
-            if watts > budget + 1e-6 and at - since > grace_s:
-                found.append(f"{watts:.0f} W > {budget:.0f} W, {at - since:.2f} s after the budget changed")
-        return found
+    @staticmethod
+    def _at(series: list[tuple[float, float]], at: float) -> float:
+        """The value in force at an instant; before the first entry that entry's."""
+        return [value for when, value in series if when <= at or when == series[0][0]][-1]
 
     def rises_while_over(self) -> list[str]:
         """Writes that raised a sum which was above the budget: a cut allows lowers only."""
         found = []
         for (_, before), (at, after) in pairwise(self.sums):
-            budget = [entry for entry in self.budgets if entry[0] <= at][-1][1]
+            budget = self._at(self.budgets, at)
             if after > before and after > budget + 1e-6:
                 found.append(f"raised {before:.0f} to {after:.0f} W under {budget:.0f} W")
         return found
@@ -168,12 +164,12 @@ async def test_the_budget_holds_through_a_storm_of_changes_and_deaths(capsys: py
         assert all(part.task.done() for part in killed)
         alive = [part for part in (*agents, *planners) if part not in killed]
         assert not any(part.task.done() for part in alive)
-    waited = sorted(ledger.complied_after_s())
+    over = sorted(ledger.over_s())
     with capsys.disabled():
-        p99 = waited[min(len(waited) - 1, int(0.99 * len(waited)))]
-        print(f"\n{len(waited)} cuts, {len(ledger.sums)} writes; compliance p99 {p99:.3f} s, worst {waited[-1]:.3f} s")
-    assert waited
-    assert waited[-1] <= COMPLIANCE_LIMIT_S
+        p99 = over[min(len(over) - 1, int(0.99 * len(over)))]
+        listed = ", ".join(f"{seconds:.3f}" for seconds in over)
+        print(f"\n{len(ledger.sums)} writes, {len(over)} binding cuts; compliance p99 {p99:.3f} s ({listed} s)")
+    assert over
+    assert over[-1] <= COMPLIANCE_LIMIT_S
     assert not ledger.rises_while_over()
-    assert not ledger.violations(grace_s=COMPLIANCE_LIMIT_S)
     assert len(ledger.sums) > NODES * 8
