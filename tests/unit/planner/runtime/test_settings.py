@@ -231,8 +231,8 @@ def test_a_full_configuration_reaches_the_core_unchanged(file: Path) -> None:
     assert prefill.scale_down.stabilization_window_s == 120
     assert prefill.scale_down.select == "Min"
     assert prefill.scale_down.policies[0].kind == "Percent"
-    assert prefill.scale_up.stabilization_window_s == 0
-    assert (big.gpus_per_replica, big.max_step, big.scale_down.stabilization_window_s) == (4, 2, 300)
+    assert prefill.up_window_s == 0
+    assert (big.gpus_per_replica, big.max_step, big.down_window_s) == (4, 2, 300)
 
 
 def test_secrets_are_masked_and_still_reach_the_client(file: Path) -> None:

@@ -1,0 +1,118 @@
+"""The inbox: events once and never lost, telemetry as a state, and only what speaks of our decisions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from bus_schemas import v1
+from planner.domain.ids import DeploymentId, NodeId
+from planner.runtime.inbox import Inbox
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+CHAT = DeploymentId("prod-chat")
+
+
+class Bell:
+    """A clock that the test sets, and a count of the rings."""
+
+    def __init__(self) -> None:
+        self.now_s = START.timestamp()
+        self.urgent = self.soon = 0
+        self.inbox = Inbox(self.ring, self.ring_soon, lambda: self.now_s, 0.0)
+
+    def ring(self) -> None:
+        self.urgent += 1
+
+    def ring_soon(self) -> None:
+        self.soon += 1
+
+
+def telemetry(node: str = "node-1", at_s: float = 0.0) -> v1.NodeTelemetry:
+    gpu = v1.GpuTelemetry(gpu="GPU-1", default_watts=700, min_watts=200, max_watts=700, health=v1.GpuHealth.UNCAPPABLE)
+    return v1.NodeTelemetry(time=START + timedelta(seconds=at_s), node=node, boot="b", clock_s=7.0, gpus=(gpu,))
+
+
+def power_ack(decision_id: int) -> v1.PowerAck:
+    force = v1.GpuInForce(gpu="GPU-1", requested_watts=300, enforced_watts=299.9996)
+    return v1.PowerAck(
+        time=START,
+        node="node-1",
+        decision_id=decision_id,
+        applied_decision_id=decision_id,
+        epoch=3,
+        status=v1.AckStatus.APPLIED,
+        gpus=(force,),
+    )
+
+
+def scaling_ack(incarnation: str, scaled: int) -> v1.ScalingAck:
+    return v1.ScalingAck(
+        time=START,
+        deployment=CHAT,
+        decision_id=scaled,
+        scaled_decision_id=scaled,
+        incarnation=incarnation,
+        status=v1.AckStatus.APPLIED,
+        replicas={"decode": 2},
+    )
+
+
+def budget(watts: float) -> v1.BudgetChange:
+    return v1.BudgetChange(time=START, site="row-1", budget_watts=watts)
+
+
+def test_events_are_handed_over_once_and_back_when_a_step_failed() -> None:
+    bell = Bell()
+    bell.inbox.heard(power_ack(0), 1)
+    bell.inbox.heard(budget(3000), 2)
+    first = bell.inbox.take({})
+    assert [ack.decision_id for ack in first.power_acks] == [0]
+    assert first.power_acks[0].gpus[0].enforced_mw == 299_999, "rounded down: a cap never gains by rounding"
+    bell.inbox.heard(power_ack(1), 3)
+    bell.inbox.put_back(first)
+    again = bell.inbox.take({})
+    assert [ack.decision_id for ack in again.power_acks] == [0, 1]
+    assert [order.budget_mw for order in again.budget_orders] == [3_000_000]
+    assert bell.inbox.take({}).power_acks == ()
+    assert bell.urgent == 3
+
+
+def test_telemetry_gathers_and_stays_the_same_object_until_there_is_a_newer_one() -> None:
+    bell = Bell()
+    bell.inbox.heard(telemetry(), 1)
+    assert (bell.urgent, bell.soon) == (0, 1)
+    one, two = bell.inbox.take({}), bell.inbox.take({})
+    assert one.nodes[NodeId("node-1")] is two.nodes[NodeId("node-1")]
+    assert not one.nodes[NodeId("node-1")].gpus[next(iter(one.nodes[NodeId("node-1")].gpus))].healthy
+    bell.inbox.heard(telemetry(at_s=1.0), 2)
+    assert bell.inbox.take({}).nodes[NodeId("node-1")] is not one.nodes[NodeId("node-1")]
+
+
+def test_a_new_term_knows_how_old_everything_is() -> None:
+    bell = Bell()
+    bell.inbox.heard(telemetry("live"), 1)
+    bell.inbox.heard(power_ack(0), 2)
+    bell.now_s += 20.0
+    bell.inbox.restart(((telemetry("stored", at_s=5.0), 9), (budget(2000), 10)))
+    seen = bell.inbox.take({})
+    assert seen.nodes[NodeId("live")].age_s == 20.0
+    assert seen.nodes[NodeId("stored")].age_s == 15.0
+    assert seen.power_acks == (), "events of another term's state are not ours"
+    assert [order.sequence for order in seen.budget_orders] == [10]
+    assert [node.node for node in bell.inbox.fresh_nodes(16.0)] == ["stored"]
+
+
+def test_acknowledgements_of_another_incarnation_are_not_for_us() -> None:
+    bell = Bell()
+    bell.inbox.expect(CHAT, "new")
+    bell.inbox.heard(scaling_ack("old", 99), 1)
+    assert bell.inbox.take({}).scaling_acks == {}
+    bell.inbox.heard(scaling_ack("new", 1), 2)
+    assert bell.inbox.take({}).scaling_acks[CHAT].scaled_decision_id == 1
+    assert bell.inbox.acked_replicas(CHAT) == {"decode": 2}
+
+
+def test_what_is_not_for_planners_wakes_nobody() -> None:
+    bell = Bell()
+    bell.inbox.heard(v1.Lease(time=START, holder="x", ttl_s=1.0), 1)
+    assert (bell.urgent, bell.soon) == (0, 0)
