@@ -20,7 +20,7 @@ MAX_KV = 100_000
 
 def profile(*, max_batched: int = 100_000, max_kv: int = MAX_KV, max_seqs: int = 512) -> Profile:
     """Prefill takes 0.1 ms a token; ITL is ``10 + 0.1 * batch + 0.0001 * kv`` ms."""
-    isl = (100.0, 1000.0, 10_000.0)
+    isl = (100.0, 1000.0, 4000.0, 10_000.0, 20_000.0)
     points = [(batch, tokens) for tokens in (100.0, 1000.0, 4000.0) for batch in (1.0, 4.0, 16.0)]
     kv = [batch * tokens for batch, tokens in points]
     itl = [A_MS + B_MS * batch + C_MS * used for (batch, _), used in zip(points, kv, strict=True)]
