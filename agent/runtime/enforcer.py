@@ -60,7 +60,8 @@ class Enforcer:
 
     async def start(self) -> None:
         """Read what is enforced and adopt it, before anything else."""
-        await self.reconcile(discover=True)
+        await self.hardware.discover()
+        await self.reconcile()
 
     async def decide(self, decision: CapDecision) -> tuple[Verdict, CapReport]:
         """Take a decision in and carry it out on what was last read: a cut must not wait for a look around."""
@@ -71,13 +72,22 @@ class Enforcer:
                 await self._act()
             return verdict, self.report()
 
-    async def reconcile(self, *, discover: bool = False) -> CapReport:
-        """Read all GPUs, take in what is found, and write where it differs."""
+    async def reconcile(self) -> CapReport:
+        """Read all GPUs, take in what is found, and write where it differs.
+
+        The reading is done before the lock is taken: a decision that cuts must not wait for a slow GPU. Calls to one
+        GPU are made in order, so that a reading never comes after a write that it did not see.
+        """
+        await self.hardware.read()
         async with self._lock:
-            if discover or not self.hardware.looks:
-                await self.hardware.discover()
-            await self.hardware.read()
             self._note_foreign_values()
+            self._take_in(())
+            await self._act()
+            return self.report()
+
+    async def lapse(self) -> CapReport:
+        """The dead-man's moment: act on what was last read, wait for nothing."""
+        async with self._lock:
             self._take_in(())
             await self._act()
             return self.report()

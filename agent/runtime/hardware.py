@@ -1,16 +1,19 @@
 """What the node's GPUs were when last looked at, and the writes to them.
 
 Owns the off-loop driver and turns its errors into health, GPU by GPU: one GPU's failure is a value, never an
-exception that stops the others. Must never decide a limit. A GPU that was once seen is never forgotten, because its
-watts do not go away when it stops answering.
+exception that stops the others, and a slow one is left to come in later. Must never decide a limit, and never hold up
+its caller for longer than its patience: the dead-man runs there. A GPU that was once seen is never forgotten, because
+its watts do not go away when it stops answering.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from agent.core.caps import GpuReading as CapReading
 from agent.core.caps import Health, SetLimit, WriteResult, health_of
@@ -18,6 +21,10 @@ from agent.drivers.off_loop import OffLoopDriver
 from agent.ports import DRIVER_WIDE_KINDS, DriverError, DriverErrorKind, GpuInfo, GpuReading
 
 log = logging.getLogger(__name__)
+
+READ_PATIENCE_S = 0.5
+WRITE_PATIENCE_S = 0.5
+"""How long a caller is held up by slow GPUs. A limit is written in milliseconds when all is well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +58,13 @@ class Look:
 class Hardware:
     """All GPUs ever seen by this process, by UUID."""
 
-    def __init__(self, driver: OffLoopDriver, *, dry_run: bool = False) -> None:
+    def __init__(
+        self, driver: OffLoopDriver, *, dry_run: bool = False, on_late: Callable[[], None] = lambda: None
+    ) -> None:
         self._driver = driver
         self._dry_run = dry_run
+        self._on_late = on_late
+        self._under_way: dict[str, asyncio.Task[None]] = {}
         self.looks: dict[str, Look] = {}
         self.unidentified: Mapping[str, DriverError] = {}
         """GPUs that fail before they tell their UUID, by index."""
@@ -84,13 +95,12 @@ class Hardware:
         self.driver_error = error
         self.looks = {gpu: replace(look, error=error) for gpu, look in self.looks.items()}
 
-    async def read(self, gpus: Iterable[str] | None = None) -> None:
-        """Read ``gpus`` (default: all) side by side."""
-        wanted = list(self.looks if gpus is None else gpus)
-        looks = await asyncio.gather(*(self._look(gpu) for gpu in wanted))
-        self.looks.update(zip(wanted, looks, strict=True))
+    async def read(self, *, patience_s: float = READ_PATIENCE_S) -> None:
+        """Read all GPUs side by side. One that takes longer keeps its last look until it answers or times out."""
+        free = [gpu for gpu in self.looks if gpu not in self._under_way]
+        await self._in_time({gpu: self._look(gpu) for gpu in free}, patience_s)
 
-    async def _look(self, gpu: str) -> Look:
+    async def _look(self, gpu: str) -> None:
         before = self.looks[gpu]
         try:
             reading = await self._driver.read(gpu)
@@ -99,27 +109,56 @@ class Hardware:
                 log.warning("GPU %s: %s", gpu, error)
             if error.kind in DRIVER_WIDE_KINDS:
                 self.driver_error = error
-            return replace(before, error=error)
+            self.looks[gpu] = replace(self.looks[gpu], error=error)
+            return
         if before.error is not None:
             log.info("GPU %s answers again", gpu)
-        return Look(before.info, reading)
+        self.looks[gpu] = Look(self.looks[gpu].info, reading)
 
-    async def write(self, orders: Iterable[SetLimit]) -> list[WriteResult]:
-        """Set limits side by side and read each back. Errors are in the results."""
-        return list(await asyncio.gather(*(self._write(order) for order in orders)))
+    async def write(self, orders: Sequence[SetLimit], *, patience_s: float = WRITE_PATIENCE_S) -> list[WriteResult]:
+        """Set limits side by side and read each back. Errors are in the results.
 
-    async def _write(self, order: SetLimit) -> WriteResult:
+        A GPU that is still at it after ``patience_s`` is unknown until it comes back: nobody can say what is in force.
+        """
         if self._dry_run:
-            log.info("dry run: would set GPU %s to %.3f W", order.gpu, order.mw / 1000)
-            return WriteResult(order.gpu, order.mw)
-        kind: str | None = None
+            for order in orders:
+                log.info("dry run: would set GPU %s to %.3f W", order.gpu, order.mw / 1000)
+            return [WriteResult(order.gpu, order.mw) for order in orders]
+        free = [order for order in orders if order.gpu not in self._under_way]
+        errors: dict[str, str | None] = {}
+        late = await self._in_time({order.gpu: self._write(order, errors) for order in free}, patience_s)
+        for gpu in late:
+            message = f"set_limit: still under way after {patience_s:g} s"
+            slow = DriverError(DriverErrorKind.TIMEOUT, message, call="set_limit", gpu=gpu)
+            self.looks[gpu] = replace(self.looks[gpu], error=slow)
+            errors[gpu] = slow.kind.value
+        return [WriteResult(order.gpu, order.mw, errors.get(order.gpu)) for order in free]
+
+    async def _write(self, order: SetLimit, errors: dict[str, str | None]) -> None:
         try:
             await self._driver.set_limit(order.gpu, order.mw)
         except DriverError as error:
             log.warning("GPU %s refused %.3f W: %s", order.gpu, order.mw / 1000, error)
-            kind = error.kind.value
-        self.looks[order.gpu] = await self._look(order.gpu)
-        return WriteResult(order.gpu, order.mw, kind)
+            errors[order.gpu] = error.kind.value
+        await self._look(order.gpu)
+
+    async def _in_time(self, work: Mapping[str, Coroutine[Any, Any, None]], patience_s: float) -> list[str]:
+        """Run all of ``work``; what is not done in time goes on by itself. The GPUs that are late."""
+        tasks = {gpu: asyncio.create_task(one, name=f"gpu {gpu}") for gpu, one in work.items()}
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=patience_s)
+        late = [gpu for gpu, task in tasks.items() if not task.done()]
+        for gpu in late:
+            self._under_way[gpu] = tasks[gpu]
+            tasks[gpu].add_done_callback(partial(self._came_back, gpu))
+        for task in tasks.values():
+            if task.done():
+                task.result()
+        return late
+
+    def _came_back(self, gpu: str, _: asyncio.Task[None]) -> None:
+        self._under_way.pop(gpu, None)
+        self._on_late()
 
     def for_caps(self) -> dict[str, CapReading]:
         """All GPUs as the core sees them."""
@@ -127,4 +166,7 @@ class Hardware:
 
     async def close(self) -> None:
         """Let go of the driver; limits stay."""
+        for task in list(self._under_way.values()):
+            task.cancel()
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
         await self._driver.close()

@@ -56,9 +56,9 @@ class PowerAgentService:
         self.owners: Mapping[str, Owner] = {}
         self.last_good_s: float | None = None
         self._off_loop = OffLoopDriver(
-            driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=self._on_return
+            driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=lambda _: self.wake()
         )
-        self.hardware = Hardware(self._off_loop, dry_run=settings.dry_run)
+        self.hardware = Hardware(self._off_loop, dry_run=settings.dry_run, on_late=self.wake)
         self.enforcer = Enforcer(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
         self.annotator = annotator
         if annotator is not None:
@@ -68,6 +68,8 @@ class PowerAgentService:
         self._owners_source = owners
         self._clock = clock
         self._wake = asyncio.Event()
+        self._owners_wake = asyncio.Event()
+        self._discovery: asyncio.Task[None] | None = None
         self._found_mw: dict[str, int] = {}
         self._follow_up = 0
         self._discovered_s = float("-inf")
@@ -91,6 +93,7 @@ class PowerAgentService:
 
     async def run(self) -> None:
         """Adopt, then serve. Raises LibraryMismatch when only a restart can help."""
+        await self._discover()
         await self._look_around()
         self._found_mw = {
             gpu: look.reading.requested_mw
@@ -100,6 +103,7 @@ class PowerAgentService:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(), name="watch")
+                tasks.create_task(self._mind_owners(), name="owners")
                 if self._line is not None:
                     tasks.create_task(self._speaker.run(), name="speak")
                     tasks.create_task(self._line.listen(self._on_decision), name="listen")
@@ -107,8 +111,13 @@ class PowerAgentService:
             await self._stop()
 
     async def _watch(self) -> None:
+        """The dead-man's loop: nothing in it may take long, whatever hangs."""
         while True:
             await self._wait()
+            deadline_s = self.enforcer.deadline_s()
+            if deadline_s is not None and self._clock() >= deadline_s:
+                await self.enforcer.lapse()
+            self._discover_when_due()
             await self._look_around()
 
     async def _wait(self) -> None:
@@ -131,29 +140,50 @@ class PowerAgentService:
         report = self.enforcer.report()
         return report.decision_id < 0 or report.status == "applied"
 
-    async def _look_around(self) -> None:
-        now_s = self._clock()
-        discover = now_s - self._discovered_s >= self.settings.reconcile_interval_s or bool(self.hardware.driver_error)
-        report = await self.enforcer.reconcile(discover=discover)
-        if discover:
-            self._discovered_s = now_s
-        error = self.hardware.driver_error
-        if error is None:
+    def _discover_when_due(self) -> None:
+        """Beside the loop, for an enumeration may hang for seconds."""
+        if self._discovery is not None and not self._discovery.done():
+            return
+        due = self._clock() - self._discovered_s >= self.settings.reconcile_interval_s
+        if due or self.hardware.driver_error is not None:
+            self._discovery = asyncio.create_task(self._discover(), name="discover")
+
+    async def _discover(self) -> None:
+        self._discovered_s = self._clock()
+        await self.hardware.discover()
+        if self.hardware.driver_error is None:
             self.last_good_s = self._clock()
-        elif error.kind is DriverErrorKind.LIBRARY_MISMATCH:
+
+    async def _look_around(self) -> None:
+        report = await self.enforcer.reconcile()
+        error = self.hardware.driver_error
+        if error is not None and error.kind is DriverErrorKind.LIBRARY_MISMATCH:
             raise LibraryMismatch(str(error)) from error
-        await self._look_for_owners()
-        if self.annotator is not None:
-            await self.annotator.apply(self.enforcer)
-            report = self.enforcer.report()
         self._speaker.say(self._ack(report) if report.decision_id >= 0 else None, self._telemetry(report))
+
+    async def _mind_owners(self) -> None:
+        """Apart from the GPUs, for the kubelet or the API server may take their time."""
+        while True:
+            await self._look_for_owners()
+            if self.annotator is not None:
+                await self.annotator.apply(self.enforcer)
+            try:
+                async with asyncio.timeout(self.settings.telemetry_interval_s):
+                    await self._owners_wake.wait()
+            except TimeoutError:
+                pass  # The usual end of the wait.
+            self._owners_wake.clear()
 
     async def _look_for_owners(self) -> None:
         try:
             async with asyncio.timeout(OWNERS_TIMEOUT_S):
-                self.owners = await self._owners_source.owners()
+                owners = await self._owners_source.owners()
         except (OwnersUnknown, TimeoutError) as error:
             log.warning("owners of GPUs not known now, the last known ones stand: %s", error or "no answer in time")
+            return
+        if owners != self.owners:
+            self.owners = owners
+            self._wake.set()
 
     async def _on_decision(self, message: PowerDecision) -> PowerAck:
         verdict, report = await self.enforcer.decide(decision_of(message))
@@ -211,8 +241,9 @@ class PowerAgentService:
         )
 
     def wake(self) -> None:
-        """Look at once: pods, processes or GPUs have changed."""
+        """Look at once: pods, processes or GPUs have changed, or a slow call has come back."""
         self._wake.set()
+        self._owners_wake.set()
 
     def node_gpus(self) -> NodeGpus:
         """What owners are looked for on."""
@@ -220,15 +251,14 @@ class PowerAgentService:
         pids = {gpu: look.reading.pids or () for gpu, look in looks.items() if look.reading is not None}
         return NodeGpus({gpu: look.info for gpu, look in looks.items()}, pids)
 
-    def _on_return(self, _: str) -> None:
-        """A call that hung has come back: what it did is not known, so look at once."""
-        self._wake.set()
-
     async def _stop(self) -> None:
         """Caps stay. What was found at the start is given back only on request, and only if nobody ever decided."""
+        if self._discovery is not None:
+            self._discovery.cancel()
+            await asyncio.gather(self._discovery, return_exceptions=True)
         if self.settings.on_exit is OnExit.RESTORE:
             if self.annotator is not None and self.annotator.alone:
                 await self.annotator.restore(self.enforcer)
             elif self.enforcer.state.decision_id < 0:
-                await self.hardware.write(SetLimit(gpu, mw) for gpu, mw in self._found_mw.items())
+                await self.hardware.write([SetLimit(gpu, mw) for gpu, mw in self._found_mw.items()])
         await self.hardware.close()

@@ -22,7 +22,7 @@ from agent.runtime.power import LibraryMismatch, PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.v1 import AckStatus, GpuHealth
 from tests.doubles.nvml.loaded import loaded_nvml
-from tests.doubles.nvml.state import IGNORES_WRITES, FakeNvml
+from tests.doubles.nvml.state import FUNCTIONS, IGNORES_WRITES, FakeNvml
 from tests.integration.agent.server import NatsServer
 from tests.integration.agent.wire import PlannerSide, connected, until
 
@@ -150,19 +150,70 @@ async def test_a_hung_card_is_reported_not_waited_for(enforcer: Enforcer, fake: 
     assert fake.enforced == [400_000, 400_000]
 
 
+@pytest.mark.parametrize("call", ["get_limit", "set_limit"])
+async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str) -> None:
+    driver = OffLoopDriver(NvmlDriver(), timeout_s=5.0)
+    enforcer = Enforcer(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    await enforcer.start()
+    fake.gpus[0].hang(call, 2000)
+    looking = asyncio.create_task(enforcer.reconcile())
+    await asyncio.sleep(0.05)
+    began = asyncio.get_running_loop().time()
+    caps = tuple(GpuTarget(gpu, 400_000, 200_000) for gpu in fake.uuids)
+    deciding = asyncio.create_task(enforcer.decide(CapDecision(1, 0, "one", 60.0, caps)))
+    await until(lambda: fake.enforced[1] == 400_000, "the cut of the sound card")
+    assert asyncio.get_running_loop().time() - began < 0.3
+    _, report = await deciding
+    assert asyncio.get_running_loop().time() - began < 1.5
+    assert {gpu.gpu: gpu.health for gpu in report.gpus}[fake.uuids[0]] is Health.UNKNOWN
+    await looking
+    fake.gpus[0].hang(call, 0)
+    async with asyncio.timeout(10):
+        while (await enforcer.reconcile()).status != "applied":
+            await asyncio.sleep(0.05)
+    assert fake.enforced == [400_000, 400_000]
+    await driver.close()
+
+
+async def test_the_dead_man_acts_in_time_while_a_card_the_driver_and_the_owners_hang(fake: FakeNvml) -> None:
+    class Never:
+        async def owners(self) -> dict[str, Owner]:
+            await asyncio.Event().wait()
+            return {}
+
+    settings = PowerAgentSettings(node=NODE, telemetry_interval_s=0.1, reconcile_interval_s=0.5, call_timeout_s=10.0)
+    service = PowerAgentService(settings, None, NvmlDriver(), Never())
+    task = asyncio.create_task(service.run())
+    await until(lambda: len(service.hardware.looks) == 2, "the cards")
+    caps = tuple(GpuTarget(gpu, 600_000, 250_000) for gpu in fake.uuids)
+    await service.enforcer.decide(CapDecision(1, 0, "one", 1.5, caps))
+    began = asyncio.get_running_loop().time()
+    assert fake.enforced == [600_000, 600_000]
+    fake.gpus[0].hang("energy", 4000)
+    fake.state.hang_ms[FUNCTIONS.index("count")] = 4000
+    await until(lambda: fake.enforced[1] == 250_000, "the fallback of the sound card")
+    assert 1.3 < asyncio.get_running_loop().time() - began < 2.2
+    fake.gpus[0].hang("energy", 0)
+    fake.state.hang_ms[FUNCTIONS.index("count")] = 0
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_renumbered_cards_keep_their_caps(enforcer: Enforcer, fake: FakeNvml) -> None:
     caps = (GpuTarget(fake.uuids[0], 300_000, 200_000), GpuTarget(fake.uuids[1], 500_000, 200_000))
     fake.renumber(1, 0)
     await enforcer.decide(CapDecision(1, 0, "one", 60.0, caps))
     assert fake.enforced == [300_000, 500_000]
-    await enforcer.reconcile(discover=True)
+    await enforcer.hardware.discover()
+    await enforcer.reconcile()
     assert fake.enforced == [300_000, 500_000]
 
 
 async def test_a_card_that_is_no_longer_enumerated_stays_on_the_books(enforcer: Enforcer, fake: FakeNvml) -> None:
     await cut(enforcer, fake)
     fake.state.count = 1
-    await enforcer.reconcile(discover=True)
+    await enforcer.hardware.discover()
+    await enforcer.reconcile()
     health = {gpu.gpu: gpu.health for gpu in enforcer.report().gpus}
     assert health == {fake.uuids[0]: Health.OK, "GPU-00000001-0000-0000-0000-000000000000": Health.QUARANTINED}
 
