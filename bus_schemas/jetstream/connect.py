@@ -30,7 +30,7 @@ __all__ = ["Bus", "BusError", "BusUnreachable", "connect"]
 
 KEPT_VIOLATIONS = 100
 REOPEN_S = 1.0
-_REFUSALS = ("authorization", "authentication", "certificate", "expired", "revoked", "maximum connections")
+_REFUSALS = ("authorization", "authentication", "certificate", "expired", "revoked", "maximum connections", "alert")
 
 
 def _kept() -> deque[str]:
@@ -154,7 +154,8 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
 async def _abandon(nc: Client, opening: asyncio.Future[None]) -> None:
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
-    with suppress(TimeoutError, NatsError, OSError, AttributeError):
+    # Not yet begun, the client asserts that it was connected.
+    with suppress(TimeoutError, NatsError, OSError, AssertionError):
         async with asyncio.timeout(2.0):
             await nc.close()
 

@@ -297,8 +297,9 @@ async def test_the_walls_are_what_stops_it(tmp_path: Path) -> None:
         await ensure(planner, Durable.power(planner, NODE))
         await publish(planner, planner.subjects.decision_power(NODE), power(NODE, 0), "d")
         agent = await flat.as_("agent")
-        question = "$JS.API.CONSUMER.MSG.NEXT.WATTSCALE_DECISIONS.power-node-7_example"
-        await agent.nc.publish(question, b'{"batch":1,"no_wait":true}', reply=planner.subjects.decision_power(OTHER))
+        await publish(agent, agent.subjects.ack_power(NODE), applied(power(NODE, 0)), "a")
+        question = "$JS.API.DIRECT.GET.WATTSCALE_ACKS.wattscale.v1.ack.power.node-7_example"
+        await agent.nc.publish(question, b"", reply=planner.subjects.decision_power(OTHER))
 
         async def forged() -> bool:
             found = await planner.js.stream_info("WATTSCALE_DECISIONS")

@@ -1,0 +1,160 @@
+"""Ways to say who we are: client certificates, nkeys, JWT credentials; what is wrong is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bus_schemas.errors import BusRefused, BusUnreachable, NotStored
+from bus_schemas.jetstream import provision
+from bus_schemas.jetstream.connect import connect
+from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.subjects import Subjects
+from deploy.nats.cluster import Tls
+from deploy.nats.embedded import EmbeddedServer
+from deploy.nats.jwt import Authority as Operator
+from deploy.nats.jwt import Key
+from deploy.nats.roles import BUS_ACCOUNT, FIELD_ACCOUNT, Site, accounts, agent, inbox_prefix, planner
+from tests.contract.bus import applied, power
+from tests.contract.certificates import Authority
+
+SUBJECTS = Subjects()
+NODE = "node-7"
+
+
+async def refused(why: str = "", **settings: Any) -> str:
+    """The one line with which a connection is refused, in seconds rather than minutes."""
+    before = time.monotonic()
+    with pytest.raises(BusUnreachable) as caught:
+        await connect(BusSettings(connect_timeout_s=10, **settings))
+    assert time.monotonic() - before < 6
+    assert "\n" not in str(caught.value)
+    assert why in str(caught.value).lower()
+    return str(caught.value)
+
+
+async def test_client_certificates_and_their_roles(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path / "ca"), Authority(tmp_path / "other", "other")
+    server_pair, planner_pair = authority.issue("nats"), authority.issue("planner")
+    forged, expired = stranger.issue("planner"), authority.issue("old", days=0)
+    tls = Tls(str(server_pair.cert), str(server_pair.key), str(authority.own.cert)).conf() | {"verify_and_map": True}
+    site = Site(planners=({"user": "CN=planner,O=wattscale"},))
+    settings = {"tls": tls, **accounts(SUBJECTS, site)}
+    ca = {"tls_ca_file": authority.own.cert}
+    async with EmbeddedServer(settings=settings) as server:
+        at: dict[str, Any] = {"servers": (server.url,)}
+        good = {
+            "tls_cert_file": planner_pair.cert,
+            "tls_key_file": planner_pair.key,
+            "inbox_prefix": inbox_prefix("planner"),
+        }
+        bus = await connect(BusSettings(**at, **ca, **good))
+        assert len(await provision.apply(bus)) == 6
+        await bus.close()
+        await refused(**at, **ca)
+        await refused(**at, **ca, tls_cert_file=forged.cert, tls_key_file=forged.key)
+        await refused(**at, **ca, tls_cert_file=expired.cert, tls_key_file=expired.key)
+        await refused("certificate", **at, **{**good, "tls_ca_file": stranger.own.cert})
+        await refused("read", **at, tls_ca_file=tmp_path / "absent.pem")
+
+
+async def test_nkeys(tmp_path: Path) -> None:
+    mine, other = Key.new("user"), Key.new("user")
+    site = Site(planners=({"nkey": mine.public},))
+    seed, wrong = tmp_path / "seed", tmp_path / "wrong"
+    seed.write_bytes(mine.seed + b"\n")
+    wrong.write_bytes(other.seed)
+    async with EmbeddedServer(settings=accounts(SUBJECTS, site)) as server:
+        at: dict[str, Any] = {"servers": (server.url,), "inbox_prefix": inbox_prefix("planner")}
+        bus = await connect(BusSettings(**at, nkey_seed_file=seed))
+        assert len(await provision.apply(bus)) == 6
+        await bus.close()
+        text = await refused("authorization", **at, nkey_seed_file=wrong)
+        assert other.seed.decode() not in text
+        await refused("read", **at, nkey_seed_file=tmp_path / "absent")
+        wrong.write_text("rubbish")
+        await refused(**at, nkey_seed_file=wrong)
+
+
+async def test_jwt_credentials_with_the_same_roles(tmp_path: Path) -> None:
+    operator, stranger = Operator(SUBJECTS), Operator(SUBJECTS)
+
+    def creds(name: str, text: str) -> Path:
+        path = tmp_path / f"{name}.creds"
+        path.write_text(text)
+        return path
+
+    leads = creds("planner", operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS)))
+    works = creds("agent", operator.credentials(FIELD_ACCOUNT, NODE, agent(SUBJECTS, NODE)))
+    foreign = creds("foreign", stranger.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS)))
+    late = creds("late", operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS), time.time() - 60))
+    async with EmbeddedServer(settings=operator.conf()) as server:
+        at: dict[str, Any] = {"servers": (server.url,)}
+        bus = await connect(BusSettings(**at, creds_file=leads, inbox_prefix=inbox_prefix("planner")))
+        assert len(await provision.apply(bus)) == 6
+        node = await connect(
+            BusSettings(**at, creds_file=works, inbox_prefix=inbox_prefix("agent", NODE), request_timeout_s=1)
+        )
+        assert await publish(node, SUBJECTS.ack_power(NODE), applied(power(NODE, 0)), "a") == 1
+        with pytest.raises(NotStored, match="not permitted"):
+            await publish(node, SUBJECTS.decision_power(NODE), power(NODE, 0), "d")
+        await node.close()
+        await bus.close()
+        await refused("authorization", **at, creds_file=foreign)
+        await refused("a", **at, creds_file=late)
+        await refused("authorization", **at)
+
+
+async def test_a_credential_that_expires_under_way_is_followed_by_its_successor(tmp_path: Path) -> None:
+    operator, path = Operator(SUBJECTS), tmp_path / "planner.creds"
+    path.write_text(operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS), time.time() + 3))
+    async with EmbeddedServer(settings=operator.conf()) as server:
+        settings = BusSettings(
+            servers=(server.url,), creds_file=path, inbox_prefix=inbox_prefix("planner"), request_timeout_s=1
+        )
+        bus = await connect(settings)
+        await provision.apply(bus)
+        path.write_text(operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS)))
+        first = bus.nc
+        deadline = time.monotonic() + 15
+        while first.is_connected and first.stats["reconnects"] == 0 and time.monotonic() < deadline:
+            await bus.ready()
+            await asyncio.sleep(0.05)
+        await bus.ready()
+        assert await provision.check(bus) == []
+        await bus.close()
+
+
+async def test_a_server_that_is_not_there_is_said_within_the_time() -> None:
+    before = time.monotonic()
+    with pytest.raises(BusUnreachable, match="can not reach NATS"):
+        await connect(BusSettings(servers=("nats://127.0.0.1:1",), connect_timeout_s=0.5))
+    assert time.monotonic() - before < 2
+
+
+def test_secrets_are_named_by_files_and_one_identity_is_enough(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds credentials") as caught:
+        BusSettings(servers=("nats://me:hunter2@host:4222",))
+    assert "hunter2" not in str(caught.value).split("input_value")[0]
+    with pytest.raises(ValueError, match="one way"):
+        BusSettings(user="me", creds_file=tmp_path)
+    with pytest.raises(ValueError, match="belong together"):
+        BusSettings(tls_cert_file=tmp_path)
+
+
+async def test_a_password_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(planners=({"user": "planner", "password": "from-the-environment"},))
+    async with EmbeddedServer(settings=accounts(SUBJECTS, site)) as server:
+        settings = BusSettings(servers=(server.url,), user="planner", inbox_prefix=inbox_prefix("planner"))
+        monkeypatch.setenv("WATTSCALE_NATS_PASSWORD", "from-the-environment")
+        bus = await connect(settings)
+        assert "from-the-environment" not in repr(bus.settings)
+        await bus.close()
+        monkeypatch.setenv("WATTSCALE_NATS_PASSWORD", "wrong")
+        with pytest.raises(BusRefused):
+            await connect(settings)

@@ -1,0 +1,171 @@
+"""What the Kubernetes double promises, as tests that a real API server passes too.
+
+They run against the double always, and also against the cluster of KUBECONFIG when WATTSCALE_TEST_CLUSTER names a
+namespace that they may write leases into.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from agent.adapters.kubernetes_access import Access, find_access
+from agent.adapters.kubernetes_api import ApiError, KubernetesApi
+from tests.doubles.kubernetes import KubernetesDouble
+
+
+class Leases:
+    """One namespace's leases: an object without a controller, so that nothing else writes to it."""
+
+    def __init__(self, api: KubernetesApi, namespace: str) -> None:
+        self.api, self.path = api, f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self.mark = f"t{uuid.uuid4().hex[:8]}"
+
+    def body(self, name: str, **labels: str) -> dict[str, Any]:
+        metadata = {"name": f"{self.mark}-{name}", "labels": {"mark": self.mark, **labels}}
+        return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": {}}
+
+    def at(self, name: str) -> str:
+        return f"{self.path}/{self.mark}-{name}"
+
+    async def names(self, selector: str) -> set[str]:
+        found = await self.api.get(self.path, {"labelSelector": selector})
+        return {item["metadata"]["name"].removeprefix(f"{self.mark}-") for item in found["items"]}
+
+
+@pytest.fixture(params=["double", "cluster"])
+async def leases(request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
+    if request.param == "double":
+        async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
+            yield Leases(api, "ns")
+        return
+    namespace = os.environ.get("WATTSCALE_TEST_CLUSTER")
+    if not namespace:
+        pytest.skip("no real cluster: set KUBECONFIG, and WATTSCALE_TEST_CLUSTER to a namespace for leases")
+    async with KubernetesApi(find_access()) as api:
+        found = Leases(api, namespace)
+        yield found
+        for name in await found.names(f"mark={found.mark}"):
+            await api.send("DELETE", found.at(name))
+
+
+async def test_what_is_created_has_a_uid_a_version_and_a_time_and_can_be_read(leases: Leases) -> None:
+    made = await leases.api.post(leases.path, leases.body("a"))
+    assert made["metadata"]["uid"]
+    assert made["metadata"]["creationTimestamp"].endswith("Z")
+    assert await leases.api.get(leases.at("a")) == made
+
+
+async def test_a_name_that_is_taken_is_refused(leases: Leases) -> None:
+    await leases.api.post(leases.path, leases.body("a"))
+    with pytest.raises(ApiError) as caught:
+        await leases.api.post(leases.path, leases.body("a"))
+    assert caught.value.status == 409
+
+
+async def test_what_is_not_there_is_404(leases: Leases) -> None:
+    for work in (leases.api.get(leases.at("x")), leases.api.merge(leases.at("x"), {"spec": {}})):
+        with pytest.raises(ApiError) as caught:
+            await work
+        assert caught.value.status == 404
+
+
+async def test_a_write_on_an_old_version_is_a_conflict_and_changes_nothing(leases: Leases) -> None:
+    old = (await leases.api.post(leases.path, leases.body("a")))["metadata"]["resourceVersion"]
+    await leases.api.merge(leases.at("a"), {"spec": {"holderIdentity": "one"}})
+    with pytest.raises(ApiError) as caught:
+        await leases.api.merge(
+            leases.at("a"), {"metadata": {"resourceVersion": old}, "spec": {"holderIdentity": "two"}}
+        )
+    assert caught.value.status == 409
+    assert (await leases.api.get(leases.at("a")))["spec"]["holderIdentity"] == "one"
+
+
+async def test_a_merge_patch_changes_what_it_names_and_null_removes(leases: Leases) -> None:
+    await leases.api.post(leases.path, leases.body("a", keep="1", drop="1"))
+    after = await leases.api.merge(leases.at("a"), {"metadata": {"labels": {"drop": None, "new": "2"}}})
+    labels = after["metadata"]["labels"]
+    assert (labels["keep"], labels["new"], "drop" in labels) == ("1", "2", False)
+
+
+async def test_a_patch_of_no_known_type_is_refused(leases: Leases) -> None:
+    await leases.api.post(leases.path, leases.body("a"))
+    with pytest.raises(ApiError) as caught:
+        await leases.api.send("PATCH", leases.at("a"), body={"spec": {}}, content_type="application/json")
+    assert caught.value.status == 415
+
+
+@pytest.mark.parametrize(
+    ("selector", "names"),
+    [
+        ("c=1", {"a", "b"}),
+        ("c=1,d=1", {"a"}),
+        ("c==1,d!=1", {"b"}),
+        ("d", {"a", "c"}),
+        ("c=1,!d", {"b"}),
+        ("c=9", set()),
+    ],
+)
+async def test_label_selectors(leases: Leases, selector: str, names: set[str]) -> None:
+    for name, labels in {"a": {"c": "1", "d": "1"}, "b": {"c": "1"}, "c": {"d": "1"}}.items():
+        await leases.api.post(leases.path, leases.body(name, **labels))
+    assert await leases.names(f"mark={leases.mark},{selector}") == names
+
+
+async def test_a_watch_tells_what_came_changed_and_went_from_its_version_on(leases: Leases) -> None:
+    await leases.api.post(leases.path, leases.body("before"))
+    query = {"labelSelector": f"mark={leases.mark}"}
+    version = (await leases.api.get(leases.path, query))["metadata"]["resourceVersion"]
+    await leases.api.post(leases.path, leases.body("a"))
+    await leases.api.merge(leases.at("a"), {"spec": {"holderIdentity": "x"}})
+    await leases.api.merge(leases.at("a"), {"metadata": {"labels": {"mark": "other"}}})
+    await leases.api.merge(leases.at("a"), {"metadata": {"labels": {"mark": leases.mark}}})
+    await leases.api.send("DELETE", leases.at("a"))
+    kinds: list[str] = []
+    versions: list[int] = []
+    watching = {**query, "watch": "1", "resourceVersion": version, "timeoutSeconds": "10"}
+    async with asyncio.timeout(20):
+        async for event in leases.api.lines(leases.path, watching, silence_s=10.0):
+            kinds.append(event["type"])
+            versions.append(int(event["object"]["metadata"]["resourceVersion"]))
+            if len(kinds) == 5:
+                break
+    assert kinds == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
+    assert versions == sorted(set(versions))
+
+
+async def test_pages_of_a_list_hold_everything_once(leases: Leases) -> None:
+    for number in range(5):
+        await leases.api.post(leases.path, leases.body(f"n{number}"))
+    seen: list[str] = []
+    query = {"labelSelector": f"mark={leases.mark}", "limit": "2"}
+    while True:
+        page = await leases.api.get(leases.path, query)
+        seen += [item["metadata"]["name"] for item in page["items"]]
+        if not page["metadata"].get("continue"):
+            break
+        query["continue"] = page["metadata"]["continue"]
+    assert sorted(seen) == [f"{leases.mark}-n{number}" for number in range(5)]
+
+
+async def test_status_and_scale_are_apart_from_the_rest() -> None:
+    group, resource = "nvidia.com", "dynamographdeployments"
+    path = f"/apis/{group}/v1beta1/namespaces/ns/{resource}"
+    async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
+        await api.post(path, {"metadata": {"name": "d"}, "spec": {"replicas": 1}})
+        await api.merge(f"{path}/d", {"spec": {"replicas": 2}, "status": {"replicas": 9}})
+        assert "status" not in await api.get(f"{path}/d")
+        await api.merge(f"{path}/d/status", {"status": {"replicas": 2}, "spec": {"replicas": 7}})
+        found = await api.get(f"{path}/d")
+        assert (found["spec"]["replicas"], found["status"]["replicas"]) == (2, 2)
+        assert found["metadata"]["generation"] == 2
+        scale = await api.merge(f"{path}/d/scale", {"spec": {"replicas": 5}})
+        assert (scale["kind"], scale["spec"]["replicas"], scale["status"]["replicas"]) == ("Scale", 5, 2)
+        with pytest.raises(ApiError) as caught:
+            await api.merge(f"{path}/d/scale", {"spec": {"replicas": -1}})
+        assert caught.value.status == 422
