@@ -205,3 +205,28 @@ async def test_the_health_server_of_the_process_answers(tmp_path: Path) -> None:
                         except aiohttp.ClientError:
                             await asyncio.sleep(0.05)
             assert answers == {"/livez": 200, "/readyz": 200, "/metrics": 200}
+
+
+async def test_a_leader_that_slept_past_its_lease_is_refused_and_steps_down(tmp_path: Path) -> None:
+    """Two real processes; the first is stopped by the system, wakes up believing that it leads, and changes nothing."""
+    async with staged(tmp_path) as stage:
+        stage.load_rps = 20.0
+        file = settings(tmp_path, stage)
+        async with planner_process(file) as sleeper:
+            await until(lambda: len(stage.fleet.power) >= 2, "caps by the first process")
+            sleeper.send_signal(signal.SIGSTOP)
+            first = stage.fleet.power[-1].epoch
+            async with planner_process(file):
+                await until(lambda: stage.fleet.power[-1].epoch > first, "caps by the second process")
+                stage.load_rps = 60.0
+                sleeper.send_signal(signal.SIGCONT)
+                known = len(stage.fleet.power)
+                await until(lambda: len(stage.fleet.power) >= known + 3, "renewals by the second process")
+            sleeper.send_signal(signal.SIGTERM)
+            _, err = await asyncio.wait_for(sleeper.communicate(), 10.0)
+        epochs = [decision.epoch for decision in stage.fleet.power]
+        assert epochs == sorted(epochs), "nothing of the sleeper's was stored after it woke up"
+        said = [json.loads(line)["message"] for line in err.decode().splitlines()]
+        assert any(line.startswith("no longer leading") for line in said)
+        ids = [decision.decision_id for decision in stage.fleet.scaling]
+        assert ids == list(range(len(ids)))
