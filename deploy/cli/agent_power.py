@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from agent.adapters.events import PodEvents
+from agent.adapters.events import KubernetesEvents
 from agent.adapters.kubernetes_access import NoAccess, find_access
 from agent.adapters.kubernetes_api import KubernetesApi
 from agent.adapters.kubernetes_owners import KubernetesOwners, PodLabels
@@ -81,6 +81,7 @@ class _Kubernetes:
     owners: KubernetesOwners
     pods: ListWatch[Pod]
     annotator: Annotator | None
+    events: KubernetesEvents
 
 
 async def _run(settings: AgentFile) -> int:
@@ -106,7 +107,8 @@ async def _run(settings: AgentFile) -> int:
         owners = kubernetes.owners if kubernetes else NoOwners()
         annotator = kubernetes.annotator if kubernetes else None
         try:
-            service = PowerAgentService(settings.for_service(), bus, driver, owners, annotator=annotator)
+            events = kubernetes.events if kubernetes else None
+            service = PowerAgentService(settings.for_service(), bus, driver, owners, annotator=annotator, events=events)
         except BadName as error:
             raise UsageError(f"node: {error}") from error
         return await _serve(settings, service, bus, kubernetes, stop)
@@ -201,10 +203,11 @@ async def _kubernetes(settings: AgentFile, stack: AsyncExitStack) -> _Kubernetes
     kubelet = PodResources(section.pod_resources_socket)
     labels = PodLabels(section.deployment_label, section.pool_label, section.role_label)
     owners = KubernetesOwners(pods, pod_resources=kubelet, procfs=ProcFs(section.proc_root), labels=labels)
-    return _Kubernetes(owners, pods, _annotator(settings, owners, api))
+    events = KubernetesEvents(api, settings.node)
+    return _Kubernetes(owners, pods, _annotator(settings, owners, events), events)
 
 
-def _annotator(settings: AgentFile, owners: KubernetesOwners, api: KubernetesApi) -> Annotator | None:
+def _annotator(settings: AgentFile, owners: KubernetesOwners, events: KubernetesEvents) -> Annotator | None:
     if not settings.annotations.enabled:
         return None
     safe = settings.annotations.safe_default_watts
@@ -218,5 +221,5 @@ def _annotator(settings: AgentFile, owners: KubernetesOwners, api: KubernetesApi
         alone=settings.nats is None,
         clock=monotonic,
         state=ManagedState(settings.state_file),
-        events=PodEvents(api, settings.node),
+        events=events,
     )

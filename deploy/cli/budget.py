@@ -40,7 +40,9 @@ def _site(args: argparse.Namespace) -> str:
 
 async def _set(args: argparse.Namespace) -> int:
     from bus_schemas import v1
+    from bus_schemas.errors import BusError
     from bus_schemas.jetstream.publish import publish
+    from bus_schemas.subjects import BadName
 
     if not 0 <= args.watts <= 1e9:
         raise UsageError(f"a budget is a number of watts from 0 to 1e9, not {args.watts:g}")
@@ -56,10 +58,13 @@ async def _set(args: argparse.Namespace) -> int:
         effective_until=now + timedelta(seconds=args.for_s) if args.for_s is not None else None,
         ramp_s=args.ramp_s,
         reason=args.reason,
-        issued_by=_user(),
+        issued_by=user_name(),
     )
     async with reached(args) as bus:
-        await publish(bus, bus.subjects.control_budget(change.site), change, msg_id=str(uuid.uuid4()))
+        try:
+            await publish(bus, bus.subjects.control_budget(change.site), change, msg_id=str(uuid.uuid4()))
+        except (BadName, BusError) as error:
+            raise UsageError(str(error)) from error
     if args.json:
         print(change.model_dump_json())
     else:
@@ -68,7 +73,8 @@ async def _set(args: argparse.Namespace) -> int:
     return 0
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who gives an order, for the record."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +17,7 @@ COMMANDS = (
     "deploy.cli.up",
     "deploy.cli.look",
     "deploy.cli.budget",
+    "deploy.cli.control",
     "deploy.cli.streams",
     "deploy.cli.planner",
     "deploy.cli.config",
@@ -26,6 +26,9 @@ COMMANDS = (
     "deploy.cli.replay",
     "deploy.cli.prove",
 )
+
+OWN = ("agent", "bus_schemas", "deploy", "planner")
+EXTRAS = "pip install 'wattscale[local]' (or [planner], [agent])"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,8 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"wattscale {version}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        if importlib.util.find_spec(name) is None:  # TEMPORARY while rooms land
-            continue
         importlib.import_module(name).register(subparsers)
     return parser
 
@@ -52,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CliError as error:
         print(f"wattscale: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] in OWN:
+            raise
+        print(f"wattscale: this command needs {error.name}; install the extras: {EXTRAS}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
