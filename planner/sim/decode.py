@@ -41,7 +41,6 @@ class DecodeWorker(Worker):
         "next_kind_full",
         "preempted",
         "prefill",
-        "seats",
     )
 
     def __init__(
@@ -66,7 +65,6 @@ class DecodeWorker(Worker):
         self.preempted = preempted
         self.heap: list[tuple[float, int, Job]] = []
         self.batch = 0
-        self.seats = 0
         self.iterations = 0.0
         self.kv_tokens = 0.0
         self.at_s = 0.0
@@ -98,11 +96,11 @@ class DecodeWorker(Worker):
 
     def _seat(self, job: Job, begin: float) -> None:
         """Take ``job`` into the batch; its first iteration is the one that begins at ``begin``."""
-        self.seats += 1
-        job.seat = self.seats
+        # Unique over all workers: a preempted job may sit elsewhere while its old entry is still in this heap.
+        job.seat = self.events.ticket()
         job.admitted_s = self.events.now_s
         job.finish_at = begin + job.osl - job.done_tokens
-        heapq.heappush(self.heap, (job.finish_at, self.seats, job))
+        heapq.heappush(self.heap, (job.finish_at, job.seat, job))
         self.batch += 1
         self.kv_tokens += job.isl + job.done_tokens
 

@@ -24,6 +24,11 @@ class Events:
         self._sequence += 1
         heapq.heappush(self._heap, (when_s, self._sequence, what, argument))
 
+    def ticket(self) -> int:
+        """A number that nobody else has been given."""
+        self._sequence += 1
+        return self._sequence
+
     def run_until(self, until_s: float) -> None:
         """Let everything happen up to and including ``until_s``."""
         heap, pop = self._heap, heapq.heappop

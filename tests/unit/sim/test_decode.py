@@ -53,6 +53,16 @@ def test_a_full_cache_preempts_the_last_and_loses_nobody() -> None:
     assert plant.records.column("preemptions").sum() > 0
 
 
+def test_preempted_requests_that_move_between_workers_leave_nothing_behind() -> None:
+    engines = profile(max_kv=3000, max_batched=100_000)
+    requests = [Request(0.02 * i, 200 + 7 * (i % 13), 150 + 31 * (i % 11)) for i in range(300)]
+    plant = finish(disaggregated(2, 4, engines=engines, max_prompts=8), requests)
+    assert len(plant.records) == 300
+    assert plant.records.column("preemptions").sum() > 20
+    for worker in plant.pools["decode"].workers.values():
+        assert not worker.busy
+
+
 def test_the_batch_is_limited() -> None:
     engines = profile(max_seqs=2, max_batched=100_000)
     plant = disaggregated(engines=engines, max_prompts=256)
