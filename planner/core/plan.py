@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from planner.core import powering
-from planner.core.decide import Aim, decide
+from planner.core.decide import PATIENCE_S, Aim, decide
 from planner.core.forecast.band import Band
 from planner.core.grant import Granted, grant, shortened
 from planner.core.power import site as ledger
@@ -193,5 +193,6 @@ def _plan(
         if powering.powered(state, name):
             sites[name] = ledger.summary(state.power[name], site, now_s)
             events.append(ledger.next_event_s(state.power[name], site, now_s))
-    times = [at for at in events if at is not None]
+    events += [d.pending_since_s + PATIENCE_S for d in state.deployments.values() if d.pending_since_s is not None]
+    times = [at for at in events if at is not None and at > now_s]
     return Plan(plans, sites, tuple(scaling), power, min(times, default=None))

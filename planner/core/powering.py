@@ -171,10 +171,11 @@ def advance(
         orders += sent
         for d in members:
             reserved[d] = _reserved(power[name], floor, config.deployments[d], state.deployments[d], chosen[d])
-    deployments = {
-        d: replace(known, placements=reserved[d].placements, placed=reserved[d].placed) if d in reserved else known
-        for d, known in state.deployments.items()
-    }
+    deployments = dict(state.deployments)
+    for d, held in reserved.items():
+        known = deployments[d]
+        if known.placements != held.placements or known.placed != held.placed:
+            deployments[d] = replace(known, placements=held.placements, placed=held.placed)
     return replace(state, power=power, deployments=deployments), tuple(orders), reserved
 
 
