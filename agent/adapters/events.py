@@ -1,4 +1,4 @@
-"""Kubernetes events about pods: what an operator sees under ``kubectl describe pod``.
+"""Kubernetes events about pods and their node: what an operator sees under ``kubectl describe``.
 
 Owns one event per thing to say. Best effort: an event that can not be written is dropped, for the log has it too.
 """
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 LARGEST_MEMORY = 2000
 
 
-class PodEvents:
+class KubernetesEvents:
     """Events of one node's agent."""
 
     def __init__(self, api: KubernetesApi, node: str) -> None:
@@ -25,25 +25,29 @@ class PodEvents:
 
     async def warn(self, pod: Pod, reason: str, text: str) -> None:
         """A warning about ``pod``, once for each text."""
-        key = (pod.uid, reason, text)
-        if key in self._said or not pod.uid:
+        if not pod.uid:
+            return
+        about = {"kind": "Pod", "namespace": pod.ref.namespace, "name": pod.ref.name, "uid": pod.uid}
+        await self._warn(about, pod.ref.namespace, reason, text)
+
+    async def warn_node(self, reason: str, text: str) -> None:
+        """A warning about the node; its events live in ``default`` and name it as the kubelet does."""
+        await self._warn({"kind": "Node", "name": self._node, "uid": self._node}, "default", reason, text)
+
+    async def _warn(self, about: dict[str, str], namespace: str, reason: str, text: str) -> None:
+        key = (about["uid"], reason, text)
+        if key in self._said:
             return
         if len(self._said) >= LARGEST_MEMORY:
             self._said.clear()
         self._said.add(key)
-        log.warning("pod %s/%s: %s", pod.ref.namespace, pod.ref.name, text)
+        log.warning("%s %s: %s", about["kind"], about["name"], text)
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{pod.ref.name[:200]}.", "namespace": pod.ref.namespace},
-            "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "namespace": pod.ref.namespace,
-                "name": pod.ref.name,
-                "uid": pod.uid,
-            },
+            "metadata": {"generateName": f"{about['name'][:200]}.", "namespace": namespace},
+            "involvedObject": {"apiVersion": "v1", **about},
             "reason": reason,
             "message": text[:1024],
             "type": "Warning",
@@ -53,6 +57,6 @@ class PodEvents:
             "count": 1,
         }
         try:
-            await self._api.post(f"/api/v1/namespaces/{pod.ref.namespace}/events", body)
+            await self._api.post(f"/api/v1/namespaces/{namespace}/events", body)
         except ApiError as error:
-            log.warning("no event written for pod %s/%s: %s", pod.ref.namespace, pod.ref.name, error)
+            log.warning("no event written about %s %s: %s", about["kind"], about["name"], error)

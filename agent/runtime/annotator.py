@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from agent.adapters.events import PodEvents
+from agent.adapters.events import KubernetesEvents
 from agent.adapters.kubernetes_owners import KubernetesOwners, NodePods
 from agent.adapters.managed_state import ManagedState
 from agent.core.caps import CapDecision, GpuTarget
@@ -33,7 +33,7 @@ class Annotator:
         alone: bool,
         clock: MonotonicClock,
         state: ManagedState | None = None,
-        events: PodEvents | None = None,
+        events: KubernetesEvents | None = None,
     ) -> None:
         self.alone = alone
         self.malformed = 0

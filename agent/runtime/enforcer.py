@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -54,6 +55,8 @@ class Enforcer:
         self.managed: Collection[str] | None = None
         self.drifts: dict[str, Drift] = {}
         """By GPU, until the limit stands as it should again."""
+        self.untold: deque[Drift] = deque(maxlen=100)
+        """Drifts that nobody has made an event of yet."""
         self._clock = clock
         self._lock = asyncio.Lock()
         self._last_mw: dict[str, int] = {}
@@ -161,6 +164,7 @@ class Enforcer:
             elif found != ours:
                 self.counts.drifts += 1
                 self.drifts[gpu] = Drift(gpu, ours, found)
+                self.untold.append(self.drifts[gpu])
                 log.warning("GPU %s: somebody set %.3f W where we had %.3f W", gpu, found / 1000, ours / 1000)
             elif gpu in self.drifts and found == self.drifts[gpu].ours_mw:
                 del self.drifts[gpu]

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 
 from agent.adapters.decisions import NodeLine
+from agent.adapters.events import KubernetesEvents
 from agent.adapters.kubernetes_owners import NodeGpus
 from agent.adapters.messages import ack_of, decision_of
 from agent.adapters.telemetry import NOBODY, GpuView, telemetry_of
@@ -20,7 +21,7 @@ from agent.drivers.off_loop import OffLoopDriver
 from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, Owner, OwnersUnknown, monotonic
 from agent.runtime.annotator import Annotator
 from agent.runtime.boot import boot_name
-from agent.runtime.enforcer import Enforcer
+from agent.runtime.enforcer import Drift, Enforcer
 from agent.runtime.hardware import Hardware
 from agent.runtime.settings import OnExit, PowerAgentSettings
 from agent.runtime.speaker import Speaker
@@ -50,6 +51,7 @@ class PowerAgentService:
         owners: GpuOwners,
         clock: MonotonicClock = monotonic,
         annotator: Annotator | None = None,
+        events: KubernetesEvents | None = None,
     ) -> None:
         self.settings = settings
         self.boot = settings.boot or boot_name()
@@ -66,6 +68,7 @@ class PowerAgentService:
         self._line = NodeLine(bus, settings.node, self.boot) if bus else None
         self._speaker = Speaker(self._line, clock, heartbeat_s=settings.heartbeat_s)
         self._owners_source = owners
+        self._events = events
         self._clock = clock
         self._wake = asyncio.Event()
         self._owners_wake = asyncio.Event()
@@ -167,12 +170,19 @@ class PowerAgentService:
             await self._look_for_owners()
             if self.annotator is not None:
                 await self.annotator.apply(self.enforcer)
+            await self._tell_drifts()
             try:
                 async with asyncio.timeout(self.settings.telemetry_interval_s):
                     await self._owners_wake.wait()
             except TimeoutError:
                 pass  # The usual end of the wait.
             self._owners_wake.clear()
+
+    async def _tell_drifts(self) -> None:
+        """An event on the node for each value that somebody else has set."""
+        while self._events is not None and self.enforcer.untold:
+            drift = self.enforcer.untold.popleft()
+            await self._events.warn_node("ForeignGpuPowerLimit", f"GPU {drift.gpu}: {_drift_text(drift)}")
 
     async def _look_for_owners(self) -> None:
         try:
@@ -215,8 +225,7 @@ class PowerAgentService:
         """Why a GPU stands as it does, for answers and telemetry."""
         notes = {gpu: str(look.error) for gpu, look in self.hardware.looks.items() if look.error is not None}
         for gpu, drift in self.enforcer.drifts.items():
-            ours, found = drift.ours_mw / 1000, drift.found_mw / 1000
-            notes.setdefault(gpu, f"somebody set {found:g} W where we had {ours:g} W")
+            notes.setdefault(gpu, _drift_text(drift))
         return notes
 
     def views(self) -> dict[str, GpuView]:
@@ -262,3 +271,7 @@ class PowerAgentService:
             elif self.enforcer.state.decision_id < 0:
                 await self.hardware.write([SetLimit(gpu, mw) for gpu, mw in self._found_mw.items()])
         await self.hardware.close()
+
+
+def _drift_text(drift: Drift) -> str:
+    return f"somebody set {drift.found_mw / 1000:g} W where we had {drift.ours_mw / 1000:g} W"

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.events import PodEvents
+from agent.adapters.events import KubernetesEvents
 from agent.adapters.kubernetes_access import Access
 from agent.adapters.kubernetes_api import KubernetesApi
 from agent.adapters.kubernetes_owners import KubernetesOwners
 from agent.adapters.managed_state import ManagedState
 from agent.adapters.pod_resources import PodResources
 from agent.adapters.pods import pods_of_node
+from agent.core.caps import CapDecision, GpuTarget
 from agent.drivers.procfs import ProcFs
 from agent.drivers.simulated import SimulatedDriver
 from agent.ports import monotonic
@@ -58,21 +59,22 @@ class Scene:
         await self.kube.remove("", "pods", "ns", name)
 
     @asynccontextmanager
-    async def agent(self, on_exit: OnExit = OnExit.KEEP) -> AsyncIterator[PowerAgentService]:
+    async def agent(self, on_exit: OnExit = OnExit.KEEP, *, alone: bool = True) -> AsyncIterator[PowerAgentService]:
         settings = PowerAgentSettings(node="n1", telemetry_interval_s=0.05, on_exit=on_exit)
         async with KubernetesApi(Access(self.kube.url)) as api:
             watch = pods_of_node(api, "n1", timing=FAST)
             source = PodResources(self.kubelet.socket) if self.kubelet else None
             owners = KubernetesOwners(watch, pod_resources=source, procfs=ProcFs(self.folder / "proc"))
+            events = KubernetesEvents(api, "n1")
             annotator = Annotator(
                 owners,
                 safe_default_mw=500_000,
-                alone=True,
+                alone=alone,
                 clock=monotonic,
                 state=ManagedState(self.state_file),
-                events=PodEvents(api, "n1"),
+                events=events,
             )
-            service = PowerAgentService(settings, None, self.driver, owners, annotator=annotator)
+            service = PowerAgentService(settings, None, self.driver, owners, annotator=annotator, events=events)
             owners.gpus = service.node_gpus
             tasks = [asyncio.create_task(watch.run()), asyncio.create_task(service.run())]
             try:
@@ -194,3 +196,28 @@ async def test_without_a_kubelet_processes_tell_who_uses_a_gpu(tmp_path: Path) -
         async with scene.agent() as service:
             await until(lambda: scene.limits == [700, 400], "the annotation")
             assert service.owners[G1].pod == "ns/a"
+
+
+async def test_under_a_planner_the_annotation_is_one_more_upper_bound(scene: Scene) -> None:
+    await scene.run("a", G0, "400")
+    async with scene.agent(alone=False) as service:
+        await until(lambda: scene.limits == [400, 700], "what was found to be lowered to the bound")
+        caps = (GpuTarget(G0, 600_000, 200_000), GpuTarget(G1, 600_000, 200_000))
+        _, report = await service.enforcer.decide(CapDecision(1, 0, "one", 60.0, caps))
+        assert scene.limits == [400, 600]
+        assert {gpu.gpu: gpu.enforced_mw for gpu in report.gpus} == {G0: 400_000, G1: 600_000}
+        caps = (GpuTarget(G0, 300_000, 200_000), GpuTarget(G1, 600_000, 200_000))
+        await service.enforcer.decide(CapDecision(1, 1, "one", 60.0, caps))
+        assert scene.limits == [300, 600]
+
+
+async def test_a_foreign_value_is_an_event_on_the_node(scene: Scene) -> None:
+    async with scene.agent() as service:
+        await scene.run("a", G0, "400")
+        await until(lambda: service.enforcer.state.applied_id >= 0 and scene.limits == [400, 700], "the annotation")
+        scene.driver.set_limit(G0, 650_000)
+        await until(lambda: bool(scene.kube.objects("", "events")), "the event")
+        await until(lambda: scene.limits == [400, 700], "the cap to be set again")
+    event = scene.kube.objects("", "events")[0]
+    assert (event["reason"], event["involvedObject"]["kind"]) == ("ForeignGpuPowerLimit", "Node")
+    assert event["message"] == f"GPU {G0}: somebody set 650 W where we had 400 W"

@@ -15,7 +15,7 @@ from agent.core.caps import CapDecision, GpuTarget, Health
 from agent.drivers.nvml import NvmlDriver
 from agent.drivers.nvml_errors import KINDS
 from agent.drivers.off_loop import OffLoopDriver
-from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, NoOwners, monotonic
+from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, NoOwners, Owner, monotonic
 from agent.runtime.enforcer import Enforcer
 from agent.runtime.hardware import Hardware
 from agent.runtime.power import LibraryMismatch, PowerAgentService
