@@ -71,13 +71,14 @@ def from_kubeconfig(path: Path) -> Access:
         context = _named(document, "contexts", "context", document["current-context"])
         cluster = _named(document, "clusters", "cluster", context["cluster"])
         user = _named(document, "users", "user", context["user"])
+        server = str(cluster["server"]).rstrip("/")
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise NoAccess(f"kubeconfig {path}: {type(error).__name__}: {error}") from error
     if "exec" in user or "auth-provider" in user:
         raise NoAccess(f"kubeconfig {path}: its user needs a plugin; make one with a token or a client certificate")
     token_file = path.parent / user["tokenFile"] if "tokenFile" in user else None
     return Access(
-        server=str(cluster["server"]).rstrip("/"),
+        server=server,
         token=str(user.get("token", "")),
         token_file=token_file,
         tls=_tls(path, cluster, user),
@@ -114,7 +115,7 @@ def _file(path: Path, section: Mapping[str, Any], name: str, folder: Path) -> Pa
         target = folder / name
         target.touch(mode=0o600)
         try:
-            target.write_bytes(base64.b64decode(section[f"{name}-data"]))
+            target.write_bytes(base64.b64decode(section[f"{name}-data"], validate=True))
         except (binascii.Error, ValueError) as error:
             raise NoAccess(f"kubeconfig {path}: {name}-data is not base64") from error
         return target
