@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from planner.core.forecast.band import Band
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """One recorded request. ``at_s`` is seconds from the trace's start; requests come in order."""
-
-    at_s: float
-    isl_tokens: float
-    osl_tokens: float
+from planner.domain.arrival import Arrival
 
 
 def warmed(bands: Mapping[str, Band], arrivals: Iterable[Arrival], interval_s: float, now_s: float) -> dict[str, Band]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from planner.core.forecast import registry
-from planner.core.forecast.warm import Arrival, warmed
+from planner.core.forecast.warm import warmed
 from planner.core.sizing.observe import QUANTITIES
+from planner.domain.arrival import Arrival
 
 
 def bands() -> dict[str, registry.Band]:
