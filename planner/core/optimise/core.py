@@ -8,6 +8,7 @@ better answer; that leaves so few choices that combining them deployment by depl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from planner.core.optimise.prices import Market, Prices, Response
 from planner.core.optimise.problem import Floats, Ints, Problem
 
 SLACK = 1e-6
+MANY_STEPS = 4096
+
+_Table = TypeVar("_Table", Floats, Ints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,10 @@ class Width:
 
 def width_for(deployments: int) -> Width:
     """Everything for a handful of deployments; a narrow beam for many, whose relative gap is small anyway."""
+    if deployments <= 4:
+        return Width(counts=16, choices=200, partial=1500)
     if deployments <= 8:
-        return Width(counts=24, choices=120, partial=1200)
+        return Width(counts=16, choices=96, partial=1000)
     if deployments <= 30:
         return Width(counts=3, choices=40, partial=400)
     return Width(counts=2, choices=8, partial=60)
@@ -64,30 +70,37 @@ def _of_one(
 ) -> list[Column]:
     problem = market.problem
     pools = problem.pools_of(d)
-    rows = np.array(pools, dtype=np.int64)
-    total = values[pools[0]]
-    used = _gpus(problem, pools[0], near)
-    for row in pools[1:]:
-        total = (total[:, :, None] + values[row][:, None, :]).reshape(len(total), -1)
-        used = (used[:, :, None] + _gpus(problem, row, near)[:, None, :]).reshape(len(total), -1)
+    total = _summed([values[row] for row in pools])
+    names = _summed([_named(market, row, near) * MANY_STEPS ** (2 * i) for i, row in enumerate(pools)])
+    used = _summed([problem.gpus[row][near[row]] for row in pools])
+    mw = _summed([np.take_along_axis(market.at.mw[row], near[row], axis=1) for row in pools])
     total = total + float(problem.worth[d]) * (1 - market.share[d])[:, None]
     total = np.where(used <= problem.most_gpus[d], total, np.inf)
+    # Neighbouring levels of one and the same caps are one choice: the higher level tells what it carries.
+    total[:-1][names[:-1] == names[1:]] = np.inf
     least = float(total.min())
     flat = np.flatnonzero(total.ravel() <= least + gap + SLACK)
-    flat = flat[np.argsort(total.ravel()[flat], kind="stable")][: 2 * width.choices]
-    found: dict[tuple[tuple[int, ...], tuple[int, ...]], Column] = {}
-    sub = _Rows(market, rows)
-    for index in flat.tolist():
-        level, combination = divmod(index, total.shape[1])
-        picked = _picked(near, pools, level, combination)
-        choice = sub.choice(level, picked)
-        if (choice.columns, choice.steps) in found or not np.isfinite(choice.cost):
-            continue
+    mw, used, total = mw.ravel()[flat], used.ravel()[flat], total.ravel()[flat]
+    table = np.array([mw, used, total - prices.watt / 1000 * mw - prices.gpu * used, total - least])
+    kept = _undominated(table)
+    if len(kept) > width.choices:
+        kept = _varied(table, kept, width.choices)
+    sub = _Rows(market, np.array(pools, dtype=np.int64))
+    found = []
+    for index in flat[kept].tolist():
+        level, combination = divmod(index, near.shape[2] ** len(pools))
+        choice = sub.choice(level, _picked(near, pools, level, combination))
         paid = choice.cost + prices.watt / 1000 * choice.mw + prices.gpu * choice.gpus
-        found[choice.columns, choice.steps] = Column(choice, max(0.0, paid - least))
-        if len(found) >= width.choices:
-            break
-    return sorted(found.values(), key=lambda column: column.slack)
+        found.append(Column(choice, max(0.0, paid - least)))
+    return sorted(found, key=lambda column: column.slack)
+
+
+def _summed(tables: list[_Table]) -> _Table:
+    """(K, M) tables summed over all combinations of columns: the last table varies fastest."""
+    total = tables[0]
+    for table in tables[1:]:
+        total = (total[:, :, None] + table[:, None, :]).reshape(len(total), -1)
+    return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +115,10 @@ class _Rows:
         return chosen(problem, self.rows, part, level, picked, float(problem.worth[d]))
 
 
-def _gpus(problem: Problem, row: int, near: Ints) -> Floats:
-    held: Floats = problem.gpus[row][near[row]]
-    return held
+def _named(market: Market, row: int, near: Ints) -> Ints:
+    """A number for each level's counts and caps."""
+    taken: Ints = np.take_along_axis(market.at.steps[row], near[row], axis=1) + MANY_STEPS * near[row]
+    return taken
 
 
 def _picked(near: Ints, pools: range, level: int, combination: int) -> tuple[int, ...]:
@@ -147,23 +161,36 @@ def _table(choices: list[Column]) -> Floats:
 
 
 def _varied(grown: Floats, kept: Ints, most: int) -> Ints:
-    """The best by slack, and the most frugal: without these a beam runs into the budget's wall."""
-    by_slack = kept[np.argsort(grown[3, kept], kind="stable")[: most - most // 4]]
-    by_mw = kept[np.argsort(grown[0, kept], kind="stable")[: most // 8]]
-    by_gpus = kept[np.argsort(grown[1, kept], kind="stable")[: most // 8]]
-    return np.unique(np.concatenate([by_slack, by_mw, by_gpus]))
+    """The frontiers of watts and of GPUs against cost, then the least slack: slack alone runs into a budget's wall."""
+    by_mw = _thinned(kept[_frontier(grown[0, kept], grown[2, kept])], most // 2)
+    by_gpus = _thinned(kept[_frontier(grown[1, kept], grown[2, kept])], most // 8)
+    chosen = np.concatenate([by_mw, by_gpus])
+    by_slack = kept[np.argsort(grown[3, kept], kind="stable")[: most - len(chosen)]]
+    return np.unique(np.concatenate([chosen, by_slack]))
+
+
+def _frontier(use: Floats, cost: Floats) -> Ints:
+    """Indices of those that nothing of no more use undercuts."""
+    order = np.lexsort((cost, use))
+    best = np.minimum.accumulate(cost[order])
+    return order[np.r_[True, cost[order][1:] < best[:-1]]]
+
+
+def _thinned(indices: Ints, most: int) -> Ints:
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
 
 
 def _undominated(table: Floats) -> Ints:
-    """Indices of answers that no earlier one beats in watts, GPUs and cost; only equal GPU counts are compared."""
+    """Indices of answers that none of as many GPUs and no more watts undercuts."""
     order = np.lexsort((table[2], table[0], table[1]))
     gpus, cost = table[1, order], table[2, order]
-    fresh = np.ones(len(order), dtype=np.bool_)
-    start = np.flatnonzero(np.r_[True, gpus[1:] != gpus[:-1]])
-    for begin, end in zip(start, np.r_[start[1:], len(order)], strict=True):
-        best = np.minimum.accumulate(cost[begin:end])
-        fresh[begin + 1 : end] = cost[begin + 1 : end] < best[:-1]
-    return order[fresh]
+    group = np.cumsum(np.r_[0, gpus[1:] != gpus[:-1]])
+    # Each group of equal GPU counts lies below all earlier ones, so that one running minimum serves them all.
+    shifted = cost - group * (np.ptp(cost) + 1.0) * 2
+    best = np.minimum.accumulate(shifted)
+    return order[np.r_[True, shifted[1:] < best[:-1]]]
 
 
 def _traced(choices: list[list[Column]], order: list[int], trail: list[tuple[Ints, Ints]], end: int) -> list[Choice]:

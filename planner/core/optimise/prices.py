@@ -7,27 +7,16 @@ that the core search closes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from planner.core.optimise.problem import Floats, Ints, Levels, Problem
+from planner.core.optimise.problem import Floats, Ints, Levels, Problem, carried
 
 BISECTIONS = 11
 ROUNDS = 3
 LOWEST_PRICE = 1e-2
-HIGHEST_PRICE = 1e15
-
-
-@dataclass(frozen=True, slots=True)
-class Market:
-    """A problem at certain load levels: ``share`` is (D, K). ``limited``: deployments whose own GPU limit can bind."""
-
-    problem: Problem
-    share: Floats
-    at: Levels
-    limited: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +45,59 @@ class Response:
     cost: float
     bound: float
 
+    def at(self, share: Floats) -> Floats:
+        """(D) the load levels chosen."""
+        chosen: Floats = share[np.arange(len(self.level)), self.level]
+        return chosen
+
     def fits(self, problem: Problem) -> bool:
         return self.mw <= problem.budget_mw and self.gpus <= problem.gpu_limit
 
 
-def limited(problem: Problem) -> Ints:
-    """Deployments that could ask for more GPUs than their own limit."""
-    most = np.where(np.isfinite(problem.fixed), problem.gpus, 0.0).max(axis=1, initial=0.0)
-    asked = np.add.reduceat(most, problem.first[:-1]) if len(most) else np.zeros(0)
-    return np.flatnonzero(asked > problem.most_gpus)
+@dataclass(frozen=True, slots=True)
+class OwnLimits:
+    """Deployments of two pools whose own GPU limit can bind: rows of their pools, and for each count of the first
+    the last count of the second that still fits (L, N); -1 for none.
+    """
+
+    first: Ints
+    second: Ints
+    last: Ints
+
+
+def within_own_limits(problem: Problem, limits: OwnLimits) -> Problem:
+    """The same problem, where ``top`` knows what a deployment's own GPU limit lets it carry."""
+    fastest = problem.speed.max(axis=1)[:, None]
+    most = np.maximum.accumulate(np.where(np.isfinite(problem.fixed), carried(fastest, problem.need), 0.0), axis=1)
+    partner = np.take_along_axis(most[limits.second], np.maximum(limits.last, 0), axis=1)
+    both = np.where(limits.last >= 0, np.minimum(most[limits.first], partner), 0.0)
+    top = problem.top.copy()
+    top[problem.owner[limits.first]] = both.max(axis=1, initial=0.0)
+    return replace(problem, top=np.minimum(top, problem.top))
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """A problem at certain load levels: ``share`` is (D, K)."""
+
+    problem: Problem
+    share: Floats
+    at: Levels
+    limits: OwnLimits
+
+
+def own_limits(problem: Problem) -> OwnLimits:
+    """One pool was cut to its limit when the problem was built, and so were three or more."""
+    real = np.isfinite(problem.fixed)
+    most = np.where(real, problem.gpus, 0.0).max(axis=1, initial=0.0)
+    asked = np.add.reduceat(most, problem.first[:-1])
+    two = np.diff(problem.first) == 2
+    first = problem.first[:-1][(asked > problem.most_gpus) & two]
+    second = first + 1
+    left = problem.most_gpus[problem.owner[first], None] - problem.gpus[first]
+    # Counts rise along the row, so that those which fit are the leading ones.
+    fits = (problem.gpus[second][:, None, :] <= left[:, :, None]) & real[second][:, None, :]
+    return OwnLimits(first, second, np.where(real[first], fits.sum(axis=2) - 1, -1))
 
 
 def respond(market: Market, prices: Prices) -> Response:
@@ -73,8 +106,8 @@ def respond(market: Market, prices: Prices) -> Response:
     reduced = at.cost + prices.watt / 1000 * at.mw + prices.gpu * problem.gpus[:, None, :]
     column = reduced.argmin(axis=2)
     cheapest = np.take_along_axis(reduced, column[:, :, None], axis=2)[:, :, 0]
-    for d in market.limited:
-        _within_own_limit(problem, int(d), reduced, column, cheapest)
+    if len(market.limits.first):
+        _within_own_limits(market.limits, reduced, column, cheapest)
     by_level = np.add.reduceat(cheapest, problem.first[:-1], axis=0) + problem.worth[:, None] * (1 - market.share)
     # Level order is rising: among equals the larger load.
     last = by_level.shape[1] - 1
@@ -90,28 +123,21 @@ def respond(market: Market, prices: Prices) -> Response:
     return Response(prices, level, picked, by_level, mw, gpus, total - paid, bound)
 
 
-def _within_own_limit(problem: Problem, d: int, reduced: Floats, column: Ints, cheapest: Floats) -> None:
-    """Rewrites one deployment's answers so that its pools together keep its own GPU limit.
-
-    Two pools: exact, by running minima over the second pool's rising counts. Others were cut to fit before.
-    """
-    rows = problem.pools_of(d)
-    limit = float(problem.most_gpus[d])
-    if len(rows) != 2:
-        return
-    a, b = rows
-    size = problem.gpus.shape[1]
-    real = int(np.isfinite(problem.fixed[b]).sum())
-    left = np.searchsorted(problem.gpus[b, :real], limit - problem.gpus[a], side="right") - 1
-    running = np.minimum.accumulate(reduced[b], axis=1)
-    at = np.maximum.accumulate(np.where(reduced[b] <= running, np.arange(size), 0), axis=1)
-    total = np.where(left >= 0, reduced[a] + running[:, np.maximum(left, 0)], np.inf)
-    first = total.argmin(axis=1)
-    second = at[np.arange(len(first)), np.maximum(left[first], 0)]
-    index = np.arange(len(first))
-    column[a], column[b] = first, second
-    cheapest[a] = np.where(np.isfinite(total[index, first]), reduced[a][index, first], np.inf)
-    cheapest[b] = reduced[b][index, second]
+def _within_own_limits(limits: OwnLimits, reduced: Floats, column: Ints, cheapest: Floats) -> None:
+    """Rewrites the answers of ``limits`` so that both pools together keep their limit: exact, by running minima."""
+    one, two = reduced[limits.first], reduced[limits.second]
+    running = np.minimum.accumulate(two, axis=2)
+    places = np.arange(two.shape[2])
+    at = np.maximum.accumulate(np.where(two <= running, places, 0), axis=2)
+    last = np.broadcast_to(np.maximum(limits.last, 0)[:, None, :], one.shape)
+    total = np.where(limits.last[:, None, :] >= 0, one + np.take_along_axis(running, last, axis=2), np.inf)
+    picked = total.argmin(axis=2)[:, :, None]
+    partner = np.take_along_axis(at, np.take_along_axis(last, picked, axis=2), axis=2)
+    column[limits.first], column[limits.second] = picked[:, :, 0], partner[:, :, 0]
+    best = np.take_along_axis(total, picked, axis=2)[:, :, 0]
+    cheapest[limits.second] = np.take_along_axis(two, partner, axis=2)[:, :, 0]
+    with np.errstate(invalid="ignore"):
+        cheapest[limits.first] = np.where(np.isfinite(best), best - cheapest[limits.second], np.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +158,19 @@ def search(market: Market, start: Prices) -> Search:
 
     problem = market.problem
     if not ask(0.0, 0.0).fits(problem):
-        watt = _lowest(lambda price: ask(price, 0.0).mw <= problem.budget_mw, start.watt)
+        # At such a price one cap step outweighs all load: nothing dearer is needed, and sums stay exact enough.
+        most = float(problem.worth.sum()) + 1e6
+        watt = _lowest(lambda price: ask(price, 0.0).mw <= problem.budget_mw, start.watt, most)
         if not any(response.fits(problem) for response in seen):
-            gpu = _lowest(lambda price: ask(0.0, price).gpus <= problem.gpu_limit, start.gpu)
+            gpu = _lowest(lambda price: ask(0.0, price).gpus <= problem.gpu_limit, start.gpu, most)
             if not any(response.fits(problem) for response in seen):
-                _both(problem, ask, watt, gpu)
+                _both(problem, ask, watt, gpu, most)
     fitting = [response for response in seen if response.fits(problem)]
     cheapest = min(fitting, key=lambda response: response.cost, default=None)
     return Search(max(seen, key=lambda response: response.bound), cheapest)
 
 
-def _both(problem: Problem, ask: Callable[[float, float], Response], watt: float, gpu: float) -> None:
+def _both(problem: Problem, ask: Callable[[float, float], Response], watt: float, gpu: float, most: float) -> None:
     def watts_fit(price: float, gpu: float) -> bool:
         return ask(price, gpu).mw <= problem.budget_mw
 
@@ -150,19 +178,19 @@ def _both(problem: Problem, ask: Callable[[float, float], Response], watt: float
         return ask(watt, price).gpus <= problem.gpu_limit
 
     for _ in range(ROUNDS):
-        watt = _lowest(partial(watts_fit, gpu=gpu), watt)
-        gpu = _lowest(partial(gpus_fit, watt=watt), gpu)
-    while not ask(watt, gpu).fits(problem) and watt < HIGHEST_PRICE:
+        watt = _lowest(partial(watts_fit, gpu=gpu), watt, most)
+        gpu = _lowest(partial(gpus_fit, watt=watt), gpu, most)
+    while not ask(watt, gpu).fits(problem) and watt < most:
         watt, gpu = max(watt, LOWEST_PRICE) * 1.5, max(gpu, LOWEST_PRICE) * 1.5
 
 
-def _lowest(enough: Callable[[float], bool], guess: float) -> float:
+def _lowest(enough: Callable[[float], bool], guess: float, most: float) -> float:
     """The lowest price that is ``enough``, to within a few thousandths, by bisection of its logarithm; 0 if free."""
     if enough(0.0):
         return 0.0
     high = max(guess, LOWEST_PRICE)
     factor = 2.0 if guess > 0 else 64.0
-    while not enough(high) and high < HIGHEST_PRICE:
+    while not enough(high) and high < most:
         high *= factor
     low = high / factor if high > max(guess, LOWEST_PRICE) else high
     while low > LOWEST_PRICE / 64 and enough(low):

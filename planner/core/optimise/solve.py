@@ -15,7 +15,17 @@ import numpy as np
 from planner.core.optimise import core, exact
 from planner.core.optimise.exact import Choice
 from planner.core.optimise.explain import Scarce, allocation
-from planner.core.optimise.prices import FREE, Market, Prices, Response, Search, limited, respond, search
+from planner.core.optimise.prices import (
+    FREE,
+    Market,
+    Prices,
+    Response,
+    Search,
+    own_limits,
+    respond,
+    search,
+    within_own_limits,
+)
 from planner.core.optimise.problem import Floats, Problem, build, floors_fit, levels, without_floors
 from planner.core.optimise.weights import DEFAULT, Weights
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
@@ -26,8 +36,11 @@ ZOOMS = 2
 MOST_POLISHED = 8
 """More deployments than this are not polished one by one: their integrality gap is small, and a tick is short."""
 POLISHES = 2
-MOST_LEVELS = 240
-"""Load levels looked at for each of a few deployments."""
+CORES = 3
+"""A better answer narrows the gap, and so the core: it is searched again, up to so many times."""
+MOST_LEVELS = 160
+MOST_CELLS = 6_000
+"""Load levels looked at for each of a few deployments: as many times counts, and never fewer than ``MOST_LEVELS``."""
 
 
 def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT) -> Allocation:
@@ -41,6 +54,7 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
         return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
     given = asked if floors_fit(asked, limits) else [without_floors(demand) for demand in asked]
     problem = build([_within_own_limit(demand) for demand in given], limits, weights, asked)
+    problem = within_own_limits(problem, own_limits(problem))
     free = _free(problem)
     scarce = Scarce(
         watts=free.mw > problem.budget_mw, gpus=free.gpus > problem.gpu_limit, floors=given is not asked, free=free
@@ -74,7 +88,7 @@ def _within_own_limit(demand: DeploymentDemand) -> DeploymentDemand:
 
 def _market(problem: Problem, share: Floats) -> Market:
     rows = np.arange(len(problem.owner))
-    return Market(problem, share, levels(problem, rows, share[problem.owner]), limited(problem))
+    return Market(problem, share, levels(problem, rows, share[problem.owner]), own_limits(problem))
 
 
 def _coarse(problem: Problem, count: int) -> Floats:
@@ -124,18 +138,28 @@ def _shared(problem: Problem) -> tuple[list[Choice], Prices]:
     if few:
         _polish(problem, best)
     width = core.width_for(problem.deployments)
-    gap = max(0.0, best.cost - found.tightest.bound)
-    if gap > 0:
+    for _ in range(CORES if few else 1):
+        gap = best.cost - found.tightest.bound
+        if gap <= 0:
+            break
+        before = best.cost
         best.offer(core.combine(problem, core.columns(market, found.tightest, gap, width), gap, width))
-    if few:
-        _polish(problem, best)
+        if few:
+            _polish(problem, best)
+        if best.cost >= before - 1e-6:
+            break
     return best.choices, found.tightest.prices
 
 
 def _finer(problem: Problem, market: Market, found: Search, *, few: bool) -> Iterator[Floats]:
     """Levels to look at once watts or GPUs have a price: all that matter for a few deployments, else a zoom."""
     if few:
-        yield _every(problem)
+        exactly = [_exact_shares(problem, d) for d in range(problem.deployments)]
+        most = max(MOST_LEVELS, MOST_CELLS // problem.need.shape[1])
+        yield _table([_thin(row, most) for row in exactly])
+        if max(map(len, exactly)) > most:
+            middle = found.tightest.at(market.share)
+            yield _table([_near(row, middle[d], most) for d, row in enumerate(exactly)])
         return
     share, step, at = market.share, problem.top / (COARSE - 1), found.tightest
     for _ in range(ZOOMS):
@@ -144,22 +168,33 @@ def _finer(problem: Problem, market: Market, found: Search, *, few: bool) -> Ite
         yield share
 
 
-def _every(problem: Problem) -> Floats:
-    """Each deployment's exact levels, thinned evenly where there are very many; short rows repeat the top."""
-    rows = []
-    for d in range(problem.deployments):
-        pools = np.array(problem.pools_of(d), dtype=np.int64)
-        exactly = exact.shares(problem, pools, float(problem.top[d]))
-        thin = np.unique(np.linspace(0, len(exactly) - 1, min(len(exactly), MOST_LEVELS)).round().astype(np.int64))
-        rows.append(exactly[thin])
-    width = max(len(row) for row in rows)
+def _exact_shares(problem: Problem, d: int) -> Floats:
+    return exact.shares(problem, np.array(problem.pools_of(d), dtype=np.int64), float(problem.top[d]))
+
+
+def _thin(row: Floats, most: int) -> Floats:
+    """At most ``most`` of the levels, evenly, both ends among them."""
+    if len(row) <= most:
+        return row
+    return row[np.unique(np.linspace(0, len(row) - 1, most).round().astype(np.int64))]
+
+
+def _near(row: Floats, middle: float, most: int) -> Floats:
+    """Every level near ``middle``, and a thin choice of the others."""
+    start = int(np.clip(np.searchsorted(row, middle) - most // 3, 0, max(0, len(row) - 2 * most // 3)))
+    return np.unique(np.concatenate([_thin(row, most // 3), row[start : start + 2 * most // 3]]))
+
+
+def _table(rows: list[Floats]) -> Floats:
+    """Rows of different lengths as one array: short ones repeat their top."""
+    width = max(map(len, rows))
     return np.array([np.pad(row, (0, width - len(row)), mode="edge") for row in rows])
 
 
 def _around(problem: Problem, share: Floats, response: Response, step: Floats) -> Floats:
     """Levels near each deployment's choice, with zero and the top kept: a load is seldom best shed at a grid point."""
     d = np.arange(problem.deployments)
-    middle = share[d, response.level]
+    middle = response.at(share)
     near = middle[:, None] + step[:, None] * np.linspace(-1.0, 1.0, FINE)[None, :]
     near = np.clip(near, 0.0, problem.top[:, None])
     return np.sort(np.concatenate([near, np.zeros((len(d), 1)), problem.top[:, None]], axis=1), axis=1)
