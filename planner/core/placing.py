@@ -6,7 +6,7 @@ about one whose watts are being reserved: a choice stands until the GPU is taken
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
@@ -27,8 +27,11 @@ class Floor:
     gpus: int = 0
 
 
-def survey(nodes: Iterable[NodeObservation]) -> Floor:
-    """Sort a site's healthy GPUs by who holds them."""
+def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> Floor:
+    """Sort a site's healthy GPUs by who holds them.
+
+    A node in ``silent`` does not answer now: its pods are believed to run on, and nothing new is placed there.
+    """
     floor = Floor()
     for node in nodes:
         free = []
@@ -41,7 +44,7 @@ def survey(nodes: Iterable[NodeObservation]) -> Floor:
                 continue
             kind = floor.leaving if gpu.terminating else floor.held
             kind.setdefault((gpu.deployment, gpu.pool), []).append(gpu.gpu)
-        if free:
+        if free and node.node not in silent:
             floor.free[node.node] = free
     return floor
 

@@ -43,9 +43,9 @@ def powered(state: PlannerState, site: SiteId) -> bool:
 
 
 def floor_of(power: PowerState, config: SiteConfig, now_s: float) -> Floor:
-    """The GPUs of the site's nodes that answer."""
-    nodes = [page.seen for page in power.nodes.values() if page.seen is not None and answers(page, config, now_s)]
-    return placing.survey(nodes)
+    """The site's GPUs as last told. Silence is no reason to think that pods are gone."""
+    silent = {name for name, page in power.nodes.items() if not answers(page, config, now_s)}
+    return placing.survey([page.seen for page in power.nodes.values() if page.seen is not None], silent)
 
 
 def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], now_s: float) -> SiteLimits:

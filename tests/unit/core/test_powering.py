@@ -12,7 +12,7 @@ from planner.domain.plan import Placement, Plan
 from planner.domain.reasons import Reason
 from tests.unit.core.world import CURVE, DECODE, PREFILL, SITE, D, World, deployment, planner, pool, traffic
 
-AT_ONCE = ScalingRules()
+AT_ONCE = ScalingRules(stabilization_window_s=0.0)
 QUICK = {PREFILL: pool(PREFILL, scale_down=AT_ONCE), DECODE: pool(DECODE, scale_down=AT_ONCE)}
 
 
@@ -180,6 +180,24 @@ def test_new_replicas_go_to_the_fullest_node_with_room_and_never_across_nodes() 
     chosen = choose(floor, PREFILL, 2, 5)
     assert [hint.node for hint in chosen] == ["b", "a", "a"]
     assert all(len(hint.gpus) == 2 for hint in chosen)
+
+
+def test_a_silent_node_keeps_its_pods_and_gets_no_new_ones() -> None:
+    floor = survey([node("a", 4, held=2), node("b", 3)], {NodeId("a")})
+    assert len(floor.held[D, PREFILL]) == 2
+    assert set(floor.free) == {"b"}
+
+
+def test_an_agent_that_falls_silent_takes_no_replica_away() -> None:
+    w = world(8 * CURVE.max_mw)
+    counts = {name: p.granted for name, p in settled(w, 60.0).deployments[D].pools.items()}
+    n = len(w.published)
+    w.nodes = 1  # the second node's agent tells nothing more; its pods run on
+    for _ in range(20):
+        plan = w.tick(traffic(60.0))
+        w.pass_time(30.0)
+    assert {name: p.granted for name, p in plan.deployments[D].pools.items()} == counts
+    assert len(w.published) == n
 
 
 def test_a_choice_stands_until_its_gpu_is_taken() -> None:
