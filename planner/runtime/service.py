@@ -116,6 +116,10 @@ class PlannerService:
             except* Exception:
                 log.exception("a term of leadership failed")
             self.vitals.leading(None, self._around.clock())
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # A task group that fails while it is cancelled tells of the failure only.
+                raise asyncio.CancelledError
             await asyncio.sleep(backoff.next_s())
 
     async def _serve(self, term: Term, backoff: Backoff) -> None:

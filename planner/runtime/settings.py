@@ -146,7 +146,7 @@ class DeploymentSettings(Block):
     ttft_quantile: Share = 0.95
     sizing: Literal["sla", "classic", "load", "sla+load"] = "sla"
     mode: Literal["active", "advisory", "paused"] = "active"
-    predictor: str = "rising"
+    predictor: str = "blend"
     forecast_quantile: Share | None = None
     """Default: ``ttft_quantile``, so that one knob moves both."""
     drain_backlog_s: Positive = 30.0

@@ -119,7 +119,7 @@ def _pools(path: tuple[str, ...], merged: Merged, layers: Sequence[Layer]) -> It
 def _put(merged: Merged, path: tuple[str, ...], value: Any, origin: str) -> None:
     if path[-1].endswith(APPEND):
         path = (*path[:-1], path[-1].removesuffix(APPEND))
-        before = merged.get(path) or "rising"
+        before = merged.get(path) or "blend"
         value = before if str(value) in before else f"{before}{value}"
     merged.put(path, value, origin)
 
