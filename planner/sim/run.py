@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 from planner.sim.fleet import Fleet
@@ -98,9 +99,9 @@ def simulate(scenario: Scenario, policy: Policy, progress: Progress | None = Non
     """Run ``policy`` on ``scenario``: virtual time, as fast as it goes."""
     began_s = time.perf_counter()
     run = Run(scenario, policy)
-    run.plant.submit(scenario.trace)
-    policy.attach(run)
     end_s = scenario.end_s
+    run.plant.submit(takewhile(lambda request: request.t_s <= end_s, scenario.trace))
+    policy.attach(run)
     while run.now_s < end_s:
         run.plant.advance(min(run.now_s + SLICE_S, end_s))
         if progress is not None:
