@@ -154,11 +154,18 @@ def _gpus(case: Case, fleet: tuple[int, int]) -> int:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as Markdown."""
-    lines = [
-        "| case | static fleet: good, GPU-h, MJ | ours: q, good, GPU-h, MJ | energy | GPU-h / oracle's | changes/h | "
-        + "70 % of watts: ours / uniform caps good | more | over budget |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = (
+        "case",
+        "static fleet: good, GPU-h, MJ",
+        "ours: q, good, GPU-h, MJ",
+        "energy",
+        "GPU-h / oracle's",
+        "changes/h",
+        f"{BUDGET_SHARE:.0%} of watts: ours / uniform caps good",
+        "more",
+        "over budget",
+    )
+    lines = [f"| {' | '.join(columns)} |", "| " + " | ".join("---" for _ in columns) + " |"]
     for row in rows:
         static, ours, oracle = row["static"], row["ours"], row["oracle"]
         mine, uniform = row["budget_ours"], row["budget_uniform"]
