@@ -204,7 +204,8 @@ def _row(
     caps = np.arange(low, high + 1, dtype=np.float64) * STEP_MW
     speed = np.clip((caps - curve.p_s_mw) / span, 0.0, 1.0) ** curve.alpha
     count = np.arange(pool.min_replicas, pool.max_replicas + 1, dtype=np.float64)
-    need = np.maximum(0.0, np.asarray(pool.required_speed, dtype=np.float64))
+    need = np.asarray(pool.required_speed, dtype=np.float64)
+    need = np.where(need > TINY, need, 0.0)
     busy = np.asarray(pool.utilisation, dtype=np.float64)
     fixed = size * (weights.gpu * count + weights.churn * np.abs(count - pool.current_replicas))
     fixed += missing * size * np.maximum(0.0, floor - count)

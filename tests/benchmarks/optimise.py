@@ -1,0 +1,105 @@
+"""The optimiser beside an exact solver: objective and time; and the time of a large site's tick.
+
+    python -m tests.benchmarks.optimise [--instances 60] [--repeats 5] [--json]
+
+``exact`` is scipy's HiGHS on the same problem (to a relative gap of 1e-6). The large sites have 100 deployments of
+prefill and decode pools and about 10,000 GPUs, with ample watts, and with too few of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import asdict, dataclass
+
+from planner.core.optimise.solve import allocate
+from planner.core.optimise.weights import DEFAULT
+from tests.unit.optimise import milp
+from tests.unit.optimise.instances import instance
+
+LARGE = {"ample": (1.2, 1.3), "short": (0.7, 0.8), "dire": (0.4, 0.5)}
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """Up to six deployments beside the exact answer; times are medians in milliseconds."""
+
+    instances: int
+    gap_mean: float
+    gap_worst: float
+    ours_ms: float
+    ours_ms_worst: float
+    exact_ms: float
+    exact_ms_worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Large:
+    """One site at scale: the least and the median of the repeats, in milliseconds."""
+
+    budget: str
+    deployments: int
+    gpus: int
+    least_ms: float
+    median_ms: float
+
+
+def small(instances: int) -> Small:
+    gaps, ours_ms, exact_ms = [], [], []
+    for seed in range(instances):
+        demands, limits = instance(seed)
+        start = time.perf_counter()
+        answer = allocate(demands, limits)
+        middle = time.perf_counter()
+        least = milp.least(demands, limits, DEFAULT)
+        exact_ms.append((time.perf_counter() - middle) * 1000)
+        ours_ms.append((middle - start) * 1000)
+        if least is not None:
+            gaps.append((milp.value(demands, answer, DEFAULT) - least) / least)
+    return Small(
+        len(gaps),
+        statistics.mean(gaps),
+        max(gaps),
+        statistics.median(ours_ms),
+        max(ours_ms),
+        statistics.median(exact_ms),
+        max(exact_ms),
+    )
+
+
+def large(budget: str, repeats: int) -> Large:
+    demands, limits = instance(1, deployments=100, most=51, tightness=LARGE[budget])
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        allocate(demands, limits)
+        times.append((time.perf_counter() - start) * 1000)
+    return Large(budget, len(demands), limits.gpus, min(times), statistics.median(times))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args(argv)
+    few, many = small(args.instances), [large(name, args.repeats) for name in LARGE]
+    if args.json:
+        print(json.dumps({"small": asdict(few), "large": [asdict(row) for row in many]}, indent=1))
+        return 0
+    print(f"{few.instances} instances of up to 6 deployments: gap {few.gap_mean:.3%} mean, {few.gap_worst:.3%} worst")
+    print(f"  ours {few.ours_ms:.1f} ms median, {few.ours_ms_worst:.0f} worst; ", end="")
+    print(f"exact {few.exact_ms:.0f} ms median, {few.exact_ms_worst:.0f} worst")
+    for row in many:
+        print(
+            f"{row.deployments} deployments, {row.gpus} GPUs, {row.budget} watts: "
+            f"{row.least_ms:.0f} ms least, {row.median_ms:.0f} ms median"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
