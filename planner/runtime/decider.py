@@ -26,6 +26,7 @@ from planner.domain.observation import DeploymentObservation, Observation
 from planner.domain.plan import DeploymentPlan, Plan, SitePlan
 from planner.ports import BusAwayError, Clock, Link, LostLead, Past, Term
 from planner.runtime.backoff import Backoff
+from planner.runtime.cancelling import heed_cancellation
 from planner.runtime.inbox import Inbox
 from planner.runtime.readings import Reader, Readings
 from planner.runtime.recall import joined, recalled, span_s
@@ -213,6 +214,7 @@ class Decider:
             try:
                 await self._term.publish(messages, traceparent)
             except BusAwayError as error:
+                heed_cancellation()
                 pause_s = self._backoff.next_s()
                 log.warning("the bus did not answer; the same decisions go out again in %.2f s: %s", pause_s, error)
                 await asyncio.sleep(pause_s)

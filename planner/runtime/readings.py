@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from planner.domain.ids import DeploymentId
 from planner.domain.observation import DeploymentObservation
 from planner.ports import Clock, Observer
+from planner.runtime.cancelling import heed_cancellation
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Reader:
         while True:
             await asyncio.sleep(self._pause_s(self._clock()))
             self._slot = await self._observe()
+            heed_cancellation()
             self._ready()
 
     def _pause_s(self, now_s: float) -> float:

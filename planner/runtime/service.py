@@ -19,6 +19,7 @@ from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
 from planner.ports import BusAwayError, Clock, Link, LostLead, Observer, Term
 from planner.runtime.backoff import Backoff
+from planner.runtime.cancelling import heed_cancellation
 from planner.runtime.decider import Decided, Decider, Surroundings, Watcher
 from planner.runtime.inbox import Inbox
 from planner.runtime.readings import Reader
@@ -116,10 +117,7 @@ class PlannerService:
             except* Exception:
                 log.exception("a term of leadership failed")
             self.vitals.leading(None, self._around.clock())
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # A task group that fails while it is cancelled tells of the failure only.
-                raise asyncio.CancelledError
+            heed_cancellation()
             await asyncio.sleep(backoff.next_s())
 
     async def _serve(self, term: Term, backoff: Backoff) -> None:

@@ -147,9 +147,16 @@ async def running(stage: Stage, holder: str = "one", **settings: float) -> Async
         yield service
         assert not task.done(), task
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
         await bus.close()
+
+
+async def ended(*tasks: asyncio.Task[None]) -> None:
+    """Cancel and wait; a task that does not heed its cancellation fails the test by its name."""
+    for task in tasks:
+        task.cancel()
+    _, hung = await asyncio.wait(tasks, timeout=WAIT_S)
+    assert not hung, [(task, task.get_stack()) for task in hung]
 
 
 async def until(holds: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:

@@ -22,7 +22,7 @@ from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.runtime.service import PlannerService, ServiceSettings
 from planner.sim.request import Request
 from planner.sim.traces import read_trace
-from tests.integration.planner.stage import DECODE, MODEL, NAME, PREFILL, Stage, config, staged
+from tests.integration.planner.stage import DECODE, MODEL, NAME, PREFILL, Stage, config, ended, staged
 from tests.integration.prometheus_process import prometheus
 from tests.shared_data import shared
 
@@ -115,9 +115,7 @@ async def test_a_recorded_day_is_decided_and_explained(tmp_path: Path, hours: fl
                 await play(stage, requests, hours)
                 assert not any(task.done() for task in tasks), tasks
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await ended(*tasks)
                 await bus.close()
     assert service.vitals.terms == 1
     ticks = hours * HOUR_S / SCALE / TICK_S

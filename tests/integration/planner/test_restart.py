@@ -22,7 +22,7 @@ from planner.domain.pool import Replicas
 from planner.domain.reading import NO_DATA, Sample
 from planner.runtime.recall import joined, recalled
 from planner.runtime.service import PlannerService, ServiceSettings
-from tests.integration.planner.stage import DECODE, NAME, PREFILL, Stage, config, staged, until
+from tests.integration.planner.stage import DECODE, NAME, PREFILL, Stage, config, ended, staged, until
 
 TICK_S = 3.0
 
@@ -87,8 +87,7 @@ async def keep_running(stage: Stage, kills_s: list[float]) -> None:
             transport = bus.nc._transport
             if transport is not None:
                 transport._io_writer.transport.abort()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await ended(task)
             await bus.close()
 
 
@@ -124,9 +123,7 @@ async def test_kills_change_no_decision_by_more_than_a_tick(tmp_path: Path, kill
             done, _ = await asyncio.wait(tasks, timeout=seconds + 3 * TICK_S, return_when=asyncio.FIRST_COMPLETED)
             assert not done, done
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*tasks)
         left, killed = counts_by_tick(calm), counts_by_tick(rough)
         assert len({decided.epoch for decided in rough.decided}) == kills + 1
     assert len(set(left.values())) > 2, "the load must make the planner move"
