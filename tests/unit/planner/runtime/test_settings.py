@@ -264,3 +264,12 @@ async def test_observers_share_one_client_and_close_apart(file: Path) -> None:
 )
 def test_generated_pages_have_not_drifted(page: str, text: str) -> None:
     assert (ROOT / page).read_text() == text, f"write it anew: {page}"
+
+
+def test_the_example_of_the_page_is_right(file: Path) -> None:
+    text = (ROOT / "planner/README.md").read_text()
+    content = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    content["deployments"]["prod-chat"]["profile"] = str(file.parent / "profile")
+    config = compose(load(save(file.parent, content), environ={}).settings)
+    assert config.deployments[CHAT].pools[PoolId("decode")].scale_down.policies[0].value == 25
+    assert config.sites[SiteId("row-1")].nodes == ("gpu-node-*",)
