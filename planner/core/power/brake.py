@@ -42,8 +42,12 @@ class Brake:
         return len(self.draws) > 1 and self.draws[-1][0] - self.draws[0][0] >= WINDOW_S
 
 
-def watch(brake: Brake, draw_mw: int | None, allowed_mw: int, now_s: float) -> Brake:
-    """One more look at the site's draw. ``allowed_mw``: what the GPUs together may draw."""
+def watch(brake: Brake, draw_mw: int | None, allowed_mw: int, promised_mw: int, now_s: float) -> Brake:
+    """One more look at the site's draw, with what the GPUs together may draw and what their charges promise.
+
+    Above the budget although the charges are within it, limits let more through than they say: so much is kept off
+    the budget. Above it because the charges are, a cut is on its way, and the brake is not needed.
+    """
     if draw_mw is None:
         return replace(brake, draws=()) if brake.draws else brake
     draws = [*brake.draws, (now_s, draw_mw)]
@@ -51,8 +55,8 @@ def watch(brake: Brake, draw_mw: int | None, allowed_mw: int, now_s: float) -> B
     while len(draws) > 1 and draws[1][0] <= now_s - WINDOW_S:
         draws.pop(0)
     seen = replace(brake, draws=tuple(draws))
-    excess = int(seen.mean_mw()) - allowed_mw if seen.covers_window() else 0
-    if excess <= 0:
+    mean_mw = int(seen.mean_mw()) if seen.covers_window() else 0
+    if mean_mw <= allowed_mw or promised_mw > allowed_mw:
         return seen
     # A new window starts with each press, so that one excess is corrected once and not once per sample.
-    return Brake(brake.off_mw(now_s) + excess, now_s, (draws[-1],))
+    return Brake(max(brake.off_mw(now_s), mean_mw - promised_mw), now_s, (draws[-1],))

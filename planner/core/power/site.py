@@ -157,7 +157,8 @@ def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:
     known = any(draw is not None for draw, _ in draws)
     total = sum(charge if draw is None else draw for draw, charge in draws) if known else None
     budget = level_mw(config, state.orders, now_s)
-    return brake.watch(state.brake, total, allowed_mw(config, budget, len(state.nodes)), now_s)
+    allowed = allowed_mw(config, budget, len(state.nodes))
+    return brake.watch(state.brake, total, allowed, charged_mw(state), now_s)
 
 
 def want(state: PowerState, caps: Mapping[GpuId, int]) -> PowerState:
