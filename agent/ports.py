@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from agent.core.ownership import Process
+
 MonotonicClock = Callable[[], float]
 """Seconds that never go back. Leases and settle times are measured on it, never on the wall clock."""
 
@@ -128,6 +130,14 @@ class GpuDriver(Protocol):
 
     def close(self) -> None:
         """Let go of the driver. Limits stay as they are."""
+        ...
+
+
+class Processes(Protocol):
+    """The processes of the GPU driver's PID namespace."""
+
+    def process(self, pid: int) -> Process | None:
+        """The process with this id now; None when there is none. Reads files: called off the event loop."""
         ...
 
 

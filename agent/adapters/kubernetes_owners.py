@@ -16,8 +16,7 @@ from agent.adapters.pod_resources import PodResources
 from agent.core.cgroup import CgroupIdentity
 from agent.core.devices import Assignment, PodRef
 from agent.core.ownership import GpuPods, Pod, join
-from agent.drivers.procfs import ProcFs
-from agent.ports import GpuInfo, Owner, OwnersUnknown
+from agent.ports import GpuInfo, Owner, OwnersUnknown, Processes
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +54,13 @@ class KubernetesOwners:
         pods: ListWatch[Pod],
         *,
         pod_resources: PodResources | None = None,
-        procfs: ProcFs | None = None,
+        processes: Processes | None = None,
         labels: PodLabels | None = None,
     ) -> None:
         self.gpus: Callable[[], NodeGpus] = NodeGpus
         self._pods = pods
         self._pod_resources = pod_resources
-        self._procfs = procfs
+        self._processes = processes
         self._labels = labels or PodLabels()
         self._kubelet_seen = False
         self._told: set[str] = set()
@@ -92,10 +91,10 @@ class KubernetesOwners:
         return await self._pod_resources.list()
 
     def _running(self, pids: Mapping[str, tuple[int, ...]]) -> dict[str, list[CgroupIdentity]]:
-        if self._procfs is None:
+        if self._processes is None:
             return {}
-        procfs = self._procfs
-        looked = {gpu: [procfs.process(pid) for pid in found] for gpu, found in pids.items()}
+        table = self._processes
+        looked = {gpu: [table.process(pid) for pid in found] for gpu, found in pids.items()}
         return {gpu: [process.cgroup for process in found if process is not None] for gpu, found in looked.items()}
 
     def _tell(self, found: GpuPods) -> None:

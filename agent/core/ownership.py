@@ -31,6 +31,15 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """One process while it was looked at. (pid, start) is its identity, never the pid alone."""
+
+    pid: int
+    start_ticks: int
+    cgroup: CgroupIdentity
+
+
+@dataclass(frozen=True, slots=True)
 class GpuPods:
     """The pods on each GPU, and what did not fit together."""
 

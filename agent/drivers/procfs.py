@@ -6,22 +6,13 @@ kernel gives it to the next process, so that the start time is read before and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.cgroup import CgroupIdentity, identify
+from agent.core.cgroup import identify
+from agent.core.ownership import Process
 
 START_TIME_FIELD = 22
 """In ``/proc/PID/stat``, counted from 1: clock ticks since boot."""
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """One process while it was looked at. (pid, start) is its identity."""
-
-    pid: int
-    start_ticks: int
-    cgroup: CgroupIdentity
 
 
 class ProcFs:

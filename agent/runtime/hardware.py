@@ -143,18 +143,28 @@ class Hardware:
         await self._look(order.gpu)
 
     async def _in_time(self, work: Mapping[str, Coroutine[Any, Any, None]], patience_s: float) -> list[str]:
-        """Run all of ``work``; what is not done in time goes on by itself. The GPUs that are late."""
+        """Run all of ``work``; what is not done in time, or when we are cancelled, goes on by itself.
+
+        Returns the GPUs that are late. A write that was begun is never forgotten: what it does is looked at.
+        """
         tasks = {gpu: asyncio.create_task(one, name=f"gpu {gpu}") for gpu, one in work.items()}
-        if tasks:
-            await asyncio.wait(tasks.values(), timeout=patience_s)
-        late = [gpu for gpu, task in tasks.items() if not task.done()]
-        for gpu in late:
-            self._under_way[gpu] = tasks[gpu]
-            tasks[gpu].add_done_callback(partial(self._came_back, gpu))
+        try:
+            if tasks:
+                await asyncio.wait(tasks.values(), timeout=patience_s)
+        finally:
+            late = [gpu for gpu, task in tasks.items() if not task.done()]
+            for gpu in late:
+                self._under_way[gpu] = tasks[gpu]
+                tasks[gpu].add_done_callback(partial(self._came_back, gpu))
         for task in tasks.values():
             if task.done():
                 task.result()
         return late
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait for what is under way, but not for a GPU that hangs."""
+        if self._under_way:
+            await asyncio.wait(list(self._under_way.values()), timeout=timeout_s)
 
     def _came_back(self, gpu: str, _: asyncio.Task[None]) -> None:
         self._under_way.pop(gpu, None)

@@ -266,6 +266,9 @@ class PowerAgentService:
             self._discovery.cancel()
             await asyncio.gather(self._discovery, return_exceptions=True)
         if self.settings.on_exit is OnExit.RESTORE:
+            # What was being written when we were stopped has to be seen, or it would be left behind.
+            await self.hardware.settle(self.settings.call_timeout_s)
+            await self.hardware.read()
             if self.annotator is not None and self.annotator.alone:
                 await self.annotator.restore(self.enforcer)
             elif self.enforcer.state.decision_id < 0:

@@ -202,7 +202,7 @@ async def _kubernetes(settings: AgentFile, stack: AsyncExitStack) -> _Kubernetes
     pods = pods_of_node(api, settings.node)
     kubelet = PodResources(section.pod_resources_socket)
     labels = PodLabels(section.deployment_label, section.pool_label, section.role_label)
-    owners = KubernetesOwners(pods, pod_resources=kubelet, procfs=ProcFs(section.proc_root), labels=labels)
+    owners = KubernetesOwners(pods, pod_resources=kubelet, processes=ProcFs(section.proc_root), labels=labels)
     events = KubernetesEvents(api, settings.node)
     return _Kubernetes(owners, pods, _annotator(settings, owners, events), events)
 

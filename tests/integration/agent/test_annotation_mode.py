@@ -64,7 +64,7 @@ class Scene:
         async with KubernetesApi(Access(self.kube.url)) as api:
             watch = pods_of_node(api, "n1", timing=FAST)
             source = PodResources(self.kubelet.socket) if self.kubelet else None
-            owners = KubernetesOwners(watch, pod_resources=source, procfs=ProcFs(self.folder / "proc"))
+            owners = KubernetesOwners(watch, pod_resources=source, processes=ProcFs(self.folder / "proc"))
             events = KubernetesEvents(api, "n1")
             annotator = Annotator(
                 owners,
@@ -104,7 +104,7 @@ async def test_limits_follow_pods_that_come_change_and_go(scene: Scene) -> None:
         await until(lambda: scene.limits == [450, 600], "the cap to stay on the idle GPU")
         await scene.run("c", G0, None)
         await until(lambda: scene.limits == [700, 600], "the GPU to be given back to a pod that asks for nothing")
-        assert list(json.loads(scene.state_file.read_text())["managed"]) == [G1]
+        await until(lambda: list(json.loads(scene.state_file.read_text())["managed"]) == [G1], "the state to be kept")
 
 
 async def test_a_gpu_never_capped_by_us_is_left_alone(scene: Scene) -> None:
