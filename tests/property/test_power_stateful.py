@@ -6,6 +6,8 @@ cards, a bus that keeps every decision and every answer ever sent, and rules tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -118,8 +120,8 @@ class PowerMachine(RuleBasedStateMachine):
 
     def _absorb(
         self,
-        reports: list[tuple[NodeObservation, float]] = [],
-        acks: tuple[PowerAckSeen, ...] = (),  # noqa: B006
+        reports: Sequence[tuple[NodeObservation, float]] = (),
+        acks: tuple[PowerAckSeen, ...] = (),
     ) -> None:
         nodes = {
             seen.node: NodeObservation(seen.node, seen.gpus, self.now_s - told_s, seen.boot, seen.clock_s)

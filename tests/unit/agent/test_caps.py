@@ -1,7 +1,8 @@
-"""What one agent writes: fencing, lowers before raises, the dead-man, drift, resets, what resists, and what it reports."""
+"""What one agent writes: fencing, lowers before raises, the dead-man, drift, resets, what resists, what it reports."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -168,7 +169,7 @@ def test_success_without_effect_is_partial_and_tried_again_with_back_off() -> No
         state = told(state, decision(len(times) + int(now_s * 10), {"a": 400, "b": 400}, now_s), now_s=now_s)
         now_s += 0.25
     assert caps.report(state, stuck).status == "partial"
-    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
     assert gaps == sorted(gaps), "ever longer"
     assert max(gaps) <= caps.LAST_RETRY_S + 0.25, "but never longer than a reconcile"
 

@@ -474,7 +474,7 @@ def test_overhead_and_margin_come_off_the_budget() -> None:
 def test_measured_draw_above_the_budget_lowers_caps() -> None:
     d = desk()
     d.settled({g("a"): HIGH, g("b"): HIGH})
-    for n in range(6):
+    for _ in range(6):
         d.now_s += 0.5
         d.hear(*(seen(name, (HIGH, LOW), d.now_s, draw=550_000) for name in "ab"))
     total = sum(sum(page.caps_mw or ()) for page in d.power.nodes.values())
