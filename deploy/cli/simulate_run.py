@@ -85,7 +85,7 @@ def _facts(args: argparse.Namespace, wanted: Asked) -> dict[str, str]:
         "targets": f"TTFT {scenario.ttft_ms:g} ms, mean ITL {scenario.itl_ms:g} ms, for each request",
         "profile": scenario.profile.name,
         "engines": f"{scenario.truth:g} times as fast as profiled",
-        "cluster": f"{scenario.cluster.nodes} nodes of {scenario.cluster.gpus_per_node} {scenario.cluster.card.model}",
+        "cluster": f"{scenario.cluster.nodes} x {scenario.cluster.gpus_per_node} {scenario.cluster.card.model}",
         "start-up": f"{args.startup_s:g} s, from {args.start}",
         "budget in watts": budget,
     }

@@ -10,7 +10,9 @@ from planner.sim.scenario import Scenario
 
 WINDOW_S = 2.0
 """The time scale on which a cap acts, and on which a budget is judged."""
-ROW_S = 60.0
+ROWS = 240
+SHORTEST_ROW_S, LONGEST_ROW_S = 10.0, 60.0
+"""Rows are as far apart as gives ``ROWS`` of them, within these bounds."""
 
 
 class Row(NamedTuple):
@@ -42,14 +44,14 @@ class Change(NamedTuple):
 class Timeline:
     """Fills itself from the plant's own events until the end of the load."""
 
-    def __init__(self, plant: Plant, scenario: Scenario, row_s: float = ROW_S) -> None:
+    def __init__(self, plant: Plant, scenario: Scenario) -> None:
         self.rows: list[Row] = []
         self.changes: list[Change] = []
         self.window_watts = array("d")
         """Mean draw of the cluster in each window."""
         self._plant = plant
         self._scenario = scenario
-        self._row_s = row_s
+        self._row_s = row_s = min(max(scenario.end_s / ROWS, SHORTEST_ROW_S), LONGEST_ROW_S)
         self._energy_j = plant.total_energy_j()
         self._row_energy_j = self._energy_j
         self._arrived = 0
