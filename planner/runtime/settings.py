@@ -35,7 +35,8 @@ class PolicySettings(Block):
 
 
 class RulesSettings(Block):
-    """HPA's ``scaleUp`` or ``scaleDown``."""
+    """HPA's ``scaleUp`` or ``scaleDown``. Without a window scale-ups go at once, and scale-downs wait in proportion to
+    the start-up time: 300 s, HPA's own, where it is a minute."""
 
     stabilization_window_s: NotNegative | None = Field(default=None, alias="stabilizationWindowSeconds")
     policies: tuple[PolicySettings, ...] = ()
@@ -187,6 +188,17 @@ class SiteSettings(Block):
     margin_watts: NotNegative = 0.0
     lease_s: Positive = 30.0
     settle_s: Positive = 2.0
+    clock_skew: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    """Largest difference between the rates of two clocks."""
+    flight_s: NotNegative = 1.0
+    """Longest flight of a message that is still counted as delivered in time."""
+    answer_s: Positive = 3.0
+    """A node that leaves a decision unanswered for so long is not counted on to lower anything."""
+    stale_s: Positive = 15.0
+    """A node not heard of for so long gets no raise."""
+    compliance_s: Positive = 10.0
+    """How long after a cut charges may stand above the budget before it is called a violation."""
+    smallest_step_watts: Positive = 5.0
     fallback_watts: Positive | None = None
     smallest_budget_watts: Positive | None = None
     expected_gpus: int | None = Field(default=None, ge=1)

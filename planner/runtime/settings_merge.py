@@ -13,6 +13,7 @@ from typing import Any
 Tree = dict[str, Any]
 DEFAULT_POOLS = ("prefill", "decode")
 APPEND = "+"
+DEFAULT_PREDICTOR = "blend"
 
 
 @dataclass(frozen=True, slots=True)

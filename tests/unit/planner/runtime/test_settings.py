@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from planner.domain.config import Fallback, OperationMode, SizingMode
+from planner.domain.config import DeploymentConfig, Fallback, OperationMode, PoolConfig, SiteConfig, SizingMode
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.runtime import dynamo_flags, metric_names
 from planner.runtime.compose import compose
 from planner.runtime.compose_service import observers, target
+from planner.runtime.settings import DeploymentSettings, PoolSettings, SiteSettings
 from planner.runtime.settings_sources import Loaded, SettingsError, load
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 
@@ -273,3 +275,29 @@ def test_the_example_of_the_page_is_right(file: Path) -> None:
     config = compose(load(save(file.parent, content), environ={}).settings)
     assert config.deployments[CHAT].pools[PoolId("decode")].scale_down.policies[0].value == 25
     assert config.sites[SiteId("row-1")].nodes == ("gpu-node-*",)
+
+
+NOT_SET_BY_PEOPLE = {
+    DeploymentConfig: {"deployment"},
+    PoolConfig: {"pool", "curve", "scale_up", "scale_down"},
+    SiteConfig: {"site", "utc_at_zero_s"},
+}
+"""Names, and what is derived: the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
+
+
+@pytest.mark.parametrize(
+    ("config", "block"),
+    [(DeploymentConfig, DeploymentSettings), (PoolConfig, PoolSettings), (SiteConfig, SiteSettings)],
+)
+def test_everything_that_the_core_knows_can_be_set_and_has_one_default(config: Any, block: Any) -> None:
+    """A setting that nobody can write would be an option that does nothing."""
+    for field in fields(config):
+        if field.name in NOT_SET_BY_PEOPLE[config]:
+            continue
+        ours = field.name.replace("_mw_per_node", "_watts_per_node").replace("_mw", "_watts")
+        assert ours in block.model_fields, f"{config.__name__}.{field.name} can not be set"
+        theirs, default = field.default, block.model_fields[ours].default
+        if theirs is MISSING or default is None or not isinstance(default, bool | int | float | str):
+            continue
+        scale = 1000 if field.name != ours else 1
+        assert (default * scale if scale > 1 else default) == theirs, field.name
