@@ -1,0 +1,138 @@
+"""What a GPU can use at most (P_u), learned online from draws, caps and how busy the engine is.
+
+Owns the estimate by model, phase and batch. Must never lower a cap by itself, and never trust one reading: telemetry is
+late (a one-second mean behind the cap) and noisy. Why: P_u decides what a cap costs, and it was measured from 407 to
+690 W of 700 W on one GPU type, depending on model and batch.
+
+A draw tells two different things. Well below its cap it IS what the phase can use (a sample). At its cap it only says
+that P_u is no less (a bound): an estimate below it rises, one above it stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from planner.core.power.priors import Phase
+from planner.domain.power import PowerCurve
+
+SETTLED_S = 5.0
+"""Readings this soon after a cap or batch change still show the old one."""
+BUSY = 0.9
+"""Below this busy share a draw says how idle the engine is, not what it can use."""
+AT_CAP = 0.97
+"""A draw above this share of its cap is held by it."""
+HALF_LIFE_S = 600.0
+"""Old evidence counts half after this long: a new driver or a hotter room is noticed."""
+PRIOR_WEIGHT = 8.0
+"""How many readings the prior is worth."""
+MOST_WEIGHT = 200.0
+OUTLIER = 3.0
+"""Readings further off than this many deviations are pulled in to it."""
+LEAST_DEVIATION = 0.02
+"""Of P_u: noise is never taken to be smaller, or a first lucky pair would make every later reading an outlier."""
+LOWEST, HIGHEST = 0.5, 1.6
+"""Bounds of the estimate, as multiples of the prior."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What one estimate is about. ``batch`` is a bucket: 0 for one sequence, then powers of two."""
+
+    model: str
+    gpu_type: str
+    phase: Phase
+    batch: int
+
+
+def batch_bucket(batch: float) -> int:
+    """0: up to 1.4 sequences, 1: to 2.8, 2: to 5.6, … : neighbouring powers of two draw alike."""
+    return max(0, round(math.log2(batch))) if batch > 1 else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One GPU's telemetry. ``cap_mw`` is the enforced limit; ``since_change_s`` how long cap and batch have stood."""
+
+    draw_mw: int
+    cap_mw: int
+    utilisation: float
+    since_change_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """P_u as far as it is known: a decayed mean with the weight behind it."""
+
+    p_u_mw: float
+    deviation_mw: float
+    weight: float
+    at_s: float
+    samples: int = 0
+    bounds: int = 0
+    """Readings that only said "no less"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """All estimates: a value. ``observe`` returns the next one."""
+
+    estimates: Mapping[Key, Estimate] = field(default_factory=dict)
+
+    def observe(self, key: Key, prior: PowerCurve, reading: Reading, now_s: float) -> Learned:
+        """The state after one reading; the same state where the reading tells nothing."""
+        if not _tells(prior, reading):
+            return self
+        known = self.estimates.get(key) or _from_prior(prior, now_s)
+        fresh = _updated(_aged(known, now_s), prior, reading)
+        return self if fresh is known else Learned({**self.estimates, key: fresh})
+
+    def p_u_mw(self, key: Key, prior: PowerCurve) -> int:
+        """The estimate, within its bounds; the prior's where nothing was learned."""
+        known = self.estimates.get(key)
+        return prior.p_u_mw if known is None else round(known.p_u_mw)
+
+    def curve(self, key: Key, prior: PowerCurve) -> PowerCurve:
+        """The prior's law with the learned P_u. P_s keeps its distance in proportion, so that the shape stays."""
+        p_u = self.p_u_mw(key, prior)
+        if p_u == prior.p_u_mw:
+            return prior
+        return replace(prior, p_u_mw=p_u, p_s_mw=round(prior.p_s_mw * min(1.0, p_u / prior.p_u_mw)))
+
+
+def _tells(prior: PowerCurve, reading: Reading) -> bool:
+    busy = reading.utilisation >= BUSY and reading.since_change_s >= SETTLED_S
+    return busy and reading.cap_mw > 0 and prior.idle_mw < reading.draw_mw <= 2 * prior.max_mw
+
+
+def _from_prior(prior: PowerCurve, now_s: float) -> Estimate:
+    return Estimate(float(prior.p_u_mw), 0.1 * prior.p_u_mw, PRIOR_WEIGHT, now_s)
+
+
+def _aged(known: Estimate, now_s: float) -> Estimate:
+    """Evidence decays, but an estimate never knows less than the prior did."""
+    elapsed = max(0.0, now_s - known.at_s)
+    weight = max(PRIOR_WEIGHT, known.weight * 0.5 ** (elapsed / HALF_LIFE_S))
+    return replace(known, weight=weight, at_s=max(now_s, known.at_s))
+
+
+def _updated(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate:
+    held = reading.draw_mw >= AT_CAP * reading.cap_mw
+    if held and reading.draw_mw <= known.p_u_mw:
+        return replace(known, bounds=known.bounds + 1)
+    spread = max(known.deviation_mw, LEAST_DEVIATION * known.p_u_mw)
+    error = reading.draw_mw - known.p_u_mw
+    pulled = max(-OUTLIER * spread, min(OUTLIER * spread, error))
+    gain = 1.0 / (known.weight + 1.0)
+    low, high = LOWEST * prior.p_u_mw, min(HIGHEST * prior.p_u_mw, float(prior.max_mw))
+    # The deviation follows the pulled error's size, so that a true shift widens the gate and is believed.
+    seen = min(abs(error), 2 * OUTLIER * spread)
+    return replace(
+        known,
+        p_u_mw=max(low, min(max(low, high), known.p_u_mw + gain * pulled)),
+        deviation_mw=known.deviation_mw + max(gain, 1 / 16) * (1.2533 * seen - known.deviation_mw),
+        weight=min(MOST_WEIGHT, known.weight + 1.0),
+        samples=known.samples + (not held),
+        bounds=known.bounds + held,
+    )

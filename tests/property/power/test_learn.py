@@ -1,0 +1,122 @@
+"""The learner finds P_u through noise, lag, caps that bind and idle engines, and never leaves its bounds."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.core.power.learn import (
+    BUSY,
+    HALF_LIFE_S,
+    HIGHEST,
+    LOWEST,
+    SETTLED_S,
+    Key,
+    Learned,
+    Reading,
+    batch_bucket,
+)
+from planner.core.power.priors import Phase, curve, gpu
+
+PRIOR = curve(gpu("h100"), Phase.DECODE_DENSE)
+KEY = Key("llama", "h100", Phase.DECODE_DENSE, 5)
+
+
+def feed(true_mw: float, caps: list[int], readings: int, *, seed: int, noise: float = 0.03) -> Learned:
+    """Busy readings every 5 s, each at a cap drawn from ``caps``: the lower of cap and what the phase uses."""
+    rng, state = random.Random(seed), Learned()
+    for i in range(readings):
+        cap = rng.choice(caps)
+        draw = min(cap, round(true_mw * rng.gauss(1.0, noise)))
+        state = state.observe(KEY, PRIOR, Reading(draw, cap, 1.0, 60.0), i * 5.0)
+    return state
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.6, 1.3), st.integers(0, 10_000))
+def test_p_u_is_found_within_four_percent(share: float, seed: int) -> None:
+    true = share * PRIOR.p_u_mw
+    state = feed(true, [PRIOR.max_mw], 200, seed=seed)
+    assert state.p_u_mw(KEY, PRIOR) == pytest.approx(true, rel=0.04)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(350_000, 480_000))
+def test_a_cap_that_binds_never_teaches_that_less_is_enough(seed: int, cap: int) -> None:
+    state = feed(1.2 * PRIOR.p_u_mw, [cap], 200, seed=seed)
+    assert state.p_u_mw(KEY, PRIOR) == PRIOR.p_u_mw
+    assert state.estimates[KEY].samples == 0
+    assert state.estimates[KEY].bounds == 200
+
+
+def test_a_bound_above_the_estimate_raises_it() -> None:
+    cap = PRIOR.max_mw - 50_000
+    state = feed(PRIOR.max_mw, [cap], 300, seed=1)
+    assert PRIOR.p_u_mw < state.p_u_mw(KEY, PRIOR) <= cap
+    assert state.p_u_mw(KEY, PRIOR) == pytest.approx(cap, rel=0.04)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2_000_000), st.integers(0, 700_000), st.floats(0, 1), st.floats(0, 100), st.floats(0, 9_999)
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_is_read_the_estimate_stays_in_bounds(rows: list[tuple[int, int, float, float, float]]) -> None:
+    state = Learned()
+    for draw, cap, busy, since, at in rows:
+        state = state.observe(KEY, PRIOR, Reading(draw, cap, busy, since), at)
+        law = state.curve(KEY, PRIOR)
+        assert LOWEST * PRIOR.p_u_mw <= law.p_u_mw <= min(HIGHEST * PRIOR.p_u_mw, PRIOR.max_mw)
+        assert 0 < law.p_s_mw < law.p_u_mw
+
+
+def test_one_wild_reading_in_ten_moves_little() -> None:
+    rng, state = random.Random(5), Learned()
+    true = 0.9 * PRIOR.p_u_mw
+    for i in range(300):
+        draw = rng.choice([130_000, 690_000]) if i % 10 == 9 else round(true * rng.gauss(1.0, 0.02))
+        state = state.observe(KEY, PRIOR, Reading(draw, PRIOR.max_mw, 1.0, 60.0), i * 5.0)
+    assert state.p_u_mw(KEY, PRIOR) == pytest.approx(true, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        Reading(300_000, 700_000, BUSY - 0.01, 60.0),
+        Reading(300_000, 700_000, 1.0, SETTLED_S - 0.1),
+        Reading(PRIOR.idle_mw, 700_000, 1.0, 60.0),
+        Reading(2_000_000, 700_000, 1.0, 60.0),
+        Reading(300_000, 0, 1.0, 60.0),
+    ],
+)
+def test_what_tells_nothing_changes_nothing(reading: Reading) -> None:
+    state = Learned()
+    assert state.observe(KEY, PRIOR, reading, 1.0) is state
+
+
+def test_a_changed_world_is_believed_after_a_while() -> None:
+    state = feed(0.8 * PRIOR.p_u_mw, [PRIOR.max_mw], 200, seed=2)
+    later = 200 * 5.0 + HALF_LIFE_S
+    rng, true = random.Random(3), 1.2 * PRIOR.p_u_mw
+    for i in range(300):
+        draw = round(true * rng.gauss(1.0, 0.03))
+        state = state.observe(KEY, PRIOR, Reading(draw, PRIOR.max_mw, 1.0, 60.0), later + i * 5.0)
+    assert state.p_u_mw(KEY, PRIOR) == pytest.approx(true, rel=0.08)
+
+
+def test_models_phases_and_batches_are_learned_apart() -> None:
+    state = feed(0.7 * PRIOR.p_u_mw, [PRIOR.max_mw], 100, seed=4)
+    other = Key("llama", "h100", Phase.DECODE_DENSE, 0)
+    assert state.curve(other, PRIOR) is PRIOR
+    assert state.curve(KEY, PRIOR).p_u_mw < PRIOR.p_u_mw
+
+
+def test_batches_share_a_bucket_with_their_neighbours() -> None:
+    assert [batch_bucket(b) for b in (0, 1, 2, 4, 5, 8, 32, 33)] == [0, 0, 1, 2, 2, 3, 5, 5]
