@@ -91,8 +91,8 @@ class Link(Protocol):
         """Waits for the lead; leaving the context lets it go, so that another may follow at once."""
         ...
 
-    async def record(self, records: Sequence[Message]) -> None:
-        """Publish plan records: wanted, never waited for, and no decision hangs on them."""
+    async def record(self, record: v1.PlanRecord) -> None:
+        """Publish a plan record: wanted, never waited for, and no decision hangs on it."""
         ...
 
 

@@ -74,19 +74,17 @@ class BusLink:
             await asyncio.gather(keeper, return_exceptions=True)
             await leadership.release()
 
-    async def record(self, records: Sequence[Message]) -> None:
-        """Plan records, sent and not waited for: the stream keeps an hour of them, and none decides anything."""
-        subjects, nc = self._bus.subjects, self._bus.nc
+    async def record(self, record: v1.PlanRecord) -> None:
+        """A plan record, sent and not waited for: the stream keeps an hour of them, and none decides anything."""
         if not self._bus.connected:
             return
-        for record in records:
-            if isinstance(record, v1.PlanRecord):
-                msg_id = f"plan-{record.deployment}-{record.time.timestamp():.6f}"
-                headers = codec.headers(record, msg_id, self._bus.settings.name)
-                try:
-                    await nc.publish(subjects.telemetry_plan(record.deployment), codec.encode(record), headers=headers)
-                except (BusError, NatsError, OSError):
-                    return
+        msg_id = f"plan-{record.deployment}-{record.time.timestamp():.6f}"
+        headers = codec.headers(record, msg_id, self._bus.settings.name)
+        subject = self._bus.subjects.telemetry_plan(record.deployment)
+        try:
+            await self._bus.nc.publish(subject, codec.encode(record), headers=headers)
+        except (BusError, NatsError, OSError):
+            return
 
 
 class BusTerm:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -89,16 +89,19 @@ class Decider:
         self._term = term
         self._incarnations: dict[str, str] = {}
         self._plans: dict[DeploymentId, DeploymentPlan] = {}
+        self._to_record: asyncio.Queue[Decided] = asyncio.Queue()
         self._backoff = Backoff(first_s=0.05, longest_s=5.0)
 
     async def run(self) -> None:
         """Until LostLead is raised, or cancelled."""
         state = self._resume(await self._term.past())
         recalling = asyncio.create_task(self._recall(), name="recall")
+        recording = asyncio.create_task(self._record(), name="record")
         try:
             await self._look(state, recalling)
         finally:
             recalling.cancel()
+            recording.cancel()
 
     async def _look(self, state: PlannerState, recalling: asyncio.Task[dict[DeploymentId, DeploymentState]]) -> None:
         """Decide, publish, wait, for ever. Sizing waits until what was learned before is back; reactions do not."""
@@ -204,9 +207,18 @@ class Decider:
             await self._until_stored(messages, around.trace(decided))
             decided = replace(decided, published=len(messages), stored_s=time.perf_counter() - began)
         self._tell(decided)
-        records = self._records(decided)
-        if records:
-            await around.link.record(records)
+        self._to_record.put_nowait(decided)
+
+    async def _record(self) -> None:
+        """Plan records, beside the decisions: hundreds of them must not hold a reaction up."""
+        while True:
+            decided = await self._to_record.get()
+            try:
+                for record in self._records(decided):
+                    await self._around.link.record(record)
+                    await asyncio.sleep(0)
+            except Exception:
+                log.exception("a decision could not be recorded")
 
     async def _until_stored(self, messages: Sequence[v1.Message], traceparent: str | None) -> None:
         """The same batch until it is stored. A bus that refuses for good ends the term; the next reads the truth."""
@@ -260,26 +272,22 @@ class Decider:
     def _incarnation(self, name: str) -> str:
         return self._incarnations.setdefault(name, uuid.uuid4().hex)
 
-    def _records(self, decided: Decided) -> Sequence[v1.Message]:
+    def _records(self, decided: Decided) -> Iterator[v1.PlanRecord]:
         """One record a deployment and tick; and one, from the tick that wanted it, for a decision that had to wait."""
         around, plan = self._around, decided.plan
         self._plans.update(plan.deployments)
         late = {order.deployment for order in plan.scaling} & self._plans.keys()
-        records = []
         for name in (*plan.deployments, *sorted(late - plan.deployments.keys())):
             config, known = around.config.deployments[name], decided.state.deployments[name]
-            records.append(
-                wire_out.plan_record(
-                    self._plans[name],
-                    config,
-                    plan.sites.get(config.site),
-                    decision_id=known.decision_id,
-                    scaled_decision_id=known.scaled_decision_id,
-                    at=wire_out.utc(decided.now_s + around.clock_offset_s),
-                    journal=self._journal(decided, name),
-                )
+            yield wire_out.plan_record(
+                self._plans[name],
+                config,
+                plan.sites.get(config.site),
+                decision_id=known.decision_id,
+                scaled_decision_id=known.scaled_decision_id,
+                at=wire_out.utc(decided.now_s + around.clock_offset_s),
+                journal=self._journal(decided, name),
             )
-        return records
 
     def _journal(self, decided: Decided, name: DeploymentId) -> dict[str, Any] | None:
         seen = decided.observation.deployments.get(name)

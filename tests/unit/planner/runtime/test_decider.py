@@ -44,7 +44,7 @@ class Bus:
     async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
         raise BusAwayError("no records today")
 
-    async def record(self, records: Sequence[v1.Message]) -> None:
+    async def record(self, record: v1.PlanRecord) -> None:
         pass
 
     async def lost(self) -> str:
