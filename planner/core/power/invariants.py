@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from operator import le
 
 from planner.core.power.budget import smallest_mw
-from planner.core.power.ledger import NodeLedger, charge_of
+from planner.core.power.ledger import charge_of
+from planner.core.power.page import NodeLedger
 from planner.core.power.state import PowerState, free_mw
 from planner.core.power.transitions import allowed_mw, answers, fallbacks
 from planner.domain.config import SiteConfig

@@ -1,92 +1,20 @@
-"""One node's page of the ledger: the most that each of its GPUs may draw, and why.
+"""How one node's page of the ledger changes: the most that each of its GPUs may draw, by what is heard and answered.
 
-Owns the charge W(g). Columns run in step with ``cards.gpus``. Must never free a watt by the passing of time or by
-telemetry: only an acknowledgement of a later decision, read back from the hardware, lowers a charge, and even then
-the old charge is held until it has settled. Why: each of messages, agents and clocks may lie dead for any time.
+Owns the charge W(g). Must never free a watt by the passing of time or by telemetry: only an acknowledgement of a later
+decision, read back from the hardware, lowers a charge, and even then the old charge is held until it has settled.
+Why: each of messages, agents and clocks may lie dead for any time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from operator import le
-from typing import NamedTuple
 
-from planner.domain.ids import GpuId, NodeId
+from planner.core.power.page import NEVER_S, Cards, Column, NodeLedger, Sent
 from planner.domain.observation import GpuInForce, GpuObservation, NodeObservation, PowerAckSeen, StoredCaps
 
-Column = tuple[int, ...]
-
-NEVER_S = float("-inf")
 MOST_SENT = 8
 """Decisions kept apart while a node does not answer; beyond it the two oldest become one with the higher caps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cards:
-    """The GPUs of a node and their limits, in milliwatts."""
-
-    gpus: tuple[GpuId, ...]
-    default_mw: Column
-    min_mw: Column
-    max_mw: Column
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A published decision that the agent may still act on: its id and the caps that it allows."""
-
-    decision_id: int
-    caps_mw: Column
-
-
-class NodeLedger(NamedTuple):
-    """What one node may draw. ``charge_mw`` is W; ``cost_mw`` also counts what has not settled yet.
-
-    A named tuple, for a step over 10,000 GPUs is mostly replacing such values, which costs a third of a dataclass's.
-    """
-
-    node: NodeId
-    cards: Cards
-    hardware_mw: Column
-    """The limit that the hardware was last proven to hold; the default where nothing is proven."""
-    healthy: tuple[bool, ...]
-    busy: tuple[bool, ...]
-    sent: tuple[Sent, ...]
-    """Oldest first; the first may be the acknowledged one, which stays the agent's intent."""
-    caps_mw: Column | None
-    """Caps of the newest decision; None while this node was never commanded."""
-    charge_mw: Column
-    cost_mw: Column
-    total_mw: int
-    """Sum of ``cost_mw``."""
-    acked_id: int = -1
-    next_id: int = 0
-    boot: str = ""
-    clock_s: float | None = None
-    heard_boot: str = ""
-    heard_clock_s: float | None = None
-    heard_s: float = NEVER_S
-    sent_s: float = NEVER_S
-    inherited_s: float = NEVER_S
-    """When a predecessor last commanded this node."""
-    unanswered_s: float | None = None
-    """When the oldest decision without an answer went out."""
-    raised_s: float = NEVER_S
-    held_until_s: float = NEVER_S
-    seen: NodeObservation | None = None
-    wanted_mw: tuple[int | None, ...] | None = None
-    goal_mw: Column | None = None
-    """Derived from ``wanted_mw``; None: to be derived again."""
-    enforced_mw: int = 0
-    draw_mw: int | None = None
-
-    def stuck(self) -> tuple[bool, ...]:
-        """GPUs that did not follow the newest decision although it was answered, or that can not follow."""
-        if self.caps_mw is None or self.acked_id < self.next_id - 1:
-            return tuple(not ok for ok in self.healthy)
-        floor = map(max, self.caps_mw, self.cards.min_mw)
-        return tuple(not ok or hw > cap for ok, hw, cap in zip(self.healthy, self.hardware_mw, floor, strict=True))
 
 
 def charge_of(hardware_mw: Column, sent: Iterable[Sent]) -> Column:
@@ -154,28 +82,44 @@ def hear(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
     if any(gpu not in seen.gpus for gpu in ledger.cards.gpus) or len(seen.gpus) != len(ledger.cards.gpus):
         ledger = _with_gpus(ledger, seen)
     rows = [seen.gpus.get(gpu) for gpu in ledger.cards.gpus]
-    newer = _newer(ledger, seen.boot, seen.clock_s)
-    hardware = ledger.hardware_mw
-    if newer:
-        told = [0 if row is None else (_limit(row) or 0) if row.healthy else _never_proven(row) for row in rows]
+    known = [row for row in rows if row is not None]
+    hardware, healthy = ledger.hardware_mw, ledger.healthy
+    if _newer(ledger, seen.boot, seen.clock_s):
+        healthy = tuple([row is not None and row.healthy for row in rows])
+        told = [0 if row is None else _told(row) for row in rows]
         if not all(map(le, told, ledger.charge_mw)):
             hardware = tuple(map(max, hardware, told))
-    draws = [row.draw_mw for row in rows if row is not None and row.draw_mw is not None]
-    heard = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
-    busy = tuple(row is None or row.worker is not None or row.deployment is not None or row.terminating for row in rows)
+    draws = [row.draw_mw for row in known if row.draw_mw is not None]
+    boot, clock_s, heard_s = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
+    busy = tuple([row is None or _held(row) for row in rows])
     fresh = ledger._replace(
         cards=_limits(ledger.cards, rows),
-        healthy=tuple(row is not None and row.healthy for row in rows) if newer else ledger.healthy,
+        healthy=healthy,
         busy=busy,
         seen=seen,
         goal_mw=ledger.goal_mw if busy == ledger.busy else None,
-        enforced_mw=sum([row.enforced_mw or 0 for row in rows if row is not None]),
+        enforced_mw=sum([row.enforced_mw or 0 for row in known]),
         draw_mw=sum(draws) if len(draws) == len(rows) else None,
-        heard_boot=heard[0],
-        heard_clock_s=heard[1],
-        heard_s=heard[2],
+        heard_boot=boot,
+        heard_clock_s=clock_s,
+        heard_s=heard_s,
     )
     return fresh if hardware is ledger.hardware_mw else _recharged(fresh, hardware, fresh.sent)
+
+
+def _told(gpu: GpuObservation) -> int:
+    """The most that a report says a GPU may draw; 0 where it says nothing."""
+    limit = gpu.enforced_mw
+    if limit is None:
+        limit = 0
+    elif gpu.requested_mw is not None and gpu.requested_mw > limit:
+        limit = gpu.requested_mw
+    return limit if gpu.healthy or limit > gpu.default_mw else gpu.default_mw
+
+
+def _held(gpu: GpuObservation) -> bool:
+    """Whether a pod holds the GPU, one that is leaving included."""
+    return gpu.worker is not None or gpu.deployment is not None or gpu.terminating
 
 
 def _newer(ledger: NodeLedger, boot: str, clock_s: float | None) -> bool:
@@ -197,11 +141,12 @@ def _echo(ledger: NodeLedger, boot: str, clock_s: float | None, told_s: float) -
 
 
 def _limits(cards: Cards, rows: list[GpuObservation | None]) -> Cards:
+    known = zip(rows, cards.default_mw, cards.min_mw, cards.max_mw, strict=True)
+    if all(row is None or (row.default_mw == d and row.min_mw == lo and row.max_mw == hi) for row, d, lo, hi in known):
+        return cards
     default = tuple([d if row is None else row.default_mw for row, d in zip(rows, cards.default_mw, strict=True)])
     low = tuple([d if row is None else row.min_mw for row, d in zip(rows, cards.min_mw, strict=True)])
     high = tuple([d if row is None else row.max_mw for row, d in zip(rows, cards.max_mw, strict=True)])
-    if (default, low, high) == (cards.default_mw, cards.min_mw, cards.max_mw):
-        return cards
     return Cards(cards.gpus, default, low, high)
 
 

@@ -13,8 +13,6 @@ from operator import le
 from planner.core.power import brake, invariants
 from planner.core.power.budget import level_mw, smallest_mw, with_orders
 from planner.core.power.ledger import (
-    Column,
-    NodeLedger,
     acknowledge,
     contradict,
     enroll,
@@ -24,6 +22,7 @@ from planner.core.power.ledger import (
     settle,
 )
 from planner.core.power.outlook import affordable, next_event_s, reserved, summary
+from planner.core.power.page import Column, NodeLedger
 from planner.core.power.state import PowerState, Removed, belongs, charged_mw, free_mw, gpus_mw, unseen_mw
 from planner.core.power.transitions import (
     allowed_mw,

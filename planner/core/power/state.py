@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from planner.core.power.brake import Brake
 from planner.core.power.budget import effective_mw
-from planner.core.power.ledger import NodeLedger
+from planner.core.power.page import NodeLedger
 from planner.core.power.transitions import allowed_mw
 from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import le
 
-from planner.core.power.ledger import Column, NodeLedger
+from planner.core.power.page import Column, NodeLedger
 from planner.domain.config import SiteConfig
 from planner.domain.ids import NodeId
 

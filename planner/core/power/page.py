@@ -1,0 +1,83 @@
+"""One node's page of the ledger as a value: its GPUs, what they are charged, and why.
+
+Columns run in step with ``cards.gpus``. Values only; ``ledger.py`` says how a page changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from planner.domain.ids import GpuId, NodeId
+from planner.domain.observation import NodeObservation
+
+Column = tuple[int, ...]
+
+NEVER_S = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Cards:
+    """The GPUs of a node and their limits, in milliwatts."""
+
+    gpus: tuple[GpuId, ...]
+    default_mw: Column
+    min_mw: Column
+    max_mw: Column
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A published decision that the agent may still act on: its id and the caps that it allows."""
+
+    decision_id: int
+    caps_mw: Column
+
+
+class NodeLedger(NamedTuple):
+    """What one node may draw. ``charge_mw`` is W; ``cost_mw`` also counts what has not settled yet.
+
+    A named tuple, for a step over 10,000 GPUs is mostly replacing such values, which costs a third of a dataclass's.
+    """
+
+    node: NodeId
+    cards: Cards
+    hardware_mw: Column
+    """The limit that the hardware was last proven to hold; the default where nothing is proven."""
+    healthy: tuple[bool, ...]
+    busy: tuple[bool, ...]
+    sent: tuple[Sent, ...]
+    """Oldest first; the first may be the acknowledged one, which stays the agent's intent."""
+    caps_mw: Column | None
+    """Caps of the newest decision; None while this node was never commanded."""
+    charge_mw: Column
+    cost_mw: Column
+    total_mw: int
+    """Sum of ``cost_mw``."""
+    acked_id: int = -1
+    next_id: int = 0
+    boot: str = ""
+    clock_s: float | None = None
+    heard_boot: str = ""
+    heard_clock_s: float | None = None
+    heard_s: float = NEVER_S
+    sent_s: float = NEVER_S
+    inherited_s: float = NEVER_S
+    """When a predecessor last commanded this node."""
+    unanswered_s: float | None = None
+    """When the oldest decision without an answer went out."""
+    raised_s: float = NEVER_S
+    held_until_s: float = NEVER_S
+    seen: NodeObservation | None = None
+    wanted_mw: tuple[int | None, ...] | None = None
+    goal_mw: Column | None = None
+    """Derived from ``wanted_mw``; None: to be derived again."""
+    enforced_mw: int = 0
+    draw_mw: int | None = None
+
+    def stuck(self) -> tuple[bool, ...]:
+        """GPUs that did not follow the newest decision although it was answered, or that can not follow."""
+        if self.caps_mw is None or self.acked_id < self.next_id - 1:
+            return tuple(not ok for ok in self.healthy)
+        floor = map(max, self.caps_mw, self.cards.min_mw)
+        return tuple(not ok or hw > cap for ok, hw, cap in zip(self.healthy, self.hardware_mw, floor, strict=True))
