@@ -10,7 +10,7 @@ from aiohttp import web
 
 from planner.domain.ids import DeploymentId
 from planner.domain.plan import DeploymentPlan
-from planner.runtime.decider import Decided
+from planner.runtime.decided import Decided
 from planner.runtime.vitals import Vitals
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]

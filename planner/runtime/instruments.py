@@ -20,7 +20,7 @@ from planner.domain.plan import DeploymentPlan, PoolPlan, SitePlan
 from planner.domain.pool import Role
 from planner.domain.units import watts_from_mw
 from planner.runtime import metric_names as names
-from planner.runtime.decider import Decided
+from planner.runtime.decided import Decided
 from planner.runtime.vitals import Vitals
 
 Labels = dict[str, str]

@@ -7,8 +7,11 @@ in memory) they are learned anew. Must never bring back a decision: those have t
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from bus_schemas import v1
@@ -19,17 +22,42 @@ from planner.core.state import DeploymentState, PlannerState, PoolState
 from planner.domain.config import OperationMode, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import Observation
+from planner.ports import BusAwayError, Term
+
+log = logging.getLogger(__name__)
 
 TICKS = 20
 """Enough for every light forecaster to have forgotten what came before."""
 LONGEST_S = 3600.0
 """The stream keeps no more."""
+WITHIN_S = 10.0
+"""Sizing waits so long for what earlier ticks taught."""
 
 
 def span_s(config: PlannerConfig) -> float:
     """How far back records matter, in clock seconds: the longest window of any pool, and some ticks before it."""
     windows = [horizon_s(pool) for each in config.deployments.values() for pool in each.pools.values()]
     return min(LONGEST_S, max(windows, default=0.0) / config.load_time_scale + TICKS * config.interval_s)
+
+
+async def recall(config: PlannerConfig, term: Term, now: datetime) -> dict[DeploymentId, DeploymentState]:
+    """What earlier ticks taught, by deployment; nothing where it can not be read in time. Never raises."""
+    found: dict[DeploymentId, DeploymentState] = {}
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            by_name: dict[str, list[v1.PlanRecord]] = {}
+            for record in await term.records(now - timedelta(seconds=span_s(config))):
+                by_name.setdefault(record.deployment, []).append(record)
+            for name in config.deployments:
+                old = recalled(config, name, by_name.get(name, ()))
+                if old is not None:
+                    found[name] = old
+                await asyncio.sleep(0)
+    except (BusAwayError, TimeoutError) as error:
+        log.warning("earlier ticks could not be recalled in time; forecasts begin anew: %s", error)
+    except Exception:
+        log.exception("earlier ticks could not be recalled; forecasts begin anew")
+    return found
 
 
 def recalled(config: PlannerConfig, name: DeploymentId, records: Sequence[v1.PlanRecord]) -> DeploymentState | None:

@@ -20,7 +20,8 @@ from planner.domain.plan import Plan
 from planner.ports import BusAwayError, Clock, Link, LostLead, Observer, Term
 from planner.runtime.backoff import Backoff
 from planner.runtime.cancelling import heed_cancellation
-from planner.runtime.decider import Decided, Decider, Surroundings, Watcher
+from planner.runtime.decided import Decided, Watcher
+from planner.runtime.decider import Decider, Surroundings
 from planner.runtime.inbox import Inbox
 from planner.runtime.readings import Reader
 from planner.runtime.vitals import Vitals

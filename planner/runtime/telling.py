@@ -6,7 +6,7 @@ import logging
 
 from planner.domain.plan import DeploymentPlan, Plan, PoolPlan
 from planner.domain.units import watts_from_mw
-from planner.runtime.decider import Decided
+from planner.runtime.decided import Decided
 
 log = logging.getLogger("planner.decisions")
 

@@ -18,7 +18,7 @@ from opentelemetry.trace import Span, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from planner.domain.plan import Plan
-from planner.runtime.decider import Decided
+from planner.runtime.decided import Decided
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
-from planner.runtime.decider import Decided
+from planner.runtime.decided import Decided
 from planner.runtime.service import PlannerService, ServiceSettings
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
 from tests.doubles.fleet import Fleet

@@ -17,7 +17,9 @@ from planner.domain.plan import CapOrder, Limited, Plan, PowerOrder
 from planner.domain.reasons import Reason
 from planner.ports import BusAwayError, LostLead, Past
 from planner.runtime import decider as decider_module
-from planner.runtime.decider import Decided, Decider, Surroundings
+from planner.runtime import pen
+from planner.runtime.decided import Decided
+from planner.runtime.decider import Decider, Surroundings
 from planner.runtime.inbox import Inbox
 from planner.runtime.readings import Reader
 from planner.runtime.wake import Wake
@@ -122,7 +124,7 @@ async def test_a_refused_fence_ends_the_term_at_once(core: Core) -> None:
 async def test_a_bus_that_never_stores_ends_the_term_so_that_the_next_reads_the_truth(
     core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decider_module, "PATIENCE", 3)
+    monkeypatch.setattr(pen, "PATIENCE", 3)
     bus = Bus(answers=[BusAwayError("silence")] * 3)
     with pytest.raises(LostLead, match="were not stored in 3 attempts"):
         await asyncio.wait_for(Decider(around(bus), bus).run(), 5.0)

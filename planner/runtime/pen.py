@@ -1,0 +1,85 @@
+"""Writes one term's decisions on the bus: as messages, in the safe order, until they are stored or the lead is gone.
+
+Owns the incarnations of the subjects. Must never publish what a newer state has overtaken without the older batch
+being settled first: a batch whose answer was lost goes out again, unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from bus_schemas import v1
+from planner.adapters import wire_out
+from planner.core.power.state import belongs
+from planner.domain.config import PlannerConfig
+from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.plan import Plan, SitePlan
+from planner.ports import BusAwayError, LostLead, Past, Term
+from planner.runtime.backoff import Backoff
+from planner.runtime.cancelling import heed_cancellation
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 10
+"""Attempts at one batch, each with retries of its own, before the term is given up."""
+
+
+class Pen:
+    """One term's. ``expect`` is told which incarnation a deployment's acknowledgements must name."""
+
+    def __init__(
+        self, term: Term, config: PlannerConfig, past: Past, expect: Callable[[DeploymentId, str], None]
+    ) -> None:
+        self._term = term
+        self._config = config
+        self._expect = expect
+        self._incarnations: dict[str, str] = {power.node: power.incarnation for power in past.power}
+        for decision in past.scaling:
+            self._incarnations[decision.deployment] = decision.incarnation
+            expect(DeploymentId(decision.deployment), decision.incarnation)
+        self._backoff = Backoff(first_s=0.05, longest_s=5.0)
+
+    def messages(self, plan: Plan, at: datetime) -> list[v1.Message]:
+        """Power first (lowers before raises, as the plan orders them), then scaling: safe at every prefix."""
+        epoch = self._term.epoch
+        found: list[v1.Message] = [
+            wire_out.power_decision(
+                order, self._site_of(order.node, plan), epoch=epoch, incarnation=self._incarnation(order.node), at=at
+            )
+            for order in plan.power
+        ]
+        for scaling in plan.scaling:
+            incarnation = self._incarnation(scaling.deployment)
+            self._expect(scaling.deployment, incarnation)
+            config = self._config.deployments[scaling.deployment]
+            found.append(wire_out.scaling_decision(scaling, config, epoch=epoch, incarnation=incarnation, at=at))
+        return found
+
+    def _site_of(self, node: NodeId, plan: Plan) -> SitePlan | None:
+        sites = self._config.sites.items()
+        return next((plan.sites.get(name) for name, config in sites if belongs(node, config)), None)
+
+    def _incarnation(self, name: str) -> str:
+        return self._incarnations.setdefault(name, uuid.uuid4().hex)
+
+    async def write(self, messages: Sequence[v1.Message], traceparent: str | None) -> None:
+        """The same batch until it is stored. A bus that refuses for good ends the term; the next reads the truth.
+
+        Raises LostLead.
+        """
+        for _ in range(PATIENCE):
+            try:
+                await self._term.publish(messages, traceparent)
+            except BusAwayError as error:
+                heed_cancellation()
+                pause_s = self._backoff.next_s()
+                log.warning("the bus did not answer; the same decisions go out again in %.2f s: %s", pause_s, error)
+                await asyncio.sleep(pause_s)
+            else:
+                self._backoff.reset()
+                return
+        raise LostLead(f"{len(messages)} decisions were not stored in {PATIENCE} attempts; beginning again")

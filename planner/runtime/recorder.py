@@ -1,0 +1,68 @@
+"""Sends plan records beside the decisions: hundreds of them must not hold a reaction up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from bus_schemas import v1
+from planner.adapters import journal, wire_out
+from planner.domain.config import PlannerConfig
+from planner.domain.ids import DeploymentId
+from planner.domain.plan import DeploymentPlan
+from planner.ports import Link
+from planner.runtime.decided import Decided
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """One term's. ``put`` a decision in; ``run`` sends its records."""
+
+    def __init__(self, link: Link, config: PlannerConfig, clock_offset_s: float, *, keep_journal: bool) -> None:
+        self._link = link
+        self._config = config
+        self._clock_offset_s = clock_offset_s
+        self._keep_journal = keep_journal
+        self._plans: dict[DeploymentId, DeploymentPlan] = {}
+        self._waiting: asyncio.Queue[Decided] = asyncio.Queue()
+
+    def put(self, decided: Decided) -> None:
+        """Record this decision soon."""
+        self._waiting.put_nowait(decided)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            decided = await self._waiting.get()
+            try:
+                for record in self._records(decided):
+                    await self._link.record(record)
+                    await asyncio.sleep(0)
+            except Exception:
+                log.exception("a decision could not be recorded")
+
+    def _records(self, decided: Decided) -> Iterator[v1.PlanRecord]:
+        """One record a deployment and tick; and one, from the tick that wanted it, for a decision that had to wait."""
+        plan = decided.plan
+        self._plans.update(plan.deployments)
+        late = {order.deployment for order in plan.scaling} & self._plans.keys()
+        for name in (*plan.deployments, *sorted(late - plan.deployments.keys())):
+            config, known = self._config.deployments[name], decided.state.deployments[name]
+            yield wire_out.plan_record(
+                self._plans[name],
+                config,
+                plan.sites.get(config.site),
+                decision_id=known.decision_id,
+                scaled_decision_id=known.scaled_decision_id,
+                at=wire_out.utc(decided.now_s + self._clock_offset_s),
+                journal=self._entry(decided, name),
+            )
+
+    def _entry(self, decided: Decided, name: DeploymentId) -> dict[str, Any] | None:
+        seen = decided.observation.deployments.get(name)
+        if not self._keep_journal or seen is None:
+            return None
+        return journal.entry(seen, decided.now_s, self._config.interval_s)
