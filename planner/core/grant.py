@@ -95,8 +95,9 @@ def _limited(ticked: Ticked, recommended: Mapping[PoolId, Limits], t_s: float) -
         limit = recommended[name]
         limit = limit.then(limits.tolerate(pool, ticked.options[name], current[name], limit.count))
         found[name] = limits.apply(pool, state.pools[name], current[name], limit, t_s)
+    found = _together(found)
     shares = bounds.gpu_budget(config, {name: limit.count for name, limit in found.items()}, current)
-    return _together({name: limit.then(shares.get(name)) for name, limit in found.items()})
+    return {name: limit.then(shares.get(name)) for name, limit in found.items()}
 
 
 def _together(found: dict[PoolId, Limits]) -> dict[PoolId, Limits]:

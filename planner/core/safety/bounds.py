@@ -37,15 +37,16 @@ def gpu_budget(
     """What the deployment's GPU budget leaves of ``counts``: the pools that shrink.
 
     The largest share of the load that ALL pools can carry: each pool keeps the same fraction of what it wants, whole
-    replicas that are left over go where the fraction is lowest. Floors come before the budget. With ``current``, no
-    pool shrinks below what it runs to make room for another (its own windows decide that), while that fits.
+    replicas that are left over go where the fraction is lowest. Floors, and one replica of each pool, come before the
+    budget. With ``current``, no pool shrinks below what it runs to make room for another (its own windows decide that),
+    while that fits.
     """
     if config.max_gpus is None:
         return {}
     size = {name: config.pools[name].gpus_per_replica for name in counts}
     if sum(counts[name] * size[name] for name in counts) <= config.max_gpus:
         return {}
-    kept = {name: min(count, config.pools[name].min_replicas) for name, count in counts.items()}
+    kept = {name: min(count, max(1, config.pools[name].min_replicas)) for name, count in counts.items()}
     if current is not None:
         held = {name: max(kept[name], min(count, current[name])) for name, count in counts.items()}
         if sum(held[name] * size[name] for name in held) <= config.max_gpus:
