@@ -23,7 +23,7 @@ class Sample:
     labels: Mapping[str, str]
 
 
-def samples(service: PowerAgentService, *, connected: bool | None) -> Iterator[Sample]:
+def samples(service: PowerAgentService) -> Iterator[Sample]:
     """Everything that is known now."""
     node = {"node": service.settings.node}
     for view in service.views().values():
@@ -43,8 +43,8 @@ def samples(service: PowerAgentService, *, connected: bool | None) -> Iterator[S
     yield Sample("wattscale_agent_unidentified_gpus", len(service.hardware.unidentified), node)
     if (age_s := service.reconcile_age_s) is not None:
         yield Sample("wattscale_agent_last_reconcile_age_seconds", age_s, node)
-    if connected is not None:
-        yield Sample("wattscale_agent_bus_connected", float(connected), node)
+    if service.expects_bus:
+        yield Sample("wattscale_agent_bus_connected", float(service.bus is not None and service.bus.connected), node)
     if service.annotator is not None:
         yield Sample("wattscale_agent_malformed_annotations", service.annotator.malformed, node)
         yield Sample("wattscale_agent_managed_gpus", len(service.annotator.found_mw), node)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from agent.adapters.decisions import NodeLine
 from agent.adapters.events import KubernetesEvents
@@ -26,6 +26,7 @@ from agent.runtime.hardware import Hardware
 from agent.runtime.settings import OnExit, PowerAgentSettings
 from agent.runtime.speaker import Speaker
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import NodeTelemetry, PowerAck, PowerDecision
 
 log = logging.getLogger(__name__)
@@ -40,13 +41,20 @@ class LibraryMismatch(Exception):  # noqa: N818 - what happened, named as operat
     """The GPU library and the kernel module differ: only a new process can load the right one."""
 
 
+BusSource = Callable[[], Awaitable[Bus]]
+
+
 class PowerAgentService:
-    """Runs until cancelled. ``bus``: connected, or None for a node that only answers to itself."""
+    """Runs until cancelled. ``bus``: connected, or how to connect, or None for a node that only answers to itself.
+
+    A bus that is away when the agent starts is no reason to wait: what is in force has to be watched all the same.
+    Raises BadName for a node's name that no subject can carry.
+    """
 
     def __init__(
         self,
         settings: PowerAgentSettings,
-        bus: Bus | None,
+        bus: Bus | BusSource | None,
         driver: GpuDriver,
         owners: GpuOwners,
         clock: MonotonicClock = monotonic,
@@ -65,8 +73,11 @@ class PowerAgentService:
         self.annotator = annotator
         if annotator is not None:
             annotator.adopt(self.enforcer)
-        self._line = NodeLine(bus, settings.node, self.boot) if bus else None
-        self._speaker = Speaker(self._line, clock, heartbeat_s=settings.heartbeat_s)
+        if bus is not None:
+            power_consumer(settings.node)  # Refuses a bad name now, not when the bus is there.
+        self.bus: Bus | None = bus if isinstance(bus, Bus) else None
+        self._bus_source = bus
+        self._speaker = Speaker(clock, heartbeat_s=settings.heartbeat_s)
         self._owners_source = owners
         self._events = events
         self._clock = clock
@@ -90,6 +101,11 @@ class PowerAgentService:
         return None if self.last_good_s is None else self._clock() - self.last_good_s
 
     @property
+    def expects_bus(self) -> bool:
+        """Whether decisions come over a bus, there or not."""
+        return self._bus_source is not None
+
+    @property
     def hung_gpus(self) -> int:
         """GPUs whose driver call has not come back."""
         return len(self._off_loop.hung)
@@ -107,11 +123,17 @@ class PowerAgentService:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(), name="watch")
                 tasks.create_task(self._mind_owners(), name="owners")
-                if self._line is not None:
-                    tasks.create_task(self._speaker.run(), name="speak")
-                    tasks.create_task(self._line.listen(self._on_decision), name="listen")
+                if self._bus_source is not None:
+                    tasks.create_task(self._talk(self._bus_source), name="talk")
         finally:
             await self._stop()
+
+    async def _talk(self, source: Bus | BusSource) -> None:
+        self.bus = source if isinstance(source, Bus) else await source()
+        line = NodeLine(self.bus, self.settings.node, self.boot)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._speaker.run(line), name="speak")
+            tasks.create_task(line.listen(self._on_decision), name="listen")
 
     async def _watch(self) -> None:
         """The dead-man's loop: nothing in it may take long, whatever hangs."""

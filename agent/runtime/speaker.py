@@ -20,11 +20,10 @@ LAST_PAUSE_S = 5.0
 
 
 class Speaker:
-    """Publishes for one node. ``line`` None: keeps quiet."""
+    """Publishes for one node: remembers what is new until there is a line to say it on."""
 
-    def __init__(self, line: NodeLine | None, clock: MonotonicClock, *, heartbeat_s: float) -> None:
+    def __init__(self, clock: MonotonicClock, *, heartbeat_s: float) -> None:
         self.heartbeat_s = heartbeat_s
-        self._line = line
         self._clock = clock
         self._new = asyncio.Event()
         self._answer: PowerAck | None = None
@@ -48,16 +47,14 @@ class Speaker:
             self._telemetry = telemetry
             self._new.set()
 
-    async def run(self) -> None:
+    async def run(self, line: NodeLine) -> None:
         """Publish until cancelled. A server that is away costs a pause, never an error."""
-        if self._line is None:
-            return
         pause_s = FIRST_PAUSE_S
         while True:
             await self._new.wait()
             self._new.clear()
             try:
-                await self._flush(self._line)
+                await self._flush(line)
                 pause_s = FIRST_PAUSE_S
             except NotSaid as error:
                 log.warning("not published, will try again with what is true then: %s", error)

@@ -29,13 +29,13 @@ from agent.runtime.agent_file import AgentFile, SimulatedSection
 from agent.runtime.annotator import Annotator
 from agent.runtime.http import HttpPages, Page
 from agent.runtime.metrics import exposition, samples
-from agent.runtime.power import LibraryMismatch, PowerAgentService
+from agent.runtime.power import BusSource, LibraryMismatch, PowerAgentService
 from bus_schemas.jetstream.connect import Bus, BusError, connect
 from bus_schemas.subjects import BadName
 from deploy.cli.errors import CliError, UsageError
 
 log = logging.getLogger("wattscale.agent")
-LAST_PAUSE_S = 10.0
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 10.0
 
 
 def run_power(settings: AgentFile) -> int:
@@ -99,25 +99,21 @@ async def _run(settings: AgentFile) -> int:
             raise UsageError(
                 "nothing to obey: name a bus (--nats-url), or run with Kubernetes and --safe-default-watts"
             )
-        bus = await _bus(settings, stop)
-        if stop.is_set():
-            return 0
-        if bus is not None:
-            stack.push_async_callback(bus.close)
         owners = kubernetes.owners if kubernetes else NoOwners()
         annotator = kubernetes.annotator if kubernetes else None
         try:
             events = kubernetes.events if kubernetes else None
-            service = PowerAgentService(settings.for_service(), bus, driver, owners, annotator=annotator, events=events)
+            service = PowerAgentService(
+                settings.for_service(), _bus_source(settings, stack), driver, owners, annotator=annotator, events=events
+            )
         except BadName as error:
             raise UsageError(f"node: {error}") from error
-        return await _serve(settings, service, bus, kubernetes, stop)
+        return await _serve(settings, service, kubernetes, stop)
 
 
 async def _serve(
     settings: AgentFile,
     service: PowerAgentService,
-    bus: Bus | None,
     kubernetes: _Kubernetes | None,
     stop: asyncio.Event,
 ) -> int:
@@ -130,7 +126,7 @@ async def _serve(
         kubernetes.pods.on_change(service.wake)
         running.append(asyncio.create_task(kubernetes.pods.run(), name="pods"))
     if settings.http.port:
-        pages = HttpPages(settings.http.host, settings.http.port, _pages(service, bus))
+        pages = HttpPages(settings.http.host, settings.http.port, _pages(service))
         running.append(asyncio.create_task(pages.run(), name="http"))
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -153,9 +149,9 @@ def _verdict(tasks: list[asyncio.Task[None]]) -> int:
     return 0
 
 
-def _pages(service: PowerAgentService, bus: Bus | None) -> dict[str, Callable[[], Page]]:
+def _pages(service: PowerAgentService) -> dict[str, Callable[[], Page]]:
     def metrics() -> Page:
-        text = exposition(samples(service, connected=bus.connected if bus else None))
+        text = exposition(samples(service))
         return Page(text, content_type="text/plain; version=0.0.4; charset=utf-8")
 
     def ready() -> Page:
@@ -171,22 +167,26 @@ def _pages(service: PowerAgentService, bus: Bus | None) -> dict[str, Callable[[]
     return {"/metrics": metrics, "/livez": lambda: Page("ok\n"), "/readyz": ready}
 
 
-async def _bus(settings: AgentFile, stop: asyncio.Event) -> Bus | None:
-    """Connect, however long the server takes to come: an agent outlives its bus."""
+def _bus_source(settings: AgentFile, stack: AsyncExitStack) -> BusSource | None:
+    """How to connect, however long the server takes to come: an agent outlives its bus."""
     if settings.nats is None:
         return None
-    pause_s = 0.5
-    while not stop.is_set():
-        try:
-            return await connect(settings.nats.model_copy(update={"name": f"wattscale-agent-{settings.node}"}))
-        except BusError as error:
-            log.warning("%s; trying again in %.1f s", error, pause_s)
-        try:
-            async with asyncio.timeout(pause_s):
-                await stop.wait()
-        except TimeoutError:
-            pause_s = min(LAST_PAUSE_S, pause_s * 2)
-    return None
+    named = settings.nats.model_copy(update={"name": f"wattscale-agent-{settings.node}"})
+
+    async def connected() -> Bus:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                bus = await connect(named)
+            except BusError as error:
+                log.warning("%s; trying again in %.1f s", error, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(LAST_PAUSE_S, pause_s * 2)
+                continue
+            stack.push_async_callback(bus.close)
+            return bus
+
+    return connected
 
 
 async def _kubernetes(settings: AgentFile, stack: AsyncExitStack) -> _Kubernetes | None:

@@ -131,6 +131,22 @@ async def test_a_server_that_is_away_for_longer_than_the_lease_means_the_fallbac
     await site.server.start()
 
 
+async def test_an_agent_that_starts_without_a_server_still_lets_what_it_found_lapse(site: Site) -> None:
+    await site.decide(600.0, 250.0, fallback_watts=220.0)
+    await site.planner.answered(lambda ack: ack.applied_decision_id == 0)
+    await site.agent.kill()
+    await site.server.kill()
+    await site.agent.start({"WATTSCALE_AGENT_GRACE_S": "1"})
+    # No decision has named a fallback to this process: the hardware's minimum serves.
+    await until(lambda: site.fake.enforced == [200_000, 200_000], "what was found to lapse")
+    await site.server.start()
+    await until(lambda: site.planner.bus.connected, "the planner to be connected again")
+    await site.planner.prepare()
+    number = await site.decide(500.0, 300.0)
+    await site.planner.answered(lambda ack: ack.applied_decision_id == number, timeout_s=40.0)
+    site.never_above_budget()
+
+
 async def test_an_orderly_stop_leaves_the_caps_and_ends_with_0(site: Site) -> None:
     await site.decide(400.0, 400.0)
     await site.planner.answered(lambda ack: ack.applied_decision_id == 0)

@@ -42,7 +42,7 @@ def test_the_page_is_made_from_the_table() -> None:
 async def test_every_value_shown_is_in_the_table_with_its_labels() -> None:
     service = await looked()
     known = {metric.name: metric for metric in METRICS}
-    found = list(samples(service, connected=True))
+    found = list(samples(service))
     assert found
     for sample in found:
         assert set(sample.labels) == set(known[sample.name].labels)
@@ -50,7 +50,7 @@ async def test_every_value_shown_is_in_the_table_with_its_labels() -> None:
 
 async def test_the_text_is_prometheus_text_and_what_is_unknown_is_left_out() -> None:
     service = await looked()
-    text = exposition(samples(service, connected=None))
+    text = exposition(samples(service))
     for line in text.splitlines():
         assert line.startswith("# ") or re.fullmatch(r'[a-z_]+\{([a-zA-Z_]+="(\\.|[^"\\])*",?)+\} -?[0-9.e+]+', line), (
             line
