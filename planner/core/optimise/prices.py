@@ -14,7 +14,8 @@ import numpy as np
 
 from planner.core.optimise.problem import Floats, Ints, Levels, Problem, carried
 
-BISECTIONS = 11
+PRECISE, ROUGH = 1.002, 1.02
+"""Ratios within which a price is found: rough where nothing was known before, for a finer market follows."""
 ROUNDS = 3
 LOWEST_PRICE = 1e-2
 
@@ -185,19 +186,25 @@ def _both(problem: Problem, ask: Callable[[float, float], Response], watt: float
 
 
 def _lowest(enough: Callable[[float], bool], guess: float, most: float) -> float:
-    """The lowest price that is ``enough``, to within a few thousandths, by bisection of its logarithm; 0 if free."""
+    """The lowest price that is ``enough``, by bisection of its logarithm; 0 if free.
+
+    A guess from a coarser market is close: the bracket around it starts narrow and widens by squares.
+    """
     if enough(0.0):
         return 0.0
-    high = max(guess, LOWEST_PRICE)
-    factor = 2.0 if guess > 0 else 64.0
-    while not enough(high) and high < most:
-        high *= factor
-    low = high / factor if high > max(guess, LOWEST_PRICE) else high
-    while low > LOWEST_PRICE / 64 and enough(low):
-        high, low = low, low / factor
-    for _ in range(BISECTIONS):
+    factor, high = (1.1, guess) if guess > 0 else (64.0, LOWEST_PRICE)
+    if enough(high):
+        low = high / factor
+        while low > LOWEST_PRICE / 64 and enough(low):
+            factor = min(64.0, factor**2)
+            high, low = low, low / factor
+    else:
+        low, high = high, high * factor
+        while not enough(high) and high < most:
+            factor = min(64.0, factor**2)
+            low, high = high, high * factor
+    precision = PRECISE if guess > 0 else ROUGH
+    while high / low > precision:
         middle = (low * high) ** 0.5
-        if high / low < 1.003:
-            break
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high

@@ -4,8 +4,9 @@ Owns the estimate by model, phase and batch. Must never lower a cap by itself, a
 late (a one-second mean behind the cap) and noisy. Why: P_u decides what a cap costs, and it was measured from 407 to
 690 W of 700 W on one GPU type, depending on model and batch.
 
-A draw tells two different things. Well below its cap it IS what the phase can use (a sample). At its cap it only says
-that P_u is no less (a bound): an estimate below it rises, one above it stays.
+A draw tells different things. Below its cap it IS what the phase can use (a sample). At its cap it only says that P_u
+is no less (a bound): an estimate well above the cap stays, one near the cap or below it rises, for a cap chosen by the
+estimate would otherwise prove it right for ever. So the estimate rests a few percent above the truth.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ OUTLIER = 3.0
 """Readings further off than this many deviations are pulled in to it."""
 LEAST_DEVIATION = 0.02
 """Of P_u: noise is never taken to be smaller, or a first lucky pair would make every later reading an outlier."""
+PROBE = 0.01
+"""How much an estimate rises with each reading that is held by a cap near it."""
 LOWEST, HIGHEST = 0.5, 1.6
 """Bounds of the estimate, as multiples of the prior."""
 
@@ -117,15 +120,32 @@ def _aged(known: Estimate, now_s: float) -> Estimate:
     return replace(known, weight=weight, at_s=max(now_s, known.at_s))
 
 
+def _raised(known: Estimate, prior: PowerCurve, cap_mw: int) -> Estimate:
+    """The phase uses all that the estimate allows: it may use more. What was known before counts for less."""
+    higher = max(known.p_u_mw, min(known.p_u_mw * (1 + PROBE), cap_mw / AT_CAP))
+    return replace(
+        known,
+        p_u_mw=min(higher, _most(prior)),
+        weight=min(known.weight, PRIOR_WEIGHT),
+        bounds=known.bounds + 1,
+    )
+
+
+def _most(prior: PowerCurve) -> float:
+    return min(HIGHEST * prior.p_u_mw, float(prior.max_mw))
+
+
 def _updated(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate:
     held = reading.draw_mw >= AT_CAP * reading.cap_mw
-    if held and reading.draw_mw <= known.p_u_mw:
+    if held and reading.cap_mw < AT_CAP * known.p_u_mw:
         return replace(known, bounds=known.bounds + 1)
+    if held:
+        return _raised(known, prior, reading.cap_mw)
     spread = max(known.deviation_mw, LEAST_DEVIATION * known.p_u_mw)
     error = reading.draw_mw - known.p_u_mw
     pulled = max(-OUTLIER * spread, min(OUTLIER * spread, error))
     gain = 1.0 / (known.weight + 1.0)
-    low, high = LOWEST * prior.p_u_mw, min(HIGHEST * prior.p_u_mw, float(prior.max_mw))
+    low, high = LOWEST * prior.p_u_mw, _most(prior)
     # The deviation follows the pulled error's size, so that a true shift widens the gate and is believed.
     seen = min(abs(error), 2 * OUTLIER * spread)
     return replace(
@@ -133,6 +153,5 @@ def _updated(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate:
         p_u_mw=max(low, min(max(low, high), known.p_u_mw + gain * pulled)),
         deviation_mw=known.deviation_mw + max(gain, 1 / 16) * (1.2533 * seen - known.deviation_mw),
         weight=min(MOST_WEIGHT, known.weight + 1.0),
-        samples=known.samples + (not held),
-        bounds=known.bounds + held,
+        samples=known.samples + 1,
     )

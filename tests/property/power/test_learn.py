@@ -55,7 +55,6 @@ def test_a_cap_that_binds_never_teaches_that_less_is_enough(seed: int, cap: int)
 def test_a_bound_above_the_estimate_raises_it() -> None:
     cap = PRIOR.max_mw - 50_000
     state = feed(PRIOR.max_mw, [cap], 300, seed=1)
-    assert PRIOR.p_u_mw < state.p_u_mw(KEY, PRIOR) <= cap
     assert state.p_u_mw(KEY, PRIOR) == pytest.approx(cap, rel=0.04)
 
 
@@ -75,6 +74,18 @@ def test_whatever_is_read_the_estimate_stays_in_bounds(rows: list[tuple[int, int
         law = state.curve(KEY, PRIOR)
         assert LOWEST * PRIOR.p_u_mw <= law.p_u_mw <= min(HIGHEST * PRIOR.p_u_mw, PRIOR.max_mw)
         assert 0 < law.p_s_mw < law.p_u_mw
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.6, 1.3), st.integers(0, 10_000))
+def test_caps_that_follow_the_estimate_still_find_the_truth(share: float, seed: int) -> None:
+    true = share * PRIOR.p_u_mw
+    rng, state = random.Random(seed), Learned()
+    for i in range(300):
+        cap = -(-state.p_u_mw(KEY, PRIOR) // 5_000) * 5_000
+        draw = min(cap, round(true * rng.gauss(1.0, 0.02)))
+        state = state.observe(KEY, PRIOR, Reading(draw, cap, 1.0, 60.0), i * 30.0)
+    assert 0.98 * true <= state.p_u_mw(KEY, PRIOR) <= 1.1 * true
 
 
 def test_one_wild_reading_in_ten_moves_little() -> None:
