@@ -65,14 +65,13 @@ def choose(floor: Floor, pool: PoolId, gpus_per_replica: int, replicas: int) -> 
     whole nodes stay free for engines that need them.
     """
     chosen: list[Placement] = []
-    for _ in range(replicas):
-        roomy = [(len(free), node) for node, free in floor.free.items() if len(free) >= gpus_per_replica]
-        if not roomy:
-            break
-        _, node = min(roomy)
-        free = floor.free[node]
-        chosen.append(Placement(pool, node, tuple(free[:gpus_per_replica])))
-        floor.free[node] = free[gpus_per_replica:]
+    roomy = sorted((len(free), node) for node, free in floor.free.items() if len(free) >= gpus_per_replica)
+    # The fullest node stays the fullest until it has no room left.
+    for _, node in roomy:
+        while len(chosen) < replicas and len(floor.free[node]) >= gpus_per_replica:
+            free = floor.free[node]
+            chosen.append(Placement(pool, node, tuple(free[:gpus_per_replica])))
+            floor.free[node] = free[gpus_per_replica:]
     return chosen
 
 
