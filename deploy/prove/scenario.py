@@ -96,6 +96,7 @@ def draw(seed: str) -> Scenario:
     overhead, margin = rng.choice((0, 300_000)), rng.choice((0, 100_000))
     budget = int(low + (high - low) * rng.uniform(0.25, 0.75)) + nodes * overhead + margin
     fallback = rng.choice((None, 200_000, 260_000))
+    known = rng.choice((False, True, True, True))
     config = SiteConfig(
         site=SITE,
         budget_mw=budget,
@@ -106,7 +107,8 @@ def draw(seed: str) -> Scenario:
         flight_s=rng.choice((0.5, 1.0)),
         fallback_mw=fallback,
         smallest_budget_mw=rng.choice((None, low + nodes * overhead + margin)),
-        expected_gpus=rng.choice((None, *(nodes * per_node,) * 3)),
+        expected_gpus=nodes * per_node if known else None,
+        expected_nodes=nodes if known else None,
     )
     # With a steady budget the checker has no window to allow for: the sum may never exceed it by a milliwatt.
     steady = rng.random() < 0.6

@@ -68,12 +68,20 @@ class ScalingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ScalingRules:
-    """HPA's ``scaleUp`` or ``scaleDown`` block. ``select`` is ``Max``, ``Min`` or ``Disabled``."""
+    """HPA's ``scaleUp`` or ``scaleDown`` block. ``select`` is ``Max``, ``Min`` or ``Disabled``.
 
-    stabilization_window_s: float = 0.0
+    ``stabilization_window_s`` None: 0 upward; downward what the start-up time earns (``PoolConfig.down_window_s``).
+    """
+
+    stabilization_window_s: float | None = None
     policies: tuple[ScalingPolicy, ...] = ()
     select: str = "Max"
     tolerance: float = 0.0
+
+
+SHORTEST_DOWN_WINDOW_S = 15.0
+STARTS_KEPT = 5.0
+"""Start-up times for which a replica that is no longer wanted is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +97,21 @@ class PoolConfig:
     startup_s: float = 60.0
     max_step: int | None = None
     scale_up: ScalingRules = ScalingRules()
-    scale_down: ScalingRules = ScalingRules(stabilization_window_s=300.0)
+    scale_down: ScalingRules = ScalingRules()
     fallback_replicas: int | None = None
     """For ``Fallback.REPLICAS``."""
     schedule: ReplicaSchedule | None = None
+
+    @property
+    def up_window_s(self) -> float:
+        """The scale-up window."""
+        return self.scale_up.stabilization_window_s or 0.0
+
+    @property
+    def down_window_s(self) -> float:
+        """The scale-down window. What is hard to get back is kept longer: HPA's 300 s at a minute of start-up."""
+        chosen = self.scale_down.stabilization_window_s
+        return max(SHORTEST_DOWN_WINDOW_S, STARTS_KEPT * self.startup_s) if chosen is None else chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +127,9 @@ class DeploymentConfig:
     ttft_quantile: float = 0.95
     sizing: SizingMode = SizingMode.SLA
     mode: OperationMode = OperationMode.ACTIVE
-    predictor: str = "ewma"
-    forecast_quantile: float = 0.9
+    predictor: str = "blend"
+    forecast_quantile: float | None = None
+    """The band's level; None: ``ttft_quantile``, so that one knob moves both."""
     drain_backlog_s: float = 30.0
     max_gpus: int | None = None
     priority: int = 0
@@ -120,6 +140,11 @@ class DeploymentConfig:
     load: LoadThresholds = LoadThresholds()
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile (Dynamo's ``no_correction`` turned round)."""
+
+    @property
+    def forecast_level(self) -> float:
+        """The level of the forecasts' band."""
+        return self.ttft_quantile if self.forecast_quantile is None else self.forecast_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +166,8 @@ class SiteConfig:
     smallest_step_mw: int = 5000
     expected_gpus: int | None = None
     """GPUs that the site is known to have: those not yet seen are charged at the largest default seen."""
+    expected_nodes: int | None = None
+    """Nodes on which they are, for their overhead; None: as few as the largest node seen allows."""
     schedule: BudgetSchedule | None = None
     utc_at_zero_s: float = 0.0
     """UTC seconds at 0 of the planner's clock (0 where that clock is UTC itself); for the schedule only."""

@@ -95,6 +95,6 @@ def next_event_s(state: PowerState, config: SiteConfig, now_s: float) -> float |
         if ledger.caps_mw is not None and ledger.seen is not None:
             times.append(ledger.sent_s + config.lease_s / 3.0)
         if ledger.unanswered_s is not None:
-            times.append(ledger.unanswered_s + config.answer_s)
+            times += [ledger.unanswered_s + config.answer_s, ledger.sent_s + config.answer_s]
     ahead = [time_s for time_s in times if time_s > now_s]
     return min(ahead, default=None)

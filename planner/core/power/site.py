@@ -275,8 +275,10 @@ def _sent(
 
 
 def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, now_s: float) -> bool:
-    """A third of a lease before it matters; also until a node has answered the newest word."""
-    if ledger.caps_mw is None or ledger.seen is None or now_s - ledger.sent_s < config.lease_s / 3.0:
+    """At each third of a lease; until a node has answered, too, and then without delay while a cut depends on it."""
+    cut = state.over_since_s is not None and ledger.unanswered_s is not None
+    due_s = config.answer_s if cut else config.lease_s / 3.0
+    if ledger.caps_mw is None or ledger.seen is None or now_s - ledger.sent_s < due_s:
         return False
     waits = ledger.unanswered_s is not None or ledger.sent_s == float("-inf")
     return waits or not all(map(le, ledger.caps_mw, fallbacks(ledger, config, state.share)))

@@ -54,11 +54,16 @@ def charged_mw(state: PowerState) -> int:
 
 
 def unseen_mw(state: PowerState, config: SiteConfig) -> int:
-    """The charge of GPUs that the site is known to have and that nobody has reported: never proven, so default."""
+    """The charge of GPUs that the site is known to have and that nobody has reported, with their hosts: the default."""
     if config.expected_gpus is None or config.expected_gpus <= len(state.where):
         return 0
+    gpus = config.expected_gpus - len(state.where)
     default = max((max(n.cards.default_mw, default=0) for n in state.nodes.values()), default=0)
-    return (config.expected_gpus - len(state.where)) * default
+    most = max((len(n.cards.gpus) for n in state.nodes.values()), default=1)
+    hosts = -(-gpus // max(1, most))
+    if config.expected_nodes is not None:
+        hosts = max(0, config.expected_nodes - len(state.nodes))
+    return gpus * default + hosts * config.host_overhead_mw_per_node
 
 
 def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:

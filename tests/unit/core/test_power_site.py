@@ -497,3 +497,28 @@ def test_the_next_event_is_a_settle_time_then_a_renewal() -> None:
     d.advance(CONFIG.settle_s)
     later = site.next_event_s(d.power, CONFIG, d.now_s)
     assert later == pytest.approx(100.0 + CONFIG.lease_s / 3)
+
+
+def test_a_cut_that_is_not_answered_is_sent_again_without_waiting_for_a_renewal() -> None:
+    d = desk()
+    d.settled({g("a"): 600_000, g("b"): 600_000})
+    cut = BudgetOrder("s", 1_000_000, d.now_s, sequence=1)
+    d.power = site.absorb(d.power, Observation(budget_orders=(cut,)), d.config, d.now_s)
+    orders = d.advance()
+    d.take(answer(orders["b"], d.now_s))
+    assert not d.advance(1.0)
+    again = d.advance(CONFIG.answer_s - 1.0)
+    assert set(again) == {"a"}
+    assert again["a"].caps == orders["a"].caps
+    assert again["a"].decision_id > orders["a"].decision_id
+
+
+def test_two_sites_share_no_watt() -> None:
+    left, right = replace(CONFIG, nodes=("a*",)), replace(CONFIG, site=SiteId("t"), nodes=("b*",))
+    one, other = desk(left), desk(right)
+    cut = BudgetOrder("t", 900_000, one.now_s, sequence=1)
+    for d in (one, other):
+        d.power = site.absorb(d.power, Observation(budget_orders=(cut,)), d.config, d.now_s)
+        d.advance()
+    assert sum(one.power.nodes[A].caps_mw or ()) == 2 * HIGH
+    assert sum(other.power.nodes[B].caps_mw or ()) == 900_000
