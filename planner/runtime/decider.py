@@ -69,8 +69,14 @@ class Decider:
 
     async def run(self) -> None:
         """Until LostLead is raised, or cancelled."""
+        self._around.inbox.begin()
+        try:
+            await self._lead(await self._term.past())
+        finally:
+            self._around.inbox.rest()
+
+    async def _lead(self, past: Past) -> None:
         around = self._around
-        past = await self._term.past()
         pen = Pen(self._term, around.config, past, around.inbox.expect)
         state = self._resume(past)
         recorder = Recorder(around.link, around.config, around.clock_offset_s, keep_journal=around.journal)

@@ -44,6 +44,7 @@ class Inbox:
         self._deployments: list[DeploymentOrder] = []
         self._node_orders: list[NodeOrder] = []
         self._incarnations: dict[DeploymentId, str] = {}
+        self._collecting = False
 
     def fresh_nodes(self, max_age_s: float) -> list[NodeObservation]:
         """The newest telemetry of each node that was heard of within ``max_age_s``."""
@@ -69,7 +70,10 @@ class Inbox:
                 now_s = self._clock()
                 self._nodes[NodeId(message.node)] = wire_in.node(message, age_s=0.0)
                 self._heard_s[NodeId(message.node)] = now_s
-                self._telemetry()
+                if self._collecting:
+                    self._telemetry()
+                return
+            case _ if not self._collecting:
                 return
             case v1.ScalingAck():
                 if not self._speaks_of_ours(message):
@@ -89,16 +93,32 @@ class Inbox:
                 return
         self._urgent()
 
+    def begin(self) -> None:
+        """A term begins: collect events from now on. To be called BEFORE the streams are read, so that none falls
+        between the reading and the listening.
+        """
+        self._forget_events()
+        self._collecting = True
+
+    def rest(self) -> None:
+        """A term is over: events are no longer for us, and must not pile up while another planner leads."""
+        self._forget_events()
+        self._collecting = False
+
+    def _forget_events(self) -> None:
+        self._scaling, self._power = {}, []
+        self._budgets, self._deployments, self._node_orders = [], [], []
+
     def restart(self, past: tuple[tuple[Message, int], ...]) -> None:
-        """Forget all events and begin again from what the streams hold: a new term has a state of its own.
+        """Put what the streams hold before what came since ``begin``. What is in both counts once: ids tell.
 
         Telemetry that was heard live is younger than the stream's; what only the stream has gets its age from it.
         """
         now_s = self._clock()
-        live, heard = self._nodes, self._heard_s
+        live, heard, since = self._nodes, self._heard_s, self.take({})
+        scaling = self._scaling
         self._nodes, self._heard_s = {}, {}
-        self._scaling, self._power = {}, []
-        self._budgets, self._deployments, self._node_orders = [], [], []
+        self._forget_events()
         for message, sequence in past:
             if isinstance(message, v1.NodeTelemetry):
                 age_s = max(0.0, now_s + self._offset_s - message.time.timestamp())
@@ -109,6 +129,11 @@ class Inbox:
         for node, seen in live.items():
             self._nodes[node] = replace(seen, age_s=max(0.0, now_s - heard[node]))
             self._heard_s[node] = heard[node]
+        self._scaling.update(scaling)
+        self._power += since.power_acks
+        self._budgets += since.budget_orders
+        self._deployments += since.deployment_orders
+        self._node_orders += since.node_orders
 
     def take(self, deployments: Mapping[DeploymentId, DeploymentObservation]) -> Observation:
         """Everything new as one observation, together with what was read of the deployments."""

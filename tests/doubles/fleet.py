@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from bus_schemas import v1
+from bus_schemas.errors import BusError
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publish import publish
 from bus_schemas.jetstream.read import follow
 
 DEFAULT_WATTS, MIN_WATTS = 700.0, 200.0
+PATIENCE = 100
+"""Attempts at one message: a server that restarts is away for a moment."""
 
 
 @dataclass(slots=True)
@@ -159,4 +162,12 @@ class Fleet:
             await self._send(self.bus.subjects.ack_scaling(decision.deployment), ack)
 
     async def _send(self, subject: str, message: v1.Message) -> None:
-        await publish(self.bus, subject, message, f"{subject}-{time.time_ns()}")
+        msg_id = f"{subject}-{time.time_ns()}"
+        for _ in range(PATIENCE):
+            try:
+                await publish(self.bus, subject, message, msg_id)
+            except BusError:
+                await asyncio.sleep(0.1)
+            else:
+                return
+        raise AssertionError(f"{subject}: the bus stayed away")

@@ -19,6 +19,7 @@ class Bell:
         self.now_s = START.timestamp()
         self.urgent = self.soon = 0
         self.inbox = Inbox(self.ring, self.ring_soon, lambda: self.now_s, 0.0)
+        self.inbox.begin()
 
     def ring(self) -> None:
         self.urgent += 1
@@ -90,9 +91,11 @@ def test_telemetry_gathers_and_stays_the_same_object_until_there_is_a_newer_one(
 
 def test_a_new_term_knows_how_old_everything_is() -> None:
     bell = Bell()
+    bell.inbox.rest()
     bell.inbox.heard(telemetry("live"), 1)
     bell.inbox.heard(power_ack(0), 2)
     bell.now_s += 20.0
+    bell.inbox.begin()
     bell.inbox.restart(((telemetry("stored", at_s=5.0), 9), (budget(2000), 10)))
     seen = bell.inbox.take({})
     assert seen.nodes[NodeId("live")].age_s == 20.0
@@ -115,4 +118,30 @@ def test_acknowledgements_of_another_incarnation_are_not_for_us() -> None:
 def test_what_is_not_for_planners_wakes_nobody() -> None:
     bell = Bell()
     bell.inbox.heard(v1.Lease(time=START, holder="x", ttl_s=1.0), 1)
+    assert (bell.urgent, bell.soon) == (0, 0)
+
+
+def test_nothing_falls_between_the_reading_of_the_streams_and_the_listening() -> None:
+    """What arrives while a new leader reads is newer than what it read, and counts after it."""
+    bell = Bell()
+    bell.inbox.heard(power_ack(8), 4)
+    bell.inbox.heard(scaling_ack("i", 3), 5)
+    bell.inbox.heard(budget(1000), 6)
+    bell.inbox.restart(((power_ack(7), 3), (scaling_ack("i", 2), 2), (budget(2000), 1)))
+    seen = bell.inbox.take({})
+    assert [ack.decision_id for ack in seen.power_acks] == [7, 8]
+    assert seen.scaling_acks[CHAT].scaled_decision_id == 3
+    assert [order.sequence for order in seen.budget_orders] == [1, 6]
+
+
+def test_a_standby_keeps_telemetry_and_piles_nothing_up() -> None:
+    bell = Bell()
+    bell.inbox.rest()
+    for index in range(1000):
+        bell.inbox.heard(power_ack(index), index)
+        bell.inbox.heard(budget(index), index)
+    bell.inbox.heard(telemetry(), 1)
+    seen = bell.inbox.take({})
+    assert (seen.power_acks, seen.budget_orders) == ((), ())
+    assert list(seen.nodes) == ["node-1"]
     assert (bell.urgent, bell.soon) == (0, 0)
