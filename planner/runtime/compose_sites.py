@@ -32,6 +32,7 @@ def site(name: str, block: SiteSettings) -> SiteConfig:
         fallback_mw=_mw(block.fallback_watts),
         smallest_budget_mw=_mw(block.smallest_budget_watts),
         expected_gpus=block.expected_gpus,
+        expected_nodes=block.expected_nodes,
         schedule=_schedule(block.schedule) if block.schedule else None,
         nodes=block.nodes,
     )

@@ -202,6 +202,9 @@ class SiteSettings(Block):
     fallback_watts: Positive | None = None
     smallest_budget_watts: Positive | None = None
     expected_gpus: int | None = Field(default=None, ge=1)
+    """GPUs the site has: those that nobody has reported yet are charged at their default."""
+    expected_nodes: int | None = Field(default=None, ge=1)
+    """Nodes they are on, for their overhead."""
     schedule: ScheduleSettings | None = None
 
 
