@@ -43,6 +43,7 @@ __all__ = [
 BACKOFF_FIRST_S = 0.2
 BACKOFF_LAST_S = 5.0
 DEAD_BODY_BYTES = 65_536
+PLAIN_REPLY_TOKENS = 9
 ATTEMPTS = 20
 """Tries of one message whose handler raises, before it is a dead letter."""
 _log = logging.getLogger(__name__)
@@ -71,6 +72,14 @@ class CanNotCarryOut(Exception):  # noqa: N818  # raised by handlers; a state, n
     """A message that never can be carried out here: it becomes a dead letter with this reason."""
 
 
+def _place(raw: Msg) -> tuple[int, int, int]:
+    """(stream sequence, deliveries, messages still pending) of a delivered message, from its reply subject."""
+    tokens = raw.reply.split(".")
+    # $JS.ACK.<stream>.<consumer>..., or with domain and account before them.
+    first = 4 if len(tokens) == PLAIN_REPLY_TOKENS else 6
+    return int(tokens[first + 1]), int(tokens[first]), int(tokens[first + 4])
+
+
 class Consumer:
     """One durable consumer's loop.
 
@@ -95,6 +104,7 @@ class Consumer:
     ) -> None:
         self._bus = bus
         self._durable = Durable(stream, durable, subject, ack_wait_s)
+        self._own = bus.subjects.parse(subject)
         self._handler = handler
         self._result_subject = result_subject
         self._create = create
@@ -158,8 +168,7 @@ class Consumer:
         except Undecodable as error:
             await self._bury(raw, error.reason)
             return
-        meta = raw.metadata
-        sequence, pending = meta.sequence.stream, meta.num_pending or 0
+        sequence, deliveries, pending = _place(raw)
         if self._unsaid is not None and self._unsaid[0] == sequence:
             result = self._unsaid[1]
         elif self._done.verdict(message) is not Verdict.FRESH or (self._newest_only and pending):
@@ -171,7 +180,7 @@ class Consumer:
                 sequence,
                 message,
                 message_id(raw.headers),
-                meta.num_delivered or 1,
+                deliveries,
                 raw.in_progress,
                 (raw.headers or {}).get("traceparent"),
                 pending,
@@ -198,7 +207,7 @@ class Consumer:
 
     def _check_subject(self, subject: str, message: v1.Message) -> None:
         """The name in the body must be the one in the subject. Raises Undecodable."""
-        parsed = self._bus.subjects.parse(subject)
+        parsed = self._own if subject == self._durable.subject else self._bus.subjects.parse(subject)
         if parsed is None or parsed.kind != "decision":
             return
         who = message.node if isinstance(message, v1.PowerDecision) else getattr(message, "deployment", None)

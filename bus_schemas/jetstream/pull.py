@@ -103,11 +103,12 @@ class Pull:
             message = await self._queue.get()
             if isinstance(message, Exception):
                 raise message
-            status = (message.headers or {}).get("Status")
-            if status is None or message.reply.startswith("$JS.ACK."):
+            if message.reply.startswith("$JS.ACK."):
                 self._left -= 1
                 return message
-            self._heed(status, (message.headers or {}).get("Description", ""))
+            said = message.headers or {}
+            if "Status" in said:
+                self._heed(said["Status"], said.get("Description", ""))
 
     async def _ask(self) -> None:
         if self._bus.nc is not self._client or not self._client.is_connected:

@@ -6,18 +6,24 @@ Only ever overrides what the library calls; a release that no longer calls it lo
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Any
 
 from nats.aio.client import Client
 from nats.protocol import command
 
 _KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_SEEN: dict[str, bool] = {}
+_MOST_SEEN = 512
 
 
-@lru_cache(maxsize=256)
 def _plain_key(key: str) -> bool:
-    return _KEY.fullmatch(key) is not None
+    """Whether a header may be called so. Remembered: the same few names come with every message."""
+    known = _SEEN.get(key)
+    if known is None:
+        known = _KEY.fullmatch(key) is not None
+        if len(_SEEN) < _MOST_SEEN:
+            _SEEN[key] = known
+    return known
 
 
 class FastClient(Client):
@@ -29,11 +35,8 @@ class FastClient(Client):
         found: dict[str, str] = {}
         for line in bytes(raw).decode("utf-8", "replace").split("\r\n"):
             name, colon, value = line.partition(":")
-            if not colon:
-                continue
-            key = name.strip()
-            if _plain_key(key):
-                found[key] = value.strip()
+            if colon and (_SEEN.get(name) or _plain_key(name := name.strip())):
+                found[name] = value.strip()
         return found
 
     async def _send_publish(
@@ -55,8 +58,11 @@ def _head(headers: dict[str, Any]) -> bytes | None:
     """The header block, or None where a key or value needs cleaning."""
     lines = ["NATS/1.0"]
     for key, value in headers.items():
-        if not _plain_key(key) or not isinstance(value, str) or not value.isprintable() or value != value.strip():
+        if not (_SEEN.get(key) or _plain_key(key)) or not isinstance(value, str):
             return None
         lines.append(f"{key}: {value}")
+    # One look at all of it: what can not be printed could end a line early.
+    if not "".join(lines).isprintable():
+        return None
     lines.append("\r\n")
     return "\r\n".join(lines).encode()

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/bus.py [--json FILE|-] [--agents 100,1000,5000] [--rounds 2000]
 
-Prints a table; ``--json`` writes the same as JSON. All parties run in this one process, on a server of its own.
+Prints a table; ``--json`` writes the same as JSON. Of both round trips, ours and the floor's, the answering side is a
+process of its own, as on a real site; the waves' agents are all in this one process. Servers are started for the run.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -36,8 +38,10 @@ from bus_schemas.jetstream.read import follow
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.embedded import EmbeddedServer
 
+T = TypeVar("T")
 WARM_UP = 200
 AGENTS_PER_CONNECTION = 250
+READBACKS: dict[str, tuple[v1.GpuInForce, ...]] = {}
 
 
 def say(line: str) -> None:
@@ -66,9 +70,13 @@ def decision(node: str, number: int, gpus: int = 8) -> v1.PowerDecision:
 
 
 def applied(message: v1.PowerDecision) -> v1.PowerAck:
-    """What an agent answers."""
-    gpus = tuple(
-        v1.GpuInForce(gpu=cap.gpu, requested_watts=cap.cap_watts, enforced_watts=cap.cap_watts) for cap in message.caps
+    """What an agent answers. Its readback is its own affair, so that of the first decision is given again."""
+    gpus = READBACKS.get(message.node) or READBACKS.setdefault(
+        message.node,
+        tuple(
+            v1.GpuInForce(gpu=cap.gpu, requested_watts=cap.cap_watts, enforced_watts=cap.cap_watts)
+            for cap in message.caps
+        ),
     )
     return v1.PowerAck(
         time=datetime.now(UTC),
@@ -93,32 +101,53 @@ async def timed(work: Callable[[], Awaitable[object]], rounds: int) -> list[floa
     return taken
 
 
-async def request_reply(url: str, rounds: int, body: bytes) -> list[float]:
-    """TWO bare requests and their replies, one after the other, over two connections."""
-    asking, answering = Client(), Client()
-    await asking.connect(url)
+@asynccontextmanager
+async def peer(url: str, what: str) -> AsyncIterator[None]:
+    """The answering side as a process of its own, as on a real site: a bare responder, or an agent."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--serve", what, "--url", url]
+    process = await asyncio.create_subprocess_exec(*command)
+    try:
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def serve(what: str, url: str) -> None:
+    """Answer until terminated."""
+    if what == "agent":
+        await Agent(await open_bus(url, "agent"), "n0").consumer.run()
+        return
+    answering = Client()
     await answering.connect(url)
 
     async def reply(message: Any) -> None:
-        await answering.publish(message.reply, body)
+        await answering.publish(message.reply, message.data)
 
     await answering.subscribe("bench.floor", cb=reply)
-    while True:
-        try:
-            await asking.request("bench.floor", body, timeout=5)
-            break
-        except NoRespondersError:
-            await asyncio.sleep(0.01)
+    await asyncio.Event().wait()
+
+
+async def request_reply(url: str, rounds: int, body: bytes) -> list[float]:
+    """TWO bare requests and their replies, one after the other."""
+    asking = Client()
+    await asking.connect(url)
 
     async def twice() -> None:
         await asking.request("bench.floor", body, timeout=5)
         await asking.request("bench.floor", body, timeout=5)
 
     try:
-        return await timed(twice, rounds)
+        async with peer(url, "floor"):
+            while True:
+                try:
+                    await asking.request("bench.floor", body, timeout=5)
+                    break
+                except NoRespondersError:
+                    await asyncio.sleep(0.01)
+            return await timed(twice, rounds)
     finally:
         await asking.close()
-        await answering.close()
 
 
 async def tcp_ping_pong(rounds: int, body: bytes) -> list[float]:
@@ -223,17 +252,11 @@ async def with_planner(
                 await bus.close()
 
 
-async def round_trip(
-    server: EmbeddedServer, planner: Planner, tasks: set[asyncio.Task[None]], rounds: int
-) -> list[float]:
-    """Decision published, carried out by an agent's loop, acknowledgement seen."""
-    bus = await open_bus(server.url, "agent")
-    await ensure(bus, Durable.power(bus, "n0"))
-    tasks.add(asyncio.create_task(Agent(bus, "n0").consumer.run()))
-    try:
+async def round_trip(server: EmbeddedServer, planner: Planner, _: set[asyncio.Task[None]], rounds: int) -> list[float]:
+    """Decision published, carried out by an agent's loop in its own process, acknowledgement seen."""
+    await ensure(planner.bus, Durable.power(planner.bus, "n0"))
+    async with peer(server.url, "agent"):
         return [await planner.wave(["n0"]) for _ in range(WARM_UP + rounds)][WARM_UP:]
-    finally:
-        await bus.close()
 
 
 async def fan_out(
@@ -321,22 +344,31 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """On uvloop where it is installed, as the processes of a site do."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", metavar="FILE", help="write JSON there; - is standard output")
     parser.add_argument("--agents", default="100,1000,5000", help="sizes of the waves, separated by commas")
     parser.add_argument("--rounds", type=int, default=2000, help="rounds of each latency measurement")
+    parser.add_argument("--serve", choices=("floor", "agent"), help=argparse.SUPPRESS)
+    parser.add_argument("--url", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.serve:
+        run(serve(args.serve, args.url))
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536) if hard > 0 else soft, hard))
     agents = [int(part) for part in args.agents.split(",") if part]
-    try:
-        import uvloop
-    except ImportError:
-        result = asyncio.run(measure(agents, args.rounds))
-    else:
-        result = uvloop.run(measure(agents, args.rounds))
+    result = run(measure(agents, args.rounds))
     if args.json == "-":
         print(json.dumps(result, indent=2))
         return
