@@ -109,8 +109,17 @@ def rows() -> list[Row]:
         for share in BUDGETS:
             budget = round(share * FED_AT_TDP * curves[0].max_mw)
             load, choice = joint(budget, curves)
-            others = (policy(budget, curves) for policy in (tdp, uniform, by_phase))
-            found.append(Row(decode.value, share, *others, joint=load, joint_choice=choice))
+            found.append(
+                Row(
+                    decode=decode.value,
+                    budget=share,
+                    tdp=tdp(budget, curves),
+                    uniform=uniform(budget, curves),
+                    phase=by_phase(budget, curves),
+                    joint=load,
+                    joint_choice=choice,
+                )
+            )
     return found
 
 

@@ -147,7 +147,7 @@ def build(
     owner = np.array([d for d, _, _ in pools], dtype=np.int64)
     need = _stack([row[1] for row in rows], width, np.inf)
     curve = np.array([row[6] for row in rows]).reshape(-1, 6)
-    speed = _stack([row[5] for row in rows], steps, 1.0)
+    speed = _stack([row[5] for row in rows], steps, 0.0)
     best = np.array([np.min(row[1], initial=np.inf) for row in rows])
     carried = np.minimum(1.0, speed.max(axis=1) / np.maximum(best, TINY)) if rows else np.zeros(0)
     reserve = float(limits.reserve_mw_per_idle_gpu)
@@ -216,8 +216,8 @@ def _row(
     keep = _worth_having(need, speed[0], fixed + at_floor) & (count * size <= ceiling)
     if not keep.any():
         keep[0] = True
-    numbers = (float(curve.p_s_mw), float(span), 1 / curve.alpha, float(curve.idle_mw), float(curve.p_u_mw), 0.0)
-    numbers = (*numbers[:5], weights.energy / 1000)
+    law = (curve.p_s_mw, span, 1 / curve.alpha, curve.idle_mw, curve.p_u_mw, weights.energy / 1000)
+    numbers = tuple(map(float, law))
     return count[keep], need[keep], busy[keep], fixed[keep], low, speed, numbers
 
 
