@@ -99,7 +99,7 @@ def _raise_allowed(ledger: NodeLedger, order: PowerOrder, config: SiteConfig, no
     found = []
     if not answers(ledger, config, now_s):
         found.append(Violation("I9", f"{order.node}: raised while it does not answer"))
-    if now_s - ledger.raised_s < config.settle_s:
+    if 0.0 <= now_s - ledger.raised_s < config.settle_s:
         found.append(Violation("I11", f"{order.node}: raised twice within one settle time"))
     return found
 

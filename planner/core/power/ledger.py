@@ -260,8 +260,10 @@ def issue(ledger: NodeLedger, caps_mw: Column, now_s: float, *, raises: bool) ->
     )
 
 
-def settle(ledger: NodeLedger, now_s: float) -> NodeLedger:
-    """Let go of what was held, once its time is over."""
-    if ledger.cost_mw == ledger.charge_mw or now_s < ledger.held_until_s:
+def settle(ledger: NodeLedger, now_s: float, settle_s: float) -> NodeLedger:
+    """Let go of what was held, once its time is over. A clock that was set back starts that time again."""
+    if ledger.cost_mw == ledger.charge_mw:
         return ledger
+    if now_s < ledger.held_until_s:
+        return ledger if ledger.held_until_s - now_s <= settle_s else ledger._replace(held_until_s=now_s + settle_s)
     return ledger._replace(cost_mw=ledger.charge_mw, total_mw=sum(ledger.charge_mw))

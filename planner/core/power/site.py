@@ -200,7 +200,7 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
     stale = share != state.share
     nodes = {}
     for node, ledger in state.nodes.items():
-        ledger = settle(ledger, now_s)
+        ledger = settle(ledger, now_s, config.settle_s)
         if ledger.goal_mw is None or stale:
             hold = state.wants is None
             ledger = ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
@@ -234,7 +234,7 @@ def _raises(
     open_ = []
     for node, ledger in state.nodes.items():
         caps = lowers.get(node, ledger.caps_mw)
-        if caps is None or node not in reachable or now_s - ledger.raised_s < config.settle_s:
+        if caps is None or node not in reachable or 0.0 <= now_s - ledger.raised_s < config.settle_s:
             continue
         if not all(map(le, targets[node], caps)):
             open_.append((ledger, caps, raise_cost(ledger, caps, targets[node], step)))
@@ -278,7 +278,7 @@ def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, no
     """At each third of a lease; until a node has answered, too, and then without delay while a cut depends on it."""
     cut = state.over_since_s is not None and ledger.unanswered_s is not None
     due_s = config.answer_s if cut else config.lease_s / 3.0
-    if ledger.caps_mw is None or ledger.seen is None or now_s - ledger.sent_s < due_s:
+    if ledger.caps_mw is None or ledger.seen is None or 0.0 <= now_s - ledger.sent_s < due_s:
         return False
     waits = ledger.unanswered_s is not None or ledger.sent_s == float("-inf")
     return waits or not all(map(le, ledger.caps_mw, fallbacks(ledger, config, state.share)))

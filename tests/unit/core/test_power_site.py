@@ -522,3 +522,16 @@ def test_two_sites_share_no_watt() -> None:
         d.advance()
     assert sum(one.power.nodes[A].caps_mw or ()) == 2 * HIGH
     assert sum(other.power.nodes[B].caps_mw or ()) == 900_000
+
+
+def test_a_clock_that_is_set_back_delays_neither_renewals_nor_what_settles() -> None:
+    d = desk()
+    d.settled({g("a"): 600_000, g("b"): 600_000})
+    d.want({g("a"): 300_000, g("b"): 600_000})
+    d.take(*(answer(order, d.now_s) for order in d.advance().values()))
+    d.now_s -= 3600.0
+    d.hear(*d.reports())
+    assert set(d.advance()) == {"a", "b"}
+    assert d.power.nodes[A].total_mw > sum(d.power.nodes[A].charge_mw), "held anew"
+    d.advance(CONFIG.settle_s)
+    assert d.power.nodes[A].total_mw == sum(d.power.nodes[A].charge_mw) == 300_000 + LOW
