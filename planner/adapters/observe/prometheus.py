@@ -26,6 +26,8 @@ from planner.domain.reading import NO_DATA, Missing, MissingReason, Reading, Sam
 log = logging.getLogger(__name__)
 
 Rows = Mapping[str, list[Row]]
+AGE, RESETS = "age", "resets "
+"""Names of the queries beside those that are named after their series."""
 
 
 class PrometheusObserver:
@@ -81,35 +83,18 @@ class PrometheusObserver:
         if not present:
             return Readout(interval_s)
         traffic = next((source for source in present if any(_traffic(source, present[source]))), None)
-        trouble = await self._trouble(traffic, present[traffic], at_s) if traffic else None
         rows = await self._rows(present, traffic, at_s)
-        return _readout(rows, interval_s, traffic, trouble)
+        return _readout(rows, interval_s, traffic, self._trouble(rows, traffic, present))
 
     async def _present(self, at_s: float) -> Mapping[Source, frozenset[str]]:
         """Names that have series now, by source, in the order of preference."""
-        answers = await asyncio.gather(
-            *(self._client.query(promql.presence(s, promql.selector(self._target, s)), at_s) for s in SOURCES)
-        )
-        names = (frozenset(row.labels.get("__name__", "") for row in rows) for rows in answers)
-        return {source: found for source, found in zip(SOURCES, names, strict=True) if found}
-
-    async def _trouble(self, source: Source, names: frozenset[str], at_s: float) -> Missing | None:
-        """Why the window's increases are not to be believed: too old, or reset within it."""
-        matchers = promql.selector(self._target, source)
-        metrics = [metric for metric in _traffic(source, names) if metric.kind is not Kind.GAUGE]
-        series = [name for metric in metrics for name in promql.series_names(metric)]
-        age, *resets = await asyncio.gather(
-            self._client.query(promql.age(series[0], matchers), at_s),
-            *(self._client.query(promql.resets(name, matchers, self._window_s), at_s) for name in series),
-        )
-        if not age or not age[0].value <= self._stale_s:
-            return Missing(MissingReason.STALE, age[0].value if age else 0.0)
-        if any(rows and rows[0].value > 0 for rows in resets):
-            return Missing(MissingReason.COUNTER_RESET)
-        return None
+        rows = await self._client.query(promql.presence(SOURCES, self._target), at_s)
+        names = frozenset(row.labels.get("__name__", "") for row in rows)
+        return {source: found for source in SOURCES if (found := names & _names(source))}
 
     async def _rows(self, present: Mapping[Source, frozenset[str]], traffic: Source | None, at_s: float) -> Rows:
-        queries: dict[str, str] = {}
+        """The answers to everything there is to ask, by query: three requests, whatever the number of metrics."""
+        numbers, buckets, gauges = dict[str, str](), dict[str, str](), dict[str, str]()
         for source, names in present.items():
             matchers = promql.selector(self._target, source)
             for quantity, metrics in source.metrics.items():
@@ -117,9 +102,51 @@ class PrometheusObserver:
                     continue
                 for metric in metrics:
                     if names.issuperset(promql.series_names(metric)):
-                        queries.update(promql.increases_of(metric, matchers, self._window_s))
-        answers = await asyncio.gather(*(self._client.query(query, at_s) for query in queries.values()))
-        return dict(zip(queries, answers, strict=True))
+                        self._ask(metric, matchers, numbers, buckets, gauges)
+        if traffic is not None:
+            numbers |= self._doubts(traffic, present[traffic])
+        asked = [queries for queries in (numbers, buckets, gauges) if queries]
+        answers = await asyncio.gather(*(self._client.query(promql.together(queries), at_s) for queries in asked))
+        rows: dict[str, list[Row]] = {name: [] for queries in asked for name in queries}
+        for row in (row for answer in answers for row in answer):
+            rows[row.labels[promql.QUERY]].append(row)
+        return rows
+
+    def _ask(
+        self, metric: Metric, matchers: str, numbers: dict[str, str], buckets: dict[str, str], gauges: dict[str, str]
+    ) -> None:
+        for name, query in promql.increases_of(metric, matchers, self._window_s).items():
+            kind = gauges if metric.kind is Kind.GAUGE else buckets if name.endswith("_bucket") else numbers
+            kind[name] = query
+
+    def _doubts(self, source: Source, names: frozenset[str]) -> dict[str, str]:
+        """Queries that say whether the window's increases are to be believed."""
+        matchers = promql.selector(self._target, source)
+        series = _counted(source, names)
+        asked = {RESETS + name: promql.resets(name, matchers, self._window_s) for name in series}
+        return {AGE: promql.age(series[0], matchers), **asked}
+
+    def _trouble(self, rows: Rows, traffic: Source | None, present: Mapping[Source, frozenset[str]]) -> Missing | None:
+        """Why the window's increases are not to be believed: too old, or reset within it."""
+        if traffic is None:
+            return None
+        age = rows.get(AGE)
+        if not age or not age[0].value <= self._stale_s:
+            return Missing(MissingReason.STALE, age[0].value if age else 0.0)
+        if any(row.value > 0 for name in _counted(traffic, present[traffic]) for row in rows.get(RESETS + name, ())):
+            return Missing(MissingReason.COUNTER_RESET)
+        return None
+
+
+def _names(source: Source) -> frozenset[str]:
+    metrics = (metric for metrics in source.metrics.values() for metric in metrics)
+    return frozenset(name for metric in metrics for name in promql.series_names(metric))
+
+
+def _counted(source: Source, names: frozenset[str]) -> list[str]:
+    """The source's counters and histogram parts that speak of traffic."""
+    metrics = [metric for metric in _traffic(source, names) if metric.kind is not Kind.GAUGE]
+    return [name for metric in metrics for name in promql.series_names(metric)]
 
 
 def _traffic(source: Source, names: frozenset[str]) -> Iterable[Metric]:

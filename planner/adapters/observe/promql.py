@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from planner.adapters.observe.metric_names import NAMESPACE_LABEL, Kind, Metric, Source
 from planner.adapters.observe.target import Target
 
-HISTOGRAM_PARTS = ("_sum", "_count", "_bucket")
+QUERY = "wattscale_query"
 _SPECIAL = re.compile(r"([\\.+*?()|\[\]{}^$])")
 
 
@@ -33,10 +33,13 @@ def selector(target: Target, source: Source) -> str:
     return ",".join(parts)
 
 
-def presence(source: Source, matchers: str) -> str:
-    """Which of the source's names have series now: one row a name."""
-    names = sorted({name for metrics in source.metrics.values() for metric in metrics for name in series_names(metric)})
-    return f"count by (__name__) ({{{_also('__name__=~' + _quoted('|'.join(names)), matchers)}}})"
+def presence(sources: Iterable[Source], target: Target) -> str:
+    """Which of the sources' names have series now: one row a name."""
+    asked = []
+    for source in sources:
+        names = {name for metrics in source.metrics.values() for metric in metrics for name in series_names(metric)}
+        asked.append(f"{{{_also('__name__=~' + _quoted('|'.join(sorted(names))), selector(target, source))}}}")
+    return f"count by (__name__) ({' or '.join(asked)})"
 
 
 def series_names(metric: Metric) -> tuple[str, ...]:
@@ -73,6 +76,12 @@ def age(name: str, matchers: str) -> str:
 def gauge(name: str, matchers: str) -> str:
     """A gauge's series as they stand."""
     return f"{name}{{{matchers}}}"
+
+
+def together(queries: Mapping[str, str]) -> str:
+    """Many queries as one: each row carries its query's name in the label ``QUERY``."""
+    named = (f'label_replace({query}, "{QUERY}", {_quoted(name)}, "", "")' for name, query in queries.items())
+    return " or ".join(named)
 
 
 def _window(window_s: float) -> str:
