@@ -54,7 +54,7 @@ def _ttft(
     if ttft is None or engine.prefill is None or shape.queued_requests > count:
         return None
     queue = prefill.station(engine.prefill, shape, config.ttft_quantile, 1.0)
-    return correction.ttft_ratio(ttft, queue.own_ms / speed, queue.mean_response_ms(count, speed))
+    return correction.ttft_ratio(ttft, queue.own_ms / speed, prefill.mean_response_ms(queue, shape, count, speed))
 
 
 def _itl(

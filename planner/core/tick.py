@@ -63,10 +63,13 @@ def tick(
         forecasts=learned.bands,
         corrections=corrections(config, model, state, seen, shape, current),
         edited_ticks=competitor.edited_ticks(state, seen),
-        pools=_remembered(state, config, seen, current),
+        pools=_remembered(state, config, seen, current, t_s),
     )
-    load = observe.sized_load(config, learned.forecasts, seen) if learned.known else None
     interval_s = seen.interval_s if seen is not None else settings.interval_s * settings.load_time_scale
+    load = None
+    if learned.known:
+        ahead = (learned.rates, learned.held_rate, learned.growth, interval_s)
+        load = observe.sized_load(config, learned.forecasts, seen, *ahead)
     case = modes.Case(
         config=config,
         engine=model,
@@ -112,10 +115,14 @@ def _remembered(
     config: DeploymentConfig,
     seen: DeploymentObservation | None,
     current: Mapping[PoolId, int],
+    t_s: float,
 ) -> Mapping[PoolId, PoolState]:
+    """Pools as they were found count as the first recommendation: nothing is taken away before a window has passed."""
     pools = {}
     for name in config.pools:
         pool = state.pools.get(name) or PoolState()
+        if not pool.recommendations and seen is not None and name in seen.pools:
+            pool = replace(pool, recommendations=((t_s, current[name]),))
         running = seen.pools[name].replicas if seen is not None and name in seen.pools else Replicas()
         most = max(pool.most_seen, running.ready, current[name])
         pools[name] = pool if most == pool.most_seen else replace(pool, most_seen=most)

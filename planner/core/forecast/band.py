@@ -19,10 +19,9 @@ ADAPTATION = 0.02
 LARGEST_ERROR = 1.0
 FLOOR = 1e-9
 SCENARIOS = 12
-RECENT = 32
+UPPER_CASES = 40
+RECENT = 64
 """Errors that scenarios are drawn from: the newest, because a load that settled down should not pay for its past."""
-ENOUGH = 16
-PRIOR = (-0.5, -0.25, 0.0, 0.0, 0.25, 0.5, 0.5, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +71,15 @@ class Band:
             model=self.model.name,
         )
 
-    def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
-        """``count`` equally likely values ``horizon_s`` ahead: the mean with each of the errors it is known to make.
+    def upper(self, horizon_s: float) -> float:
+        """The ``level`` quantile of the scenarios: of the newest errors, where ``forecast`` adapts to coverage."""
+        values = self.scenarios(horizon_s, UPPER_CASES)
+        return values[min(len(values) - 1, int(self.level * len(values)))]
 
-        Few errors seen are no proof of precision: until ``ENOUGH``, prior errors stand beside them.
-        """
+    def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
+        """``count`` equally likely values ``horizon_s`` ahead: the mean with each of the errors it lately made."""
         mean = self.model.mean(horizon_s)
-        known = self.errors[-RECENT:]
-        ordered = sorted(known if len(known) >= ENOUGH else (*known, *PRIOR))
+        ordered = sorted(self.errors[-RECENT:]) or [0.0]
         at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count)]
         return tuple(mean * max(0.0, 1.0 + _between(ordered, position)) for position in at)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from planner.core.forecast.band import Band
+from planner.core.forecast.blend import Blend
 from planner.core.forecast.constant import Constant
 from planner.core.forecast.ewma import Ewma
 from planner.core.forecast.holt import Holt
@@ -13,7 +14,13 @@ from planner.core.forecast.log1p import Log1p
 from planner.core.forecast.seasonal import Seasonal
 from planner.domain.predictor import PointModel
 
-_BUILT_IN: Mapping[str, PointModel] = {"constant": Constant(), "ewma": Ewma(), "holt": Holt(), "kalman": Kalman()}
+_BUILT_IN: Mapping[str, PointModel] = {
+    "blend": Blend(),
+    "constant": Constant(),
+    "ewma": Ewma(),
+    "holt": Holt(),
+    "kalman": Kalman(),
+}
 NAMES = tuple(_BUILT_IN)
 WRAPPERS = ("log1p", "day")
 

@@ -12,7 +12,7 @@ from planner.core.perf.decode import DecodeModel
 SLOWEST, FASTEST = 2.5, 0.5
 GAIN = 0.2
 FADING = 0.01
-SHARP_WAIT = 0.5
+SHARP_WAIT = 0.7
 """TTFT teaches only where waiting is expected to be at most this share of it: beyond, arrivals rule it, not engines."""
 FULLEST_BATCH = 0.9
 """ITL teaches only below this share of the engine's batch limit: beyond, requests queue inside it."""

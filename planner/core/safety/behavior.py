@@ -17,16 +17,16 @@ History = tuple[tuple[float, int], ...]
 
 def stabilize(pool: PoolConfig, current: int, recommended: int, past: History, t_s: float) -> Limited | None:
     """The count that the windows let through where they change ``recommended``; ``past`` excludes this tick's."""
-    up_from, down_from = t_s - pool.scale_up.stabilization_window_s, t_s - pool.scale_down.stabilization_window_s
+    up_from, down_from = t_s - pool.up_window_s, t_s - pool.down_window_s
     lowest = min([recommended, *(count for at, count in past if at > up_from)])
     highest = max([recommended, *(count for at, count in past if at > down_from)])
     allowed = min(max(current, lowest), highest)
     if allowed == recommended:
         return None
     if recommended > current:
-        window, reason = pool.scale_up.stabilization_window_s, Reason.STABILIZATION_UP
+        window, reason = pool.up_window_s, Reason.STABILIZATION_UP
     else:
-        window, reason = pool.scale_down.stabilization_window_s, Reason.STABILIZATION_DOWN
+        window, reason = pool.down_window_s, Reason.STABILIZATION_DOWN
     wanted = "fewest" if reason is Reason.STABILIZATION_UP else "most"
     return Limited(allowed, reason, f"{allowed} is the {wanted} recommended in the last {window:.0f} s")
 
@@ -86,7 +86,7 @@ def horizon_s(pool: PoolConfig) -> float:
     """How far back history matters to any window or policy of the pool."""
     rules = (pool.scale_up, pool.scale_down)
     periods = [policy.period_s for rule in rules for policy in rule.policies]
-    return max([rule.stabilization_window_s for rule in rules] + periods)
+    return max([pool.up_window_s, pool.down_window_s, *periods])
 
 
 def trimmed(history: History, since_s: float) -> History:

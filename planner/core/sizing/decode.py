@@ -22,7 +22,8 @@ BURST_SIGMAS = 1.3
 
 def steps_per_ms(load: SizedLoad) -> float:
     """Decode iterations the whole deployment asks for in a millisecond, over all sequences."""
-    return load.req_per_s * load.decode_steps / 1000.0
+    rate = load.req_per_s if load.held_req_per_s is None else load.held_req_per_s
+    return rate * load.decode_steps / 1000.0
 
 
 def required_speed(
@@ -31,7 +32,8 @@ def required_speed(
     """Speed at which each count keeps mean ITL within ``target_ms`` and the batch within the KV cache."""
     counts = np.maximum(counts, 1e-9)
     by_latency = latency_speed(model, load, counts, target_ms, correction)
-    return np.asarray(np.maximum(by_latency, capacity_speed(model, load, counts, correction)))
+    by_flow = np.maximum(by_latency, capacity_speed(model, load, counts, correction))
+    return np.asarray(np.maximum(by_flow, held_speed(model, load, counts, target_ms, correction)))
 
 
 def latency_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms: float, correction: float) -> Counts:
@@ -47,6 +49,15 @@ def capacity_speed(model: DecodeModel, load: SizedLoad, counts: Counts, correcti
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
     limit = max(1.0, model.batch_limit(load.context_tokens) * KV_HEADROOM)
     return steps_per_ms(load) / counts * (1.0 + BURST_SIGMAS / math.sqrt(limit)) * (k + a / limit)
+
+
+def held_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms: float, correction: float) -> Counts:
+    """What the sequences in flight NOW ask for: a forecast knows neither a batch that has built up nor what waits."""
+    step_ms = step_target_ms(model, load, target_ms, correction)
+    a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
+    batch = load.in_flight / counts
+    limit = max(1.0, model.batch_limit(load.context_tokens) * KV_HEADROOM)
+    return np.where(batch > 0, np.maximum((a + k * batch) / step_ms, batch / limit), 0.0)
 
 
 def step_target_ms(model: DecodeModel, load: SizedLoad, target_ms: float, correction: float) -> float:

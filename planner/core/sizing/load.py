@@ -31,6 +31,18 @@ class SizedLoad:
     hit_rate: float = 0.0
     accept_length: float = 1.0
     queued_requests: float = 0.0
+    in_flight: float = 0.0
+    """Sequences that decode engines hold or that wait for one, at the next tick if they grow as since the last."""
+    rates: tuple[float, ...] = ()
+    """Equally likely request rates for the time that is sized for; empty: ``req_per_s`` alone, for ever."""
+    held_req_per_s: float | None = None
+    """The rate that decode is sized for, bursts averaged over a sequence's life; None: ``req_per_s``."""
+    serving: float = 0.0
+    """Prefill replicas that serve, or will within ``lead_s``."""
+    lead_s: float = 0.0
+    """Until a replica ordered now serves."""
+    interval_s: float = 0.0
+    """Until the next decision."""
 
     @property
     def prefill_tokens(self) -> float:

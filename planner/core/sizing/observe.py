@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
+from planner.core.forecast.constant import Constant
+from planner.core.forecast.ewma import Ewma
 from planner.core.sizing.load import SizedLoad
 from planner.domain.config import DeploymentConfig, PlannerConfig
-from planner.domain.ids import PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Forecast
 from planner.domain.pool import Role
 from planner.domain.reading import Missing, Reading, value_or_none
 
 QUANTITIES = ("num_req", "isl", "osl")
+SMOOTH, HELD, IN_FLIGHT = "smooth", "held", "in_flight"
+SEQUENCE_LIFE_S = 30.0
+"""Time over which decode engines average arrivals: the life of a usual sequence."""
 SMALLEST_CV2, LARGEST_CV2 = 0.1, 10.0
 
 
@@ -26,6 +30,12 @@ class Learned:
     bands: Mapping[str, Band]
     forecasts: Mapping[str, Forecast]
     missing: Mapping[str, str]
+    rates: tuple[float, ...] = ()
+    """Equally likely request rates at the horizon."""
+    held_rate: float | None = None
+    """The upper quantile of the rate as decode engines feel it: averaged over the life of a sequence."""
+    growth: float = 0.0
+    """Sequences in flight now beyond those of the last tick: lengths show here long before answers are complete."""
 
     @property
     def known(self) -> bool:
@@ -48,7 +58,7 @@ def learn(
     """Teach the forecasts what was seen. An idle interval has no lengths: the last ones are carried."""
     ahead_s = horizon_s(config, settings.interval_s * settings.load_time_scale)
     learned = {
-        name: bands.get(name) or registry.make(config.predictor, config.forecast_quantile, ahead_s, settings.predictors)
+        name: bands.get(name) or registry.make(config.predictor, config.forecast_level, ahead_s, settings.predictors)
         for name in QUANTITIES
     }
     values, missing = _values(seen)
@@ -56,7 +66,33 @@ def learn(
     forecasts = {name: band.forecast(ahead_s) for name, band in learned.items() if band.ready}
     if values.get("num_req") == 0.0:
         forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
-    return Learned(learned, forecasts, missing)
+    rates = learned["num_req"].scenarios(ahead_s) if learned["num_req"].ready else ()
+    waiting = _in_flight(config, seen)
+    before = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else waiting
+    steady = _steady(config, bands, values.get("num_req"), ahead_s, t_s)
+    held_rate = steady[HELD].upper(ahead_s) if HELD in steady else None
+    last = {IN_FLIGHT: Band(Constant(waiting))}
+    return Learned({**learned, **steady, **last}, forecasts, missing, rates, held_rate, max(0.0, waiting - before))
+
+
+def _in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> float:
+    """Sequences that decode engines hold or that wait for one."""
+    pools = seen.pools if seen is not None else {}
+    decoding = [pools[name] for name, pool in config.pools.items() if pool.role is not Role.PREFILL and name in pools]
+    return sum(_or(pool.running_requests, 0.0) + _or(pool.queued_requests, 0.0) for pool in decoding)
+
+
+def _steady(
+    config: DeploymentConfig, bands: Mapping[str, Band], rate: float | None, ahead_s: float, t_s: float
+) -> dict[str, Band]:
+    """The smoothed rate, and the band of ITS changes: a burst shorter than a sequence's life is no more decode load."""
+    if rate is None:
+        return {name: bands[name] for name in (SMOOTH, HELD) if name in bands}
+    level = config.forecast_level
+    smooth = bands.get(SMOOTH) or Band(Ewma(tau_s=SEQUENCE_LIFE_S), level, ahead_s, miss_share=1.0 - level)
+    held = bands.get(HELD) or Band(Constant(), level, ahead_s, miss_share=1.0 - level)
+    smooth = smooth.observe(t_s, rate)
+    return {SMOOTH: smooth, HELD: held.observe(t_s, smooth.model.mean(0.0))}
 
 
 def _values(seen: DeploymentObservation | None) -> tuple[dict[str, float], dict[str, str]]:
@@ -88,9 +124,18 @@ def actual_load(config: DeploymentConfig, seen: DeploymentObservation | None) ->
 
 
 def sized_load(
-    config: DeploymentConfig, forecasts: Mapping[str, Forecast], seen: DeploymentObservation | None
+    config: DeploymentConfig,
+    forecasts: Mapping[str, Forecast],
+    seen: DeploymentObservation | None,
+    rates: tuple[float, ...] = (),
+    held_rate: float | None = None,
+    growth: float = 0.0,
+    interval_s: float = 0.0,
 ) -> SizedLoad:
-    """The load to size for: the upper quantile of the rate, the mean shape, the spread as observed."""
+    """The load to size for: the upper quantile of the rate, all its scenarios, the mean shape, the spread observed."""
+    first = [name for name, pool in config.pools.items() if pool.role is not Role.DECODE]
+    pools = seen.pools if seen is not None else {}
+    known = [name for name in first if name in pools]
     return SizedLoad(
         req_per_s=forecasts["num_req"].upper,
         isl_tokens=forecasts["isl"].mean,
@@ -99,14 +144,14 @@ def sized_load(
         isl_cv2=_spread(seen.isl_cv2 if seen else None),
         hit_rate=_or(seen.kv_hit_rate if seen else None, 0.0),
         accept_length=_or(seen.accept_length if seen else None, 1.0),
-        queued_requests=_queued(seen, [name for name, pool in config.pools.items() if pool.role is not Role.DECODE]),
+        queued_requests=sum(_or(pools[name].queued_requests, 0.0) for name in known),
+        in_flight=_in_flight(config, seen) + growth,
+        rates=rates,
+        held_req_per_s=held_rate,
+        serving=float(sum(pools[name].replicas.wanted for name in known)),
+        lead_s=max((config.pools[name].startup_s for name in known), default=0.0),
+        interval_s=interval_s,
     )
-
-
-def _queued(seen: DeploymentObservation | None, pools: Iterable[PoolId]) -> float:
-    if seen is None:
-        return 0.0
-    return sum(_or(seen.pools[name].queued_requests, 0.0) for name in pools if name in seen.pools)
 
 
 def _spread(reading: Reading | None) -> float:

@@ -32,6 +32,9 @@ def score(
         "requests": len(records),
         "good_share": good / max(1, len(records)),
         "gpu_hours": summary["gpu_hours"],
+        "mean_workers": {
+            role: summary[f"{role}_worker_seconds"] * 1000.0 / summary["duration_ms"] for role in ("prefill", "decode")
+        },
         "misses": {reason: misses[reason] for reason in REASONS},
         "ttft_ms": {q: summary[f"{q}_ttft_ms"] for q in ("mean", "median", "p95", "p99")},
         "itl_ms": {q: summary[f"{q}_itl_ms"] for q in ("mean", "median", "p95", "p99")},
@@ -42,9 +45,15 @@ def score(
 def _reason(
     record: Mapping[str, Any], late: bool, ttft_ms: float, alone_ms: Any, growing: Sequence[tuple[float, float]]
 ) -> str:
-    if not late:
+    if not late or ttft_ms >= record["ttft_ms"] - _waited_for_decode_ms(record):
         return "decode"
     if alone_ms(record["input_length"]) > ttft_ms:
         return "prompt too long"
     at = record["arrival_time_ms"]
     return "start-up" if any(begin <= at <= end for begin, end in growing) else "queue"
+
+
+def _waited_for_decode_ms(record: Mapping[str, Any]) -> float:
+    """From the end of prefill to the admission by a decode engine: part of TTFT, but decode's doing."""
+    held, admitted = record["source_held_ms"], record["decode_admit_ms"]
+    return 0.0 if held is None or admitted is None else max(0.0, float(admitted) - float(held))

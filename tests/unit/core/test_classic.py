@@ -43,7 +43,7 @@ def profile_at(folder: Path) -> Profile:
 
 def settings(record: dict[str, Any]) -> PlannerConfig:
     told = record["config"]
-    at_once = ScalingRules()
+    at_once = ScalingRules(stabilization_window_s=0.0)
     pools = {name: pool(name, max_replicas=RECORDED_BUDGET, scale_down=at_once) for name in (PREFILL, DECODE)}
     one = deployment(
         pools,

@@ -161,7 +161,7 @@ def test_a_days_shape_stays_out_of_a_load_that_has_none() -> None:
 def test_names() -> None:
     assert registry.model("holt+log1p", 60.0, {}).name == "holt+log1p"
     assert registry.model("mine", 60.0, {"mine": Constant()}).name == "constant"
-    with pytest.raises(KeyError, match="no forecast model 'oracle'; there are constant, ewma, holt, kalman"):
+    with pytest.raises(KeyError, match="no forecast model 'oracle'; there are blend, constant, ewma, holt, kalman"):
         registry.model("oracle", 60.0, {})
     with pytest.raises(KeyError, match=r"ewma\+week"):
         registry.model("ewma+week", 60.0, {})

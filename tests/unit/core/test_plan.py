@@ -33,7 +33,7 @@ from planner.domain.reasons import Reason
 from planner.domain.schedule import ReplicaSchedule, ReplicaWindow
 from tests.unit.core.world import DECODE, PREFILL, D, deployment, planner, pool, traffic
 
-AT_ONCE = ScalingRules()
+AT_ONCE = ScalingRules(stabilization_window_s=0.0)
 QUICK = {PREFILL: pool(PREFILL, scale_down=AT_ONCE), DECODE: pool(DECODE, scale_down=AT_ONCE)}
 
 
@@ -390,7 +390,7 @@ def test_prefix_hits_accepted_tokens_and_targets_change_what_is_wanted() -> None
 def test_slow_engines_are_found_out_and_the_correction_is_shown() -> None:
     d = drive()
     first = granted(d(traffic(60.0)))
-    slow = {"ttft_ms": Sample(140.0), "itl_ms": Sample(30.0)}
+    slow = {"ttft_ms": Sample(400.0), "itl_ms": Sample(30.0)}
     for _ in range(20):
         plan = d(traffic(60.0, **slow))
     assert plan.deployments[D].corrections["prefill"] > 1.3

@@ -1,0 +1,49 @@
+"""Exponentially weighted means of several memories, each counted by how well it has done lately.
+
+No single memory suits all loads: where the rate drifts a short one follows, where it only scatters a long one averages.
+Which of the two a load does is not known in advance and changes: each memory is weighed by its recent squared errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.core.forecast.ewma import Ewma
+
+MEMORIES_S = (4.0, 12.0, 36.0, 108.0)
+FORGETTING = 0.05
+"""Weight of the newest error in each memory's loss."""
+SHARPNESS = 4.0
+"""A memory with twice the loss of the best counts ``2 ** -SHARPNESS`` as much."""
+_SURE = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """``losses``: discounted squared errors one observation ahead, in the order of ``means``."""
+
+    means: tuple[Ewma, ...] = tuple(Ewma(tau_s) for tau_s in MEMORIES_S)
+    losses: tuple[float, ...] = (0.0,) * len(MEMORIES_S)
+
+    @property
+    def name(self) -> str:
+        return "blend"
+
+    @property
+    def ready(self) -> bool:
+        return self.means[0].ready
+
+    def observe(self, t_s: float, y: float) -> Blend:
+        losses: Sequence[float] = self.losses
+        if self.ready:
+            errors = [mean.mean(0.0) - y for mean in self.means]
+            pairs = zip(self.losses, errors, strict=True)
+            losses = [loss + FORGETTING * (error * error - loss) for loss, error in pairs]
+        return Blend(tuple(mean.observe(t_s, y) for mean in self.means), tuple(losses))
+
+    def mean(self, horizon_s: float) -> float:
+        best = min(self.losses) + _SURE
+        weights = [float((best / (loss + _SURE)) ** SHARPNESS) for loss in self.losses]
+        levels = [mean.mean(horizon_s) for mean in self.means]
+        return max(0.0, sum(w * level for w, level in zip(weights, levels, strict=True)) / sum(weights))

@@ -1,0 +1,124 @@
+"""How late prompts will be until capacity can change again: a queue that starts with a backlog and may be overloaded.
+
+Each replica's unfinished work is a reflected Brownian motion with drift ``rho - 1`` (Harrison, "Brownian Motion and
+Stochastic Flow Systems", 1985, section 1.8): from work ``b`` at time 0,
+
+    P(work at t > w) = Q((w - b - d t) / s) + exp(2 d w / v) Q((w + b + d t) / s),   d = rho - 1, s = sqrt(v t)
+
+with ``Q`` the normal upper tail and variance rate ``v = rho * S * (cs2 + ca2 / n)``: prompts are dealt out in turn to
+``n`` replicas, which smooths arrivals but not lengths. Unlike a steady-state queue it has an answer above ``rho = 1``
+and knows what waits already. The share of late prompts is the mean over the forecast's own error distribution, so that
+one quantile covers both the queue and the forecast. Plain floats: there are too few cases for arrays to pay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.core.sizing.queueing import Counts
+
+_STEPS = 5
+_MOST = 1_000_000
+_LEAST = 1e-6
+_SURE = 1e-9
+_ROOT2 = math.sqrt(2.0)
+_FAR = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What may come. Milliseconds at full speed; ``rates`` are equally likely, in requests a second.
+
+    ``backlog_ms``: engine time asked for by prompts that wait; ``serving``: replicas that work it off until new ones
+    serve, ``lead_ms`` from now; ``span_ms``: the time after that at which lateness is looked at.
+    """
+
+    rates: Sequence[float]
+    own_ms: float
+    cost_ms: float
+    cs2: float
+    ca2: float
+    backlog_ms: float
+    serving: float
+    lead_ms: float
+    span_ms: float
+
+    def late_share(self, capacity: float, speed: float, target_ms: float) -> float:
+        """Expected share of prompts whose first token comes after ``target_ms``; ``capacity``: replicas x speed."""
+        wait = target_ms - self.own_ms / speed
+        if wait <= 0.0:
+            return 1.0
+        spread = self.cost_ms / speed * (self.cs2 + self.ca2 / max(1.0, capacity / speed))
+        total = 0.0
+        for rate in self.rates:
+            asked = rate * self.cost_ms / 1000.0
+            rho = max(_LEAST, asked / capacity)
+            backlog = max(0.0, self.backlog_ms + (asked - self.serving) * self.lead_ms) / capacity
+            total += beyond(wait / (1.0 + min(1.0, rho)), backlog, rho - 1.0, rho * spread, self.span_ms)
+        return total / len(self.rates)
+
+    def required_speed(self, counts: Counts, target_ms: float, share: float) -> Counts:
+        """The speed at which no more than ``share`` is late; inf for no replicas.
+
+        Slower engines need more capacity, because the own time of a prompt leaves less room to wait: ``a + b / speed``
+        through two speeds, so that ``count * speed = a + b / speed`` has a closed form. Where more than full speed is
+        asked for, no gain from it is counted on.
+        """
+        slowest = self.own_ms / target_ms
+        slower = math.sqrt(slowest)
+        at_full = self._between_counts(self.capacity(1.0, target_ms, share), target_ms, share)
+        b = max(0.0, (self.capacity(slower, target_ms, share) - at_full) / (1.0 / slower - 1.0))
+        a = at_full - b
+        counts = np.maximum(counts, 1e-9)
+        speed = (a + np.sqrt(a * a + 4.0 * counts * b)) / (2.0 * counts)
+        speed = np.where(counts < at_full, at_full / counts, np.maximum(speed, slowest))
+        return np.where(counts >= 0.5, speed, np.inf)
+
+    def capacity(self, speed: float, target_ms: float, share: float) -> float:
+        """The least capacity at ``speed``, to a percent or so. The logarithm of lateness is nearly straight in it."""
+        asked = max(self.rates) * self.cost_ms / 1000.0
+        wanted = math.log(share)
+        low = max(_LEAST, 0.25 * asked)
+        at_low = self._excess(low, speed, target_ms, wanted)
+        if at_low <= 0.0:
+            return low
+        high = 1.5 * asked + 1.0
+        while (at_high := self._excess(high, speed, target_ms, wanted)) > 0.0 and high < _MOST:
+            low, at_low, high = high, at_high, 2.0 * high
+        for step in range(_STEPS):
+            part = at_low / (at_low - at_high) if step % 2 == 0 else 0.5
+            middle = low + min(0.95, max(0.05, part)) * (high - low)
+            excess = self._excess(middle, speed, target_ms, wanted)
+            if excess > 0.0:
+                low, at_low = middle, excess
+            else:
+                high, at_high = middle, excess
+        return high
+
+    def _between_counts(self, capacity: float, target_ms: float, share: float) -> float:
+        """``capacity`` moved, where its error matters, to the right side of a whole count: counts are exact."""
+        count = max(1, math.ceil(capacity))
+        while self.late_share(float(count), 1.0, target_ms) > share and count < _MOST:
+            count += 1
+        while count > 1 and self.late_share(float(count - 1), 1.0, target_ms) <= share:
+            count -= 1
+        return min(float(count), max(capacity, count - 1.0 + _LEAST))
+
+    def _excess(self, capacity: float, speed: float, target_ms: float, wanted: float) -> float:
+        return math.log(self.late_share(capacity, speed, target_ms) + _SURE) - wanted
+
+
+def beyond(level: float, start: float, drift: float, variance: float, span: float) -> float:
+    """``P(work > level)`` after ``span`` of reflected Brownian motion from ``start``."""
+    width = math.sqrt(variance * span)
+    free = 0.5 * math.erfc((level - start - drift * span) / (width * _ROOT2))
+    exponent, z = 2.0 * drift * level / variance, (level + start + drift * span) / width
+    if z > _FAR or exponent > 0.5 * _FAR * _FAR:
+        reflected = math.exp(min(0.0, exponent - 0.5 * z * z)) / (max(1.0, z) * math.sqrt(2.0 * math.pi))
+    else:
+        reflected = math.exp(exponent) * 0.5 * math.erfc(z / _ROOT2)
+    return min(1.0, free + reflected)
