@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any, Protocol
 
-FIELD_INSTANT = 186
+FIELD_AVERAGE, FIELD_INSTANT = 185, 186
 FIELD_MIN, FIELD_MAX, FIELD_DEFAULT, FIELD_ENFORCED, FIELD_REQUESTED = 187, 188, 189, 190, 192
 SCOPE_GPU, SCOPE_MODULE = 0, 1
 
@@ -54,11 +54,13 @@ class GpuScope:
         return int(low), int(high)
 
     def draw_mw(self, handle: Any) -> int:
-        """The instant field; the older call (a mean over a second on Ampere and later) where there is none."""
-        try:
-            return read_fields(self._nvml, handle, SCOPE_GPU, FIELD_INSTANT)[0]
-        except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_FunctionNotFound):
-            return int(self._nvml.nvmlDeviceGetPowerUsage(handle))
+        """The instant field, else the average field, else the older call (a mean over a second since Ampere)."""
+        for field in (FIELD_INSTANT, FIELD_AVERAGE):
+            try:
+                return read_fields(self._nvml, handle, SCOPE_GPU, field)[0]
+            except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_FunctionNotFound):
+                continue
+        return int(self._nvml.nvmlDeviceGetPowerUsage(handle))
 
     def set_limit(self, handle: Any, mw: int) -> None:
         self._nvml.nvmlDeviceSetPowerManagementLimit(handle, mw)

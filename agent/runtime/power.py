@@ -17,6 +17,7 @@ from agent.adapters.kubernetes_owners import NodeGpus
 from agent.adapters.messages import ack_of, decision_of
 from agent.adapters.telemetry import NOBODY, GpuView, telemetry_of
 from agent.core.caps import CapReport, SetLimit, Verdict
+from agent.core.deadman import unsafe
 from agent.drivers.off_loop import OffLoopDriver
 from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, Owner, OwnersUnknown, monotonic
 from agent.runtime.annotator import Annotator
@@ -83,6 +84,8 @@ class PowerAgentService:
         self._clock = clock
         self._wake = asyncio.Event()
         self._owners_wake = asyncio.Event()
+        self._owners_missed = False
+        self._lease_s = 0.0
         self._discovery: asyncio.Task[None] | None = None
         self._found_mw: dict[str, int] = {}
         self._follow_up = 0
@@ -211,8 +214,12 @@ class PowerAgentService:
             async with asyncio.timeout(OWNERS_TIMEOUT_S):
                 owners = await self._owners_source.owners()
         except (OwnersUnknown, TimeoutError) as error:
-            log.warning("owners of GPUs not known now, the last known ones stand: %s", error or "no answer in time")
+            if not self._owners_missed:
+                why = error if isinstance(error, OwnersUnknown) else "no answer in time"
+                log.warning("owners of GPUs are not known now, the last known ones stand: %s", why)
+            self._owners_missed = True
             return
+        self._owners_missed = False
         if owners != self.owners:
             self.owners = owners
             self._wake.set()
@@ -223,12 +230,22 @@ class PowerAgentService:
         if verdict in (Verdict.OLDER_EPOCH, Verdict.OLDER_ID):
             reason = f"refused decision {message.decision_id} of epoch {message.epoch}: {verdict.value}"
             log.warning("%s", reason)
-        self._speaker.heartbeat_s = min(self.settings.heartbeat_s, message.valid_for_s / HEARTBEATS_PER_LEASE)
+        self._fit_lease(message.valid_for_s)
         self._follow_up = 0
         self._wake.set()
         answer = self._ack(report, reason)
         self._speaker.said(answer)
         return answer
+
+    def _fit_lease(self, lease_s: float) -> None:
+        """Report often enough for this lease to be renewed, and say so where that can not be."""
+        if lease_s == self._lease_s:
+            return
+        self._lease_s = lease_s
+        self._speaker.heartbeat_s = min(self.settings.heartbeat_s, lease_s / HEARTBEATS_PER_LEASE)
+        telemetry_s = max(self._speaker.heartbeat_s, self.settings.telemetry_interval_s)
+        for why in unsafe(lease_s, self.settings.reconcile_interval_s, telemetry_s):
+            log.warning("this lease is not safe here: %s", why)
 
     def _ack(self, report: CapReport, reason: str = "") -> PowerAck:
         if self.settings.dry_run and not reason:

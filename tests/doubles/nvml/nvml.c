@@ -299,7 +299,8 @@ nvmlReturn_t nvmlDeviceSetPowerManagementLimit_v2(nvmlDevice_t device, struct po
 static nvmlReturn_t field(const struct gpu *g, struct field_value *v) {
   const struct limits *l = v->scope == 1 ? &g->module : &g->gpu;
   if (v->scope == 1 && !(g->flags & HAS_MODULE)) return NVML_ERROR_NOT_SUPPORTED;
-  if ((v->field == 185 || v->field == 186) && (g->flags & NO_AVERAGE_FIELDS)) return NVML_ERROR_NOT_SUPPORTED;
+  if ((v->field == 185 || v->field == 186) && (g->flags & NO_POWER_FIELDS)) return NVML_ERROR_NOT_SUPPORTED;
+  if (v->field == 186 && (g->flags & NO_INSTANT_FIELD)) return NVML_ERROR_NOT_SUPPORTED;
   v->value_type = 1;
   switch (v->field) {
     case 185: v->value.ui = g->average_mw; return NVML_SUCCESS;

@@ -35,7 +35,7 @@ enum function {
   F_PROCESSES, F_REASONS, F_MIG, F_PERSISTENCE, F_EVENT_SET_CREATE, F_REGISTER_EVENTS, F_EVENT_WAIT, FUNCTIONS
 };
 
-enum flags { IGNORES_WRITES = 1, CLAMPS = 2, LOST = 4, HAS_MODULE = 8, NO_AVERAGE_FIELDS = 16 };
+enum flags { IGNORES_WRITES = 1, CLAMPS = 2, LOST = 4, HAS_MODULE = 8, NO_POWER_FIELDS = 16, NO_INSTANT_FIELD = 32 };
 
 struct limits { uint32_t requested, enforced, standard, min, max; };
 

@@ -18,7 +18,7 @@ FUNCTIONS = (
     "get_limit", "enforced", "constraints", "default", "set_limit", "set_limit_v2", "power_usage", "fields", "energy",
     "processes", "reasons", "mig", "persistence", "event_set_create", "register_events", "event_wait",
 )  # fmt: skip
-IGNORES_WRITES, CLAMPS, LOST, HAS_MODULE, NO_AVERAGE_FIELDS = 1, 2, 4, 8, 16
+IGNORES_WRITES, CLAMPS, LOST, HAS_MODULE, NO_POWER_FIELDS, NO_INSTANT_FIELD = 1, 2, 4, 8, 16, 32
 
 
 class Limits(c.Structure):

@@ -169,6 +169,18 @@ async def test_owners_are_told_with_each_gpu(server: NatsServer, planner: Planne
     assert (seen.gpus[0].deployment, seen.gpus[0].role, seen.gpus[1].pod) == ("ns-graph", "decode", "")
 
 
+async def test_a_lease_too_short_for_the_agents_pace_is_said(
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(server.url, driver, telemetry_interval_s=0.5):
+        await planner.decide({GPU: 400.0}, valid_for_s=30.0)
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        assert "not safe" not in caplog.text
+        await planner.decide({GPU: 400.0}, valid_for_s=1.0)
+        await planner.answered(lambda ack: ack.applied_decision_id == 1)
+    assert "a lease of 1 s ends before a renewal" in caplog.text
+
+
 async def test_a_dry_run_says_and_sets_nothing(
     server: NatsServer, planner: PlannerSide, driver: SimulatedDriver, caplog: pytest.LogCaptureFixture
 ) -> None:

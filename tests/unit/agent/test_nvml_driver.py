@@ -14,7 +14,15 @@ from agent.drivers.nvml import NvmlDriver
 from agent.drivers.nvml_errors import KINDS
 from agent.ports import DRIVER_WIDE_KINDS, QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverError, DriverErrorKind
 from tests.doubles.nvml.loaded import library_environment, loaded_nvml
-from tests.doubles.nvml.state import CLAMPS, HAS_MODULE, IGNORES_WRITES, LOST, NO_AVERAGE_FIELDS, FakeNvml
+from tests.doubles.nvml.state import (
+    CLAMPS,
+    HAS_MODULE,
+    IGNORES_WRITES,
+    LOST,
+    NO_INSTANT_FIELD,
+    NO_POWER_FIELDS,
+    FakeNvml,
+)
 
 ALL_ERRORS = [*range(1, 31), 999]
 MUST = {
@@ -75,8 +83,11 @@ def test_a_reading_has_limits_draw_energy_reasons_and_processes(driver: NvmlDriv
     assert reading.energy_mj == 1_000_000
 
 
-def test_the_older_power_call_is_the_fall_back(driver: NvmlDriver, fake: FakeNvml) -> None:
-    fake.gpus[0].flags |= NO_AVERAGE_FIELDS
+def test_the_average_field_and_then_the_older_call_are_the_fall_backs(driver: NvmlDriver, fake: FakeNvml) -> None:
+    fake.gpus[0].flags |= NO_INSTANT_FIELD
+    fake.gpus[0].average_mw = 79_000
+    assert driver.read(fake.uuids[0]).draw_mw == 79_000
+    fake.gpus[0].flags |= NO_POWER_FIELDS
     assert driver.read(fake.uuids[0]).draw_mw == 80_000
 
 
@@ -192,7 +203,7 @@ def test_an_error_of_a_call_that_is_good_to_know_leaves_a_gap_unless_the_card_is
 ) -> None:
     driver.enumerate()
     gpu = fake.gpus[0]
-    gpu.flags |= NO_AVERAGE_FIELDS
+    gpu.flags |= NO_POWER_FIELDS
     gpu.run(1)
     gpu.fail(call, code)
     kind = KINDS.get(code, DriverErrorKind.UNKNOWN)
