@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from planner.core import powering
 from planner.core.decide import PATIENCE_S, Aim, decide
+from planner.core.forecast import registry
 from planner.core.forecast.band import Band
+from planner.core.forecast.warm import warmed
 from planner.core.grant import Granted, grant, shortened
 from planner.core.power import site as ledger
 from planner.core.report import deployment_plan
 from planner.core.safety import behavior, flow
+from planner.core.sizing import observe
 from planner.core.state import DeploymentState, LastDecision, PlannerState, PoolGoal, PoolState
 from planner.core.tick import Ticked, tick
-from planner.domain.config import OperationMode, PlannerConfig
+from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.demand import Allocation
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.observation import Observation, StoredCaps
@@ -33,13 +37,11 @@ def initial_state(
     now_s: float,
     last_decisions: Iterable[LastDecision] = (),
     stored_caps: Iterable[StoredCaps] | None = None,
-    warm: Mapping[DeploymentId, Mapping[str, Band]] | None = None,
 ) -> PlannerState:
     """What a planner knows when it takes the lead: what the streams hold, and nothing else.
 
     ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one;
-    None: not read, so nothing rises until every GPU has answered and a lease has passed. ``warm``: forecasts that have
-    seen a recorded trace (``planner.core.forecast.warm``).
+    None: not read, so nothing rises until every GPU has answered and a lease has passed.
     """
     known = {last.deployment: last for last in last_decisions}
     pages = None if stored_caps is None else tuple(stored_caps)
@@ -47,10 +49,22 @@ def initial_state(
         epoch=epoch,
         started_s=now_s,
         deployments={
-            name: replace(_resumed(known.get(name)), forecasts=(warm or {}).get(name, {}))
-            for name in config.deployments
+            name: replace(_resumed(known.get(name)), forecasts=_warm(config, deployment, now_s))
+            for name, deployment in config.deployments.items()
         },
         power={name: ledger.initial(site, epoch, now_s, pages) for name, site in config.sites.items()},
+    )
+
+
+def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> Mapping[str, Band]:
+    """Forecasts that have seen the deployment's recorded trace; none where it has none."""
+    if not deployment.history:
+        return {}
+    interval_s = config.interval_s * config.load_time_scale
+    ahead_s = observe.horizon_s(deployment, interval_s)
+    make = partial(registry.make, deployment.predictor, deployment.forecast_level, ahead_s, config.predictors)
+    return warmed(
+        {name: make() for name in observe.QUANTITIES}, deployment.history, interval_s, config.load_now_s(now_s)
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from planner.domain.arrival import Arrival
 from planner.domain.budget import BudgetSchedule
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
@@ -140,6 +141,8 @@ class DeploymentConfig:
     load: LoadThresholds = LoadThresholds()
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile (Dynamo's ``no_correction`` turned round)."""
+    history: tuple[Arrival, ...] = ()
+    """A recorded trace that forecasts learn before the first interval (Dynamo's ``load_predictor_warmup_trace``)."""
 
     @property
     def forecast_level(self) -> float:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from planner.core.forecast import registry
 from planner.core.forecast.warm import warmed
+from planner.core.plan import initial_state, step
 from planner.core.sizing.observe import QUANTITIES
 from planner.domain.arrival import Arrival
+from planner.domain.observation import Observation
+from tests.unit.core.world import D, deployment, planner, traffic
 
 
 def bands() -> dict[str, registry.Band]:
@@ -29,3 +34,14 @@ def test_quiet_minutes_teach_no_lengths() -> None:
 
 def test_no_trace_teaches_nothing() -> None:
     assert not warmed(bands(), [], 60.0, 0.0)["num_req"].ready
+
+
+def test_a_planner_starts_with_what_its_trace_taught() -> None:
+    arrivals = tuple(Arrival(second / 10.0, 3000.0, 150.0) for second in range(6010))
+    cold, warm = deployment(), deployment(history=arrivals)
+    state = initial_state(planner(warm), 1, 0.0)
+    assert state.deployments[D].forecasts["num_req"].forecast(90.0).mean == pytest.approx(10.0)
+    assert len(state.deployments[D].forecasts["num_req"].errors) > 10
+    assert initial_state(planner(cold), 1, 0.0).deployments[D].forecasts == {}
+    _, plan = step(state, Observation({D: traffic(10.0)}), planner(warm), 0.0)
+    assert plan.deployments[D].forecasts["isl"].mean == pytest.approx(3000.0)
