@@ -18,8 +18,8 @@ from planner.core.sizing.queueing import Counts
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.pool import Role
 
-_FIRST_GUESS = 6
-"""Counts tried before more: few deployments need a longer table."""
+_FIRST_GUESS = 128
+"""Counts tried before more: a longer row costs next to nothing, a second one as much as the first."""
 
 _Answer: TypeAlias = tuple[Counts, Counts]
 """Required speed and utilisation by count."""
