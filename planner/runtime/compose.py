@@ -33,7 +33,8 @@ from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
 from planner.domain.units import mw_from_watts
-from planner.runtime.compose_sites import replica_schedule, site
+from planner.runtime.compose_metrics import metrics_problems, prometheus_problems
+from planner.runtime.compose_sites import replica_schedule, site, unsafe
 from planner.runtime.settings import (
     CurveSettings,
     DeploymentSettings,
@@ -62,11 +63,13 @@ def compose(settings: Settings, *, offline: bool = False) -> PlannerConfig:
     deployments = {}
     for name, block in settings.deployments.items():
         if not offline:
-            problems += _metrics_problems(f"deployments.{name}", block, settings)
+            problems += metrics_problems(f"deployments.{name}", block, settings)
         config = _deployment(name, block, settings, predictors, problems)
         if config is not None:
             deployments[config.deployment] = config
     problems += _across(settings)
+    if not offline:
+        problems += prometheus_problems(settings.prometheus)
     if problems:
         raise SettingsError(problems)
     return PlannerConfig(
@@ -80,6 +83,7 @@ def compose(settings: Settings, *, offline: bool = False) -> PlannerConfig:
 
 def _sites(items: Iterable[tuple[str, SiteSettings]], problems: list[str]) -> Iterator[tuple[SiteId, SiteConfig]]:
     for name, block in items:
+        problems += [f"sites.{name}: {line}" for line in unsafe(block)]
         try:
             encode_name(name)
             yield SiteId(name), site(name, block)
@@ -160,20 +164,6 @@ def _deployment(
         load=LoadThresholds(**dict(block.load)),
         **same,
     )
-
-
-def _metrics_problems(where: str, block: DeploymentSettings, settings: Settings) -> list[str]:
-    source = source_of(block)
-    if source == "scrape" and not block.metrics.urls:
-        return [f"{where}.metrics.urls: none to scrape"]
-    if source == "prometheus" and not settings.prometheus.url:
-        return [f"{where}.metrics: no urls to scrape and no prometheus.url to ask"]
-    return []
-
-
-def source_of(block: DeploymentSettings) -> str:
-    """Where a deployment's metrics come from."""
-    return block.metrics.source or ("scrape" if block.metrics.urls else "prometheus")
 
 
 def _profile(where: str, block: DeploymentSettings, problems: list[str]) -> Profile | None:

@@ -10,7 +10,8 @@ from planner.adapters.observe.scrape import EngineScraper
 from planner.adapters.observe.target import PoolSelector, Target
 from planner.domain.ids import DeploymentId, PoolId
 from planner.ports import Observer
-from planner.runtime.compose import pool_blocks, role_of, source_of
+from planner.runtime.compose import pool_blocks, role_of
+from planner.runtime.compose_metrics import source_of
 from planner.runtime.service import ServiceSettings
 from planner.runtime.settings import DeploymentSettings, Settings
 

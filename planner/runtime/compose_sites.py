@@ -38,6 +38,30 @@ def site(name: str, block: SiteSettings) -> SiteConfig:
     )
 
 
+def unsafe(block: SiteSettings) -> list[str]:
+    """Numbers that can not keep the promise of the budget together, one line each."""
+    found = []
+    budgets = [block.budget_watts, *(w.budget_watts for w in (block.schedule.windows if block.schedule else ()))]
+    smallest = min([*budgets, *([block.smallest_budget_watts] if block.smallest_budget_watts else [])])
+    if block.smallest_budget_watts is not None and block.smallest_budget_watts > min(budgets):
+        found.append(
+            f"smallest_budget_watts {block.smallest_budget_watts:g} is above a budget that is set, {min(budgets):g}"
+        )
+    if block.lease_s <= block.settle_s + 2 * block.flight_s:
+        found.append(
+            f"lease_s {block.lease_s:g} is too short: a cap would run out before its renewal could arrive and settle "
+            f"(more than settle_s + 2 x flight_s = {block.settle_s + 2 * block.flight_s:g} s)"
+        )
+    if block.fallback_watts is not None and block.expected_gpus is not None:
+        fallen = block.fallback_watts * block.expected_gpus + block.margin_watts
+        if fallen > smallest:
+            found.append(
+                f"fallback_watts {block.fallback_watts:g} of {block.expected_gpus} GPUs come to {fallen:g} W: "
+                f"more than the smallest budget, {smallest:g} W"
+            )
+    return found
+
+
 def _mw(watts: float | None) -> int | None:
     return None if watts is None else mw_from_watts(watts)
 

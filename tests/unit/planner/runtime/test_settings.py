@@ -178,6 +178,7 @@ def test_a_misspelt_variable_is_refused_and_a_foreign_one_is_left_alone(file: Pa
         ({"gpu": "tpu"}, "no figures for GPU type 'tpu'; known: a100, h100"),
         ({"metrics": {}}, "no urls to scrape and no prometheus.url to ask"),
         ({"metrics": {"source": "scrape"}}, "metrics.urls: none to scrape"),
+        ({"metrics": {"urls": ["frontend:8000"]}}, "metrics.urls: 'frontend:8000' is no address; write http://host"),
         ({"profile": "nowhere"}, "nowhere: no such folder"),
         ({"profile": None}, "profile: none; name a folder"),
         ({"pools": {"big": {}}}, "pools.big: its name says no role; set role: prefill, decode or aggregated"),
@@ -201,6 +202,31 @@ def test_sites_must_not_share_nodes_and_zones_must_exist(file: Path) -> None:
     found = "; ".join(problems(save(file.parent, content)))
     assert "sites.row-1.nodes and sites.row-2.nodes both take *" in found
     assert "no time zone 'Mars/Base'" in found
+
+
+@pytest.mark.parametrize(
+    ("site", "said"),
+    [
+        ({"lease_s": 4}, "sites.row-1: lease_s 4 is too short"),
+        ({"smallest_budget_watts": 5000}, "smallest_budget_watts 5000 is above a budget that is set, 4000"),
+        (
+            {"fallback_watts": 300, "expected_gpus": 16},
+            "fallback_watts 300 of 16 GPUs come to 4800 W: more than the smallest budget, 4000 W",
+        ),
+    ],
+)
+def test_numbers_that_can_not_keep_the_promise_are_refused(file: Path, site: dict[str, Any], said: str) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["sites"]["row-1"] |= site
+    assert said in "; ".join(problems(save(file.parent, content)))
+
+
+def test_a_prometheus_that_can_not_be_asked_is_refused(file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["prometheus"] = {"url": "prometheus:9090", "bearer_token_file": "/nowhere/token"}
+    found = problems(save(file.parent, content))
+    assert "prometheus.url: 'prometheus:9090' is no address; write http://host:port/path" in found
+    assert "prometheus.bearer_token_file: no file /nowhere/token" in found
 
 
 def test_a_full_configuration_reaches_the_core_unchanged(file: Path) -> None:
@@ -272,6 +298,8 @@ def test_the_example_of_the_page_is_right(file: Path) -> None:
     text = (ROOT / "planner/README.md").read_text()
     content = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     content["deployments"]["prod-chat"]["profile"] = str(file.parent / "profile")
+    for name in ("bearer_token_file", "ca_file"):
+        content["prometheus"][name] = str(file)
     config = compose(load(save(file.parent, content), environ={}).settings)
     assert config.deployments[CHAT].pools[PoolId("decode")].scale_down.policies[0].value == 25
     assert config.sites[SiteId("row-1")].nodes == ("gpu-node-*",)
