@@ -12,6 +12,8 @@ DAY_S = 86_400.0
 MIB = 1 << 20
 MAX_CONSUMERS = 20_000
 """Consumers a stream may have. Always explicit: server 2.15 caps a stream at 1,000 otherwise, and -1 means that too."""
+PASSING_BYTES = 64 * MIB
+"""Bound of telemetry and of dead letters. The server reserves it, so it must fit into a small one's memory."""
 KV_HISTORY = 64
 """The most that the KV format allows per key."""
 
@@ -99,7 +101,11 @@ class StreamSpec:
 
 
 def stream_specs(
-    subjects: Subjects, *, replicas: int = 1, max_consumers: int = MAX_CONSUMERS, telemetry_max_bytes: int = 256 * MIB
+    subjects: Subjects,
+    *,
+    replicas: int = 1,
+    max_consumers: int = MAX_CONSUMERS,
+    telemetry_max_bytes: int = PASSING_BYTES,
 ) -> tuple[StreamSpec, ...]:
     """All streams, sources before those that read them. Two installations share a server by an account each."""
     every = subjects.everything()
@@ -148,7 +154,7 @@ def stream_specs(
             (subjects.all_deadletters(),),
             "file",
             30 * DAY_S,
-            max_bytes=256 * MIB,
+            max_bytes=PASSING_BYTES,
         ),
         _bucket(subjects, replicas, max_consumers),
     )

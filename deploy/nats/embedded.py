@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import tempfile
@@ -22,6 +23,11 @@ from deploy.nats.conf import render
 
 MAX_CONSUMERS = 20_000
 POLL_S = 0.02
+MEMORY_LIMIT = "300MiB"
+GARBAGE_PERCENT = "50"
+"""Go lets a heap double before it looks for garbage; at 5,000 agents that is half a gigabyte, of which 230 MB live."""
+MEMORY_STORE_BYTES = 256 << 20
+"""Said, because the server derives it from the memory limit otherwise."""
 
 
 class ServerDown(Exception):  # noqa: N818  # reads as what happened
@@ -33,7 +39,7 @@ class EmbeddedServer:
 
     Without ``data_dir`` the data lives in the scratch folder and goes with it.
     ``port`` 0 lets the system choose; a restarted server keeps its port. ``sync_always`` makes every stored message
-    survive a power cut, at about a tenth of the rate. ``settings`` are added to the server's configuration, and
+    survive a power cut, at about a tenth of the rate. ``memory_limit`` is soft: what the server aims at. ``settings`` are added to the server's configuration, and
     replace what is there by the same name. Raises ServerMissing without a binary, ServerDown when it does not start.
     """
 
@@ -47,12 +53,18 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         name: str = "wattscale-embedded",
         settings: Mapping[str, Any] | None = None,
+        memory_limit: str = MEMORY_LIMIT,
         start_timeout_s: float = 20.0,
     ) -> None:
         self._data_dir = Path(data_dir) if data_dir is not None else None
         self._host, self._port, self._monitor_port = host, port, 0
         self._name = name
-        self._jetstream: dict[str, Any] = {"limits": {"default_max_consumers": max_consumers}}
+        # What is set for all of this process's children wins.
+        self._environment = {"GOMEMLIMIT": memory_limit, "GOGC": GARBAGE_PERCENT, **os.environ}
+        self._jetstream: dict[str, Any] = {
+            "max_memory_store": MEMORY_STORE_BYTES,
+            "limits": {"default_max_consumers": max_consumers},
+        }
         if sync_always:
             self._jetstream["sync_interval"] = "always"
         self._settings = dict(settings or {})
@@ -103,7 +115,12 @@ class EmbeddedServer:
             config.chmod(0o600)
             with (self._scratch / "server.log").open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
-                    str(binary), "--config", str(config), stdout=log, stderr=log, start_new_session=True
+                    *(str(binary), "--config", str(config)),
+                    stdout=log,
+                    stderr=log,
+                    env=self._environment,
+                    # A session of its own: an interrupt in the terminal is for us, and we stop the server last.
+                    start_new_session=True,
                 )
             async with asyncio.timeout(self._start_timeout_s):
                 await self._until_ready()

@@ -87,6 +87,7 @@ def _head(words: str) -> str:
     return (
         f"# {words}\n"
         "# Made by `python -m deploy.nats.examples`; the permissions are those of deploy/nats/roles.py.\n"
+        "# For 5,000 agents give the server GOMEMLIMIT=300MiB GOGC=50, or half a gigabyte of memory.\n"
         "# sync_interval: always, because a power cut loses the last seconds of acknowledged messages otherwise.\n"
     )
 
