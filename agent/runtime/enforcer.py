@@ -44,6 +44,9 @@ class Drift:
     ours_mw: int
     found_mw: int
 
+    def __str__(self) -> str:
+        return f"somebody set {self.found_mw / 1000:g} W where we had {self.ours_mw / 1000:g} W"
+
 
 class Enforcer:
     """One node's caps. ``managed`` None: all GPUs; else only these are compared with anything or written to."""
@@ -165,7 +168,7 @@ class Enforcer:
                 self.counts.drifts += 1
                 self.drifts[gpu] = Drift(gpu, ours, found)
                 self.untold.append(self.drifts[gpu])
-                log.warning("GPU %s: somebody set %.3f W where we had %.3f W", gpu, found / 1000, ours / 1000)
+                log.warning("GPU %s: %s", gpu, self.drifts[gpu])
             elif gpu in self.drifts and found == self.drifts[gpu].ours_mw:
                 del self.drifts[gpu]
 

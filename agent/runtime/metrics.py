@@ -26,7 +26,7 @@ class Sample:
 def samples(service: PowerAgentService) -> Iterator[Sample]:
     """Everything that is known now."""
     node = {"node": service.settings.node}
-    for view in service.views().values():
+    for view in service.picture.views().values():
         yield from _gpu(view, service.settings.node)
     counts, state = service.enforcer.counts, service.enforcer.state
     yield Sample("wattscale_agent_decision_id", state.decision_id, node)

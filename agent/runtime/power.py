@@ -9,33 +9,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from agent.adapters.decisions import NodeLine
 from agent.adapters.events import KubernetesEvents
 from agent.adapters.kubernetes_owners import NodeGpus
-from agent.adapters.messages import ack_of, decision_of
-from agent.adapters.telemetry import NOBODY, GpuView, telemetry_of
+from agent.adapters.messages import decision_of
 from agent.core.caps import CapReport, SetLimit, Verdict
 from agent.core.deadman import unsafe
 from agent.drivers.off_loop import OffLoopDriver
-from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, Owner, OwnersUnknown, monotonic
+from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, monotonic
 from agent.runtime.annotator import Annotator
 from agent.runtime.boot import boot_name
-from agent.runtime.enforcer import Drift, Enforcer
+from agent.runtime.enforcer import Enforcer
 from agent.runtime.hardware import Hardware
+from agent.runtime.picture import Picture
 from agent.runtime.settings import OnExit, PowerAgentSettings
 from agent.runtime.speaker import Speaker
+from agent.runtime.tenants import Tenants
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.subjects import power_consumer
-from bus_schemas.v1 import NodeTelemetry, PowerAck, PowerDecision
+from bus_schemas.v1 import PowerAck, PowerDecision
 
 log = logging.getLogger(__name__)
 
 FOLLOW_UPS_S = (0.05, 0.1, 0.2, 0.4)
 """When a decision that is not in force yet is looked at again: a limit may act with a lag."""
 HEARTBEATS_PER_LEASE = 4.0
-OWNERS_TIMEOUT_S = 5.0
 
 
 class LibraryMismatch(Exception):  # noqa: N818 - what happened, named as operators know it
@@ -64,13 +64,22 @@ class PowerAgentService:
     ) -> None:
         self.settings = settings
         self.boot = settings.boot or boot_name()
-        self.owners: Mapping[str, Owner] = {}
         self.last_good_s: float | None = None
+        self._wake = asyncio.Event()
         self._off_loop = OffLoopDriver(
             driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=lambda _: self.wake()
         )
         self.hardware = Hardware(self._off_loop, dry_run=settings.dry_run, on_late=self.wake)
         self.enforcer = Enforcer(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
+        self.tenants = Tenants(
+            owners,
+            self.enforcer,
+            annotator,
+            events,
+            interval_s=settings.telemetry_interval_s,
+            on_change=self._wake.set,
+        )
+        self.picture = Picture(settings.node, self.boot, self.enforcer, lambda: self.tenants.owners, clock)
         self.annotator = annotator
         if annotator is not None:
             annotator.adopt(self.enforcer)
@@ -79,12 +88,7 @@ class PowerAgentService:
         self.bus: Bus | None = bus if isinstance(bus, Bus) else None
         self._bus_source = bus
         self._speaker = Speaker(clock, heartbeat_s=settings.heartbeat_s)
-        self._owners_source = owners
-        self._events = events
         self._clock = clock
-        self._wake = asyncio.Event()
-        self._owners_wake = asyncio.Event()
-        self._owners_missed = False
         self._lease_s = 0.0
         self._discovery: asyncio.Task[None] | None = None
         self._found_mw: dict[str, int] = {}
@@ -125,7 +129,7 @@ class PowerAgentService:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch(), name="watch")
-                tasks.create_task(self._mind_owners(), name="owners")
+                tasks.create_task(self.tenants.run(), name="tenants")
                 if self._bus_source is not None:
                     tasks.create_task(self._talk(self._bus_source), name="talk")
         finally:
@@ -187,42 +191,7 @@ class PowerAgentService:
         error = self.hardware.driver_error
         if error is not None and error.kind is DriverErrorKind.LIBRARY_MISMATCH:
             raise LibraryMismatch(str(error)) from error
-        self._speaker.say(self._ack(report) if report.decision_id >= 0 else None, self._telemetry(report))
-
-    async def _mind_owners(self) -> None:
-        """Apart from the GPUs, for the kubelet or the API server may take their time."""
-        while True:
-            await self._look_for_owners()
-            if self.annotator is not None:
-                await self.annotator.apply(self.enforcer)
-            await self._tell_drifts()
-            try:
-                async with asyncio.timeout(self.settings.telemetry_interval_s):
-                    await self._owners_wake.wait()
-            except TimeoutError:
-                pass  # The usual end of the wait.
-            self._owners_wake.clear()
-
-    async def _tell_drifts(self) -> None:
-        """An event on the node for each value that somebody else has set."""
-        while self._events is not None and self.enforcer.untold:
-            drift = self.enforcer.untold.popleft()
-            await self._events.warn_node("ForeignGpuPowerLimit", f"GPU {drift.gpu}: {_drift_text(drift)}")
-
-    async def _look_for_owners(self) -> None:
-        try:
-            async with asyncio.timeout(OWNERS_TIMEOUT_S):
-                owners = await self._owners_source.owners()
-        except (OwnersUnknown, TimeoutError) as error:
-            if not self._owners_missed:
-                why = error if isinstance(error, OwnersUnknown) else "no answer in time"
-                log.warning("owners of GPUs are not known now, the last known ones stand: %s", why)
-            self._owners_missed = True
-            return
-        self._owners_missed = False
-        if owners != self.owners:
-            self.owners = owners
-            self._wake.set()
+        self._speaker.say(self._ack(report) if report.decision_id >= 0 else None, self.picture.telemetry(report))
 
     async def _on_decision(self, message: PowerDecision) -> PowerAck:
         verdict, report = await self.enforcer.decide(decision_of(message))
@@ -248,50 +217,12 @@ class PowerAgentService:
             log.warning("this lease is not safe here: %s", why)
 
     def _ack(self, report: CapReport, reason: str = "") -> PowerAck:
-        if self.settings.dry_run and not reason:
-            reason = "dry run: nothing is set"
-        return ack_of(
-            report,
-            node=self.settings.node,
-            boot=self.boot,
-            clock_s=self._clock(),
-            incarnation=self.enforcer.state.incarnation,
-            reason=reason,
-            reasons=self._notes(),
-        )
-
-    def _notes(self) -> dict[str, str]:
-        """Why a GPU stands as it does, for answers and telemetry."""
-        notes = {gpu: str(look.error) for gpu, look in self.hardware.looks.items() if look.error is not None}
-        for gpu, drift in self.enforcer.drifts.items():
-            notes.setdefault(gpu, _drift_text(drift))
-        return notes
-
-    def views(self) -> dict[str, GpuView]:
-        """All GPUs with everything known of them, for telemetry and ``/metrics``."""
-        notes, lines = self._notes(), self.enforcer.state.lines
-        found = {}
-        for gpu, look in self.hardware.looks.items():
-            line = lines.get(gpu)
-            found[gpu] = GpuView(
-                info=look.info,
-                reading=look.reading if look.error is None else None,
-                health=look.for_caps().health,
-                granted_mw=line.ceiling_mw if line is not None else None,
-                error=notes.get(gpu, ""),
-                owner=self.owners.get(gpu, NOBODY),
-            )
-        return found
-
-    def _telemetry(self, report: CapReport) -> NodeTelemetry:
-        return telemetry_of(
-            self.views(), node=self.settings.node, boot=self.boot, clock_s=self._clock(), applied_id=report.applied_id
-        )
+        return self.picture.ack(report, reason or ("dry run: nothing is set" if self.settings.dry_run else ""))
 
     def wake(self) -> None:
         """Look at once: pods, processes or GPUs have changed, or a slow call has come back."""
         self._wake.set()
-        self._owners_wake.set()
+        self.tenants.wake()
 
     def node_gpus(self) -> NodeGpus:
         """What owners are looked for on."""
@@ -313,7 +244,3 @@ class PowerAgentService:
             elif self.enforcer.state.decision_id < 0:
                 await self.hardware.write([SetLimit(gpu, mw) for gpu, mw in self._found_mw.items()])
         await self.hardware.close()
-
-
-def _drift_text(drift: Drift) -> str:
-    return f"somebody set {drift.found_mw / 1000:g} W where we had {drift.ours_mw / 1000:g} W"

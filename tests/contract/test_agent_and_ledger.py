@@ -36,7 +36,7 @@ class Pair:
         self.clock_s = 0.0
 
     def telemetry(self) -> NodeTelemetry:
-        return self.agent._telemetry(self.agent.enforcer.report())
+        return self.agent.picture.telemetry(self.agent.enforcer.report())
 
     async def begin(self) -> None:
         await self.agent.enforcer.start()

@@ -195,7 +195,7 @@ async def test_without_a_kubelet_processes_tell_who_uses_a_gpu(tmp_path: Path) -
         await scene.run("a", None, "400", uid=uid)
         async with scene.agent() as service:
             await until(lambda: scene.limits == [700, 400], "the annotation")
-            assert service.owners[G1].pod == "ns/a"
+            assert service.tenants.owners[G1].pod == "ns/a"
 
 
 async def test_under_a_planner_the_annotation_is_one_more_upper_bound(scene: Scene) -> None:

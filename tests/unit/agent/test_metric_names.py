@@ -27,7 +27,7 @@ async def looked() -> PowerAgentService:
     service = PowerAgentService(PowerAgentSettings(node="n"), None, driver, Owners())
     task = asyncio.create_task(service.run())
     async with asyncio.timeout(5):
-        while not service.owners:
+        while not service.tenants.owners:
             await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
