@@ -15,6 +15,7 @@ from planner.adapters.profiles import ProfileError, load_profile
 from planner.core.forecast.kalman import Kalman
 from planner.core.forecast.registry import model
 from planner.core.power.priors import curve, gpu, phase_of
+from planner.domain.arrival import Arrival
 from planner.domain.config import (
     DeploymentConfig,
     Fallback,
@@ -44,10 +45,13 @@ from planner.runtime.settings import (
     SiteSettings,
 )
 from planner.runtime.settings_sources import SettingsError
+from planner.sim.traces import TraceError, read_trace
 
 log = logging.getLogger(__name__)
 
-CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load"})
+CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history"})
+LONGEST_HISTORY = 200_000
+"""Requests of a recorded trace that are learned from: the last ones."""
 HEAVY = {"arima": "forecast-arima", "prophet": "forecast-prophet"}
 """Predictors that need an extra."""
 
@@ -148,6 +152,7 @@ def _deployment(
     except KeyError as error:
         problems.append(f"{where}.predictor: {error.args[0]}")
     profile = _profile(where, block, problems)
+    history = _history(where, block, problems)
     pools = _pools(where, block, profile, problems)
     if len(problems) > before or profile is None:
         return None
@@ -162,6 +167,7 @@ def _deployment(
         mode=OperationMode(block.mode),
         fallback=Fallback(block.fallback),
         load=LoadThresholds(**dict(block.load)),
+        history=history,
         **same,
     )
 
@@ -178,6 +184,17 @@ def _profile(where: str, block: DeploymentSettings, problems: list[str]) -> Prof
     for line in profile.dropped:
         log.warning("profile %s: dropped %s", profile.name, line)
     return profile
+
+
+def _history(where: str, block: DeploymentSettings, problems: list[str]) -> tuple[Arrival, ...]:
+    if block.history is None:
+        return ()
+    try:
+        requests = read_trace(block.history)
+    except TraceError as error:
+        problems.append(f"{where}.history: {error}")
+        return ()
+    return tuple(Arrival(one.t_s, one.isl, one.osl) for one in requests[-LONGEST_HISTORY:])
 
 
 def _pools(

@@ -115,6 +115,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("profile_results_dir", "`deployments.*.profile`", _at("deployments.*.profile")),
     Flag("load_predictor", "`deployments.*.predictor`", _at("deployments.*.predictor")),
     Flag("load_predictor_log1p", "`+log1p` after the predictor's name", _log1p, switch=True),
+    Flag("load_predictor_warmup_trace", "`deployments.*.history`", _at("deployments.*.history")),
     Flag("kalman_q_level", "`kalman.q_level`", _at("kalman.q_level")),
     Flag("kalman_q_trend", "`kalman.q_trend`", _at("kalman.q_trend")),
     Flag("kalman_r", "`kalman.r`", _at("kalman.r")),

@@ -160,6 +160,8 @@ class DeploymentSettings(Block):
     load: LoadSettings = Field(default_factory=LoadSettings)
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile."""
+    history: Path | None = None
+    """A recorded trace (Mooncake JSONL, or CSV; gzip or not) that forecasts learn before the first interval."""
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
 

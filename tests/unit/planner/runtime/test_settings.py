@@ -329,3 +329,12 @@ def test_everything_that_the_core_knows_can_be_set_and_has_one_default(config: A
             continue
         scale = 1000 if field.name != ours else 1
         assert (default * scale if scale > 1 else default) == theirs, field.name
+
+
+def test_a_recorded_trace_is_learned_from_and_a_bad_one_refused(file: Path) -> None:
+    trace = file.parent / "trace.csv"
+    trace.write_text("timestamp_ms,input_length,output_length\n0,100,10\n1500,200,20\n")
+    config = compose(load(changed(file), {"load_predictor_warmup_trace": str(trace)}, environ={}).settings)
+    assert [(one.at_s, one.isl_tokens) for one in config.deployments[CHAT].history] == [(0.0, 100), (1.5, 200)]
+    trace.write_text("nothing\n")
+    assert "deployments.prod-chat.history: " in problems(changed(file, history=str(trace)))[0]
