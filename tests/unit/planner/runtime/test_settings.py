@@ -129,6 +129,7 @@ def test_dynamos_flags_alone_make_a_planner(file: Path) -> None:
 @pytest.mark.parametrize("flag", [name for flag in dynamo_flags.FLAGS for name in (flag.name, *flag.aliases)])
 def test_every_name_of_the_table_is_taken_in_a_file(flag: str, file: Path) -> None:
     values = {"mode": "agg", "namespace": "prod-chat", "load_predictor": "holt", "profile_results_dir": "somewhere"}
+    values["load_predictor_warmup_trace"] = "a trace"
     entry = dynamo_flags.BY_NAME[flag]
     value = values.get(entry.name, True if entry.switch else 1)
     if "endpoint" in flag and "prometheus" in flag:
