@@ -63,5 +63,5 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
     finally:
         for client in clients:
             await client.close()
-        traces.close()
+        await asyncio.to_thread(traces.close)
         await bus.close()
