@@ -1,21 +1,32 @@
-"""Schedules in force: a pool's floor and ceiling at an instant of local time."""
+"""Settings in force: a pool's floor and ceiling at an instant of local time, and the windows of its sizing mode."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from planner.domain.config import DeploymentConfig, PoolConfig
+from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
 from planner.domain.schedule import ReplicaSchedule, ReplicaWindow
 
 MINUTES_PER_DAY = 1440
+WINDOWLESS = (SizingMode.CLASSIC, SizingMode.LOAD)
 
 
 def in_force(config: DeploymentConfig, utc_s: float) -> DeploymentConfig:
     """``config`` with the floors and ceilings that hold now; a pool keeps its schedule only while a window holds."""
-    if all(pool.schedule is None for pool in config.pools.values()):
-        return config
-    return replace(config, pools={name: _bounded(pool, utc_s) for name, pool in config.pools.items()})
+    pools = config.pools
+    if config.sizing in WINDOWLESS:
+        pools = {name: _without_window(pool) for name, pool in pools.items()}
+    if any(pool.schedule is not None for pool in pools.values()):
+        pools = {name: _bounded(pool, utc_s) for name, pool in pools.items()}
+    return config if pools is config.pools else replace(config, pools=pools)
+
+
+def _without_window(pool: PoolConfig) -> PoolConfig:
+    """The published planners had no stabilization windows: in their modes there are only those that were asked for."""
+    if pool.scale_down.stabilization_window_s is not None:
+        return pool
+    return replace(pool, scale_down=replace(pool.scale_down, stabilization_window_s=0.0))
 
 
 def _bounded(pool: PoolConfig, utc_s: float) -> PoolConfig:

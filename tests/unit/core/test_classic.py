@@ -43,8 +43,7 @@ def profile_at(folder: Path) -> Profile:
 
 def settings(record: dict[str, Any]) -> PlannerConfig:
     told = record["config"]
-    at_once = ScalingRules(stabilization_window_s=0.0)
-    pools = {name: pool(name, max_replicas=RECORDED_BUDGET, scale_down=at_once) for name in (PREFILL, DECODE)}
+    pools = {name: pool(name, max_replicas=RECORDED_BUDGET, scale_down=ScalingRules()) for name in (PREFILL, DECODE)}
     one = deployment(
         pools,
         profile=profile_at(shared("profiles/dynamo_h200_8b_fp8_tp1p_tp1d")),
