@@ -42,6 +42,8 @@ MOODS = (
 FAVOUR = 6
 OFTEN = ("replay", "replay", "replay", "planner_stall", "planner_stall", "storm")
 """What every episode has more of."""
+SHARP = ("storm", "storm", *("replay",) * 3, *("planner_stall",) * 4, "planner_crash", "agent_partition", "agent_stall")
+"""All there is in half of the worlds: hardware that obeys, a steady budget, and messages and leaders that do not."""
 SITE = SiteId("prove")
 
 
@@ -90,20 +92,22 @@ class Scenario:
 def draw(seed: str) -> Scenario:
     """The scenario of a seed."""
     rng = Random(f"scenario {seed}")
-    nodes, per_node = rng.choice(((2, 4), (2, 4), (3, 3), (4, 2), (4, 4), (6, 2)))
-    lease_s = rng.choice((9.0, 12.0, 12.0, 30.0))
+    sharp = rng.random() < 0.5
+    sites = ((2, 4), (2, 4), (3, 3), (4, 2), (4, 4), (6, 2))
+    nodes, per_node = rng.choice(sites[:3] if sharp else sites)
+    lease_s = rng.choice((9.0, 12.0, 12.0) if sharp else (9.0, 12.0, 12.0, 30.0))
     low, high = nodes * per_node * 200_000, nodes * per_node * 700_000
     overhead, margin = rng.choice((0, 300_000)), rng.choice((0, 100_000))
     budget = int(low + (high - low) * rng.uniform(0.25, 0.75)) + nodes * overhead + margin
     fallback = rng.choice((None, 200_000, 260_000))
-    known = rng.choice((False, True, True, True))
+    known = sharp or rng.choice((False, True, True))
     config = SiteConfig(
         site=SITE,
         budget_mw=budget,
         host_overhead_mw_per_node=overhead,
         margin_mw=margin,
         lease_s=lease_s,
-        settle_s=rng.choice((1.0, 2.0)),
+        settle_s=1.0 if sharp else rng.choice((1.0, 2.0)),
         flight_s=rng.choice((0.5, 1.0)),
         fallback_mw=fallback,
         smallest_budget_mw=rng.choice((None, low + nodes * overhead + margin)),
@@ -111,7 +115,7 @@ def draw(seed: str) -> Scenario:
         expected_nodes=nodes if known else None,
     )
     # With a steady budget the checker has no window to allow for: the sum may never exceed it by a milliwatt.
-    steady = rng.random() < 0.6
+    steady = rng.random() < 0.5
     kinds = tuple(
         kind for kind in FAULTS + OFTEN + rng.choice(MOODS) * FAVOUR if not (steady and kind.startswith("budget"))
     )
@@ -120,14 +124,14 @@ def draw(seed: str) -> Scenario:
         seed=seed,
         nodes=nodes,
         gpus_per_node=per_node,
-        planners=rng.choice((2, 3)),
+        planners=3 if sharp else rng.choice((2, 3)),
         config=config,
         leader_ttl_s=rng.choice((4.0, 8.0)),
         telemetry_s=rng.choice((1.0, 2.0)),
         reconcile_s=rng.choice((5.0, 15.0)),
-        want_every_s=rng.choice((4.0, 8.0, 12.0)),
-        fault_every_s=rng.choice((2.0, 5.0, 8.0, 12.0, 20.0, 20.0)),
+        want_every_s=rng.choice((8.0, 12.0) if sharp else (4.0, 8.0, 12.0)),
+        fault_every_s=rng.choice((4.0, 6.0, 8.0)) if sharp else rng.choice((2.0, 5.0, 8.0, 12.0, 20.0)),
         skews=skews,
-        loss=rng.choice((0.0005, 0.002, 0.02)),
-        kinds=kinds,
+        loss=0.02 if sharp else rng.choice((0.0005, 0.002, 0.02)),
+        kinds=SHARP if sharp else kinds,
     )
