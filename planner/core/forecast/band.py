@@ -18,7 +18,7 @@ WINDOW = 64
 ADAPTATION = 0.02
 LARGEST_ERROR = 1.0
 FLOOR = 1e-9
-SCENARIOS = 12
+SCENARIOS = 8
 UPPER_CASES = 40
 RECENT = 64
 """Errors that scenarios are drawn from: the newest, because a load that settled down should not pay for its past."""

@@ -17,6 +17,8 @@ ROOM_TO_WAIT = 1.25
 SPAN = 1.5
 """Intervals after which lateness is looked at: between the next decision and when that one can have helped."""
 SHORTEST_INTERVAL_S = 1.0
+PATIENCE = 0.5
+"""Lead times more to that: what has built up until help comes is worked off over a like time, not in one interval."""
 
 
 def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: float) -> Station:
@@ -60,7 +62,7 @@ def outlook(queue: Station, load: SizedLoad) -> Outlook:
         backlog_ms=load.queued_requests * queue.cost_ms,
         serving=load.serving,
         lead_ms=load.lead_s * 1000.0,
-        span_ms=SPAN * 1000.0 * max(SHORTEST_INTERVAL_S, load.interval_s),
+        span_ms=1000.0 * (SPAN * max(SHORTEST_INTERVAL_S, load.interval_s) + PATIENCE * load.lead_s),
     )
 
 

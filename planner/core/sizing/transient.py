@@ -22,6 +22,7 @@ import numpy as np
 from planner.core.sizing.queueing import Counts
 
 _STEPS = 5
+_CLOSE = 0.02
 _MOST = 1_000_000
 _LEAST = 1e-6
 _SURE = 1e-9
@@ -79,7 +80,7 @@ class Outlook:
         return np.where(counts >= 0.5, speed, np.inf)
 
     def capacity(self, speed: float, target_ms: float, share: float) -> float:
-        """The least capacity at ``speed``, to a percent or so. The logarithm of lateness is nearly straight in it."""
+        """The least capacity at ``speed``, to a few percent. The logarithm of lateness is nearly straight in it."""
         asked = max(self.rates) * self.cost_ms / 1000.0
         wanted = math.log(share)
         low = max(_LEAST, 0.25 * asked)
@@ -90,6 +91,8 @@ class Outlook:
         while (at_high := self._excess(high, speed, target_ms, wanted)) > 0.0 and high < _MOST:
             low, at_low, high = high, at_high, 2.0 * high
         for step in range(_STEPS):
+            if high - low < _CLOSE * high:
+                break
             part = at_low / (at_low - at_high) if step % 2 == 0 else 0.5
             middle = low + min(0.95, max(0.05, part)) * (high - low)
             excess = self._excess(middle, speed, target_ms, wanted)
@@ -116,6 +119,8 @@ def beyond(level: float, start: float, drift: float, variance: float, span: floa
     """``P(work > level)`` after ``span`` of reflected Brownian motion from ``start``."""
     width = math.sqrt(variance * span)
     free = 0.5 * math.erfc((level - start - drift * span) / (width * _ROOT2))
+    if free < _SURE and drift < 0.0 and 2.0 * drift * level < -_FAR * variance:
+        return free
     exponent, z = 2.0 * drift * level / variance, (level + start + drift * span) / width
     if z > _FAR or exponent > 0.5 * _FAR * _FAR:
         reflected = math.exp(min(0.0, exponent - 0.5 * z * z)) / (max(1.0, z) * math.sqrt(2.0 * math.pi))
