@@ -37,10 +37,11 @@ class ServerDown(Exception):  # noqa: N818  # reads as what happened
 class EmbeddedServer:
     """``async with EmbeddedServer(folder) as server: connect(server.url)``.
 
-    Without ``data_dir`` the data lives in the scratch folder and goes with it.
-    ``port`` 0 lets the system choose; a restarted server keeps its port. ``sync_always`` makes every stored message
-    survive a power cut, at about a tenth of the rate. ``memory_limit`` is soft: what the server aims at. ``settings`` are added to the server's configuration, and
-    replace what is there by the same name. Raises ServerMissing without a binary, ServerDown when it does not start.
+    Without ``data_dir`` the data lives in the scratch folder and goes with it. ``port`` 0 lets the system choose; a
+    restarted server keeps its port. ``sync_always`` makes every stored message survive a power cut, at about a tenth
+    of the rate. ``memory_limit`` is soft: what the server aims at. ``settings`` are added to the server's
+    configuration, and replace what is there by the same name. Raises ServerMissing without a binary, ServerDown when
+    it does not start.
     """
 
     def __init__(

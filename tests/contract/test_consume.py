@@ -51,8 +51,8 @@ class Agent:
         self.carried.append(delivery.message.decision_id)
         return applied(delivery.message)
 
-    async def applied_id(self) -> int:
-        found = await last(self.bus, self.bus.subjects.ack_power(NODE))
+    async def applied_id(self, reader: Bus | None = None) -> int:
+        found = await last(reader or self.bus, self.bus.subjects.ack_power(NODE))
         return found.message.applied_decision_id if found and isinstance(found.message, v1.PowerAck) else -1
 
     async def exists(self) -> bool:
@@ -165,7 +165,7 @@ async def test_a_new_incarnation_starts_its_ids_again() -> None:
 async def test_a_result_that_can_not_be_stored_is_said_again_without_working_again() -> None:
     async with (
         bench() as (server, bus),
-        connected(server.url, "agent", request_timeout_s=0.2) as mine,
+        connected(server.url, "agent", request_timeout_s=0.5) as mine,
         working(mine, create=True) as agent,
     ):
         real, failing = mine.nc.request, [0]
@@ -179,7 +179,7 @@ async def test_a_result_that_can_not_be_stored_is_said_again_without_working_aga
         mine.nc.request = losing  # type: ignore[method-assign,assignment]
         await decide(bus, 0)
         async with asyncio.timeout(40):
-            while await agent.applied_id() != 0:
+            while await agent.applied_id(bus) != 0:
                 await asyncio.sleep(0.05)
         assert agent.carried == [0]
         assert failing == [4]
