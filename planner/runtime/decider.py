@@ -101,7 +101,7 @@ class Decider:
                     for name, old in recalling.result().items():
                         state = joined(state, name, old)
                 readings = around.reader.take()
-            decided = self._decide(state, readings)
+            decided = await self._decide(state, readings)
             if decided is None:
                 await asyncio.sleep(self._backoff.next_s())
                 continue
@@ -135,15 +135,18 @@ class Decider:
         )
         return state
 
-    def _decide(self, state: PlannerState, readings: Readings | None) -> Decided | None:
+    async def _decide(self, state: PlannerState, readings: Readings | None) -> Decided | None:
         """One step (with readings) or one reaction (without); None when the core failed and nothing changed."""
         around = self._around
         now_s = around.clock()
         observation = around.inbox.take(self._counted(readings))
         began = time.perf_counter()
         try:
-            decide = react if readings is None else step
-            state, plan = decide(state, observation, around.config, now_s)
+            if readings is None:
+                state, plan = react(state, observation, around.config, now_s)
+            else:
+                # Beside the loop: a tick of hundreds of deployments must not cost the lease its renewal.
+                state, plan = await asyncio.to_thread(step, state, observation, around.config, now_s)
         except Exception:
             # The state is a value: nothing of it is lost, and the events are asked about again.
             log.exception("the planner's step failed; nothing was decided")
