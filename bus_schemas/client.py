@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from bus_schemas.errors import BusAway
+from bus_schemas.errors import BusAway, BusUnreachable
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.done import Done, Verdict
 from bus_schemas.jetstream.lookup import last
@@ -63,8 +63,8 @@ class VirtualConnectorClient:
     async def wait(self, timeout: float | None = None) -> None:
         """Return as soon as a decision is not carried out yet: at once if one is waiting already.
 
-        One that failed retryably is waiting still. Raises TimeoutError after ``timeout`` seconds. Survives lost
-        connections and restarts of the server.
+        One that failed retryably is waiting still. Raises TimeoutError after ``timeout`` seconds, BusUnreachable
+        when the connection is closed for good. Survives lost connections and restarts of the server.
         """
         async with asyncio.timeout(timeout):
             await self._wait()
@@ -75,6 +75,8 @@ class VirtualConnectorClient:
         async def on_decision(_: Msg) -> None:
             wake.set()
 
+        if self._bus.nc.is_closed:
+            raise BusUnreachable("the connection is closed")
         subscription = await self._bus.nc.subscribe(self._bus.subjects.stored(self._decision_subject), cb=on_decision)
         try:
             while not await self._pending():
@@ -90,7 +92,11 @@ class VirtualConnectorClient:
     async def _pending(self) -> bool:
         try:
             decision, ack = await self.get(), await self.scaled()
-        except BusAway:
+        except BusAway as error:
+            if self._bus.nc.is_closed:
+                raise BusUnreachable(
+                    "the connection is closed: open another, with max_reconnect_attempts=-1"
+                ) from error
             await asyncio.sleep(RETRY_S)
             return False
         if decision is None:

@@ -11,7 +11,7 @@ import pytest
 
 from bus_schemas import v1
 from bus_schemas.client import VirtualConnectorClient
-from bus_schemas.errors import BadName
+from bus_schemas.errors import BadName, BusUnreachable
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publish import publish
 from tests.contract.bus import bench, connected, outgoing, scaling, until
@@ -103,6 +103,18 @@ async def test_waiting_outlives_a_killed_server() -> None:
         await until(lambda: bus.connected, "the planner")
         await decide(bus, 0)
         await asyncio.wait_for(waiting, 10)
+
+
+async def test_a_connection_closed_for_good_ends_the_wait() -> None:
+    async with bench() as (server, _), connected(server.url, "orchestrator") as mine:
+        client = VirtualConnectorClient(mine.nc, NAME, timeout_s=0.5)
+        waiting = asyncio.create_task(client.wait())
+        await asyncio.sleep(0.1)
+        await mine.nc.close()
+        with pytest.raises(BusUnreachable, match="closed"):
+            await asyncio.wait_for(waiting, 10)
+        with pytest.raises(BusUnreachable, match="closed"):
+            await client.wait(timeout=1)
 
 
 async def test_only_whole_decisions_of_this_deployment_are_handed_out() -> None:
