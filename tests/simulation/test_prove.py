@@ -40,6 +40,7 @@ def prove_seeds(seeds: list[str], events: int) -> Tally:
     return tally
 
 
+@pytest.mark.long
 def test_the_promise_holds_over_fresh_seeds() -> None:
     seed = str(random.SystemRandom().randrange(1, 10**9))
     tally = prove_seeds([seed], 200_000)
