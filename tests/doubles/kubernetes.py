@@ -145,7 +145,7 @@ class KubernetesDouble:
             target = _target(request.path)
             self._permit(request, target)
             if request.method == "GET" and not target.name:
-                if request.query.get("watch") in ("1", "true"):
+                if request.query.get("watch", "").lower() in ("1", "t", "true"):
                     return await self._watch(request, target)
                 return web.json_response(self._list(request, target))
             return await self._one(request, target)
