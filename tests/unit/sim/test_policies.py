@@ -43,7 +43,7 @@ def scenario(**changes: object) -> Scenario:
         trace=load(),
         profile=engines,
         cluster=ClusterSpec(2, 6, card_of("h200")),
-        pools=disaggregated(engines, "h200", startup_s=20.0, start=(2, 1)),
+        pools=disaggregated(engines, "h200", startup_s=20.0, start=(3, 2)),
         ttft_ms=800.0,
         itl_ms=25.0,
     )
