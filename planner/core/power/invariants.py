@@ -42,12 +42,11 @@ def _i1(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None
 
 
 def _i5(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None:
-    """All fallbacks together fit the smallest budget known in advance."""
+    """Fallbacks above the hardware's minimum fit the smallest budget known. Minima that do not are a shortfall."""
+    if config.fallback_mw is None or state.share == 0:
+        return None
     allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
-    if config.fallback_mw is None:
-        total = sum([sum(ledger.cards.min_mw) for ledger in state.nodes.values()])
-    else:
-        total = sum([sum(fallbacks(ledger, config, state.share)) for ledger in state.nodes.values()])
+    total = sum([sum(fallbacks(ledger, config, state.share)) for ledger in state.nodes.values()])
     if total <= allowed:
         return None
     return Violation("I5", f"fallbacks of {total} mW do not fit the smallest budget, which leaves {allowed} mW")

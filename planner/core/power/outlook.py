@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from planner.core.power.budget import effective_mw, level_mw, next_change_s
+from planner.core.power.budget import effective_mw, level_mw, next_change_s, smallest_mw
 from planner.core.power.state import PowerState, charged_mw, free_mw, unseen_mw
 from planner.core.power.transitions import allowed_mw, answers
 from planner.domain.config import SiteConfig
@@ -70,6 +70,9 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
     if state.shortfall_mw:
         text = f"the smallest caps exceed the budget by {watts_from_mw(state.shortfall_mw):.0f} W: drain replicas"
         notes.append(Limited(state.shortfall_mw, Reason.SHORTFALL, text))
+    elif (short := _short_ahead_mw(state, config, now_s)) > 0:
+        text = f"the smallest caps exceed the smallest budget known ahead by {watts_from_mw(short):.0f} W"
+        notes.append(Limited(short, Reason.SHORTFALL, text))
     if off := state.brake.off_mw(now_s):
         notes.append(Limited(off, Reason.BRAKE, f"draw exceeded the budget: {watts_from_mw(off):.0f} W are held back"))
     notes += [Limited(0, Reason.FROZEN, f"{name} does not hold: no raise") for name in state.frozen]
@@ -80,6 +83,12 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
         text = f"{len(silent)} nodes do not answer ({names}): {watts_from_mw(held):.0f} W stay charged"
         notes.append(Limited(held, Reason.POWER_PENDING, text))
     return tuple(notes)
+
+
+def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
+    """By how much the hardware's minima exceed the smallest budget known in advance."""
+    allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
+    return sum([sum(ledger.cards.min_mw) for ledger in state.nodes.values()]) - allowed
 
 
 def next_event_s(state: PowerState, config: SiteConfig, now_s: float) -> float | None:

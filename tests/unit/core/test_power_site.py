@@ -277,7 +277,6 @@ def test_a_cut_below_the_floors_names_the_exact_shortfall() -> None:
     assert all(cap.cap_mw == LOW for order in orders.values() for cap in order.caps)
     summary = site.summary(d.power, d.config, d.now_s)
     assert summary.shortfall_mw == 100_000
-    assert "I5" in summary.frozen, "the fallbacks do not fit either"
     assert any("100 W" in note.sentence for note in summary.notes)
 
 
@@ -535,3 +534,13 @@ def test_a_clock_that_is_set_back_delays_neither_renewals_nor_what_settles() -> 
     assert d.power.nodes[A].total_mw > sum(d.power.nodes[A].charge_mw), "held anew"
     d.advance(CONFIG.settle_s)
     assert d.power.nodes[A].total_mw == sum(d.power.nodes[A].charge_mw) == 300_000 + LOW
+
+
+def test_a_budget_to_come_that_nothing_can_meet_is_said_and_freezes_nothing() -> None:
+    d = desk()
+    d.settled({g("a"): 600_000})
+    ahead = BudgetOrder("s", 500_000, d.now_s + 3600.0, sequence=1)
+    d.power = site.absorb(d.power, Observation(budget_orders=(ahead,)), d.config, d.now_s)
+    d.want({g("a"): 700_000})
+    assert d.advance()["a"].raises
+    assert any("300 W" in note.sentence for note in site.summary(d.power, d.config, d.now_s).notes)
