@@ -52,7 +52,8 @@ def decide(
     counts = affordable(aim, reserved)
     short = any(counts[name] < aim.goal[name] for name in counts)
     since = (now_s if state.pending_since_s is None else state.pending_since_s) if short else None
-    state = replace(state, pending_since_s=since)
+    if since != state.pending_since_s:
+        state = replace(state, pending_since_s=since)
     grows = any(counts[name] > aim.current[name] for name in counts)
     shrinks = any(counts[name] < aim.current[name] for name in counts)
     waits = short and grows and not shrinks and now_s - (since or now_s) < PATIENCE_S

@@ -81,7 +81,8 @@ def tick(
         past={name: _past(pool, t_s, interval_s) for name, pool in state.pools.items()},
     )
     options = modes.size(case)
-    state = replace(state, pools=_signals(state, config, seen))
+    if config.sizing in (SizingMode.LOAD, SizingMode.SLA_LOAD):
+        state = replace(state, pools=_signals(state, config, seen))
     held, state = hold.hold(config, state, learned.missing, options, current, t_s)
     return Ticked(config, state, seen, learned, load, options, current, held, competitor.notes(state, seen))
 
@@ -133,7 +134,7 @@ def _signals(
     state: DeploymentState, config: DeploymentConfig, seen: DeploymentObservation | None
 ) -> Mapping[PoolId, PoolState]:
     """The queues to compare with at the next tick."""
-    if seen is None or config.sizing not in (SizingMode.LOAD, SizingMode.SLA_LOAD):
+    if seen is None:
         return state.pools
     queues = {n: signal(Role.PREFILL, seen.pools.get(n)) for n, p in config.pools.items() if p.role is Role.PREFILL}
     return {name: replace(pool, queued=queues.get(name)) for name, pool in state.pools.items()}

@@ -24,7 +24,7 @@ TRACES = (
     "traces/servegen_m_large_36h_x0.02.csv.gz",
     "traces/aibrix_8min_up_and_down.csv.gz",
 )
-MODELS = ("constant", "ewma", "holt", "kalman", "ewma+log1p", "ewma+day", "holt+day")
+MODELS = ("constant", "blend", "ewma", "holt", "kalman", "ewma+log1p", "ewma+day", "holt+day")
 LEVEL = 0.9
 
 

@@ -73,8 +73,10 @@ class Band:
 
     def upper(self, horizon_s: float) -> float:
         """The ``level`` quantile of the scenarios: of the newest errors, where ``forecast`` adapts to coverage."""
-        values = self.scenarios(horizon_s, UPPER_CASES)
-        return values[min(len(values) - 1, int(self.level * len(values)))]
+        ordered = sorted(self.errors[-RECENT:]) or [0.0]
+        case = min(UPPER_CASES - 1, int(self.level * UPPER_CASES))
+        error = _between(ordered, (case + 0.5) / UPPER_CASES * len(ordered) - 0.5)
+        return self.model.mean(horizon_s) * max(0.0, 1.0 + error)
 
     def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
         """``count`` equally likely values ``horizon_s`` ahead: the mean with each of the errors it lately made."""

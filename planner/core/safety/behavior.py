@@ -91,4 +91,6 @@ def horizon_s(pool: PoolConfig) -> float:
 
 def trimmed(history: History, since_s: float) -> History:
     """History without what happened at or before ``since_s``."""
+    if not history or history[0][0] > since_s:
+        return history
     return tuple(entry for entry in history if entry[0] > since_s)

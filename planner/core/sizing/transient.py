@@ -54,12 +54,15 @@ class Outlook:
         if wait <= 0.0:
             return 1.0
         spread = self.cost_ms / speed * (self.cs2 + self.ca2 / max(1.0, capacity / speed))
-        total = 0.0
+        total, cost, span_ms = 0.0, self.cost_ms / 1000.0, self.span_ms
         for rate in self.rates:
-            asked = rate * self.cost_ms / 1000.0
-            rho = max(_LEAST, asked / capacity)
-            backlog = max(0.0, self.backlog_ms + (asked - self.serving) * self.lead_ms) / capacity
-            total += beyond(wait / (1.0 + min(1.0, rho)), backlog, rho - 1.0, rho * spread, self.span_ms)
+            asked = rate * cost
+            rho = asked / capacity
+            if rho < _LEAST:
+                rho = _LEAST
+            left = self.backlog_ms + (asked - self.serving) * self.lead_ms
+            backlog = left / capacity if left > 0.0 else 0.0
+            total += beyond(wait / (1.0 + rho if rho < 1.0 else 2.0), backlog, rho - 1.0, rho * spread, span_ms)
         return total / len(self.rates)
 
     def required_speed(self, counts: Counts, target_ms: float, share: float) -> Counts:
