@@ -102,7 +102,7 @@ def ticks_s(settings: PlannerConfig, *, powered: bool) -> list[float]:
 def forecast_update_s() -> float:
     """Median seconds to learn one value and say the next, for the default model in its band."""
     rng = random.Random(1)
-    band = registry.make("ewma", 0.9, 60.0, {})
+    band = registry.make(deployment().predictor, 0.95, 60.0, {})
     spent = []
     for i in range(3000):
         y = rng.uniform(5.0, 15.0)
@@ -140,7 +140,7 @@ def main() -> int:
     many = config(MANY, powered=False, per_site=50)
     many_powered = config(MANY, powered=True, per_site=50)
     held = [
-        report("forecast update (ewma and its band)", forecast_update_s, 50e-6),
+        report(f"forecast update ({deployment().predictor} and its band)", forecast_update_s, 50e-6),
         report("one deployment", lambda: statistics.median(ticks_s(one, powered=False) * 3), 1e-3),
         report("one deployment, power on", lambda: statistics.median(ticks_s(one_powered, powered=True) * 3), 1e-3),
         report(f"{MANY} deployments", lambda: statistics.median(ticks_s(many, powered=False)), 0.25),
