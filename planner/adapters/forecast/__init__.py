@@ -1,1 +1,1 @@
-"""Forecast models that need a statistics package: loaded only when a deployment asks for one by name."""
+"""Heavy forecast models behind the core's ``PointModel``: each imports its library only when it is chosen."""

@@ -1,12 +1,12 @@
-"""ARIMA, as Dynamo users know it: the order is searched once, then the model is only updated.
+"""ARIMA by pmdarima, as Dynamo users know it: orders chosen once, then updated with each observation.
 
-When the search collapses to (0, d, 0), a mean that moves and nothing else, it is done again on ``log1p``: counts with
-bursts often show their structure only there. Slow (the search takes a second or more): not for short intervals.
+Says the last value until there are five, and whenever a fit fails. A raw fit that collapses to (0, d, 0), a model that
+forecasts its last value for ever, is tried again on ``log(1 + y)``. A value like every ``PointModel``: the fitted model
+behind it is shared along one line of observations and fitted afresh where a line branches.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from dataclasses import dataclass, field, replace
@@ -14,21 +14,29 @@ from typing import Any
 
 import pmdarima
 
-FIRST_FIT = 5
-"""Points before the first search; until then the last value is the forecast."""
-KEPT = 300
-"""Points that a search sees."""
+MIN_POINTS = 5
+LONGEST = 2000
+"""Observations kept for a fresh fit; older ones live on in the fitted model only."""
+
+
+@dataclass(slots=True)
+class _Fitted:
+    """A pmdarima model and how many observations it has seen. Mutable: ``update`` changes it in place."""
+
+    model: Any
+    points: int
+    logged: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Arima:
-    """A value: ``observe`` returns the next one. ``fitted`` is never changed in place."""
+    """``history`` oldest first; ``step_s`` is the time between the last two observations."""
 
-    points: tuple[float, ...] = ()
-    fitted: Any = field(default=None, compare=False, repr=False)
-    log: bool = False
-    at_s: float | None = None
+    history: tuple[float, ...] = ()
+    points: int = 0
+    seen_s: float = 0.0
     step_s: float = 0.0
+    fitted: _Fitted | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -36,60 +44,58 @@ class Arima:
 
     @property
     def ready(self) -> bool:
-        return bool(self.points)
+        return self.points > 0
 
     def observe(self, t_s: float, y: float) -> Arima:
-        """The model after one more point. A fit that fails leaves the last value as the forecast."""
-        step_s = self.step_s if self.at_s is None else t_s - self.at_s
-        seen = replace(self, points=(*self.points, max(0.0, y))[-KEPT:], at_s=t_s, step_s=step_s)
-        try:
-            return _updated(seen) if self.fitted is not None else _searched(seen)
-        except Exception:  # noqa: BLE001  # the library raises whatever its solvers raise
-            return replace(seen, fitted=None)
+        fresh = replace(
+            self,
+            history=(*self.history[-(LONGEST - 1) :], y),
+            points=self.points + 1,
+            seen_s=t_s,
+            step_s=t_s - self.seen_s if self.points else 0.0,
+        )
+        return replace(fresh, fitted=_follow(self.fitted, fresh))
 
     def mean(self, horizon_s: float) -> float:
-        """The expected value so many seconds ahead, in whole steps, never below 0."""
-        last = self.points[-1] if self.points else 0.0
-        if self.fitted is None:
-            return last
+        last = self.history[-1] if self.history else 0.0
+        if self.fitted is None or self.fitted.points != self.points:
+            return max(0.0, last)
         steps = max(1, round(horizon_s / self.step_s)) if self.step_s > 0 else 1
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = float(self.fitted.predict(n_periods=steps)[-1])
-            value = math.expm1(found) if self.log else found
-        except Exception:  # noqa: BLE001  # as above
-            return last
-        return max(0.0, value) if math.isfinite(value) else last
+                value = float(self.fitted.model.predict(n_periods=steps)[-1])
+        except Exception:  # noqa: BLE001 - whatever a numeric library raises: the last value stands
+            return max(0.0, last)
+        value = math.expm1(min(50.0, value)) if self.fitted.logged else value
+        return max(0.0, value) if math.isfinite(value) else max(0.0, last)
 
 
-def _searched(model: Arima) -> Arima:
-    if len(model.points) < FIRST_FIT or len(set(model.points)) == 1:
-        return model
-    fitted = _search(model.points)
-    log = _is_mean_only(fitted)
-    if log:
-        fitted = _search([math.log1p(y) for y in model.points])
-    return replace(model, fitted=fitted, log=log)
+def _follow(before: _Fitted | None, now: Arima) -> _Fitted | None:
+    """The fitted model after the newest observation: updated where it saw all the others, else fitted afresh."""
+    if now.points < MIN_POINTS or len(set(now.history)) == 1:
+        return None
+    y = now.history[-1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if before is not None and before.points == now.points - 1:
+                before.model.update([math.log1p(y) if before.logged else y])
+                before.points += 1
+                return before
+            return _fit(now)
+    except Exception:  # noqa: BLE001 - likewise
+        return None
 
 
-def _updated(model: Arima) -> Arima:
-    fitted, newest = copy.deepcopy(model.fitted), model.points[-1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fitted.update([math.log1p(newest) if model.log else newest])
-    return replace(model, fitted=fitted)
-
-
-def _search(points: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pmdarima.auto_arima(list(points), suppress_warnings=True, error_action="ignore")
-
-
-def _is_mean_only(fitted: Any) -> bool:
-    p, _, q = fitted.order
-    return bool(p == 0 and q == 0)
+def _fit(now: Arima) -> _Fitted:
+    model = pmdarima.auto_arima(list(now.history), suppress_warnings=True, error_action="ignore")
+    if model.order[0] or model.order[2]:
+        return _Fitted(model, now.points, logged=False)
+    logged = pmdarima.auto_arima(
+        [math.log1p(max(0.0, y)) for y in now.history], suppress_warnings=True, error_action="ignore"
+    )
+    return _Fitted(logged, now.points, logged=True)
 
 
 def predictor() -> Arima:

@@ -1,30 +1,29 @@
-"""Prophet, as Dynamo users know it: refitted on the last 50 points whenever a forecast is asked for.
+"""Prophet, as Dynamo users know it: fitted afresh to the last 50 observations at each forecast.
 
-Slow (a fit takes tenths of a second): for long intervals with a daily shape, not for thirty seconds.
+Says the last value until there are five, and whenever a fit fails. A fit takes tenths of a second: for long intervals.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import pandas
-from prophet import Prophet
+from prophet import Prophet as Library
 
 WINDOW = 50
-FIRST_FIT = 5
-EPOCH = datetime(2024, 1, 1)  # Prophet wants naive times; only differences matter
-
-logging.getLogger("cmdstanpy").setLevel(logging.ERROR)
+MIN_POINTS = 5
+DAY_ONE = datetime(2024, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class ProphetModel:
-    """A value: ``observe`` returns the next one. ``points`` are (seconds of load time, value)."""
+class Prophet:
+    """``history``: (seconds, value), oldest first. Forecasts already made are kept beside it."""
 
-    points: tuple[tuple[float, float], ...] = ()
+    history: tuple[tuple[float, float], ...] = ()
+    made: dict[float, float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -32,35 +31,37 @@ class ProphetModel:
 
     @property
     def ready(self) -> bool:
-        return bool(self.points)
+        return bool(self.history)
 
-    def observe(self, t_s: float, y: float) -> ProphetModel:
-        """The model after one more point."""
-        return replace(self, points=(*self.points, (t_s, max(0.0, y)))[-WINDOW:])
+    def observe(self, t_s: float, y: float) -> Prophet:
+        return Prophet((*self.history[-(WINDOW - 1) :], (t_s, y)))
 
     def mean(self, horizon_s: float) -> float:
-        """The expected value so many seconds ahead, never below 0; the last one where a fit fails."""
-        if not self.points:
-            return 0.0
-        last_s, last = self.points[-1]
-        if len(self.points) < FIRST_FIT or len({y for _, y in self.points}) == 1:
+        if horizon_s not in self.made:
+            self.made[horizon_s] = self._forecast(horizon_s)
+        return self.made[horizon_s]
+
+    def _forecast(self, horizon_s: float) -> float:
+        last = max(0.0, self.history[-1][1]) if self.history else 0.0
+        if len(self.history) < MIN_POINTS:
             return last
         try:
-            value = self._fitted(last_s + horizon_s)
-        except Exception:  # noqa: BLE001  # the library raises whatever its solver raises
+            value = _fit(self.history, horizon_s)
+        except Exception:  # noqa: BLE001 - whatever a numeric library raises: the last value stands
             return last
         return max(0.0, value) if math.isfinite(value) else last
 
-    def _fitted(self, at_s: float) -> float:
-        frame = pandas.DataFrame(
-            {"ds": [EPOCH + timedelta(seconds=t) for t, _ in self.points], "y": [y for _, y in self.points]}
-        )
-        model = Prophet()
-        model.fit(frame)
-        ahead = pandas.DataFrame({"ds": [EPOCH + timedelta(seconds=at_s)]})
-        return float(model.predict(ahead)["yhat"].iloc[0])
+
+def _fit(history: tuple[tuple[float, float], ...], horizon_s: float) -> float:
+    start_s = history[0][0]
+    times = [DAY_ONE + timedelta(seconds=at - start_s) for at, _ in history]
+    model = Library()
+    logging.getLogger("cmdstanpy").setLevel(logging.WARNING)  # it sets its own level when the first model is made
+    model.fit(pandas.DataFrame({"ds": times, "y": [y for _, y in history]}))
+    ahead = pandas.DataFrame({"ds": [times[-1] + timedelta(seconds=horizon_s)]})
+    return float(model.predict(ahead)["yhat"].iloc[-1])
 
 
-def predictor() -> ProphetModel:
+def predictor() -> Prophet:
     """A fresh model."""
-    return ProphetModel()
+    return Prophet()

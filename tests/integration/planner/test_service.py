@@ -22,6 +22,9 @@ async def test_load_becomes_workers_with_power_first_and_every_tick_is_recorded(
         assert decision.decision_id == 0
         assert decision.num_prefill_workers == decision.pools[PREFILL].replicas
         assert decision.reasons
+        decided = len(stage.decided)
+        await until(lambda: any(d.tick for d in stage.decided[decided:]), "the next tick")
+        await asyncio.sleep(0.2)  # its record goes out beside the decisions
         records = await last_per_subject(stage.bus, stage.bus.subjects.all_of("telemetry", "plan"))
         record = records[-1].message
         assert isinstance(record, v1.PlanRecord)
