@@ -67,7 +67,7 @@ def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], n
     return SiteLimits(config.site, max(0, budget), len(ours), reserve)
 
 
-def demand(ticked: Ticked, counts: Mapping[PoolId, int] | None) -> DeploymentDemand:
+def demand(ticked: Ticked, counts: Mapping[PoolId, int] | None, reserve: float = SPEED_RESERVE) -> DeploymentDemand:
     """What a deployment asks of the optimiser: all its options, or what the limiters left of them.
 
     ``counts`` are the limiters' answer: a pool that stays or shrinks gets exactly its count, one that grows gets as
@@ -81,17 +81,19 @@ def demand(ticked: Ticked, counts: Mapping[PoolId, int] | None) -> DeploymentDem
         span = (pool.min_replicas, pool.max_replicas) if held is None else (held, held)
         if counts is not None:
             span = (min(current, counts[name]) if counts[name] > current else counts[name], counts[name])
-        pools[name] = _pool_demand(pool, ticked.options.get(name), current, *span)
+        pools[name] = _pool_demand(pool, ticked.options.get(name), current, *span, reserve)
     return DeploymentDemand(config.deployment, config.site, pools, config.priority, config.max_gpus)
 
 
-def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, least: int, most: int) -> PoolDemand:
+def _pool_demand(
+    pool: PoolConfig, options: PoolOptions | None, current: int, least: int, most: int, reserve: float
+) -> PoolDemand:
     if options is None:
         speed, busy, wanted = (FULL_SPEED,) * (most - least + 1), (1.0,) * (most - least + 1), current
     else:
         end = len(options.speed) - 1
         most = max(least, min(most, end))
-        speed = tuple([_with_reserve(options.speed_at(count)) for count in range(least, most + 1)])
+        speed = tuple([_with_reserve(options.speed_at(count), reserve) for count in range(least, most + 1)])
         busy = tuple([options.utilisation_at(count) for count in range(least, most + 1)])
         wanted = options.wanted
     return PoolDemand(
@@ -107,9 +109,9 @@ def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, le
     )
 
 
-def _with_reserve(speed: float) -> float:
+def _with_reserve(speed: float, reserve: float) -> float:
     """Speed to cap for: never more than full, and a need above full stays what it is."""
-    return speed if speed >= FULL_SPEED else min(FULL_SPEED, speed * SPEED_RESERVE)
+    return speed if speed >= FULL_SPEED else min(FULL_SPEED, speed * reserve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,20 @@ class Site:
     def allocate(
         self, ticks: Mapping[DeploymentId, Ticked], counts: Mapping[DeploymentId, Mapping[PoolId, int]]
     ) -> Allocation:
-        """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow."""
-        demands = [demand(ticks[name], counts.get(name)) for name in self.deployments]
+        """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow.
+
+        Where watts or GPUs are short nobody keeps a reserve: it would be taken from a stage that has none.
+        """
+        found = self._allocated(ticks, counts, SPEED_RESERVE)
+        return self._allocated(ticks, counts, 1.0) if any(found.shortfall.values()) else found
+
+    def _allocated(
+        self,
+        ticks: Mapping[DeploymentId, Ticked],
+        counts: Mapping[DeploymentId, Mapping[PoolId, int]],
+        reserve: float,
+    ) -> Allocation:
+        demands = [demand(ticks[name], counts.get(name), reserve) for name in self.deployments]
         return settled(demands, self.limits) or allocate(demands, self.limits)
 
 
