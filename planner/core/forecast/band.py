@@ -79,10 +79,10 @@ class Band:
         return self.model.mean(horizon_s) * max(0.0, 1.0 + error)
 
     def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
-        """``count`` equally likely values ``horizon_s`` ahead: the mean with each of the errors it lately made."""
+        """``count`` equally likely values ``horizon_s`` ahead: the mean with the errors it lately made, the worst among them."""
         mean = self.model.mean(horizon_s)
         ordered = sorted(self.errors[-RECENT:]) or [0.0]
-        at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count)]
+        at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count - 1)] + [len(ordered) - 1.0]
         return tuple(mean * max(0.0, 1.0 + _between(ordered, position)) for position in at)
 
 
