@@ -9,6 +9,7 @@ from planner.domain.config import SiteConfig
 from planner.domain.ids import SiteId
 from planner.domain.schedule import ReplicaSchedule, ReplicaWindow
 from planner.domain.units import mw_from_watts
+from planner.domain.weights import Weights
 from planner.runtime.settings import ReplicaScheduleSettings, ScheduleSettings, SiteSettings
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -33,6 +34,7 @@ def site(name: str, block: SiteSettings) -> SiteConfig:
         smallest_budget_mw=_mw(block.smallest_budget_watts),
         expected_gpus=block.expected_gpus,
         expected_nodes=block.expected_nodes,
+        weights=Weights(**block.weights.model_dump()),
         schedule=_schedule(block.schedule) if block.schedule else None,
         nodes=block.nodes,
     )

@@ -13,7 +13,7 @@ from planner.runtime.cancelling import heed_cancellation
 
 log = logging.getLogger(__name__)
 
-SHORTEST_PART = 0.5
+SHORTEST_PART = 0.2
 """Of an interval: a first reading closer than this to the next tick would make that tick's rates mostly noise."""
 
 Readings = Mapping[DeploymentId, DeploymentObservation]

@@ -181,6 +181,21 @@ class ScheduleSettings(Block):
     windows: tuple[WindowSettings, ...]
 
 
+class WeightSettings(Block):
+    """What the joint choice of counts and caps trades against what: each in watts of expected draw for one unit."""
+
+    sla: NotNegative = 10_000.0
+    """For carrying the load of one GPU."""
+    energy: NotNegative = 1.0
+    """For a watt of expected draw; 0: energy is free."""
+    gpu: NotNegative = 100.0
+    """For a GPU that serves."""
+    churn: NotNegative = 100.0
+    """For a GPU whose replica starts or stops."""
+    priority: Annotated[float, Field(ge=1)] = 100.0
+    """How many times the shortfall of one priority class outweighs that of the class below."""
+
+
 class SiteSettings(Block):
     """One power budget. Times are real seconds."""
 
@@ -207,6 +222,7 @@ class SiteSettings(Block):
     """GPUs the site has: those that nobody has reported yet are charged at their default."""
     expected_nodes: int | None = Field(default=None, ge=1)
     """Nodes they are on, for their overhead."""
+    weights: WeightSettings = Field(default_factory=WeightSettings)
     schedule: ScheduleSettings | None = None
 
 
