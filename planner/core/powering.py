@@ -139,7 +139,7 @@ class Site:
         reserve: float,
     ) -> Allocation:
         demands = [demand(ticks[name], counts.get(name), reserve) for name in self.deployments]
-        return settled(demands, self.limits) or allocate(demands, self.limits)
+        return settled(demands, self.limits) or allocate(demands, self.limits, self.config.weights)
 
 
 def sites(state: PlannerState, config: PlannerConfig, now_s: float) -> dict[SiteId, Site]:

@@ -14,6 +14,7 @@ from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
 from planner.domain.schedule import ReplicaSchedule
+from planner.domain.weights import DEFAULT, Weights
 
 
 class SizingMode(StrEnum):
@@ -171,6 +172,8 @@ class SiteConfig:
     """GPUs that the site is known to have: those not yet seen are charged at the largest default seen."""
     expected_nodes: int | None = None
     """Nodes on which they are, for their overhead; None: as few as the largest node seen allows."""
+    weights: Weights = DEFAULT
+    """What the joint choice of counts and caps trades against what."""
     schedule: BudgetSchedule | None = None
     utc_at_zero_s: float = 0.0
     """UTC seconds at 0 of the planner's clock (0 where that clock is UTC itself); for the schedule only."""

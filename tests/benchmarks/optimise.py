@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 
 from planner.core.optimise.solve import allocate
-from planner.core.optimise.weights import DEFAULT
+from planner.domain.weights import DEFAULT
 from tests.unit.optimise import milp
 from tests.unit.optimise.instances import instance
 

@@ -22,13 +22,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from planner.core.optimise.solve import allocate
-from planner.core.optimise.weights import Weights
 from planner.core.power.curve import speed
 from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
+from planner.domain.weights import Weights
 
 GPUS, FED_AT_TDP, STEP_MW = 24, 16, 5_000
 BUDGETS = (0.7, 0.8, 1.0)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.optimise.weights import Weights
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.weights import Weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

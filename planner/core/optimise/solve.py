@@ -27,8 +27,8 @@ from planner.core.optimise.prices import (
     within_own_limits,
 )
 from planner.core.optimise.problem import Floats, Problem, build, floors_fit, levels, without_floors
-from planner.core.optimise.weights import DEFAULT, Weights
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
+from planner.domain.weights import DEFAULT, Weights
 
 COARSE = 12
 FINE = 12

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core.optimise.solve import allocate
-from planner.core.optimise.weights import DEFAULT, Weights
 from planner.core.power.curve import speed
 from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.reasons import Reason
+from planner.domain.weights import DEFAULT, Weights
 from tests.unit.optimise.instances import instance
 
 SITE = SiteId("row-1")

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import lil_matrix
 
-from planner.core.optimise.weights import Weights
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.weights import Weights
 
 STEP_MW = 5_000
 

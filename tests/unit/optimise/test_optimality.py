@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from planner.core.optimise.solve import allocate
-from planner.core.optimise.weights import DEFAULT
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
+from planner.domain.weights import DEFAULT
 from tests.unit.optimise import milp
 from tests.unit.optimise.instances import instance
 

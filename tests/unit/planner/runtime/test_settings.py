@@ -339,3 +339,12 @@ def test_a_recorded_trace_is_learned_from_and_a_bad_one_refused(file: Path) -> N
     assert [(one.at_s, one.isl_tokens) for one in config.deployments[CHAT].history] == [(0.0, 100), (1.5, 200)]
     trace.write_text("nothing\n")
     assert "deployments.prod-chat.history: " in problems(changed(file, history=str(trace)))[0]
+
+
+def test_weights_of_a_site_reach_the_optimiser() -> None:
+    from planner.runtime.compose_sites import site
+    from planner.runtime.settings import SiteSettings
+
+    block = SiteSettings.model_validate({"budget_watts": 1000, "weights": {"energy": 0, "gpu": 50}})
+    weights = site("row", block).weights
+    assert (weights.energy, weights.gpu, weights.churn) == (0, 50, 100)
