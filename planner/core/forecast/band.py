@@ -79,7 +79,7 @@ class Band:
         return self.model.mean(horizon_s) * max(0.0, 1.0 + error)
 
     def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
-        """``count`` equally likely values ``horizon_s`` ahead: the mean with its latest errors, the worst among them."""
+        """``count`` equally likely values ``horizon_s`` ahead: the mean with its latest errors, the worst too."""
         mean = self.model.mean(horizon_s)
         ordered = sorted(self.errors[-RECENT:]) or [0.0]
         at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count - 1)] + [len(ordered) - 1.0]
