@@ -144,9 +144,10 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
         refused.cancel()
         return nc
     await _abandon(nc, opening)
-    why = complaints[-1] if complaints else str(failure or f"no answer in {settings.connect_timeout_s:g} s")
     if refused.done():
-        raise BusRefused(f"NATS at {where} refused us: {why}") from failure
+        # What was said first: a refusal is often followed by a reset connection, which explains nothing.
+        raise BusRefused(f"NATS at {where} refused us: {refused.result()}") from failure
+    why = complaints[-1] if complaints else str(failure or f"no answer in {settings.connect_timeout_s:g} s")
     refused.cancel()
     raise BusUnreachable(f"can not reach NATS at {where}: {why}") from failure
 
