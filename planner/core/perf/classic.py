@@ -70,11 +70,13 @@ def classic_prefill(profile: PrefillProfile) -> ClassicPrefill:
     """Raises ImportError, with what to install, where scipy is missing."""
     interpolate = _scipy()
     isl = np.asarray(profile.isl_tokens, dtype=float)
+    # A cubic needs four points; the published planner fails on fewer, we take the smoothest curve that they carry.
+    kind = {2: "linear", 3: "quadratic"}.get(len(isl), "cubic")
     return ClassicPrefill(
         shortest=float(isl.min()),
         longest=float(isl.max()),
-        ttft=interpolate.interp1d(isl, np.asarray(profile.ttft_ms), kind="cubic"),
-        rate=interpolate.interp1d(isl, np.asarray(profile.tokens_per_s_per_gpu), kind="cubic"),
+        ttft=interpolate.interp1d(isl, np.asarray(profile.ttft_ms), kind=kind),
+        rate=interpolate.interp1d(isl, np.asarray(profile.tokens_per_s_per_gpu), kind=kind),
     )
 
 

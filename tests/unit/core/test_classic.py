@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from planner.core.forecast.kalman import Kalman
+from planner.core.perf.classic import classic_prefill
 from planner.core.plan import initial_state, step
 from planner.core.sizing import classic
 from planner.domain.config import PlannerConfig, ScalingRules, SizingMode
@@ -120,3 +121,10 @@ def test_the_published_cut_rounds_as_published(
     counts: tuple[int, int], gpus: tuple[int, int], budget: int, cut: tuple[int, int]
 ) -> None:
     assert classic.within_budget(*counts, *gpus, budget, (1, 1)) == cut
+
+
+@pytest.mark.parametrize("points", [2, 3, 4])
+def test_a_profile_of_few_points_is_interpolated_as_smoothly_as_they_carry(points: int) -> None:
+    isl = tuple(1000.0 * (n + 1) for n in range(points))
+    profile = PrefillProfile(isl, tuple(0.1 * length for length in isl), (10_000.0,) * points)
+    assert classic_prefill(profile).ttft_ms(1500.0) == pytest.approx(150.0)
