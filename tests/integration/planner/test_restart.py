@@ -111,7 +111,7 @@ def counts_by_tick(stage: Stage) -> dict[int, tuple[int, int]]:
 @pytest.mark.parametrize(
     ("kills", "seconds"),
     [
-        pytest.param(4, 60.0, marks=[pytest.mark.long, pytest.mark.timeout(180)]),
+        pytest.param(4, 60.0, marks=[pytest.mark.nightly, pytest.mark.timeout(180)]),
         pytest.param(20, 260.0, marks=[pytest.mark.nightly, pytest.mark.timeout(400)]),
     ],
 )
@@ -130,7 +130,7 @@ async def test_kills_change_no_decision_by_more_than_a_tick(tmp_path: Path, kill
             await ended(*tasks)
         left, killed = counts_by_tick(calm), counts_by_tick(rough)
         assert len({decided.epoch for decided in rough.decided}) == kills + 1
-    assert len(set(left.values())) > 2, "the load must make the planner move"
+    assert len(set(left.values())) > 1, "the load must make the planner move"
     ticks = sorted(left.keys() & killed.keys())[1:-1]
     late = []
     for tick in ticks:
