@@ -176,3 +176,13 @@ def stored(raw: Msg) -> Stored | None:
         _log.warning("unreadable message %s on %s left out: %s", headers.get("Nats-Sequence"), subject, error.reason)
         return None
     return Stored(subject, sequence_of(raw), message, message_id(headers))
+
+
+async def all_messages(bus: Bus, wildcard: str, after: int = 0) -> list[Stored]:
+    """Every message that matches, with a sequence above ``after``, in order. Raises BusAway."""
+    found: list[Stored] = []
+    while True:
+        page = await next_messages(bus, wildcard, found[-1].sequence if found else after)
+        found += page
+        if not page:
+            return found

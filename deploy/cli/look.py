@@ -13,8 +13,6 @@ from deploy.cli.reach import add_bus_options, reached
 
 if TYPE_CHECKING:
     from bus_schemas import v1
-    from bus_schemas.jetstream.connect import Bus
-    from deploy.watch.picture import Picture
 
 RECENT_DECISIONS = 50
 
@@ -51,15 +49,9 @@ async def _status(args: argparse.Namespace) -> int:
         print(json.dumps(as_json(picture), indent=2))
     else:
         print(as_text(picture))
-    return 0 if _seen(picture) else _nothing(args)
-
-
-def _seen(picture: Picture) -> bool:
-    return bool(picture.deployments or picture.nodes)
-
-
-def _nothing(args: argparse.Namespace) -> int:
-    raise CliError("this bus holds no decision, acknowledgement or telemetry yet; is a planner running?")
+    if not (picture.deployments or picture.nodes):
+        raise CliError("this bus holds no decision, acknowledgement or telemetry yet; is a planner running?")
+    return 0
 
 
 async def _decisions(args: argparse.Namespace) -> int:
@@ -90,7 +82,7 @@ async def _explain(args: argparse.Namespace) -> int:
     async with reached(args) as bus:
         record, decision, ack = await story(bus, args.deployment, args.decision_id)
     if record is None:
-        raise CliError(await _no_record(args, bus))
+        raise CliError(_no_record(args))
     if args.json:
         parts = {"record": record, "decision": decision, "ack": ack}
         print(json.dumps({name: part.model_dump(mode="json") if part else None for name, part in parts.items()}))
@@ -99,7 +91,7 @@ async def _explain(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _no_record(args: argparse.Namespace, bus: Bus) -> str:
+def _no_record(args: argparse.Namespace) -> str:
     what = f"decision #{args.decision_id} of {args.deployment}" if args.decision_id is not None else args.deployment
     return (
         f"no plan record of {what} on this bus; records are kept for an hour, "

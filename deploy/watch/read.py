@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.read import Stored, follow, last, last_per_subject, next_messages
+from bus_schemas.jetstream.read import Stored, all_messages, follow, last, last_per_subject
 from deploy.watch.picture import Picture
 
-PAGE = 256
+WAITING = 256
 
 
 async def newest(bus: Bus) -> Picture:
@@ -29,7 +29,7 @@ async def recent(bus: Bus, count: int) -> list[v1.Message]:
     """The last ``count`` decisions and acknowledgements, oldest first."""
     found: list[Stored] = []
     for kind in ("decision", "ack"):
-        found += (await _all(bus, bus.subjects.all_of(kind)))[-count:]
+        found += (await all_messages(bus, bus.subjects.all_of(kind)))[-count:]
     messages = sorted((stored.message for stored in found), key=lambda message: message.time)
     return messages[-count:]
 
@@ -42,7 +42,7 @@ async def following(bus: Bus, count: int) -> AsyncIterator[v1.Message]:
         ends[wildcard] = max((stored.sequence for stored in await last_per_subject(bus, wildcard)), default=0)
     for message in await recent(bus, count):
         yield message
-    queue: asyncio.Queue[v1.Message] = asyncio.Queue(maxsize=PAGE)
+    queue: asyncio.Queue[v1.Message] = asyncio.Queue(maxsize=WAITING)
 
     async def pour(wildcard: str) -> None:
         async for stored in follow(bus, wildcard, ends[wildcard]):
@@ -65,12 +65,12 @@ async def story(
     subjects = bus.subjects
     decisions = [
         stored.message
-        for stored in await _all(bus, subjects.decision_scaling(deployment))
+        for stored in await all_messages(bus, subjects.decision_scaling(deployment))
         if isinstance(stored.message, v1.ScalingDecision)
     ]
     records = [
         stored.message
-        for stored in await _all(bus, subjects.telemetry_plan(deployment))
+        for stored in await all_messages(bus, subjects.telemetry_plan(deployment))
         if isinstance(stored.message, v1.PlanRecord)
     ]
     decision = _pick(decisions, decision_id)
@@ -97,15 +97,6 @@ async def _ack_of(bus: Bus, subject: str, decision: v1.ScalingDecision | None) -
     if decision is None:
         found = await last(bus, subject)
         return found.message if found and isinstance(found.message, v1.ScalingAck) else None
-    acks = [stored.message for stored in await _all(bus, subject) if isinstance(stored.message, v1.ScalingAck)]
+    acks = [stored.message for stored in await all_messages(bus, subject) if isinstance(stored.message, v1.ScalingAck)]
     own = [ack for ack in acks if ack.decision_id == decision.decision_id]
     return own[-1] if own else None
-
-
-async def _all(bus: Bus, wildcard: str) -> list[Stored]:
-    found: list[Stored] = []
-    while True:
-        page = await next_messages(bus, wildcard, found[-1].sequence if found else 0, PAGE)
-        found += page
-        if len(page) < PAGE:
-            return found

@@ -15,14 +15,13 @@ from bus_schemas.jetstream.ask import ask
 from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.lease import Leadership, LeadershipLost
 from bus_schemas.jetstream.publish import Outgoing, Publisher
-from bus_schemas.jetstream.read import Stored, follow, last_per_subject, next_messages
+from bus_schemas.jetstream.read import Stored, all_messages, follow, last_per_subject
 from bus_schemas.streams import stream_of
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
 from planner.ports import BusAwayError, Listener, LostLead, Past, Term
 
 RETRY_S = 0.5
-PAGE = 256
 
 
 class BusLink:
@@ -119,7 +118,7 @@ class BusTerm:
             heard = [
                 *await last_per_subject(bus, subjects.all_of("ack")),
                 *await last_per_subject(bus, subjects.all_of("telemetry", "node")),
-                *await _all(bus, subjects.all_of("control")),
+                *await all_messages(bus, subjects.all_of("control")),
             ]
         except (BusError, NatsError, TimeoutError, OSError) as error:
             raise BusAwayError(f"the streams could not be read: {error or type(error).__name__}") from error
@@ -134,7 +133,7 @@ class BusTerm:
         bus, wildcard = self._bus, self._bus.subjects.all_of("telemetry", "plan")
         try:
             first = await _first_since(bus, wildcard, since)
-            found = [] if first is None else await _all(bus, wildcard, after=first - 1)
+            found = [] if first is None else await all_messages(bus, wildcard, after=first - 1)
         except (BusError, NatsError, TimeoutError, OSError) as error:
             raise BusAwayError(f"plan records could not be read: {error or type(error).__name__}") from error
         return [stored.message for stored in found if isinstance(stored.message, v1.PlanRecord)]
@@ -146,15 +145,6 @@ class BusTerm:
         except LeadershipLost as error:
             return str(error)
         return "the lease is no longer renewed"
-
-
-async def _all(bus: Bus, wildcard: str, after: int = 0) -> list[Stored]:
-    found: list[Stored] = []
-    while True:
-        page = await next_messages(bus, wildcard, found[-1].sequence if found else after, PAGE)
-        found += page
-        if not page:
-            return found
 
 
 async def _first_since(bus: Bus, wildcard: str, since: datetime) -> int | None:
