@@ -39,6 +39,19 @@ def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocati
     return Allocation(grants, shortfall) if fits else None
 
 
+def plenty(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> bool:
+    """Whether everybody's wanted counts fit at the caps that they need. A guess at the answer, not the answer."""
+    gpus = above_parked_mw = 0
+    for demand in demands:
+        for pool in demand.pools.values():
+            count = min(max(pool.wanted, pool.min_replicas), pool.max_replicas)
+            used = count * pool.gpus_per_replica
+            cap_mw = cap_for_speed(pool.curve, pool.required_speed[count - pool.min_replicas])
+            gpus += used
+            above_parked_mw += used * (cap_mw - limits.reserve_mw_per_idle_gpu)
+    return gpus <= limits.gpus and above_parked_mw <= limits.budget_mw - limits.gpus * limits.reserve_mw_per_idle_gpu
+
+
 def _grant(pool: PoolDemand) -> PoolGrant:
     """The lowest useful cap, in the optimiser's steps, that carries the pool."""
     curve = pool.curve

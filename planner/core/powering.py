@@ -6,11 +6,11 @@ ledger's word alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.core import placing
-from planner.core.caps import settled
+from planner.core.caps import plenty, settled
 from planner.core.optimise.solve import allocate
 from planner.core.placing import Floor
 from planner.core.power import site as ledger
@@ -129,17 +129,37 @@ class Site:
 
         Where watts or GPUs are short nobody keeps a reserve: it would be taken from a stage that has none.
         """
-        found = self._allocated(ticks, counts, SPEED_RESERVE)
-        return self._allocated(ticks, counts, 1.0) if any(found.shortfall.values()) else found
+        reserved = self._demands(ticks, counts, SPEED_RESERVE)
+        if (easy := settled(reserved, self.limits)) is not None:
+            return easy
+        # Which question comes first changes no answer, only how often both must be asked.
+        if plenty(reserved, self.limits):
+            found = self._optimised(reserved)
+            if not any(found.shortfall.values()):
+                return found
+            return self._bare(ticks, counts)
+        bare = self._bare(ticks, counts)
+        if any(bare.shortfall.values()):
+            return bare
+        found = self._optimised(reserved)
+        return bare if any(found.shortfall.values()) else found
 
-    def _allocated(
+    def _demands(
         self,
         ticks: Mapping[DeploymentId, Ticked],
         counts: Mapping[DeploymentId, Mapping[PoolId, int]],
         reserve: float,
+    ) -> list[DeploymentDemand]:
+        return [demand(ticks[name], counts.get(name), reserve) for name in self.deployments]
+
+    def _bare(
+        self, ticks: Mapping[DeploymentId, Ticked], counts: Mapping[DeploymentId, Mapping[PoolId, int]]
     ) -> Allocation:
-        demands = [demand(ticks[name], counts.get(name), reserve) for name in self.deployments]
-        return settled(demands, self.limits) or allocate(demands, self.limits, self.config.weights)
+        demands = self._demands(ticks, counts, 1.0)
+        return settled(demands, self.limits) or self._optimised(demands)
+
+    def _optimised(self, demands: Sequence[DeploymentDemand]) -> Allocation:
+        return allocate(demands, self.limits, self.config.weights)
 
 
 def sites(state: PlannerState, config: PlannerConfig, now_s: float) -> dict[SiteId, Site]:

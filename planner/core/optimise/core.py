@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.core.optimise.exact import Choice, chosen
 from planner.core.optimise.prices import Market, Prices, Response
-from planner.core.optimise.problem import Floats, Ints, Problem
+from planner.core.optimise.problem import Floats, Ints, Problem, carried
 
 SLACK = 1e-6
 MANY_STEPS = 4096
@@ -43,14 +43,29 @@ def width_for(deployments: int) -> Width:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One deployment's choice, with how much worse than its best it is at the prices."""
+class Shelf:
+    """One deployment's choices, best first. Made into ``Choice`` only when taken: most never are.
 
-    choice: Choice
-    slack: float
+    ``table`` (4, M): watts above reserve, GPUs, cost, and how much worse than the best at the prices.
+    """
+
+    market: Market
+    deployment: int
+    level: Ints
+    """(M)"""
+    columns: Ints
+    """(pools, M)"""
+    table: Floats
+
+    def choice(self, i: int) -> Choice:
+        problem, d = self.market.problem, self.deployment
+        pools = problem.pools_of(d)
+        taken = tuple(self.columns[:, i].tolist())
+        worth = float(problem.worth[d])
+        return chosen(problem, np.array(pools), self.market.at.rows(pools), int(self.level[i]), taken, worth)
 
 
-def columns(market: Market, at: Response, gap: float, width: Width) -> list[list[Column]]:
+def columns(market: Market, at: Response, gap: float, width: Width) -> list[Shelf]:
     """Each deployment's choices of reduced cost within ``gap`` of its least, best first."""
     problem, levels = market.problem, market.at
     watt, gpu = at.prices.watt / 1000, at.prices.gpu
@@ -65,9 +80,7 @@ def columns(market: Market, at: Response, gap: float, width: Width) -> list[list
     return [_of_one(market, d, near, values, at.prices, gap, width) for d in range(problem.deployments)]
 
 
-def _of_one(
-    market: Market, d: int, near: Ints, values: Floats, prices: Prices, gap: float, width: Width
-) -> list[Column]:
+def _of_one(market: Market, d: int, near: Ints, values: Floats, prices: Prices, gap: float, width: Width) -> Shelf:
     problem = market.problem
     pools = problem.pools_of(d)
     total = _summed([values[row] for row in pools])
@@ -85,14 +98,22 @@ def _of_one(
     kept = _undominated(table)
     if len(kept) > width.choices:
         kept = _varied(table, kept, width.choices)
-    sub = _Rows(market, np.array(pools, dtype=np.int64))
-    found = []
-    for index in flat[kept].tolist():
-        level, combination = divmod(index, near.shape[2] ** len(pools))
-        choice = sub.choice(level, _picked(near, pools, level, combination))
-        paid = choice.cost + prices.watt / 1000 * choice.mw + prices.gpu * choice.gpus
-        found.append(Column(choice, max(0.0, paid - least)))
-    return sorted(found, key=lambda column: column.slack)
+    level, combination = np.divmod(flat[kept], near.shape[2] ** len(pools))
+    return _shelf(market, d, level, _picked(near, pools, level, combination), prices, least)
+
+
+def _shelf(market: Market, d: int, level: Ints, columns: Ints, prices: Prices, least: float) -> Shelf:
+    """The choices as the caps really carry them: a level's caps may carry more than the level."""
+    problem, at = market.problem, market.at
+    rows = np.array(problem.pools_of(d))[:, None]
+    steps = at.steps[rows, level, columns]
+    share = carried(problem.speed[rows, steps - problem.floor[rows]], problem.need[rows, columns])
+    lost = 1.0 - np.minimum(1.0, share.min(axis=0))
+    mw, gpus = at.mw[rows, level, columns].sum(axis=0), problem.gpus[rows, columns].sum(axis=0)
+    cost = at.cost[rows, level, columns].sum(axis=0) + problem.worth[d] * lost
+    slack = np.maximum(0.0, cost + prices.watt / 1000 * mw + prices.gpu * gpus - least)
+    order = np.argsort(slack, kind="stable")
+    return Shelf(market, d, level[order], columns[:, order], np.array([mw, gpus, cost, slack])[:, order])
 
 
 def _summed(tables: list[_Table]) -> _Table:
@@ -103,37 +124,25 @@ def _summed(tables: list[_Table]) -> _Table:
     return total
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    market: Market
-    rows: Ints
-
-    def choice(self, level: int, picked: tuple[int, ...]) -> Choice:
-        problem, at = self.market.problem, self.market.at
-        d = int(problem.owner[self.rows[0]])
-        part = at.rows(problem.pools_of(d))
-        return chosen(problem, self.rows, part, level, picked, float(problem.worth[d]))
-
-
 def _named(market: Market, row: int, near: Ints) -> Ints:
     """A number for each level's counts and caps."""
     taken: Ints = np.take_along_axis(market.at.steps[row], near[row], axis=1) + MANY_STEPS * near[row]
     return taken
 
 
-def _picked(near: Ints, pools: range, level: int, combination: int) -> tuple[int, ...]:
-    depth = near.shape[2]
-    found: list[int] = []
+def _picked(near: Ints, pools: range, level: Ints, combination: Ints) -> Ints:
+    """(pools, M) count columns of the combinations."""
+    found: list[Ints] = []
     for row in reversed(pools):
-        combination, place = divmod(combination, depth)
-        found.append(int(near[row, level, place]))
-    return tuple(reversed(found))
+        combination, place = np.divmod(combination, near.shape[2])
+        found.append(near[row, level, place])
+    return np.array(found[::-1])
 
 
-def combine(problem: Problem, choices: list[list[Column]], gap: float, width: Width) -> list[Choice] | None:
+def combine(problem: Problem, choices: list[Shelf], gap: float, width: Width) -> list[Choice] | None:
     """The cheapest combination that fits, one choice per deployment; None where none of those kept fits."""
-    order = sorted(range(len(choices)), key=lambda d: len(choices[d]))
-    tables = [_table(choices[d]) for d in order]
+    order = sorted(range(len(choices)), key=lambda d: len(choices[d].level))
+    tables = [choices[d].table for d in order]
     # What the deployments still to come need at least: a partial answer that leaves less is dead.
     rest_mw = np.cumsum([table[0].min() for table in reversed(tables)])[::-1]
     rest_gpus = np.cumsum([table[1].min() for table in reversed(tables)])[::-1]
@@ -154,10 +163,6 @@ def combine(problem: Problem, choices: list[list[Column]], gap: float, width: Wi
         trail.append((kept // table.shape[1], kept % table.shape[1]))
         state = grown[:, kept]
     return _traced(choices, order, trail, int(np.argmin(state[2])))
-
-
-def _table(choices: list[Column]) -> Floats:
-    return np.array([[c.choice.mw, c.choice.gpus, c.choice.cost, c.slack] for c in choices]).T
 
 
 def _varied(grown: Floats, kept: Ints, most: int) -> Ints:
@@ -193,9 +198,9 @@ def _undominated(table: Floats) -> Ints:
     return order[np.r_[True, shifted[1:] < best[:-1]]]
 
 
-def _traced(choices: list[list[Column]], order: list[int], trail: list[tuple[Ints, Ints]], end: int) -> list[Choice]:
+def _traced(choices: list[Shelf], order: list[int], trail: list[tuple[Ints, Ints]], end: int) -> list[Choice]:
     found: dict[int, Choice] = {}
     for d, (parent, picked) in zip(reversed(order), reversed(trail), strict=True):
-        found[d] = choices[d][int(picked[end])].choice
+        found[d] = choices[d].choice(int(picked[end]))
         end = int(parent[end])
     return [found[d] for d in range(len(choices))]

@@ -14,6 +14,8 @@ from planner.core.optimise.problem import Floats, Ints, Levels, Problem, carried
 
 MOST_COMBINATIONS = 20_000
 CHUNK = 32
+ASKED = 24
+"""Levels asked for at once while the largest that fits is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +79,16 @@ def _most(problem: Problem, rows: Ints, shares: Floats, allowed: np.ndarray, mw:
     """The index of the largest level that fits; -1 for none."""
     low, high = -1, len(shares) - 1
     while low < high:
-        middle = (low + high + 1) // 2
-        at = levels(problem, rows, np.broadcast_to(shares[middle : middle + 1], (len(rows), 1)))
+        # Asking for many levels costs little more than asking for one.
+        asked = np.unique(np.linspace(low + 1, high, ASKED).astype(np.int64))
+        at = levels(problem, rows, np.broadcast_to(shares[asked], (len(rows), len(asked))))
         watts = _folded_levels(np.where(np.isfinite(at.cost), at.mw, np.inf))
-        fits = bool(np.any(watts[0][allowed] <= mw))
-        low, high = (middle, high) if fits else (low, middle - 1)
+        fits = (watts[:, allowed] <= mw).any(axis=1)
+        good = int(fits.sum())  # the leading ones: watts rise with load
+        low, high = (
+            int(asked[good - 1]) if good else low,
+            int(asked[good]) - 1 if good < len(asked) else high,
+        )
     return low
 
 

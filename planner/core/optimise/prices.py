@@ -68,6 +68,8 @@ class OwnLimits:
 
 def within_own_limits(problem: Problem, limits: OwnLimits) -> Problem:
     """The same problem, where ``top`` knows what a deployment's own GPU limit lets it carry."""
+    if not len(limits.first):
+        return problem
     fastest = problem.speed.max(axis=1)[:, None]
     most = np.maximum.accumulate(np.where(np.isfinite(problem.fixed), carried(fastest, problem.need), 0.0), axis=1)
     partner = np.take_along_axis(most[limits.second], np.maximum(limits.last, 0), axis=1)
@@ -89,6 +91,9 @@ class Market:
 
 def own_limits(problem: Problem) -> OwnLimits:
     """One pool was cut to its limit when the problem was built, and so were three or more."""
+    if not np.isfinite(problem.most_gpus).any():
+        none = np.zeros(0, dtype=np.int64)
+        return OwnLimits(none, none, np.zeros((0, problem.need.shape[1]), dtype=np.int64))
     real = np.isfinite(problem.fixed)
     most = np.where(real, problem.gpus, 0.0).max(axis=1, initial=0.0)
     asked = np.add.reduceat(most, problem.first[:-1])

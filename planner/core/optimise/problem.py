@@ -240,19 +240,20 @@ def levels(problem: Problem, rows: Ints, wanted: Floats) -> Levels:
     """
     pick = rows
     p_s, span, inverse, idle, p_u, energy = (problem.curve[pick, i, None, None] for i in range(6))
+    asked = wanted[:, :, None]
     with np.errstate(invalid="ignore"):
-        scaled = (wanted[:, :, None] ** inverse) * problem.root[pick, None, :]
-    scaled = np.nan_to_num(scaled, nan=0.0, posinf=np.inf)  # level 0 of a count that carries nothing
+        scaled = (asked**inverse) * problem.root[pick, None, :]
+    scaled = np.fmax(scaled, 0.0)  # level 0 of a count that carries nothing is 0 times inf
     steps = np.ceil((p_s + span * scaled) / STEP_MW - 1e-6)
     floor, ceiling = problem.floor[pick, None, None], problem.ceiling[pick, None, None]
     # Level 0 asks nothing, and the law says P_s for it.
-    steps = np.where(wanted[:, :, None] * (scaled > 0) > 0, np.maximum(steps, floor), floor)
+    steps = np.where((asked > 0) & (scaled > 0), np.maximum(steps, floor), floor)
     possible = steps <= ceiling
-    index = np.where(possible, steps, ceiling).astype(np.int64)
+    index = np.minimum(steps, ceiling).astype(np.int64)
     speed = problem.speed[pick[:, None, None], index - floor]
-    possible &= _carries(speed, wanted[:, :, None], problem.need[pick, None, :])
-    cap = index.astype(np.float64) * STEP_MW
-    busy = np.clip(problem.busy[pick, None, :] / np.maximum(speed, TINY), 0.0, 1.0)
+    possible &= _carries(speed, asked, problem.need[pick, None, :])
+    cap = index * float(STEP_MW)
+    busy = np.minimum(problem.busy[pick, None, :] / np.maximum(speed, TINY), 1.0)
     draw = idle + busy * np.maximum(0.0, np.minimum(cap, p_u) - idle)
     gpus = problem.gpus[pick, None, :]
     cost = np.where(possible, problem.fixed[pick, None, :] + energy * gpus * draw, np.inf)

@@ -18,6 +18,7 @@ from planner.core.optimise.explain import Scarce, allocation
 from planner.core.optimise.prices import (
     FREE,
     Market,
+    OwnLimits,
     Prices,
     Response,
     Search,
@@ -26,7 +27,7 @@ from planner.core.optimise.prices import (
     search,
     within_own_limits,
 )
-from planner.core.optimise.problem import Floats, Problem, build, floors_fit, levels, without_floors
+from planner.core.optimise.problem import Floats, Problem, build, carried, floors_fit, levels, without_floors
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
 from planner.domain.weights import DEFAULT, Weights
 
@@ -54,12 +55,13 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
         return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
     given = asked if floors_fit(asked, limits) else [without_floors(demand) for demand in asked]
     problem = build([_within_own_limit(demand) for demand in given], limits, weights, asked)
-    problem = within_own_limits(problem, own_limits(problem))
-    free = _free(problem)
+    limited = own_limits(problem)
+    problem = within_own_limits(problem, limited)
+    free = _free(problem, limited)
     scarce = Scarce(
         watts=free.mw > problem.budget_mw, gpus=free.gpus > problem.gpu_limit, floors=given is not asked, free=free
     )
-    choices, prices = _solve(problem, free)
+    choices, prices = _solve(problem, limited)
     return allocation(problem, choices, prices, scarce, limits, asked)
 
 
@@ -86,26 +88,26 @@ def _within_own_limit(demand: DeploymentDemand) -> DeploymentDemand:
     return replace(demand, pools=cut)
 
 
-def _market(problem: Problem, share: Floats) -> Market:
+def _market(problem: Problem, limited: OwnLimits, share: Floats) -> Market:
     rows = np.arange(len(problem.owner))
-    return Market(problem, share, levels(problem, rows, share[problem.owner]), own_limits(problem))
+    return Market(problem, share, levels(problem, rows, share[problem.owner]), limited)
 
 
 def _coarse(problem: Problem, count: int) -> Floats:
     return problem.top[:, None] * np.linspace(0.0, 1.0, count)[None, :]
 
 
-def _free(problem: Problem) -> Response:
+def _free(problem: Problem, limited: OwnLimits) -> Response:
     """What everybody would take if watts and GPUs were free."""
-    return respond(_market(problem, _coarse(problem, 2)), FREE)
+    return respond(_market(problem, limited, _coarse(problem, 2)), FREE)
 
 
-def _solve(problem: Problem, free: Response) -> tuple[list[Choice], Prices]:
+def _solve(problem: Problem, limited: OwnLimits) -> tuple[list[Choice], Prices]:
     if problem.deployments == 1 and exact.combinations(problem, 0) <= exact.MOST_COMBINATIONS:
         only = exact.best(problem, 0, problem.budget_mw, problem.gpu_limit)
         if only is not None:
             return [only], FREE
-    return _shared(problem)
+    return _shared(problem, limited)
 
 
 @dataclass(slots=True)
@@ -124,15 +126,15 @@ class _Best:
             self.choices, self.cost = choices, cost
 
 
-def _shared(problem: Problem) -> tuple[list[Choice], Prices]:
+def _shared(problem: Problem, limited: OwnLimits) -> tuple[list[Choice], Prices]:
     few = problem.deployments <= MOST_POLISHED
-    market = _market(problem, _coarse(problem, COARSE))
+    market = _market(problem, limited, _coarse(problem, COARSE))
     found = search(market, FREE)
     best = _Best([], np.inf)
     best.take(market, found)
     if found.tightest.prices != FREE:
         for share in _finer(problem, market, found, few=few):
-            market = _market(problem, share)
+            market = _market(problem, limited, share)
             found = search(market, found.tightest.prices)
             best.take(market, found)
     if few:
@@ -201,15 +203,23 @@ def _around(problem: Problem, share: Floats, response: Response, step: Floats) -
 
 
 def _as_choices(market: Market, response: Response) -> list[Choice]:
+    """All deployments' choices at once: one by one they cost more than the price search that found them."""
     problem, at = market.problem, market.at
-    found = []
-    for d in range(problem.deployments):
-        pools = problem.pools_of(d)
-        rows = np.array(pools, dtype=np.int64)
-        part = at.rows(pools)
-        columns = tuple(int(response.columns[row]) for row in pools)
-        found.append(exact.chosen(problem, rows, part, int(response.level[d]), columns, float(problem.worth[d])))
-    return found
+    rows = np.arange(len(problem.owner))
+    level, columns = response.level[problem.owner], response.columns
+    steps = at.steps[rows, level, columns]
+    share = carried(problem.speed[rows, steps - problem.floor], problem.need[rows, columns])
+    first = problem.first[:-1]
+    share = np.minimum(1.0, np.minimum.reduceat(share, first))
+    cost = np.add.reduceat(at.cost[rows, level, columns], first) + problem.worth * (1 - share)
+    mw = np.add.reduceat(at.mw[rows, level, columns], first)
+    gpus = np.add.reduceat(problem.gpus[rows, columns], first)
+    numbers = np.array([cost, mw, gpus, share]).T.tolist()
+    counts, caps, ends = columns.tolist(), steps.tolist(), problem.first.tolist()
+    return [
+        Choice(tuple(counts[start:end]), tuple(caps[start:end]), *row)
+        for start, end, row in zip(ends, ends[1:], numbers, strict=False)
+    ]
 
 
 def _polish(problem: Problem, best: _Best) -> None:
