@@ -13,7 +13,7 @@ from deploy.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from deploy.prove.campaign import Tally
-    from deploy.prove.world import Outcome
+    from deploy.prove.run import Outcome
 
 MUTATIONS = ("raise-before-lower", "ignore-unacked-grants", "default-on-expiry", "fencing-off")
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from deploy.prove.world import Outcome, Run, prove
+from deploy.prove.run import Outcome, Run, prove
 
 EPISODE = 10_000
 """Events per world: long enough for hundreds of faults, short enough that a proof sees many worlds."""

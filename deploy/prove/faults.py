@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
+from deploy.prove.agent_process import AgentProcess
 from deploy.prove.checker import Order
+from deploy.prove.hardware import Card
 from deploy.prove.network import STORM
+from deploy.prove.planner_process import PlannerProcess
 from deploy.prove.scenario import FAULTS
+from deploy.prove.world import World
 from planner.domain.observation import NodeOrder
-
-if TYPE_CHECKING:
-    from deploy.prove.agent_process import AgentProcess
-    from deploy.prove.hardware import Card
-    from deploy.prove.planner_process import PlannerProcess
-    from deploy.prove.world import World
 
 
 class Faults:
@@ -26,6 +24,7 @@ class Faults:
         self.without = without
         self.only = only
         self.number = 0
+        self.struck: deque[tuple[int, str]] = deque(maxlen=100_000)
         self.clock = Random(f"faults {world.scenario.seed}")
         self.carry_out: dict[str, Callable[[Random], bool]] = {kind: getattr(self, f"_{kind}") for kind in FAULTS}
 
@@ -42,7 +41,7 @@ class Faults:
             return
         if self.carry_out[kind](Random(f"fault {self.world.scenario.seed} {number}")):
             self.world.counts[kind.replace("_", " ")] += 1
-            self.world.struck.append((number, kind))
+            self.struck.append((number, kind))
 
     # Budgets.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from deploy.prove.run import Outcome, Run, prove
 from deploy.prove.scenario import FAULTS
-from deploy.prove.world import Outcome, Run, prove
 
 MOST_RUNS = 80
 

@@ -11,9 +11,9 @@ from deploy.cli.main import main
 from deploy.prove.campaign import EPISODE, Tally, outcomes, reproduction, runs_of
 from deploy.prove.checker import Budget, Order
 from deploy.prove.mutations import MUTATIONS
+from deploy.prove.run import Run, prove
 from deploy.prove.scenario import FAULTS
 from deploy.prove.shrink import shrunk
-from deploy.prove.world import Run, prove
 
 MUST_OCCUR = (
     "budget cut",
