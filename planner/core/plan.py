@@ -12,6 +12,7 @@ from functools import partial
 
 from planner.core import powering
 from planner.core.decide import PATIENCE_S, Aim, decide
+from planner.core.draws import looked_at, with_curves
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
@@ -85,12 +86,15 @@ def step(
     """One tick: the next state and everything that was decided, with its reasons."""
     state = _absorb(state, observation, config, now_s)
     t_s = config.load_now_s(now_s)
+    sites = powering.sites(state, config, now_s)
+    state = _looked(state, observation, config, sites, now_s)
+    in_force = {name: with_curves(known, state.deployments[name]) for name, known in config.deployments.items()}
     ticks = {
-        name: tick(config, deployment, state.deployments[name], observation.deployments.get(name), now_s)
-        for name, deployment in config.deployments.items()
+        name: tick(config, in_force[name], state.deployments[name], observation.deployments.get(name), now_s)
+        for name in config.deployments
     }
     interval_s = config.interval_s * config.load_time_scale
-    aims = _aims(state, config, ticks, now_s)
+    aims = _aims(config, ticks, sites, now_s)
     state = replace(state, deployments={name: _aimed(ticks[name], aims[name], t_s, interval_s) for name in ticks})
     state, power, reserved = powering.advance(state, config, now_s)
     deployments, plans, orders = {}, {}, []
@@ -144,12 +148,29 @@ class _Aimed:
     shortfall: float
 
 
+def _looked(
+    state: PlannerState,
+    observation: Observation,
+    config: PlannerConfig,
+    sites: Mapping[SiteId, powering.Site],
+    now_s: float,
+) -> PlannerState:
+    """What every pool's GPUs draw, put beside the law."""
+    deployments = dict(state.deployments)
+    for name, site in sites.items():
+        power = state.power[name]
+        for member in site.deployments:
+            seen = observation.deployments.get(member)
+            known, settings = deployments[member], config.deployments[member]
+            deployments[member] = looked_at(known, settings, seen, power, site.held, now_s)
+    return replace(state, deployments=deployments)
+
+
 def _aims(
-    state: PlannerState, config: PlannerConfig, ticks: Mapping[DeploymentId, Ticked], now_s: float
+    config: PlannerConfig, ticks: Mapping[DeploymentId, Ticked], sites: Mapping[SiteId, powering.Site], now_s: float
 ) -> dict[DeploymentId, _Aimed]:
     """Optimise freely, limit, and where limits moved a count find the best caps for the counts that stay."""
     t_s = config.load_now_s(now_s)
-    sites = powering.sites(state, config, now_s)
     found: dict[DeploymentId, _Aimed] = {}
     for site in sites.values():
         free = site.allocate(ticks, {})

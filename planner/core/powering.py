@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from planner.core import placing
 from planner.core.caps import plenty, settled
 from planner.core.optimise.solve import allocate
-from planner.core.placing import Floor
+from planner.core.placing import Floor, Holder
 from planner.core.power import site as ledger
 from planner.core.power.state import PowerState, gpus_mw, unseen_mw
 from planner.core.power.transitions import answers, fallbacks
@@ -121,6 +121,8 @@ class Site:
     config: SiteConfig
     limits: SiteLimits
     deployments: tuple[DeploymentId, ...]
+    held: Mapping[Holder, Sequence[GpuId]]
+    """GPUs of each pool's living replicas."""
 
     def allocate(
         self, ticks: Mapping[DeploymentId, Ticked], counts: Mapping[DeploymentId, Mapping[PoolId, int]]
@@ -174,7 +176,7 @@ def sites(state: PlannerState, config: PlannerConfig, now_s: float) -> dict[Site
         for (deployment, _), gpus in floor.held.items():
             if deployment in members:
                 ours.update(gpus)
-        found[name] = Site(site, site_limits(state.power[name], site, frozenset(ours), now_s), members)
+        found[name] = Site(site, site_limits(state.power[name], site, frozenset(ours), now_s), members, floor.held)
     return found
 
 

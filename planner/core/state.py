@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.core.forecast.band import Band
+from planner.core.power.drawn import Drawn
 from planner.core.power.state import PowerState
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.plan import Limited, Placement
@@ -49,6 +50,8 @@ class DeploymentState:
     pools: Mapping[PoolId, PoolState] = field(default_factory=dict)
     forecasts: Mapping[str, Band] = field(default_factory=dict)
     corrections: Mapping[str, float] = field(default_factory=dict)
+    drawn: Mapping[PoolId, Drawn] = field(default_factory=dict)
+    """What the pools' GPUs drew, and the P_u that it taught."""
     metrics_at_s: float | None = None
     """Load time of the last tick with the metrics that sizing needs."""
     paused: bool = False

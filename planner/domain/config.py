@@ -102,6 +102,8 @@ class PoolConfig:
     scale_down: ScalingRules = ScalingRules()
     fallback_replicas: int | None = None
     """For ``Fallback.REPLICAS``."""
+    learn_power: bool = True
+    """Whether draws under load correct the curve's P_u."""
     schedule: ReplicaSchedule | None = None
 
     @property

@@ -1,12 +1,13 @@
 """What a GPU can use at most (P_u), learned online from draws, caps and how busy the engine is.
 
-Owns the estimate by model, phase and batch. Must never lower a cap by itself, and never trust one reading: telemetry is
-late (a one-second mean behind the cap) and noisy. Why: P_u decides what a cap costs, and it was measured from 407 to
-690 W of 700 W on one GPU type, depending on model and batch.
+Owns one pool's estimates by batch: a pool is one model in one phase on one GPU type. Must never lower a cap by itself,
+and never trust one reading: telemetry is late (a one-second mean behind the cap) and noisy. Why: P_u decides what a cap
+costs, and it was measured from 407 to 690 W of 700 W on one GPU type, depending on model and batch.
 
-A draw tells different things. Below its cap it IS what the phase can use (a sample). At its cap it only says that P_u
-is no less (a bound): an estimate well above the cap stays, one near the cap or below it rises, for a cap chosen by the
-estimate would otherwise prove it right for ever. So the estimate rests a few percent above the truth.
+A draw tells different things. At its cap it only says that P_u is no less (a bound): an estimate well above the cap
+stays, one near the cap or below it rises, for a cap chosen by the estimate would otherwise prove it right for ever. So
+the estimate rests a few percent above the truth. Below its cap the draw of a BUSY engine is what the phase can use (a
+sample); of an engine with pauses it is less, so that it counts only where it is more than the estimate.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from planner.core.power.priors import Phase
 from planner.domain.power import PowerCurve
 
 SETTLED_S = 5.0
@@ -39,16 +39,6 @@ LOWEST, HIGHEST = 0.5, 1.6
 """Bounds of the estimate, as multiples of the prior."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What one estimate is about. ``batch`` is a bucket: 0 for one sequence, then powers of two."""
-
-    model: str
-    gpu_type: str
-    phase: Phase
-    batch: int
-
-
 def batch_bucket(batch: float) -> int:
     """0: up to 1.4 sequences, 1: to 2.8, 2: to 5.6, … : neighbouring powers of two draw alike."""
     return max(0, round(math.log2(batch))) if batch > 1 else 0
@@ -56,12 +46,16 @@ def batch_bucket(batch: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One GPU's telemetry. ``cap_mw`` is the enforced limit; ``since_change_s`` how long cap and batch have stood."""
+    """One GPU's telemetry. ``cap_mw`` is the enforced limit; ``since_change_s`` how long cap and batch have stood.
+
+    ``gpus``: how many equal GPUs this is the middle one of; it weighs as much as their readings would.
+    """
 
     draw_mw: int
     cap_mw: int
     utilisation: float
     since_change_s: float
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,38 +73,47 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """All estimates: a value. ``observe`` returns the next one."""
+    """One pool's estimates by batch bucket: a value. ``observe`` returns the next one."""
 
-    estimates: Mapping[Key, Estimate] = field(default_factory=dict)
+    estimates: Mapping[int, Estimate] = field(default_factory=dict)
 
-    def observe(self, key: Key, prior: PowerCurve, reading: Reading, now_s: float) -> Learned:
+    def observe(self, batch: int, prior: PowerCurve, reading: Reading, now_s: float) -> Learned:
         """The state after one reading; the same state where the reading tells nothing."""
         if not _tells(prior, reading):
             return self
-        known = self.estimates.get(key) or _from_prior(prior, now_s)
+        known = self.estimates.get(batch) or _begun(self.near(batch), prior, now_s)
         fresh = _updated(_aged(known, now_s), prior, reading)
-        return self if fresh is known else Learned({**self.estimates, key: fresh})
+        return self if fresh is None else Learned({**self.estimates, batch: fresh})
 
-    def p_u_mw(self, key: Key, prior: PowerCurve) -> int:
+    def near(self, batch: int) -> Estimate | None:
+        """The estimate of this bucket, else of the nearest one: P_u moves by a few percent from one to the next.
+
+        Of two equally near the larger batch's, which draws more. None: nothing was learned yet.
+        """
+        nearest = min(self.estimates, key=lambda known: (abs(known - batch), -known), default=None)
+        return None if nearest is None else self.estimates[nearest]
+
+    def p_u_mw(self, batch: int, prior: PowerCurve) -> int:
         """The estimate, within its bounds; the prior's where nothing was learned."""
-        known = self.estimates.get(key)
-        return prior.p_u_mw if known is None else round(known.p_u_mw)
+        known = self.near(batch)
+        return prior.p_u_mw if known is None else round(_bounded(known.p_u_mw, prior))
 
-    def curve(self, key: Key, prior: PowerCurve) -> PowerCurve:
+    def curve(self, batch: int, prior: PowerCurve) -> PowerCurve:
         """The prior's law with the learned P_u. P_s keeps its distance in proportion, so that the shape stays."""
-        p_u = self.p_u_mw(key, prior)
+        p_u = self.p_u_mw(batch, prior)
         if p_u == prior.p_u_mw:
             return prior
         return replace(prior, p_u_mw=p_u, p_s_mw=round(prior.p_s_mw * min(1.0, p_u / prior.p_u_mw)))
 
 
 def _tells(prior: PowerCurve, reading: Reading) -> bool:
-    busy = reading.utilisation >= BUSY and reading.since_change_s >= SETTLED_S
-    return busy and reading.cap_mw > 0 and prior.idle_mw < reading.draw_mw <= 2 * prior.max_mw
+    settled = reading.since_change_s >= SETTLED_S and reading.cap_mw > 0
+    return settled and prior.idle_mw < reading.draw_mw <= 2 * prior.max_mw
 
 
-def _from_prior(prior: PowerCurve, now_s: float) -> Estimate:
-    return Estimate(float(prior.p_u_mw), 0.1 * prior.p_u_mw, PRIOR_WEIGHT, now_s)
+def _begun(near: Estimate | None, prior: PowerCurve, now_s: float) -> Estimate:
+    p_u = float(prior.p_u_mw) if near is None else near.p_u_mw
+    return Estimate(p_u, 0.1 * p_u, PRIOR_WEIGHT, now_s)
 
 
 def _aged(known: Estimate, now_s: float) -> Estimate:
@@ -120,38 +123,40 @@ def _aged(known: Estimate, now_s: float) -> Estimate:
     return replace(known, weight=weight, at_s=max(now_s, known.at_s))
 
 
-def _raised(known: Estimate, prior: PowerCurve, cap_mw: int) -> Estimate:
-    """The phase uses all that the estimate allows: it may use more. What was known before counts for less."""
-    higher = max(known.p_u_mw, min(known.p_u_mw * (1 + PROBE), cap_mw / AT_CAP))
-    return replace(
-        known,
-        p_u_mw=min(higher, _most(prior)),
-        weight=min(known.weight, PRIOR_WEIGHT),
-        bounds=known.bounds + 1,
-    )
+def _bounded(p_u_mw: float, prior: PowerCurve) -> float:
+    low, high = LOWEST * prior.p_u_mw, min(HIGHEST * prior.p_u_mw, float(prior.max_mw))
+    return max(low, min(max(low, high), p_u_mw))
 
 
-def _most(prior: PowerCurve) -> float:
-    return min(HIGHEST * prior.p_u_mw, float(prior.max_mw))
-
-
-def _updated(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate:
-    held = reading.draw_mw >= AT_CAP * reading.cap_mw
-    if held and reading.cap_mw < AT_CAP * known.p_u_mw:
-        return replace(known, bounds=known.bounds + 1)
-    if held:
-        return _raised(known, prior, reading.cap_mw)
+def _updated(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate | None:
+    """None where the reading tells nothing."""
+    if reading.draw_mw >= AT_CAP * reading.cap_mw:
+        return _held(known, prior, reading)
+    if reading.utilisation < BUSY and reading.draw_mw <= known.p_u_mw:
+        return None
     spread = max(known.deviation_mw, LEAST_DEVIATION * known.p_u_mw)
     error = reading.draw_mw - known.p_u_mw
     pulled = max(-OUTLIER * spread, min(OUTLIER * spread, error))
-    gain = 1.0 / (known.weight + 1.0)
-    low, high = LOWEST * prior.p_u_mw, _most(prior)
+    gain = reading.gpus / (known.weight + reading.gpus)
     # The deviation follows the pulled error's size, so that a true shift widens the gate and is believed.
     seen = min(abs(error), 2 * OUTLIER * spread)
     return replace(
         known,
-        p_u_mw=max(low, min(max(low, high), known.p_u_mw + gain * pulled)),
+        p_u_mw=_bounded(known.p_u_mw + gain * pulled, prior),
         deviation_mw=known.deviation_mw + max(gain, 1 / 16) * (1.2533 * seen - known.deviation_mw),
-        weight=min(MOST_WEIGHT, known.weight + 1.0),
+        weight=min(MOST_WEIGHT, known.weight + reading.gpus),
         samples=known.samples + 1,
+    )
+
+
+def _held(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate:
+    """The cap holds the draw: the phase may use more. An estimate near the cap rises, and its past counts for less."""
+    if reading.cap_mw < AT_CAP * known.p_u_mw:
+        return replace(known, bounds=known.bounds + 1)
+    higher = min(known.p_u_mw * (1 + PROBE * reading.gpus), reading.cap_mw / AT_CAP)
+    return replace(
+        known,
+        p_u_mw=_bounded(max(known.p_u_mw, higher), prior),
+        weight=min(known.weight, PRIOR_WEIGHT),
+        bounds=known.bounds + 1,
     )

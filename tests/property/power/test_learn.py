@@ -14,7 +14,6 @@ from planner.core.power.learn import (
     HIGHEST,
     LOWEST,
     SETTLED_S,
-    Key,
     Learned,
     Reading,
     batch_bucket,
@@ -22,7 +21,8 @@ from planner.core.power.learn import (
 from planner.core.power.priors import Phase, curve, gpu
 
 PRIOR = curve(gpu("h100"), Phase.DECODE_DENSE)
-KEY = Key("llama", "h100", Phase.DECODE_DENSE, 5)
+KEY = 5
+"""Batch bucket."""
 
 
 def feed(true_mw: float, caps: list[int], readings: int, *, seed: int, noise: float = 0.03) -> Learned:
@@ -122,11 +122,30 @@ def test_a_changed_world_is_believed_after_a_while() -> None:
     assert state.p_u_mw(KEY, PRIOR) == pytest.approx(true, rel=0.08)
 
 
-def test_models_phases_and_batches_are_learned_apart() -> None:
+def test_batches_are_learned_apart_and_a_new_one_starts_from_its_neighbour() -> None:
     state = feed(0.7 * PRIOR.p_u_mw, [PRIOR.max_mw], 100, seed=4)
-    other = Key("llama", "h100", Phase.DECODE_DENSE, 0)
-    assert state.curve(other, PRIOR) is PRIOR
-    assert state.curve(KEY, PRIOR).p_u_mw < PRIOR.p_u_mw
+    assert state.p_u_mw(0, PRIOR) == state.p_u_mw(KEY, PRIOR) < 0.75 * PRIOR.p_u_mw
+    later = state.observe(KEY + 2, PRIOR, Reading(PRIOR.p_u_mw, PRIOR.max_mw, 1.0, 60.0), 500.0)
+    assert later.p_u_mw(KEY, PRIOR) == state.p_u_mw(KEY, PRIOR) < later.p_u_mw(KEY + 2, PRIOR)
+    assert later.p_u_mw(KEY + 1, PRIOR) == later.p_u_mw(KEY + 2, PRIOR), "of two equally near the one that draws more"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.0, BUSY - 0.01), st.lists(st.integers(130_000, 690_000), min_size=1, max_size=40))
+def test_an_engine_with_pauses_never_teaches_that_less_is_enough(busy: float, draws: list[int]) -> None:
+    state, before = Learned(), PRIOR.p_u_mw
+    for i, draw in enumerate(draws):
+        state = state.observe(KEY, PRIOR, Reading(draw, PRIOR.max_mw, busy, 60.0), i * 5.0)
+        assert state.p_u_mw(KEY, PRIOR) >= before
+        before = state.p_u_mw(KEY, PRIOR)
+    assert before <= max(PRIOR.p_u_mw, *draws) + 1
+
+
+def test_the_middle_of_five_weighs_as_five() -> None:
+    draw = round(0.8 * PRIOR.p_u_mw)
+    once = Learned().observe(KEY, PRIOR, Reading(draw, PRIOR.max_mw, 1.0, 60.0), 0.0)
+    five = Learned().observe(KEY, PRIOR, Reading(draw, PRIOR.max_mw, 1.0, 60.0, gpus=5), 0.0)
+    assert PRIOR.p_u_mw - five.p_u_mw(KEY, PRIOR) > 3 * (PRIOR.p_u_mw - once.p_u_mw(KEY, PRIOR))
 
 
 def test_batches_share_a_bucket_with_their_neighbours() -> None:

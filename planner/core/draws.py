@@ -1,0 +1,170 @@
+"""What pools draw, put beside what the power law says: it teaches each pool's P_u and gives the operator both figures.
+
+Owns the choice of readings and how busy and how full the engines were. Must never touch the ledger: what is learned
+changes what the optimiser asks for, never what a GPU is charged.
+
+Cheap by sampling: one look at a few GPUs of a pool at each tick, of which the middle one counts. Uncertain where it
+leans on means: the batch is the pool's running requests over its replicas; a decode engine counts as busy as a Poisson
+count of that mean is above none; a prefill engine by rate times profile, and only while prompts wait for every replica,
+for a profile alone may be off by half; an aggregated engine mixes both phases and is learned as that mixture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from planner.core.learn import PREFILL
+from planner.core.perf.engine import engine
+from planner.core.placing import Holder
+from planner.core.power.curve import draw_mw, speed
+from planner.core.power.drawn import Drawn
+from planner.core.power.learn import Reading, batch_bucket
+from planner.core.power.state import PowerState
+from planner.core.sizing import observe
+from planner.core.sizing.load import SizedLoad
+from planner.core.state import DeploymentState
+from planner.domain.config import DeploymentConfig, PoolConfig
+from planner.domain.ids import GpuId
+from planner.domain.observation import DeploymentObservation, PoolObservation
+from planner.domain.pool import Role
+from planner.domain.power import PowerCurve
+from planner.domain.reading import value_or_none
+
+SAMPLED = 5
+"""GPUs of a pool that are looked at in a tick."""
+SAME_BATCH = 1.5
+"""A batch within this factor of the last tick's has stood since."""
+SMOOTHING = 0.2
+"""Weight of one tick in the draws that are shown."""
+
+
+def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentConfig:
+    """The deployment with the power curves that hold now."""
+    pools = {}
+    for name, pool in config.pools.items():
+        drawn = state.drawn.get(name)
+        law = pool.curve if drawn is None or not pool.learn_power else drawn.learned.curve(drawn.bucket, pool.curve)
+        if law is not pool.curve:
+            pools[name] = replace(pool, curve=law)
+    return replace(config, pools={**config.pools, **pools}) if pools else config
+
+
+def looked_at(
+    state: DeploymentState,
+    config: DeploymentConfig,
+    seen: DeploymentObservation | None,
+    power: PowerState,
+    held: Mapping[Holder, Sequence[GpuId]],
+    now_s: float,
+) -> DeploymentState:
+    """The deployment after a look at the GPUs that its pools hold. Unseen pools keep what they know."""
+    if seen is None:
+        return state
+    load = observe.actual_load(config, seen)
+    drawn = dict(state.drawn)
+    for name, pool in config.pools.items():
+        told, gpus = seen.pools.get(name), held.get((config.deployment, name), ())
+        if told is None or not _at_rest(told, len(gpus), pool):
+            continue
+        batch = _batch(pool, told)
+        if batch is None:
+            continue
+        before = drawn.get(name) or Drawn()
+        known = _at(before, batch, now_s)
+        rows = _rows(gpus, power, before.at_s)
+        busy = _full_speed_share(config, state, pool, told, load)
+        drawn[name] = _taught(known, pool, told, rows, busy, now_s) if rows else known
+    return replace(state, drawn=drawn)
+
+
+def _at_rest(told: PoolObservation, gpus: int, pool: PoolConfig) -> bool:
+    """Every GPU of the pool serves: one that loads weights or drains says nothing about its engine at work."""
+    ready = told.replicas.ready
+    return ready > 0 and not told.replicas.starting and gpus == ready * pool.gpus_per_replica
+
+
+def _batch(pool: PoolConfig, told: PoolObservation) -> float | None:
+    """Sequences that each replica runs. Prefill engines are always about the same chunk of tokens."""
+    if pool.role is Role.PREFILL:
+        return 1.0
+    running = value_or_none(told.running_requests)
+    return None if running is None else running / told.replicas.ready
+
+
+def _at(known: Drawn, batch: float, now_s: float) -> Drawn:
+    """The pool at ``now_s`` with its batch, and since when that stands."""
+    low, high = sorted((max(1.0, batch), max(1.0, known.batch)))
+    since = known.since_s if high <= SAME_BATCH * low else max(known.at_s, known.since_s)
+    return replace(known, at_s=now_s, batch=batch, since_s=since, bucket=batch_bucket(batch))
+
+
+class Row(NamedTuple):
+    """One GPU's figures; sorts by draw. ``raised_s``: when this planner last raised a cap on its node."""
+
+    draw_mw: int
+    cap_mw: int
+    raised_s: float
+
+
+def _rows(gpus: Sequence[GpuId], power: PowerState, after_s: float) -> list[Row]:
+    """Up to ``SAMPLED`` of the GPUs, spread over the pool, that were heard of since the last tick; by rising draw."""
+    stride = -(-len(gpus) // SAMPLED)
+    found: list[Row] = []
+    for name in gpus[::stride]:
+        page = power.nodes[power.where[name]]
+        gpu = page.seen.gpus.get(name) if page.seen is not None and page.heard_s > after_s else None
+        if gpu is not None and gpu.draw_mw is not None and gpu.enforced_mw:
+            found.append(Row(gpu.draw_mw, gpu.enforced_mw, page.raised_s))
+    return sorted(found)
+
+
+def _full_speed_share(
+    config: DeploymentConfig, state: DeploymentState, pool: PoolConfig, told: PoolObservation, load: SizedLoad | None
+) -> float | None:
+    """Share of its time for which an engine at full speed would be busy with the work seen; None where unknown."""
+    if pool.role is not Role.PREFILL:
+        running = value_or_none(told.running_requests)
+        return None if running is None else 1.0 - math.exp(-running / told.replicas.ready)
+    model = engine(config.profile).prefill
+    if load is None or model is None:
+        return None
+    cost_s = model.cost_ms(load.prefill_tokens) * state.corrections.get(PREFILL, 1.0) / 1000.0
+    return load.req_per_s * cost_s / told.replicas.ready
+
+
+def _taught(
+    known: Drawn, pool: PoolConfig, told: PoolObservation, rows: list[Row], busy: float | None, now_s: float
+) -> Drawn:
+    row = rows[len(rows) // 2]
+    law = known.learned.curve(known.bucket, pool.curve)
+    share = None if busy is None else _busy(pool, busy, law, row.cap_mw)
+    if share is not None:
+        mean = sum([one.draw_mw for one in rows]) / len(rows)
+        known = _shown(known, mean, draw_mw(law, row.cap_mw, share))
+    if not pool.learn_power:
+        return known
+    waiting = pool.role is not Role.PREFILL or (value_or_none(told.queued_requests) or 0.0) >= told.replicas.ready
+    since = now_s - max(known.since_s, row.raised_s)
+    certain = share if share is not None and waiting else 0.0
+    reading = Reading(row.draw_mw, row.cap_mw, certain, since, len(rows))
+    return replace(known, learned=known.learned.observe(known.bucket, pool.curve, reading, now_s))
+
+
+def _busy(pool: PoolConfig, at_full_speed: float, law: PowerCurve, cap_mw: int) -> float:
+    """A capped prefill engine is busy for longer; a decode engine's batch, as seen, has grown with its cap already."""
+    if pool.role is not Role.PREFILL:
+        return at_full_speed
+    return min(1.0, at_full_speed / max(speed(law, cap_mw), 1e-3))
+
+
+def _shown(known: Drawn, measured_mw: float, expected_mw: float) -> Drawn:
+    if known.measured_mw is None or known.expected_mw is None:
+        return replace(known, measured_mw=measured_mw, expected_mw=expected_mw)
+    return replace(
+        known,
+        measured_mw=known.measured_mw + SMOOTHING * (measured_mw - known.measured_mw),
+        expected_mw=known.expected_mw + SMOOTHING * (expected_mw - known.expected_mw),
+    )
