@@ -21,7 +21,7 @@ from planner.core.perf.engine import engine
 from planner.core.placing import Holder
 from planner.core.power.curve import draw_mw, speed
 from planner.core.power.drawn import Drawn
-from planner.core.power.learn import Reading, batch_bucket
+from planner.core.power.learn import BUSY, Reading, batch_bucket
 from planner.core.power.state import PowerState
 from planner.core.sizing import observe
 from planner.core.sizing.load import SizedLoad
@@ -147,9 +147,11 @@ def _taught(
     if not pool.learn_power:
         return known
     waiting = pool.role is not Role.PREFILL or (value_or_none(told.queued_requests) or 0.0) >= told.replicas.ready
-    since = now_s - max(known.since_s, row.raised_s)
-    certain = share if share is not None and waiting else 0.0
-    reading = Reading(row.draw_mw, row.cap_mw, certain, since, len(rows))
+    weight = len(rows)
+    if share is None or share < BUSY or not waiting:
+        # With pauses the middle one may be in its pause; the highest is the one that may be at its cap.
+        row, share, weight = rows[-1], 0.0, 1
+    reading = Reading(row.draw_mw, row.cap_mw, share, now_s - max(known.since_s, row.raised_s), weight)
     return replace(known, learned=known.learned.observe(known.bucket, pool.curve, reading, now_s))
 
 

@@ -8,10 +8,11 @@ the power-safety harness does that.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.core.plan import initial_state, react, step
+from planner.core.power.drawn import Drawn
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, SiteConfig, SizingMode
 from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId
 from planner.domain.observation import (
@@ -41,6 +42,9 @@ class OursSettings:
     ttft_quantile: float = 0.95
     flight_s: float = 0.05
     telemetry_s: float = 5.0
+    p_u_error: float = 1.0
+    """The planner's prior P_u over the true one: what it is told of the GPUs may be wrong."""
+    learn_power: bool = True
 
 
 @dataclass(slots=True)
@@ -62,6 +66,12 @@ class Ours:
     def attach(self, run: Run) -> None:
         self._loop = _Loop(run, self.settings)
 
+    def remembered(self, pool: str) -> Drawn:
+        """What the planner knows of a pool's draw by now."""
+        if self._loop is None:
+            return Drawn()
+        return self._loop.state.deployments[DEPLOYMENT].drawn.get(PoolId(pool), Drawn())
+
 
 def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
     """The planner's configuration for a scenario: what an operator would write."""
@@ -70,9 +80,10 @@ def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
             pool=PoolId(pool.pool),
             role=pool.role,
             gpus_per_replica=pool.gpus_per_replica,
-            curve=pool.curve,
+            curve=replace(pool.curve, p_u_mw=round(settings.p_u_error * pool.curve.p_u_mw)),
             max_replicas=max(1, scenario.gpus // pool.gpus_per_replica),
             startup_s=pool.startup_s,
+            learn_power=settings.learn_power,
         )
         for pool in scenario.pools
     }
@@ -104,7 +115,7 @@ class _Loop:
         self._settings = settings
         self._config = planner_config(run.scenario, settings)
         self._watch = Watch(run.plant, DEPLOYMENT)
-        self._state = initial_state(self._config, 1, run.now_s, stored_caps=())
+        self.state = initial_state(self._config, 1, run.now_s, stored_caps=())
         self._wake_s = float("inf")
         self._scaled_id = -1
         self._at(0.0, self._announce)
@@ -141,7 +152,7 @@ class _Loop:
         self._react(Observation(budget_orders=(order,)))
 
     def _react(self, observation: Observation) -> None:
-        self._state, plan = react(self._state, observation, self._config, self._run.now_s)
+        self.state, plan = react(self.state, observation, self._config, self._run.now_s)
         self._publish(plan)
 
     def _tick(self, _: None) -> None:
@@ -149,7 +160,7 @@ class _Loop:
             return
         self._watch.pending = self._run.fleet.pending
         observation = Observation({DEPLOYMENT: self._watch.deployment()}, self._nodes())
-        self._state, plan = step(self._state, observation, self._config, self._run.now_s)
+        self.state, plan = step(self.state, observation, self._config, self._run.now_s)
         self._note(plan)
         self._publish(plan)
         self._at(self._settings.interval_s, self._tick)
@@ -181,7 +192,7 @@ class _Loop:
             in_force.append(GpuInForce(cap.gpu, plant.gpus[cap.gpu].requested_mw, enforced))
         decided = order.decision_id
         ack = PowerAckSeen(
-            order.node, self._state.epoch, decided, decided, "applied", tuple(in_force), "", BOOT, plant.now_s
+            order.node, self.state.epoch, decided, decided, "applied", tuple(in_force), "", BOOT, plant.now_s
         )
         self._at(self._settings.flight_s, self._power_ack, ack)
 
