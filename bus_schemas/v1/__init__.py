@@ -6,7 +6,14 @@ from bus_schemas.v1.decisions import GpuCap, PlacementHint, PoolTarget, PowerDec
 from bus_schemas.v1.message import Message
 from bus_schemas.v1.reason import Reason
 from bus_schemas.v1.system import DeadLetter, Lease
-from bus_schemas.v1.telemetry import ForecastRecord, GpuTelemetry, NodeTelemetry, PlanRecord, PoolRecord
+from bus_schemas.v1.telemetry import (
+    ForecastRecord,
+    GpuTelemetry,
+    NodeTelemetry,
+    PlanRecord,
+    PoolPowerRecord,
+    PoolRecord,
+)
 
 MESSAGES: tuple[type[Message], ...] = (
     ScalingDecision,
@@ -39,6 +46,7 @@ __all__ = [
     "NodeTelemetry",
     "PlacementHint",
     "PlanRecord",
+    "PoolPowerRecord",
     "PoolRecord",
     "PoolTarget",
     "PowerAck",

@@ -48,6 +48,22 @@ class NodeTelemetry(Message):
     gpus: tuple[GpuTelemetry, ...]
 
 
+class PoolPowerRecord(Part):
+    """What one pool's GPUs draw, beside what the power law says: watts per GPU."""
+
+    assumed_p_u_watts: Watts
+    """The most that a GPU can use at work, as configured."""
+    p_u_watts: Watts
+    """The same as in force: learned at ``batch`` sequences a replica."""
+    batch: float = 0.0
+    samples: int = 0
+    """Draws below the cap that it was learned from."""
+    bounds: int = 0
+    """Draws at the cap, which only say: no less."""
+    drawn_watts: Watts | None = None
+    expected_watts: Watts | None = None
+
+
 class PoolRecord(Part):
     """One pool's way from wanted to granted."""
 
@@ -88,6 +104,8 @@ class PlanRecord(Message):
     pools: dict[str, PoolRecord] = Field(default_factory=dict)
     expected: dict[str, float] = Field(default_factory=dict)
     """Expected TTFT, ITL, watts, joules per token, shortfall; units in the keys."""
+    gpu_power: dict[str, PoolPowerRecord] = Field(default_factory=dict)
+    """By pool, where its GPUs were looked at."""
     notes: tuple[Reason, ...] = ()
     targets: dict[str, float] = Field(default_factory=dict)
     budget_watts: Watts | None = None

@@ -15,7 +15,7 @@ def explain(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.
     lines += _section("forecast", _forecast(record))
     lines += _section("model", (f"{name} × {value:.3g}" for name, value in record.corrections.items()))
     for name, pool in record.pools.items():
-        lines += _section(f"{name} ({pool.role})", _pool(pool))
+        lines += _section(f"{name} ({pool.role})", _pool(pool, record.gpu_power.get(name)))
     lines += _section("expected", (f"{name} = {value:.4g}" for name, value in record.expected.items()))
     lines += _section("power", _power(record))
     lines += _section("notes", (f"{note.code}: {note.text}" for note in record.notes))
@@ -60,7 +60,7 @@ def _forecast(record: v1.PlanRecord) -> Iterator[str]:
         )
 
 
-def _pool(pool: v1.PoolRecord) -> Iterator[str]:
+def _pool(pool: v1.PoolRecord, power: v1.PoolPowerRecord | None) -> Iterator[str]:
     yield f"running {pool.current}, wanted {pool.wanted}"
     for position, reason in enumerate(pool.chain):
         value = f" -> {pool.values[position]}" if position < len(pool.values) else ""
@@ -68,6 +68,22 @@ def _pool(pool: v1.PoolRecord) -> Iterator[str]:
     cap = f" at {pool.cap_watts:.0f} W a GPU" if pool.cap_watts is not None else ""
     busy = f", expected busy {pool.utilisation:.0%}" if pool.utilisation is not None else ""
     yield f"granted {pool.granted}{cap}{busy}"
+    if power is not None:
+        yield from _draws(power)
+
+
+def _draws(power: v1.PoolPowerRecord) -> Iterator[str]:
+    known = f"{power.samples} draws below the cap, {power.bounds} at it"
+    if power.p_u_watts == power.assumed_p_u_watts:
+        yield f"P_u {power.p_u_watts:.0f} W as assumed ({known})"
+    else:
+        yield (
+            f"P_u {power.assumed_p_u_watts:.0f} W assumed, {power.p_u_watts:.0f} W learned"
+            f" at {power.batch:.3g} sequences a replica ({known})"
+        )
+    if power.drawn_watts and power.expected_watts is not None:
+        off = power.expected_watts / power.drawn_watts - 1.0
+        yield f"draws {power.drawn_watts:.0f} W a GPU, expected {power.expected_watts:.0f} W ({off:+.0%})"
 
 
 def _power(record: v1.PlanRecord) -> Iterator[str]:

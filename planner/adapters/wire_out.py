@@ -10,6 +10,7 @@ from bus_schemas import v1
 from planner.domain.config import DeploymentConfig
 from planner.domain.plan import DeploymentPlan, Forecast, Limited, PoolPlan, PowerOrder, ScalingOrder, SitePlan
 from planner.domain.pool import Role
+from planner.domain.power import PowerFigures
 from planner.domain.units import watts_from_mw
 
 NOT_SET = -1
@@ -118,6 +119,7 @@ def plan_record(
         corrections=dict(plan.corrections),
         pools={pool: _pool(record) for pool, record in plan.pools.items()},
         expected=_expected(plan),
+        gpu_power={name: _gpu_power(pool.power) for name, pool in plan.pools.items() if pool.power is not None},
         notes=reasons((*plan.notes, *(site.notes if site else ()))),
         targets={
             "ttft_ms": config.ttft_ms,
@@ -153,6 +155,22 @@ def _pool(plan: PoolPlan) -> v1.PoolRecord:
         chain=reasons(plan.chain),
         values=tuple(link.value for link in plan.chain),
     )
+
+
+def _gpu_power(figures: PowerFigures) -> v1.PoolPowerRecord:
+    return v1.PoolPowerRecord(
+        assumed_p_u_watts=watts_from_mw(figures.assumed_p_u_mw),
+        p_u_watts=watts_from_mw(figures.p_u_mw),
+        batch=figures.batch,
+        samples=figures.samples,
+        bounds=figures.bounds,
+        drawn_watts=_rounded(figures.drawn_mw),
+        expected_watts=_rounded(figures.expected_mw),
+    )
+
+
+def _rounded(mw: float | None) -> float | None:
+    return None if mw is None else watts_from_mw(round(mw))
 
 
 def _expected(plan: DeploymentPlan) -> dict[str, float]:

@@ -27,10 +27,10 @@ from planner.core.sizing import observe
 from planner.core.sizing.load import SizedLoad
 from planner.core.state import DeploymentState
 from planner.domain.config import DeploymentConfig, PoolConfig
-from planner.domain.ids import GpuId
+from planner.domain.ids import GpuId, PoolId
 from planner.domain.observation import DeploymentObservation, PoolObservation
 from planner.domain.pool import Role
-from planner.domain.power import PowerCurve
+from planner.domain.power import PowerCurve, PowerFigures
 from planner.domain.reading import value_or_none
 
 SAMPLED = 5
@@ -50,6 +50,24 @@ def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentC
         if law is not pool.curve:
             pools[name] = replace(pool, curve=law)
     return replace(config, pools={**config.pools, **pools}) if pools else config
+
+
+def figures(config: DeploymentConfig, state: DeploymentState) -> Mapping[PoolId, PowerFigures]:
+    """What the pools draw and what was learned of it, for the pools that were looked at."""
+    return {name: _figures(config.pools[name], known) for name, known in state.drawn.items() if name in config.pools}
+
+
+def _figures(pool: PoolConfig, known: Drawn) -> PowerFigures:
+    estimate = known.learned.estimates.get(known.bucket)
+    return PowerFigures(
+        assumed_p_u_mw=pool.curve.p_u_mw,
+        p_u_mw=known.learned.p_u_mw(known.bucket, pool.curve) if pool.learn_power else pool.curve.p_u_mw,
+        batch=known.batch,
+        samples=estimate.samples if estimate is not None else 0,
+        bounds=estimate.bounds if estimate is not None else 0,
+        drawn_mw=known.measured_mw,
+        expected_mw=known.expected_mw,
+    )
 
 
 def looked_at(

@@ -12,7 +12,7 @@ from functools import partial
 
 from planner.core import powering
 from planner.core.decide import PATIENCE_S, Aim, decide
-from planner.core.draws import looked_at, with_curves
+from planner.core.draws import figures, looked_at, with_curves
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
@@ -81,28 +81,37 @@ def _resumed(last: LastDecision | None) -> DeploymentState:
 
 
 def step(
-    state: PlannerState, observation: Observation, config: PlannerConfig, now_s: float
+    state: PlannerState,
+    observation: Observation,
+    config: PlannerConfig,
+    now_s: float,
+    seen_s: float | None = None,
 ) -> tuple[PlannerState, Plan]:
-    """One tick: the next state and everything that was decided, with its reasons."""
+    """One tick: the next state and everything that was decided, with its reasons.
+
+    ``seen_s``: when the deployments were observed, where that is earlier than now: a tick that is decided late.
+    """
     state = _absorb(state, observation, config, now_s)
-    t_s = config.load_now_s(now_s)
+    seen_s = now_s if seen_s is None else seen_s
+    t_s, out_s = config.load_now_s(seen_s), config.load_now_s(now_s)
     sites = powering.sites(state, config, now_s)
     state = _looked(state, observation, config, sites, now_s)
     in_force = {name: with_curves(known, state.deployments[name]) for name, known in config.deployments.items()}
     ticks = {
-        name: tick(config, in_force[name], state.deployments[name], observation.deployments.get(name), now_s)
+        name: tick(config, in_force[name], state.deployments[name], observation.deployments.get(name), seen_s)
         for name in config.deployments
     }
     interval_s = config.interval_s * config.load_time_scale
-    aims = _aims(config, ticks, sites, now_s)
+    aims = _aims(config, ticks, sites, now_s, t_s)
     state = replace(state, deployments={name: _aimed(ticks[name], aims[name], t_s, interval_s) for name in ticks})
     state, power, reserved = powering.advance(state, config, now_s)
     deployments, plans, orders = {}, {}, []
     for name, ticked in ticks.items():
         aim = Aim(ticked.current, aims[name].granted.counts)
-        known, order, counts = decide(ticked.config, state.deployments[name], aim, reserved.get(name), now_s, t_s)
+        known, order, counts = decide(ticked.config, state.deployments[name], aim, reserved.get(name), now_s, out_s)
         deployments[name] = known
-        plans[name] = deployment_plan(ticked, aims[name].granted, known, counts, aims[name].shortfall)
+        power_figures = figures(config.deployments[name], known)
+        plans[name] = deployment_plan(ticked, aims[name].granted, known, counts, aims[name].shortfall, power_figures)
         orders += [order] if order is not None else []
     state = replace(state, deployments=deployments)
     return state, _plan(state, config, now_s, power, orders, plans)
@@ -167,10 +176,13 @@ def _looked(
 
 
 def _aims(
-    config: PlannerConfig, ticks: Mapping[DeploymentId, Ticked], sites: Mapping[SiteId, powering.Site], now_s: float
+    config: PlannerConfig,
+    ticks: Mapping[DeploymentId, Ticked],
+    sites: Mapping[SiteId, powering.Site],
+    now_s: float,
+    t_s: float,
 ) -> dict[DeploymentId, _Aimed]:
     """Optimise freely, limit, and where limits moved a count find the best caps for the counts that stay."""
-    t_s = config.load_now_s(now_s)
     found: dict[DeploymentId, _Aimed] = {}
     for site in sites.values():
         free = site.allocate(ticks, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from planner.core.decide import pending_link
 from planner.core.grant import Granted
@@ -15,6 +15,7 @@ from planner.domain.ids import PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import DeploymentPlan, Limited, PoolPlan
 from planner.domain.pool import Role
+from planner.domain.power import PowerFigures
 from planner.domain.reading import Reading, Sample
 from planner.domain.reasons import Reason
 from planner.domain.units import MW_PER_WATT
@@ -31,10 +32,17 @@ READINGS = (
     "kv_hit_rate",
     "accept_length",
 )
+WORTH_SAYING = 0.05
+"""A learned P_u this far from the assumed one is said in a note."""
 
 
 def deployment_plan(
-    ticked: Ticked, granted: Granted, state: DeploymentState, counts: Mapping[PoolId, int], shortfall: float
+    ticked: Ticked,
+    granted: Granted,
+    state: DeploymentState,
+    counts: Mapping[PoolId, int],
+    shortfall: float,
+    power: Mapping[PoolId, PowerFigures],
 ) -> DeploymentPlan:
     """The record of one deployment's tick; ``counts`` are in force after it."""
     observed, missing = _readings(ticked.seen)
@@ -42,7 +50,9 @@ def deployment_plan(
     watts = _watts(ticked, state, counts)
     return DeploymentPlan(
         deployment=ticked.config.deployment,
-        pools={name: _pool(ticked, granted, state, name, counts[name]) for name in ticked.config.pools},
+        pools={
+            name: _pool(ticked, granted, state, counts[name], name, power.get(name)) for name in ticked.config.pools
+        },
         observed=observed,
         missing={**missing, **ticked.learned.missing},
         forecasts=dict(ticked.learned.forecasts),
@@ -52,12 +62,14 @@ def deployment_plan(
         expected_watts=watts,
         expected_joules_per_token=_joules(ticked, watts),
         shortfall=shortfall,
-        notes=(*granted.notes, *ticked.notes, *_steady(ticked, counts)),
+        notes=(*granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, counts)),
         ready=state.ready,
     )
 
 
-def _pool(ticked: Ticked, granted: Granted, state: DeploymentState, name: PoolId, count: int) -> PoolPlan:
+def _pool(
+    ticked: Ticked, granted: Granted, state: DeploymentState, count: int, name: PoolId, power: PowerFigures | None
+) -> PoolPlan:
     aimed, goal = granted.counts[name], state.goals.get(name)
     chain = granted.chains[name]
     if count != aimed:
@@ -73,6 +85,7 @@ def _pool(ticked: Ticked, granted: Granted, state: DeploymentState, name: PoolId
         cap_mw=goal.cap_mw if goal is not None else None,
         chain=chain,
         expected_utilisation=_busy(ticked, name, count),
+        power=power,
     )
 
 
@@ -137,6 +150,14 @@ def _expected(
         if pool.role is not Role.PREFILL and model.decode is not None:
             itl = decode.itl_ms(model.decode, load, count, ticked.corrections.decode, speed)
     return ttft, itl
+
+
+def _taught(power: Mapping[PoolId, PowerFigures]) -> Iterator[Limited]:
+    for name, known in power.items():
+        if abs(known.p_u_mw / known.assumed_p_u_mw - 1.0) >= WORTH_SAYING:
+            learned, assumed = known.p_u_mw / MW_PER_WATT, known.assumed_p_u_mw / MW_PER_WATT
+            said = f"{name}: P_u {learned:.0f} W learned at {known.batch:.0f} sequences, {assumed:.0f} W assumed"
+            yield Limited(round(learned), Reason.P_U_LEARNED, said)
 
 
 def _steady(ticked: Ticked, now: Mapping[PoolId, int]) -> tuple[Limited, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.pool import Role
+from planner.domain.power import PowerFigures
 from planner.domain.reasons import Reason
 
 
@@ -42,6 +43,8 @@ class PoolPlan:
     cap_mw: int | None
     chain: tuple[Limited, ...] = ()
     expected_utilisation: float | None = None
+    power: PowerFigures | None = None
+    """None where no GPU of the pool was looked at."""
 
 
 @dataclass(frozen=True, slots=True)

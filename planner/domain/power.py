@@ -21,3 +21,21 @@ class PowerCurve:
     min_mw: int
     max_mw: int
     useful_mw: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerFigures:
+    """What one pool's GPUs draw, beside what the law says: milliwatts per GPU.
+
+    ``p_u_mw`` is in force, ``assumed_p_u_mw`` was configured; they differ by what was learned at ``batch`` sequences a
+    replica, from ``samples`` draws below the cap and ``bounds`` at it. ``drawn_mw`` and ``expected_mw`` are smoothed
+    over ticks; None until every GPU of the pool has served for a tick.
+    """
+
+    assumed_p_u_mw: int
+    p_u_mw: int
+    batch: float = 0.0
+    samples: int = 0
+    bounds: int = 0
+    drawn_mw: float | None = None
+    expected_mw: float | None = None

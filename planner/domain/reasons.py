@@ -52,3 +52,4 @@ class Reason(StrEnum):
     FROZEN = "frozen"
     SHORTFALL = "shortfall"
     REBALANCE = "rebalance"
+    P_U_LEARNED = "p_u_learned"

@@ -243,6 +243,7 @@ def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Pro
         scale_up=_rules(pool.behavior.scale_up),
         scale_down=_rules(pool.behavior.scale_down),
         fallback_replicas=pool.fallback_replicas,
+        learn_power=pool.learn_power,
         schedule=replica_schedule(pool.schedule) if pool.schedule else None,
     )
 
@@ -277,5 +278,5 @@ def _curve(role: Role, pool: PoolSettings, block: DeploymentSettings) -> PowerCu
 def _measured(block: CurveSettings) -> PowerCurve:
     if not block.p_s_watts < block.p_u_watts <= block.max_watts or block.min_watts > block.max_watts:
         raise ValueError("power_curve: p_s_watts < p_u_watts <= max_watts and min_watts <= max_watts must hold")
-    watts = {key.replace("_watts", "_mw"): mw_from_watts(value) for key, value in block if key != "alpha"}
+    watts = {key.replace("_watts", "_mw"): mw_from_watts(value) for key, value in block if key.endswith("_watts")}
     return PowerCurve(alpha=block.alpha, **watts)

@@ -119,6 +119,8 @@ class Instruments:
             names.FORECAST: _forecast,
             names.CORRECTION: _correction,
             names.EXPECTED: _expected,
+            names.GPU_WATTS: _gpu_watts,
+            names.POWER_READINGS: _power_readings,
             names.READY: lambda plan: [(float(plan.ready), {})],
         }
         for metric, points in by_plan.items():
@@ -184,6 +186,28 @@ def _expected(plan: DeploymentPlan) -> Iterator[Point]:
     for quantity, value in quantities.items():
         if value is not None:
             yield value, {"quantity": quantity}
+
+
+def _gpu_watts(plan: DeploymentPlan) -> Iterator[Point]:
+    for name, pool in plan.pools.items():
+        if (power := pool.power) is None:
+            continue
+        values = {
+            "p_u_assumed": power.assumed_p_u_mw,
+            "p_u": power.p_u_mw,
+            "drawn": power.drawn_mw,
+            "expected": power.expected_mw,
+        }
+        for figure, value in values.items():
+            if value is not None:
+                yield watts_from_mw(round(value)), {"pool": name, "figure": figure}
+
+
+def _power_readings(plan: DeploymentPlan) -> Iterator[Point]:
+    for name, pool in plan.pools.items():
+        if pool.power is not None:
+            yield float(pool.power.samples), {"pool": name, "kind": "sample"}
+            yield float(pool.power.bounds), {"pool": name, "kind": "bound"}
 
 
 def _site_watts(site: SitePlan) -> Iterator[Point]:

@@ -78,6 +78,19 @@ CORRECTION = Metric(
     "Observed over expected latency by which the profile is corrected.",
     ("deployment", "phase"),
 )
+GPU_WATTS = Metric(
+    "wattscale_planner_gpu_watts",
+    Kind.GAUGE,
+    "Watts of one GPU of a pool: P_u as assumed and as learned (p_u_assumed, p_u), draw as measured and as the "
+    "power law expects it (drawn, expected).",
+    ("deployment", "pool", "figure"),
+)
+POWER_READINGS = Metric(
+    "wattscale_planner_power_readings",
+    Kind.GAUGE,
+    "Draws that taught a pool's P_u at its batch, by kind (sample: below the cap; bound: at it).",
+    ("deployment", "pool", "kind"),
+)
 EXPECTED = Metric(
     "wattscale_planner_expected",
     Kind.GAUGE,
@@ -141,6 +154,8 @@ OURS = (
     FORECAST,
     CORRECTION,
     EXPECTED,
+    GPU_WATTS,
+    POWER_READINGS,
     READY,
     SITE_WATTS,
     SITE_FROZEN,

@@ -113,6 +113,8 @@ class PoolSettings(Block):
     """For ``fallback: replicas``."""
     schedule: ReplicaScheduleSettings | None = None
     power_curve: CurveSettings | None = None
+    learn_power: bool = True
+    """Whether draws under load correct what a GPU can use at most (``p_u_watts``); off: a measured curve holds."""
 
 
 class MetricsSettings(Block):

@@ -63,6 +63,17 @@ def record(**changes: object) -> v1.PlanRecord:
                 values=(4, 2),
             )
         },
+        "gpu_power": {
+            "prefill": v1.PoolPowerRecord(
+                assumed_p_u_watts=616,
+                p_u_watts=550,
+                batch=1,
+                samples=12,
+                bounds=3,
+                drawn_watts=500,
+                expected_watts=525,
+            )
+        },
         "notes": (v1.Reason(code="steady", text="nothing to do"),),
         "budget_watts": 1000.0,
         "charged_watts": 900.0,
@@ -140,6 +151,8 @@ def test_the_story_tells_every_link_of_the_chain_in_order() -> None:
     places = [story.index(part) for part in (*parts, "granted 2 at 616 W")]
     assert places == sorted(places)
     assert "itl_ms: missing (no_data)" in story
+    assert "P_u 616 W assumed, 550 W learned at 1 sequences a replica (12 draws below the cap, 3 at it)" in story
+    assert "draws 500 W a GPU, expected 525 W (+5%)" in story
     assert "carried out up to #1" in story
 
 

@@ -1,0 +1,103 @@
+"""A planner that is told a wrong P_u finds the right one in the closed loop, and what that is worth."""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from dataclasses import replace
+from functools import lru_cache
+
+import pytest
+
+from planner.core.power.drawn import Drawn
+from planner.sim.gpu import batch_share
+from planner.sim.plant import ClusterSpec
+from planner.sim.policies.ours import Ours, OursSettings
+from planner.sim.run import simulate
+from planner.sim.scenario import DECODE, PREFILL, BudgetSteps, Scenario, card_of, disaggregated
+from planner.sim.scores import Scores, score
+from planner.sim.traces import Trace, generated
+from tests.unit.sim.build import profile
+
+HOUR_S = 3600.0
+CUT_S = 1800.0
+TIGHT = 0.42
+"""Of the GPUs' nameplate: about what the load needs when every watt is where it serves most."""
+DECODE_TOLERANCE = 0.10
+"""Estimates rest a little above the truth: a cap near them proves nothing, a draw below them corrects them."""
+WRONG = pytest.mark.parametrize("error", [0.7, 1.3])
+
+
+def world(budget: BudgetSteps | None = None) -> Scenario:
+    rows = itertools.takewhile(lambda r: r.t_s < HOUR_S, generated(2, requests_per_s=16.0, wave=0.0))
+    columns = list(zip(*((r.t_s, r.isl, r.osl) for r in rows), strict=True))
+    engines = profile(max_batched=8192)
+    return Scenario(
+        trace=Trace("steady", array("d", columns[0]), array("l", columns[1]), array("l", columns[2])),
+        profile=engines,
+        cluster=ClusterSpec(2, 6, card_of("h200")),
+        pools=disaggregated(engines, "h200", startup_s=20.0, start=(3, 2)),
+        ttft_ms=800.0,
+        itl_ms=25.0,
+        budget=budget,
+    )
+
+
+@lru_cache(maxsize=16)
+def outcome(error: float, *, learn: bool, tight: bool) -> tuple[Scores, Drawn, Drawn]:
+    """Scores, and what the planner remembers of decode and prefill. ``tight``: the budget is cut half-way."""
+    scenario = world()
+    if tight:
+        full_mw = scenario.gpus * scenario.cluster.card.max_mw
+        scenario = replace(scenario, budget=BudgetSteps(((0.0, full_mw), (CUT_S, int(TIGHT * full_mw)))))
+    planner = Ours(OursSettings(p_u_error=error, learn_power=learn))
+    scores = score(simulate(scenario, planner))
+    return scores, planner.remembered(DECODE), planner.remembered(PREFILL)
+
+
+@WRONG
+def test_decode_is_learned_to_within_the_tolerance(error: float) -> None:
+    _, decode, _ = outcome(error, learn=True, tight=False)
+    true = world().pools[1].curve
+    usual = {bucket: known for bucket, known in decode.learned.estimates.items() if known.samples + known.bounds >= 20}
+    assert usual
+    for bucket, known in usual.items():
+        assert known.p_u_mw == pytest.approx(true.p_u_mw * batch_share(2**bucket), rel=DECODE_TOLERANCE)
+    assert decode.measured_mw == pytest.approx(decode.expected_mw, rel=DECODE_TOLERANCE)
+
+
+def test_prefill_that_is_held_by_its_caps_rises_and_pauses_teach_no_less() -> None:
+    true, (_, _, low), (_, _, high) = (
+        world().pools[0].curve,
+        *(outcome(error, learn=True, tight=False) for error in (0.7, 1.3)),
+    )
+    assert 0.8 * true.p_u_mw < low.learned.estimates[0].p_u_mw <= 1.05 * true.p_u_mw
+    assert all(known.p_u_mw >= 0.99 * true.p_u_mw for known in high.learned.estimates.values())
+
+
+@WRONG
+def test_with_plenty_the_targets_are_met_with_fewer_gpus_and_watts(error: float) -> None:
+    told, _, _ = outcome(error, learn=False, tight=False)
+    learned, _, _ = outcome(error, learn=True, tight=False)
+    assert learned.good_share >= 0.95
+    assert learned.gpu_hours < 0.9 * told.gpu_hours
+    assert learned.serving_energy_joules < 0.97 * told.serving_energy_joules
+
+
+@WRONG
+def test_under_a_tight_budget_more_is_served_and_the_budget_holds(error: float) -> None:
+    told, _, _ = outcome(error, learn=False, tight=True)
+    learned, _, _ = outcome(error, learn=True, tight=True)
+    assert learned.good_share > told.good_share + 0.05
+    assert learned.joules_per_good_output_token is not None
+    assert told.joules_per_good_output_token is not None
+    assert learned.joules_per_good_output_token < 0.95 * told.joules_per_good_output_token
+    assert learned.violation_watt_seconds == 0.0
+
+
+def test_switched_off_nothing_is_learned_but_both_draws_are_shown() -> None:
+    _, decode, _ = outcome(1.3, learn=False, tight=False)
+    assert not decode.learned.estimates
+    assert decode.measured_mw is not None
+    assert decode.expected_mw is not None
+    assert decode.expected_mw > 1.2 * decode.measured_mw
