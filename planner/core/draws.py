@@ -23,8 +23,7 @@ from planner.core.power.curve import draw_mw, speed
 from planner.core.power.drawn import Drawn
 from planner.core.power.learn import BUSY, Reading, batch_bucket
 from planner.core.power.state import PowerState
-from planner.core.sizing import observe
-from planner.core.sizing.load import SizedLoad
+from planner.core.sizing.load import LARGEST_HIT_RATE
 from planner.core.state import DeploymentState
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.ids import GpuId, PoolId
@@ -39,6 +38,7 @@ SAME_BATCH = 1.5
 """A batch within this factor of the last tick's has stood since."""
 SMOOTHING = 0.2
 """Weight of one tick in the draws that are shown."""
+NOTHING = Drawn()
 
 
 def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentConfig:
@@ -81,7 +81,6 @@ def looked_at(
     """The deployment after a look at the GPUs that its pools hold. Unseen pools keep what they know."""
     if seen is None:
         return state
-    load = observe.actual_load(config, seen)
     drawn = dict(state.drawn)
     for name, pool in config.pools.items():
         told, gpus = seen.pools.get(name), held.get((config.deployment, name), ())
@@ -90,11 +89,11 @@ def looked_at(
         batch = _batch(pool, told)
         if batch is None:
             continue
-        before = drawn.get(name) or Drawn()
-        known = _at(before, batch, now_s)
-        rows = _rows(gpus, power, before.at_s)
-        busy = _full_speed_share(config, state, pool, told, load)
-        drawn[name] = _taught(known, pool, told, rows, busy, now_s) if rows else known
+        known = drawn.get(name) or NOTHING
+        rows = _rows(gpus, power, known.at_s)
+        since_s = _since(known, batch)
+        busy = _full_speed_share(config, state, pool, seen, told)
+        drawn[name] = _taught(known, pool, told, Look(rows, batch, since_s, busy, now_s))
     return replace(state, drawn=drawn)
 
 
@@ -112,11 +111,11 @@ def _batch(pool: PoolConfig, told: PoolObservation) -> float | None:
     return None if running is None else running / told.replicas.ready
 
 
-def _at(known: Drawn, batch: float, now_s: float) -> Drawn:
-    """The pool at ``now_s`` with its batch, and since when that stands."""
-    low, high = sorted((max(1.0, batch), max(1.0, known.batch)))
-    since = known.since_s if high <= SAME_BATCH * low else max(known.at_s, known.since_s)
-    return replace(known, at_s=now_s, batch=batch, since_s=since, bucket=batch_bucket(batch))
+def _since(known: Drawn, batch: float) -> float:
+    """Since when the batch stands: it may have changed at any time after the last look."""
+    now, before = max(1.0, batch), max(1.0, known.batch)
+    same = now <= SAME_BATCH * before and before <= SAME_BATCH * now
+    return known.since_s if same else max(known.at_s, known.since_s)
 
 
 class Row(NamedTuple):
@@ -140,37 +139,58 @@ def _rows(gpus: Sequence[GpuId], power: PowerState, after_s: float) -> list[Row]
 
 
 def _full_speed_share(
-    config: DeploymentConfig, state: DeploymentState, pool: PoolConfig, told: PoolObservation, load: SizedLoad | None
+    config: DeploymentConfig,
+    state: DeploymentState,
+    pool: PoolConfig,
+    seen: DeploymentObservation,
+    told: PoolObservation,
 ) -> float | None:
     """Share of its time for which an engine at full speed would be busy with the work seen; None where unknown."""
     if pool.role is not Role.PREFILL:
         running = value_or_none(told.running_requests)
         return None if running is None else 1.0 - math.exp(-running / told.replicas.ready)
     model = engine(config.profile).prefill
-    if load is None or model is None:
+    requests, isl = value_or_none(seen.num_req), value_or_none(seen.isl_tokens)
+    if model is None or requests is None or isl is None:
         return None
-    cost_s = model.cost_ms(load.prefill_tokens) * state.corrections.get(PREFILL, 1.0) / 1000.0
-    return load.req_per_s * cost_s / told.replicas.ready
+    fresh = isl * (1.0 - min(LARGEST_HIT_RATE, value_or_none(seen.kv_hit_rate) or 0.0))
+    cost_s = model.cost_ms(max(1.0, fresh)) * state.corrections.get(PREFILL, 1.0) / 1000.0
+    return requests / max(1e-9, seen.interval_s) * cost_s / told.replicas.ready
 
 
-def _taught(
-    known: Drawn, pool: PoolConfig, told: PoolObservation, rows: list[Row], busy: float | None, now_s: float
-) -> Drawn:
-    row = rows[len(rows) // 2]
-    law = known.learned.curve(known.bucket, pool.curve)
-    share = None if busy is None else _busy(pool, busy, law, row.cap_mw)
-    if share is not None:
-        mean = sum([one.draw_mw for one in rows]) / len(rows)
-        known = _shown(known, mean, draw_mw(law, row.cap_mw, share))
-    if not pool.learn_power:
-        return known
+class Look(NamedTuple):
+    """What one tick saw of a pool. ``busy`` is the share at full speed; ``since_s``: since when the batch stands."""
+
+    rows: list[Row]
+    batch: float
+    since_s: float
+    busy: float | None
+    now_s: float
+
+
+def _taught(known: Drawn, pool: PoolConfig, told: PoolObservation, look: Look) -> Drawn:
+    bucket, learned, shown = batch_bucket(look.batch), known.learned, (known.measured_mw, known.expected_mw)
+    if look.rows:
+        row = look.rows[len(look.rows) // 2]
+        law = learned.curve(bucket, pool.curve)
+        share = None if look.busy is None else _busy(pool, look.busy, law, row.cap_mw)
+        if share is not None:
+            mean = sum([one.draw_mw for one in look.rows]) / len(look.rows)
+            shown = _smoothed(shown[0], mean), _smoothed(shown[1], draw_mw(law, row.cap_mw, share))
+        if pool.learn_power:
+            learned = learned.observe(bucket, pool.curve, _reading(pool, told, look, share), look.now_s)
+    return Drawn(learned, look.now_s, look.batch, bucket, look.since_s, *shown)
+
+
+def _reading(pool: PoolConfig, told: PoolObservation, look: Look, share: float | None) -> Reading:
+    """The middle GPU's, for as many as were looked at, where all of them are surely busy."""
+    rows = look.rows
+    row, weight = rows[len(rows) // 2], len(rows)
     waiting = pool.role is not Role.PREFILL or (value_or_none(told.queued_requests) or 0.0) >= told.replicas.ready
-    weight = len(rows)
     if share is None or share < BUSY or not waiting:
         # With pauses the middle one may be in its pause; the highest is the one that may be at its cap.
         row, share, weight = rows[-1], 0.0, 1
-    reading = Reading(row.draw_mw, row.cap_mw, share, now_s - max(known.since_s, row.raised_s), weight)
-    return replace(known, learned=known.learned.observe(known.bucket, pool.curve, reading, now_s))
+    return Reading(row.draw_mw, row.cap_mw, share, look.now_s - max(look.since_s, row.raised_s), weight)
 
 
 def _busy(pool: PoolConfig, at_full_speed: float, law: PowerCurve, cap_mw: int) -> float:
@@ -180,11 +200,5 @@ def _busy(pool: PoolConfig, at_full_speed: float, law: PowerCurve, cap_mw: int) 
     return min(1.0, at_full_speed / max(speed(law, cap_mw), 1e-3))
 
 
-def _shown(known: Drawn, measured_mw: float, expected_mw: float) -> Drawn:
-    if known.measured_mw is None or known.expected_mw is None:
-        return replace(known, measured_mw=measured_mw, expected_mw=expected_mw)
-    return replace(
-        known,
-        measured_mw=known.measured_mw + SMOOTHING * (measured_mw - known.measured_mw),
-        expected_mw=known.expected_mw + SMOOTHING * (expected_mw - known.expected_mw),
-    )
+def _smoothed(known: float | None, now: float) -> float:
+    return now if known is None else known + SMOOTHING * (now - known)

@@ -81,7 +81,10 @@ def ticks_s(settings: PlannerConfig, *, powered: bool) -> list[float]:
         nodes, acks = {}, {}
         for name, one in settings.deployments.items():
             rates[name] = min(60.0, max(0.5, rates[name] * rng.uniform(0.85, 1.2)))
-            running = {PREFILL: PoolObservation(Replicas(2)), DECODE: PoolObservation(Replicas(2))}
+            running = {
+                PREFILL: PoolObservation(Replicas(2)),
+                DECODE: PoolObservation(Replicas(2), running_requests=Sample(40.0)),
+            }
             latencies = {"ttft_ms": Sample(120.0), "itl_ms": Sample(9.0)}
             seen[name] = replace(traffic(rates[name], **latencies), pools=running)
             known = state.deployments[name].decision_id

@@ -82,7 +82,7 @@ class Learned:
         if not _tells(prior, reading):
             return self
         known = self.estimates.get(batch) or _begun(self.near(batch), prior, now_s)
-        fresh = _updated(_aged(known, now_s), prior, reading)
+        fresh = _updated(known, prior, reading, now_s)
         return self if fresh is None else Learned({**self.estimates, batch: fresh})
 
     def near(self, batch: int) -> Estimate | None:
@@ -116,11 +116,10 @@ def _begun(near: Estimate | None, prior: PowerCurve, now_s: float) -> Estimate:
     return Estimate(p_u, 0.1 * p_u, PRIOR_WEIGHT, now_s)
 
 
-def _aged(known: Estimate, now_s: float) -> Estimate:
-    """Evidence decays, but an estimate never knows less than the prior did."""
+def _aged(known: Estimate, now_s: float) -> float:
+    """The weight that is left: evidence decays, but an estimate never knows less than the prior did."""
     elapsed = max(0.0, now_s - known.at_s)
-    weight = max(PRIOR_WEIGHT, known.weight * 0.5 ** (elapsed / HALF_LIFE_S))
-    return replace(known, weight=weight, at_s=max(now_s, known.at_s))
+    return float(max(PRIOR_WEIGHT, known.weight * 0.5 ** (elapsed / HALF_LIFE_S)))
 
 
 def _bounded(p_u_mw: float, prior: PowerCurve) -> float:
@@ -128,35 +127,33 @@ def _bounded(p_u_mw: float, prior: PowerCurve) -> float:
     return max(low, min(max(low, high), p_u_mw))
 
 
-def _updated(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate | None:
+def _updated(known: Estimate, prior: PowerCurve, reading: Reading, now_s: float) -> Estimate | None:
     """None where the reading tells nothing."""
+    weight, at_s = _aged(known, now_s), max(now_s, known.at_s)
     if reading.draw_mw >= AT_CAP * reading.cap_mw:
-        return _held(known, prior, reading)
+        p_u, weight = _held(known.p_u_mw, weight, prior, reading)
+        return Estimate(p_u, known.deviation_mw, weight, at_s, known.samples, known.bounds + 1)
     if reading.utilisation < BUSY and reading.draw_mw <= known.p_u_mw:
         return None
     spread = max(known.deviation_mw, LEAST_DEVIATION * known.p_u_mw)
     error = reading.draw_mw - known.p_u_mw
     pulled = max(-OUTLIER * spread, min(OUTLIER * spread, error))
-    gain = reading.gpus / (known.weight + reading.gpus)
+    gain = reading.gpus / (weight + reading.gpus)
     # The deviation follows the pulled error's size, so that a true shift widens the gate and is believed.
     seen = min(abs(error), 2 * OUTLIER * spread)
-    return replace(
-        known,
+    return Estimate(
         p_u_mw=_bounded(known.p_u_mw + gain * pulled, prior),
         deviation_mw=known.deviation_mw + max(gain, 1 / 16) * (1.2533 * seen - known.deviation_mw),
-        weight=min(MOST_WEIGHT, known.weight + reading.gpus),
+        weight=min(MOST_WEIGHT, weight + reading.gpus),
+        at_s=at_s,
         samples=known.samples + 1,
+        bounds=known.bounds,
     )
 
 
-def _held(known: Estimate, prior: PowerCurve, reading: Reading) -> Estimate:
+def _held(p_u_mw: float, weight: float, prior: PowerCurve, reading: Reading) -> tuple[float, float]:
     """The cap holds the draw: the phase may use more. An estimate near the cap rises, and its past counts for less."""
-    if reading.cap_mw < AT_CAP * known.p_u_mw:
-        return replace(known, bounds=known.bounds + 1)
-    higher = min(known.p_u_mw * (1 + PROBE * reading.gpus), reading.cap_mw / AT_CAP)
-    return replace(
-        known,
-        p_u_mw=_bounded(max(known.p_u_mw, higher), prior),
-        weight=min(known.weight, PRIOR_WEIGHT),
-        bounds=known.bounds + 1,
-    )
+    if reading.cap_mw < AT_CAP * p_u_mw:
+        return p_u_mw, weight
+    higher = min(p_u_mw * (1 + PROBE * reading.gpus), reading.cap_mw / AT_CAP)
+    return _bounded(max(p_u_mw, higher), prior), min(weight, PRIOR_WEIGHT)
