@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from bus_schemas import v1
 from bus_schemas.v1 import Message
@@ -28,6 +28,18 @@ class Observer(Protocol):
 
     async def close(self) -> None:
         """Let connections go. Called once."""
+        ...
+
+
+@runtime_checkable
+class Rereader(Protocol):
+    """An observer whose source keeps the past: ticks that nobody saw can be read afterwards.
+
+    Such a source also needs no first reading for later ones to be compared to.
+    """
+
+    async def reread(self, then_s: float, now_s: float) -> DeploymentObservation:
+        """What ``observe`` would have answered at ``then_s``; both on the planner's clock."""
         ...
 
 

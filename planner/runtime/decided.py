@@ -23,8 +23,15 @@ class Decided:
     took_s: float = 0.0
     """Computing time."""
     published: int = 0
+    seen_s: float | None = None
+    """When the deployments were observed, where that was before ``now_s``: a tick that fell between two leaders."""
     stored_s: float = 0.0
     """How long it took until the decisions were stored; 0 where there were none."""
+
+    @property
+    def tick_s(self) -> float:
+        """The instant that the observation speaks of."""
+        return self.now_s if self.seen_s is None else self.seen_s
 
 
 Watcher = Callable[[Decided], None]

@@ -29,7 +29,7 @@ from planner.runtime.decided import Decided, Watcher
 from planner.runtime.inbox import Inbox
 from planner.runtime.pen import Pen
 from planner.runtime.readings import Reader, Readings
-from planner.runtime.recall import joined, recall
+from planner.runtime.recall import Recall, joined
 from planner.runtime.recorder import Recorder
 from planner.runtime.wake import Wake
 
@@ -80,28 +80,35 @@ class Decider:
         pen = Pen(self._term, around.config, past, around.inbox.expect)
         state = self._resume(past)
         recorder = Recorder(around.link, around.config, around.clock_offset_s, keep_journal=around.journal)
-        recalling = asyncio.create_task(recall(around.config, self._term, self._utc(around.clock())), name="recall")
+        now_s = around.clock()
+        recall = Recall(around.config, around.reader.first_s or now_s, self._reread)
+        recalling = asyncio.create_task(recall.run(self._term, now_s, around.clock_offset_s), name="recall")
         recalling.add_done_callback(lambda _: around.wake.now())
         recording = asyncio.create_task(recorder.run(), name="record")
         try:
-            await self._look(state, pen, recorder, recalling)
+            await self._look(state, pen, recorder, recall, recalling)
         finally:
             recalling.cancel()
             recording.cancel()
 
-    async def _look(self, state: PlannerState, pen: Pen, recorder: Recorder, recalling: Recalling) -> None:
+    async def _look(
+        self, state: PlannerState, pen: Pen, recorder: Recorder, recall: Recall, recalling: Recalling
+    ) -> None:
         """Decide, publish, wait, for ever. Sizing waits until what was learned before is back; reactions do not."""
         around = self._around
         joining = True
         while True:
-            readings = None
+            readings, seen_s = None, None
             if recalling.done():
                 if joining:
                     joining = False
                     for name, old in recalling.result().items():
-                        state = joined(state, name, old)
-                readings = around.reader.take()
-            decided = await self._decide(state, readings)
+                        state = joined(state, name, old, around.config.load_time_scale)
+                if recall.late:
+                    readings, seen_s, recall.late = recall.late, recall.late_s, {}
+                else:
+                    readings = around.reader.take()
+            decided = await self._decide(state, readings, seen_s)
             if decided is None:
                 await asyncio.sleep(self._backoff.next_s())
                 continue
@@ -111,6 +118,11 @@ class Decider:
             self._tell(decided)
             recorder.put(decided)
             await around.wake.wait(self._pause_s(decided.plan))
+
+    async def _reread(self, name: DeploymentId, then_s: float) -> DeploymentObservation | None:
+        """A tick that nobody saw, with the replicas of now: nobody has decided anything since."""
+        seen = await self._around.reader.reread(name, then_s)
+        return None if seen is None else self._counted({name: seen})[name]
 
     def _utc(self, now_s: float) -> datetime:
         return wire_out.utc(now_s + self._around.clock_offset_s)
@@ -135,7 +147,9 @@ class Decider:
         )
         return state
 
-    async def _decide(self, state: PlannerState, readings: Readings | None) -> Decided | None:
+    async def _decide(
+        self, state: PlannerState, readings: Readings | None, seen_s: float | None = None
+    ) -> Decided | None:
         """One step (with readings) or one reaction (without); None when the core failed and nothing changed."""
         around = self._around
         now_s = around.clock()
@@ -146,14 +160,14 @@ class Decider:
                 state, plan = react(state, observation, around.config, now_s)
             else:
                 # Beside the loop: a tick of hundreds of deployments must not cost the lease its renewal.
-                state, plan = await asyncio.to_thread(step, state, observation, around.config, now_s)
+                state, plan = await asyncio.to_thread(step, state, observation, around.config, now_s, seen_s)
         except Exception:
             # The state is a value: nothing of it is lost, and the events are asked about again.
             log.exception("the planner's step failed; nothing was decided")
             around.inbox.put_back(observation)
             return None
         took_s = time.perf_counter() - began
-        return Decided(observation, plan, state, now_s, readings is not None, self._term.epoch, took_s)
+        return Decided(observation, plan, state, now_s, readings is not None, self._term.epoch, took_s, seen_s=seen_s)
 
     def _counted(self, readings: Readings | None) -> dict[DeploymentId, DeploymentObservation]:
         if readings is None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bus_schemas import v1
-from planner.adapters import journal, wire_out
+from planner.adapters import journal, memory, wire_out
 from planner.domain.config import PlannerConfig
 from planner.domain.ids import DeploymentId
 from planner.domain.plan import DeploymentPlan
@@ -16,6 +16,9 @@ from planner.ports import Link
 from planner.runtime.decided import Decided
 
 log = logging.getLogger(__name__)
+
+CHECKPOINT_TICKS = 10
+"""Forecasts are kept whole in every so manieth record; in between, the observations that they learned from are."""
 
 
 class Recorder:
@@ -28,6 +31,7 @@ class Recorder:
         self._keep_journal = keep_journal
         self._plans: dict[DeploymentId, DeploymentPlan] = {}
         self._waiting: asyncio.Queue[Decided] = asyncio.Queue()
+        self._ticks = 0
 
     def put(self, decided: Decided) -> None:
         """Record this decision soon."""
@@ -38,16 +42,18 @@ class Recorder:
         while True:
             decided = await self._waiting.get()
             try:
-                for record in self._records(decided):
+                for record in self.records(decided):
                     await self._link.record(record)
                     await asyncio.sleep(0)
             except Exception:
                 log.exception("a decision could not be recorded")
 
-    def _records(self, decided: Decided) -> Iterator[v1.PlanRecord]:
+    def records(self, decided: Decided) -> Iterator[v1.PlanRecord]:
         """One record a deployment and tick; and one, from the tick that wanted it, for a decision that had to wait."""
         plan = decided.plan
         self._plans.update(plan.deployments)
+        whole = decided.tick and self._ticks % CHECKPOINT_TICKS == 0
+        self._ticks += decided.tick
         late = {order.deployment for order in plan.scaling} & self._plans.keys()
         for name in (*plan.deployments, *sorted(late - plan.deployments.keys())):
             config, known = self._config.deployments[name], decided.state.deployments[name]
@@ -58,11 +64,15 @@ class Recorder:
                 decision_id=known.decision_id,
                 scaled_decision_id=known.scaled_decision_id,
                 at=wire_out.utc(decided.now_s + self._clock_offset_s),
-                journal=self._entry(decided, name),
+                journal=self._entry(decided, name, whole=whole),
             )
 
-    def _entry(self, decided: Decided, name: DeploymentId) -> dict[str, Any] | None:
+    def _entry(self, decided: Decided, name: DeploymentId, *, whole: bool) -> dict[str, Any] | None:
         seen = decided.observation.deployments.get(name)
         if not self._keep_journal or seen is None:
             return None
-        return journal.entry(seen, decided.now_s, self._config.interval_s)
+        known = decided.state.deployments[name]
+        entry = journal.entry(seen, decided.tick_s, self._config.interval_s)
+        entry["learned"] = memory.learned(known)
+        bands = memory.bands(known.forecasts) if whole else None
+        return entry if bands is None else {**entry, "bands": bands}

@@ -63,21 +63,28 @@ class PrometheusObserver:
 
     async def observe(self, now_s: float) -> DeploymentObservation:
         """The readings of the window that ends now. Never raises for what Prometheus answers or fails to."""
-        try:
-            readout = await self._read()
-        except (PrometheusError, OSError) as error:
-            self.last_error = str(error)
-            log.warning("metrics of %s: %s", self.deployment, error)
-            readout = Readout(self._window_s * self._scale, failure=Missing(MissingReason.UNREACHABLE))
-        return self._ages.stamp(assemble(readout, self._target), now_s)
+        return self._ages.stamp(await self._window(0.0), now_s)
+
+    async def reread(self, then_s: float, now_s: float) -> DeploymentObservation:
+        """The readings of the window that ended at ``then_s``: what ``observe`` would have answered then."""
+        return await self._window(max(0.0, now_s - then_s))
 
     async def close(self) -> None:
         """Close the connections, where they are this observer's own."""
         if self._owns_client:
             await self._client.close()
 
-    async def _read(self) -> Readout:
-        at_s = (await self._client.query("time()"))[0].value
+    async def _window(self, ago_s: float) -> DeploymentObservation:
+        try:
+            readout = await self._read(ago_s)
+        except (PrometheusError, OSError) as error:
+            self.last_error = str(error)
+            log.warning("metrics of %s: %s", self.deployment, error)
+            readout = Readout(self._window_s * self._scale, failure=Missing(MissingReason.UNREACHABLE))
+        return assemble(readout, self._target)
+
+    async def _read(self, ago_s: float) -> Readout:
+        at_s = (await self._client.query("time()"))[0].value - ago_s
         present = await self._present(at_s)
         interval_s = self._window_s * self._scale
         if not present:
