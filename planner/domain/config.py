@@ -133,7 +133,7 @@ class DeploymentConfig:
     mode: OperationMode = OperationMode.ACTIVE
     predictor: str = "blend"
     forecast_quantile: float | None = None
-    """The band's level; None: ``ttft_quantile``, so that one knob moves both."""
+    """The band's level; None: ``ttft_quantile`` (at least the median), so that one knob moves both."""
     drain_backlog_s: float = 30.0
     max_gpus: int | None = None
     priority: int = 0
@@ -149,8 +149,8 @@ class DeploymentConfig:
 
     @property
     def forecast_level(self) -> float:
-        """The level of the forecasts' band."""
-        return self.ttft_quantile if self.forecast_quantile is None else self.forecast_quantile
+        """The level of the forecasts' band: below the median a forecast would only be wrong on purpose."""
+        return max(0.5, self.ttft_quantile) if self.forecast_quantile is None else self.forecast_quantile
 
 
 @dataclass(frozen=True, slots=True)

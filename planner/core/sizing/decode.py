@@ -2,6 +2,10 @@
 
 With ``x`` decode iterations asked of one replica per millisecond, batch and iteration time agree where
 ``batch = x * (a + k * batch) / speed``: solved in closed form, so the required speed needs no search.
+
+A batch fills no faster than sequences arrive: what counts is the batch when help could serve, not the one that a rate
+would lead to if it lasted. It goes from the sequences in flight to that one like ``exp(-t / life)``, and a life is
+``iterations * iteration time``. With slow starts the two are the same.
 """
 
 from __future__ import annotations
@@ -18,6 +22,11 @@ KV_HEADROOM = 0.9
 """Share of KV capacity and batch slots planned for: above it engines preempt, and a preempted request pays twice."""
 BURST_SIGMAS = 1.3
 """Sequences in flight vary like a Poisson count; capacity is planned this many standard deviations above the mean."""
+SPAN = 3.0
+"""Intervals for which a batch is let fill: the next decision, the one after, and until that one has helped."""
+PATIENCE = 1.5
+"""Lead times more to that."""
+SHORTEST_INTERVAL_S = 1.0
 
 
 def steps_per_ms(load: SizedLoad) -> float:
@@ -40,7 +49,9 @@ def latency_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms
     """Speed at which iterations with the batch that the target itself makes take no longer than the target."""
     step_ms = step_target_ms(model, load, target_ms, correction)
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
-    batch = steps_per_ms(load) * step_ms / counts
+    steady = steps_per_ms(load) * step_ms
+    stays = staying(load, step_ms)
+    batch = (min(load.in_flight, steady) * stays + steady * (1.0 - stays)) / counts
     return (a + k * (batch + BURST_SIGMAS * np.sqrt(batch))) / step_ms
 
 
@@ -48,7 +59,19 @@ def capacity_speed(model: DecodeModel, load: SizedLoad, counts: Counts, correcti
     """Speed at which sequences leave fast enough to fit into KV cache and batch slots."""
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
     limit = max(1.0, model.batch_limit(load.context_tokens) * KV_HEADROOM)
-    return steps_per_ms(load) / counts * (1.0 + BURST_SIGMAS / math.sqrt(limit)) * (k + a / limit)
+    burst = 1.0 + BURST_SIGMAS / math.sqrt(limit)
+    work, stays = steps_per_ms(load) * (k + a / limit), staying(load, a + k * limit)
+    room = counts / burst - load.in_flight * stays / limit
+    filling = np.where(room > 0, work * (1.0 - stays) / np.maximum(room, 1e-9), np.inf)
+    return np.asarray(np.minimum(filling, work * burst / counts))
+
+
+def staying(load: SizedLoad, step_ms: float) -> float:
+    """Share of today's difference to the steady batch that is left when help serves; 0 where no interval is known."""
+    if load.interval_s <= 0.0:
+        return 0.0
+    span_ms = 1000.0 * (SPAN * max(SHORTEST_INTERVAL_S, load.interval_s) + PATIENCE * load.lead_s)
+    return math.exp(-span_ms / max(1e-9, load.decode_steps * step_ms))
 
 
 def held_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms: float, correction: float) -> Counts:

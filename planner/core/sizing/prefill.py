@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,6 +18,9 @@ ROOM_TO_WAIT = 1.25
 SPAN = 1.5
 """Intervals after which lateness is looked at: between the next decision and when that one can have helped."""
 SHORTEST_INTERVAL_S = 1.0
+MEDIAN = 0.5
+"""Quantile below which the queue has no say. An overload is late for nearly all: lesser quantiles of one queue are no
+smaller fleets but other rhythms of running late and catching up. There capacity falls in proportion instead."""
 PATIENCE = 0.5
 """Lead times more to that: what has built up until help comes is worked off over a like time, not in one interval."""
 
@@ -39,6 +43,9 @@ def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: f
 
 def required_speed(queue: Station, load: SizedLoad, counts: Counts, target_ms: float, drain_s: float) -> Counts:
     """Speed at which each count meets the TTFT target for the load that may come and drains what waits."""
+    if queue.quantile < MEDIAN:
+        half = required_speed(replace(queue, quantile=MEDIAN), load, counts, target_ms, drain_s)
+        return half * (queue.quantile / MEDIAN)
     target = max(target_ms, ROOM_TO_WAIT * queue.own_ms)
     if load.rates:
         speed = outlook(queue, load).required_speed(counts, target, 1.0 - queue.quantile)
