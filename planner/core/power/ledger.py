@@ -159,6 +159,9 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
     extra = _cards(fresh)
     hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in extra.gpus)
     none = (False,) * len(fresh)
+    older = tuple(Sent(s.decision_id, s.caps_mw + (0,) * len(fresh)) for s in ledger.sent[:-1])
+    # The newest decision names what the next renewal will repeat: not charged, that would be a raise out of nothing.
+    newest = tuple(Sent(s.decision_id, s.caps_mw + hardware) for s in ledger.sent[-1:])
     cards = Cards(
         ledger.cards.gpus + extra.gpus,
         ledger.cards.default_mw + extra.default_mw,
@@ -170,7 +173,7 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
         hardware_mw=ledger.hardware_mw + hardware,
         healthy=ledger.healthy + none,
         busy=ledger.busy + none,
-        sent=tuple(Sent(s.decision_id, s.caps_mw + (0,) * len(fresh)) for s in ledger.sent),
+        sent=older + newest,
         caps_mw=None if ledger.caps_mw is None else ledger.caps_mw + hardware,
         charge_mw=ledger.charge_mw + hardware,
         cost_mw=ledger.cost_mw + hardware,
