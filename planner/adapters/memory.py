@@ -1,4 +1,4 @@
-"""What a planner learned, as plain data and back: forecasts, corrections, windows. Pure.
+"""What a planner learned, as plain data and back: forecasts, corrections, windows, draws. Pure.
 
 Kept beside each observation in the plan records, so that the next leader knows exactly what this one knew. Must never
 bring back what the streams hold in their own right: decisions, acknowledgements, operators' orders.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import astuple, fields, is_dataclass
 from typing import Any
 
 from planner.core.forecast.band import Band
@@ -19,6 +19,8 @@ from planner.core.forecast.holt import Holt
 from planner.core.forecast.kalman import Kalman
 from planner.core.forecast.log1p import Log1p
 from planner.core.forecast.seasonal import Seasonal
+from planner.core.power.drawn import Drawn
+from planner.core.power.learn import Estimate, Learned
 from planner.core.state import DeploymentState, PoolState
 from planner.domain.ids import PoolId
 from planner.domain.predictor import PointModel
@@ -51,7 +53,24 @@ def learned(state: DeploymentState) -> Plain:
             }
             for name, pool in state.pools.items()
         },
+        "drawn": {name: _drawn(known) for name, known in state.drawn.items()},
     }
+
+
+def _drawn(known: Drawn) -> Plain:
+    return {
+        "batch": known.batch,
+        "bucket": known.bucket,
+        "measured_mw": known.measured_mw,
+        "expected_mw": known.expected_mw,
+        "estimates": [[bucket, *astuple(estimate)] for bucket, estimate in known.learned.estimates.items()],
+    }
+
+
+def _drawn_back(kept: Mapping[str, Any]) -> Drawn:
+    estimates = {int(bucket): Estimate(*figures) for bucket, *figures in kept["estimates"]}
+    shown = {name: kept[name] for name in ("batch", "bucket", "measured_mw", "expected_mw")}
+    return Drawn(Learned(estimates), **shown)
 
 
 def state(kept: Mapping[str, Any]) -> DeploymentState:
@@ -71,6 +90,7 @@ def state(kept: Mapping[str, Any]) -> DeploymentState:
             corrections=dict(kept["corrections"]),
             metrics_at_s=kept["metrics_at_s"],
             edited_ticks=kept["edited_ticks"],
+            drawn={PoolId(name): _drawn_back(known) for name, known in kept.get("drawn", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NotPlainError(f"what was learned is not readable: {error!r}") from error

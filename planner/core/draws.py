@@ -20,7 +20,7 @@ from planner.core.learn import PREFILL
 from planner.core.perf.engine import engine
 from planner.core.placing import Holder
 from planner.core.power.curve import draw_mw, speed
-from planner.core.power.drawn import Drawn
+from planner.core.power.drawn import Drawn, Report
 from planner.core.power.learn import BUSY, Reading, batch_bucket
 from planner.core.power.state import PowerState
 from planner.core.sizing.load import LARGEST_HIT_RATE
@@ -90,10 +90,10 @@ def looked_at(
         if batch is None:
             continue
         known = drawn.get(name) or NOTHING
-        rows = _rows(gpus, power, known.at_s)
-        since_s = _since(known, batch)
+        rows, reports = _rows(gpus, power, known.told)
+        since_s = _since(known, batch, now_s)
         busy = _full_speed_share(config, state, pool, seen, told)
-        drawn[name] = _taught(known, pool, told, Look(rows, batch, since_s, busy, now_s))
+        drawn[name] = _taught(known, pool, told, Look(rows, reports, batch, since_s, busy, now_s))
     return replace(state, drawn=drawn)
 
 
@@ -111,11 +111,11 @@ def _batch(pool: PoolConfig, told: PoolObservation) -> float | None:
     return None if running is None else running / told.replicas.ready
 
 
-def _since(known: Drawn, batch: float) -> float:
-    """Since when the batch stands: it may have changed at any time after the last look."""
+def _since(known: Drawn, batch: float, now_s: float) -> float:
+    """Since when the batch stands; one that changed since the last look may have done so just now."""
     now, before = max(1.0, batch), max(1.0, known.batch)
     same = now <= SAME_BATCH * before and before <= SAME_BATCH * now
-    return known.since_s if same else max(known.at_s, known.since_s)
+    return known.since_s if same else now_s
 
 
 class Row(NamedTuple):
@@ -126,16 +126,26 @@ class Row(NamedTuple):
     raised_s: float
 
 
-def _rows(gpus: Sequence[GpuId], power: PowerState, after_s: float) -> list[Row]:
-    """Up to ``SAMPLED`` of the GPUs, spread over the pool, that were heard of since the last tick; by rising draw."""
+def _rows(gpus: Sequence[GpuId], power: PowerState, known: frozenset[Report]) -> tuple[list[Row], frozenset[Report]]:
+    """Up to ``SAMPLED`` of the GPUs, spread over the pool, by rising draw, and the reports that they are from.
+
+    Only from reports that are not ``known``: after a node fell silent its last report stays, and proves nothing more.
+    """
     stride = -(-len(gpus) // SAMPLED)
     found: list[Row] = []
+    reports: set[Report] = set()
     for name in gpus[::stride]:
         page = power.nodes[power.where[name]]
-        gpu = page.seen.gpus.get(name) if page.seen is not None and page.heard_s > after_s else None
-        if gpu is not None and gpu.draw_mw is not None and gpu.enforced_mw:
+        if page.seen is None:
+            continue
+        report = (page.node, page.seen.boot, page.seen.clock_s)
+        reports.add(report)
+        gpu = page.seen.gpus.get(name)
+        if gpu is None or gpu.draw_mw is None or not gpu.enforced_mw:
+            continue
+        if report[2] is None or report not in known:
             found.append(Row(gpu.draw_mw, gpu.enforced_mw, page.raised_s))
-    return sorted(found)
+    return sorted(found), frozenset(reports)
 
 
 def _full_speed_share(
@@ -162,6 +172,7 @@ class Look(NamedTuple):
     """What one tick saw of a pool. ``busy`` is the share at full speed; ``since_s``: since when the batch stands."""
 
     rows: list[Row]
+    reports: frozenset[Report]
     batch: float
     since_s: float
     busy: float | None
@@ -179,7 +190,7 @@ def _taught(known: Drawn, pool: PoolConfig, told: PoolObservation, look: Look) -
             shown = _smoothed(shown[0], mean), _smoothed(shown[1], draw_mw(law, row.cap_mw, share))
         if pool.learn_power:
             learned = learned.observe(bucket, pool.curve, _reading(pool, told, look, share), look.now_s)
-    return Drawn(learned, look.now_s, look.batch, bucket, look.since_s, *shown)
+    return Drawn(learned, look.batch, bucket, look.since_s, *shown, look.reports)
 
 
 def _reading(pool: PoolConfig, told: PoolObservation, look: Look, share: float | None) -> Reading:

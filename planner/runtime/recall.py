@@ -191,6 +191,7 @@ def joined(state: PlannerState, name: DeploymentId, old: DeploymentState, load_t
         corrections=old.corrections,
         metrics_at_s=old.metrics_at_s,
         edited_ticks=old.edited_ticks,
+        drawn=old.drawn,
     )
     return replace(state, deployments={**state.deployments, name: fresh})
 

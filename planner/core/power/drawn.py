@@ -1,10 +1,14 @@
-"""What a planner remembers of a pool's draw: the batch it stood at, what was learned, and both draws to show."""
+"""What a planner remembers of a pool's draw: the batch it stood at, what was learned, and both draws."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from planner.core.power.learn import Learned
+from planner.domain.ids import NodeId
+
+Report = tuple[NodeId, str, float | None]
+"""A node's telemetry by its boot and its agent's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,8 +16,6 @@ class Drawn:
     """One pool's. Draws are milliwatts per GPU, smoothed over ticks; None: not yet known."""
 
     learned: Learned = field(default_factory=Learned)
-    at_s: float = float("-inf")
-    """The last look."""
     batch: float = 0.0
     """Sequences that each replica ran then."""
     bucket: int = 0
@@ -22,3 +24,5 @@ class Drawn:
     measured_mw: float | None = None
     expected_mw: float | None = None
     """By the law in force then: the prior's, or with the learned P_u."""
+    told: frozenset[Report] = frozenset()
+    """The reports that the last look took in: shown again, they are no new evidence."""
