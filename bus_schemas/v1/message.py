@@ -13,7 +13,11 @@ def _rfc3339(value: datetime) -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        # Not a ValueError by itself: it would pass every reader's guard and end its loop, at each start anew.
+        raise ValueError("a time whose UTC is outside the years 1 to 9999") from None
 
 
 Time = Annotated[AwareDatetime, AfterValidator(_utc), PlainSerializer(_rfc3339, return_type=str, when_used="json")]

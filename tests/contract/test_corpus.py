@@ -130,6 +130,14 @@ def readable_or_undecodable(body: bytes) -> None:
         assert codec.decode(codec.encode(message)) == message
 
 
+@pytest.mark.parametrize("field", ["time", "effective_from"])
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_a_time_that_is_in_no_utc_year_is_refused_and_ends_no_reader(field: str, when: str) -> None:
+    body = json.loads((HERE / "corpus" / "v1" / "budget_change.full.json").read_bytes())
+    with pytest.raises(Undecodable, match="1 to 9999"):
+        codec.decode(json.dumps({**body, field: when}).encode())
+
+
 @given(BODIES)
 def test_any_body_is_read_or_refused_with_a_reason(body: bytes) -> None:
     readable_or_undecodable(body)
