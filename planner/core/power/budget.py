@@ -14,13 +14,16 @@ from planner.domain.budget import MINUTES_PER_DAY, BudgetSchedule, BudgetWindow
 from planner.domain.config import SiteConfig
 from planner.domain.observation import BudgetOrder
 
-MOST_ORDERS = 256
+MOST_ORDERS = 8192
+"""Far above a week told ahead in steps of five minutes: the oldest fall out first, and may be the next to obey."""
 _JUST_BEFORE_S = 1e-6
+_DAY_S = 86_400.0
 
 
 def scheduled_mw(schedule: BudgetSchedule, utc_s: float) -> int | None:
     """The schedule's budget at ``utc_s``; None outside of all its windows."""
-    local = datetime.fromtimestamp(utc_s, UTC).astimezone(schedule.zone)
+    # An order's ramp may begin at any instant that the wire can say; the calendar of some zones can not.
+    local = datetime.fromtimestamp(max(utc_s, _DAY_S), UTC).astimezone(schedule.zone)
     minute = local.hour * 60 + local.minute
     found = None
     for window in schedule.windows:

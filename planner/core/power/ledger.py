@@ -44,13 +44,16 @@ def _never_proven(gpu: GpuObservation) -> int:
     return max(gpu.default_mw, _limit(gpu) or 0)
 
 
-def enroll(seen: NodeObservation, now_s: float) -> NodeLedger:
-    """A node that no planner has commanded: every GPU at its default, for that is where a reload puts it."""
+def enroll(seen: NodeObservation, now_s: float, next_id: int = 0) -> NodeLedger:
+    """A node that no planner has commanded: every GPU at its default, for that is where a reload puts it.
+
+    ``next_id``: of a node that was removed and is back. What it answered before frees nothing.
+    """
     cards = _cards(seen.gpus.values())
     hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in cards.gpus)
     blank = (False,) * len(cards.gpus)
     bare = NodeLedger(seen.node, cards, hardware, blank, blank, (), None, hardware, hardware, sum(hardware))
-    return hear(bare, seen, now_s)
+    return hear(bare._replace(next_id=next_id, acked_id=next_id - 1), seen, now_s)
 
 
 def inherit(stored: StoredCaps) -> NodeLedger:

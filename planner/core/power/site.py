@@ -76,7 +76,7 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
     nodes = dict(state.nodes)
     told = False
     for seen in observation.nodes.values():
-        told |= _hear(nodes, seen, state.removed, config, now_s)
+        told |= _hear(nodes, seen, state, config, now_s)
     gone = _node_orders(state, observation.node_orders, nodes, now_s)
     for ack in observation.power_acks:
         if (ledger := nodes.get(ack.node)) is not None:
@@ -95,7 +95,7 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
 def _hear(
     nodes: dict[NodeId, NodeLedger],
     seen: NodeObservation,
-    removed: Mapping[NodeId, Removed],
+    state: PowerState,
     config: SiteConfig,
     now_s: float,
 ) -> bool:
@@ -105,9 +105,9 @@ def _hear(
         fresh = hear(ledger, seen, now_s)
         nodes[seen.node] = fresh
         return fresh is not ledger
-    if not belongs(seen.node, config) or _from_before(seen, removed.get(seen.node), now_s):
+    if not belongs(seen.node, config) or _from_before(seen, state.removed.get(seen.node), now_s):
         return False
-    nodes[seen.node] = enroll(seen, now_s)
+    nodes[seen.node] = enroll(seen, now_s, state.past_ids.get(seen.node, 0))
     return True
 
 
@@ -133,7 +133,7 @@ def _node_orders(
     fresh = [order for order in orders if order.sequence > state.node_orders.get(order.node, -1)]
     if not fresh:
         return state
-    removed, done = dict(state.removed), dict(state.node_orders)
+    removed, done, ids = dict(state.removed), dict(state.node_orders), dict(state.past_ids)
     for order in sorted(fresh, key=lambda o: o.sequence):
         done[order.node] = order.sequence
         ledger = nodes.get(order.node)
@@ -142,12 +142,13 @@ def _node_orders(
             # A sign of life after the order proves it wrong, or old: its watts may not be lent to anybody.
             if order.issued_s is None or max(ledger.heard_s, ledger.inherited_s) < issued_s:
                 del nodes[order.node]
+                ids[order.node] = ledger.next_id
                 removed[order.node] = Removed(issued_s, ledger.heard_boot, ledger.heard_clock_s)
         elif order.action == "remove":
             removed[order.node] = Removed(issued_s)
         else:
             removed.pop(order.node, None)
-    return replace(state, removed=removed, node_orders=done)
+    return replace(state, removed=removed, node_orders=done, past_ids=ids)
 
 
 def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:

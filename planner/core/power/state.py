@@ -38,6 +38,8 @@ class PowerState:
     brake: Brake = field(default_factory=Brake)
     removed: Mapping[NodeId, Removed] = field(default_factory=dict)
     """Nodes that an operator removed: only a later sign of life brings one back."""
+    past_ids: Mapping[NodeId, int] = field(default_factory=dict)
+    """The next decision id of nodes that were removed: their agents have seen all smaller ones."""
     node_orders: Mapping[NodeId, int] = field(default_factory=dict)
     """The newest operator's order carried out, by node."""
     share: int = 0

@@ -1,12 +1,26 @@
-"""The ledger against histories that nobody plans for: cards that appear, nodes that return, streams that begin again."""
+"""The ledger against what nobody plans for: cards that appear, nodes that return, orders from the year 1."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from zoneinfo import ZoneInfo
 
+from planner.core.power import site
+from planner.core.power.budget import lead_s, level_mw, next_change_s, with_orders
 from planner.core.power.state import charged_mw, free_mw
-from planner.domain.observation import GpuInForce, GpuObservation, NodeObservation, PowerAckSeen
-from tests.unit.core.power_desk import CONFIG, HIGH, LOW, A, B, Desk, desk, g
+from planner.domain.budget import BudgetSchedule, BudgetWindow
+from planner.domain.observation import (
+    BudgetOrder,
+    GpuInForce,
+    GpuObservation,
+    NodeObservation,
+    NodeOrder,
+    Observation,
+    PowerAckSeen,
+)
+from tests.unit.core.power_desk import CONFIG, HIGH, LOW, A, B, Desk, desk, g, seen
+
+NIGHT = BudgetSchedule((BudgetWindow(22 * 60, 6 * 60, 800_000),), ZoneInfo("America/New_York"))
 
 
 def with_a_card_more(d: Desk, limit_mw: int) -> NodeObservation:
@@ -35,3 +49,48 @@ def test_a_card_that_appears_below_its_default_is_not_raised_by_a_renewal() -> N
         free = free_mw(d.power, d.config, d.now_s)
         assert free >= 0 or charged_mw(d.power) <= charged, "above the budget nothing may be promised"
         charged = charged_mw(d.power)
+
+
+def test_an_order_from_the_year_1_with_a_ramp_of_ages_stops_no_step() -> None:
+    config = replace(CONFIG, schedule=NIGHT)
+    old = BudgetOrder("s", 1_000_000, from_s=-62_135_596_800.0, ramp_s=1e12, sequence=1)
+    assert 0 < level_mw(config, (old,), 1.7e9) <= CONFIG.budget_mw
+
+
+def test_a_day_of_orders_told_ahead_is_kept_whole() -> None:
+    """A grid's day in steps of five minutes, published at once: the first is the one to obey first."""
+    day = tuple(
+        BudgetOrder("s", 500_000 + n, 1000.0 + 300.0 * n, 1300.0 + 300.0 * n, sequence=n + 1) for n in range(2 * 288)
+    )
+    kept = with_orders((), day, "s", 0.0)
+    assert level_mw(CONFIG, kept, 1000.0) == 500_000
+    assert next_change_s(CONFIG, kept, 0.0) == 1000.0 - lead_s(CONFIG)
+
+
+def test_a_node_that_returns_after_its_removal_goes_on_with_its_ids() -> None:
+    """Its agent, and what is stored for it, know the ids from before: smaller ones would be passed over unread."""
+    d = desk()
+    d.settled({g("a"): 600_000})
+    last = d.power.nodes[A].next_id
+    d.now_s += 30.0
+    gone = NodeOrder(A, "remove", sequence=1, issued_s=d.now_s - 1.0)
+    d.power = site.absorb(d.power, Observation(node_orders=(gone,)), d.config, d.now_s)
+    assert A not in d.power.nodes
+    d.now_s += 5.0
+    d.hear(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
+    again = d.advance()["a"]
+    assert again.decision_id >= last
+    assert again.caps, "it is commanded at once"
+
+
+def test_a_restored_node_goes_on_with_its_ids_too() -> None:
+    d = desk()
+    d.settled({g("a"): 600_000})
+    last = d.power.nodes[A].next_id
+    d.now_s += 30.0
+    gone = NodeOrder(A, "remove", sequence=1, issued_s=d.now_s - 1.0)
+    back = NodeOrder(A, "restore", sequence=2, issued_s=d.now_s)
+    d.power = site.absorb(d.power, Observation(node_orders=(gone, back)), d.config, d.now_s)
+    d.now_s += 5.0
+    d.hear(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
+    assert d.advance()["a"].decision_id >= last
