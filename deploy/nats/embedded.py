@@ -23,6 +23,10 @@ from deploy.nats.conf import render
 
 MAX_CONSUMERS = 20_000
 POLL_S = 0.02
+PID_FILE = "wattscale-nats.pid"
+WATCHER = 'read -r _; kill -TERM "$1" 2>/dev/null'
+"""Reads a pipe that only this process holds: when this process ends, however it does, so does the server."""
+LEAVING_S = 3.0
 MEMORY_LIMIT = "300MiB"
 GARBAGE_PERCENT = "50"
 """Go lets a heap double before it looks for garbage; at 5,000 agents that is half a gigabyte, of which 230 MB live."""
@@ -72,6 +76,7 @@ class EmbeddedServer:
         self._start_timeout_s = start_timeout_s
         self._scratch: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
@@ -111,6 +116,7 @@ class EmbeddedServer:
         try:
             store = self._data_dir or self._scratch / "data"
             store.mkdir(parents=True, exist_ok=True)
+            await _refuse_another(store)
             config = self._scratch / "nats.conf"
             config.write_text(render(self._config(store)))
             config.chmod(0o600)
@@ -123,6 +129,8 @@ class EmbeddedServer:
                     # A session of its own: an interrupt in the terminal is for us, and we stop the server last.
                     start_new_session=True,
                 )
+            (store / PID_FILE).write_text(f"{self._process.pid}\n")
+            await self._watch(self._process.pid)
             async with asyncio.timeout(self._start_timeout_s):
                 await self._until_ready()
         except TimeoutError:
@@ -212,7 +220,22 @@ class EmbeddedServer:
     def _last_words(self) -> str:
         return " | ".join(self.log.strip().splitlines()[-3:]) or "it said nothing"
 
+    async def _watch(self, pid: int) -> None:
+        await self._unwatch()
+        self._watcher = await asyncio.create_subprocess_exec(
+            *("sh", "-c", WATCHER, "sh", str(pid)), stdin=asyncio.subprocess.PIPE, start_new_session=True
+        )
+
+    async def _unwatch(self) -> None:
+        """First of all ends: a watcher that outlives its server would signal whoever has the number next."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None and watcher.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                watcher.kill()
+            await watcher.wait()
+
     async def _end(self, how: signal.Signals, patience_s: float) -> None:
+        await self._unwatch()
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
@@ -224,3 +247,27 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+
+
+async def _refuse_another(store: Path) -> None:
+    """Two servers on one folder would ruin it. One that is about to end is waited for. Raises ServerDown, naming it."""
+    for _ in range(round(LEAVING_S / POLL_S)):
+        if (pid := _user_of(store)) is None:
+            return
+        await asyncio.sleep(POLL_S)
+    raise ServerDown(f"another nats-server (process {pid}) still uses {store}; end it first: kill {pid}")
+
+
+def _user_of(store: Path) -> int | None:
+    """The server that was started on the folder and still runs."""
+    try:
+        pid = int((store / PID_FILE).read_text())
+        os.kill(pid, 0)
+    except (OSError, ValueError):
+        return None
+    try:
+        name, _, state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    except OSError:
+        return pid
+    # The number may have gone to another process since, and one that only waits to be reaped has ended.
+    return pid if "nats-server" in name and state.split()[0] != "Z" else None
