@@ -162,7 +162,8 @@ def actions(state: AgentState, readings: Mapping[str, GpuReading], now_s: float)
             continue
         aim = _aim(state, line, reading)
         requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
-        if line.wrote_mw == aim and now_s < line.retry_s:
+        # A reset since the last write lost what that write achieved: it says nothing about the next one.
+        if line.wrote_mw == aim and now_s < line.retry_s and reading.resets == line.resets:
             continue
         if max(requested, reading.enforced_mw) > aim:
             lowers.append(SetLimit(gpu, aim))
@@ -205,7 +206,7 @@ def _seen(state: AgentState, line: Line, reading: GpuReading, result: WriteResul
         tries = tries + 1 if again else 1
         retry_s = now_s + min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(tries - 1, 10))
         wrote = result.mw
-    elif holds and reading.requested_mw == aim:
+    elif reading.resets != line.resets or (holds and reading.requested_mw == aim):
         tries, retry_s = 0, float("-inf")
     fresh = (lost, reading.resets, tries, retry_s, wrote, refused)
     if fresh == (line.lost, line.resets, line.tries, line.retry_s, line.wrote_mw, line.refused):

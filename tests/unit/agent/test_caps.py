@@ -186,6 +186,19 @@ def test_a_reset_is_reported_until_the_limit_is_back() -> None:
     assert not caps.report(state, back).gpus[0].reset
 
 
+@pytest.mark.parametrize("noticed", [True, False], ids=["read before", "read with the write"])
+def test_a_reset_right_after_a_write_is_answered_at_once(noticed: bool) -> None:
+    """The back-off is for hardware that resists; a reset lost what the write had achieved."""
+    state = told(started(a=600), decision(0, {"a": 400}))
+    state = caps.observed(state, read(a=400), 1.0, [WriteResult("a", 400)])
+    after = {"a": reading("a", HIGH, resets=1)}
+    if noticed:
+        state = caps.observed(state, after, 1.1)
+    assert caps.actions(state, after, 1.1) == (SetLimit("a", 400),)
+    state = caps.observed(state, after, 1.1, [WriteResult("a", 400)])
+    assert caps.actions(state, after, 1.2) == (), "what resists is not hammered"
+
+
 def test_a_gpu_that_never_takes_a_limit_is_uncappable_and_left_alone() -> None:
     state = told(started(a=600), decision(0, {"a": 400}))
     state = caps.observed(state, read(a=600), 1.0, [WriteResult("a", 400, "no_permission")])
