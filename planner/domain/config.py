@@ -138,6 +138,8 @@ class DeploymentConfig:
     max_gpus: int | None = None
     priority: int = 0
     scaling_timeout_s: float = 1800.0
+    wait_for_scaling: bool = True
+    """Whether a decision waits until the last was carried out, or has timed out; else it takes the last one's place."""
     metrics_timeout_s: float = 300.0
     """Seconds of load time without the metrics that sizing needs, after which ``fallback`` is taken."""
     fallback: Fallback = Fallback.HOLD

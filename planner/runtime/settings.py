@@ -156,6 +156,9 @@ class DeploymentSettings(Block):
     max_gpus: int | None = Field(default=None, ge=1)
     priority: int = 0
     scaling_timeout_s: Positive = 1800.0
+    wait_for_scaling: bool = True
+    """Decide nothing new until the last decision was acknowledged or ``scaling_timeout_s`` has passed. Off: a newer
+    decision goes out while an earlier one is still being carried out, and takes its place."""
     metrics_timeout_s: Positive = 300.0
     fallback: Literal["hold", "replicas", "max_seen"] = "hold"
     """What replicas become when metrics stay away longer than ``metrics_timeout_s``."""

@@ -1,5 +1,8 @@
 """The decision flow: one decision at a time, the next when the last was carried out or its time ran out.
 
+With ``wait_for_scaling`` off the next goes out while an earlier one is still being carried out: it takes its place,
+and whoever carries it out says ``superseded`` of the earlier.
+
 Owns what acknowledgements and operators' orders do to a deployment's state. Must never invent a decision.
 """
 
@@ -38,7 +41,7 @@ def ordered(state: DeploymentState, orders: tuple[DeploymentOrder, ...]) -> Depl
 
 def blocked(state: DeploymentState, config: DeploymentConfig, now_s: float) -> Limited | None:
     """Why no newer decision may be published now; None where one may."""
-    if state.ready or timed_out(state, config, now_s):
+    if state.ready or not config.wait_for_scaling or timed_out(state, config, now_s):
         return None
     waited = now_s - state.decided_at_s
     sentence = (
@@ -49,4 +52,5 @@ def blocked(state: DeploymentState, config: DeploymentConfig, now_s: float) -> L
 
 def timed_out(state: DeploymentState, config: DeploymentConfig, now_s: float) -> bool:
     """Whether the last decision was waited for long enough: the planner then goes on, and says so."""
-    return not state.ready and now_s - state.decided_at_s >= config.scaling_timeout_s
+    waited_s = now_s - state.decided_at_s
+    return config.wait_for_scaling and not state.ready and waited_s >= config.scaling_timeout_s

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import timedelta, timezone
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from planner.core.plan import initial_state, step
 from planner.core.state import LastDecision, PlannerState
@@ -113,6 +115,43 @@ def test_a_decision_that_is_never_carried_out_is_waited_for_and_then_passed_over
     late = d(traffic(200.0))
     assert late.scaling[0].decision_id == 1
     assert Reason.SCALING_TIMEOUT in notes(late)
+
+
+def test_without_waiting_a_newer_decision_takes_the_place_of_one_that_is_still_carried_out() -> None:
+    d = drive(deployment(QUICK, wait_for_scaling=False))
+    d(traffic(40.0))
+    d.acknowledges = False
+    ids = [order.decision_id for load in (200.0, 200.0, 40.0, 200.0) for order in d(traffic(load)).scaling]
+    assert ids[0] == 1
+    assert ids == list(range(1, len(ids) + 1))
+    d.now_s += 1800.0
+    assert Reason.SCALING_TIMEOUT not in notes(d(traffic(200.0)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    wait=st.booleans(),
+    loads=st.lists(st.tuples(st.floats(1.0, 300.0), st.booleans()), min_size=2, max_size=30),
+    timeout_s=st.sampled_from([60.0, 300.0, 1800.0]),
+)
+def test_waiting_or_not_ids_rise_one_by_one_and_only_waiting_holds(
+    wait: bool, loads: list[tuple[float, bool]], timeout_s: float
+) -> None:
+    """With waiting no decision leaves before the last was acknowledged or timed out; without, at once."""
+    d = drive(deployment(QUICK, wait_for_scaling=wait, scaling_timeout_s=timeout_s))
+    next_id, decided_s, done = 0, 0.0, True
+    for load, acknowledges in loads:
+        d.acknowledges = acknowledges
+        done = done or acknowledges
+        now_s = d.now_s
+        plan = d(traffic(load))
+        why = {reason for name in (PREFILL, DECODE) for reason in reasons(plan, name)}
+        if not wait:
+            assert Reason.SCALING_IN_PROGRESS not in why
+        for order in plan.scaling:
+            assert order.decision_id == next_id
+            assert not wait or done or now_s - decided_s >= timeout_s
+            next_id, decided_s, done = next_id + 1, now_s, False
 
 
 def test_an_acknowledgement_ahead_of_the_decision_counts_as_ready_and_never_falls_back() -> None:
