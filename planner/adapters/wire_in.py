@@ -51,6 +51,7 @@ def power_ack(ack: v1.PowerAck) -> PowerAckSeen:
         reason=ack.reason,
         boot=ack.boot,
         clock_s=ack.clock_s,
+        incarnation=ack.incarnation,
     )
 
 

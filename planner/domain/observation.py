@@ -42,7 +42,6 @@ class DeploymentObservation:
     request_duration_s: Reading = NO_DATA
     isl_cv2: Reading = NO_DATA
     osl_cv2: Reading = NO_DATA
-    arrival_cv2: Reading = NO_DATA
     ttft_p95_ms: Reading = NO_DATA
     itl_p95_ms: Reading = NO_DATA
     kv_hit_rate: Reading = NO_DATA
@@ -118,6 +117,8 @@ class PowerAckSeen:
     boot: str = ""
     clock_s: float | None = None
     """As in ``NodeObservation``: orders this readback among the same boot's others."""
+    incarnation: str = ""
+    """Which counting of ids ``decision_id`` belongs to; empty: not told."""
 
 
 @dataclass(frozen=True, slots=True)

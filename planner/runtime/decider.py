@@ -77,7 +77,7 @@ class Decider:
 
     async def _lead(self, past: Past) -> None:
         around = self._around
-        pen = Pen(self._term, around.config, past, around.inbox.expect)
+        pen = Pen(self._term, around.config, past, around.inbox.expect, around.inbox.expect_power)
         state = self._resume(past)
         recorder = Recorder(around.link, around.config, around.clock_offset_s, keep_journal=around.journal)
         now_s = around.clock()

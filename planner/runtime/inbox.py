@@ -44,6 +44,7 @@ class Inbox:
         self._deployments: list[DeploymentOrder] = []
         self._node_orders: list[NodeOrder] = []
         self._incarnations: dict[DeploymentId, str] = {}
+        self._power_incarnations: dict[NodeId, str] = {}
         self._collecting = False
 
     def fresh_nodes(self, max_age_s: float) -> list[NodeObservation]:
@@ -58,6 +59,15 @@ class Inbox:
     def expect(self, deployment: DeploymentId, incarnation: str) -> None:
         """Acknowledgements of another incarnation count other ids: from now on they are not for us."""
         self._incarnations[deployment] = incarnation
+
+    def expect_power(self, node: NodeId, incarnation: str) -> None:
+        """The same for a node. What it tells of its hardware counts all the same."""
+        self._power_incarnations[node] = incarnation
+
+    def _read(self, ack: PowerAckSeen) -> PowerAckSeen:
+        """An answer to another incarnation is a predecessor's, whatever its epoch: it may raise a charge, free none."""
+        ours = self._power_incarnations.get(ack.node, ack.incarnation)
+        return ack if ack.incarnation in {"", ours} else replace(ack, epoch=-1)
 
     def _speaks_of_ours(self, ack: v1.ScalingAck) -> bool:
         ours = self._incarnations.get(DeploymentId(ack.deployment))
@@ -141,7 +151,7 @@ class Inbox:
             deployments=deployments,
             nodes=dict(self._nodes),
             scaling_acks=dict(self._scaling),
-            power_acks=tuple(self._power),
+            power_acks=tuple(map(self._read, self._power)),
             budget_orders=tuple(self._budgets),
             deployment_orders=tuple(self._deployments),
             node_orders=tuple(self._node_orders),

@@ -29,15 +29,23 @@ PATIENCE = 10
 
 
 class Pen:
-    """One term's. ``expect`` is told which incarnation a deployment's acknowledgements must name."""
+    """One term's. ``expect`` and ``expect_power`` are told which incarnation acknowledgements must name."""
 
     def __init__(
-        self, term: Term, config: PlannerConfig, past: Past, expect: Callable[[DeploymentId, str], None]
+        self,
+        term: Term,
+        config: PlannerConfig,
+        past: Past,
+        expect: Callable[[DeploymentId, str], None],
+        expect_power: Callable[[NodeId, str], None],
     ) -> None:
         self._term = term
         self._config = config
         self._expect = expect
+        self._expect_power = expect_power
         self._incarnations: dict[str, str] = {power.node: power.incarnation for power in past.power}
+        for power in past.power:
+            expect_power(NodeId(power.node), power.incarnation)
         for decision in past.scaling:
             self._incarnations[decision.deployment] = decision.incarnation
             expect(DeploymentId(decision.deployment), decision.incarnation)
@@ -46,6 +54,8 @@ class Pen:
     def messages(self, plan: Plan, at: datetime) -> list[v1.Message]:
         """Power first (lowers before raises, as the plan orders them), then scaling: safe at every prefix."""
         epoch = self._term.epoch
+        for order in plan.power:
+            self._expect_power(order.node, self._incarnation(order.node))
         found: list[v1.Message] = [
             wire_out.power_decision(
                 order, self._site_of(order.node, plan), epoch=epoch, incarnation=self._incarnation(order.node), at=at

@@ -115,6 +115,18 @@ def test_acknowledgements_of_another_incarnation_are_not_for_us() -> None:
     assert bell.inbox.acked_replicas(CHAT) == {"decode": 2}
 
 
+def test_a_node_that_answers_another_incarnation_frees_nothing() -> None:
+    """Its ids are others' ids: decisions were lost with their stream, and an answer to the old number 3 proves nothing
+    of ours. That what it says of the hardware may raise a charge is left."""
+    bell = Bell()
+    bell.inbox.heard(power_ack(3).model_copy(update={"incarnation": "old"}), 1)
+    bell.inbox.expect_power(NodeId("node-1"), "new")
+    bell.inbox.heard(power_ack(4).model_copy(update={"incarnation": "new"}), 2)
+    first, second = bell.inbox.take({}).power_acks
+    assert (first.decision_id, first.epoch) == (3, -1), "as an answer to a predecessor"
+    assert (second.decision_id, second.epoch) == (4, 3)
+
+
 def test_what_is_not_for_planners_wakes_nobody() -> None:
     bell = Bell()
     bell.inbox.heard(v1.Lease(time=START, holder="x", ttl_s=1.0), 1)
