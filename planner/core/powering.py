@@ -29,8 +29,8 @@ FULL_SPEED = 1.0
 SPEED_RESERVE = 1.3
 """Caps leave this much speed above what the sized load needs. A cap that just meets the forecast has nothing left for
 what comes before the next tick, and a raise waits for watts to settle. At the same attainment a larger reserve costs
-fewer GPU-hours and more joules: 97.8 % of a day and a half of ServeGen take 113 GPU-h and 104 MJ with 1.15, about 104
-and 101 with 1.3, 97 and 102 with 1.6, and 94 and 104 without any caps."""
+fewer GPU-hours and more joules: 97.8 % of a day and a half of ServeGen take 113 GPU-h and 104 MJ with 1.15, about 106
+and 102 with 1.3, 97 and 102 with 1.6, and 94 and 104 without any caps."""
 
 
 def absorb(state: PlannerState, observation: Observation, config: PlannerConfig, now_s: float) -> PlannerState:
