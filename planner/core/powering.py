@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from planner.core import placing
 from planner.core.caps import plenty, settled
-from planner.core.optimise.solve import allocate
+from planner.core.optimise.classes import allocate
 from planner.core.placing import Floor, Holder
 from planner.core.power import site as ledger
 from planner.core.power.state import PowerState, gpus_mw, unseen_mw

@@ -120,6 +120,11 @@ def _from_zero(pool: PoolDemand) -> PoolDemand:
     )
 
 
+def floor_cap_mw(pool: PoolDemand) -> int:
+    """The lowest cap that a serving GPU of the pool is given."""
+    return _floor_steps(pool) * STEP_MW
+
+
 def _floor_steps(pool: PoolDemand) -> int:
     return -(-max(pool.curve.useful_mw, pool.curve.min_mw) // STEP_MW)
 
