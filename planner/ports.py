@@ -44,7 +44,7 @@ class Rereader(Protocol):
 
 
 class Clock(Protocol):
-    """The planner's clock: seconds of UTC in production, anything that rises in tests."""
+    """The planner's clock: it starts as UTC in production and is steady from then on; anything that rises in tests."""
 
     def __call__(self) -> float: ...
 

@@ -52,11 +52,27 @@ class Surroundings:
     reader: Reader
     clock: Clock
     clock_offset_s: float = 0.0
+    moved_s: Callable[[], float] = lambda: 0.0
+    """How far UTC has been set since the clock began, beyond ``clock_offset_s``."""
     idle_s: float = 1.0
     journal: bool = True
     watchers: list[Watcher] = field(default_factory=list)
     trace: Callable[[Decided], str | None] = lambda decided: None
     """The ``traceparent`` of a decision that is about to be published."""
+    followed_s: float = 0.0
+    """The part of ``moved_s`` that is in ``clock_offset_s`` already."""
+
+    def follow_utc(self) -> None:
+        """After the wall clock was set: schedules and the wire go by the new UTC, nothing else moves."""
+        step_s = self.moved_s() - self.followed_s
+        if not step_s:
+            return
+        log.warning("the wall clock was set by %+.1f s: schedules follow it, leases and windows do not", step_s)
+        self.followed_s += step_s
+        self.clock_offset_s += step_s
+        self.inbox.offset_s = self.clock_offset_s
+        sites = {n: replace(s, utc_at_zero_s=s.utc_at_zero_s + step_s) for n, s in self.config.sites.items()}
+        self.config = replace(self.config, sites=sites, utc_at_zero_s=self.config.utc_at_zero_s + step_s)
 
 
 class Decider:
@@ -77,9 +93,10 @@ class Decider:
 
     async def _lead(self, past: Past) -> None:
         around = self._around
+        around.follow_utc()
         pen = Pen(self._term, around.config, past, around.inbox.expect, around.inbox.expect_power)
         state = self._resume(past)
-        recorder = Recorder(around.link, around.config, around.clock_offset_s, keep_journal=around.journal)
+        recorder = Recorder(around.link, around.config, lambda: around.clock_offset_s, keep_journal=around.journal)
         now_s = around.clock()
         recall = Recall(around.config, around.reader.first_s or now_s, self._reread)
         recalling = asyncio.create_task(recall.run(self._term, now_s, around.clock_offset_s), name="recall")
@@ -98,7 +115,9 @@ class Decider:
         around = self._around
         joining = True
         while True:
-            readings, seen_s = None, None
+            around.follow_utc()
+            readings: Readings | None = None
+            seen_s: float | None = None
             if recalling.done():
                 if joining:
                     joining = False
@@ -138,9 +157,12 @@ class Decider:
         around.inbox.restart(past.heard)
         acks = {m.deployment: m for m, _ in past.heard if isinstance(m, v1.ScalingAck)}
         offset_s = around.clock_offset_s
-        last = [wire_in.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]
+        now_s = around.clock()
+        told = [wire_in.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]
+        # One that seems to come from the future was written before the wall clock was set back.
+        last = [replace(each, decided_at_s=min(each.decided_at_s, now_s)) for each in told]
         caps = [wire_in.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
-        state = initial_state(around.config, self._term.epoch, around.clock(), last, caps)
+        state = initial_state(around.config, self._term.epoch, now_s, last, caps)
         log.info(
             "leading",
             extra={"epoch": self._term.epoch, "decisions": len(past.scaling), "nodes": len(past.power)},

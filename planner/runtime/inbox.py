@@ -34,7 +34,8 @@ class Inbox:
         self._urgent = urgent
         self._telemetry = telemetry
         self._clock = clock
-        self._offset_s = offset_s
+        self.offset_s = offset_s
+        """UTC minus the clock."""
         self._nodes: dict[NodeId, NodeObservation] = {}
         self._heard_s: dict[NodeId, float] = {}
         self._scaling: dict[DeploymentId, ScalingAckSeen] = {}
@@ -94,11 +95,11 @@ class Inbox:
             case v1.PowerAck():
                 self._power.append(wire_in.power_ack(message))
             case v1.BudgetChange():
-                self._budgets.append(wire_in.budget_order(message, sequence=sequence, clock_offset_s=self._offset_s))
+                self._budgets.append(wire_in.budget_order(message, sequence=sequence, clock_offset_s=self.offset_s))
             case v1.DeploymentControl():
                 self._deployments.append(wire_in.deployment_order(message, sequence=sequence))
             case v1.NodeControl():
-                self._node_orders.append(wire_in.node_order(message, sequence=sequence, clock_offset_s=self._offset_s))
+                self._node_orders.append(wire_in.node_order(message, sequence=sequence, clock_offset_s=self.offset_s))
             case _:
                 return
         self._urgent()
@@ -131,7 +132,7 @@ class Inbox:
         self._forget_events()
         for message, sequence in past:
             if isinstance(message, v1.NodeTelemetry):
-                age_s = max(0.0, now_s + self._offset_s - message.time.timestamp())
+                age_s = max(0.0, now_s + self.offset_s - message.time.timestamp())
                 self._nodes[NodeId(message.node)] = wire_in.node(message, age_s=age_s)
                 self._heard_s[NodeId(message.node)] = now_s - age_s
             else:

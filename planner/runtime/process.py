@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 
 from bus_schemas.jetstream.connect import connect
 from bus_schemas.jetstream.tend import tend
 from planner.domain.config import PlannerConfig
+from planner.runtime.clock import SteadyClock
 from planner.runtime.compose_service import observers, service_settings
 from planner.runtime.health import HealthServer
 from planner.runtime.instruments import Instruments
@@ -24,12 +24,13 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    clock = SteadyClock()
     bus = await connect(settings.bus)
     read, clients = observers(settings)
     traces = tracing(settings.otlp.endpoint)
     try:
         how = service_settings(settings)
-        service = PlannerService(config, bus, read, how, watchers=[tell, traces.watch], trace=traces.begin)
+        service = PlannerService(config, bus, read, how, clock, watchers=[tell, traces.watch], trace=traces.begin)
         models = {name: block.model for name, block in settings.deployments.items()}
         instruments = Instruments(config, service.vitals, models)
         service.watch(instruments.watch)
@@ -45,7 +46,7 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
                 port=settings.health.port,
                 interval_s=config.interval_s,
                 live_within_s=settings.health.live_within_s,
-                clock=time.time,
+                clock=clock,
             )
             service.watch(health.watch)
             running.append(health.run())

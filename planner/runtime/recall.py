@@ -97,7 +97,9 @@ class Recall:
         last: dict[DeploymentId, Recalled] = {}
         for name in self.config.deployments:
             old = recalled(self.config, name, by_name.get(name, ()))
-            if old is not None:
+            if old is not None and old.at_s > self.first_s:
+                log.warning("ticks of %s were recorded in the future: the clock was set; learning begins anew", name)
+            elif old is not None:
                 last[name], self.found[name] = old, old.state
             await asyncio.sleep(0)
         gate = asyncio.Semaphore(AT_ONCE)

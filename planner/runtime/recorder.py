@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bus_schemas import v1
@@ -24,10 +24,10 @@ CHECKPOINT_TICKS = 10
 class Recorder:
     """One term's. ``put`` a decision in; ``run`` sends its records."""
 
-    def __init__(self, link: Link, config: PlannerConfig, clock_offset_s: float, *, keep_journal: bool) -> None:
+    def __init__(self, link: Link, config: PlannerConfig, offset_s: Callable[[], float], *, keep_journal: bool) -> None:
         self._link = link
         self._config = config
-        self._clock_offset_s = clock_offset_s
+        self._offset_s = offset_s
         self._keep_journal = keep_journal
         self._plans: dict[DeploymentId, DeploymentPlan] = {}
         self._waiting: asyncio.Queue[Decided] = asyncio.Queue()
@@ -63,7 +63,7 @@ class Recorder:
                 plan.sites.get(config.site),
                 decision_id=known.decision_id,
                 scaled_decision_id=known.scaled_decision_id,
-                at=wire_out.utc(decided.now_s + self._clock_offset_s),
+                at=wire_out.utc(decided.now_s + self._offset_s()),
                 journal=self._entry(decided, name, whole=whole),
             )
 

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from planner.domain.plan import Plan
 from planner.ports import BusAwayError, Clock, Link, LostLead, Observer, Term
 from planner.runtime.backoff import Backoff
 from planner.runtime.cancelling import heed_cancellation
+from planner.runtime.clock import SteadyClock
 from planner.runtime.decided import Decided, Watcher
 from planner.runtime.decider import Decider, Surroundings
 from planner.runtime.inbox import Inbox
@@ -39,7 +39,7 @@ def default_holder() -> str:
 class ServiceSettings:
     """How the service runs; what it decides is in ``PlannerConfig``. Seconds are real seconds.
 
-    ``clock_offset_s``: UTC seconds at 0 of the planner's clock (0 where that clock is UTC).
+    ``clock_offset_s``: UTC seconds at 0 of the planner's clock when it starts (0 where it starts as UTC).
     ``journal``: keep observations in plan records, from which the next leader's forecasts and windows come back.
     ``idle_s``: longest pause between two looks at the state, when nothing else asks for one.
     """
@@ -65,7 +65,7 @@ class PlannerService:
         bus: Bus,
         observers: Sequence[Observer],
         settings: ServiceSettings | None = None,
-        clock: Clock = time.time,
+        clock: Clock | None = None,
         on_plan: Callable[[Plan], None] | None = None,
         *,
         watchers: Sequence[Watcher] = (),
@@ -73,6 +73,7 @@ class PlannerService:
         link: Link | None = None,
     ) -> None:
         settings = settings or ServiceSettings()
+        clock = SteadyClock() if clock is None else clock
         self._link = link or BusLink(bus, settings.holder or default_holder(), settings.lease_ttl_s)
         self._observers = tuple(observers)
         self.vitals = Vitals()
@@ -87,6 +88,7 @@ class PlannerService:
             reader=reader,
             clock=clock,
             clock_offset_s=settings.clock_offset_s,
+            moved_s=clock.moved_s if isinstance(clock, SteadyClock) else lambda: 0.0,
             idle_s=settings.idle_s,
             journal=settings.journal,
             watchers=[self._note, *([_plans(on_plan)] if on_plan else []), *watchers],

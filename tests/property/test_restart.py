@@ -106,7 +106,7 @@ class Planner:
         term: Any = Term(stream)
         for name, old in asyncio.run(recall.run(term, now_s, 0.0)).items():
             state = joined(state, name, old, settings.load_time_scale)
-        planner = cls(settings, stream, source, state, Recorder(None, settings, 0.0, keep_journal=True))  # type: ignore[arg-type]
+        planner = cls(settings, stream, source, state, Recorder(None, settings, lambda: 0.0, keep_journal=True))  # type: ignore[arg-type]
         if recall.late:
             planner.tick(tick - 1, late_s=TICK_S / 2)
         return planner
@@ -152,7 +152,7 @@ def recorded(seed: int, settings: PlannerConfig) -> tuple[dict[int, DeploymentOb
         Stream(),
         source,
         initial_state(settings, 1, 0.0),
-        Recorder(None, settings, 0.0, keep_journal=True),  # type: ignore[arg-type]
+        Recorder(None, settings, lambda: 0.0, keep_journal=True),  # type: ignore[arg-type]
     )
     counts: Counts = (1, 1)
     found = [counts]
