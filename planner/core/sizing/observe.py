@@ -67,12 +67,21 @@ def learn(
     if values.get("num_req") == 0.0:
         forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
     rates = learned["num_req"].scenarios(ahead_s) if learned["num_req"].ready else ()
-    waiting = _in_flight(config, seen)
-    before = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else waiting
+    known = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else None
+    # A reading that failed is no empty engine: the next one would look like a flood.
+    waiting = _in_flight(config, seen) if known is None or _told_in_flight(config, seen) else known
+    before = waiting if known is None else known
     steady = _steady(config, bands, values.get("num_req"), ahead_s, t_s)
     held_rate = steady[HELD].upper(ahead_s) if HELD in steady else None
     last = {IN_FLIGHT: Band(Constant(waiting))}
     return Learned({**learned, **steady, **last}, forecasts, missing, rates, held_rate, max(0.0, waiting - before))
+
+
+def _told_in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> bool:
+    """Whether every decode engine's pool says how many sequences it holds."""
+    decoding = [name for name, pool in config.pools.items() if pool.role is not Role.PREFILL]
+    pools = seen.pools if seen is not None else {}
+    return all(name in pools and value_or_none(pools[name].running_requests) is not None for name in decoding)
 
 
 def _in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> float:
@@ -140,7 +149,6 @@ def sized_load(
         req_per_s=forecasts["num_req"].upper,
         isl_tokens=forecasts["isl"].mean,
         osl_tokens=forecasts["osl"].mean,
-        arrival_cv2=_spread(seen.arrival_cv2 if seen else None),
         isl_cv2=_spread(seen.isl_cv2 if seen else None),
         hit_rate=_or(seen.kv_hit_rate if seen else None, 0.0),
         accept_length=_or(seen.accept_length if seen else None, 1.0),

@@ -128,6 +128,18 @@ def test_without_waiting_a_newer_decision_takes_the_place_of_one_that_is_still_c
     assert Reason.SCALING_TIMEOUT not in notes(d(traffic(200.0)))
 
 
+def test_a_reading_that_failed_is_no_empty_engine() -> None:
+    """Sequences in flight that were not seen for a tick must not look like a flood at the next."""
+    full = running(2, 2) | {DECODE: PoolObservation(Replicas(2), running_requests=Sample(200.0))}
+    d, calm = drive(), drive()
+    for gone in (False, False, True, False):
+        d(None if gone else replace(traffic(40.0), pools=full))
+        calm(replace(traffic(40.0), pools=full))
+    one, other = (each.state.deployments[D].why for each in (d, calm))
+    assert one == other
+    assert granted(d(replace(traffic(40.0), pools=full))) == granted(calm(replace(traffic(40.0), pools=full)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     wait=st.booleans(),

@@ -50,7 +50,6 @@ def test_a_planner_is_told_of_each_interval_what_happened_in_it() -> None:
     assert seen.isl_tokens == Sample(2000.0)
     assert isinstance(seen.isl_cv2, Sample)
     assert seen.isl_cv2.value == pytest.approx(0.25)
-    assert isinstance(seen.arrival_cv2, Missing)
     assert isinstance(seen.itl_ms, Sample)
     assert 10 < seen.itl_ms.value < 12
     assert seen.pools[PoolId("prefill")].replicas.ready == 2
