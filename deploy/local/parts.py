@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -109,7 +108,7 @@ def make_planner(run: Prepared, bus: Bus, cluster: LiveCluster, holder: str) -> 
     pools = {PoolId(name): PoolSelector(role, component=name) for name, role in ROLES.items()}
     target = Target(deployment, model=MODEL, namespace=run.options.deployment, pools=pools)
     scraper = EngineScraper(cluster.url, target, load_time_scale=run.options.speed)
-    return PlannerService(run.planner, bus, [scraper], ServiceSettings(holder=holder, lease_ttl_s=3.0), time.time)
+    return PlannerService(run.planner, bus, [scraper], ServiceSettings(holder=holder, lease_ttl_s=3.0))
 
 
 def make_agent(run: Prepared, bus: Bus, cluster: LiveCluster, meter: HardwareMeter, node: str) -> PowerAgentService:
