@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,12 +15,15 @@ from bus_schemas import codec, v1
 from bus_schemas.jetstream.ask import ask
 from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.lease import Leadership, LeadershipLost
+from bus_schemas.jetstream.place import in_place
 from bus_schemas.jetstream.publish import Outgoing, Publisher
 from bus_schemas.jetstream.read import Stored, all_messages, follow, last_per_subject
 from bus_schemas.streams import stream_of
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
 from planner.ports import BusAwayError, Listener, LostLead, Past, Term
+
+log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 
@@ -37,18 +41,36 @@ class BusLink:
         subjects = self._bus.subjects
         async with asyncio.TaskGroup() as tasks:
             for wildcard in (subjects.all_of("ack"), subjects.all_of("telemetry", "node")):
-                tasks.create_task(self._feed(listener, wildcard, from_last=True), name=f"listen {wildcard}")
-            control = subjects.all_of("control")
-            tasks.create_task(self._feed(listener, control, from_last=False), name=f"listen {control}")
+                tasks.create_task(self._feed(listener, wildcard), name=f"listen {wildcard}")
+            tasks.create_task(self._orders(listener, subjects.all_of("control")), name="listen control")
 
-    async def _feed(self, listener: Listener, wildcard: str, *, from_last: bool) -> None:
+    async def _orders(self, listener: Listener, wildcard: str) -> None:
+        """The newest order has the highest number, also where the stream was lost or came back from a backup."""
+        known: set[str] = set()
+        newest: dict[str, int] = {}
+        lift = 0
+        async for stored in follow(self._bus, wildcard, 0):
+            last = newest.get(stored.subject, 0)
+            if stored.sequence + lift <= last:
+                if stored.msg_id and stored.msg_id in known:
+                    continue  # A backup's: heard before, and perhaps overtaken since.
+                lift = max(newest.values()) + 1 - stored.sequence
+                log.warning("%s begins again at %d: its stream was lost", stored.subject, stored.sequence)
+            known.add(stored.msg_id)
+            newest[stored.subject] = stored.sequence + lift
+            self._hand_on(listener, stored, stored.sequence + lift)
+
+    def _hand_on(self, listener: Listener, stored: Stored, number: int) -> None:
+        if _genuine(self._bus, stored):
+            listener.heard(stored.message, number)
+
+    async def _feed(self, listener: Listener, wildcard: str) -> None:
         after = 0
-        if from_last:
-            for stored in await self._patiently_last(wildcard):
-                listener.heard(stored.message, stored.sequence)
-                after = max(after, stored.sequence)
+        for stored in await self._patiently_last(wildcard):
+            self._hand_on(listener, stored, stored.sequence)
+            after = max(after, stored.sequence)
         async for stored in follow(self._bus, wildcard, after):
-            listener.heard(stored.message, stored.sequence)
+            self._hand_on(listener, stored, stored.sequence)
 
     async def _patiently_last(self, wildcard: str) -> list[Stored]:
         while True:
@@ -125,7 +147,7 @@ class BusTerm:
         return Past(
             scaling=tuple(s.message for s in scaling if isinstance(s.message, v1.ScalingDecision)),
             power=tuple(s.message for s in power if isinstance(s.message, v1.PowerDecision)),
-            heard=tuple((s.message, s.sequence) for s in heard),
+            heard=tuple((s.message, s.sequence) for s in heard if _genuine(bus, s)),
         )
 
     async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
@@ -145,6 +167,14 @@ class BusTerm:
         except LeadershipLost as error:
             return str(error)
         return "the lease is no longer renewed"
+
+
+def _genuine(bus: Bus, stored: Stored) -> bool:
+    """Whether a body speaks for nobody but the one it was published for."""
+    if in_place(bus.subjects, stored.subject, stored.message):
+        return True
+    log.warning("a %s on %s speaks for somebody else and is left out", stored.message.type, stored.subject)
+    return False
 
 
 async def _first_since(bus: Bus, wildcard: str, since: datetime) -> int | None:

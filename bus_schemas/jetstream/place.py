@@ -1,0 +1,36 @@
+"""Whether a message may stand where it was found: permissions are by subject, and a body can say any name.
+
+Pure. Must never let a body speak for another node, deployment or site than the one its writer may publish for.
+"""
+
+from __future__ import annotations
+
+from bus_schemas import v1
+from bus_schemas.errors import BadName
+from bus_schemas.subjects import Subjects
+from bus_schemas.v1 import Message
+
+_PLACES: dict[type[Message], tuple[str, str, str]] = {
+    v1.ScalingDecision: ("decision", "scaling", "deployment"),
+    v1.PowerDecision: ("decision", "power", "node"),
+    v1.ScalingAck: ("ack", "scaling", "deployment"),
+    v1.PowerAck: ("ack", "power", "node"),
+    v1.NodeTelemetry: ("telemetry", "node", "node"),
+    v1.PlanRecord: ("telemetry", "plan", "deployment"),
+    v1.BudgetChange: ("control", "budget", "site"),
+    v1.DeploymentControl: ("control", "deployment", "deployment"),
+    v1.NodeControl: ("control", "node", "node"),
+}
+"""By message: the kind of its subject, what it is about, and the field that names who."""
+
+
+def in_place(subjects: Subjects, subject: str, message: Message) -> bool:
+    """Whether ``message`` speaks for the one that ``subject`` names. Messages that name nobody may stand anywhere."""
+    if type(message) not in _PLACES:
+        return True
+    kind, what, field = _PLACES[type(message)]
+    try:
+        found = subjects.parse(subject)
+    except BadName:
+        return False
+    return found is not None and (found.kind, found.what, found.who) == (kind, what, getattr(message, field))
