@@ -104,6 +104,39 @@ async def test_readings_of_one_deployment_among_others(tmp_path: Path) -> None:
             assert seen.pools[PoolId("prefill")].queued_requests == Sample(4.0)
 
 
+async def test_a_tick_that_nobody_saw_is_read_afterwards_as_it_was(tmp_path: Path) -> None:
+    engine = EngineMetrics()
+    engine.worker(MODEL, "backend", "d0", running=10, waiting=0, kv=0.5)
+    load = [8]
+
+    def push() -> None:
+        engine.serve(MODEL, load[0], isl=1000, osl=150, ttft_s=0.4, itl_s=0.015)
+
+    push()
+    async with (
+        MetricsServer(engine) as server,
+        prometheus(tmp_path, {"mine": server.url.split("/")[2]}) as url,
+        observing(url, target()) as observer,
+    ):
+        clock = asyncio.get_running_loop().time
+        seen = await until(observer, lambda s: isinstance(s.num_req, Sample) and s.num_req.value > 40, push)
+        then_s = clock()
+        load[0] = 80
+        later = await until(
+            observer,
+            lambda s: isinstance(s.num_req, Sample) and s.num_req.value > 10 * seen.num_req.value,  # type: ignore[union-attr]
+            push,
+        )
+        again = await observer.reread(then_s, clock())
+    assert isinstance(seen.num_req, Sample)
+    assert isinstance(again.num_req, Sample)
+    assert again.num_req.value == pytest.approx(seen.num_req.value, rel=0.25)
+    assert isinstance(again.ttft_ms, Sample)
+    assert again.ttft_ms.value == pytest.approx(400, rel=0.01)
+    assert again.interval_s == later.interval_s == WINDOW_S
+    assert again.pools.keys() == seen.pools.keys()
+
+
 async def test_a_reset_and_a_silent_frontend_are_missing_not_less_load(tmp_path: Path) -> None:
     engine = EngineMetrics()
 
