@@ -16,6 +16,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+from planner.core.optimise import classes
 from planner.core.optimise.solve import allocate
 from planner.domain.weights import DEFAULT
 from tests.unit.optimise import milp
@@ -76,7 +77,7 @@ def large(budget: str, repeats: int) -> Large:
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        allocate(demands, limits)
+        classes.allocate(demands, limits)
         times.append((time.process_time() - start) * 1000)
     return Large(budget, len(demands), limits.gpus, min(times), statistics.median(times))
 

@@ -29,42 +29,42 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
         found.shortfall.get(demand.deployment, 0.0) > ALIKE for demand in demands if demand.priority > ranks[-1]
     ):
         return found
-    staged = _class_by_class(demands, ranks, limits, weights)
-    return staged if _sheds_less(staged, found, demands, ranks) else found
+    return _class_by_class(demands, ranks, limits, weights, found) or found
 
 
-def _sheds_less(one: Allocation, other: Allocation, demands: Sequence[DeploymentDemand], ranks: Sequence[int]) -> bool:
-    """Whether ``one`` sheds less of the highest class in which the two differ."""
-    for rank in ranks:
-        lost, instead = _lost(one, demands, rank), _lost(other, demands, rank)
-        if abs(lost - instead) > ALIKE:
-            return lost < instead
-    return False
-
-
-def _lost(found: Allocation, demands: Sequence[DeploymentDemand], rank: int) -> float:
-    """The share of a class's load that is shed, deployments weighed by the GPUs that they want."""
+def _lost(found: Allocation, demands: Sequence[DeploymentDemand]) -> float:
+    """The share of one class's load that is shed, deployments weighed by the GPUs that they want."""
     sizes = {
         d.deployment: sum(max(1, pool.wanted) * pool.gpus_per_replica for pool in d.pools.values())
         for d in demands
-        if d.priority == rank and d.pools
+        if d.pools
     }
     whole = sum(sizes.values())
     return sum(found.shortfall.get(name, 0.0) * size for name, size in sizes.items()) / max(1, whole)
 
 
 def _class_by_class(
-    demands: Sequence[DeploymentDemand], ranks: Sequence[int], limits: SiteLimits, weights: Weights
-) -> Allocation:
+    demands: Sequence[DeploymentDemand],
+    ranks: Sequence[int],
+    limits: SiteLimits,
+    weights: Weights,
+    joint: Allocation,
+) -> Allocation | None:
+    """Classes from the top, each with what those above left. None where no class but the lowest is better off."""
     keep = floors_fit([demand for demand in demands if demand.pools], limits)
-    total = Allocation()
-    left = limits
-    for step, rank in enumerate(ranks):
-        below = [demand for demand in demands if demand.priority < rank] if keep else []
+    total, left, better = Allocation(), limits, False
+    for below, rank in zip(range(len(ranks) - 1, -1, -1), ranks, strict=True):
+        if below == 0 and not better:
+            return None
+        floors = [demand for demand in demands if demand.priority < rank] if keep else []
         own = [demand for demand in demands if demand.priority == rank]
         # A class is worth as much to itself as it is beside the others: else a GPU may cost more than its shortfall.
-        worth = replace(weights, sla=weights.sla * weights.priority ** (len(ranks) - 1 - step))
-        found = jointly(own, _less(left, *_floors(below)), worth)
+        worth = replace(weights, sla=weights.sla * weights.priority**below)
+        found = jointly(own, _less(left, *_floors(floors)), worth)
+        gained = _lost(joint, own) - _lost(found, own)
+        if not better and gained < -ALIKE:
+            return None
+        better = better or gained > ALIKE
         left = _less(left, *_spent(own, found.pools))
         total = replace(
             found,
