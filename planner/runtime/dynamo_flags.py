@@ -120,6 +120,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("kalman_q_trend", "`kalman.q_trend`", _at("kalman.q_trend")),
     Flag("kalman_r", "`kalman.r`", _at("kalman.r")),
     Flag("kalman_min_points", "`kalman.min_points`", _at("kalman.min_points")),
+    Flag("prophet_window_size", "not needed: Prophet is fitted to the newest 50 observations, Dynamo's default"),
     Flag("no_operation", "`deployments.*.mode: advisory`", _advisory, ("advisory",), switch=True),
     Flag("mode", "the pools: `disagg`, `prefill`, `decode` or `agg`", _mode),
     Flag("enable_load_scaling", "`deployments.*.sizing: sla+load`", _load_scaling, switch=True),
