@@ -9,6 +9,8 @@ from bus_schemas.errors import BadName
 from bus_schemas.subjects import Subjects
 
 DAY_S = 86_400.0
+FOR_EVER_S = 0.0
+"""An age without a limit, in the server's words."""
 MIB = 1 << 20
 MAX_CONSUMERS = 20_000
 """Consumers a stream may have. Always explicit: server 2.15 caps a stream at 1,000 otherwise, and -1 means that too."""
@@ -138,7 +140,15 @@ def stream_specs(
             **truth,
         ),
         spec(ACKS, "What is in force", (subjects.all_acks(),), "file", 7 * DAY_S, **truth),
-        spec(CONTROL, "What operators and grid signals say", (subjects.all_control(),), "file", 30 * DAY_S),
+        # An order holds until the next: one that aged away would give its watts back when the next planner leads.
+        spec(
+            CONTROL,
+            "What operators and grid signals say",
+            (subjects.all_control(),),
+            "file",
+            FOR_EVER_S,
+            max_msgs_per_subject=8192,
+        ),
         spec(
             TELEMETRY,
             "Readings and plan records",

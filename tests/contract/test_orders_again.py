@@ -10,8 +10,10 @@ from bus_schemas.jetstream import provision
 from bus_schemas.jetstream.ask import ask
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publish import publish
+from bus_schemas.streams import CONTROL
 from bus_schemas.v1 import Message
 from planner.adapters.link import BusLink
+from planner.core.power.budget import MOST_ORDERS
 from tests.contract.bus import bench, until
 
 
@@ -87,3 +89,11 @@ async def test_nobody_answers_or_orders_in_anothers_name() -> None:
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
+
+
+async def test_an_order_without_an_end_never_ages_away() -> None:
+    """A planner that takes the lead months later must find the cut that nobody has lifted."""
+    async with bench() as (_, bus):
+        info = await bus.js.stream_info(CONTROL)
+        assert not info.config.max_age
+        assert (info.config.max_msgs_per_subject or 0) >= MOST_ORDERS, "as many as the ledger keeps"
