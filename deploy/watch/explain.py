@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from bus_schemas import v1
 
+SAME = 0.005
+"""A draw this near to the expected one is as expected."""
+
 
 def explain(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None) -> str:
     """The whole story of one tick, as plain text."""
@@ -26,7 +29,7 @@ def _decided(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1
     if decision is not None:
         counts = " ".join(f"{name}={target.replicas}" for name, target in decision.pools.items())
         yield f"decision #{decision.decision_id} of {decision.time:%H:%M:%S}: {counts}"
-        for reason in decision.reasons:
+        for reason in dict.fromkeys(decision.reasons):
             yield f"    {reason.code}: {reason.text}"
         if decision.decision_id != record.decision_id:
             yield f"    (the record is of the tick under decision #{record.decision_id})"
@@ -83,7 +86,8 @@ def _draws(power: v1.PoolPowerRecord) -> Iterator[str]:
         )
     if power.drawn_watts and power.expected_watts is not None:
         off = power.expected_watts / power.drawn_watts - 1.0
-        yield f"draws {power.drawn_watts:.0f} W a GPU, expected {power.expected_watts:.0f} W ({off:+.0%})"
+        verdict = f" ({abs(off):.0%} too {'much' if off > 0 else 'little'})" if abs(off) >= SAME else ""
+        yield f"draws {power.drawn_watts:.0f} W a GPU, expected {power.expected_watts:.0f} W{verdict}"
 
 
 def _power(record: v1.PlanRecord) -> Iterator[str]:

@@ -62,7 +62,7 @@ def deployment_plan(
         expected_watts=watts,
         expected_joules_per_token=_joules(ticked, watts),
         shortfall=shortfall,
-        notes=(*granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, counts)),
+        notes=(*granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, granted, counts)),
         ready=state.ready,
     )
 
@@ -160,8 +160,9 @@ def _taught(power: Mapping[PoolId, PowerFigures]) -> Iterator[Limited]:
             yield Limited(round(learned), Reason.P_U_LEARNED, said)
 
 
-def _steady(ticked: Ticked, now: Mapping[PoolId, int]) -> tuple[Limited, ...]:
-    if any(now[name] != ticked.current[name] for name in ticked.config.pools):
+def _steady(ticked: Ticked, granted: Granted, now: Mapping[PoolId, int]) -> tuple[Limited, ...]:
+    """Nothing changes, and nothing waits to."""
+    if any(not now[name] == ticked.current[name] == granted.counts[name] for name in ticked.config.pools):
         return ()
     counts = ", ".join(f"{name}={now[name]}" for name in ticked.config.pools)
     return (Limited(sum(now.values()), Reason.STEADY, f"No scaling needed ({counts})"),)

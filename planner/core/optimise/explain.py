@@ -63,7 +63,10 @@ def allocation(
 def _chain(
     pool: PoolDemand, grant: PoolGrant, lost: float, scarce: Scarce, limits: SiteLimits, own_gpus: int | None
 ) -> tuple[Limited, ...]:
-    said = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {grant.cap_mw / 1000:.0f} W a GPU"
+    watts = f"{grant.cap_mw / 1000:.0f} W a GPU"
+    said = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {watts}"
+    if grant.replicas > pool.wanted:
+        said = f"{grant.replicas} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"
     links: list[Limited] = []
     full = grant.replicas == pool.wanted and grant.speed >= 1 - 1e-9
     if not full and scarce.watts:

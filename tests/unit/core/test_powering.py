@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from planner.core.placing import choose, keep, survey
@@ -206,3 +208,12 @@ def test_a_choice_stands_until_its_gpu_is_taken() -> None:
     assert keep(floor, earlier, 5) == earlier[:1]
     assert GpuId("a2") not in floor.free[NodeId("a")]
     assert keep(survey([node("a", 4)]), earlier, 0) == []
+
+
+def test_who_waits_for_watts_is_not_told_that_nothing_is_needed() -> None:
+    w = world(8 * CURVE.max_mw)
+    settled(w, 1.0)
+    w.state = replace(w.state, power={site: replace(p, raises_from_s=1e9) for site, p in w.state.power.items()})
+    plan = w.tick(traffic(40.0))
+    assert chain(plan)[-1] is Reason.POWER_PENDING
+    assert all(note.reason is not Reason.STEADY for note in plan.deployments[D].notes)

@@ -89,3 +89,11 @@ def test_three_stages_share_a_deployments_own_gpus() -> None:
     assert [grant.replicas for grant in answer.pools.values()] == [3, 3, 3]
     assert answer.shortfall[asked.deployment] == pytest.approx(0.25, abs=1e-6)
     assert all("may hold 9 GPUs" in grant.chain[0].sentence for grant in answer.pools.values())
+
+
+def test_more_replicas_than_wanted_are_told_as_what_they_stand_for() -> None:
+    (grant,) = allocate([deployment("d", pool(PREFILL, 2.0, most=6))], limits(1900, 6, 200)).pools.values()
+    assert grant.replicas == 3
+    assert [link.sentence for link in grant.chain] == [
+        "3 prefill replicas at 385 W a GPU in place of 2 at full power: 1900 W are all that GPUs may draw"
+    ]
