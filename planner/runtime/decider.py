@@ -203,6 +203,7 @@ class Decider:
         }
 
     async def _publish(self, decided: Decided, pen: Pen) -> Decided:
+        pen.heed(decided.observation.power_acks)
         messages = pen.messages(decided.plan, self._utc(decided.now_s))
         if not messages:
             return decided

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from bus_schemas import v1
@@ -17,6 +17,7 @@ from planner.adapters import wire_out
 from planner.core.power.state import belongs
 from planner.domain.config import PlannerConfig
 from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.observation import PowerAckSeen
 from planner.domain.plan import Plan, SitePlan
 from planner.ports import BusAwayError, LostLead, Past, Term
 from planner.runtime.backoff import Backoff
@@ -50,6 +51,16 @@ class Pen:
             self._incarnations[decision.deployment] = decision.incarnation
             expect(DeploymentId(decision.deployment), decision.incarnation)
         self._backoff = Backoff(first_s=0.05, longest_s=5.0)
+
+    def heed(self, acks: Iterable[PowerAckSeen]) -> None:
+        """Answers that know a later epoch than ours prove that the stream was put back: its agents refuse our ids.
+
+        A new incarnation is what they take. Who is no longer leading can not publish it.
+        """
+        for ack in acks:
+            if ack.epoch > self._term.epoch and ack.incarnation == self._incarnations.get(ack.node):
+                self._incarnations[ack.node] = uuid.uuid4().hex
+                log.warning("%s answers to epoch %d, later than ours: its ids begin anew", ack.node, ack.epoch)
 
     def messages(self, plan: Plan, at: datetime) -> list[v1.Message]:
         """Power first (lowers before raises, as the plan orders them), then scaling: safe at every prefix."""
