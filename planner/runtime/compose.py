@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from fnmatch import fnmatchcase
 from itertools import combinations
 
 from bus_schemas.subjects import encode_name
@@ -103,7 +104,10 @@ def _across(settings: Settings) -> list[str]:
     if not settings.sites:
         problems.append("sites: none; a site with its budget_watts is what keeps the promise of a power budget")
     for (one, a), (two, b) in combinations(settings.sites.items(), 2):
-        shared = sorted(set(a.nodes) & set(b.nodes)) or (["*"] if "*" in {*a.nodes, *b.nodes} else [])
+        # Read as a name, a pattern within another one is taken by it.
+        shared = sorted(
+            {max(p, q, key=len) for p in a.nodes for q in b.nodes if fnmatchcase(p, q) or fnmatchcase(q, p)}
+        )
         if shared:
             problems.append(
                 f"sites.{one}.nodes and sites.{two}.nodes both take {', '.join(shared)}: watts counted twice"

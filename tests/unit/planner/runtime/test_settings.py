@@ -196,6 +196,14 @@ def test_all_problems_are_told_at_once(file: Path) -> None:
     assert len(found) == 3
 
 
+def test_a_node_that_another_sites_pattern_takes_too_is_refused(file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["sites"]["row-1"]["nodes"] = ["rack1-*", "rack2-*"]
+    content["sites"]["row-2"] = {"budget_watts": 9000, "nodes": ["rack1-node3", "rack3-*"]}
+    found = "; ".join(problems(save(file.parent, content)))
+    assert "sites.row-1.nodes and sites.row-2.nodes both take rack1-node3: watts counted twice" in found
+
+
 def test_sites_must_not_share_nodes_and_zones_must_exist(file: Path) -> None:
     content = yaml.safe_load(file.read_text())
     window = {"start": "08:00", "end": "18:30", "budget_watts": 3000, "weekdays": ["mon"]}
