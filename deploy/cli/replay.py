@@ -123,7 +123,13 @@ def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: P
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"record of {record.time:%H:%M:%S}: can not be replayed: {error}") from error
         pools = {
-            PoolId(pool): Told(told.current, told.wanted, told.granted, told.chain[-1].code if told.chain else "")
+            PoolId(pool): Told(
+                told.current,
+                told.wanted,
+                told.granted,
+                told.chain[-1].code if told.chain else "",
+                None if told.cap_watts is None else round(told.cap_watts * 1000),
+            )
             for pool, told in record.pools.items()
         }
         yield Tick(name, now_s, seen, pools)

@@ -173,3 +173,25 @@ def test_a_broken_journal_is_one_line(
     (tmp_path / "journal").write_text("")
     assert main(["replay", "--journal", str(tmp_path / "journal"), "--config", str(settings)]) == 1
     assert "no plan record with an observation" in capsys.readouterr().err
+
+
+def test_an_engine_under_a_recorded_cap_is_not_taken_for_a_slow_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_file(tmp_path, profile_folder(tmp_path))
+    recorded(settings, tmp_path / "journal.gz")
+    records = [json.loads(line) for line in gzip.decompress((tmp_path / "journal.gz").read_bytes()).splitlines()]
+    wanted = {}
+    for cap_watts in (None, 250.0):
+        for record in records:
+            slow = {"ttft_ms": {"value": 400.0, "age_s": 0.0}, "itl_ms": {"value": 24.0, "age_s": 0.0}}
+            record["journal"]["readings"] |= slow
+            for pool in record["pools"].values():
+                pool["cap_watts"] = cap_watts
+        (tmp_path / "capped").write_text("\n".join(json.dumps(record) for record in records))
+        main(["replay", "--journal", str(tmp_path / "capped"), "--config", str(settings), "--json"])
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        wanted[cap_watts] = [row["now"]["wanted"] for row in rows]
+    pairs = list(zip(wanted[None], wanted[250.0], strict=True))
+    assert all(capped <= slow for slow, capped in pairs)
+    assert any(capped < slow for slow, capped in pairs)
