@@ -89,6 +89,8 @@ class AgentFile(_Section):
     http: HttpSection = HttpSection()
     state_file: Path | None = None
     """Limits found on the GPUs that annotations cap, kept over restarts."""
+    lock_file: Path | None = None
+    """A file of the host that every agent of this node names: the second one waits until the first has ended."""
     on_exit: OnExit = OnExit.KEEP
     dry_run: bool = False
     telemetry_interval_s: float = Field(default=1.0, gt=0, le=60)

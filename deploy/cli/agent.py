@@ -34,6 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     power.add_argument("--host", dest="http__host", help="address of the same (default: all)")
     power.add_argument("--state-file", type=Path, help="keeps the limits found on GPUs that annotations cap")
+    power.add_argument("--lock-file", type=Path, help="on the host: a second agent waits for the first to end")
     power.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     power.set_defaults(run=_power)
     check = commands.add_parser("check", help="examine this node: what the agent needs, what is missing, what to do")

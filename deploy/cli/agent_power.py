@@ -21,6 +21,7 @@ from agent.adapters.managed_state import ManagedState
 from agent.adapters.messages import mw_down
 from agent.adapters.pod_resources import PodResources
 from agent.adapters.pods import pods_of_node
+from agent.adapters.sole import sole
 from agent.core.ownership import Pod
 from agent.drivers.procfs import ProcFs
 from agent.drivers.simulated import SimulatedDriver, SimulatedGpu, SimulatedGpuModel
@@ -120,7 +121,7 @@ async def _serve(
     # What was imported lives as long as the process: out of the collector's sight, and shared after a fork.
     gc.collect()
     gc.freeze()
-    running = [asyncio.create_task(service.run(), name="agent")]
+    running = [asyncio.create_task(_alone(settings, service), name="agent")]
     if kubernetes is not None:
         kubernetes.owners.gpus = service.node_gpus
         kubernetes.pods.on_change(service.wake)
@@ -134,6 +135,12 @@ async def _serve(
         task.cancel()
     await asyncio.gather(*running, stopping, return_exceptions=True)
     return _verdict(running)
+
+
+async def _alone(settings: AgentFile, service: PowerAgentService) -> None:
+    """Nothing is read or set while another agent of this node runs."""
+    async with sole(settings.lock_file):
+        await service.run()
 
 
 def _verdict(tasks: list[asyncio.Task[None]]) -> int:

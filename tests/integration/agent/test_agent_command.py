@@ -130,6 +130,28 @@ async def test_the_agent_is_not_ready_while_the_driver_does_not_answer(tmp_path:
             await ready(base)
 
 
+async def test_a_second_agent_of_a_node_waits_and_is_not_ready_until_the_first_has_ended(tmp_path: Path) -> None:
+    config = tmp_path / "agent.yaml"
+    config.write_text(f"node: n1\ndriver: simulated\nlock_file: {tmp_path / 'run' / 'agent.lock'}\n")
+    async with NatsServer(tmp_path) as server:
+        arguments = ("--settings", str(config), "--nats-url", server.url)
+        async with agent_process(*arguments) as (first, url):
+            await ready(url)
+            async with agent_process(*arguments) as (_, other):
+                async with asyncio.timeout(20):
+                    while True:
+                        try:
+                            status, _ = await page(f"{other}/readyz")
+                            break
+                        except aiohttp.ClientError:
+                            await asyncio.sleep(0.05)
+                assert status == 503
+                assert (await page(f"{other}/livez"))[0] == 200
+                first.terminate()
+                assert await asyncio.wait_for(first.wait(), 20) == 0
+                await ready(other)
+
+
 async def test_annotation_mode_needs_no_bus(tmp_path: Path) -> None:
     fake = FakeNvml(tmp_path / "nvml", 2)
     async with KubernetesDouble() as kube, FakeKubelet(tmp_path) as kubelet:

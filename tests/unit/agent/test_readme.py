@@ -25,7 +25,7 @@ def test_the_example_is_valid_complete_and_shows_the_defaults(tmp_path: Path) ->
     assert set(shown) == names(AgentFile) - {"simulated"}
     loaded = load(file, {}, {})
     plain = AgentFile(node="gpu-node-7")
-    given = {"nats", "annotations", "state_file"}
+    given = {"nats", "annotations", "state_file", "lock_file"}
     for name in set(shown) - given:
         assert getattr(loaded, name) == getattr(plain, name), name
     simulated = AgentFile.model_fields["simulated"].annotation
