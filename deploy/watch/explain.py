@@ -78,11 +78,11 @@ def _pool(pool: v1.PoolRecord, power: v1.PoolPowerRecord | None) -> Iterator[str
 def _draws(power: v1.PoolPowerRecord) -> Iterator[str]:
     known = f"{power.samples} draws below the cap, {power.bounds} at it"
     if power.p_u_watts == power.assumed_p_u_watts:
-        yield f"P_u {power.p_u_watts:.0f} W as assumed ({known})"
+        yield f"its work uses at most {power.p_u_watts:.0f} W a GPU (P_u), as assumed ({known})"
     else:
         yield (
-            f"P_u {power.assumed_p_u_watts:.0f} W assumed, {power.p_u_watts:.0f} W learned"
-            f" at {power.batch:.3g} sequences a replica ({known})"
+            f"its work uses at most {power.p_u_watts:.0f} W a GPU (P_u), learned"
+            f" (assumed: {power.assumed_p_u_watts:.0f} W) at {power.batch:.3g} sequences a replica ({known})"
         )
     if power.drawn_watts and power.expected_watts is not None:
         off = power.expected_watts / power.drawn_watts - 1.0

@@ -6,7 +6,7 @@ and touches no wire, so service, simulation, replay and tests all decide alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -27,7 +27,8 @@ from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.demand import Allocation
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.observation import Observation, StoredCaps
-from planner.domain.plan import DeploymentPlan, Plan, PowerOrder, ScalingOrder, SitePlan
+from planner.domain.plan import DeploymentPlan, Limited, Plan, PowerOrder, ScalingOrder, SitePlan
+from planner.domain.reasons import Reason
 
 Goals = Mapping[PoolId, PoolGoal]
 
@@ -222,8 +223,13 @@ def _aimed(ticked: Ticked, aimed: _Aimed, t_s: float, interval_s: float) -> Depl
         if (count := aimed.granted.recommended.get(name)) is not None:
             past = (*past, (t_s, count))
         pools[name] = replace(pool, recommendations=past, events=behavior.trimmed(pool.events, since))
-    why = {name: chain[-1] for name, chain in aimed.granted.chains.items() if chain}
+    why = {name: _binding(chain) for name, chain in aimed.granted.chains.items() if chain}
     return replace(ticked.state, pools=pools, goals=aimed.goals, why=why, running=ticked.current)
+
+
+def _binding(chain: Sequence[Limited]) -> Limited:
+    """The last word that set the count: a shortfall is what follows from it."""
+    return next((link for link in reversed(chain) if link.reason is not Reason.SHORTFALL), chain[-1])
 
 
 def _plan(

@@ -80,6 +80,14 @@ def test_too_few_watts_grant_less_and_say_why() -> None:
     assert {Reason.POWER_BUDGET, Reason.POWER_PENDING, Reason.NO_FREE_GPU, Reason.SHORTFALL} & set(chain(plan))
 
 
+def test_a_decision_names_what_set_its_counts_and_not_what_follows_from_them() -> None:
+    w = world(3_000_000)
+    settled(w, 200.0, 6)
+    reasons = [link.reason for order in w.published for link in order.reasons]
+    assert reasons
+    assert set(reasons) <= {Reason.POWER_BUDGET, Reason.GPU_BUDGET}
+
+
 def test_pods_leave_before_their_watts_do() -> None:
     w = world(8 * CURVE.max_mw)
     settled(w, 80.0)

@@ -151,7 +151,7 @@ def test_the_story_tells_every_link_of_the_chain_in_order() -> None:
     places = [story.index(part) for part in (*parts, "granted 2 at 616 W")]
     assert places == sorted(places)
     assert "itl_ms: missing (no_data)" in story
-    assert "P_u 616 W assumed, 550 W learned at 1 sequences a replica (12 draws below the cap, 3 at it)" in story
+    assert "uses at most 550 W a GPU (P_u), learned (assumed: 616 W) at 1 sequences a replica (12 draws below" in story
     assert "draws 500 W a GPU, expected 525 W (5% too much)" in story
     assert "carried out up to #1" in story
 
