@@ -112,7 +112,7 @@ async def test_a_killed_server_comes_back_and_no_decision_is_lost(tmp_path: Path
         await run.listening()
         async with outsider(run.url) as outside:
             before = await outside.until("decision.power", count=4)
-            [server] = run.children()
+            [server] = run.children("nats-server")
             os.kill(server, signal.SIGKILL)
             await outside.until("decision.power", count=len(before) + 4, seconds=40)
             ids: dict[str, set[int]] = {}

@@ -59,11 +59,14 @@ class UpProcess:
         """Run another `wattscale` command of the same user: (exit code, stdout, stderr)."""
         return await run_cli(*arguments, environment=self.environment, seconds=seconds)
 
-    def children(self) -> list[int]:
-        """Process ids of the direct children (the embedded server)."""
+    def children(self, name: str = "") -> list[int]:
+        """Process ids of the direct children: the embedded server, and the shell that ends it with its parent.
+
+        ``name``: only those of that program.
+        """
         pid = self.process.pid
         tasks = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(child) for child in tasks]
+        return [int(child) for child in tasks if name in Path(f"/proc/{child}/comm").read_text()]
 
 
 async def run_cli(
