@@ -25,6 +25,7 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.done import Done, Verdict
 from bus_schemas.jetstream.durable import ACK_WAIT_S, Durable, ensure, ensure_all, ensure_consumer, keep
 from bus_schemas.jetstream.lookup import last, message_id
+from bus_schemas.jetstream.place import misplaced
 from bus_schemas.jetstream.publish import publish
 from bus_schemas.jetstream.pull import Interrupted, Pull
 
@@ -210,13 +211,8 @@ class Consumer:
         parsed = self._own if subject == self._durable.subject else self._bus.subjects.parse(subject)
         if parsed is None or parsed.kind != "decision":
             return
-        who = message.node if isinstance(message, v1.PowerDecision) else getattr(message, "deployment", None)
-        wanted = v1.PowerDecision if parsed.what == "power" else v1.ScalingDecision
-        if not isinstance(message, wanted):
-            raise Undecodable(f"a {message.type} where a {wanted.type_name()} belongs")
-        if who != parsed.who:
-            kind = "node" if parsed.what == "power" else "deployment"
-            raise Undecodable(f"meant for {kind} {who}, not {parsed.who}")
+        if reason := misplaced(parsed, message):
+            raise Undecodable(reason)
 
     async def _failed(self, raw: Msg, delivery: Delivery, error: Exception) -> None:
         _log.exception("carrying out %s failed, try %d", delivery.subject, delivery.deliveries)

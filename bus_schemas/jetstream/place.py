@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bus_schemas import v1
 from bus_schemas.errors import BadName
-from bus_schemas.subjects import Subjects
+from bus_schemas.subjects import ParsedSubject, Subjects
 from bus_schemas.v1 import Message
 
 _PLACES: dict[type[Message], tuple[str, str, str]] = {
@@ -22,15 +22,25 @@ _PLACES: dict[type[Message], tuple[str, str, str]] = {
     v1.NodeControl: ("control", "node", "node"),
 }
 """By message: the kind of its subject, what it is about, and the field that names who."""
+_BELONGS = {(kind, what): message for message, (kind, what, _) in _PLACES.items()}
+
+
+def misplaced(place: ParsedSubject, message: Message) -> str:
+    """Why ``message`` may not stand at ``place``; empty where it may."""
+    wanted = _BELONGS.get((place.kind, place.what))
+    if wanted is None or type(message) is not wanted:
+        return f"a {message.type} where a {wanted.type_name() if wanted else place.what} belongs"
+    field = _PLACES[wanted][2]
+    who = getattr(message, field)
+    return "" if who == place.who else f"meant for {field} {who}, not {place.who}"
 
 
 def in_place(subjects: Subjects, subject: str, message: Message) -> bool:
     """Whether ``message`` speaks for the one that ``subject`` names. Messages that name nobody may stand anywhere."""
     if type(message) not in _PLACES:
         return True
-    kind, what, field = _PLACES[type(message)]
     try:
-        found = subjects.parse(subject)
+        place = subjects.parse(subject)
     except BadName:
         return False
-    return found is not None and (found.kind, found.what, found.who) == (kind, what, getattr(message, field))
+    return place is not None and not misplaced(place, message)
