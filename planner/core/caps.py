@@ -35,8 +35,7 @@ def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocati
             return None
         gpus += held
         shortfall[demand.deployment] = 0.0
-    fits = gpus <= limits.gpus and above_parked_mw <= limits.budget_mw - limits.gpus * limits.reserve_mw_per_idle_gpu
-    return Allocation(grants, shortfall) if fits else None
+    return Allocation(grants, shortfall) if _fit(gpus, above_parked_mw, limits) else None
 
 
 def plenty(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> bool:
@@ -49,6 +48,10 @@ def plenty(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> bool:
             cap_mw = cap_for_speed(pool.curve, pool.required_speed[count - pool.min_replicas])
             gpus += used
             above_parked_mw += used * (cap_mw - limits.reserve_mw_per_idle_gpu)
+    return _fit(gpus, above_parked_mw, limits)
+
+
+def _fit(gpus: int, above_parked_mw: int, limits: SiteLimits) -> bool:
     return gpus <= limits.gpus and above_parked_mw <= limits.budget_mw - limits.gpus * limits.reserve_mw_per_idle_gpu
 
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from planner.core.optimise.exact import Choice, chosen
+from planner.core.optimise.exact import Choice
 from planner.core.optimise.prices import Market, Prices, Response
 from planner.core.optimise.problem import Floats, Ints, Problem, carried
 
@@ -49,20 +49,19 @@ class Shelf:
     ``table`` (4, M): watts above reserve, GPUs, cost, and how much worse than the best at the prices.
     """
 
-    market: Market
-    deployment: int
-    level: Ints
-    """(M)"""
     columns: Ints
     """(pools, M)"""
+    steps: Ints
+    """(pools, M)"""
+    share: Floats
+    """(M) the load that the caps really carry."""
     table: Floats
 
     def choice(self, i: int) -> Choice:
-        problem, d = self.market.problem, self.deployment
-        pools = problem.pools_of(d)
-        taken = tuple(self.columns[:, i].tolist())
-        worth = float(problem.worth[d])
-        return chosen(problem, np.array(pools), self.market.at.rows(pools), int(self.level[i]), taken, worth)
+        mw, gpus, cost, _ = self.table[:, i].tolist()
+        return Choice(
+            tuple(self.columns[:, i].tolist()), tuple(self.steps[:, i].tolist()), cost, mw, gpus, float(self.share[i])
+        )
 
 
 def columns(market: Market, at: Response, gap: float, width: Width) -> list[Shelf]:
@@ -108,12 +107,13 @@ def _shelf(market: Market, d: int, level: Ints, columns: Ints, prices: Prices, l
     rows = np.array(problem.pools_of(d))[:, None]
     steps = at.steps[rows, level, columns]
     share = carried(problem.speed[rows, steps - problem.floor[rows]], problem.need[rows, columns])
-    lost = 1.0 - np.minimum(1.0, share.min(axis=0))
+    share = np.minimum(1.0, share.min(axis=0))
     mw, gpus = at.mw[rows, level, columns].sum(axis=0), problem.gpus[rows, columns].sum(axis=0)
-    cost = at.cost[rows, level, columns].sum(axis=0) + problem.worth[d] * lost
+    cost = at.cost[rows, level, columns].sum(axis=0) + problem.worth[d] * (1.0 - share)
     slack = np.maximum(0.0, cost + prices.watt / 1000 * mw + prices.gpu * gpus - least)
     order = np.argsort(slack, kind="stable")
-    return Shelf(market, d, level[order], columns[:, order], np.array([mw, gpus, cost, slack])[:, order])
+    table = np.array([mw, gpus, cost, slack])
+    return Shelf(columns[:, order], steps[:, order], share[order], table[:, order])
 
 
 def _summed(tables: list[_Table]) -> _Table:
@@ -141,7 +141,7 @@ def _picked(near: Ints, pools: range, level: Ints, combination: Ints) -> Ints:
 
 def combine(problem: Problem, choices: list[Shelf], gap: float, width: Width) -> list[Choice] | None:
     """The cheapest combination that fits, one choice per deployment; None where none of those kept fits."""
-    order = sorted(range(len(choices)), key=lambda d: len(choices[d].level))
+    order = sorted(range(len(choices)), key=lambda d: len(choices[d].share))
     tables = [choices[d].table for d in order]
     # What the deployments still to come need at least: a partial answer that leaves less is dead.
     rest_mw = np.cumsum([table[0].min() for table in reversed(tables)])[::-1]

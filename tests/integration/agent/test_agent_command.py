@@ -71,6 +71,16 @@ async def page(url: str) -> tuple[int, str]:
         return answer.status, await answer.text()
 
 
+async def first_page(url: str) -> tuple[int, str]:
+    """The first answer, as soon as somebody listens."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await page(url)
+            except aiohttp.ClientError:
+                await asyncio.sleep(0.05)
+
+
 async def ready(url: str) -> None:
     async with asyncio.timeout(20):
         while True:
@@ -118,14 +128,7 @@ async def test_the_agent_is_not_ready_while_the_driver_does_not_answer(tmp_path:
     async with NatsServer(tmp_path) as server:
         url = server.url
         async with agent_process("--node", "n1", "--nats-url", url, env=library_environment(fake)) as (_, base):
-            async with asyncio.timeout(20):
-                while True:
-                    try:
-                        status, text = await page(f"{base}/readyz")
-                        break
-                    except aiohttp.ClientError:
-                        await asyncio.sleep(0.05)
-            assert (status, text) == (503, "not ready: no good look at the GPUs yet\n")
+            assert await first_page(f"{base}/readyz") == (503, "not ready: no good look at the GPUs yet\n")
             fake.fail("init", 0)
             await ready(base)
 
@@ -138,14 +141,7 @@ async def test_a_second_agent_of_a_node_waits_and_is_not_ready_until_the_first_h
         async with agent_process(*arguments) as (first, url):
             await ready(url)
             async with agent_process(*arguments) as (_, other):
-                async with asyncio.timeout(20):
-                    while True:
-                        try:
-                            status, _ = await page(f"{other}/readyz")
-                            break
-                        except aiohttp.ClientError:
-                            await asyncio.sleep(0.05)
-                assert status == 503
+                assert (await first_page(f"{other}/readyz"))[0] == 503
                 assert (await page(f"{other}/livez"))[0] == 200
                 first.terminate()
                 assert await asyncio.wait_for(first.wait(), 20) == 0
