@@ -1,7 +1,8 @@
 """Keeps a cancellation from getting lost inside the client library.
 
 ``asyncio.wait_for`` of Python 3.11, which nats-py waits with, swallows a cancellation that arrives in the instant in
-which the answer does: a loop around it would then run for ever. Whoever waits through nats-py does so inside this.
+which the answer does, be it a good one or a refusal: a loop around it would then run for ever. Whoever waits through
+nats-py does so inside this.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def heeding_cancellation() -> Iterator[None]:
-    """Raises CancelledError on the way out when the task was cancelled inside and nobody noticed."""
+    """Raises CancelledError on the way out, also instead of an error, when the task was cancelled inside unnoticed."""
     before = _cancelling()
-    yield
+    try:
+        yield
+    except Exception as error:
+        if _cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
     if _cancelling() > before:
         raise asyncio.CancelledError
 

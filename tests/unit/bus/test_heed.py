@@ -1,0 +1,33 @@
+"""A cancellation that comes in the same instant as the answer counts, whatever the answer is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from nats.errors import NoRespondersError
+
+from bus_schemas.jetstream.heed import heeding_cancellation
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["a good answer", "a refusal"])
+async def test_a_cancellation_that_comes_with_the_answer_counts(*, refused: bool) -> None:
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def ask() -> None:
+        with heeding_cancellation():
+            await asyncio.wait_for(answer, 5.0)
+            if refused:
+                raise NoRespondersError
+
+    task = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    answer.set_result(None)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_an_error_without_a_cancellation_comes_through() -> None:
+    with pytest.raises(NoRespondersError), heeding_cancellation():
+        raise NoRespondersError
