@@ -77,6 +77,7 @@ class PlannerService:
         self._link = link or BusLink(bus, settings.holder or default_holder(), settings.lease_ttl_s)
         self._observers = tuple(observers)
         self.vitals = Vitals()
+        self._backoff = Backoff(first_s=0.1, longest_s=10.0)
         wake = Wake(settings.gather_s)
         inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s)
         reader = Reader(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
@@ -108,11 +109,10 @@ class PlannerService:
 
     async def _campaign(self) -> None:
         """Lead, lose, and try again, for ever. A term that fails for whatever reason ends; the process does not."""
-        backoff = Backoff(first_s=0.1, longest_s=10.0)
         while True:
             try:
                 async with self._link.lead() as term:
-                    await self._serve(term, backoff)
+                    await self._serve(term)
             except* LostLead as lost:
                 log.warning("no longer leading: %s", "; ".join(str(error) for error in lost.exceptions))
             except* BusAwayError as away:
@@ -121,25 +121,25 @@ class PlannerService:
                 log.exception("a term of leadership failed")
             self.vitals.leading(None, self._around.clock())
             heed_cancellation()
-            await asyncio.sleep(backoff.next_s())
+            await asyncio.sleep(self._backoff.next_s())
 
-    async def _serve(self, term: Term, backoff: Backoff) -> None:
+    async def _serve(self, term: Term) -> None:
         """One term. Whatever ends first, the decision loop or the lead, ends the other with it."""
-        backoff.reset()
         self.vitals.leading(term.epoch, self._around.clock())
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._until_lost(term), name="lease")
             tasks.create_task(self._around.reader.run(), name="metrics")
             tasks.create_task(Decider(self._around, term).run(), name="decide")
-
-    async def _until_lost(self, term: Term) -> None:
-        raise LostLead(await term.lost())
+            # Waited for inside: a group whose task fails while it is being left forgets to take back the cancellation
+            # of this task (Python 3.11), which would then never campaign again.
+            raise LostLead(await term.lost())
 
     def watch(self, watcher: Watcher) -> None:
         """Tell ``watcher`` of every decision from now on."""
         self._around.watchers.append(watcher)
 
     def _note(self, decided: Decided) -> None:
+        # Not when the lead was won: a term that ends before its first decision must not begin again at once for ever.
+        self._backoff.reset()
         self.vitals.decided(decided.now_s, tick=decided.tick)
 
 

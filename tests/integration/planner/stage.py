@@ -11,6 +11,7 @@ from pathlib import Path
 from bus_schemas.jetstream import provision
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.jetstream.tend import tend
 from deploy.nats.embedded import EmbeddedServer
 from planner.adapters.observe.scrape import EngineScraper
 from planner.adapters.observe.target import PoolSelector, Target
@@ -124,7 +125,7 @@ async def staged(folder: Path, planner: PlannerConfig | None = None) -> AsyncIte
             fleet.on_workers = stage.show_workers
             fleet.place(PREFILL, 1)
             fleet.place(DECODE, 1)
-            tasks = [asyncio.create_task(fleet.run()), asyncio.create_task(stage.drive())]
+            tasks = [asyncio.create_task(each) for each in (fleet.run(), stage.drive(), tend(bus))]
             try:
                 yield stage
             finally:

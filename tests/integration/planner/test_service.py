@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from bus_schemas import v1
 from bus_schemas.jetstream.publish import publish
 from bus_schemas.jetstream.read import last_per_subject
@@ -72,13 +74,16 @@ async def test_a_second_planner_takes_over_and_repeats_nothing(tmp_path: Path) -
         assert epochs == sorted(epochs)
 
 
-async def test_the_server_may_go_and_come_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", [False, True], ids=["within the lease", "beyond the lease"])
+async def test_the_server_may_go_and_come_back(tmp_path: Path, *, lost: bool) -> None:
     async with staged(tmp_path) as stage, running(stage) as service:
         await until(lambda: service.vitals.ticks >= 2, "ticks")
         await stage.server.kill()
         await asyncio.sleep(0.5)
+        if lost:
+            await until(lambda: service.vitals.epoch is None, "the end of the lead")
         await stage.server.start()
-        await until(lambda: service.vitals.terms >= 1 and service.vitals.epoch is not None, "leading again")
+        await until(lambda: service.vitals.terms > lost and service.vitals.epoch is not None, "leading again")
         ticks = service.vitals.ticks
         stage.load_rps = 20.0
         await until(lambda: service.vitals.ticks >= ticks + 3, "ticks after the restart")

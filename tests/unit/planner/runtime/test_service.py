@@ -1,0 +1,62 @@
+"""The service under leads that are lost: it campaigns again for ever, and ends at once when it is asked to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import pytest
+
+from bus_schemas.jetstream.connect import Bus as Connection
+from planner.domain.plan import Plan
+from planner.ports import BusAwayError, LostLead, Term
+from planner.runtime import decider
+from planner.runtime.service import PlannerService
+from tests.integration.planner.stage import config, ended, until
+from tests.unit.planner.runtime.test_decider import ORDER, Bus
+
+
+class Losing(Bus):
+    """A term that ends in the way it is told: ``lost`` by the lease, or ``refused`` at the first batch."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__(answers=[LostLead("fenced off")] if how == "refused" else [])
+        self.how = how
+
+    async def lost(self) -> str:
+        if self.how == "lost":
+            await asyncio.sleep(0.01)
+            return "the lease ran out"
+        return await super().lost()
+
+
+class Election(Bus):
+    """A link whose leads end as listed, one after another; then one that stays."""
+
+    def __init__(self, *ends: str) -> None:
+        super().__init__()
+        self.ends = list(ends)
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[Term]:
+        end = self.ends.pop(0) if self.ends else "kept"
+        if end == "away":
+            raise BusAwayError("the lease could not be asked for")
+        yield Losing(end)
+
+
+@pytest.mark.parametrize("ends", [("lost",), ("refused",), ("away",), ("lost", "refused", "away", "lost")])
+async def test_a_planner_that_lost_the_lead_leads_again(monkeypatch: pytest.MonkeyPatch, ends: tuple[str, ...]) -> None:
+    monkeypatch.setattr(decider, "react", lambda state, *_: (state, Plan(power=(ORDER,))))
+    terms = sum(end != "away" for end in ends) + 1
+    # The connection is only looked at where no link is given.
+    service = PlannerService(config(), cast("Connection", None), [], link=Election(*ends))
+    task = asyncio.create_task(service.run())
+    try:
+        await until(lambda: service.vitals.terms == terms and service.vitals.epoch is not None, "leading again", 5.0)
+        await asyncio.sleep(0.05)
+        assert service.vitals.epoch is not None
+    finally:
+        await ended(task)
