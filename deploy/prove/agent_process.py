@@ -32,7 +32,7 @@ class AgentProcess(Party):
         rng: Random,
         counts: Counter[str],
     ) -> None:
-        super().__init__(timeline)
+        super().__init__(timeline, rng, rate=1.0 + scenario.skews[index])
         self.index = index
         self.name = f"node-{index}"
         self.node = NodeId(self.name)
@@ -40,10 +40,7 @@ class AgentProcess(Party):
         self.network = network
         self.bus = bus
         self.scenario = scenario
-        self.rng = rng
         self.counts = counts
-        self.rate = 1.0 + scenario.skews[index]
-        self.offset_s = rng.uniform(0.0, 1000.0)
         self.machine_boot = 0
         self.powered = True
         self.reports: Callable[[str, object], None] = lambda kind, message: None
@@ -54,31 +51,17 @@ class AgentProcess(Party):
         self.deadman_s = -1.0
         self._seen: dict[GpuId, tuple[GpuReading, GpuObservation]] = {}
 
-    @property
-    def clock_s(self) -> float:
-        """This machine's monotonic clock now."""
-        return self.offset_s + self.timeline.now_s * self.rate
-
     def start(self) -> None:
         """A new process: read and adopt what is enforced, report it, then consume."""
-        self.generation += 1
-        self.up = True
-        self.stalled_until_s = 0.0
+        super().start()
         self.busy = self.again = False
         self.results = []
         self.deadman_s = -1.0
-        self.trouble()
         boot = f"{self.name}.{self.machine_boot}/{self.generation}"
         self.state = caps.initial(boot, self.clock_s, grace_s=self.scenario.config.lease_s)
         self.state = caps.observed(self.state, self.readings(), self.clock_s)
         self.timeline.after(self.rng.uniform(0.0, 0.2), self.telemetry, self.generation)
         self.timeline.after(self.rng.uniform(0.0, 1.0), self.reconcile, self.generation)
-
-    def crash(self) -> None:
-        """Gone between any two writes; limits stay."""
-        self.generation += 1
-        self.up = False
-        self.trouble()
 
     def power_off(self) -> None:
         """The whole machine."""
@@ -96,15 +79,6 @@ class AgentProcess(Party):
             card.resets += 1
             card.disturb(card.default_mw, self.timeline.now_s)
         self.start()
-
-    def awake(self, handler: Callable[[object], None], argument: object) -> bool:
-        """Whether the process runs; while it is stopped, what arrives is kept for later."""
-        if not self.up:
-            return False
-        if self.timeline.now_s < self.stalled_until_s:
-            self.timeline.at(self.stalled_until_s + 0.001 * self.rng.random(), handler, argument)
-            return False
-        return True
 
     def readings(self) -> dict[str, GpuReading]:
         """All cards, as the driver tells."""
@@ -158,7 +132,7 @@ class AgentProcess(Party):
     def on_decision(self, message: tuple[int, Stored]) -> None:
         """A decision, perhaps late, perhaps again, perhaps one of long ago."""
         generation, stored = message
-        if generation != self.generation or not self.awake(self.on_decision, message):  # type: ignore[arg-type]
+        if generation != self.generation or not self.awake(self.on_decision, message):
             return
         order = stored.order
         targets = tuple([GpuTarget(cap.gpu, cap.cap_mw, cap.fallback_mw) for cap in order.caps])

@@ -41,17 +41,50 @@ class Timeline:
 
 
 class Party:
-    """Something at the end of a link that can be down, stopped, or cut off. ``ok_since_s``: in order since then."""
+    """A process at the end of a link, with a clock of its own, that can be down, stopped, or cut off.
+
+    ``ok_since_s``: in order since then. ``rate``: its clock against time. ``generation``: which process it is.
+    """
 
     name = "?"
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, rng: Random, rate: float = 1.0) -> None:
         self.timeline = timeline
+        self.rng = rng
+        self.rate = rate
+        self.offset_s = rng.uniform(0.0, 1000.0)
         self.up = True
         self.stalled_until_s = 0.0
         self.parted = False
         self.ok_since_s = 0.0
         self.generation = 0
+
+    @property
+    def clock_s(self) -> float:
+        """Its monotonic clock now."""
+        return self.offset_s + self.timeline.now_s * self.rate
+
+    def start(self) -> None:
+        """A new process."""
+        self.generation += 1
+        self.up = True
+        self.stalled_until_s = 0.0
+        self.trouble()
+
+    def crash(self) -> None:
+        """Gone without a word, between any two things that it does."""
+        self.generation += 1
+        self.up = False
+        self.trouble()
+
+    def awake(self, handler: Handler, argument: object) -> bool:
+        """Whether the process runs; while it is stopped, what arrives is kept for later."""
+        if not self.up:
+            return False
+        if self.timeline.now_s < self.stalled_until_s:
+            self.timeline.at(self.stalled_until_s + 0.001 * self.rng.random(), handler, argument)
+            return False
+        return True
 
     def trouble(self) -> None:
         """Something just happened that may cost time: the party counts as in order from now on only."""

@@ -37,18 +37,15 @@ class PlannerProcess(Party):
         counts: Counter[str],
         broken: Callable[[str], None],
     ) -> None:
-        super().__init__(timeline)
+        super().__init__(timeline, rng)
         self.index = index
         self.name = f"planner-{index}"
         self.network = network
         self.bus = bus
         self.scenario = scenario
         self.config = scenario.config
-        self.rng = rng
         self.counts = counts
         self.broken = broken
-        self.rate = 1.0
-        self.offset_s = rng.uniform(0.0, 1000.0)
         self.strict = True
         self._forget()
 
@@ -66,35 +63,16 @@ class PlannerProcess(Party):
         self.wanted_s = -100.0
         self.steps = 0
 
-    @property
-    def clock_s(self) -> float:
-        """This process's clock now."""
-        return self.offset_s + self.timeline.now_s * self.rate
-
     def start(self) -> None:
         """A new process: it knows nothing but the bus."""
-        self.generation += 1
-        self.up = True
-        self.stalled_until_s = 0.0
         self._forget()
-        self.trouble()
+        super().start()
         self.timeline.after(self.rng.uniform(0.0, TICK_S), self.tick, self.generation)
 
     def crash(self) -> None:
-        """Gone without a word."""
-        self.generation += 1
-        self.up = False
+        """Gone, with all that it knew."""
         self._forget()
-        self.trouble()
-
-    def awake(self, handler: Callable[[object], None], argument: object) -> bool:
-        """Whether the process runs; while it is stopped, what arrives is kept for later."""
-        if not self.up:
-            return False
-        if self.timeline.now_s < self.stalled_until_s:
-            self.timeline.at(self.stalled_until_s + 0.001 * self.rng.random(), handler, argument)
-            return False
-        return True
+        super().crash()
 
     def tick(self, generation: object) -> None:
         """Twice a second: leadership, control, one step."""
@@ -122,7 +100,7 @@ class PlannerProcess(Party):
     def on_lease(self, answer: tuple[int, Snapshot]) -> None:
         """Leadership is ours: a new leader rebuilds its ledger from the streams, a sitting one notes the sequence."""
         generation, (sequence, term, decisions, acks, reports) = answer
-        if generation != self.generation or not self.awake(self.on_lease, answer):  # type: ignore[arg-type]
+        if generation != self.generation or not self.awake(self.on_lease, answer):
             return
         if sequence <= self.epoch:
             return
@@ -180,7 +158,7 @@ class PlannerProcess(Party):
     def on_telemetry(self, message: tuple[int, NodeReport]) -> None:
         """A node's report."""
         generation, report = message
-        if generation != self.generation or not self.awake(self.on_telemetry, message):  # type: ignore[arg-type]
+        if generation != self.generation or not self.awake(self.on_telemetry, message):
             return
         age_s = self.timeline.now_s - report.made_s
         node = NodeId(report.node)
@@ -189,7 +167,7 @@ class PlannerProcess(Party):
     def on_ack(self, message: tuple[int, PowerAckSeen]) -> None:
         """An answer of a node."""
         generation, ack = message
-        if generation != self.generation or not self.awake(self.on_ack, message):  # type: ignore[arg-type]
+        if generation != self.generation or not self.awake(self.on_ack, message):
             return
         if self.state is not None:
             self.acks.append(ack)
@@ -271,7 +249,7 @@ class PlannerProcess(Party):
     def on_fenced(self, message: tuple[int, int, tuple[PowerOrder, ...], int, int]) -> None:
         """The bus refused: either our own renewal overtook the batch, or another one leads."""
         generation, epoch, orders, holder, sequence = message
-        if generation != self.generation or not self.awake(self.on_fenced, message):  # type: ignore[arg-type]
+        if generation != self.generation or not self.awake(self.on_fenced, message):
             return
         if self.state is None:
             return
