@@ -41,8 +41,8 @@ def _kept() -> deque[str]:
 class Bus:
     """An open connection. ``violations`` holds what the server refused us: the client shows it as a time-out only.
 
-    ``on_reconnect`` are called after each reconnect, and when the client dropped messages it could not keep up with:
-    whoever follows a stream looks for what it missed.
+    ``on_reconnect`` are called after each reconnect, when the client gave up for good, and when it dropped messages it
+    could not keep up with: whoever follows a stream looks for what it missed.
     """
 
     nc: Client
@@ -90,6 +90,11 @@ class Bus:
         for listener in tuple(self.on_reconnect):
             listener()
 
+    def gave_up(self, client: Client) -> None:
+        """Note that the client closed for good. Who waits for messages may take silence for normal: tell them."""
+        if client is self.nc and not self.closing:
+            self.wake()
+
     async def close(self) -> None:
         """Close without waiting for a server that may be gone."""
         self.closing = True
@@ -126,13 +131,17 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     async def on_reconnected() -> None:
         bus.wake()
 
+    async def on_closed() -> None:
+        bus.gave_up(nc)
+
     try:
         options = _options(settings)
     except OSError as error:
         raise BusUnreachable(f"can not read {error.filename}: {error.strerror}") from error
     except (ValueError, ssl.SSLError) as error:
         raise BusUnreachable(f"the TLS settings for {where} can not be used: {error}") from error
-    opening = asyncio.ensure_future(nc.connect(**options, error_cb=on_error, reconnected_cb=on_reconnected))
+    told: dict[str, Any] = {"error_cb": on_error, "reconnected_cb": on_reconnected, "closed_cb": on_closed}
+    opening = asyncio.ensure_future(nc.connect(**options, **told))
     try:
         waited: set[asyncio.Future[Any]] = {opening, refused}
         await asyncio.wait(waited, timeout=settings.connect_timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -153,8 +162,12 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
 
 
 async def _abandon(nc: Client, opening: asyncio.Future[None]) -> None:
-    opening.cancel()
-    await asyncio.gather(opening, return_exceptions=True)
+    while not opening.done():
+        # Again until it counts: the library can lose a cancellation that comes in the same instant as an answer.
+        opening.cancel()
+        await asyncio.wait([opening], timeout=0.1)
+    if not opening.cancelled():
+        opening.exception()  # Marked as seen: it was told already, or nobody waits for it.
     # Not yet begun, the client asserts that it was connected.
     with suppress(TimeoutError, NatsError, OSError, AssertionError):
         async with asyncio.timeout(2.0):

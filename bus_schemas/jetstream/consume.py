@@ -115,6 +115,7 @@ class Consumer:
         """Part of the results' ids: a message has one result in one life of this loop."""
         self._unsaid: tuple[int, v1.Message | None] | None = None
         self._stopping = asyncio.Event()
+        self._backoff_s = BACKOFF_FIRST_S
         self._pull: Pull | None = None
 
     def stop(self) -> None:
@@ -125,7 +126,6 @@ class Consumer:
 
     async def run(self) -> None:
         """Until `stop` or cancelled. A consumer that does not exist yet is waited for."""
-        backoff_s = BACKOFF_FIRST_S
         while not self._stopping.is_set():
             try:
                 await self._bus.ready()
@@ -134,12 +134,11 @@ class Consumer:
                     if self._create:
                         await ensure(self._bus, self._durable)
                     await self._pump(pull)
-                    backoff_s = BACKOFF_FIRST_S
             except (BusError, NatsError, OSError) as error:
                 level = logging.DEBUG if isinstance(error, ConsumerGone) else logging.INFO
                 _log.log(level, "consumer %s begins again: %s", self._durable.name, error)
-                await self._pause(backoff_s)
-                backoff_s = min(backoff_s * 2, BACKOFF_LAST_S)
+                await self._pause(self._backoff_s)
+                self._backoff_s = min(self._backoff_s * 2, BACKOFF_LAST_S)
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -155,7 +154,10 @@ class Consumer:
         self._pull = pull
         try:
             while not self._stopping.is_set():
-                await self._take(await pull.next())
+                raw = await pull.next()
+                # Not when the pull was opened: that succeeds also where the consumer is missing.
+                self._backoff_s = BACKOFF_FIRST_S
+                await self._take(raw)
         except Interrupted:
             return
         finally:

@@ -130,6 +130,55 @@ async def test_a_credential_that_expires_under_way_is_followed_by_its_successor(
         await bus.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "half"),
+    [("creds", b""), ("creds", b"rubbish"), ("nkey", b""), ("nkey", b"rubbish"), ("password", b"\xff")],
+)
+async def test_a_secret_that_was_half_written_while_reconnecting_is_read_again(
+    tmp_path: Path, kind: str, half: bytes
+) -> None:
+    operator, key, path = Operator(SUBJECTS), Key.new("user"), tmp_path / "secret"
+    secret, conf, who = {
+        "creds": (
+            operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS)).encode(),
+            operator.conf,
+            {"creds_file": path},
+        ),
+        "nkey": (
+            key.seed,
+            lambda: accounts(SUBJECTS, Site(planners=({"nkey": key.public},))),
+            {"nkey_seed_file": path},
+        ),
+        "password": (
+            b"secret",
+            lambda: {"authorization": {"user": "me", "password": "secret"}},
+            {"user": "me", "password_file": path},
+        ),
+    }[kind]
+    path.write_bytes(secret)
+    async with EmbeddedServer(settings=conf()) as server:
+        bus = await connect(BusSettings(servers=(server.url,), inbox_prefix=inbox_prefix("planner"), **who))  # type: ignore[arg-type]
+        first = bus.nc
+        await server.kill()
+        path.write_bytes(half)
+        await server.start()
+        async with asyncio.timeout(10):
+            while not first.is_closed:
+                await asyncio.sleep(0.02)
+            path.write_bytes(secret)
+            await bus.ready()
+        await bus.close()
+
+
+async def test_credentials_without_a_token_are_refused_instead_of_searched_for_ever(tmp_path: Path) -> None:
+    operator, path = Operator(SUBJECTS), tmp_path / "planner.creds"
+    whole = operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS))
+    path.write_text(whole[whole.index("-----BEGIN USER NKEY SEED") :])
+    async with EmbeddedServer(settings=operator.conf()) as server:
+        with pytest.raises(BusUnreachable, match="no user JWT"):
+            await connect(BusSettings(servers=(server.url,), creds_file=path, connect_timeout_s=1))
+
+
 async def test_a_server_that_is_not_there_is_said_within_the_time() -> None:
     before = time.monotonic()
     with pytest.raises(BusUnreachable, match="can not reach NATS"):

@@ -13,7 +13,16 @@ from nats.js.errors import NotFoundError
 
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.consume import CanNotCarryOut, Consumer, Delivery, Durable, ensure, ensure_all, keep
+from bus_schemas.jetstream.consume import (
+    BACKOFF_FIRST_S,
+    CanNotCarryOut,
+    Consumer,
+    Delivery,
+    Durable,
+    ensure,
+    ensure_all,
+    keep,
+)
 from bus_schemas.jetstream.publish import publish
 from bus_schemas.jetstream.read import last, last_per_subject, next_messages
 from bus_schemas.jetstream.tend import tend
@@ -304,6 +313,39 @@ async def test_the_loop_survives_a_killed_server() -> None:
             assert agent.carried == [0, 1, 2, 3]
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_connection_that_the_client_gives_up_for_good_is_opened_anew_at_once() -> None:
+    async with bench() as (server, bus), connected(server.url, "agent") as mine:
+        await ensure(bus, Durable.power(bus, NODE))
+        async with working(mine) as agent:
+            await decide(bus, 0)
+            await until(lambda: agent.carried == [0], "the first")
+            await agent.drained()
+            # As it does itself where the server says that a credential has expired.
+            await mine.nc.close()
+            await decide(bus, 1)
+            await until(lambda: agent.carried == [0, 1], "the second, long before silence is strange", 5)
+
+
+async def test_each_loss_after_work_that_was_done_costs_the_first_short_pause_again() -> None:
+    async with bench() as (server, bus), connected(server.url, "agent") as mine:
+        await ensure(bus, Durable.power(bus, NODE))
+        async with working(mine) as agent:
+            pauses: list[float] = []
+            pause = agent.consumer._pause
+
+            async def noted(seconds: float) -> None:
+                pauses.append(seconds)
+                await pause(seconds)
+
+            agent.consumer._pause = noted  # type: ignore[method-assign]
+            for number in range(5):
+                await decide(bus, number)
+                await until(lambda want=number: want in agent.carried, "the decision")  # type: ignore[misc]
+                mine.wake()
+                await until(lambda want=number: len(pauses) == want + 1, "the pause")  # type: ignore[misc]
+            assert pauses == [BACKOFF_FIRST_S] * 5
 
 
 async def test_many_consumers_are_made_at_once_and_only_where_missing() -> None:
