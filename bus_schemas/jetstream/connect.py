@@ -53,6 +53,7 @@ class Bus:
     on_reconnect: set[Callable[[], None]] = field(default_factory=set)
     closing: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _giving_up: asyncio.Future[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -90,6 +91,15 @@ class Bus:
         for listener in tuple(self.on_reconnect):
             listener()
 
+    def heard(self, text: str) -> None:
+        """Note what the client complains of."""
+        self.violations.append(text)
+        if "slow consumer" in text.lower():
+            self.wake()
+        elif not self.nc.is_connected and _refuses(text):
+            # It would show the same certificate or key for ever; `ready` reads them again.
+            self._giving_up = asyncio.ensure_future(self.nc.close())
+
     def gave_up(self, client: Client) -> None:
         """Note that the client closed for good. Who waits for messages may take silence for normal: tell them."""
         if client is self.nc and not self.closing:
@@ -121,11 +131,9 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     async def on_error(error: Exception) -> None:
         text = str(error) or type(error).__name__
         complaints.append(text)
-        if nc.is_connected or nc.is_reconnecting:
-            bus.violations.append(text)
-            if "slow consumer" in text.lower():
-                bus.wake()
-        elif not refused.done() and any(word in text.lower() for word in _REFUSALS):
+        if nc is bus.nc:
+            bus.heard(text)
+        elif not refused.done() and _refuses(text):
             refused.set_result(text)
 
     async def on_reconnected() -> None:
@@ -159,6 +167,10 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     why = complaints[-1] if complaints else str(failure or f"no answer in {settings.connect_timeout_s:g} s")
     refused.cancel()
     raise BusUnreachable(f"can not reach NATS at {where}: {why}") from failure
+
+
+def _refuses(text: str) -> bool:
+    return any(word in text.lower() for word in _REFUSALS)
 
 
 async def _abandon(nc: Client, opening: asyncio.Future[None]) -> None:

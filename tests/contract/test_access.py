@@ -170,6 +170,49 @@ async def test_a_secret_that_was_half_written_while_reconnecting_is_read_again(
         await bus.close()
 
 
+async def test_a_key_that_was_exchanged_while_the_server_was_away_is_used(tmp_path: Path) -> None:
+    old, new, path = Key.new("user"), Key.new("user"), tmp_path / "seed"
+    path.write_bytes(old.seed)
+    conf = {"authorization": {"users": [{"nkey": old.public}, {"nkey": new.public}]}}
+    async with EmbeddedServer(settings=conf) as server:
+        bus = await connect(BusSettings(servers=(server.url,), nkey_seed_file=path))
+        await server.kill()
+        path.write_bytes(new.seed)
+        await server.start()
+        async with asyncio.timeout(10):
+            await bus.ready()
+        await bus.close()
+
+
+async def test_certificates_that_were_exchanged_while_the_server_was_away_are_used(tmp_path: Path) -> None:
+    served, mine = tmp_path / "server", tmp_path / "client"
+
+    def issue(name: str) -> None:
+        authority = Authority(tmp_path / name, name)
+        for folder, pair in ((served, authority.issue("nats")), (mine, authority.issue("planner"))):
+            folder.mkdir(exist_ok=True)
+            for kind, path in (("cert", pair.cert), ("key", pair.key), ("ca", authority.own.cert)):
+                (folder / kind).write_bytes(path.read_bytes())
+
+    issue("old")
+    tls = Tls(str(served / "cert"), str(served / "key"), str(served / "ca"))
+    async with EmbeddedServer(settings={"tls": tls.conf()}) as server:
+        bus = await connect(
+            BusSettings(
+                servers=(server.url,),
+                tls_ca_file=mine / "ca",
+                tls_cert_file=mine / "cert",
+                tls_key_file=mine / "key",
+            )
+        )
+        await server.kill()
+        issue("new")
+        await server.start()
+        async with asyncio.timeout(10):
+            await bus.ready()
+        await bus.close()
+
+
 async def test_credentials_without_a_token_are_refused_instead_of_searched_for_ever(tmp_path: Path) -> None:
     operator, path = Operator(SUBJECTS), tmp_path / "planner.creds"
     whole = operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS))
