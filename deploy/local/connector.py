@@ -7,12 +7,16 @@ write its own. Keeps no state but the cluster's: it may be stopped and started a
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from bus_schemas import v1
 from bus_schemas.client import VirtualConnectorClient
+from bus_schemas.errors import BusAway, NotStored
+
+log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 PROGRESS_EVERY_S = 1.0
@@ -55,12 +59,16 @@ class Connector:
         self._cluster = cluster
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. A bus that is away costs a pause: the decision waits, the cluster knows what was done."""
         while True:
-            await self._client.wait()
-            decision = await self._client.get()
-            if isinstance(decision, v1.ScalingDecision):
-                await self._carry_out(decision)
+            try:
+                await self._client.wait()
+                decision = await self._client.get()
+                if isinstance(decision, v1.ScalingDecision):
+                    await self._carry_out(decision)
+            except (BusAway, NotStored) as error:
+                log.warning("the bus is away, the decision will be looked at again: %s", error)
+                await asyncio.sleep(PROGRESS_EVERY_S)
 
     async def _carry_out(self, decision: v1.ScalingDecision) -> None:
         unknown = [name for name in decision.pools if name not in self._cluster.pools()]

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-from nats.errors import Error as NatsError
+from typing import Any
 
 from agent.runtime.power import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.client import VirtualConnectorClient
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import durable, provision
 from bus_schemas.jetstream.connect import Bus, BusUnreachable, connect
-from bus_schemas.jetstream.consume import ensure_consumer
+from bus_schemas.jetstream.durable import Durable
 from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.streams import DECISIONS
-from bus_schemas.subjects import power_consumer
 from deploy.cli.errors import UsageError
 from deploy.local.connector import Connector
 from deploy.local.gpus import HardwareMeter, PlantDriver, PlantOwners, PlantWorkers
@@ -33,7 +30,7 @@ from planner.sim.live import LiveCluster
 from planner.sim.plant import Plant
 
 WATCH_SERVER_S = 0.1
-RECONNECT_S = 30.0
+RESTART_S = 1.0
 MODEL = "demo"
 
 
@@ -66,31 +63,27 @@ async def reach(run: Prepared, url: str, name: str) -> Bus:
 async def furnish(bus: Bus, run: Prepared) -> None:
     """Streams, and the agents' consumers, which agents may not create. Idempotent."""
     await provision.apply(bus)
-    for node in run.nodes:
-        await ensure_consumer(bus, DECISIONS, power_consumer(node), bus.subjects.decision_power(node))
+    await durable.ensure_all(bus, [Durable.power(bus, node) for node in run.nodes])
 
 
-async def keep_server(server: EmbeddedServer, bus: Bus, run: Prepared, said: Callable[[str], None]) -> None:
-    """Start the server again on its port and data when it dies, and put back what lived in its memory."""
+def keep_furnished(bus: Bus, run: Prepared) -> list[Coroutine[Any, Any, None]]:
+    """Put back what a server keeps in memory and lost, whoever's server it is; until cancelled."""
+    durables = [Durable.power(bus, node) for node in run.nodes]
+    return [provision.keep(bus), durable.keep(bus, lambda: durables)]
+
+
+async def keep_server(server: EmbeddedServer, said: Callable[[str], None]) -> None:
+    """Start the server again on its port and data whenever it dies, as often as it takes; until cancelled."""
     while True:
         await asyncio.sleep(WATCH_SERVER_S)
         if server.pid:
             continue
         said("nats-server ended by itself; starting it again on the same data")
-        await server.start()
-        await _furnish_again(bus, run)
-
-
-async def _furnish_again(bus: Bus, run: Prepared) -> None:
-    """As soon as the connection is back; until then the server can not be asked."""
-    async with asyncio.timeout(RECONNECT_S):
-        while True:
-            try:
-                await furnish(bus, run)
-            except (NatsError, TimeoutError, OSError):
-                await asyncio.sleep(WATCH_SERVER_S)
-            else:
-                return
+        try:
+            await server.start()
+        except (ServerDown, OSError) as error:
+            said(f"{error}; trying again")
+            await asyncio.sleep(RESTART_S)
 
 
 def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:

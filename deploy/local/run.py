@@ -21,6 +21,7 @@ from deploy.local.options import UpOptions
 from deploy.local.parts import (
     bus_server,
     furnish,
+    keep_furnished,
     keep_server,
     make_agent,
     make_cluster,
@@ -58,17 +59,22 @@ def _loop_factory() -> Any:
 
 
 async def _up(run: Prepared) -> dict[str, Any]:
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def heard() -> None:
+        (hurry if stop.is_set() else stop).set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, heard)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(bus_server(run))
         url = server.url if server else run.options.nats_url or ""
         bus = await _connected(stack, run, url, "wattscale-up")
         await furnish(bus, run)
+        await stack.enter_async_context(_running(*keep_furnished(bus, run)))
         if server:
-            await stack.enter_async_context(_running(keep_server(server, bus, run, _say)))
+            await stack.enter_async_context(_running(keep_server(server, _say)))
         cluster, meter = make_cluster(run)
         await stack.enter_async_context(cluster)
         picture = Picture()
@@ -90,7 +96,7 @@ async def _up(run: Prepared) -> dict[str, Any]:
 
         async with _planners(run, stack, url, cluster), _running(show(picture, look, quiet=options.json)):
             await _until_end(run, cluster, stop)
-        await _carried_out(picture, options.deployment)
+        await _carried_out(picture, options.deployment, hurry)
         return summary_of(run, cluster, meter, picture)
 
 
@@ -141,16 +147,16 @@ async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -
             wait.cancel()
 
 
-async def _carried_out(picture: Picture, deployment: str) -> None:
-    """Let the actuator finish the last decision: the cluster runs on, no new decision comes."""
+async def _carried_out(picture: Picture, deployment: str, hurry: asyncio.Event) -> None:
+    """Let the actuator finish the last decision: the cluster runs on, no new decision comes. ``hurry`` ends it."""
     deadline = time.monotonic() + SETTLE_LIMIT_S
     said = False
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not hurry.is_set():
         view = picture.deployments.get(deployment)
         if view is None or view.scaled_decision_id >= view.decision_id:
             return
         if not said:
-            _say("waiting for the last scaling decision to be carried out")
+            _say("waiting for the last scaling decision to be carried out; another interrupt ends it")
             said = True
         await asyncio.sleep(POLL_S)
 

@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from bus_schemas import v1
+from bus_schemas.errors import BusAway, NotStored
+from deploy.local import connector
 from deploy.local.connector import Connector, Workers
 
 
@@ -36,25 +40,37 @@ class Cluster:
 
 
 class Client:
-    """One decision, then silence; what was said is kept."""
+    """One decision, then silence; what was said is kept. Calls named in ``away`` are not answered, each once."""
 
-    def __init__(self, decision: v1.ScalingDecision) -> None:
+    def __init__(self, decision: v1.ScalingDecision, away: Sequence[str] = ()) -> None:
         self.decision = decision
+        self.away = list(away)
         self.said: list[tuple[str, Any]] = []
         self.done = asyncio.Event()
+
+    def ask(self, call: str, error: Exception) -> None:
+        if call in self.away:
+            self.away.remove(call)
+            raise error
 
     async def wait(self) -> None:
         if self.done.is_set():
             await asyncio.Event().wait()
 
     async def get(self) -> v1.ScalingDecision:
+        self.ask("get", BusAway("not connected"))
         return self.decision
 
+    async def progress(self, decision: v1.ScalingDecision, done: int, total: int) -> None:
+        self.ask("progress", BusAway("not connected"))
+
     async def complete(self, decision: v1.ScalingDecision) -> None:
+        self.ask("complete", NotStored("no answer"))
         self.said.append(("complete", decision.decision_id))
         self.done.set()
 
     async def fail(self, decision: v1.ScalingDecision, reason: str, retryable: bool = True) -> None:
+        self.ask("fail", NotStored("no answer"))
         self.said.append((reason, retryable))
         self.done.set()
 
@@ -66,8 +82,8 @@ def decision(hints: tuple[v1.PlacementHint, ...] = (), **pools: int) -> v1.Scali
     )
 
 
-async def carried_out(wanted: v1.ScalingDecision, cluster: Cluster) -> list[tuple[str, Any]]:
-    client = Client(wanted)
+async def carried_out(wanted: v1.ScalingDecision, cluster: Cluster, away: Sequence[str] = ()) -> list[tuple[str, Any]]:
+    client = Client(wanted, away)
     task = asyncio.create_task(Connector(client, cluster).run())  # type: ignore[arg-type]
     await asyncio.wait_for(client.done.wait(), 5)
     task.cancel()
@@ -103,3 +119,33 @@ async def test_no_free_gpu_is_said_and_may_be_tried_again() -> None:
     [(reason, retryable)] = await carried_out(decision(prefill=2), Cluster(free=0, prefill=1))
     assert "no free GPU" in reason
     assert retryable is True
+
+
+class Slow(Cluster):
+    """Workers serve only after the connector has asked for a while."""
+
+    asked = 0
+
+    def pools(self) -> Mapping[str, Workers]:
+        self.asked += 1
+        late = int(self.asked < 20)
+        return {name: Workers(count - late, late, 0) for name, count in self.counts.items()}
+
+
+@pytest.mark.parametrize(
+    ("free", "away", "said"),
+    [
+        (1, ["get"], ("complete", 7)),
+        (1, ["progress"], ("complete", 7)),
+        (1, ["complete", "complete"], ("complete", 7)),
+        (0, ["fail"], ("no free GPU for decode", True)),
+    ],
+)
+async def test_a_bus_that_is_away_is_outlived(
+    monkeypatch: pytest.MonkeyPatch, free: int, away: list[str], said: tuple[str, Any]
+) -> None:
+    monkeypatch.setattr(connector, "PROGRESS_EVERY_S", 0.01)
+    monkeypatch.setattr(connector, "POLL_S", 0.01)
+    cluster = Slow(free=free, decode=1)
+    assert await carried_out(decision(decode=2), cluster, away) == [said]
+    assert cluster.counts == {"decode": 1 + free}

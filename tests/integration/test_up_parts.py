@@ -1,0 +1,86 @@
+"""The parts of `wattscale up` go on by themselves: a server that comes back empty, or not at the first try."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from bus_schemas.jetstream.durable import Durable
+from bus_schemas.streams import DECISIONS, TELEMETRY
+from deploy.local import parts, run
+from deploy.local.parts import furnish, keep_furnished, keep_server
+from deploy.local.prepare import Prepared
+from deploy.nats.embedded import EmbeddedServer, ServerDown
+from deploy.watch.picture import Picture
+from tests.contract.bus import connected, until
+from tests.unit.deploy.test_watch import scaling
+
+NODES = ("node-0", "node-1")
+
+
+@asynccontextmanager
+async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``work`` beside the body; none of it may end."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+        assert not [task for task in tasks if task.done()]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_an_outside_server_lost_with_its_memory_is_put_back() -> None:
+    prepared = cast("Prepared", SimpleNamespace(nodes=NODES))
+    async with EmbeddedServer() as server, connected(server.url) as bus:
+        await furnish(bus, prepared)
+        async with beside(*keep_furnished(bus, prepared)):
+            await server.kill()
+            await server.start()
+
+            async def whole() -> bool:
+                streams = {stream.config.name for stream in await bus.js.streams_info()}
+                consumers = {consumer.name for consumer in await bus.js.consumers_info(DECISIONS)}
+                return TELEMETRY in streams and consumers == {Durable.power(bus, node).name for node in NODES}
+
+            await until(lambda: bus.connected, "the connection")
+            await until(whole, "the streams and the consumers")
+
+
+async def test_a_server_that_does_not_come_back_at_once_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "RESTART_S", 0.01)
+    said: list[str] = []
+    async with EmbeddedServer() as server:
+        start, tries = server.start, iter([ServerDown("no memory"), OSError("no file is left"), None, None])
+
+        async def failing() -> None:
+            if (error := next(tries)) is not None:
+                raise error
+            await start()
+
+        monkeypatch.setattr(server, "start", failing)
+        async with beside(keep_server(server, said.append)):
+            await server.kill()
+            await until(lambda: server.pid, "the server")
+            async with connected(server.url) as bus:
+                assert bus.connected
+    assert [text for text in said if text.endswith("trying again")] == [
+        "no memory; trying again",
+        "no file is left; trying again",
+    ]
+
+
+async def test_a_second_interrupt_does_not_wait_for_the_last_decision() -> None:
+    picture, hurry = Picture(), asyncio.Event()
+    picture.add(scaling(1, 2, 2))
+    waiting = asyncio.create_task(run._carried_out(picture, "chat", hurry))
+    await asyncio.wait([waiting], timeout=0.2)
+    assert not waiting.done()
+    hurry.set()
+    await asyncio.wait_for(waiting, 5)
