@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from bus_schemas.errors import BusAway, NotStored
 from bus_schemas.jetstream import provision
@@ -15,6 +16,8 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.durable import KEEP_EVERY_S, Durable, ensure_all
 from bus_schemas.jetstream.lookup import subjects_of
 
+RETRY_S = 1.0
+"""A stream that was lost is made again within this, and the consumers can be made only after it."""
 _log = logging.getLogger(__name__)
 
 
@@ -26,15 +29,25 @@ async def tend(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
 
 
 async def _keep_consumers(bus: Bus, every_s: float) -> None:
-    while True:
-        try:
-            await bus.ready()
-            made = await ensure_all(bus, await wanted(bus))
-            if made:
-                _log.info("%d consumers made", made)
-        except (BusAway, NotStored) as error:
-            _log.info("consumers could not be looked after: %s", error)
-        await asyncio.sleep(every_s)
+    wake = asyncio.Event()
+    bus.on_reconnect.add(wake.set)
+    try:
+        while True:
+            wake.clear()
+            wait_s = every_s
+            try:
+                await bus.ready()
+                made = await ensure_all(bus, await wanted(bus))
+                if made:
+                    _log.info("%d consumers made", made)
+            except (BusAway, NotStored) as error:
+                _log.info("consumers could not be looked after: %s", error)
+                wait_s = min(RETRY_S, every_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await wake.wait()
+    finally:
+        bus.on_reconnect.discard(wake.set)
 
 
 async def wanted(bus: Bus) -> list[Durable]:

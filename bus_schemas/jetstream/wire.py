@@ -1,5 +1,5 @@
 """The client library with its two hot spots made cheap (it builds and reads headers character by character), and with
-an end where it has none: a reconnect that dies, a search through a file that never ends.
+an end where it has none: a reconnect that dies, a search that never ends, a cancellation that is swallowed.
 
 Only ever overrides what the library calls.
 """
@@ -16,6 +16,8 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.protocol import command
+
+from bus_schemas.jetstream.heed import heeding_cancellation
 
 _log = logging.getLogger(__name__)
 _TOKEN_FOLLOWS = b"BEGIN NATS USER JWT"
@@ -41,12 +43,21 @@ class FastClient(Client):
     """
 
     async def _attempt_reconnect(self) -> None:
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            # By force: an orderly end waits until a frozen server reads what it was sent.
+            writer.transport.abort()
         try:
             await super()._attempt_reconnect()
         except Exception as error:  # noqa: BLE001  # whatever it is, the library does not go on after it
             _log.warning("reconnecting failed, a new connection is needed: %s", error or type(error).__name__)
             # From a task of its own: closing cancels this one.
             self._end = asyncio.create_task(self.close())
+
+    async def _flush_pending(self, force_flush: bool = False) -> Any:  # the library's own
+        # Waits where the server does not read; a cancellation that comes then is swallowed there.
+        with heeding_cancellation():
+            return await super()._flush_pending(force_flush)
 
     def _read_creds_user_jwt(self, creds: Any) -> bytearray:
         """The token in a credentials file. Raises NatsError without one, where the library would look for ever."""

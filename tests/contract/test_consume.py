@@ -380,3 +380,17 @@ async def test_a_node_that_reports_gets_its_consumer_and_streams_come_back() -> 
             await publish(mine, mine.subjects.telemetry_node(NODE), report, "two")
         tending.cancel()
         await asyncio.gather(tending, return_exceptions=True)
+
+
+async def test_consumers_come_back_with_the_server_and_not_at_the_next_round() -> None:
+    async with bench() as (server, bus), connected(server.url, "agent") as mine:
+        await decide(bus, 0)
+        tending = asyncio.create_task(tend(bus, every_s=600.0))
+        agent = Agent(mine)
+        await until(agent.exists, "the consumer")
+        await server.kill()
+        await server.start()
+        await until(lambda: mine.connected and bus.connected, "the connections")
+        await until(agent.exists, "the consumer again")
+        tending.cancel()
+        await asyncio.gather(tending, return_exceptions=True)
