@@ -10,7 +10,10 @@ from bus_schemas.v1.message import Message, Name, Time, Watts
 
 
 class BudgetChange(Message):
-    """A site's new budget. Reached ``ramp_s`` seconds after ``effective_from``; lapses at ``effective_until``."""
+    """A site's new budget. Reached ``ramp_s`` seconds after ``effective_from``; lapses at ``effective_until``.
+
+    The newest that has begun and not lapsed decides; what lapses lets the one before it show again.
+    """
 
     type: Literal["wattscale.v1.budget_change"] = "wattscale.v1.budget_change"
     site: Name
@@ -19,6 +22,8 @@ class BudgetChange(Message):
     """Absent: at once."""
     effective_until: Time | None = None
     """Absent: until the next change."""
+    release: bool = False
+    """Back to the planner's configuration and schedule; ``budget_watts`` is for readers that do not know this field."""
     ramp_s: float = Field(default=0.0, ge=0)
     reason: str = ""
     issued_by: str = ""

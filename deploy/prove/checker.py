@@ -17,9 +17,9 @@ from deploy.prove.hardware import Card
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A budget order in true time."""
+    """A budget order in true time. ``budget_mw`` None: back to the site's own budget."""
 
-    budget_mw: int
+    budget_mw: int | None
     from_s: float
     until_s: float | None
     ramp_s: float
@@ -56,11 +56,12 @@ class Budget:
                 or (order.until_s is not None and time_s >= order.until_s)
             ):
                 continue
+            goal = self.base_mw if order.budget_mw is None else order.budget_mw
             share = 1.0 if order.ramp_s <= 0 else (time_s - order.from_s) / order.ramp_s
             if share >= 1.0:
-                return order.budget_mw
+                return goal
             start = self._level(order.from_s - 1e-6, count, known_s)
-            return int(start + (order.budget_mw - start) * share)
+            return int(start + (goal - start) * share)
         return self.base_mw
 
     def now_mw(self, now_s: float) -> int:

@@ -14,6 +14,7 @@ FAULTS = (
     "budget_ramp",
     "budget_ahead",
     "budget_past",
+    "budget_release",
     "driver_reset",
     "foreign_writer",
     "other_limiter",
@@ -35,7 +36,7 @@ MOODS = (
     ("planner_crash", "planner_stall", "planner_partition"),
     ("agent_crash", "agent_stall", "agent_partition", "replay"),
     ("driver_reset", "foreign_writer", "other_limiter", "no_effect", "write_error", "read_error"),
-    ("budget_cut", "budget_raise", "budget_ramp", "budget_ahead", "budget_past"),
+    ("budget_cut", "budget_raise", "budget_ramp", "budget_ahead", "budget_past", "budget_release"),
     ("storm", "replay", "agent_partition", "planner_stall"),
 )
 """What an episode is rich in, besides a little of everything."""

@@ -25,6 +25,12 @@ async def newest(bus: Bus) -> Picture:
     return picture
 
 
+async def budget_orders(bus: Bus) -> list[v1.BudgetChange]:
+    """Every budget order that the streams hold, oldest first."""
+    found = await all_messages(bus, bus.subjects.all_of("control", "budget"))
+    return [stored.message for stored in found if isinstance(stored.message, v1.BudgetChange)]
+
+
 async def recent(bus: Bus, count: int) -> list[v1.Message]:
     """The last ``count`` decisions and acknowledgements, oldest first."""
     found: list[Stored] = []

@@ -102,7 +102,7 @@ def budget_order(change: v1.BudgetChange, *, sequence: int, clock_offset_s: floa
     until = change.effective_until
     return BudgetOrder(
         site=change.site,
-        budget_mw=mw_from_watts(change.budget_watts),
+        budget_mw=None if change.release else mw_from_watts(change.budget_watts),
         from_s=start.timestamp() - clock_offset_s,
         until_s=None if until is None else until.timestamp() - clock_offset_s,
         ramp_s=change.ramp_s,

@@ -125,11 +125,13 @@ class PowerAckSeen:
 class BudgetOrder:
     """A change of a site's budget: reach ``budget_mw`` ``ramp_s`` after ``from_s``; lapse at ``until_s``.
 
+    ``budget_mw`` None is a release: back to what configuration and schedule say.
+
     Times are on the planner's clock (seconds); ``sequence`` is the order on the bus: the newest wins.
     """
 
     site: str
-    budget_mw: int
+    budget_mw: int | None
     from_s: float
     until_s: float | None = None
     ramp_s: float = 0.0

@@ -64,6 +64,15 @@ async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> No
                     await asyncio.sleep(0.05)
                     for ack in outside.of("ack.power"):
                         nodes[ack["node"]] = sum(gpu["enforced_watts"] for gpu in ack["gpus"])
+            code, out, err = await run.cli("budget", "show")
+            assert code == 0, err
+            assert "11000 W from" in out
+            assert "in force" in out
+            code, _, err = await run.cli("budget", "release")
+            assert code == 0, err
+            async with asyncio.timeout(10):
+                while json.loads((await run.cli("status", "--json"))[1])["budget_watts"] != BUDGET_WATTS:
+                    await asyncio.sleep(0.2)
         run.process.send_signal(signal.SIGTERM)
         summary = await run.summary()
     assert summary["max_sum_of_caps_watts"] <= BUDGET_WATTS

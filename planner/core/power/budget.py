@@ -51,6 +51,10 @@ def _base_mw(config: SiteConfig, at_s: float) -> int:
     return config.budget_mw if planned is None else planned
 
 
+def _goal_mw(config: SiteConfig, order: BudgetOrder, at_s: float) -> int:
+    return _base_mw(config, at_s) if order.budget_mw is None else order.budget_mw
+
+
 def level_mw(config: SiteConfig, orders: tuple[BudgetOrder, ...], at_s: float) -> int:
     """The site's budget at one instant. ``orders`` rise by sequence: the newest that is in force decides."""
     for index in range(len(orders) - 1, -1, -1):
@@ -58,9 +62,9 @@ def level_mw(config: SiteConfig, orders: tuple[BudgetOrder, ...], at_s: float) -
         if at_s < order.from_s or (order.until_s is not None and at_s >= order.until_s):
             continue
         if order.ramp_s <= 0 or at_s >= order.from_s + order.ramp_s:
-            return order.budget_mw
+            return _goal_mw(config, order, at_s)
         start = level_mw(config, orders[:index], order.from_s - _JUST_BEFORE_S)
-        return math.floor(start + (order.budget_mw - start) * ((at_s - order.from_s) / order.ramp_s))
+        return math.floor(start + (_goal_mw(config, order, at_s) - start) * ((at_s - order.from_s) / order.ramp_s))
     return _base_mw(config, at_s)
 
 
@@ -114,8 +118,15 @@ def smallest_mw(config: SiteConfig, orders: tuple[BudgetOrder, ...], now_s: floa
         known.append(config.smallest_budget_mw)
     if config.schedule is not None:
         known += [window.budget_mw for window in config.schedule.windows]
-    known += [order.budget_mw for order in orders if order.until_s is None or order.until_s > now_s]
+    ordered = [order for order in orders if order.until_s is None or order.until_s > now_s]
+    known += [order.budget_mw for order in ordered if order.budget_mw is not None]
     return min(known)
+
+
+def _any_over(known: tuple[BudgetOrder, ...], now_s: float) -> bool:
+    """Whether one has lapsed, or one without an end has begun and may hide older ones for ever."""
+    lapsed = any(order.until_s is not None and order.until_s <= now_s for order in known)
+    return lapsed or any(order.until_s is None and order.from_s + order.ramp_s <= now_s for order in known[1:])
 
 
 def with_orders(
@@ -123,7 +134,7 @@ def with_orders(
 ) -> tuple[BudgetOrder, ...]:
     """Known and new orders of ``site`` by rising sequence, without those that can never count again."""
     fresh = [order for order in new if order.site == site]
-    if not fresh and all(order.until_s is None or order.until_s > now_s for order in known):
+    if not fresh and not _any_over(known, now_s):
         return known
     by_sequence = {order.sequence: order for order in (*known, *fresh)}
     kept: list[BudgetOrder] = []

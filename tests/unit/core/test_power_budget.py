@@ -27,7 +27,9 @@ CONFIG = SiteConfig(SiteId("s"), budget_mw=1000)
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
-def order(mw: int, from_s: float, until_s: float | None = None, ramp_s: float = 0.0, sequence: int = 1) -> BudgetOrder:
+def order(
+    mw: int | None, from_s: float, until_s: float | None = None, ramp_s: float = 0.0, sequence: int = 1
+) -> BudgetOrder:
     return BudgetOrder("s", mw, from_s, until_s, ramp_s, sequence)
 
 
@@ -105,6 +107,30 @@ def test_an_order_lapses_to_what_stands_below_it() -> None:
     assert [level_mw(CONFIG, (first, second), t) for t in (5.0, 10.0, 19.9, 20.0)] == [700, 500, 500, 700]
 
 
+def test_a_release_gives_back_what_is_configured_and_scheduled() -> None:
+    schedule = BudgetSchedule((BudgetWindow(60, 120, 300),))
+    config = SiteConfig(SiteId("s"), 1000, schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
+    cut, release = order(200, 0.0), order(None, 3000.0, sequence=2)
+    known = with_orders((), (cut, release), "s", 0.0)
+    assert [level_mw(config, known, t) for t in (10.0, 2999.0, 3000.0, 3599.0, 3600.0, 7200.0)] == [
+        200,
+        200,
+        1000,
+        1000,
+        300,
+        1000,
+    ]
+    assert smallest_mw(config, known, 0.0) == 200
+    over = with_orders(known, (), "s", 3001.0)
+    assert over == (release,), "what was released can not come back"
+    assert smallest_mw(config, over, 3001.0) == 300
+
+
+def test_a_release_by_a_ramp_ends_at_what_is_configured() -> None:
+    known = (order(200, 0.0), order(None, 100.0, ramp_s=40.0, sequence=2))
+    assert [level_mw(CONFIG, known, t) for t in (99.0, 100.0, 120.0, 140.0)] == [200, 200, 600, 1000]
+
+
 def test_an_order_of_the_past_holds_at_once_and_its_ramp_has_begun() -> None:
     late = order(600, from_s=-30.0, ramp_s=60.0)
     assert level_mw(CONFIG, (late,), 0.0) == 800
@@ -146,7 +172,7 @@ def test_the_next_change_is_announced_before_a_cut() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 2000),
+            st.none() | st.integers(0, 2000),
             st.floats(0, 100),
             st.none() | st.floats(0, 200),
             st.sampled_from([0.0, 7.0, 30.0]),
@@ -156,7 +182,7 @@ def test_the_next_change_is_announced_before_a_cut() -> None:
     st.lists(st.floats(0, 200), min_size=1, max_size=8),
 )
 def test_forgetting_old_orders_never_changes_the_budget(
-    rows: list[tuple[int, float, float | None, float]], times: list[float]
+    rows: list[tuple[int | None, float, float | None, float]], times: list[float]
 ) -> None:
     orders = tuple(order(mw, a, b, r, n) for n, (mw, a, b, r) in enumerate(rows))
     known: tuple[BudgetOrder, ...] = with_orders((), orders, "s", 0.0)
