@@ -69,13 +69,13 @@ def test_the_order_in_force_is_the_one_that_the_planner_obeys(orders: list[v1.Bu
 
 def test_one_line_an_order_with_who_and_why() -> None:
     orders = [order(900, 0.0), order(700, 10.0, until_s=60.0), order(0, 90.0, ramp_s=20.0, release=True)]
+    orders[2] = orders[2].model_copy(update={"reason": ""})
     sites = budgets(Picture(), orders, ZERO + timedelta(seconds=30))
     assert as_text(sites, everything=False).splitlines() == [
         "site hall-2: no plan on this bus yet",
         "    900 W from 2026-01-02 00:00:00 UTC, by desk (grid): behind a newer one",
         "    700 W from 2026-01-02 00:00:10 until 2026-01-02 00:01:00 UTC, by desk (grid): in force",
-        "    back to configuration and schedule from 2026-01-02 00:01:30 UTC, by a ramp of 20 s, by desk (grid): "
-        "begins later",
+        "    back to configuration and schedule from 2026-01-02 00:01:30 UTC, by a ramp of 20 s, by desk: begins later",
     ]
     assert [row["state"] for row in as_json(sites)[0]["orders"]] == ["hidden", "in_force", "waiting"]
 
