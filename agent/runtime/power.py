@@ -28,6 +28,7 @@ from agent.runtime.settings import OnExit, PowerAgentSettings
 from agent.runtime.speaker import Speaker
 from agent.runtime.tenants import Tenants
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.together import together
 from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import PowerAck, PowerDecision
 
@@ -127,20 +128,17 @@ class PowerAgentService:
             if look.reading is not None and look.reading.requested_mw is not None
         }
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._watch(), name="watch")
-                tasks.create_task(self.tenants.run(), name="tenants")
-                if self._bus_source is not None:
-                    tasks.create_task(self._talk(self._bus_source), name="talk")
+            parts = {"watch": self._watch(), "tenants": self.tenants.run()}
+            if self._bus_source is not None:
+                parts["talk"] = self._talk(self._bus_source)
+            await together(parts)
         finally:
             await self._stop()
 
     async def _talk(self, source: Bus | BusSource) -> None:
         self.bus = source if isinstance(source, Bus) else await source()
         line = NodeLine(self.bus, self.settings.node, self.boot)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._speaker.run(line), name="speak")
-            tasks.create_task(line.listen(self._on_decision), name="listen")
+        await together({"speak": self._speaker.run(line), "listen": line.listen(self._on_decision)})
 
     async def _watch(self) -> None:
         """The dead-man's loop: nothing in it may take long, whatever hangs."""

@@ -22,6 +22,7 @@ from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
 from bus_schemas.errors import BusError, BusRefused, BusUnreachable
+from bus_schemas.jetstream.heed import heeding_cancellation
 from bus_schemas.jetstream.settings import PASSWORD_ENV, TOKEN_ENV, BusSettings
 from bus_schemas.jetstream.wire import FastClient
 from bus_schemas.subjects import Subjects
@@ -110,7 +111,8 @@ class Bus:
         self.closing = True
         with suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(2.0):
-                await self.nc.close()
+                with heeding_cancellation():
+                    await self.nc.close()
 
 
 async def connect(settings: BusSettings) -> Bus:
@@ -183,7 +185,8 @@ async def _abandon(nc: Client, opening: asyncio.Future[None]) -> None:
     # Not yet begun, the client asserts that it was connected.
     with suppress(TimeoutError, NatsError, OSError, AssertionError):
         async with asyncio.timeout(2.0):
-            await nc.close()
+            with heeding_cancellation():
+                await nc.close()
 
 
 def _options(settings: BusSettings) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from bus_schemas.jetstream import provision
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.durable import KEEP_EVERY_S, Durable, ensure_all
 from bus_schemas.jetstream.lookup import subjects_of
+from bus_schemas.jetstream.together import together
 
 RETRY_S = 1.0
 """A stream that was lost is made again within this, and the consumers can be made only after it."""
@@ -23,9 +24,7 @@ _log = logging.getLogger(__name__)
 
 async def tend(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
     """Streams and consumers, until cancelled: at once, after each reconnect, and every few seconds."""
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(provision.keep(bus), name="keep streams")
-        tasks.create_task(_keep_consumers(bus, every_s), name="keep consumers")
+    await together({"keep streams": provision.keep(bus), "keep consumers": _keep_consumers(bus, every_s)})
 
 
 async def _keep_consumers(bus: Bus, every_s: float) -> None:

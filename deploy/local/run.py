@@ -15,6 +15,7 @@ from typing import Any
 
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.read import follow
+from bus_schemas.jetstream.together import together
 from deploy.cli.errors import CliError
 from deploy.local.last import LastUp, forget, remember
 from deploy.local.options import UpOptions
@@ -121,10 +122,10 @@ async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run ``parts`` beside the body. One that fails ends the body with its error; leaving the body stops them."""
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in parts]
+            # One task, which fails also when a part returns or is cancelled by something inside.
+            task = group.create_task(together({f"part {index}": part for index, part in enumerate(parts)}))
             yield
-            for task in tasks:
-                task.cancel()
+            task.cancel()
     except* CliError as errors:
         raise errors.exceptions[0] from None
 

@@ -18,6 +18,7 @@ from bus_schemas.jetstream.lease import Leadership, LeadershipLost
 from bus_schemas.jetstream.place import in_place
 from bus_schemas.jetstream.publish import Outgoing, Publisher
 from bus_schemas.jetstream.read import Stored, all_messages, follow, last_per_subject
+from bus_schemas.jetstream.together import together
 from bus_schemas.streams import stream_of
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
@@ -39,10 +40,9 @@ class BusLink:
     async def listen(self, listener: Listener) -> None:
         """Feed ``listener`` for ever. Operators' orders come with their whole history: a pin outlives a later pause."""
         subjects = self._bus.subjects
-        async with asyncio.TaskGroup() as tasks:
-            for wildcard in (subjects.all_of("ack"), subjects.all_of("telemetry", "node")):
-                tasks.create_task(self._feed(listener, wildcard), name=f"listen {wildcard}")
-            tasks.create_task(self._orders(listener, subjects.all_of("control")), name="listen control")
+        states = (subjects.all_of("ack"), subjects.all_of("telemetry", "node"))
+        feeds = {f"listen {wildcard}": self._feed(listener, wildcard) for wildcard in states}
+        await together({**feeds, "listen control": self._orders(listener, subjects.all_of("control"))})
 
     async def _orders(self, listener: Listener, wildcard: str) -> None:
         """The newest order has the highest number, also where the stream was lost or came back from a backup."""

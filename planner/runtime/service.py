@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.together import together
 from planner.adapters.link import BusLink
 from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
@@ -99,10 +100,13 @@ class PlannerService:
     async def run(self) -> None:
         """Until cancelled. Metrics connections are closed on the way out; the lead is let go."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._link.listen(self._around.inbox), name="listen")
-                tasks.create_task(self._campaign(), name="campaign")
-                tasks.create_task(self.vitals.beat(), name="heartbeat")
+            await together(
+                {
+                    "listen": self._link.listen(self._around.inbox),
+                    "campaign": self._campaign(),
+                    "heartbeat": self.vitals.beat(),
+                }
+            )
         finally:
             for observer in self._observers:
                 await observer.close()
@@ -126,12 +130,13 @@ class PlannerService:
     async def _serve(self, term: Term) -> None:
         """One term. Whatever ends first, the decision loop or the lead, ends the other with it."""
         self.vitals.leading(term.epoch, self._around.clock())
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._around.reader.run(), name="metrics")
-            tasks.create_task(Decider(self._around, term).run(), name="decide")
-            # Waited for inside: a group whose task fails while it is being left forgets to take back the cancellation
-            # of this task (Python 3.11), which would then never campaign again.
-            raise LostLead(await term.lost())
+        await together(
+            {
+                "metrics": self._around.reader.run(),
+                "decide": Decider(self._around, term).run(),
+                "lease": _until_lost(term),
+            }
+        )
 
     def watch(self, watcher: Watcher) -> None:
         """Tell ``watcher`` of every decision from now on."""
@@ -141,6 +146,10 @@ class PlannerService:
         # Not when the lead was won: a term that ends before its first decision must not begin again at once for ever.
         self._backoff.reset()
         self.vitals.decided(decided.now_s, tick=decided.tick)
+
+
+async def _until_lost(term: Term) -> None:
+    raise LostLead(await term.lost())
 
 
 def _plans(on_plan: Callable[[Plan], None]) -> Watcher:

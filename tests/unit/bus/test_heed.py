@@ -31,3 +31,32 @@ async def test_a_cancellation_that_comes_with_the_answer_counts(*, refused: bool
 async def test_an_error_without_a_cancellation_comes_through() -> None:
     with pytest.raises(NoRespondersError), heeding_cancellation():
         raise NoRespondersError
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_an_error_of_the_connection() -> None:
+    answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    answer.cancel()
+    with pytest.raises(ConnectionAbortedError), heeding_cancellation():
+        await answer
+
+
+async def test_a_cancellation_that_was_asked_for_is_one() -> None:
+    async def ask() -> None:
+        with heeding_cancellation():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_time_out_around_it_stays_a_time_out() -> None:
+    async def ask() -> None:
+        async with asyncio.timeout(0.01):
+            with heeding_cancellation():
+                await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await ask()

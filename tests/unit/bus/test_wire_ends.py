@@ -80,3 +80,15 @@ async def test_a_frozen_server_is_left_without_waiting_until_it_reads() -> None:
             async with asyncio.timeout(5):
                 await bus.ready()
         await bus.close()
+
+
+async def test_closing_beside_a_reconnect_that_is_given_up_is_no_cancellation_of_the_one_who_closes() -> None:
+    async with freezing_server() as url:
+        bus = await connect(BusSettings(servers=(url,)))
+        # As a reconnect waits for the old connection's end: both wait for one future.
+        waiting = asyncio.create_task(bus.nc._transport.wait_closed())  # type: ignore[union-attr]
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await bus.close()
+        assert bus.nc.is_closed

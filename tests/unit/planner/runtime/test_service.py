@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from bus_schemas.jetstream.connect import Bus as Connection
+from bus_schemas.jetstream.together import EndedByItself
 from planner.domain.plan import Plan
 from planner.ports import BusAwayError, LostLead, Term
 from planner.runtime import decider
@@ -18,8 +19,18 @@ from tests.integration.planner.stage import config, ended, until
 from tests.unit.planner.runtime.test_decider import ORDER, Bus
 
 
+async def nobodys_cancellation() -> None:
+    """As a client library can bring one about: of what is waited for, not of the one who waits."""
+    await asyncio.sleep(0.01)
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
 class Losing(Bus):
-    """A term that ends in the way it is told: ``lost`` by the lease, or ``refused`` at the first batch."""
+    """A term that ends as told: ``lost`` by the lease, ``refused`` at the first batch, or ``dropped``: what
+    was waited for was cancelled by nobody here.
+    """
 
     def __init__(self, how: str) -> None:
         super().__init__(answers=[LostLead("fenced off")] if how == "refused" else [])
@@ -29,6 +40,8 @@ class Losing(Bus):
         if self.how == "lost":
             await asyncio.sleep(0.01)
             return "the lease ran out"
+        if self.how == "dropped":
+            await nobodys_cancellation()
         return await super().lost()
 
 
@@ -47,7 +60,9 @@ class Election(Bus):
         yield Losing(end)
 
 
-@pytest.mark.parametrize("ends", [("lost",), ("refused",), ("away",), ("lost", "refused", "away", "lost")])
+@pytest.mark.parametrize(
+    "ends", [("lost",), ("refused",), ("away",), ("dropped",), ("lost", "refused", "away", "lost")]
+)
 async def test_a_planner_that_lost_the_lead_leads_again(monkeypatch: pytest.MonkeyPatch, ends: tuple[str, ...]) -> None:
     monkeypatch.setattr(decider, "react", lambda state, *_: (state, Plan(power=(ORDER,))))
     terms = sum(end != "away" for end in ends) + 1
@@ -60,3 +75,16 @@ async def test_a_planner_that_lost_the_lead_leads_again(monkeypatch: pytest.Monk
         assert service.vitals.epoch is not None
     finally:
         await ended(task)
+
+
+class Deaf(Election):
+    """A link that stops listening without a word."""
+
+    async def listen(self, listener: object) -> None:
+        await nobodys_cancellation()
+
+
+async def test_a_planner_that_hears_nothing_any_more_does_not_go_on() -> None:
+    service = PlannerService(config(), cast("Connection", None), [], link=Deaf())
+    with pytest.raises(EndedByItself, match="listen"):
+        await asyncio.wait_for(service.run(), 5.0)

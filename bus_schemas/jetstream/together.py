@@ -1,0 +1,39 @@
+"""Runs the parts of a service that never end by themselves, so that none of them can end unnoticed.
+
+``asyncio.TaskGroup`` takes a child that ends as cancelled, or that returns, for one that is done: a loop that a library
+ended with a cancellation of its own would be missing for ever. And on Python 3.11 a group that is left while a child
+fails keeps the parent's cancellation count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+class EndedByItself(Exception):  # noqa: N818  # a state, named as such
+    """A part that never ends has ended without an error."""
+
+
+async def together(parts: Mapping[str, Coroutine[Any, Any, object]]) -> None:
+    """Run ``parts`` by name until cancelled. The first that ends, however it does, ends all.
+
+    Raises what that one raised, or EndedByItself.
+    """
+    tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    errors = {task: None if task.cancelled() else task.exception() for task in tasks}
+    first = min(done, key=lambda task: (errors[task] is None, tasks.index(task)))
+    for task, error in errors.items():
+        if error is not None and task is not first:
+            _log.warning("%s failed as well: %r", task.get_name(), error)
+    raise errors[first] or EndedByItself(f"{first.get_name()} ended by itself")
