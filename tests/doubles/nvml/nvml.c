@@ -14,15 +14,23 @@
 
 static struct state *state;
 
-static void pause_ms(unsigned ms) {
-  struct timespec left = {ms / 1000, (long)(ms % 1000) * 1000000L};
-  while (ms && nanosleep(&left, &left) != 0) {}
+/* Hang for as long as the field says; a test that sets it to 0 lets the call go on at once. */
+static void pause_ms(const unsigned *ms) {
+  const struct timespec slice = {0, 5 * 1000000L};
+  struct timespec now, began;
+  clock_gettime(CLOCK_MONOTONIC, &began);
+  for (;;) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    long long past_ms = (now.tv_sec - began.tv_sec) * 1000ll + (now.tv_nsec - began.tv_nsec) / 1000000ll;
+    if (past_ms >= (long long)__atomic_load_n(ms, __ATOMIC_SEQ_CST)) return;
+    nanosleep(&slice, NULL);
+  }
 }
 
 static nvmlReturn_t enter(enum function f) {
   if (!state) return NVML_ERROR_UNINITIALIZED;
   __atomic_fetch_add(&state->calls[f], 1, __ATOMIC_SEQ_CST);
-  pause_ms(state->hang_ms[f]);
+  pause_ms(&state->hang_ms[f]);
   return state->error[f];
 }
 
@@ -33,7 +41,7 @@ static nvmlReturn_t enter_gpu(enum function f, nvmlDevice_t device, struct gpu *
   uintptr_t index = (uintptr_t)device;
   if (index < 1 || index > state->count) return NVML_ERROR_INVALID_ARGUMENT;
   struct gpu *g = &state->gpus[state->order[index - 1]];
-  pause_ms(g->hang_ms[f]);
+  pause_ms(&g->hang_ms[f]);
   if (g->error[f]) return g->error[f];
   if (g->flags & LOST) return NVML_ERROR_GPU_IS_LOST;
   *out = g;
@@ -44,7 +52,7 @@ static nvmlReturn_t attach(void) {
   const char *path = getenv("WATTSCALE_NVML_STATE");
   int fd = path ? open(path, O_RDWR) : -1;
   if (fd < 0) return 9; /* driver not loaded */
-  if (state) munmap(state, sizeof *state);
+  /* What was mapped before stays: a call that hangs may still be looking at it. */
   state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   close(fd);
   if (state == MAP_FAILED || state->magic != MAGIC || state->size != sizeof *state) {
@@ -178,7 +186,7 @@ static nvmlReturn_t write_limit(struct gpu *g, struct limits *l, unsigned mw) {
   record->enforced_mw = l->enforced;
   record->pid = (uint32_t)getpid();
   __atomic_fetch_add(&g->writes, 1, __ATOMIC_SEQ_CST);
-  pause_ms(g->hang_after_write_ms);
+  pause_ms(&g->hang_after_write_ms);
   return NVML_SUCCESS;
 }
 

@@ -52,7 +52,7 @@ class Gpu(c.Structure):
         self.error[FUNCTIONS.index(call)] = code
 
     def hang(self, call: str, ms: int) -> None:
-        """Let ``call`` take ``ms``."""
+        """Let ``call`` take ``ms``; 0 ends also a call that hangs already."""
         self.hang_ms[FUNCTIONS.index(call)] = ms
 
     def run(self, *pids: int) -> None:
