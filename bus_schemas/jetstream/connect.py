@@ -24,6 +24,7 @@ from nats.js.client import JetStreamContext
 from bus_schemas.errors import BusError, BusRefused, BusUnreachable
 from bus_schemas.jetstream.heed import heeding_cancellation
 from bus_schemas.jetstream.settings import PASSWORD_ENV, TOKEN_ENV, BusSettings
+from bus_schemas.jetstream.together import ended
 from bus_schemas.jetstream.wire import FastClient
 from bus_schemas.subjects import Subjects
 
@@ -176,12 +177,7 @@ def _refuses(text: str) -> bool:
 
 
 async def _abandon(nc: Client, opening: asyncio.Future[None]) -> None:
-    while not opening.done():
-        # Again until it counts: the library can lose a cancellation that comes in the same instant as an answer.
-        opening.cancel()
-        await asyncio.wait([opening], timeout=0.1)
-    if not opening.cancelled():
-        opening.exception()  # Marked as seen: it was told already, or nobody waits for it.
+    await ended(opening, again_s=0.1)
     # Not yet begun, the client asserts that it was connected.
     with suppress(TimeoutError, NatsError, OSError, AssertionError):
         async with asyncio.timeout(2.0):

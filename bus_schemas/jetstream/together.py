@@ -12,6 +12,8 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+AGAIN_S = 10.0
+"""Longer than any part takes to leave in order."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,3 +39,17 @@ async def together(parts: Mapping[str, Coroutine[Any, Any, object]]) -> None:
         if error is not None and task is not first:
             _log.warning("%s failed as well: %r", task.get_name(), error)
     raise errors[first] or EndedByItself(f"{first.get_name()} ended by itself")
+
+
+async def ended(*tasks: asyncio.Future[Any], again_s: float = AGAIN_S) -> None:
+    """Cancel ``tasks`` and wait until they have ended; what they raised is theirs to tell.
+
+    A client library can lose a cancellation, so it is repeated now and then until it counts.
+    """
+    while waiting := [task for task in tasks if not task.done()]:
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting, timeout=again_s)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # Marked as seen.

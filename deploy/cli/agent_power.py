@@ -32,6 +32,7 @@ from agent.runtime.http import HttpPages, Page
 from agent.runtime.metrics import exposition, samples
 from agent.runtime.power import BusSource, LibraryMismatch, PowerAgentService
 from bus_schemas.jetstream.connect import Bus, BusError, connect
+from bus_schemas.jetstream.together import AGAIN_S, ended
 from bus_schemas.subjects import BadName
 from deploy.cli.errors import CliError, UsageError
 
@@ -131,9 +132,8 @@ async def _serve(
         running.append(asyncio.create_task(pages.run(), name="http"))
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
-    for task in (*running, stopping):
-        task.cancel()
-    await asyncio.gather(*running, stopping, return_exceptions=True)
+    # To leave in order may take as long as two calls to a GPU that hangs.
+    await ended(*running, stopping, again_s=AGAIN_S + 2 * service.settings.call_timeout_s)
     return _verdict(running)
 
 

@@ -13,6 +13,7 @@ from planner.domain.plan import DeploymentPlan
 from planner.runtime.decided import Decided
 from planner.runtime.vitals import Vitals
 
+LAST_PAGES_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -61,7 +62,8 @@ class HealthServer:
         }
         for path, handler in routes.items():
             app.router.add_get(path, handler)
-        runner = web.AppRunner(app, access_log=None)
+        # A client that does not read its page is not waited for, which the library would do for a minute.
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=LAST_PAGES_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()

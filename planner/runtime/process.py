@@ -7,6 +7,7 @@ import signal
 
 from bus_schemas.jetstream.connect import connect
 from bus_schemas.jetstream.tend import tend
+from bus_schemas.jetstream.together import ended, together
 from planner.domain.config import PlannerConfig
 from planner.runtime.clock import SteadyClock
 from planner.runtime.compose_service import observers, service_settings
@@ -19,24 +20,36 @@ from planner.runtime.tracing import tracing
 
 
 async def run_planner(settings: Settings, config: PlannerConfig) -> None:
-    """Until SIGINT or SIGTERM. Raises BusUnreachable where no server answers at the start."""
+    """Until SIGINT or SIGTERM, whatever it is at then. Raises BusUnreachable where no server answers at the start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(_serve(settings, config), name="planner")
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await ended(serving, stopping)
+    if not (stop.is_set() and serving.cancelled()):
+        serving.result()
+
+
+async def _serve(settings: Settings, config: PlannerConfig) -> None:
+    """Until cancelled, or until a part of it fails."""
     clock = SteadyClock()
+    traces = tracing(settings.otlp.endpoint)
     bus = await connect(settings.bus)
     read, clients = observers(settings)
-    traces = tracing(settings.otlp.endpoint)
     try:
         how = service_settings(settings)
         service = PlannerService(config, bus, read, how, clock, watchers=[tell, traces.watch], trace=traces.begin)
         models = {name: block.model for name, block in settings.deployments.items()}
         instruments = Instruments(config, service.vitals, models)
         service.watch(instruments.watch)
-        running = [service.run()]
+        parts = {"service": service.run()}
         if settings.provision:
-            running.append(tend(bus))
+            parts["tend"] = tend(bus)
         if settings.health.port is not None:
             health = HealthServer(
                 service.vitals,
@@ -49,20 +62,13 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
                 clock=clock,
             )
             service.watch(health.watch)
-            running.append(health.run())
-        tasks: list[asyncio.Task[object]] = [asyncio.create_task(work) for work in running]
-        tasks.append(asyncio.create_task(stop.wait()))
+            parts["health"] = health.run()
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await together(parts)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             instruments.close()
     finally:
         for client in clients:
             await client.close()
-        await asyncio.to_thread(traces.close)
         await bus.close()
+        await asyncio.to_thread(traces.close)

@@ -7,6 +7,7 @@ nothing is recorded and nothing of the exporter is imported.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 OPEN_AT_MOST = 10_000
 """Spans that wait for an acknowledgement; beyond, the oldest ends unanswered."""
+LAST_TRACES_S = 3.0
 NS = 1_000_000_000
 
 
@@ -76,11 +78,13 @@ class Tracing:
                 self._waiting.pop(key).end()
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is left, but do not wait for a collector that hangs."""
         for span in self._waiting.values():
             span.end()
         if self._provider is not None:
-            self._provider.shutdown()
+            sending = threading.Thread(target=self._provider.shutdown, name="last traces", daemon=True)
+            sending.start()
+            sending.join(LAST_TRACES_S)
 
 
 def _keys(plan: Plan) -> list[tuple[str, str, int]]:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bus_schemas.jetstream.together import EndedByItself, together
+from bus_schemas.jetstream.together import EndedByItself, ended, together
 
 
 class Part:
@@ -68,3 +68,22 @@ async def test_an_error_while_the_others_end_is_logged_and_the_first_is_raised(
     with pytest.raises(OSError, match="no more"):
         await together({"failing": failing.run(), "other": bad_end()})
     assert "other failed as well: ValueError('while ending')" in caplog.text
+
+
+async def test_a_cancellation_that_was_lost_is_repeated() -> None:
+    lost = 0
+
+    async def losing() -> None:
+        nonlocal lost
+        while lost < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(losing())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(ended(task, again_s=0.01), 5.0)
+    assert lost == 3
+    assert task.cancelled()
