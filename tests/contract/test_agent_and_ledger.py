@@ -32,7 +32,8 @@ class Pair:
 
     def __init__(self, fake: FakeNvml) -> None:
         self.fake = fake
-        self.agent = PowerAgentService(PowerAgentSettings(node="n", call_timeout_s=0.5), None, NvmlDriver(), NoOwners())
+        settings = PowerAgentSettings(node="n", call_timeout_s=30.0)
+        self.agent = PowerAgentService(settings, None, NvmlDriver(), NoOwners())
         self.clock_s = 0.0
 
     def telemetry(self) -> NodeTelemetry:
