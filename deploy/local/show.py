@@ -20,6 +20,7 @@ async def show(picture: Picture, look: Callable[[], Run], *, quiet: bool) -> Non
     run = look()
     if quiet:
         print(run.hint, file=sys.stderr)
+        await asyncio.Event().wait()
     elif sys.stdout.isatty():
         await _live(picture, look)
     else:
