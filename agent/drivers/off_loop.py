@@ -22,7 +22,7 @@ WHOLE_DRIVER = ""
 """The key of calls that touch no single GPU."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Call:
     work: Callable[[], Any]
     loop: asyncio.AbstractEventLoop
@@ -90,27 +90,33 @@ class OffLoopDriver:
             self._calls.put(None)
 
     async def _run(self, key: str, name: str, work: Callable[[], T]) -> T:
+        mine: list[_Call] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._queued(key, name, work)
+                return await self._queued(key, name, work, mine)
         except TimeoutError:
-            self._give_up(key)
+            self._give_up(key, mine)
             message = f"{name}: no answer within {self._timeout_s:g} s"
             raise DriverError(DriverErrorKind.TIMEOUT, message, call=name, gpu=key) from None
 
-    def _give_up(self, key: str) -> None:
-        """A call that was not begun never will be. One that was is hanging, and another thread takes its place."""
+    def _give_up(self, key: str, mine: Sequence[_Call]) -> None:
+        """Our call that was not begun never will be. One that was is hanging, and another thread takes its place.
+
+        Another's call is not ours to take back: who waits for it would be cancelled by nobody.
+        """
         call = self._busy.get(key)
-        if call is None:
+        if call is None or (mine and call not in mine):
             return
-        if call.claim():
+        if mine and call.claim():
             self._busy.pop(key)
             call.future.cancel()
+            return
+        if call.ticket:
             return
         self._hung.add(key)
         self._spawn()
 
-    async def _queued(self, key: str, name: str, work: Callable[[], T]) -> T:
+    async def _queued(self, key: str, name: str, work: Callable[[], T], mine: list[_Call]) -> T:
         """One call at a time for each key: wait for a running one, refuse behind a hung one."""
         loop = asyncio.get_running_loop()
         while (busy := self._busy.get(key)) is not None:
@@ -119,6 +125,7 @@ class OffLoopDriver:
             await asyncio.wait([busy.future])
         future: asyncio.Future[T] = loop.create_future()
         call = self._busy[key] = _Call(work, loop, future, key)
+        mine.append(call)
         self._spawn()
         self._calls.put(call)
         return await asyncio.shield(future)

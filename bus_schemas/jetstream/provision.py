@@ -15,7 +15,8 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import StreamSpec, stream_specs
 
 NOT_FOUND = 10059
-KEEP_EVERY_S = 60.0
+KEEP_EVERY_S = 10.0
+"""A stream that somebody deleted is missed for so long: less than a lease of watts lasts."""
 RETRY_S = 1.0
 _log = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ from bus_schemas.jetstream.ask import ask
 from bus_schemas.streams import DECISIONS, TELEMETRY, stream_specs
 from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
+from planner.domain.config import SiteConfig
+from planner.domain.ids import SiteId
 from tests.contract.bus import bench, connected
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,3 +99,8 @@ async def test_the_command_line() -> None:
         assert (code, json.loads(text)) == (0, [])
         assert (await cli(["streams", "plan", "--replicas", "9", *where]))[0] == 2
     assert (await cli(["streams", "plan", *where]))[0] == 2
+
+
+def test_a_deleted_stream_is_made_again_long_before_a_grant_of_watts_runs_out() -> None:
+    lease_s = SiteConfig(SiteId("row-1"), 1).lease_s
+    assert provision.KEEP_EVERY_S <= lease_s / 3

@@ -100,6 +100,26 @@ async def test_a_caller_that_gives_up_does_not_make_the_gpu_look_hung() -> None:
     await off_loop.close()
 
 
+async def test_who_waits_in_vain_behind_a_call_that_was_not_begun_leaves_it_to_its_owner() -> None:
+    driver = sticky()
+    off_loop = OffLoopDriver(driver, timeout_s=10.0, threads=1)
+    driver.stuck = {"GPU-n-00"}
+    holding = asyncio.create_task(off_loop.read("GPU-n-00"))
+    await asyncio.sleep(0.05)
+    first = asyncio.create_task(off_loop.read("GPU-n-01"))
+    await asyncio.sleep(0)
+    # As after a halt of the whole process, when all that was due comes in one instant and in any order.
+    off_loop._timeout_s = 0.05
+    with pytest.raises(DriverError, match="no answer within"):
+        await off_loop.set_limit("GPU-n-01", 300_000)
+    assert not first.done()
+    assert off_loop.hung == set()
+    driver.release.set()
+    assert (await first).enforced_mw == 700_000
+    await holding
+    await off_loop.close()
+
+
 async def test_errors_cross_over_as_they_are() -> None:
     driver = sticky()
     off_loop = OffLoopDriver(driver)
