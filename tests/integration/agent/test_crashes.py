@@ -108,14 +108,14 @@ async def test_a_server_killed_while_the_answer_is_under_way_gets_it_later_and_t
 
 
 async def test_stopped_for_longer_than_the_lease_the_first_thing_done_is_to_step_down(site: Site) -> None:
-    await site.decide(600.0, 250.0, valid_for_s=3.0, fallback_watts=200.0)
+    await site.decide(600.0, 250.0, valid_for_s=8.0, fallback_watts=200.0)
     await site.planner.answered(lambda ack: ack.applied_decision_id == 0)
     site.agent.stop()
     stale = await site.planner.telemetry()
-    await asyncio.sleep(3.5)
+    await asyncio.sleep(8.5)
     assert site.fake.enforced == [600_000, 250_000]
     # Sent while the agent stood still, on the word of a report from before: already old when it is read.
-    await site.planner.decide({site.a: 700.0, site.b: 200.0}, heard=stale, valid_for_s=3.0)
+    await site.planner.decide({site.a: 700.0, site.b: 200.0}, heard=stale, valid_for_s=8.0)
     site.agent.go_on()
     await until(lambda: site.fake.enforced == [200_000, 200_000], "the fallbacks")
     await asyncio.sleep(0.5)
@@ -124,7 +124,7 @@ async def test_stopped_for_longer_than_the_lease_the_first_thing_done_is_to_step
 
 
 async def test_a_server_that_is_away_for_longer_than_the_lease_means_the_fallback(site: Site) -> None:
-    await site.decide(600.0, 250.0, valid_for_s=1.5, fallback_watts=220.0)
+    await site.decide(600.0, 250.0, valid_for_s=6.0, fallback_watts=220.0)
     await site.planner.answered(lambda ack: ack.applied_decision_id == 0)
     await site.server.kill()
     await until(lambda: site.fake.enforced == [220_000, 220_000], "the fallbacks")

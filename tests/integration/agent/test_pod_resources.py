@@ -15,7 +15,7 @@ from tests.doubles.kubelet import FakeKubelet
 
 
 async def test_devices_are_listed_with_their_pods_and_a_restarted_kubelet_is_found_again(tmp_path: Path) -> None:
-    client = PodResources(tmp_path / "kubelet.sock", timeout_s=2.0)
+    client = PodResources(tmp_path / "kubelet.sock", timeout_s=20.0)
     assert not client.present()
     async with FakeKubelet(tmp_path) as kubelet:
         kubelet.assigned = {("ns", "a"): {"nvidia.com/gpu": ["GPU-0", "GPU-1"], "example.com/nic": ["nic-0"]}}
@@ -46,7 +46,7 @@ async def test_long_answers_are_read_whole(tmp_path: Path) -> None:
 async def test_a_server_that_knows_no_such_call_is_said_to_refuse(tmp_path: Path) -> None:
     async with FakeKubelet(tmp_path) as kubelet:
         with pytest.raises(CallFailed, match="refused"):
-            await call(kubelet.socket, "/v1.Other/Method", b"", timeout_s=2.0, largest=1000)
+            await call(kubelet.socket, "/v1.Other/Method", b"", timeout_s=20.0, largest=1000)
 
 
 async def test_an_answer_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:

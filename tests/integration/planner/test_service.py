@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import pytest
 
 from bus_schemas import v1
 from bus_schemas.jetstream.publish import publish
-from bus_schemas.jetstream.read import last_per_subject
-from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, running, staged, until
+from bus_schemas.jetstream.read import follow
+from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, WAIT_S, config, running, staged, until
 
 
 async def test_load_becomes_workers_with_power_first_and_every_tick_is_recorded(tmp_path: Path) -> None:
@@ -24,39 +23,35 @@ async def test_load_becomes_workers_with_power_first_and_every_tick_is_recorded(
         assert decision.decision_id == 0
         assert decision.num_prefill_workers == decision.pools[PREFILL].replicas
         assert decision.reasons
-        decided = len(stage.decided)
-        await until(lambda: any(d.tick for d in stage.decided[decided:]), "the next tick")
-        await asyncio.sleep(0.2)  # its record goes out beside the decisions
-        records = await last_per_subject(stage.bus, stage.bus.subjects.all_of("telemetry", "plan"))
-        record = records[-1].message
-        assert isinstance(record, v1.PlanRecord)
-        assert record.deployment == NAME
-        assert record.observed["num_req"] > 0
-        assert record.pools[DECODE].chain
+        plans = stage.bus.subjects.all_of("telemetry", "plan")
+        async with asyncio.timeout(WAIT_S):
+            async for stored in follow(stage.bus, plans, 0):
+                record = stored.message
+                assert isinstance(record, v1.PlanRecord)
+                assert record.deployment == NAME
+                if record.decision_id >= decision.decision_id and record.observed.get("num_req", 0) > 0:
+                    assert record.pools[DECODE].chain
+                    break
 
 
 async def test_a_budget_cut_is_answered_without_waiting_for_a_tick(tmp_path: Path) -> None:
-    async with staged(tmp_path) as stage, running(stage):
-        stage.load_rps = 20.0
-        await until(lambda: len(stage.fleet.workers[PREFILL]) > 1, "a scale-up")
+    # The next tick is so far away that nothing in here can be one.
+    async with staged(tmp_path, config(interval_s=1e6)) as stage, running(stage, lease_ttl_s=30.0):
         await until(lambda: 2000 < stage.fleet.enforced_watts <= 4000, "caps that a cut can lower")
         change = v1.BudgetChange(time=datetime.now(UTC), site=SITE, budget_watts=1900, reason="grid")
-        sent = time.monotonic()
         await publish(stage.bus, stage.bus.subjects.control_budget(SITE), change, "cut-1")
         await until(lambda: stage.fleet.enforced_watts <= 1900, "compliance with the cut")
-        took_s = time.monotonic() - sent
-        cut = next(decision for decision in stage.fleet.power if decision.budget_watts == 1900)
-        # A tick is half a second away at most; a reaction waits for none. The rest is room for a busy machine.
-        assert cut.time.timestamp() - change.time.timestamp() < 0.3
-        assert took_s < 1.5
+        assert any(decision.budget_watts == 1900 for decision in stage.fleet.power)
+        assert not any(decided.tick for decided in stage.decided)
 
 
 async def test_a_second_planner_takes_over_and_repeats_nothing(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         stage.load_rps = 20.0
-        async with running(stage, "one") as one:
+        # A long lease: a busy machine must not let it run out.
+        async with running(stage, "one", lease_ttl_s=30.0) as one:
             await until(lambda: one.vitals.epoch is not None, "leading")
-            async with running(stage, "two") as two:
+            async with running(stage, "two", lease_ttl_s=30.0) as two:
                 await until(lambda: len(stage.fleet.scaling) >= 1, "a decision")
                 assert two.vitals.epoch is None
         await asyncio.sleep(0)
@@ -76,18 +71,23 @@ async def test_a_second_planner_takes_over_and_repeats_nothing(tmp_path: Path) -
 
 @pytest.mark.parametrize("lost", [False, True], ids=["within the lease", "beyond the lease"])
 async def test_the_server_may_go_and_come_back(tmp_path: Path, *, lost: bool) -> None:
-    async with staged(tmp_path) as stage, running(stage) as service:
+    async with staged(tmp_path) as stage, running(stage, lease_ttl_s=1.5 if lost else 30.0) as service:
         await until(lambda: service.vitals.ticks >= 2, "ticks")
+        await until(lambda: service.vitals.epoch is not None, "leading")
+        epoch, terms = service.vitals.epoch, service.vitals.terms
         await stage.server.kill()
         await asyncio.sleep(0.5)
         if lost:
             await until(lambda: service.vitals.epoch is None, "the end of the lead")
         await stage.server.start()
-        await until(lambda: service.vitals.terms > lost and service.vitals.epoch is not None, "leading again")
+        if lost:
+            again = "leading again"
+            await until(lambda: service.vitals.terms > terms and service.vitals.epoch is not None, again)
         ticks = service.vitals.ticks
         stage.load_rps = 20.0
         await until(lambda: service.vitals.ticks >= ticks + 3, "ticks after the restart")
         await until(lambda: len(stage.fleet.workers[PREFILL]) > 1, "a scale-up after the restart")
+        assert lost or (service.vitals.epoch, service.vitals.terms) == (epoch, terms)
 
 
 async def test_an_operator_pins_and_releases(tmp_path: Path) -> None:

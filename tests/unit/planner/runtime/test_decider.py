@@ -104,20 +104,19 @@ async def test_a_batch_without_an_answer_goes_out_again_unchanged(core: Core) ->
     bus = Bus(answers=[BusAwayError("silence"), BusAwayError("silence")])
     task = asyncio.create_task(Decider(around(bus), bus).run())
     try:
-        await until(lambda: len(bus.published) >= 3, "the third attempt", 5.0)
-        await asyncio.sleep(0.1)
+        await until(lambda: len(bus.published) >= 3, "the third attempt")
+        await until(lambda: len(core.observations) > 3, "life after it was stored")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert len(bus.published) == 3
     assert bus.published[0] == bus.published[1] == bus.published[2]
-    assert len(core.observations) > 1, "and life goes on after it was stored"
 
 
 async def test_a_refused_fence_ends_the_term_at_once(core: Core) -> None:
     bus = Bus(answers=[LostLead("not the newest")])
     with pytest.raises(LostLead, match="not the newest"):
-        await asyncio.wait_for(Decider(around(bus), bus).run(), 5.0)
+        await asyncio.wait_for(Decider(around(bus), bus).run(), 30.0)
     assert len(bus.published) == 1
 
 
@@ -127,7 +126,7 @@ async def test_a_bus_that_never_stores_ends_the_term_so_that_the_next_reads_the_
     monkeypatch.setattr(pen, "PATIENCE", 3)
     bus = Bus(answers=[BusAwayError("silence")] * 3)
     with pytest.raises(LostLead, match="were not stored in 3 attempts"):
-        await asyncio.wait_for(Decider(around(bus), bus).run(), 5.0)
+        await asyncio.wait_for(Decider(around(bus), bus).run(), 30.0)
 
 
 async def test_a_failing_core_loses_no_event_and_publishes_nothing(
@@ -139,7 +138,7 @@ async def test_a_failing_core_loses_no_event_and_publishes_nothing(
     bus = Bus(heard=((budget, 5),))
     task = asyncio.create_task(Decider(around(bus), bus).run())
     try:
-        await until(lambda: bool(bus.published), "a decision after the failures", 5.0)
+        await until(lambda: bool(bus.published), "a decision after the failures")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -157,7 +156,7 @@ async def test_a_watcher_that_throws_does_not_stop_decisions(core: Core, caplog:
     surroundings.watchers += [broken, seen.append]
     task = asyncio.create_task(Decider(surroundings, bus).run())
     try:
-        await until(lambda: len(seen) >= 3, "more decisions", 5.0)
+        await until(lambda: len(seen) >= 3, "more decisions")
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
