@@ -51,7 +51,7 @@ async def test_a_run_ends_with_a_summary_whose_every_decision_was_carried_out(tm
 
 
 async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> None:
-    async with up(tmp_path, *RUN, "--duration", "40") as run:
+    async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
         async with outsider(run.url) as outside:
             await outside.until("ack.scaling")
@@ -59,7 +59,7 @@ async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> No
             assert code == 0, err
             assert "11000 W" in out
             nodes: dict[str, float] = {}
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 while len(nodes) < 4 or caps_in_force(nodes) > 11_000:
                     await asyncio.sleep(0.05)
                     for ack in outside.of("ack.power"):
@@ -70,7 +70,7 @@ async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> No
             assert "in force" in out
             code, _, err = await run.cli("budget", "release")
             assert code == 0, err
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while json.loads((await run.cli("status", "--json"))[1])["budget_watts"] != BUDGET_WATTS:
                     await asyncio.sleep(0.2)
         run.process.send_signal(signal.SIGTERM)
@@ -79,7 +79,7 @@ async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> No
 
 
 async def test_the_looking_commands_need_no_address(tmp_path: Path) -> None:
-    async with up(tmp_path, *RUN, "--duration", "60") as run:
+    async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
         async with outsider(run.url) as outside:
             await outside.until("ack.scaling")
@@ -117,13 +117,13 @@ async def test_sigterm_leaves_no_process_and_no_port_behind(tmp_path: Path) -> N
 
 
 async def test_a_killed_server_comes_back_and_no_decision_is_lost(tmp_path: Path) -> None:
-    async with up(tmp_path, *RUN, "--duration", "60") as run:
+    async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
         async with outsider(run.url) as outside:
             before = await outside.until("decision.power", count=4)
             [server] = run.children("nats-server")
             os.kill(server, signal.SIGKILL)
-            await outside.until("decision.power", count=len(before) + 4, seconds=40)
+            await outside.until("decision.power", count=len(before) + 4, seconds=90)
             ids: dict[str, set[int]] = {}
             code, out, err = await run.cli("decisions", "--last", "2000", "--json")
             assert code == 0, err

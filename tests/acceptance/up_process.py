@@ -36,7 +36,7 @@ class UpProcess:
         record = self.home / "wattscale" / "last-up.json"
         return str(json.loads(record.read_text())["nats_url"])
 
-    async def listening(self, seconds: float = 30.0) -> None:
+    async def listening(self, seconds: float = 90.0) -> None:
         """Wait until it has said where it listens."""
         record = self.home / "wattscale" / "last-up.json"
         async with asyncio.timeout(seconds):
@@ -55,7 +55,7 @@ class UpProcess:
         value: dict[str, Any] = json.loads(out)
         return value
 
-    async def cli(self, *arguments: str, seconds: float = 30.0) -> tuple[int, str, str]:
+    async def cli(self, *arguments: str, seconds: float = 90.0) -> tuple[int, str, str]:
         """Run another `wattscale` command of the same user: (exit code, stdout, stderr)."""
         return await run_cli(*arguments, environment=self.environment, seconds=seconds)
 
@@ -70,7 +70,7 @@ class UpProcess:
 
 
 async def run_cli(
-    *arguments: str, environment: dict[str, str] | None = None, seconds: float = 30.0
+    *arguments: str, environment: dict[str, str] | None = None, seconds: float = 90.0
 ) -> tuple[int, str, str]:
     """Run `wattscale ARGUMENTS` to its end."""
     process = await asyncio.create_subprocess_exec(
@@ -93,7 +93,7 @@ async def up(home: Path, *arguments: str) -> AsyncIterator[UpProcess]:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
             try:
-                await asyncio.wait_for(process.communicate(), 30)
+                await asyncio.wait_for(process.communicate(), 60)
             except TimeoutError:
                 process.kill()
                 await process.communicate()
@@ -112,7 +112,7 @@ class Outsider:
         start = "wattscale.v1." + ".".join(tokens)
         return [body for subject, body in self.bodies if subject.startswith(start)]
 
-    async def until(self, *tokens: str, count: int = 1, seconds: float = 30.0) -> list[dict[str, Any]]:
+    async def until(self, *tokens: str, count: int = 1, seconds: float = 90.0) -> list[dict[str, Any]]:
         """Wait for ``count`` bodies."""
         async with asyncio.timeout(seconds):
             while len(self.of(*tokens)) < count:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
-async def until(look: Callable[[], T | Awaitable[T]], what: str, timeout_s: float = 20.0, every_s: float = 0.02) -> T:
+async def until(look: Callable[[], T | Awaitable[T]], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> T:
     """Wait for something true; on a time-out say what was missed."""
     deadline = time.monotonic() + timeout_s
     while True:

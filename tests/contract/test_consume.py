@@ -94,7 +94,7 @@ async def working(bus: Bus, **options: object) -> AsyncIterator[Agent]:
     finally:
         agent.gate.set()
         agent.consumer.stop()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 30)
 
 
 async def decide(bus: Bus, number: int, **options: object) -> None:

@@ -46,7 +46,7 @@ async def test_pods_of_one_node_are_listed_and_watched() -> None:
                     core.list_pod_for_all_namespaces,
                     field_selector="spec.nodeName=node-0",
                     resource_version=mine.metadata.resource_version,
-                    timeout_seconds=10,
+                    timeout_seconds=40,
                 )
                 async for event in stream:
                     return event["type"], event["object"].metadata.name
@@ -54,7 +54,7 @@ async def test_pods_of_one_node_are_listed_and_watched() -> None:
 
         seen = asyncio.create_task(first_event())
         await double.put("", "pods", pod("c", "node-0"))
-        assert await asyncio.wait_for(seen, 10) == ("ADDED", "c")
+        assert await asyncio.wait_for(seen, 40) == ("ADDED", "c")
 
 
 async def test_a_merge_patch_of_an_annotation_and_a_conflict() -> None:

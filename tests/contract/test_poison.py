@@ -59,14 +59,14 @@ async def survive(bodies: list[bytes]) -> None:
         loop = Consumer(bus, durable.stream, durable.name, durable.subject, carry_out, result_subject=result)
         running = asyncio.create_task(loop.run())
         for body in bodies:
-            await bus.nc.request(durable.subject, body, timeout=5)
-        await bus.nc.request(durable.subject, power(NODE, 1_000_000).model_dump_json().encode(), timeout=5)
+            await bus.nc.request(durable.subject, body, timeout=30)
+        await bus.nc.request(durable.subject, power(NODE, 1_000_000).model_dump_json().encode(), timeout=30)
         await until(lambda: carried[-1:] == [1_000_000], "the good one behind all others")
         letters = await next_messages(bus, bus.subjects.all_deadletters(), 0)
         assert len(letters) == sum(map(poisonous, bodies))
         assert all(isinstance(one.message, v1.DeadLetter) and one.message.reason for one in letters)
         loop.stop()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 30)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

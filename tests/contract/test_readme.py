@@ -63,7 +63,7 @@ async def converse(url: str, script: list[str]) -> list[str]:
             await writer.drain()
             said.append(line)
         else:
-            heard = await asyncio.wait_for(reader.readline(), 5)
+            heard = await asyncio.wait_for(reader.readline(), 30)
             said.append(f"< {masked(heard.decode().rstrip())}".rstrip())
     writer.close()
     return said

@@ -21,7 +21,7 @@ async def main():
         await asyncio.Event().wait()
 asyncio.run(main())
 """
-WAIT_S = 15.0
+WAIT_S = 40.0
 
 
 def gone(pid: int) -> bool:

@@ -26,7 +26,7 @@ from tests.integration.prometheus_process import prometheus
 
 MODEL = "Llama-8B"
 POOLS = {PoolId("prefill"): PoolSelector(Role.PREFILL), PoolId("decode"): PoolSelector(Role.DECODE)}
-WAIT_S = 20.0
+WAIT_S = 60.0
 WINDOW_S = 4.0
 
 

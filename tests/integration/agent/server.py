@@ -45,7 +45,7 @@ class NatsServer:
         )
         with (self._folder / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(binary, "-c", str(config), stdout=log, stderr=log)
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not await self._answers():
                 await asyncio.sleep(0.02)
 

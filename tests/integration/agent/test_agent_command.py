@@ -35,7 +35,7 @@ def wattscale(*args: str, env: dict[str, str] | None = None) -> subprocess.Compl
         [sys.executable, "-m", "deploy.cli.main", "agent", *args],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         env=environment,
         check=False,
     )
@@ -73,7 +73,7 @@ async def page(url: str) -> tuple[int, str]:
 
 async def first_page(url: str) -> tuple[int, str]:
     """The first answer, as soon as somebody listens."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await page(url)
@@ -82,7 +82,7 @@ async def first_page(url: str) -> tuple[int, str]:
 
 
 async def ready(url: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 if (await page(f"{url}/readyz"))[0] == 200:
@@ -118,7 +118,7 @@ async def test_the_process_serves_its_pages_obeys_and_ends_with_0(tmp_path: Path
                 line.endswith(" 400") and 'enforced_watts{UUID="GPU-n1-00"' in line for line in text.splitlines()
             )
             process.terminate()
-            assert await asyncio.wait_for(process.wait(), 20) == 0
+            assert await asyncio.wait_for(process.wait(), 40) == 0
 
 
 async def test_the_agent_is_not_ready_while_the_driver_does_not_answer(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ async def test_a_second_agent_of_a_node_waits_and_is_not_ready_until_the_first_h
                 assert (await first_page(f"{other}/readyz"))[0] == 503
                 assert (await page(f"{other}/livez"))[0] == 200
                 first.terminate()
-                assert await asyncio.wait_for(first.wait(), 20) == 0
+                assert await asyncio.wait_for(first.wait(), 40) == 0
                 await ready(other)
 
 

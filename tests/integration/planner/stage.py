@@ -29,7 +29,7 @@ MODEL = "llama-8b"
 NAME = DeploymentId("prod-chat")
 SITE = SiteId("row-1")
 PREFILL, DECODE = PoolId("prefill"), PoolId("decode")
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 CURVE = PowerCurve(140_000, 600_000, 0.6, 90_000, 200_000, 700_000, 350_000)
 PROFILE = Profile(

@@ -85,7 +85,7 @@ def decision(hints: tuple[v1.PlacementHint, ...] = (), **pools: int) -> v1.Scali
 async def carried_out(wanted: v1.ScalingDecision, cluster: Cluster, away: Sequence[str] = ()) -> list[tuple[str, Any]]:
     client = Client(wanted, away)
     task = asyncio.create_task(Connector(client, cluster).run())  # type: ignore[arg-type]
-    await asyncio.wait_for(client.done.wait(), 5)
+    await asyncio.wait_for(client.done.wait(), 30)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return client.said
