@@ -56,6 +56,7 @@ class Bus:
     closing: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _giving_up: asyncio.Future[None] | None = None
+    _coming_back: asyncio.Future[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -103,13 +104,17 @@ class Bus:
             self._giving_up = asyncio.ensure_future(self.nc.close())
 
     def gave_up(self, client: Client) -> None:
-        """Note that the client closed for good. Who waits for messages may take silence for normal: tell them."""
+        """Note that the client closed for good: another is opened, whoever waits for it or does not."""
         if client is self.nc and not self.closing:
+            self._coming_back = asyncio.ensure_future(self.ready())
+            # Who waits for messages may take silence for normal.
             self.wake()
 
     async def close(self) -> None:
         """Close without waiting for a server that may be gone."""
         self.closing = True
+        if self._coming_back is not None:
+            self._coming_back.cancel()
         with suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(2.0):
                 with heeding_cancellation():

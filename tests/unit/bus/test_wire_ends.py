@@ -92,3 +92,16 @@ async def test_closing_beside_a_reconnect_that_is_given_up_is_no_cancellation_of
         await asyncio.wait([waiting])
         await bus.close()
         assert bus.nc.is_closed
+
+
+async def test_a_client_that_closed_for_good_is_replaced_though_nobody_waits_for_it() -> None:
+    async with freezing_server() as url:
+        bus = await connect(BusSettings(servers=(url,)))
+        first = bus.nc
+        await first.close()
+        async with asyncio.timeout(5):
+            while not bus.connected:
+                await asyncio.sleep(0.01)
+        assert bus.nc is not first
+        await bus.close()
+        assert bus.nc.is_closed
