@@ -9,6 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from nats.errors import ConnectionClosedError
+
 from agent.runtime.power import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.client import VirtualConnectorClient
@@ -119,3 +121,13 @@ def make_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> Connector:
     """The consumer of the deployment's scaling decisions."""
     client = VirtualConnectorClient(bus.nc, run.options.deployment, name="simulated-cluster")
     return Connector(client, PlantWorkers(cluster))
+
+
+async def keep_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> None:
+    """A connector on each connection in turn, for a connection may be closed for good; until cancelled."""
+    while True:
+        await bus.ready()
+        try:
+            await make_connector(run, bus, cluster).run()
+        except (BusUnreachable, ConnectionClosedError):
+            continue

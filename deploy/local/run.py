@@ -22,11 +22,11 @@ from deploy.local.options import UpOptions
 from deploy.local.parts import (
     bus_server,
     furnish,
+    keep_connector,
     keep_furnished,
     keep_server,
     make_agent,
     make_cluster,
-    make_connector,
     make_planner,
     reach,
 )
@@ -89,8 +89,8 @@ async def _up(run: Prepared) -> dict[str, Any]:
         for node in run.nodes:
             agent = make_agent(run, await _connected(stack, run, url, f"agent-{node}"), cluster, meter, node)
             await stack.enter_async_context(_running(agent.run()))
-        connector = make_connector(run, await _connected(stack, run, url, "connector"), cluster)
-        await stack.enter_async_context(_running(connector.run()))
+        connector = keep_connector(run, await _connected(stack, run, url, "connector"), cluster)
+        await stack.enter_async_context(_running(connector))
 
         def look() -> Run:
             return Run(title, hint, cluster.load_s(), time.monotonic() - began_s)

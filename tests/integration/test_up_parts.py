@@ -9,15 +9,21 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from nats.errors import Error as NatsError
 
+from bus_schemas.client import VirtualConnectorClient
+from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.durable import Durable
+from bus_schemas.jetstream.publish import publish
 from bus_schemas.streams import DECISIONS, TELEMETRY
 from deploy.local import parts, run
-from deploy.local.parts import furnish, keep_furnished, keep_server
+from deploy.local.connector import Connector
+from deploy.local.parts import furnish, keep_connector, keep_furnished, keep_server
 from deploy.local.prepare import Prepared
 from deploy.nats.embedded import EmbeddedServer, ServerDown
 from deploy.watch.picture import Picture
-from tests.contract.bus import connected, until
+from tests.contract.bus import bench, connected, until
+from tests.unit.deploy.test_connector import Cluster, decision
 from tests.unit.deploy.test_watch import scaling
 
 NODES = ("node-0", "node-1")
@@ -45,8 +51,11 @@ async def test_what_an_outside_server_lost_with_its_memory_is_put_back() -> None
             await server.start()
 
             async def whole() -> bool:
-                streams = {stream.config.name for stream in await bus.js.streams_info()}
-                consumers = {consumer.name for consumer in await bus.js.consumers_info(DECISIONS)}
+                try:
+                    streams = {stream.config.name for stream in await bus.js.streams_info()}
+                    consumers = {consumer.name for consumer in await bus.js.consumers_info(DECISIONS)}
+                except NatsError:
+                    return False  # Not there again.
                 return TELEMETRY in streams and consumers == {Durable.power(bus, node).name for node in NODES}
 
             await until(lambda: bus.connected, "the connection")
@@ -74,6 +83,23 @@ async def test_a_server_that_does_not_come_back_at_once_is_tried_again(monkeypat
         "no memory; trying again",
         "no file is left; trying again",
     ]
+
+
+async def test_the_connector_outlives_a_connection_that_is_closed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(free=2, decode=1)
+
+    def make(_run: object, bus: Bus, _cluster: object) -> Connector:
+        return Connector(VirtualConnectorClient(bus.nc, "d"), cluster)
+
+    monkeypatch.setattr(parts, "make_connector", make)
+    nothing = cast("Any", None)
+    async with bench() as (server, planner), connected(server.url) as bus:
+        async with beside(keep_connector(nothing, bus, nothing)):
+            for count in (2, 3):
+                wanted = decision(decode=count).model_copy(update={"decision_id": count})
+                await publish(planner, planner.subjects.decision_scaling("d"), wanted, f"d{count}")
+                await until(lambda want=count: cluster.counts["decode"] == want, "the workers")  # type: ignore[misc]
+                await bus.nc.close()
 
 
 async def test_a_second_interrupt_does_not_wait_for_the_last_decision() -> None:
