@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -16,18 +15,7 @@ from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.cluster import clustered
 from deploy.nats.embedded import EmbeddedServer
 from tests.contract.bus import until
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+from tests.free_ports import free_port
 
 
 class Cluster:
@@ -54,7 +42,7 @@ class Cluster:
 @asynccontextmanager
 async def cluster() -> AsyncIterator[Cluster]:
     """Three servers, the streams on all of them."""
-    ports = free_ports(3)
+    ports = [free_port() for _ in range(3)]
     routes = [f"nats://127.0.0.1:{port}" for port in ports]
     async with AsyncExitStack() as stack:
         servers = {

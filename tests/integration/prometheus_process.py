@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,9 @@ import aiohttp
 import pytest
 import yaml
 
-READY_S = 30.0
+from tests.free_ports import free_port
+
+READY_S = 60.0
 
 
 def prometheus_binary() -> str:
@@ -26,14 +27,6 @@ def prometheus_binary() -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from tests.doubles.kubelet import FakeKubelet
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.doubles.nvml.loaded import library_environment
 from tests.doubles.nvml.state import FakeNvml
+from tests.free_ports import free_port
 from tests.integration.agent.server import NatsServer
 from tests.integration.agent.test_list_watch import pod
 from tests.integration.agent.wire import PlannerSide, connected, until
@@ -39,12 +39,6 @@ def wattscale(*args: str, env: dict[str, str] | None = None) -> subprocess.Compl
         env=environment,
         check=False,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

@@ -14,8 +14,8 @@ from typing import Any
 import aiohttp
 import yaml
 
+from tests.free_ports import free_port
 from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, staged, until
-from tests.integration.prometheus_process import free_port
 from tests.shared_data import shared
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 
