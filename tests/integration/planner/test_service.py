@@ -100,3 +100,10 @@ async def test_an_operator_pins_and_releases(tmp_path: Path) -> None:
         await until(
             lambda: [len(stage.fleet.workers[pool]) for pool in (PREFILL, DECODE)] == [2, 2], "the pinned counts"
         )
+        let_go = v1.DeploymentControl(time=datetime.now(UTC), deployment=NAME, action="release")
+        await publish(stage.bus, subject, let_go, "release-1")
+        # There is load for one only.
+        stage.load_rps = 1.0
+        await until(
+            lambda: [len(stage.fleet.workers[pool]) for pool in (PREFILL, DECODE)] == [1, 1], "the planner's own counts"
+        )

@@ -94,6 +94,6 @@ def test_a_collector_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
     before_s = time.monotonic()
     try:
         traces.close()
-        assert time.monotonic() - before_s < 5
+        assert time.monotonic() - before_s < 30
     finally:
         collector.free.set()
