@@ -25,6 +25,7 @@ from bus_schemas.jetstream.publish import publish
 from deploy.local.options import UpOptions
 from deploy.local.parts import bus_server, furnish, make_agent, make_cluster, make_connector, make_planner, reach
 from deploy.local.prepare import prepare
+from tests.contract.bus import until
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeout(240)]
 
@@ -32,6 +33,7 @@ NODES = 8
 FIRST_WATTS = 16_000.0
 """64 parked GPUs hold 12,800 W; the load wants two or three thousand more, so that most cuts bind."""
 CHANGES = 10
+LOOK_S = 0.1
 COMPLIANCE_LIMIT_S = 6.0
 """A cut acts within a second while a planner leads; a leader that dies is replaced within its lease of 3 s plus one."""
 
@@ -42,13 +44,23 @@ class Ledger:
 
     sums: list[tuple[float, float]] = field(default_factory=list)
     budgets: list[tuple[float, float]] = field(default_factory=list)
+    stood_still_s: float = 0.0
+    """How long this process, which holds all parts but the server, got no processor: no fault of theirs."""
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(LOOK_S)
+            late_s = time.monotonic() - before_s - LOOK_S
+            self.stood_still_s += late_s if late_s > LOOK_S else 0.0
 
     def wrote(self, sum_mw: int) -> None:
         self.sums.append((time.monotonic(), sum_mw / 1000))
 
-    def over_s(self) -> list[float]:
-        """How long each stretch lasted in which the sum stood above the budget of the moment."""
-        moments = sorted({at for at, _ in (*self.sums, *self.budgets)})
+    def over_s(self, after_s: float) -> list[float]:
+        """How long each stretch since ``after_s`` lasted in which the sum stood above the budget of the moment."""
+        moments = sorted({at for at, _ in (*self.sums, *self.budgets) if at >= after_s})
         found: list[float] = []
         since: float | None = None
         for at in moments:
@@ -149,7 +161,11 @@ async def test_the_budget_holds_through_a_storm_of_changes_and_deaths(capsys: py
     async with running(ledger) as (bus, agent, planner):
         agents = [await agent(index) for index in range(NODES)]
         planners = [await planner(index) for index in range(2)]
+        # Without caps at first: what comes before the first plan is in force is no cut.
+        await until(lambda: ledger.sums[-1][1] <= FIRST_WATTS, "the first plan to be in force", 60.0)
+        settled_s = time.monotonic()
         await asyncio.sleep(4)
+        watching = asyncio.create_task(ledger.watch())
         for change in range(CHANGES):
             await set_budget(bus, ledger, float(rng.randrange(13_200, 16_000, 100)))
             await asyncio.sleep(rng.uniform(1.0, 4.0))
@@ -160,16 +176,18 @@ async def test_the_budget_holds_through_a_storm_of_changes_and_deaths(capsys: py
             if change == 7:
                 await agent(2)
         await asyncio.sleep(3)
+        watching.cancel()
         killed = [agents[2], planners[0]]
         assert all(part.task.done() for part in killed)
         alive = [part for part in (*agents, *planners) if part not in killed]
         assert not any(part.task.done() for part in alive)
-    over = sorted(ledger.over_s())
+    over = sorted(ledger.over_s(settled_s))
+    assert over, "no cut was binding"
     with capsys.disabled():
         p99 = over[min(len(over) - 1, int(0.99 * len(over)))]
         listed = ", ".join(f"{seconds:.3f}" for seconds in over)
         print(f"\n{len(ledger.sums)} writes, {len(over)} binding cuts; compliance p99 {p99:.3f} s ({listed} s)")
-    assert over
-    assert over[-1] <= COMPLIANCE_LIMIT_S
+        print(f"stood still for {ledger.stood_still_s:.3f} s")
+    assert over[-1] <= COMPLIANCE_LIMIT_S + ledger.stood_still_s
     assert not ledger.rises_while_over()
     assert len(ledger.sums) > NODES * 8
