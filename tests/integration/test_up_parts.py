@@ -93,13 +93,16 @@ async def test_the_connector_outlives_a_connection_that_is_closed_for_good(monke
 
     monkeypatch.setattr(parts, "make_connector", make)
     nothing = cast("Any", None)
-    async with bench() as (server, planner), connected(server.url) as bus:
-        async with beside(keep_connector(nothing, bus, nothing)):
-            for count in (2, 3):
-                wanted = decision(decode=count).model_copy(update={"decision_id": count})
-                await publish(planner, planner.subjects.decision_scaling("d"), wanted, f"d{count}")
-                await until(lambda want=count: cluster.counts["decode"] == want, "the workers")  # type: ignore[misc]
-                await bus.nc.close()
+    async with (
+        bench() as (server, planner),
+        connected(server.url) as bus,
+        beside(keep_connector(nothing, bus, nothing)),
+    ):
+        for count in (2, 3):
+            wanted = decision(decode=count).model_copy(update={"decision_id": count})
+            await publish(planner, planner.subjects.decision_scaling("d"), wanted, f"d{count}")
+            await until(lambda want=count: cluster.counts["decode"] == want, "the workers")  # type: ignore[misc]
+            await bus.nc.close()
 
 
 async def test_a_second_interrupt_does_not_wait_for_the_last_decision() -> None:
