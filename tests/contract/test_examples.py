@@ -22,7 +22,7 @@ from deploy.nats.examples import configurations, drifted, files
 from deploy.nats.roles import inbox_prefix
 from tests.contract.bus import connected, until
 from tests.contract.certificates import Authority
-from tests.contract.cluster import free_ports
+from tests.free_ports import free_port
 
 
 def test_the_files_are_what_the_code_makes() -> None:
@@ -61,7 +61,7 @@ def local(settings: dict[str, Any], tls: Path) -> dict[str, Any]:
 
 @pytest.mark.long
 async def test_the_cluster_runs_with_tls_between_all(tls: Path) -> None:
-    ports = free_ports(3)
+    ports = [free_port() for _ in range(3)]
     routes = [f"nats://127.0.0.1:{port}" for port in ports]
     async with AsyncExitStack() as stack:
         servers = []
