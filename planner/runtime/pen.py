@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from bus_schemas import v1
+from bus_schemas.jetstream.heed import heeding_cancellation
 from planner.adapters import wire_out
 from planner.core.power.state import belongs
 from planner.domain.config import PlannerConfig
@@ -21,7 +22,6 @@ from planner.domain.observation import PowerAckSeen
 from planner.domain.plan import Plan, SitePlan
 from planner.ports import BusAwayError, LostLead, Past, Term
 from planner.runtime.backoff import Backoff
-from planner.runtime.cancelling import heed_cancellation
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +94,9 @@ class Pen:
         """
         for _ in range(PATIENCE):
             try:
-                await self._term.publish(messages, traceparent)
+                with heeding_cancellation():
+                    await self._term.publish(messages, traceparent)
             except BusAwayError as error:
-                heed_cancellation()
                 pause_s = self._backoff.next_s()
                 log.warning("the bus did not answer; the same decisions go out again in %.2f s: %s", pause_s, error)
                 await asyncio.sleep(pause_s)

@@ -7,10 +7,10 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from bus_schemas.jetstream.heed import heeding_cancellation
 from planner.domain.ids import DeploymentId
 from planner.domain.observation import DeploymentObservation
 from planner.ports import Clock, Observer, Rereader
-from planner.runtime.cancelling import heed_cancellation
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class Reader:
         await self._observe([each for each in self._observers if each.deployment not in self._kept])
         while True:
             await asyncio.sleep(max(0.0, tick_s - self._clock()))
-            self._slot = await self._observe(self._observers)
-            heed_cancellation()
+            with heeding_cancellation():
+                self._slot = await self._observe(self._observers)
             self._ready()
             # A reading that took longer than an interval costs the ticks that it overran, and no more.
             tick_s = max(tick_s + self._interval_s, self._after(self._clock()))

@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.heed import heeding_cancellation
 from bus_schemas.jetstream.together import together
 from planner.adapters.link import BusLink
 from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
 from planner.ports import BusAwayError, Clock, Link, LostLead, Observer, Term
 from planner.runtime.backoff import Backoff
-from planner.runtime.cancelling import heed_cancellation
 from planner.runtime.clock import SteadyClock
 from planner.runtime.decided import Decided, Watcher
 from planner.runtime.decider import Decider, Surroundings
@@ -115,16 +115,16 @@ class PlannerService:
         """Lead, lose, and try again, for ever. A term that fails for whatever reason ends; the process does not."""
         while True:
             try:
-                async with self._link.lead() as term:
-                    await self._serve(term)
-            except* LostLead as lost:
-                log.warning("no longer leading: %s", "; ".join(str(error) for error in lost.exceptions))
-            except* BusAwayError as away:
-                log.warning("the bus is away: %s", "; ".join(str(error) for error in away.exceptions))
-            except* Exception:
+                with heeding_cancellation():
+                    async with self._link.lead() as term:
+                        await self._serve(term)
+            except LostLead as lost:
+                log.warning("no longer leading: %s", lost)
+            except BusAwayError as away:
+                log.warning("the bus is away: %s", away)
+            except Exception:
                 log.exception("a term of leadership failed")
             self.vitals.leading(None, self._around.clock())
-            heed_cancellation()
             await asyncio.sleep(self._backoff.next_s())
 
     async def _serve(self, term: Term) -> None:
