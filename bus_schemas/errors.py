@@ -59,6 +59,10 @@ class NotStored(BusError):  # noqa: N818
         self.err_code = err_code
 
 
+class ProvisionRefused(BusError):  # noqa: N818
+    """The server refused a stream; the text says which and why."""
+
+
 class LeadershipLost(BusError):  # noqa: N818
     """This planner leads no more: publish nothing under this term."""
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from bus_schemas.errors import BusAway, NotStored
+from bus_schemas.errors import NotStored
 from bus_schemas.jetstream.ask import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.rounds import rounds
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import power_consumer, scaling_consumer
 
@@ -79,24 +80,11 @@ async def keep(bus: Bus, wanted: Callable[[], Iterable[Durable]], every_s: float
     One server's worth of agents (5,000) costs a few seconds of idle requests a round, so rounds ask the server for
     the names that exist and create what is missing.
     """
-    wake = asyncio.Event()
-    bus.on_reconnect.add(wake.set)
-    try:
-        while True:
-            wake.clear()
-            try:
-                await bus.ready()
-                await ensure_all(bus, wanted())
-            except (BusAway, NotStored):
-                await asyncio.sleep(min(1.0, every_s))
-                continue
-            try:
-                async with asyncio.timeout(every_s):
-                    await wake.wait()
-            except TimeoutError:
-                continue
-    finally:
-        bus.on_reconnect.discard(wake.set)
+
+    async def work() -> None:
+        await ensure_all(bus, wanted())
+
+    await rounds(bus, "consumers", work, every_s)
 
 
 async def ensure_all(bus: Bus, wanted: Iterable[Durable]) -> int:

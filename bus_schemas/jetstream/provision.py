@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bus_schemas.errors import BusAway, BusError
+from bus_schemas.errors import ProvisionRefused
 from bus_schemas.jetstream.ask import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.rounds import rounds
 from bus_schemas.streams import StreamSpec, stream_specs
 
 NOT_FOUND = 10059
 KEEP_EVERY_S = 10.0
 """A stream that somebody deleted is missed for so long: less than a lease of watts lasts."""
-RETRY_S = 1.0
 _log = logging.getLogger(__name__)
-
-
-class ProvisionRefused(BusError):  # noqa: N818
-    """The server refused a stream; the text says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,26 +73,12 @@ async def keep(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
 
     A single server forgets a stream in memory when it restarts, and telemetry has none to go to until it is made again.
     """
-    wake = asyncio.Event()
-    bus.on_reconnect.add(wake.set)
-    try:
-        while True:
-            wake.clear()
-            wait_s = every_s
-            try:
-                await bus.ready()
-                for change in await apply(bus):
-                    _log.info("streams: %s", change)
-            except (BusAway, ProvisionRefused) as error:
-                _log.warning("the streams could not be looked after: %s", error)
-                wait_s = min(RETRY_S, every_s)
-            try:
-                async with asyncio.timeout(wait_s):
-                    await wake.wait()
-            except TimeoutError:
-                continue
-    finally:
-        bus.on_reconnect.discard(wake.set)
+
+    async def work() -> None:
+        for change in await apply(bus):
+            _log.info("streams: %s", change)
+
+    await rounds(bus, "the streams", work, every_s)
 
 
 async def _there(bus: Bus, name: str) -> dict[str, Any] | None:

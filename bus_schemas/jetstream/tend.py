@@ -6,19 +6,15 @@ Any number of planners may do it at once: all of it is idempotent.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextlib import suppress
 
-from bus_schemas.errors import BusAway, NotStored
 from bus_schemas.jetstream import provision
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.durable import KEEP_EVERY_S, Durable, ensure_all
 from bus_schemas.jetstream.lookup import subjects_of
+from bus_schemas.jetstream.rounds import rounds
 from bus_schemas.jetstream.together import together
 
-RETRY_S = 1.0
-"""A stream that was lost is made again within this, and the consumers can be made only after it."""
 _log = logging.getLogger(__name__)
 
 
@@ -28,25 +24,12 @@ async def tend(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
 
 
 async def _keep_consumers(bus: Bus, every_s: float) -> None:
-    wake = asyncio.Event()
-    bus.on_reconnect.add(wake.set)
-    try:
-        while True:
-            wake.clear()
-            wait_s = every_s
-            try:
-                await bus.ready()
-                made = await ensure_all(bus, await wanted(bus))
-                if made:
-                    _log.info("%d consumers made", made)
-            except (BusAway, NotStored) as error:
-                _log.info("consumers could not be looked after: %s", error)
-                wait_s = min(RETRY_S, every_s)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await wake.wait()
-    finally:
-        bus.on_reconnect.discard(wake.set)
+    async def work() -> None:
+        made = await ensure_all(bus, await wanted(bus))
+        if made:
+            _log.info("%d consumers made", made)
+
+    await rounds(bus, "consumers", work, every_s)
 
 
 async def wanted(bus: Bus) -> list[Durable]:
