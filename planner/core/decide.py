@@ -17,10 +17,6 @@ from planner.domain.ids import PoolId
 from planner.domain.plan import Limited, ScalingOrder
 from planner.domain.reasons import Reason
 
-PATIENCE_S = 8.0
-"""How long a scale-up waits for ALL of its watts before what is affordable goes out alone: a little more than it takes
-to lower caps elsewhere, read them back and let them settle."""
-
 
 @dataclass(frozen=True, slots=True)
 class Aim:
@@ -51,12 +47,13 @@ def decide(
     """The next state, the decision to publish, and the counts that are in force after it."""
     counts = affordable(aim, reserved)
     short = any(counts[name] < aim.goal[name] for name in counts)
-    since = (now_s if state.pending_since_s is None else state.pending_since_s) if short else None
-    if since != state.pending_since_s:
-        state = replace(state, pending_since_s=since)
+    since_s = now_s if state.pending_since_s is None else state.pending_since_s
+    if (pending_since_s := since_s if short else None) != state.pending_since_s:
+        state = replace(state, pending_since_s=pending_since_s)
     grows = any(counts[name] > aim.current[name] for name in counts)
     shrinks = any(counts[name] < aim.current[name] for name in counts)
-    waits = short and grows and not shrinks and now_s - (since or now_s) < PATIENCE_S
+    patience_s = reserved.patience_s if reserved is not None else 0.0
+    waits = short and grows and not shrinks and now_s - since_s < patience_s
     may = config.mode is OperationMode.ACTIVE and flow.blocked(state, config, now_s) is None
     if not may or waits or not (grows or shrinks):
         return state, None, aim.current if may else aim.goal

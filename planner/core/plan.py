@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from planner.core import powering
-from planner.core.decide import PATIENCE_S, Aim, decide
+from planner.core.decide import Aim, decide
 from planner.core.draws import figures, looked_at, with_curves
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
@@ -246,6 +246,8 @@ def _plan(
         if powering.powered(state, name):
             sites[name] = ledger.summary(state.power[name], site, now_s)
             events.append(ledger.next_event_s(state.power[name], site, now_s))
-    events += [d.pending_since_s + PATIENCE_S for d in state.deployments.values() if d.pending_since_s is not None]
+    for member, known in state.deployments.items():
+        if known.pending_since_s is not None and member in config.deployments:
+            events.append(known.pending_since_s + config.sites[config.deployments[member].site].patience_s)
     times = [at for at in events if at is not None and at > now_s]
     return Plan(plans, sites, tuple(scaling), power, min(times, default=None))

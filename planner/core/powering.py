@@ -198,6 +198,8 @@ class Reserved:
     counts: Mapping[PoolId, int]
     placed: Mapping[PoolId, int]
     """Replicas that hold GPUs or have GPUs chosen, whether or not their watts are there."""
+    patience_s: float
+    """How long the rest may be waited for."""
 
 
 def advance(
@@ -218,7 +220,7 @@ def advance(
         power[name], sent = ledger.advance(power[name], site, now_s)
         orders += sent
         for d in members:
-            reserved[d] = _reserved(power[name], floor, config.deployments[d], state.deployments[d], chosen[d])
+            reserved[d] = _reserved(power[name], site, floor, config.deployments[d], state.deployments[d], chosen[d])
     deployments = dict(state.deployments)
     for d, held in reserved.items():
         known = deployments[d]
@@ -258,15 +260,16 @@ def _caps(
 
 def _reserved(
     power: PowerState,
+    site: SiteConfig,
     floor: Floor,
     config: DeploymentConfig,
     state: DeploymentState,
     chosen: tuple[Placement, ...],
 ) -> Reserved:
-    counts, placed = {}, {}
+    counts, placed, step_mw = {}, {}, site.smallest_step_mw
     by_pool = placing.where(chosen)
     for name, goal in state.goals.items():
         held = len(floor.held.get((config.deployment, name), ())) // config.pools[name].gpus_per_replica
-        proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.cap_mw)]
+        proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.cap_mw, step_mw)]
         counts[name], placed[name] = held + len(proven), held + len(by_pool.get(name, ()))
-    return Reserved(chosen, counts, placed)
+    return Reserved(chosen, counts, placed, site.patience_s)

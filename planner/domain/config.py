@@ -190,6 +190,14 @@ class SiteConfig:
     compliance_s: float = 10.0
     """How long after a cut, or after a limit was lost, charges may stand above the budget before it is a violation."""
 
+    @property
+    def patience_s(self) -> float:
+        """How long a scale-up waits for ALL of its watts before what is affordable goes out alone.
+
+        Long enough to lower caps elsewhere: answered at once or when sent again, each within ``answer_s``, then settled.
+        """
+        return 2.0 * self.answer_s + self.settle_s
+
 
 @dataclass(frozen=True, slots=True)
 class PlannerConfig:

@@ -17,15 +17,18 @@ from planner.domain.reasons import Reason
 from planner.domain.units import watts_from_mw
 
 
-def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, slack_mw: int = 5000) -> bool:
-    """Whether each of ``gpus`` is granted ``cap_mw`` (or less by under one smallest step): a pod may start there."""
+def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, smallest_step_mw: int) -> bool:
+    """Whether each of ``gpus`` is granted ``cap_mw`` (or less by under one smallest step): a pod may start there.
+
+    ``smallest_step_mw`` is the site's: a smaller raise is never sent, so there is none to wait for.
+    """
     for gpu in gpus:
         node = state.where.get(gpu)
         ledger = state.nodes.get(node) if node is not None else None
         if ledger is None or ledger.caps_mw is None:
             return False
         index = ledger.cards.gpus.index(gpu)
-        if not ledger.healthy[index] or ledger.caps_mw[index] + slack_mw <= cap_mw:
+        if not ledger.healthy[index] or ledger.caps_mw[index] + smallest_step_mw <= cap_mw:
             return False
     return True
 

@@ -103,24 +103,34 @@ def test_nobodys_gpu_is_parked_and_one_with_a_pod_keeps_its_cap() -> None:
 def test_a_reservation_is_a_grant_and_affordable_asks_the_free_pool() -> None:
     d = desk()
     d.settled({g("b"): 300_000})
-    assert not site.reserved(d.power, [g("a")], 500_000)
+    assert not site.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
     assert site.affordable(d.power, CONFIG, {g("a"): 500_000}, d.now_s)
     assert not site.affordable(d.power, CONFIG, {g("a"): HIGH, g("a", 1): HIGH, g("b"): HIGH}, d.now_s)
     assert not site.affordable(d.power, CONFIG, {GpuId("x"): 1}, d.now_s)
     d.want({g("b"): 300_000, g("a"): 500_000})
     d.advance()
-    assert site.reserved(d.power, [g("a")], 500_000)
-    assert not site.reserved(d.power, [g("a"), GpuId("x")], 500_000)
+    assert site.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
+    assert not site.reserved(d.power, [g("a"), GpuId("x")], 500_000, CONFIG.smallest_step_mw)
+
+
+def test_a_cap_within_the_site_s_smallest_step_of_its_goal_is_reserved() -> None:
+    """The ledger never sends so small a raise: a replica that waited for it would wait without end."""
+    d = desk(replace(CONFIG, smallest_step_mw=20_000))
+    d.settled({g("a"): 400_000})
+    d.want({g("a"): 415_000})
+    assert not any(order.raises for order in d.advance().values())
+    assert site.reserved(d.power, [g("a")], 415_000, d.config.smallest_step_mw)
+    assert not site.reserved(d.power, [g("a")], 420_000, d.config.smallest_step_mw)
 
 
 def test_a_cut_that_passes_takes_the_reservation_back() -> None:
     d = desk()
     d.settled({g("a"): 500_000})
-    assert site.reserved(d.power, [g("a")], 500_000)
+    assert site.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
     cut = BudgetOrder("s", 900_000, d.now_s, sequence=1)
     d.power = site.absorb(d.power, Observation(budget_orders=(cut,)), d.config, d.now_s)
     d.advance()
-    assert not site.reserved(d.power, [g("a")], 500_000)
+    assert not site.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
 
 
 def test_it_comes_to_rest_and_only_renews() -> None:

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from planner.core import powering
 from planner.core.placing import choose, keep, survey
+from planner.core.state import PoolGoal
 from planner.domain.config import OperationMode, ScalingRules
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import BudgetOrder, GpuObservation, NodeObservation
@@ -47,6 +49,19 @@ def test_a_scale_up_goes_out_with_the_gpus_whose_watts_are_reserved() -> None:
     goals = {name: p.cap_mw for name, p in plan.deployments[D].pools.items()}
     for hint in order.placements:
         assert all(caps[gpu] == goals[hint.pool] for gpu in hint.gpus)
+
+
+def test_a_replica_does_not_wait_for_a_raise_below_the_site_s_smallest_step() -> None:
+    w = world(8 * CURVE.max_mw)
+    w.config = replace(w.config, sites={SITE: replace(w.config.sites[SITE], smallest_step_mw=20_000)})
+    settled(w, 1.0)
+    known = w.state.deployments[D]
+    goals = {**known.goals, PREFILL: PoolGoal(3, CURVE.min_mw + 15_000, 1.0)}
+    state = replace(w.state, deployments={D: replace(known, goals=goals)})
+    _, orders, reserved = powering.advance(state, w.config, w.now_s)
+    assert not [cap for order in orders if order.raises for cap in order.caps]
+    assert len(reserved[D].placements) == 2
+    assert reserved[D].counts[PREFILL] == 3
 
 
 def test_idle_gpus_are_parked_at_their_fallback() -> None:
