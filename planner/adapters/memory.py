@@ -11,14 +11,8 @@ from collections.abc import Mapping
 from dataclasses import astuple, fields, is_dataclass
 from typing import Any
 
+from planner.core.forecast import registry
 from planner.core.forecast.band import Band
-from planner.core.forecast.blend import Blend
-from planner.core.forecast.constant import Constant
-from planner.core.forecast.ewma import Ewma
-from planner.core.forecast.holt import Holt
-from planner.core.forecast.kalman import Kalman
-from planner.core.forecast.log1p import Log1p
-from planner.core.forecast.seasonal import Seasonal
 from planner.core.power.drawn import Drawn
 from planner.core.power.learn import Estimate, Learned
 from planner.core.state import DeploymentState, PoolState
@@ -27,9 +21,6 @@ from planner.domain.predictor import PointModel
 
 Plain = dict[str, Any]
 
-_KINDS: Mapping[str, type[Any]] = {
-    kind.__name__: kind for kind in (Band, Blend, Constant, Ewma, Holt, Kalman, Log1p, Seasonal)
-}
 _KIND = "kind"
 
 
@@ -106,7 +97,7 @@ def bands(known: Mapping[str, Band]) -> Plain | None:
 
 def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dict[str, Band]:
     """``bands`` back. ``models``: those beside the core's own. Raises NotPlainError."""
-    kinds = {**_KINDS, **{type(model).__name__: type(model) for model in models.values()}}
+    kinds = {**registry.kinds(), **{type(model).__name__: type(model) for model in models.values()}}
     found = {name: _value(band, kinds) for name, band in kept.items()}
     if not all(isinstance(band, Band) for band in found.values()):
         raise NotPlainError("a forecast without its band")

@@ -255,7 +255,7 @@ class KalmanSettings(Block):
 
 
 class HealthSettings(Block):
-    """The HTTP server for probes, metrics and status. ``port`` 0: one the system chooses; absent: none."""
+    """The HTTP server for probes, metrics and status. ``port`` 0: one the system chooses; null: no server."""
 
     host: str = "127.0.0.1"
     port: int | None = Field(default=9091, ge=0, le=65535)

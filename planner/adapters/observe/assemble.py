@@ -162,8 +162,8 @@ def _sim_replicas(readout: Readout, target: Target) -> Mapping[PoolId, Replicas]
 
 def _by_pool(readout: Readout, target: Target, quantity: Quantity) -> Mapping[PoolId, Mapping[str, float]]:
     """Values by pool and worker, from the first name that any worker exports."""
-    for source in SOURCES[2:]:
-        for metric in source.metrics.get(quantity, ()):
+    for source in SOURCES:
+        for metric in source.metrics.get(quantity, ()) if source.per_worker else ():
             samples = readout.gauges.get(metric.name, ())
             if samples:
                 return _split(samples, target, metric)

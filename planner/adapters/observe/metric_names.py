@@ -1,7 +1,8 @@
 """The ONE table of metric names: which name carries which quantity, in which frontend or engine, in which unit.
 
 Dynamo frontends 0.4 to 1.6 (older ones as far as they agree), vLLM, SGLang, TensorRT-LLM. Both ways of
-reading (scrape, Prometheus) use it. A new engine is new rows here and nothing elsewhere.
+reading (scrape, Prometheus) use it. A new engine is a ``Source`` in ``SOURCES`` with its components in ``COMPONENTS``;
+a new quantity must be read in ``assemble.py``, too.
 """
 
 from __future__ import annotations
@@ -52,11 +53,15 @@ class Metric:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """One exporter. ``model_label`` names the label that tells models apart; names are in order of preference."""
+    """One exporter. ``model_label`` names the label that tells models apart; names are in order of preference.
+
+    ``per_worker``: an engine, whose gauges are one worker's each, not a frontend.
+    """
 
     name: str
     model_label: str
     metrics: Mapping[Quantity, tuple[Metric, ...]]
+    per_worker: bool = False
 
 
 def _histogram(name: str, scale: float = 1.0, note: str = "") -> Metric:
@@ -137,6 +142,7 @@ VLLM = Source(
         Quantity.RUNNING_REQUESTS: (_gauge("vllm:num_requests_running"),),
         Quantity.KV_USAGE: (_gauge("vllm:kv_cache_usage_perc"), _gauge("vllm:gpu_cache_usage_perc", note="older")),
     },
+    per_worker=True,
 )
 
 SGLANG = Source(
@@ -164,6 +170,7 @@ SGLANG = Source(
         Quantity.RUNNING_REQUESTS: (_gauge("sglang:num_running_reqs"),),
         Quantity.KV_USAGE: (_gauge("sglang:token_usage"),),
     },
+    per_worker=True,
 )
 
 TRTLLM = Source(
@@ -180,6 +187,7 @@ TRTLLM = Source(
         Quantity.RUNNING_REQUESTS: (_gauge("trtllm_num_requests_running"),),
         Quantity.KV_USAGE: (_gauge("trtllm_kv_cache_utilization"),),
     },
+    per_worker=True,
 )
 
 SOURCES = (DYNAMO, DYNAMO_BEFORE_0_4, VLLM, SGLANG, TRTLLM)

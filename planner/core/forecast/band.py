@@ -15,13 +15,12 @@ from planner.domain.plan import Forecast
 from planner.domain.predictor import PointModel
 
 WINDOW = 64
+"""Errors kept: the newest, because a load that settled down should not pay for its past."""
 ADAPTATION = 0.02
 LARGEST_ERROR = 1.0
 FLOOR = 1e-9
 SCENARIOS = 8
 UPPER_CASES = 40
-RECENT = 64
-"""Errors that scenarios are drawn from: the newest, because a load that settled down should not pay for its past."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,8 @@ class Band:
         )
 
     def upper(self, horizon_s: float) -> float:
-        """The ``level`` quantile of the scenarios: of the newest errors, where ``forecast`` adapts to coverage."""
-        ordered = sorted(self.errors[-RECENT:]) or [0.0]
+        """The ``level`` quantile of the scenarios: of the errors kept, where ``forecast`` adapts to coverage."""
+        ordered = sorted(self.errors) or [0.0]
         case = min(UPPER_CASES - 1, int(self.level * UPPER_CASES))
         error = _between(ordered, (case + 0.5) / UPPER_CASES * len(ordered) - 0.5)
         return self.model.mean(horizon_s) * max(0.0, 1.0 + error)
@@ -81,7 +80,7 @@ class Band:
     def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
         """``count`` equally likely values ``horizon_s`` ahead: the mean with its latest errors, the worst too."""
         mean = self.model.mean(horizon_s)
-        ordered = sorted(self.errors[-RECENT:]) or [0.0]
+        ordered = sorted(self.errors) or [0.0]
         at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count - 1)] + [len(ordered) - 1.0]
         return tuple(mean * max(0.0, 1.0 + _between(ordered, position)) for position in at)
 

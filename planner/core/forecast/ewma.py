@@ -1,4 +1,4 @@
-"""Exponentially weighted mean over time: the default, because it won on real traces (tests/benchmarks/forecast.py)."""
+"""Exponentially weighted mean over time: one memory, where the default, ``blend``, weighs several of these."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 from planner.core.forecast.band import Band
 from planner.core.forecast.blend import Blend
@@ -40,3 +42,22 @@ def model(name: str, horizon_s: float, extra: Mapping[str, PointModel]) -> Point
 def make(name: str, level: float, horizon_s: float, extra: Mapping[str, PointModel]) -> Band:
     """A fresh model in its band."""
     return Band(model=model(name, horizon_s, extra), level=level, horizon_s=horizon_s, miss_share=1.0 - level)
+
+
+def kinds() -> Mapping[str, type[Any]]:
+    """The types that bands of the built-in models are made of, by name: what a record of one is read back with."""
+    found: dict[str, type[Any]] = {}
+    for name in _BUILT_IN:
+        for wrapper in WRAPPERS:
+            _collect(make(f"{name}+{wrapper}", 0.9, 60.0, {}), found)
+    return found
+
+
+def _collect(value: object, found: dict[str, type[Any]]) -> None:
+    if isinstance(value, tuple):
+        for part in value:
+            _collect(part, found)
+    elif is_dataclass(value) and not isinstance(value, type):
+        found[type(value).__name__] = type(value)
+        for field in fields(value):
+            _collect(getattr(value, field.name), found)

@@ -1,7 +1,7 @@
 """Decode by profile: iteration time as ``a + b * batch + c * kv_tokens``, the line real engines follow.
 
-A fitted line has no cliffs, so capacity changes smoothly with load and its inverse is exact; its error against the
-measured points is kept and shown. Times are milliseconds at full speed.
+A fitted line has no cliffs, so capacity changes smoothly with load and its inverse is exact. Times are
+milliseconds at full speed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ AGREEMENT = 0.25
 
 @dataclass(frozen=True, slots=True)
 class DecodeModel:
-    """``a_ms``, ``b_ms`` per sequence, ``c_ms`` per KV token; limits of the engine; the fit's relative error."""
+    """``a_ms``, ``b_ms`` per sequence, ``c_ms`` per KV token; limits of the engine.
+
+    ``fit_error`` is the median relative error against the points fitted, ``dropped`` how many contradicted themselves.
+    """
 
     a_ms: float
     b_ms: float

@@ -160,6 +160,27 @@ def test_workers_of_every_engine_are_counted(source, waiting: str, usage: str) -
     assert decode.kv_usage == Sample(pytest.approx(0.4))
 
 
+@pytest.mark.parametrize(
+    ("waiting", "usage"),
+    [
+        ("vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"),
+        ("sglang:num_queue_reqs", "sglang:token_usage"),
+        ("trtllm_num_requests_waiting", "trtllm_kv_cache_utilization"),
+    ],
+)
+def test_the_place_of_a_source_in_the_table_hides_no_worker(
+    waiting: str, usage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it make a frontend's gauge a worker's."""
+    monkeypatch.setattr("planner.adapters.observe.assemble.SOURCES", tuple(reversed(SOURCES)))
+    labels = {"dynamo_component": "backend", "pod": "d0"}
+    of_one = {waiting: (GaugeSample(labels, 4.0),), usage: (GaugeSample(labels, 0.5),)}
+    decode = assemble(Readout(30.0, gauges=of_one), TARGET).pools[DECODE]
+    assert (decode.queued_requests, decode.kv_usage) == (Sample(4.0), Sample(0.5))
+    frontend = {"dynamo_frontend_queued_requests": (GaugeSample(labels, 4.0),)}
+    assert assemble(Readout(30.0, gauges=frontend), TARGET).pools == {}
+
+
 def test_the_simulated_clusters_own_count_is_complete() -> None:
     gauges = {
         SIM_WORKERS: tuple(
