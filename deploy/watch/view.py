@@ -53,9 +53,9 @@ def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:
 
 def rate(record: v1.PlanRecord | None) -> str:
     """The observed load."""
-    if record is None or "num_req" not in record.observed or not record.observed.get("interval_s"):
-        return figure(record, "num_req", "requests")
-    return f"{record.observed['num_req'] / record.observed['interval_s']:.3g} req/s"
+    if record is None or "requests" not in record.observed or not record.observed.get("interval_s"):
+        return figure(record, "requests", "requests")
+    return f"{record.observed['requests'] / record.observed['interval_s']:.3g} req/s"
 
 
 def plain_line(picture: Picture, run: Run) -> str:

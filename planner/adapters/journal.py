@@ -17,6 +17,8 @@ from planner.domain.reading import Missing, MissingReason, Reading, Sample
 FORMAT = 1
 _NAMES = {field.name for kind in (DeploymentObservation, PoolObservation) for field in fields(kind)}
 """Readings of this version: an older journal's others are left out."""
+_FORMER = {"num_req": "requests"}
+"""Readings that an older journal names differently."""
 
 
 def entry(seen: DeploymentObservation, now_s: float, interval_s: float) -> dict[str, Any]:
@@ -62,7 +64,8 @@ def _plain(reading: Reading) -> dict[str, Any]:
 
 
 def _back(readings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {name: _reading(kept) for name, kept in readings.items() if name in _NAMES}
+    named = {_FORMER.get(name, name): kept for name, kept in readings.items()}
+    return {name: _reading(kept) for name, kept in named.items() if name in _NAMES}
 
 
 def _reading(kept: Mapping[str, Any]) -> Reading:

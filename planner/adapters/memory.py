@@ -22,6 +22,8 @@ from planner.domain.predictor import PointModel
 Plain = dict[str, Any]
 
 _KIND = "kind"
+_FORMER = {"num_req": "request_rate_per_s", "isl": "isl_tokens", "osl": "osl_tokens"}
+"""Forecasts that older records name differently."""
 
 
 class NotPlainError(ValueError):
@@ -98,7 +100,7 @@ def bands(known: Mapping[str, Band]) -> Plain | None:
 def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dict[str, Band]:
     """``bands`` back. ``models``: those beside the core's own. Raises NotPlainError."""
     kinds = {**registry.kinds(), **{type(model).__name__: type(model) for model in models.values()}}
-    found = {name: _value(band, kinds) for name, band in kept.items()}
+    found = {_FORMER.get(name, name): _value(band, kinds) for name, band in kept.items()}
     if not all(isinstance(band, Band) for band in found.values()):
         raise NotPlainError("a forecast without its band")
     return found

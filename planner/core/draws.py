@@ -160,7 +160,7 @@ def _full_speed_share(
         running = value_or_none(told.running_requests)
         return None if running is None else 1.0 - math.exp(-running / told.replicas.ready)
     model = engine(config.profile).prefill
-    requests, isl = value_or_none(seen.num_req), value_or_none(seen.isl_tokens)
+    requests, isl = value_or_none(seen.requests), value_or_none(seen.isl_tokens)
     if model is None or requests is None or isl is None:
         return None
     fresh = isl * (1.0 - min(LARGEST_HIT_RATE, value_or_none(seen.kv_hit_rate) or 0.0))

@@ -74,10 +74,10 @@ def _itl(
 
 def _classic(config: DeploymentConfig, seen: DeploymentObservation, current: Mapping[PoolId, int]) -> dict[str, float]:
     """The published factors: each interval's own, neither bounded nor smoothed; missing readings teach nothing."""
-    num_req, isl, osl = (value_or_none(r) for r in (seen.num_req, seen.isl_tokens, seen.osl_tokens))
-    if num_req is None or isl is None or osl is None:
+    requests, isl, osl = (value_or_none(r) for r in (seen.requests, seen.isl_tokens, seen.osl_tokens))
+    if requests is None or isl is None or osl is None:
         return {}
-    interval = classic.Interval(num_req, isl, osl, seen.interval_s)
+    interval = classic.Interval(requests, isl, osl, seen.interval_s)
     ttft, itl = value_or_none(seen.ttft_ms), value_or_none(seen.itl_ms)
     lasted = value_or_none(seen.request_duration_s)
     found = {}

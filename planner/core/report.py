@@ -21,7 +21,7 @@ from planner.domain.reasons import Reason
 from planner.domain.units import MW_PER_WATT
 
 READINGS = (
-    "num_req",
+    "requests",
     "isl_tokens",
     "osl_tokens",
     "ttft_ms",
@@ -109,8 +109,8 @@ def _watts(ticked: Ticked, state: DeploymentState, counts: Mapping[PoolId, int])
 
 
 def _joules(ticked: Ticked, watts: float | None) -> float | None:
-    load = ticked.learned.forecasts.get("num_req")
-    answers = ticked.learned.forecasts.get("osl")
+    load = ticked.learned.forecasts.get("request_rate_per_s")
+    answers = ticked.learned.forecasts.get("osl_tokens")
     if watts is None or load is None or answers is None or load.mean * answers.mean <= 0:
         return None
     return watts / (load.mean * answers.mean)

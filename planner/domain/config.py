@@ -194,7 +194,8 @@ class SiteConfig:
     def patience_s(self) -> float:
         """How long a scale-up waits for ALL of its watts before what is affordable goes out alone.
 
-        Long enough to lower caps elsewhere: answered at once or when sent again, each within ``answer_s``, then settled.
+        Long enough to lower caps elsewhere: answered within ``answer_s``, or within as much again when sent anew, and
+        then settled.
         """
         return 2.0 * self.answer_s + self.settle_s
 

@@ -28,13 +28,13 @@ class PoolObservation:
 class DeploymentObservation:
     """One deployment over the last ``interval_s`` seconds of load time.
 
-    ``num_req`` counts requests that STARTED in the interval. TTFT and ITL are means in milliseconds over
-    requests that finished the phase in the interval; ``isl`` and ``osl`` are mean tokens.
+    ``requests`` counts those that STARTED in the interval. TTFT and ITL are means in milliseconds over
+    requests that finished the phase in the interval; ``isl_tokens`` and ``osl_tokens`` are means.
     The ``_cv2`` readings are squared coefficients of variation, where histograms allow them.
     """
 
     interval_s: float
-    num_req: Reading = NO_DATA
+    requests: Reading = NO_DATA
     isl_tokens: Reading = NO_DATA
     osl_tokens: Reading = NO_DATA
     ttft_ms: Reading = NO_DATA

@@ -222,9 +222,9 @@ def _dynamo(
 ) -> Mapping[str, float | None]:
     """Dynamo's gauges from one plan. Aggregated workers count as decode workers, as they do in Dynamo."""
     seen, forecasts = plan.observed, plan.forecasts
-    requests, expected = seen.get("num_req"), forecasts.get("num_req")
+    requests, expected = seen.get("requests"), forecasts.get("request_rate_per_s")
     per_s = 1.0 / interval_s if interval_s > 0 else None
-    means = {name: forecasts[name].mean for name in ("isl", "osl") if name in forecasts}
+    means = {name: forecasts[name].mean for name in ("isl_tokens", "osl_tokens") if name in forecasts}
     duration_s = seen.get("request_duration_s")
     values: dict[str, float | None] = {
         "observed_ttft_ms": seen.get("ttft_ms"),
@@ -234,8 +234,8 @@ def _dynamo(
         "observed_output_sequence_tokens": seen.get("osl_tokens"),
         "observed_request_duration_seconds": duration_s,
         "predicted_requests_per_second": expected.mean if expected is not None else None,
-        "predicted_input_sequence_tokens": means.get("isl"),
-        "predicted_output_sequence_tokens": means.get("osl"),
+        "predicted_input_sequence_tokens": means.get("isl_tokens"),
+        "predicted_output_sequence_tokens": means.get("osl_tokens"),
         "estimated_ttft_ms": plan.expected_ttft_ms,
         "estimated_itl_ms": plan.expected_itl_ms,
         "sla_target_ttft_ms": config.ttft_ms,

@@ -33,7 +33,7 @@ GPUS_PER_NODE = 8
 REACTIONS = 200
 """Looks between two intervals at most; the watts of a few hundred GPUs settle in far fewer."""
 FIELDS = {
-    "num_req": "num_req",
+    "num_req": "requests",
     "isl": "isl_tokens",
     "osl": "osl_tokens",
     "ttft_ms": "ttft_ms",
@@ -44,7 +44,7 @@ FIELDS = {
     "ttft_p95_ms": "ttft_p95_ms",
     "itl_p95_ms": "itl_p95_ms",
 }
-"""Keys of an interval, and the readings that they are."""
+"""Keys of an interval, by the names that Dynamo's planner gives them, and the readings that they are."""
 
 
 class BadIntervalError(ValueError):

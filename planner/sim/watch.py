@@ -64,7 +64,7 @@ class Watch:
         started = self._plant.frontend.started
         observation = DeploymentObservation(
             interval_s=max(now_s - self._at_s, 1e-9),
-            num_req=Sample(float(started - self._started)),
+            requests=Sample(float(started - self._started)),
             isl_tokens=_mean(before["isl"], after["isl"]),
             osl_tokens=_mean(before["osl"], after["osl"]),
             ttft_ms=_mean(before["ttft"], after["ttft"], MS),

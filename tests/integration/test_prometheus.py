@@ -86,10 +86,10 @@ async def test_readings_of_one_deployment_among_others(tmp_path: Path) -> None:
                     load()
                 pushed = due
 
-            seen = await until(observer, lambda s: isinstance(s.num_req, Sample) and s.num_req.value > 120, push)
+            seen = await until(observer, lambda s: isinstance(s.requests, Sample) and s.requests.value > 120, push)
             assert seen.interval_s == WINDOW_S
-            assert isinstance(seen.num_req, Sample)
-            assert seen.num_req.value == pytest.approx(8 / 0.2 * WINDOW_S, rel=0.3)
+            assert isinstance(seen.requests, Sample)
+            assert seen.requests.value == pytest.approx(8 / 0.2 * WINDOW_S, rel=0.3)
             assert isinstance(seen.isl_tokens, Sample)
             assert seen.isl_tokens.value == pytest.approx(1000, rel=0.01)
             assert isinstance(seen.ttft_ms, Sample)
@@ -119,18 +119,18 @@ async def test_a_tick_that_nobody_saw_is_read_afterwards_as_it_was(tmp_path: Pat
         observing(url, target()) as observer,
     ):
         clock = asyncio.get_running_loop().time
-        seen = await until(observer, lambda s: isinstance(s.num_req, Sample) and s.num_req.value > 40, push)
+        seen = await until(observer, lambda s: isinstance(s.requests, Sample) and s.requests.value > 40, push)
         then_s = clock()
         load[0] = 80
         later = await until(
             observer,
-            lambda s: isinstance(s.num_req, Sample) and s.num_req.value > 10 * seen.num_req.value,  # type: ignore[union-attr]
+            lambda s: isinstance(s.requests, Sample) and s.requests.value > 10 * seen.requests.value,  # type: ignore[union-attr]
             push,
         )
         again = await observer.reread(then_s, clock())
-    assert isinstance(seen.num_req, Sample)
-    assert isinstance(again.num_req, Sample)
-    assert again.num_req.value == pytest.approx(seen.num_req.value, rel=0.25)
+    assert isinstance(seen.requests, Sample)
+    assert isinstance(again.requests, Sample)
+    assert again.requests.value == pytest.approx(seen.requests.value, rel=0.25)
     assert isinstance(again.ttft_ms, Sample)
     assert again.ttft_ms.value == pytest.approx(400, rel=0.01)
     assert again.interval_s == later.interval_s == WINDOW_S
@@ -149,17 +149,17 @@ async def test_a_reset_and_a_silent_frontend_are_missing_not_less_load(tmp_path:
             prometheus(tmp_path, {"mine": server.url.split("/")[2]}) as url,
             observing(url, target()) as observer,
         ):
-            await until(observer, lambda s: isinstance(s.num_req, Sample) and s.num_req.value > 20, load)
+            await until(observer, lambda s: isinstance(s.requests, Sample) and s.requests.value > 20, load)
             server.engine = EngineMetrics(boot_s=2000.0)
             load()
-            reset = await until(observer, lambda s: isinstance(s.num_req, Missing))
-            assert isinstance(reset.num_req, Missing)
-            assert reset.num_req.reason is MissingReason.COUNTER_RESET
-            await until(observer, lambda s: isinstance(s.num_req, Sample), load)
+            reset = await until(observer, lambda s: isinstance(s.requests, Missing))
+            assert isinstance(reset.requests, Missing)
+            assert reset.requests.reason is MissingReason.COUNTER_RESET
+            await until(observer, lambda s: isinstance(s.requests, Sample), load)
             server.broken = True
-            gone = await until(observer, lambda s: isinstance(s.num_req, Missing))
-            assert isinstance(gone.num_req, Missing)
-            assert gone.num_req.reason in {MissingReason.NO_DATA, MissingReason.NOT_EXPORTED}
+            gone = await until(observer, lambda s: isinstance(s.requests, Missing))
+            assert isinstance(gone.requests, Missing)
+            assert gone.requests.reason in {MissingReason.NO_DATA, MissingReason.NOT_EXPORTED}
             assert gone.pools == {}
 
 
@@ -169,15 +169,15 @@ async def test_no_prometheus_is_missing_with_an_age(tmp_path: Path) -> None:
         engine.serve(MODEL, 3, isl=800, osl=150, ttft_s=0.3, itl_s=0.015)
         async with observing("http://127.0.0.1:1", target()) as observer:
             seen = await observer.observe(0.0)
-            assert seen.num_req == Missing(MissingReason.UNREACHABLE)
+            assert seen.requests == Missing(MissingReason.UNREACHABLE)
             assert "127.0.0.1:1" in observer.last_error
         async with (
             prometheus(tmp_path, {"mine": server.url.split("/")[2]}) as url,
             observing(url, target("nobody")) as observer,
         ):
             seen = await observer.observe(0.0)
-            assert isinstance(seen.num_req, Missing)
-            assert seen.num_req.reason is MissingReason.NOT_EXPORTED
+            assert isinstance(seen.requests, Missing)
+            assert seen.requests.reason is MissingReason.NOT_EXPORTED
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:

@@ -54,7 +54,7 @@ def seen_at(tick: int, chance: random.Random) -> DeploymentObservation:
     busy = rate / 40.0
     return DeploymentObservation(
         interval_s=TICK_S,
-        num_req=Missing(MissingReason.STALE) if gone else Sample(rate * TICK_S),
+        requests=Missing(MissingReason.STALE) if gone else Sample(rate * TICK_S),
         isl_tokens=Sample(900.0 + chance.uniform(-100.0, 100.0)),
         osl_tokens=Sample(200.0 + chance.uniform(-30.0, 30.0)),
         ttft_ms=Sample(80.0 + 60.0 * busy),
@@ -274,5 +274,5 @@ def test_forecasts_of_other_settings_learn_afresh_from_what_was_seen() -> None:
     again = Planner.born(site_config(), stream, source, 60).state.deployments[NAME]
     assert again.forecasts == planner.state.deployments[NAME].forecasts
     other = Planner.born(site_config(predictor="ewma"), stream, source, 60).state.deployments[NAME]
-    assert other.forecasts["num_req"].model.name == "ewma"
-    assert 0 < len(other.forecasts["num_req"].errors) < len(again.forecasts["num_req"].errors)
+    assert other.forecasts["request_rate_per_s"].model.name == "ewma"
+    assert 0 < len(other.forecasts["request_rate_per_s"].errors) < len(again.forecasts["request_rate_per_s"].errors)

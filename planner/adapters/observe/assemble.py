@@ -38,7 +38,7 @@ def assemble(readout: Readout, target: Target) -> DeploymentObservation:
     )
     return DeploymentObservation(
         interval_s=readout.interval_s,
-        num_req=_first(readout, source, Quantity.REQUESTS),
+        requests=_first(readout, source, Quantity.REQUESTS),
         isl_tokens=_first(readout, source, Quantity.ISL_TOKENS),
         osl_tokens=_first(readout, source, Quantity.OSL_TOKENS),
         ttft_ms=_first(readout, source, Quantity.TTFT_MS),

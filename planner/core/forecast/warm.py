@@ -9,18 +9,19 @@ from planner.domain.arrival import Arrival
 
 
 def warmed(bands: Mapping[str, Band], arrivals: Iterable[Arrival], interval_s: float, now_s: float) -> dict[str, Band]:
-    """``bands`` (``num_req``, ``isl``, ``osl``) after the trace, in intervals of which the last ends at ``now_s``.
+    """``bands`` after the trace, in intervals of which the last ends at ``now_s``.
 
-    An interval without requests teaches the rate 0 and no lengths. An unfinished last interval is left out.
+    They are ``request_rate_per_s``, ``isl_tokens`` and ``osl_tokens``. An interval without requests teaches the rate 0
+    and no lengths. An unfinished last interval is left out.
     """
     bins = _bins(arrivals, interval_s)
     known = dict(bands)
     for index, (count, isl, osl) in enumerate(bins):
         t_s = now_s - (len(bins) - 1 - index) * interval_s
-        known["num_req"] = known["num_req"].observe(t_s, count / interval_s)
+        known["request_rate_per_s"] = known["request_rate_per_s"].observe(t_s, count / interval_s)
         if count:
-            known["isl"] = known["isl"].observe(t_s, isl / count)
-            known["osl"] = known["osl"].observe(t_s, osl / count)
+            known["isl_tokens"] = known["isl_tokens"].observe(t_s, isl / count)
+            known["osl_tokens"] = known["osl_tokens"].observe(t_s, osl / count)
     return known
 
 

@@ -16,7 +16,7 @@ from planner.domain.profile import DecodeProfile, PrefillProfile
 class Interval:
     """One interval as the formulas see it: requests, mean lengths."""
 
-    num_req: float
+    requests: float
     isl_tokens: float
     osl_tokens: float
     interval_s: float
@@ -35,13 +35,13 @@ def decode_correction(
     profile: DecodeProfile, seen: Interval, itl_ms: float, replicas: int, request_duration_s: float
 ) -> float:
     """Observed ITL over the profile's at the concurrency that Little's law gives."""
-    concurrency = seen.num_req / max(1, replicas) * request_duration_s / seen.interval_s
+    concurrency = seen.requests / max(1, replicas) * request_duration_s / seen.interval_s
     return itl_ms / classic_decode(profile).itl_ms(concurrency, seen.context_tokens)
 
 
 def prefill_replicas(profile: PrefillProfile, ahead: Interval, correction: float, gpus: int) -> int:
     """``ceil(req * isl / interval * min(1, correction) / throughput per GPU / GPUs)``."""
-    demand = ahead.num_req * ahead.isl_tokens / ahead.interval_s * min(1.0, correction)
+    demand = ahead.requests * ahead.isl_tokens / ahead.interval_s * min(1.0, correction)
     return math.ceil(demand / classic_prefill(profile).tokens_per_s_per_gpu(ahead.isl_tokens) / gpus)
 
 
@@ -49,7 +49,7 @@ def decode_replicas(profile: DecodeProfile, ahead: Interval, itl_ms: float, corr
     """``ceil(req * osl / interval / best throughput per GPU within the corrected ITL / GPUs)``."""
     corrected = itl_ms / correction if correction > 0 else itl_ms
     rate = classic_decode(profile).best_rate(corrected, ahead.context_tokens)
-    return math.ceil(ahead.num_req * ahead.osl_tokens / ahead.interval_s / rate / gpus)
+    return math.ceil(ahead.requests * ahead.osl_tokens / ahead.interval_s / rate / gpus)
 
 
 def within_budget(

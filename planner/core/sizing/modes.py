@@ -80,7 +80,7 @@ def _classic(case: Case, pool: PoolConfig) -> PoolOptions | None:
         )
     else:
         return None
-    rate = f"{ahead.num_req:.4g} requests of {ahead.isl_tokens:.0f}/{ahead.osl_tokens:.0f} tokens"
+    rate = f"{ahead.requests:.4g} requests of {ahead.isl_tokens:.0f}/{ahead.osl_tokens:.0f} tokens"
     text = f"{wanted} {pool.pool} replicas for {rate} in {ahead.interval_s:.0f} s, by the classic formula"
     return exactly((Limited(max(wanted, pool.min_replicas), Reason.CLASSIC, text),))
 

@@ -16,7 +16,10 @@ from planner.domain.plan import Forecast
 from planner.domain.pool import Role
 from planner.domain.reading import Missing, Reading, value_or_none
 
-QUANTITIES = ("num_req", "isl", "osl")
+RATE, ISL, OSL = "request_rate_per_s", "isl_tokens", "osl_tokens"
+QUANTITIES = (RATE, ISL, OSL)
+"""What is forecast. The rate is made from the reading ``requests``, a count per interval."""
+REQUESTS = "requests"
 SMOOTH, HELD, IN_FLIGHT = "smooth", "held", "in_flight"
 SEQUENCE_LIFE_S = 30.0
 """Time over which decode engines average arrivals: the life of a usual sequence."""
@@ -64,14 +67,14 @@ def learn(
     values, missing = _values(seen)
     learned = {name: band.observe(t_s, values[name]) if name in values else band for name, band in learned.items()}
     forecasts = {name: band.forecast(ahead_s) for name, band in learned.items() if band.ready}
-    if values.get("num_req") == 0.0:
+    if values.get(RATE) == 0.0:
         forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
-    rates = learned["num_req"].scenarios(ahead_s) if learned["num_req"].ready else ()
+    rates = learned[RATE].scenarios(ahead_s) if learned[RATE].ready else ()
     known = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else None
     # A reading that failed is no empty engine: the next one would look like a flood.
     waiting = _in_flight(config, seen) if known is None or _told_in_flight(config, seen) else known
     before = waiting if known is None else known
-    steady = _steady(config, bands, values.get("num_req"), ahead_s, t_s)
+    steady = _steady(config, bands, values.get(RATE), ahead_s, t_s)
     held_rate = steady[HELD].upper(ahead_s) if HELD in steady else None
     last = {IN_FLIGHT: Band(Constant(waiting))}
     return Learned({**learned, **steady, **last}, forecasts, missing, rates, held_rate, max(0.0, waiting - before))
@@ -106,27 +109,27 @@ def _steady(
 
 def _values(seen: DeploymentObservation | None) -> tuple[dict[str, float], dict[str, str]]:
     if seen is None:
-        return {}, {"num_req": "the deployment was not observed"}
+        return {}, {REQUESTS: "the deployment was not observed"}
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
-    readings: dict[str, Reading] = {"num_req": seen.num_req, "isl": seen.isl_tokens, "osl": seen.osl_tokens}
+    readings: dict[str, Reading] = {REQUESTS: seen.requests, ISL: seen.isl_tokens, OSL: seen.osl_tokens}
     for name, reading in readings.items():
         if isinstance(reading, Missing):
             missing[name] = reading.reason.value
-        elif name == "num_req":
-            values[name] = max(0.0, reading.value) / max(1e-9, seen.interval_s)
+        elif name == REQUESTS:
+            values[RATE] = max(0.0, reading.value) / max(1e-9, seen.interval_s)
         elif reading.value > 0:
             values[name] = reading.value
-    if values.get("num_req") == 0.0:
-        missing.pop("isl", None)
-        missing.pop("osl", None)
+    if values.get(RATE) == 0.0:
+        missing.pop(ISL, None)
+        missing.pop(OSL, None)
     return values, missing
 
 
 def actual_load(config: DeploymentConfig, seen: DeploymentObservation | None) -> SizedLoad | None:
     """The load that was there in the interval; None where it is not known."""
     values, missing = _values(seen)
-    if seen is None or missing or "isl" not in values or "osl" not in values:
+    if seen is None or missing or ISL not in values or OSL not in values:
         return None
     exactly = {name: Forecast(value, value, value, 0.0, "observed") for name, value in values.items()}
     return sized_load(config, exactly, seen)
@@ -146,9 +149,9 @@ def sized_load(
     pools = seen.pools if seen is not None else {}
     known = [name for name in first if name in pools]
     return SizedLoad(
-        req_per_s=forecasts["num_req"].upper,
-        isl_tokens=forecasts["isl"].mean,
-        osl_tokens=forecasts["osl"].mean,
+        req_per_s=forecasts[RATE].upper,
+        isl_tokens=forecasts[ISL].mean,
+        osl_tokens=forecasts[OSL].mean,
         isl_cv2=_spread(seen.isl_cv2 if seen else None),
         hit_rate=_or(seen.kv_hit_rate if seen else None, 0.0),
         accept_length=_or(seen.accept_length if seen else None, 1.0),

@@ -223,7 +223,7 @@ class _Loop:
     def _note(self, plan: Plan) -> None:
         """Where the planner wanted more than it got, for the accounting of misses."""
         for deployment in plan.deployments.values():
-            if (rate := deployment.forecasts.get("num_req")) is not None:
+            if (rate := deployment.forecasts.get("request_rate_per_s")) is not None:
                 self._run.forecasts.append((self._run.now_s, rate.upper))
             for pool in deployment.pools.values():
                 if pool.granted < pool.wanted:

@@ -117,7 +117,7 @@ class Ours:
         shaped = traffic["shape_count"] > 0
         seen = DeploymentObservation(
             interval_s=traffic["duration_s"],
-            num_req=Sample(float(traffic["num_req"])),
+            requests=Sample(float(traffic["num_req"])),
             isl_tokens=_where(shaped, traffic["avg_isl"]),
             osl_tokens=_where(shaped, traffic["avg_osl"]),
             ttft_ms=_where(traffic["ttft_count"] > 0, traffic["avg_ttft_ms"]),

@@ -167,7 +167,7 @@ async def test_decide_prints_one_decision_a_line_and_holds_on_missing(tmp_path: 
     assert decisions[1]["num_prefill"] > decisions[0]["num_prefill"]
     kept = ("num_prefill", "num_decode")
     assert [decisions[2][key] for key in kept] == [decisions[1][key] for key in kept]
-    assert "num_req" in decisions[2]["missing"]
+    assert "requests" in decisions[2]["missing"]
     code, _, err = await wattscale("planner", "decide", "-c", str(file), stdin='{"num_reqs": 1}\n')
     assert code == 2
     assert "standard input, line 1: unknown keys num_reqs" in err

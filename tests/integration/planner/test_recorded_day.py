@@ -128,7 +128,7 @@ async def test_a_recorded_day_is_decided_and_explained(tmp_path: Path, hours: fl
 
 
 def _everything_is_explained(records: Sequence[v1.PlanRecord], stage: Stage) -> None:
-    sized = ["num_req" in record.observed for record in records]
+    sized = ["requests" in record.observed for record in records]
     begun = sized[sized.index(True) :]
     assert len(begun) > len(sized) - 15, "a window's worth of scrapes after the start"
     assert sum(begun) >= 0.9 * len(begun), [record.missing for record in records]

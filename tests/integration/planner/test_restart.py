@@ -30,7 +30,7 @@ def load_at(tick: int) -> DeploymentObservation:
     interval_s = TICK_S * 30.0
     return DeploymentObservation(
         interval_s=interval_s,
-        num_req=Sample(rate * interval_s),
+        requests=Sample(rate * interval_s),
         isl_tokens=Sample(900.0 + 10 * (tick % 7)),
         osl_tokens=Sample(200.0),
         ttft_ms=NO_DATA,

@@ -29,7 +29,7 @@ async def test_load_becomes_workers_with_power_first_and_every_tick_is_recorded(
                 record = stored.message
                 assert isinstance(record, v1.PlanRecord)
                 assert record.deployment == NAME
-                if record.decision_id >= decision.decision_id and record.observed.get("num_req", 0) > 0:
+                if record.decision_id >= decision.decision_id and record.observed.get("requests", 0) > 0:
                     assert record.pools[DECODE].chain
                     break
 

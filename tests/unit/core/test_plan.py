@@ -192,7 +192,7 @@ def test_missing_metrics_hold_for_ever_unless_told_otherwise() -> None:
         assert granted(plan) == before
         assert plan.scaling == ()
     assert reasons(plan) == [Reason.METRICS_MISSING]
-    assert plan.deployments[D].missing["num_req"] == "no_data"
+    assert plan.deployments[D].missing["requests"] == "no_data"
     assert granted(d(None)) == before
 
 
@@ -219,14 +219,14 @@ def test_one_missing_reading_is_named() -> None:
     stale = replace(traffic(40.0), isl_tokens=Missing(MissingReason.STALE, 90.0))
     plan = d(stale)
     assert plan.scaling == ()
-    assert "isl (stale)" in plan.deployments[D].pools[PREFILL].chain[0].sentence
+    assert "isl_tokens (stale)" in plan.deployments[D].pools[PREFILL].chain[0].sentence
 
 
 def test_an_idle_interval_carries_the_last_lengths() -> None:
     d = drive()
     d(traffic(40.0, isl=3000.0, osl=150.0))
     plan = d(traffic(0.0))
-    assert plan.deployments[D].forecasts["isl"].mean == 3000.0
+    assert plan.deployments[D].forecasts["isl_tokens"].mean == 3000.0
     assert Reason.METRICS_MISSING not in reasons(plan)
 
 
@@ -287,7 +287,7 @@ def test_advisory_shows_and_does_not_publish() -> None:
 def test_a_paused_deployment_keeps_learning() -> None:
     d = drive(deployment(QUICK, mode=OperationMode.PAUSED))
     d(traffic(100.0))
-    assert d(traffic(100.0)).deployments[D].forecasts["num_req"].mean == pytest.approx(100.0)
+    assert d(traffic(100.0)).deployments[D].forecasts["request_rate_per_s"].mean == pytest.approx(100.0)
 
 
 def test_somebody_else_who_scales_is_named_and_not_fought() -> None:
@@ -352,7 +352,7 @@ def test_a_schedule_counts_the_day_on_which_its_window_starts() -> None:
 def test_windows_and_horizons_run_on_load_time() -> None:
     fast = replace(planner(deployment(QUICK)), load_time_scale=10.0, interval_s=3.0)
     plan = Drive(fast)(traffic(10.0))
-    assert plan.deployments[D].forecasts["num_req"].horizon_s == 30.0 + 60.0
+    assert plan.deployments[D].forecasts["request_rate_per_s"].horizon_s == 30.0 + 60.0
 
 
 def load_drive(**changes: object) -> Drive:
@@ -456,11 +456,20 @@ def test_slow_engines_are_found_out_and_the_correction_is_shown() -> None:
 
 def test_the_record_is_complete() -> None:
     record = drive()(traffic(40.0)).deployments[D]
-    assert record.observed["num_req"] == 1200.0
-    assert {"num_req", "isl", "osl"} == set(record.forecasts)
-    assert record.forecasts["num_req"].horizon_s == 90.0
+    assert record.observed["requests"] == 1200.0
+    assert {"request_rate_per_s", "isl_tokens", "osl_tokens"} == set(record.forecasts)
+    assert record.forecasts["request_rate_per_s"].horizon_s == 90.0
     assert record.expected_ttft_ms is not None
     assert record.expected_ttft_ms <= 500.0
     assert record.expected_itl_ms is not None
     assert record.expected_itl_ms <= 50.0
     assert record.missing["ttft_ms"] == "no_data"
+
+
+def test_no_key_of_a_record_stands_for_two_units() -> None:
+    """A count per interval and a rate are two quantities; mean lengths are tokens in both."""
+    record = drive()(traffic(40.0)).deployments[D]
+    assert record.observed["requests"] == 40.0 * record.observed["interval_s"]
+    assert record.forecasts["request_rate_per_s"].mean == pytest.approx(40.0)
+    for name in record.forecasts.keys() & record.observed.keys():
+        assert record.forecasts[name].mean == pytest.approx(record.observed[name]), name

@@ -86,7 +86,7 @@ def traffic(
     if rate is None:
         return DeploymentObservation(interval_s)
     lengths = {"isl_tokens": Sample(isl), "osl_tokens": Sample(osl)} if rate > 0 else {}
-    return DeploymentObservation(interval_s, num_req=Sample(rate * interval_s), **(lengths | readings))  # type: ignore[arg-type]
+    return DeploymentObservation(interval_s, requests=Sample(rate * interval_s), **(lengths | readings))  # type: ignore[arg-type]
 
 
 @dataclass

@@ -47,10 +47,10 @@ def record(**changes: object) -> v1.PlanRecord:
         "site": "row",
         "decision_id": 1,
         "scaled_decision_id": 0,
-        "observed": {"num_req": 90.0, "interval_s": 10.0, "ttft_ms": 321.0},
+        "observed": {"requests": 90.0, "interval_s": 10.0, "ttft_ms": 321.0},
         "missing": {"itl_ms": "no_data"},
         "targets": {"ttft_ms": 500.0},
-        "forecasts": {"num_req": v1.ForecastRecord(mean=9, lower=8, upper=11, horizon_s=60, model="ewma")},
+        "forecasts": {"request_rate_per_s": v1.ForecastRecord(mean=9, lower=8, upper=11, horizon_s=60, model="ewma")},
         "corrections": {"prefill": 1.25},
         "pools": {
             "prefill": v1.PoolRecord(

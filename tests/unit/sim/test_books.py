@@ -41,19 +41,19 @@ def test_a_planner_is_told_of_each_interval_what_happened_in_it() -> None:
     plant = disaggregated(2, 1)
     watch = Watch(plant, DeploymentId("d"))
     idle = watch.deployment()
-    assert idle.num_req == Sample(0.0)
+    assert idle.requests == Sample(0.0)
     assert isinstance(idle.isl_tokens, Missing)
     assert isinstance(idle.ttft_ms, Missing)
     finish(plant, [Request(1.0, 1000, 50), Request(2.0, 3000, 100)])
     seen = watch.deployment()
-    assert seen.num_req == Sample(2.0)
+    assert seen.requests == Sample(2.0)
     assert seen.isl_tokens == Sample(2000.0)
     assert isinstance(seen.isl_cv2, Sample)
     assert seen.isl_cv2.value == pytest.approx(0.25)
     assert isinstance(seen.itl_ms, Sample)
     assert 10 < seen.itl_ms.value < 12
     assert seen.pools[PoolId("prefill")].replicas.ready == 2
-    assert watch.deployment().num_req == Sample(0.0)
+    assert watch.deployment().requests == Sample(0.0)
 
 
 def test_telemetry_names_owners_and_limits() -> None:

@@ -115,7 +115,7 @@ def recorded(settings: Path, target: Path) -> int:
         }
         seen = DeploymentObservation(
             interval_s=30.0,
-            num_req=Sample(30.0 * 2 * tick),
+            requests=Sample(30.0 * 2 * tick),
             isl_tokens=Sample(1500.0),
             osl_tokens=Sample(250.0),
             ttft_ms=Sample(200.0),

@@ -29,7 +29,7 @@ pools = st.builds(
 seen = st.builds(
     DeploymentObservation,
     interval_s=numbers,
-    num_req=readings,
+    requests=readings,
     ttft_ms=readings,
     isl_cv2=readings,
     pools=st.dictionaries(st.sampled_from([PoolId("prefill"), PoolId("decode")]), pools),
@@ -40,6 +40,12 @@ seen = st.builds(
 def test_an_observation_comes_back_as_it_was(observed: DeploymentObservation, now_s: float) -> None:
     kept = json.loads(json.dumps(journal.entry(observed, now_s, 30.0)))
     assert journal.observation(kept) == (now_s, observed)
+
+
+def test_a_count_kept_under_its_former_name_comes_back() -> None:
+    kept = journal.entry(DeploymentObservation(30.0, requests=Sample(60.0)), 5.0, 30.0)
+    kept["readings"]["num_req"] = kept["readings"].pop("requests")
+    assert journal.observation(kept)[1].requests == Sample(60.0)
 
 
 def test_another_format_is_refused() -> None:

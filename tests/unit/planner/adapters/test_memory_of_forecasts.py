@@ -9,6 +9,7 @@ import pytest
 
 from planner.adapters import memory
 from planner.core.forecast import registry
+from planner.core.sizing import observe
 
 T0_S = 1000.0
 
@@ -54,6 +55,14 @@ def test_a_model_in_the_registry_needs_no_second_entry(monkeypatch: pytest.Monke
     monkeypatch.setitem(registry._BUILT_IN, "newest", Newest())  # type: ignore[arg-type]
     found, learned = back("newest")
     assert found == learned
+
+
+def test_forecasts_kept_under_their_former_names_come_back() -> None:
+    now = {name: registry.make("ewma", 0.9, 60.0, {}).observe(T0_S, 3.0) for name in observe.QUANTITIES}
+    kept = memory.bands(now)
+    assert kept is not None
+    former = dict(zip(("num_req", "isl", "osl"), kept.values(), strict=True))
+    assert memory.bands_back(former, {}) == now
 
 
 def test_a_model_of_nobody_is_refused_by_name() -> None:

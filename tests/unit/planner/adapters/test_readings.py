@@ -91,13 +91,13 @@ def test_each_source_is_found_by_its_own_names(source) -> None:  # type: ignore[
     metric = source.metrics[Quantity.REQUESTS][0]
     found = Readout(30.0, {metric.name: Sample(60.0)})
     assert traffic_source(found) is source
-    assert assemble(found, TARGET).num_req == Sample(60.0)
+    assert assemble(found, TARGET).requests == Sample(60.0)
 
 
 def test_a_frontend_is_believed_before_its_engines() -> None:
     """Engines of a disaggregated pair each see half of every request: theirs would count double."""
     found = Readout(30.0, {"dynamo_frontend_requests_total": Sample(10.0), "vllm:request_success_total": Sample(20.0)})
-    assert assemble(found, TARGET).num_req == Sample(10.0)
+    assert assemble(found, TARGET).requests == Sample(10.0)
 
 
 def test_arrivals_are_believed_before_completions() -> None:
@@ -107,7 +107,7 @@ def test_arrivals_are_believed_before_completions() -> None:
         30.0,
         {names[0]: Missing(MissingReason.COUNTER_RESET), names[1]: Sample(9.0)},
     )
-    assert assemble(found, TARGET).num_req == Sample(9.0)
+    assert assemble(found, TARGET).requests == Sample(9.0)
 
 
 def test_names_are_used_once_and_histograms_are_told_without_their_suffix() -> None:
@@ -194,18 +194,18 @@ def test_the_simulated_clusters_own_count_is_complete() -> None:
 
 
 def test_what_is_not_exported_says_so_and_a_failure_says_why() -> None:
-    assert assemble(Readout(30.0), TARGET).num_req == Missing(MissingReason.NOT_EXPORTED)
+    assert assemble(Readout(30.0), TARGET).requests == Missing(MissingReason.NOT_EXPORTED)
     failed = Readout(30.0, failure=Missing(MissingReason.UNREACHABLE))
     assert assemble(failed, TARGET).ttft_ms == Missing(MissingReason.UNREACHABLE)
 
 
 def test_ages_count_from_the_last_sample_of_each_quantity() -> None:
     ages = Ages()
-    good = DeploymentObservation(30.0, num_req=Sample(1.0))
+    good = DeploymentObservation(30.0, requests=Sample(1.0))
     ages.stamp(good, 100.0)
-    gone = DeploymentObservation(30.0, num_req=Missing(MissingReason.STALE), isl_tokens=Missing(MissingReason.STALE))
+    gone = DeploymentObservation(30.0, requests=Missing(MissingReason.STALE), isl_tokens=Missing(MissingReason.STALE))
     stamped = ages.stamp(gone, 130.0)
-    assert stamped.num_req == Missing(MissingReason.STALE, 30.0)
+    assert stamped.requests == Missing(MissingReason.STALE, 30.0)
     assert stamped.isl_tokens == Missing(MissingReason.STALE, 0.0)
 
 

@@ -41,12 +41,12 @@ async def test_differences_between_scrapes_become_an_observation() -> None:
     async with MetricsServer(EngineMetrics()) as server, scraping(server) as scraper:
         server.engine.serve(MODEL, 5, isl=1000, osl=100, ttft_s=0.4, itl_s=0.02)
         first = await scraper.observe(100.0)
-        assert first.num_req == Missing(MissingReason.FIRST_SCRAPE)
+        assert first.requests == Missing(MissingReason.FIRST_SCRAPE)
         server.engine.serve(MODEL, 30, isl=800, osl=150, ttft_s=0.3, itl_s=0.015)
         server.engine.serve(MODEL, 10, isl=1600, osl=150, ttft_s=0.7, itl_s=0.015)
         second = await scraper.observe(110.0)
         assert second.interval_s == 10.0
-        assert value(second.num_req) == 40
+        assert value(second.requests) == 40
         assert value(second.isl_tokens) == pytest.approx(1000)
         assert value(second.osl_tokens) == pytest.approx(150)
         assert value(second.ttft_ms) == pytest.approx(400)
@@ -66,7 +66,7 @@ async def test_nothing_started_is_zero_but_its_latency_is_unknown() -> None:
         server.engine.serve(MODEL, 1, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
         await scraper.observe(0.0)
         idle = await scraper.observe(10.0)
-        assert value(idle.num_req) == 0
+        assert value(idle.requests) == 0
         assert idle.ttft_ms == Missing(MissingReason.NO_DATA)
 
 
@@ -74,9 +74,9 @@ async def test_the_first_requests_of_a_model_count_from_zero() -> None:
     async with MetricsServer(EngineMetrics()) as server, scraping(server) as scraper:
         server.engine.serve("another", 1, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
         before = await scraper.observe(0.0)
-        assert isinstance(before.num_req, Missing)
+        assert isinstance(before.requests, Missing)
         server.engine.serve(MODEL, 7, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
-        assert value((await scraper.observe(10.0)).num_req) == 7
+        assert value((await scraper.observe(10.0)).requests) == 7
 
 
 async def test_other_models_and_namespaces_do_not_mix() -> None:
@@ -89,7 +89,7 @@ async def test_other_models_and_namespaces_do_not_mix() -> None:
         engine.namespace = "prod-other"
         engine.serve(MODEL, 70, isl=9000, osl=10, ttft_s=4.0, itl_s=0.01)
         seen = await scraper.observe(10.0)
-        assert value(seen.num_req) == 3
+        assert value(seen.requests) == 3
         assert value(seen.ttft_ms) == pytest.approx(100)
 
 
@@ -101,9 +101,9 @@ async def test_a_restart_is_missing_not_less_load(boot_s: float) -> None:
         await scraper.observe(0.0)
         server.engine = EngineMetrics(boot_s=boot_s)
         server.engine.serve(MODEL, 5 if boot_s == 1000.0 else 50, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
-        assert (await scraper.observe(10.0)).num_req == Missing(MissingReason.COUNTER_RESET)
+        assert (await scraper.observe(10.0)).requests == Missing(MissingReason.COUNTER_RESET)
         server.engine.serve(MODEL, 4, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
-        assert value((await scraper.observe(20.0)).num_req) == 4
+        assert value((await scraper.observe(20.0)).requests) == 4
 
 
 async def test_one_unreachable_page_of_two_makes_the_sum_missing_and_ages() -> None:
@@ -114,14 +114,14 @@ async def test_one_unreachable_page_of_two_makes_the_sum_missing_and_ages() -> N
         await scraper.observe(0.0)
         one.engine.serve(MODEL, 2, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
         two.engine.serve(MODEL, 3, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
-        assert value((await scraper.observe(10.0)).num_req) == 5
+        assert value((await scraper.observe(10.0)).requests) == 5
         two.broken = True
-        assert (await scraper.observe(20.0)).num_req == Missing(MissingReason.UNREACHABLE, 10.0)
+        assert (await scraper.observe(20.0)).requests == Missing(MissingReason.UNREACHABLE, 10.0)
         assert "500" in scraper.last_error
         two.broken = False
         two.engine.serve(MODEL, 8, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
         back = await scraper.observe(30.0)
-        assert value(back.num_req) == 8
+        assert value(back.requests) == 8
         assert back.interval_s == 20.0
 
 
@@ -129,7 +129,7 @@ async def test_pages_too_old_to_compare_are_stale() -> None:
     async with MetricsServer(EngineMetrics()) as server, scraping(server, max_gap_s=60.0) as scraper:
         server.engine.serve(MODEL, 1, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
         await scraper.observe(0.0)
-        assert (await scraper.observe(61.0)).num_req == Missing(MissingReason.STALE)
+        assert (await scraper.observe(61.0)).requests == Missing(MissingReason.STALE)
 
 
 async def test_workers_are_counted_by_pool() -> None:

@@ -114,9 +114,9 @@ def test_a_record_holds_the_whole_chain_and_leaves_out_what_is_unknown() -> None
     plan = DeploymentPlan(
         NAME,
         {PREFILL: PoolPlan(PREFILL, Role.PREFILL, 1, 4, 3, 500_000, chain, 0.5)},
-        observed={"num_req": 10.0, "ttft_ms": None},
+        observed={"requests": 10.0, "ttft_ms": None},
         missing={"ttft_ms": "no_data"},
-        forecasts={"num_req": Forecast(1.0, 2.0, 0.5, 30.0, "ewma")},
+        forecasts={"request_rate_per_s": Forecast(1.0, 2.0, 0.5, 30.0, "ewma")},
         notes=(Limited(0, Reason.STEADY, "steady"),),
     )
     site = SitePlan(SiteId("row-1"), 4_000_000, 3_000_000, 2_900_000, None, 1_000_000)
@@ -127,7 +127,7 @@ def test_a_record_holds_the_whole_chain_and_leaves_out_what_is_unknown() -> None
     pool = record.pools[PREFILL]
     assert [reason.code for reason in pool.chain] == ["sla", "max_replicas"]
     assert (pool.values, pool.cap_watts) == ((4, 3), 500.0)
-    assert record.observed == {"num_req": 10.0}
+    assert record.observed == {"requests": 10.0}
     assert record.missing == {"ttft_ms": "no_data"}
     assert record.draw_watts is None
     assert record.expected == {"shortfall": 0.0}
