@@ -1,4 +1,4 @@
-"""``VirtualConnectorClient`` for outside orchestrators: wait, get, complete, as in Dynamo, plus fail and progress.
+"""``VirtualConnectorClient`` for outside orchestrators: decisions, complete, fail, progress; and Dynamo's wait and get.
 
 Needs pydantic and nats-py only, creates nothing on the server, and keeps no truth: a decision is waiting as long as it
 is not carried out, so a client that starts late or again misses nothing.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import suppress
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
@@ -60,16 +62,40 @@ class VirtualConnectorClient:
         found = await last(self._bus, self._ack_subject)
         return found.message if found and isinstance(found.message, ScalingAck) else None
 
-    async def wait(self, timeout: float | None = None) -> None:
+    async def decisions(self) -> AsyncGenerator[ScalingDecision, None]:
+        """Each decision that is not carried out yet, once and as it comes; only the newest where several came meanwhile.
+
+        Begins with the one that waits already, and never ends by itself: cancel the task, or leave the loop, to stop.
+        One that failed retryably is not yielded again: try again inside the loop, or start another. Survives lost
+        connections and restarts of the server. Raises BusUnreachable when the connection is closed for good.
+        """
+        yielded: tuple[str, int] | None = None
+        async with self._wakened() as wake:
+            while True:
+                decision = await self._pending()
+                if decision is not None and (decision.incarnation, decision.decision_id) != yielded:
+                    yielded = decision.incarnation, decision.decision_id
+                    yield decision
+                else:
+                    await _woken(wake)
+
+    async def wait(self, timeout_s: float | None = None, *, timeout: float | None = None) -> None:
         """Return as soon as a decision is not carried out yet: at once if one is waiting already.
 
-        One that failed retryably is waiting still. Raises TimeoutError after ``timeout`` seconds, BusUnreachable
-        when the connection is closed for good. Survives lost connections and restarts of the server.
+        One that failed retryably is waiting still. Raises TimeoutError after ``timeout_s`` seconds, BusUnreachable
+        when the connection is closed for good. Survives lost connections and restarts of the server. ``timeout`` is
+        the old name of ``timeout_s`` and will be removed in 0.2.
         """
-        async with asyncio.timeout(timeout):
-            await self._wait()
+        if timeout is not None:
+            warnings.warn("wait(timeout=) is now wait(timeout_s=)", DeprecationWarning, stacklevel=2)
+            timeout_s = timeout if timeout_s is None else timeout_s
+        async with asyncio.timeout(timeout_s), self._wakened() as wake:
+            while await self._pending() is None:
+                await _woken(wake)
 
-    async def _wait(self) -> None:
+    @asynccontextmanager
+    async def _wakened(self) -> AsyncIterator[asyncio.Event]:
+        """An event that each new decision sets."""
         wake = asyncio.Event()
 
         async def on_decision(_: Msg) -> None:
@@ -79,17 +105,13 @@ class VirtualConnectorClient:
             raise BusUnreachable("the connection is closed")
         subscription = await self._bus.nc.subscribe(self._bus.subjects.stored(self._decision_subject), cb=on_decision)
         try:
-            while not await self._pending():
-                # A wake-up can be lost with a connection, so look again after a while.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(RECHECK_S):
-                        await wake.wait()
-                wake.clear()
+            yield wake
         finally:
             with suppress(NatsError, OSError):
                 await subscription.unsubscribe()
 
-    async def _pending(self) -> bool:
+    async def _pending(self) -> ScalingDecision | None:
+        """The newest decision, where it is not carried out yet. None also after a server that did not answer."""
         try:
             decision, ack = await self.get(), await self.scaled()
         except BusAway as error:
@@ -98,12 +120,12 @@ class VirtualConnectorClient:
                     "the connection is closed: open another, with max_reconnect_attempts=-1"
                 ) from error
             await asyncio.sleep(RETRY_S)
-            return False
+            return None
         if decision is None:
-            return False
+            return None
         done = Done()
         done.learn(ack)
-        return done.verdict(decision) is Verdict.FRESH
+        return decision if done.verdict(decision) is Verdict.FRESH else None
 
     async def complete(self, decision: ScalingDecision) -> None:
         """Acknowledge a decision as carried out completely. Raises NotStored; calling it again is safe."""
@@ -157,3 +179,11 @@ class VirtualConnectorClient:
         # The same for retries of this call only: a second failure within the duplicate window must not be dropped.
         msg_id = f"{self._deployment}-{decision.incarnation}-{decision.decision_id}-{uuid.uuid4().hex[:12]}"
         await publish(self._bus, self._ack_subject, ack, msg_id)
+
+
+async def _woken(wake: asyncio.Event) -> None:
+    # A wake-up can be lost with a connection, so look again after a while.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(RECHECK_S):
+            await wake.wait()
+    wake.clear()

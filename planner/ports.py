@@ -68,7 +68,7 @@ class Past:
 
 
 class Term(Protocol):
-    """One stretch of leadership. Its end is told by ``LostLead`` from ``publish``, or by ``lost``."""
+    """One stretch of leadership. It ends with ``LostLead``, from ``publish`` or in place of the body of ``lead``."""
 
     @property
     def epoch(self) -> int:
@@ -87,10 +87,6 @@ class Term(Protocol):
         """Plan records written since, oldest first. Raises BusAwayError."""
         ...
 
-    async def lost(self) -> str:
-        """Returns when this term is over, with the reason."""
-        ...
-
 
 class Link(Protocol):
     """The bus as the service sees it."""
@@ -100,7 +96,10 @@ class Link(Protocol):
         ...
 
     def lead(self) -> AbstractAsyncContextManager[Term]:
-        """Waits for the lead; leaving the context lets it go, so that another may follow at once."""
+        """Waits for the lead; leaving the context lets it go, so that another may follow at once.
+
+        When the lead is lost inside, the body is cancelled and LostLead raised in its place.
+        """
         ...
 
     async def record(self, record: v1.PlanRecord) -> None:

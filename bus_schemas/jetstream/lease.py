@@ -146,14 +146,6 @@ class Leadership:
             else:
                 return
 
-    async def run(self) -> None:
-        """Wait for the lead, then keep it until it is lost. Raises LeadershipLost; releases when cancelled."""
-        await self.acquire()
-        try:
-            await self.keep()
-        finally:
-            await self.release()
-
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[int]:
         """Wait for the lead and keep it inside; the epoch. Leaving releases it.

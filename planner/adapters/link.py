@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 from nats.errors import Error as NatsError
@@ -81,19 +81,20 @@ class BusLink:
 
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[Term]:
-        """Waits for the lead, renews it inside the context, and releases it afterwards. Raises BusAwayError."""
+        """Waits for the lead, renews it inside the context, and releases it afterwards.
+
+        Raises BusAwayError while waiting, and LostLead in place of the cancelled body when the lease is lost.
+        """
         leadership = Leadership(self._bus, self._holder, self._lease_ttl_s)
         try:
-            epoch = await leadership.acquire()
-        except (BusError, NatsError, TimeoutError, OSError) as error:
-            raise BusAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
-        keeper = asyncio.create_task(leadership.keep(), name="renew lease")
-        try:
-            yield BusTerm(self._bus, leadership, keeper, epoch)
-        finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
-            await leadership.release()
+            async with AsyncExitStack() as stack:
+                try:
+                    epoch = await stack.enter_async_context(leadership.lead())
+                except (BusError, NatsError, TimeoutError, OSError) as error:
+                    raise BusAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
+                yield BusTerm(self._bus, leadership, epoch)
+        except LeadershipLost as error:
+            raise LostLead(str(error)) from error
 
     async def record(self, record: v1.PlanRecord) -> None:
         """A plan record, sent and not waited for: the stream keeps an hour of them, and none decides anything."""
@@ -111,10 +112,9 @@ class BusLink:
 class BusTerm:
     """One holding of the lease. ``epoch`` is the sequence under which it was won: renewals do not change it."""
 
-    def __init__(self, bus: Bus, leadership: Leadership, keeper: asyncio.Task[None], epoch: int) -> None:
+    def __init__(self, bus: Bus, leadership: Leadership, epoch: int) -> None:
         self._bus = bus
         self._publisher = Publisher(bus, leadership)
-        self._keeper = keeper
         self._epoch = epoch
 
     @property
@@ -159,14 +159,6 @@ class BusTerm:
         except (BusError, NatsError, TimeoutError, OSError) as error:
             raise BusAwayError(f"plan records could not be read: {error or type(error).__name__}") from error
         return [stored.message for stored in found if isinstance(stored.message, v1.PlanRecord)]
-
-    async def lost(self) -> str:
-        """Returns when the lease is gone, with the reason."""
-        try:
-            await asyncio.shield(self._keeper)
-        except LeadershipLost as error:
-            return str(error)
-        return "the lease is no longer renewed"
 
 
 def _genuine(bus: Bus, stored: Stored) -> bool:

@@ -128,13 +128,12 @@ class PlannerService:
             await asyncio.sleep(self._backoff.next_s())
 
     async def _serve(self, term: Term) -> None:
-        """One term. Whatever ends first, the decision loop or the lead, ends the other with it."""
+        """One term, until the lead is lost (``Link.lead`` then cancels it) or one of its loops ends."""
         self.vitals.leading(term.epoch, self._around.clock())
         await together(
             {
                 "metrics": self._around.reader.run(),
                 "decide": Decider(self._around, term).run(),
-                "lease": _until_lost(term),
             }
         )
 
@@ -146,10 +145,6 @@ class PlannerService:
         # Not when the lead was won: a term that ends before its first decision must not begin again at once for ever.
         self._backoff.reset()
         self.vitals.decided(decided.now_s, tick=decided.tick)
-
-
-async def _until_lost(term: Term) -> None:
-    raise LostLead(await term.lost())
 
 
 def _plans(on_plan: Callable[[Plan], None]) -> Watcher:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bus_schemas import v1
-from bus_schemas.client import VirtualConnectorClient
+from bus_schemas.client import RECHECK_S, VirtualConnectorClient
 from bus_schemas.errors import BadName, BusUnreachable
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publish import publish
@@ -24,25 +24,31 @@ async def decide(bus: Bus, number: int, **options: object) -> None:
     await publish(bus, item.subject, item.message, item.msg_id)
 
 
+async def decide_later(bus: Bus, number: int) -> None:
+    """After the client has looked at the bus a second time."""
+    await asyncio.sleep(RECHECK_S * 1.2)
+    await decide(bus, number)
+
+
 async def test_wait_get_complete() -> None:
     async with bench() as (_, bus):
         client = VirtualConnectorClient(bus.nc, NAME)
         assert await client.get() is None
         with pytest.raises(TimeoutError):
-            await client.wait(timeout=0.2)
+            await client.wait(timeout_s=0.2)
         waiting = asyncio.create_task(client.wait())
         await asyncio.sleep(0.1)
         await decide(bus, 0)
         await asyncio.wait_for(waiting, 20)
-        await client.wait(timeout=20)
+        await client.wait(timeout_s=20)
         decision = await client.get()
         assert decision is not None
         assert (decision.num_prefill_workers, decision.num_decode_workers) == (1, 2)
         await client.progress(decision, 1, 3)
-        await client.wait(timeout=20)
+        await client.wait(timeout_s=20)
         await client.complete(decision)
         with pytest.raises(TimeoutError):
-            await client.wait(timeout=0.2)
+            await client.wait(timeout_s=0.2)
         ack = await client.scaled()
         assert ack is not None
         assert (ack.scaled_decision_id, ack.status, ack.replicas) == (0, "applied", {"prefill": 1, "decode": 2})
@@ -55,16 +61,16 @@ async def test_a_failure_that_may_be_tried_again_still_waits_and_another_does_no
         decision = await client.get()
         assert decision is not None
         await client.fail(decision, "no free GPU")
-        await client.wait(timeout=20)
+        await client.wait(timeout_s=20)
         await client.fail(decision, "no free GPU")
         await client.fail(decision, "no such pool", retryable=False)
         with pytest.raises(TimeoutError):
-            await client.wait(timeout=0.2)
+            await client.wait(timeout_s=0.2)
         ack = await client.scaled()
         assert ack is not None
         assert (ack.scaled_decision_id, ack.reason, ack.retryable) == (-1, "no such pool", False)
         await decide(bus, 1)
-        await client.wait(timeout=20)
+        await client.wait(timeout_s=20)
 
 
 async def test_a_client_that_starts_again_knows_what_was_done() -> None:
@@ -77,9 +83,9 @@ async def test_a_client_that_starts_again_knows_what_was_done() -> None:
         async with connected(server.url, "again") as other:
             again = VirtualConnectorClient(other.nc, NAME)
             with pytest.raises(TimeoutError):
-                await again.wait(timeout=0.3)
+                await again.wait(timeout_s=0.3)
             await decide(bus, 0, incarnation="two")
-            await again.wait(timeout=20)
+            await again.wait(timeout_s=20)
 
 
 async def test_completing_an_older_decision_does_not_go_back() -> None:
@@ -105,6 +111,58 @@ async def test_waiting_outlives_a_killed_server() -> None:
         await asyncio.wait_for(waiting, 30)
 
 
+async def test_each_decision_comes_once_and_of_several_only_the_newest() -> None:
+    async with bench() as (_, bus):
+        client = VirtualConnectorClient(bus.nc, NAME)
+        await decide(bus, 0)
+        seen = []
+        async with asyncio.timeout(30):
+            async for decision in client.decisions():
+                seen.append(decision.decision_id)
+                if decision.decision_id == 0:
+                    await client.fail(decision, "no free GPU")
+                    await decide(bus, 1)
+                    await decide(bus, 2)
+                    continue
+                if decision.decision_id == 2:
+                    # Left without an answer: a second look at the bus brings the next one, not this one again.
+                    following = asyncio.create_task(decide_later(bus, 3))
+                    continue
+                break
+        await following
+        assert seen == [0, 2, 3]
+
+
+async def test_decisions_go_on_after_a_killed_server_and_end_with_their_task() -> None:
+    async with bench() as (server, bus), connected(server.url, "orchestrator") as mine:
+        client = VirtualConnectorClient(mine.nc, NAME, timeout_s=1.0)
+        seen: list[int] = []
+
+        async def orchestrate() -> None:
+            async for decision in client.decisions():
+                seen.append(decision.decision_id)
+                await client.complete(decision)
+
+        working = asyncio.create_task(orchestrate())
+        await decide(bus, 0)
+        await until(lambda: seen == [0], "the first decision")
+        await server.kill()
+        await server.start()
+        await until(lambda: bus.connected, "the planner")
+        await decide(bus, 1)
+        await until(lambda: seen == [0, 1], "the decision after the restart")
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(working, 20)
+
+
+async def test_the_old_name_of_the_time_limit_warns_and_works() -> None:
+    async with bench() as (_, bus):
+        client = VirtualConnectorClient(bus.nc, NAME)
+        with pytest.warns(DeprecationWarning, match="timeout_s"), pytest.raises(TimeoutError):
+            await client.wait(timeout=0.1)
+
+
 async def test_a_connection_closed_for_good_ends_the_wait() -> None:
     async with bench() as (server, _), connected(server.url, "orchestrator") as mine:
         client = VirtualConnectorClient(mine.nc, NAME, timeout_s=0.5)
@@ -114,7 +172,9 @@ async def test_a_connection_closed_for_good_ends_the_wait() -> None:
         with pytest.raises(BusUnreachable, match="closed"):
             await asyncio.wait_for(waiting, 30)
         with pytest.raises(BusUnreachable, match="closed"):
-            await client.wait(timeout=20)
+            await client.wait(timeout_s=20)
+        with pytest.raises(BusUnreachable, match="closed"):
+            await anext(aiter(client.decisions()))
 
 
 async def test_only_whole_decisions_of_this_deployment_are_handed_out() -> None:

@@ -11,6 +11,8 @@ from bus_schemas import v1
 from bus_schemas.errors import LeadershipLost
 from bus_schemas.jetstream.lease import Leadership
 from bus_schemas.jetstream.read import last
+from planner.adapters.link import BusLink
+from planner.ports import LostLead
 from tests.contract.bus import bench, connected, until
 
 
@@ -132,3 +134,25 @@ async def test_a_leader_whose_server_is_gone_gives_up_after_its_lease() -> None:
         await server.start()
         await until(lambda: bus.connected, "reconnection")
         await asyncio.wait_for(leadership.acquire(), 30)
+
+
+async def test_a_planner_that_loses_the_lease_is_stopped_in_the_middle_of_its_work() -> None:
+    async with bench() as (_, bus):
+
+        async def term() -> None:
+            async with BusLink(bus, "a", 3.0).lead() as term:
+                assert term.epoch > 0
+                # Anything newer on the subject: the next renewal is refused.
+                await bus.js.publish(bus.subjects.lease(), b"{}")
+                await asyncio.Event().wait()
+
+        with pytest.raises(LostLead, match="another planner holds the lease"):
+            await asyncio.wait_for(term(), 20)
+
+
+async def test_a_planner_that_stops_in_order_releases_the_lease() -> None:
+    async with bench() as (_, bus):
+        with pytest.raises(ValueError, match="mine"):
+            async with BusLink(bus, "a", 60.0).lead():
+                raise ValueError("mine")
+        assert await Leadership(bus, "b", 60).try_acquire()

@@ -16,7 +16,8 @@ from bus_schemas.jetstream.read import last
 from bus_schemas.subjects import Subjects
 from tests.contract.bus import bench, until
 
-README = Path(__file__).resolve().parents[2] / "bus_schemas" / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "bus_schemas" / "README.md"
 DEPLOYMENT = "prod-llama"
 
 
@@ -27,11 +28,11 @@ def block(name: str) -> str:
     return found.group(1)
 
 
-async def decide(bus: Bus) -> None:
+async def decide(bus: Bus, deployment: str = DEPLOYMENT) -> None:
     """The decision of the page."""
     message = v1.ScalingDecision(
         time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-        deployment=DEPLOYMENT,
+        deployment=deployment,
         decision_id=4,
         incarnation="a1b2",
         epoch=1,
@@ -41,7 +42,7 @@ async def decide(bus: Bus) -> None:
     )
     leadership = Leadership(bus, "planner-0", 30)
     await leadership.acquire()
-    item = Outgoing(bus.subjects.decision_scaling(DEPLOYMENT), message, f"scaling-{DEPLOYMENT}-a1b2-1-4")
+    item = Outgoing(bus.subjects.decision_scaling(deployment), message, f"scaling-{deployment}-a1b2-1-4")
     await Publisher(bus, leadership).publish_batch([item])
 
 
@@ -82,6 +83,26 @@ async def test_the_worked_exchange_byte_by_byte() -> None:
         assert (found.message.scaled_decision_id, found.message.status) == (4, v1.AckStatus.APPLIED)
 
 
+async def completes(bus: Bus, deployment: str, script: Path, *arguments: str) -> None:
+    """Run an example until the decision of the page is acknowledged as carried out; it must go on running after it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(script), *arguments), cwd=ROOT, env={"PYTHONPATH": str(ROOT)}
+    )
+    try:
+
+        async def completed() -> bool:
+            found = await last(bus, bus.subjects.ack_scaling(deployment))
+            return (
+                found is not None and isinstance(found.message, v1.ScalingAck) and found.message.scaled_decision_id == 4
+            )
+
+        await until(completed, "the example's acknowledgement")
+        assert process.returncode is None
+    finally:
+        process.terminate()
+        await process.wait()
+
+
 async def test_the_example_orchestrator_runs(tmp_path: Path) -> None:
     source = block("orchestrator")
     assert len(source.splitlines()) <= 20
@@ -89,28 +110,17 @@ async def test_the_example_orchestrator_runs(tmp_path: Path) -> None:
         await decide(bus)
         script = tmp_path / "orchestrator.py"
         script.write_text(source)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(script),
-            server.url,
-            DEPLOYMENT,
-            cwd=README.parents[1],
-            env={"PYTHONPATH": str(README.parents[1])},
-        )
-        try:
+        await completes(bus, DEPLOYMENT, script, server.url, DEPLOYMENT)
 
-            async def completed() -> bool:
-                found = await last(bus, bus.subjects.ack_scaling(DEPLOYMENT))
-                return (
-                    found is not None
-                    and isinstance(found.message, v1.ScalingAck)
-                    and found.message.scaled_decision_id == 4
-                )
 
-            await until(completed, "the example's acknowledgement")
-        finally:
-            process.terminate()
-            await process.wait()
+async def test_the_front_pages_example_runs(tmp_path: Path) -> None:
+    (source,) = re.findall(r"```python\n(.*?)\n```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert source.count("nats://127.0.0.1:4222") == source.count('"default-demo"') == 1
+    async with bench() as (server, bus):
+        script = tmp_path / "orchestrator.py"
+        script.write_text(source.replace("nats://127.0.0.1:4222", server.url))
+        await decide(bus, "default-demo")
+        await completes(bus, "default-demo", script)
 
 
 def test_every_subject_and_message_is_named() -> None:
