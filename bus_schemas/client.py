@@ -63,7 +63,7 @@ class VirtualConnectorClient:
         return found.message if found and isinstance(found.message, ScalingAck) else None
 
     async def decisions(self) -> AsyncGenerator[ScalingDecision, None]:
-        """Each decision that is not carried out yet, once and as it comes; only the newest where several came meanwhile.
+        """Each decision that is not carried out yet, once and as it comes; the newest where several came meanwhile.
 
         Begins with the one that waits already, and never ends by itself: cancel the task, or leave the loop, to stop.
         One that failed retryably is not yielded again: try again inside the loop, or start another. Survives lost

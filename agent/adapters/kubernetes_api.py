@@ -13,7 +13,6 @@ import aiohttp
 
 from agent.adapters.kubernetes_access import Access
 
-MERGE_PATCH = "application/merge-patch+json"
 LARGEST_LINE_BYTES = 4 * 1024 * 1024
 
 
@@ -52,10 +51,6 @@ class KubernetesApi:
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create. Raises ApiError."""
         return await self.send("POST", path, body=body)
-
-    async def merge(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge-patch: only the keys given change. Raises ApiError; 409 when ``resourceVersion`` is given and old."""
-        return await self.send("PATCH", path, body=body, content_type=MERGE_PATCH)
 
     async def send(
         self,

@@ -24,8 +24,6 @@ class SimulatedGpuModel:
     min_mw: int = 200_000
     max_mw: int = 700_000
     idle_mw: int = 75_000
-    prefill_mw: int = 680_000
-    decode_mw: int = 430_000
     lag_s: float = 0.15
     """Time constant with which the draw follows a new limit or a new load."""
     overshoot: float = 0.08

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from agent.runtime.settings import OnExit, PowerAgentSettings
 from bus_schemas.jetstream.settings import BusSettings
@@ -67,12 +67,17 @@ class AnnotationSection(_Section):
     """For an annotation that can not be read; needed wherever annotations are enabled and Kubernetes is on."""
 
 
+def _port(value: Any) -> Any:
+    """``none`` is how a flag or the environment writes null."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
 class HttpSection(_Section):
     """``/livez``, ``/readyz`` and ``/metrics``."""
 
     host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from outside the pod
-    port: int = Field(default=9101, ge=0, le=65535)
-    """0: none."""
+    port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = 9101
+    """0: one that the system chooses, named in the log; ``none`` or null: no pages."""
 
 
 class AgentFile(_Section):

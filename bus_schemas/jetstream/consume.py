@@ -23,7 +23,7 @@ from bus_schemas import codec, v1
 from bus_schemas.errors import BusAway, BusError, ConsumerGone, NotStored, Undecodable
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.done import Done, Verdict
-from bus_schemas.jetstream.durable import ACK_WAIT_S, Durable, ensure, ensure_all, ensure_consumer, keep
+from bus_schemas.jetstream.durable import ACK_WAIT_S, Durable, ensure, ensure_all, keep
 from bus_schemas.jetstream.lookup import last, message_id
 from bus_schemas.jetstream.place import misplaced
 from bus_schemas.jetstream.publish import publish
@@ -37,7 +37,6 @@ __all__ = [
     "Handler",
     "ensure",
     "ensure_all",
-    "ensure_consumer",
     "keep",
 ]
 

@@ -69,11 +69,6 @@ async def ensure(bus: Bus, durable: Durable) -> None:
         raise NotStored(f"consumer {durable.name}: {problem.text}", problem.code)
 
 
-async def ensure_consumer(bus: Bus, stream: str, durable: str, subject: str) -> None:
-    """The same by its parts."""
-    await ensure(bus, Durable(stream, durable, subject))
-
-
 async def keep(bus: Bus, wanted: Callable[[], Iterable[Durable]], every_s: float = KEEP_EVERY_S) -> None:
     """See to it that all of ``wanted`` exist, until cancelled: at once, after each reconnect and now and then.
 

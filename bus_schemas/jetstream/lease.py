@@ -21,6 +21,7 @@ from bus_schemas import codec, v1
 from bus_schemas.errors import BusAway, LeadershipLost, NotStored
 from bus_schemas.jetstream.ask import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.heed import heeding_cancellation
 from bus_schemas.jetstream.lookup import Stored, last
 
 __all__ = ["Leadership", "LeadershipLost"]
@@ -146,16 +147,22 @@ class Leadership:
             else:
                 return
 
+    async def _keep_heeding(self) -> None:
+        """A task group overlooks a task that is cancelled by nobody's wish; the body would go on without renewals."""
+        with heeding_cancellation():
+            await self.keep()
+
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[int]:
         """Wait for the lead and keep it inside; the epoch. Leaving releases it.
 
-        When the lead is lost inside, the body is cancelled and LeadershipLost raised in its place.
+        When the lead is lost inside, the body is cancelled and LeadershipLost raised in its place, or
+        ConnectionAbortedError when the client gave a renewal up.
         """
         epoch = await self.acquire()
         try:
             async with asyncio.TaskGroup() as tasks:
-                keeper = tasks.create_task(self.keep(), name="renew lease")
+                keeper = tasks.create_task(self._keep_heeding(), name="renew lease")
                 yield epoch
                 keeper.cancel()
         except BaseExceptionGroup as group:

@@ -39,7 +39,7 @@ def wanted(bus: Bus, replicas: int | None = None) -> tuple[StreamSpec, ...]:
 
 
 async def plan(bus: Bus, replicas: int | None = None) -> list[Change]:
-    """What `apply` would do, and what it would refuse to. Empty: nothing."""
+    """Every difference: what `apply` would do, and what it would refuse to. Empty: nothing."""
     changes: list[Change] = []
     for spec in wanted(bus, replicas):
         changes += differences(spec, await _there(bus, spec.name))
@@ -61,11 +61,6 @@ async def apply(bus: Bus, replicas: int | None = None) -> list[Change]:
             await _ask(bus, f"STREAM.UPDATE.{spec.name}", {**there, **fresh})
         done += changes
     return done
-
-
-async def check(bus: Bus, replicas: int | None = None) -> list[Change]:
-    """Every difference, refused ones too; empty where the server is as it shall be."""
-    return await plan(bus, replicas)
 
 
 async def keep(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:

@@ -28,9 +28,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     power.add_argument(
         "--port",
         "--prometheus-port",
-        type=int,
         dest="http__port",
-        help="port of /metrics, /livez and /readyz (default 9101; 0: none)",
+        metavar="PORT",
+        help="port of /metrics, /livez and /readyz (default 9101; 0: the system chooses one; none: no pages)",
     )
     power.add_argument("--host", dest="http__host", help="address of the same (default: all)")
     power.add_argument("--state-file", type=Path, help="keeps the limits found on GPUs that annotations cap")

@@ -127,7 +127,7 @@ async def _serve(
         kubernetes.owners.gpus = service.node_gpus
         kubernetes.pods.on_change(service.wake)
         running.append(asyncio.create_task(kubernetes.pods.run(), name="pods"))
-    if settings.http.port:
+    if settings.http.port is not None:
         pages = HttpPages(settings.http.host, settings.http.port, _pages(service))
         running.append(asyncio.create_task(pages.run(), name="http"))
     stopping = asyncio.create_task(stop.wait(), name="stop")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from deploy.cli.errors import CliError, UsageError
+from deploy.event_loop import run as on_event_loop
 
 if TYPE_CHECKING:
     from planner.domain.config import PlannerConfig
     from planner.runtime.settings_sources import Loaded
-
-EXIT_BAD = 2
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,7 +109,7 @@ def _run(args: argparse.Namespace) -> int:
     set_up(found.settings.log.level, found.settings.log.format)
     config = _composed(found)
     try:
-        asyncio.run(run_planner(found.settings, config))
+        on_event_loop(run_planner(found.settings, config))
     except BusUnreachable as error:
         raise CliError(f"{error}; bus.servers in the settings names another") from error
     except ImportError as error:

@@ -36,7 +36,7 @@ async def _run(args: argparse.Namespace, action: str) -> int:
 
     if not 1 <= args.replicas <= MOST_REPLICAS:
         raise UsageError(f"--replicas is 1 to {MOST_REPLICAS}, not {args.replicas}")
-    work = {"plan": provision.plan, "apply": provision.apply, "check": provision.check}[action]
+    work = {"plan": provision.plan, "apply": provision.apply, "check": provision.plan}[action]
     async with reached(args) as bus:
         try:
             changes = await work(bus, args.replicas)

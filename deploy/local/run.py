@@ -17,6 +17,7 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.read import follow
 from bus_schemas.jetstream.together import together
 from deploy.cli.errors import CliError
+from deploy.event_loop import run as on_event_loop
 from deploy.local.last import LastUp, forget, remember
 from deploy.local.options import UpOptions
 from deploy.local.parts import (
@@ -45,18 +46,9 @@ def run_up(options: UpOptions) -> int:
     """Run, print the summary, and return the exit code. Raises UsageError before anything is left half started."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     run = prepare(options)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        summary = runner.run(_up(run))
+    summary = on_event_loop(_up(run))
     print(json.dumps(summary, indent=2) if options.json else as_text(summary))
     return 0
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
 
 
 async def _up(run: Prepared) -> dict[str, Any]:

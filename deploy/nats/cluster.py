@@ -34,7 +34,7 @@ def server(
     max_consumers: int = MAX_CONSUMERS,
     access: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One server. ``access``: accounts and users, of `roles.accounts` or `jwt.Authority`.
+    """One server. ``access``: accounts and users, of `roles.accounts`, or those of an operator's JWTs.
 
     ``sync_always`` because a power cut loses the last seconds of acknowledged messages otherwise (three servers in
     different power zones are the other remedy); it costs nine tenths of the write rate, which is far above the need.

@@ -84,11 +84,6 @@ class EmbeddedServer:
         return f"nats://{self._host}:{self._port}"
 
     @property
-    def monitor_url(self) -> str:
-        """The server's monitoring pages (``/healthz``, ``/varz``, ``/jsz``)."""
-        return f"http://{self._host}:{self._monitor_port}"
-
-    @property
     def pid(self) -> int:
         """The server's process id; 0 while it does not run."""
         return self._process.pid if self._process is not None and self._process.returncode is None else 0
@@ -140,16 +135,6 @@ class EmbeddedServer:
         except BaseException:
             await self.close()
             raise
-
-    async def supervise(self) -> None:
-        """Start it again, on the same port and data, whenever it ends by itself; until cancelled."""
-        while True:
-            process = self._process
-            if process is None:
-                raise ServerDown("the server is not running")
-            await process.wait()
-            if self._process is process:
-                await self.start()
 
     async def stop(self) -> None:
         """Orderly stop (SIGTERM, then SIGKILL after five seconds); `start` may follow."""

@@ -39,7 +39,7 @@ async def agent_process(
     *flags: str, env: dict[str, str] | None = None, node: str = NODE
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """``wattscale agent power`` as an operator runs it."""
-    program = ["-m", "deploy.cli.main", "agent", "power", "--node", node, "--port", "0", "--log-level", "warning"]
+    program = ["-m", "deploy.cli.main", "agent", "power", "--node", node, "--port", "none", "--log-level", "warning"]
     process = await asyncio.create_subprocess_exec(sys.executable, *program, *flags, env=env)
     try:
         yield process

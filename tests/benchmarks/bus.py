@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -37,9 +37,9 @@ from bus_schemas.jetstream.lease import Leadership
 from bus_schemas.jetstream.publish import Outgoing, Publisher
 from bus_schemas.jetstream.read import follow
 from bus_schemas.jetstream.settings import BusSettings
+from deploy.event_loop import run
 from deploy.nats.embedded import EmbeddedServer
 
-T = TypeVar("T")
 WARM_UP = 200
 AGENTS_PER_CONNECTION = 250
 READBACKS: dict[str, tuple[v1.GpuInForce, ...]] = {}
@@ -347,15 +347,6 @@ def table(result: dict[str, Any]) -> str:
     lines += [f"{w['agents']:>10}{w['per_second']:>14}{w['server_rss_mb']:>16.1f}" for w in result["waves"]]
     lines += [""] + [f"publish, sync {p['sync']:<8}{p['per_second']:>10} decisions/s" for p in result["publish"]]
     return "\n".join(lines)
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """On uvloop where it is installed, as the processes of a site do."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ async def cluster() -> AsyncIterator[Cluster]:
         async def provisioned() -> bool:
             try:
                 await provision.apply(bus)
-                return await provision.check(bus) == []
+                return await provision.plan(bus) == []
             except BusError:
                 return False
 

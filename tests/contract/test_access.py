@@ -17,11 +17,11 @@ from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.subjects import Subjects
 from deploy.nats.cluster import Tls
 from deploy.nats.embedded import EmbeddedServer
-from deploy.nats.jwt import Authority as Operator
-from deploy.nats.jwt import Key
 from deploy.nats.roles import BUS_ACCOUNT, FIELD_ACCOUNT, Site, accounts, agent, inbox_prefix, planner
 from tests.contract.bus import applied, power, until
 from tests.contract.certificates import Authority
+from tests.doubles.nats_jwt import Authority as Operator
+from tests.doubles.nats_jwt import Key
 
 SUBJECTS = Subjects()
 NODE = "node-7"
@@ -119,7 +119,7 @@ async def test_a_credential_that_expires_under_way_is_followed_by_its_successor(
         await until(lambda: not first.is_connected or first.stats["reconnects"] > 0, "the end of the first one", 60)
         await asyncio.wait_for(bus.ready(), 30)
         assert len(await provision.apply(bus)) == 6
-        assert await provision.check(bus) == []
+        assert await provision.plan(bus) == []
         await bus.close()
 
 

@@ -90,7 +90,7 @@ async def test_the_cluster_runs_with_tls_between_all(tls: Path) -> None:
         async def provisioned() -> bool:
             try:
                 await provision.apply(bus)
-                return await provision.check(bus) == []
+                return await provision.plan(bus) == []
             except BusError:
                 return False
 
@@ -116,7 +116,7 @@ async def test_the_embedded_server_comes_and_goes_without_a_trace(
             await server.kill()
             await server.start()
             await until(lambda: bus.connected, "reconnection")
-            kept = [change.stream for change in await provision.check(bus)]
+            kept = [change.stream for change in await provision.plan(bus)]
             assert kept == ["WATTSCALE_TELEMETRY"]
         assert server.url == url
         pid = server.pid

@@ -19,6 +19,11 @@ from agent.adapters.kubernetes_api import ApiError, KubernetesApi
 from tests.doubles.kubernetes import KubernetesDouble
 
 
+async def merge(api: KubernetesApi, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Merge-patch: only the keys given change."""
+    return await api.send("PATCH", path, body=body, content_type="application/merge-patch+json")
+
+
 class Leases:
     """One namespace's leases: an object without a controller, so that nothing else writes to it."""
 
@@ -69,7 +74,7 @@ async def test_a_name_that_is_taken_is_refused(leases: Leases) -> None:
 
 
 async def test_what_is_not_there_is_404(leases: Leases) -> None:
-    for work in (leases.api.get(leases.at("x")), leases.api.merge(leases.at("x"), {"spec": {}})):
+    for work in (leases.api.get(leases.at("x")), merge(leases.api, leases.at("x"), {"spec": {}})):
         with pytest.raises(ApiError) as caught:
             await work
         assert caught.value.status == 404
@@ -77,10 +82,10 @@ async def test_what_is_not_there_is_404(leases: Leases) -> None:
 
 async def test_a_write_on_an_old_version_is_a_conflict_and_changes_nothing(leases: Leases) -> None:
     old = (await leases.api.post(leases.path, leases.body("a")))["metadata"]["resourceVersion"]
-    await leases.api.merge(leases.at("a"), {"spec": {"holderIdentity": "one"}})
+    await merge(leases.api, leases.at("a"), {"spec": {"holderIdentity": "one"}})
     with pytest.raises(ApiError) as caught:
-        await leases.api.merge(
-            leases.at("a"), {"metadata": {"resourceVersion": old}, "spec": {"holderIdentity": "two"}}
+        await merge(
+            leases.api, leases.at("a"), {"metadata": {"resourceVersion": old}, "spec": {"holderIdentity": "two"}}
         )
     assert caught.value.status == 409
     assert (await leases.api.get(leases.at("a")))["spec"]["holderIdentity"] == "one"
@@ -88,7 +93,7 @@ async def test_a_write_on_an_old_version_is_a_conflict_and_changes_nothing(lease
 
 async def test_a_merge_patch_changes_what_it_names_and_null_removes(leases: Leases) -> None:
     await leases.api.post(leases.path, leases.body("a", keep="1", drop="1"))
-    after = await leases.api.merge(leases.at("a"), {"metadata": {"labels": {"drop": None, "new": "2"}}})
+    after = await merge(leases.api, leases.at("a"), {"metadata": {"labels": {"drop": None, "new": "2"}}})
     labels = after["metadata"]["labels"]
     assert (labels["keep"], labels["new"], "drop" in labels) == ("1", "2", False)
 
@@ -122,9 +127,9 @@ async def test_a_watch_tells_what_came_changed_and_went_from_its_version_on(leas
     query = {"labelSelector": f"mark={leases.mark}"}
     version = (await leases.api.get(leases.path, query))["metadata"]["resourceVersion"]
     await leases.api.post(leases.path, leases.body("a"))
-    await leases.api.merge(leases.at("a"), {"spec": {"holderIdentity": "x"}})
-    await leases.api.merge(leases.at("a"), {"metadata": {"labels": {"mark": "other"}}})
-    await leases.api.merge(leases.at("a"), {"metadata": {"labels": {"mark": leases.mark}}})
+    await merge(leases.api, leases.at("a"), {"spec": {"holderIdentity": "x"}})
+    await merge(leases.api, leases.at("a"), {"metadata": {"labels": {"mark": "other"}}})
+    await merge(leases.api, leases.at("a"), {"metadata": {"labels": {"mark": leases.mark}}})
     await leases.api.send("DELETE", leases.at("a"))
     kinds: list[str] = []
     versions: list[int] = []
@@ -158,14 +163,14 @@ async def test_status_and_scale_are_apart_from_the_rest() -> None:
     path = f"/apis/{group}/v1beta1/namespaces/ns/{resource}"
     async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
         await api.post(path, {"metadata": {"name": "d"}, "spec": {"replicas": 1}})
-        await api.merge(f"{path}/d", {"spec": {"replicas": 2}, "status": {"replicas": 9}})
+        await merge(api, f"{path}/d", {"spec": {"replicas": 2}, "status": {"replicas": 9}})
         assert "status" not in await api.get(f"{path}/d")
-        await api.merge(f"{path}/d/status", {"status": {"replicas": 2}, "spec": {"replicas": 7}})
+        await merge(api, f"{path}/d/status", {"status": {"replicas": 2}, "spec": {"replicas": 7}})
         found = await api.get(f"{path}/d")
         assert (found["spec"]["replicas"], found["status"]["replicas"]) == (2, 2)
         assert found["metadata"]["generation"] == 2
-        scale = await api.merge(f"{path}/d/scale", {"spec": {"replicas": 5}})
+        scale = await merge(api, f"{path}/d/scale", {"spec": {"replicas": 5}})
         assert (scale["kind"], scale["spec"]["replicas"], scale["status"]["replicas"]) == ("Scale", 5, 2)
         with pytest.raises(ApiError) as caught:
-            await api.merge(f"{path}/d/scale", {"spec": {"replicas": -1}})
+            await merge(api, f"{path}/d/scale", {"spec": {"replicas": -1}})
         assert caught.value.status == 422

@@ -92,6 +92,23 @@ async def test_the_lead_lost_inside_ends_the_body_and_says_why() -> None:
             await asyncio.wait_for(body(), 20)
 
 
+async def test_a_renewal_that_the_client_gave_up_ends_the_body() -> None:
+    async with bench() as (_, bus):
+        leadership = Leadership(bus, "a", 3)
+
+        async def given_up() -> int:
+            raise asyncio.CancelledError
+
+        async def body() -> None:
+            async with leadership.lead():
+                leadership.renew = given_up  # type: ignore[method-assign]
+                await asyncio.Event().wait()
+
+        with pytest.raises(ConnectionAbortedError, match="gave the call up"):
+            await asyncio.wait_for(body(), 20)
+        assert await Leadership(bus, "b", 60).try_acquire(), "the lease is released"
+
+
 async def test_the_bodys_own_error_comes_out_as_it_is() -> None:
     async with bench() as (_, bus):
 

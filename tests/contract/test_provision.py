@@ -31,7 +31,7 @@ async def test_applying_twice_changes_nothing() -> None:
         assert len(made) == 6
         assert {change.what for change in made} == {"create"}
         assert await provision.apply(bus) == []
-        assert await provision.check(bus) == []
+        assert await provision.plan(bus) == []
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ async def test_what_is_smaller_is_grown(change: dict[str, object], said: str) ->
         planned = await provision.plan(bus)
         assert [str(one)[: len(said)] for one in planned] == [said]
         assert await provision.apply(bus) == planned
-        assert await provision.check(bus) == []
+        assert await provision.plan(bus) == []
 
 
 async def test_what_is_larger_stays_and_is_told() -> None:
@@ -59,7 +59,7 @@ async def test_what_is_larger_stays_and_is_told() -> None:
         await ask(bus, f"$JS.API.STREAM.UPDATE.{DECISIONS}", json.dumps(config).encode())
         changes = await provision.apply(bus)
         assert [bool(change.refused) for change in changes] == [False, True]
-        (left,) = await provision.check(bus)
+        (left,) = await provision.plan(bus)
         assert str(left).startswith("! WATTSCALE_DECISIONS: max_age 2592000 s -> 604800 s (refused: ")
         info = await bus.js.stream_info(DECISIONS)
         assert info.config.max_age == 30 * 86400

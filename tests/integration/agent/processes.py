@@ -42,7 +42,7 @@ class AgentProcess:
             "--node",
             self._node,
             "--port",
-            "0",
+            "none",
             "--nats-url",
             self._url,
         ]

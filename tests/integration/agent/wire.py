@@ -12,12 +12,10 @@ from typing import TypeVar
 from bus_schemas.jetstream import connect as connecting
 from bus_schemas.jetstream import provision
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.consume import ensure_consumer
+from bus_schemas.jetstream.durable import Durable, ensure
 from bus_schemas.jetstream.publish import publish
 from bus_schemas.jetstream.read import last
 from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.streams import DECISIONS
-from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import GpuCap, NodeTelemetry, PowerAck, PowerDecision
 
 T = TypeVar("T")
@@ -54,8 +52,7 @@ class PlannerSide:
     async def prepare(self) -> None:
         """Streams and the node's consumer."""
         await provision.apply(self.bus)
-        subject = self.bus.subjects.decision_power(self.node)
-        await ensure_consumer(self.bus, DECISIONS, power_consumer(self.node), subject)
+        await ensure(self.bus, Durable.power(self.bus, self.node))
 
     async def decide(
         self,

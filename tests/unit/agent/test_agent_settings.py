@@ -53,3 +53,16 @@ def test_a_file_that_is_no_settings_file_is_named(tmp_path: Path, text: str, lin
         load(file, {}, {})
     with pytest.raises(BadSettings, match="No such file"):
         load(tmp_path / "absent.yaml", {}, {})
+
+
+@pytest.mark.parametrize(("text", "port"), [("0", 0), ("none", None), ("null", None), ("9101", 9101)])
+def test_a_port_of_0_is_the_systems_choice_and_none_is_off(text: str, port: int | None) -> None:
+    assert load(None, {"WATTSCALE_AGENT_HTTP__PORT": text}, {"node": "n"}).http.port == port
+    if text != "null":
+        assert load(None, {}, {"node": "n", "http.port": text}).http.port == port
+
+
+def test_a_port_that_is_no_port_is_named() -> None:
+    for wrong in ("some", "65536"):
+        with pytest.raises(BadSettings, match=r"http\.port"):
+            load(None, {}, {"node": "n", "http.port": wrong})

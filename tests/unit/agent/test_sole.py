@@ -65,9 +65,15 @@ async def _taken(path: Path) -> None:
         pass
 
 
-async def test_without_a_file_nobody_asks() -> None:
-    async with sole(None), sole(None):
-        pass
+async def test_without_a_file_two_run_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    inside = []
+    async with asyncio.timeout(40):
+        async with sole(None):
+            inside.append("first")
+            async with sole(None):
+                inside.append("second")
+    assert inside == ["first", "second"]
+    assert "another agent holds" not in caplog.text
 
 
 async def test_a_file_that_can_not_be_opened_is_said(tmp_path: Path) -> None:

@@ -49,10 +49,6 @@ class Bus:
     async def record(self, record: v1.PlanRecord) -> None:
         pass
 
-    async def lost(self) -> str:
-        await asyncio.Event().wait()
-        return ""
-
     async def listen(self, listener: object) -> None:
         await asyncio.Event().wait()
 

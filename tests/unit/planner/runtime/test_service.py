@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from bus_schemas.jetstream.connect import Bus as Connection
+from bus_schemas.jetstream.heed import heeding_cancellation
 from bus_schemas.jetstream.together import EndedByItself
 from planner.domain.plan import Plan
 from planner.ports import BusAwayError, LostLead, Term
@@ -36,13 +37,12 @@ class Losing(Bus):
         super().__init__(answers=[LostLead("fenced off")] if how == "refused" else [])
         self.how = how
 
-    async def lost(self) -> str:
+    async def end(self) -> None:
         if self.how == "lost":
             await asyncio.sleep(0.01)
-            return "the lease ran out"
-        if self.how == "dropped":
-            await nobodys_cancellation()
-        return await super().lost()
+            raise LostLead("the lease ran out")
+        with heeding_cancellation():
+            await (nobodys_cancellation() if self.how == "dropped" else asyncio.Event().wait())
 
 
 class Election(Bus):
@@ -57,7 +57,14 @@ class Election(Bus):
         end = self.ends.pop(0) if self.ends else "kept"
         if end == "away":
             raise BusAwayError("the lease could not be asked for")
-        yield Losing(end)
+        term = Losing(end)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                ending = tasks.create_task(term.end())
+                yield term
+                ending.cancel()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""The one way in which the long-running commands start their event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import pytest
+
+from deploy.event_loop import run
+
+
+async def loop_module() -> str:
+    return type(asyncio.get_running_loop()).__module__
+
+
+def test_uvloop_runs_where_it_is_installed() -> None:
+    pytest.importorskip("uvloop")
+    assert run(loop_module()) == "uvloop"
+
+
+def test_asyncios_own_loop_runs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert run(loop_module()).startswith("asyncio.")
+
+
+def test_the_planner_is_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("uvloop")
+    import argparse
+
+    from deploy.cli import planner
+
+    seen = []
+
+    async def run_planner(*_: object) -> None:
+        seen.append(await loop_module())
+
+    parser = argparse.ArgumentParser()
+    planner.register(parser.add_subparsers())
+    monkeypatch.setattr("planner.runtime.process.run_planner", run_planner)
+    monkeypatch.setattr("planner.runtime.logs.set_up", lambda *_: None)
+    monkeypatch.setattr(planner, "_composed", lambda _: None)
+    args = parser.parse_args(["planner", "run", "--set", "sites.@.budget_watts=1"])
+    assert args.run(args) == 0
+    assert seen == ["uvloop"]
