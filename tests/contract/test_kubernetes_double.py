@@ -83,10 +83,9 @@ async def test_what_is_not_there_is_404(leases: Leases) -> None:
 async def test_a_write_on_an_old_version_is_a_conflict_and_changes_nothing(leases: Leases) -> None:
     old = (await leases.api.post(leases.path, leases.body("a")))["metadata"]["resourceVersion"]
     await merge(leases.api, leases.at("a"), {"spec": {"holderIdentity": "one"}})
+    stale = {"metadata": {"resourceVersion": old}, "spec": {"holderIdentity": "two"}}
     with pytest.raises(ApiError) as caught:
-        await merge(
-            leases.api, leases.at("a"), {"metadata": {"resourceVersion": old}, "spec": {"holderIdentity": "two"}}
-        )
+        await merge(leases.api, leases.at("a"), stale)
     assert caught.value.status == 409
     assert (await leases.api.get(leases.at("a")))["spec"]["holderIdentity"] == "one"
 
