@@ -31,8 +31,3 @@ class Replicas:
     def wanted(self) -> int:
         """Replicas that will serve once everything under way has happened."""
         return self.ready + self.starting + self.pending
-
-    @property
-    def on_gpus(self) -> int:
-        """Replicas that hold GPUs now."""
-        return self.ready + self.starting + self.terminating

@@ -13,7 +13,6 @@ from typing import Any
 Tree = dict[str, Any]
 DEFAULT_POOLS = ("prefill", "decode")
 APPEND = "+"
-DEFAULT_PREDICTOR = "blend"
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,6 @@ def _ratio(name: str, per: str, offset: float = 0.0, note: str = "") -> Metric:
 
 
 MS = 1000.0
-PERCENT = 0.01
 
 DYNAMO = Source(
     "dynamo",
@@ -202,12 +201,6 @@ TRAFFIC = (
     Quantity.REQUEST_DURATION_S,
 )
 """Quantities of requests: all of one deployment are read from ONE source, so that they speak of the same requests."""
-
-ENGINE = (Quantity.KV_HIT_RATE, Quantity.ACCEPT_LENGTH)
-"""Quantities only engines or routers know: read from whichever source has them."""
-
-WORKER = (Quantity.QUEUED_REQUESTS, Quantity.RUNNING_REQUESTS, Quantity.KV_USAGE)
-"""Gauges of one worker each."""
 
 NAMESPACE_LABEL = "dynamo_namespace"
 POOL_LABEL = "dynamo_component"

@@ -15,7 +15,7 @@ from planner.adapters.observe import promql
 from planner.adapters.observe.ages import Ages
 from planner.adapters.observe.assemble import assemble
 from planner.adapters.observe.histogram import Histogram, histogram
-from planner.adapters.observe.metric_names import SOURCES, TRAFFIC, Kind, Metric, Quantity, Source
+from planner.adapters.observe.metric_names import SOURCES, TRAFFIC, Kind, Metric, Source
 from planner.adapters.observe.prometheus_client import PrometheusClient, PrometheusError, Row
 from planner.adapters.observe.readout import GaugeSample, Readout
 from planner.adapters.observe.target import Target
@@ -214,6 +214,3 @@ def _histogram(name: str, rows: Rows) -> Histogram | Missing:
         if "le" in row.labels and math.isfinite(row.value)
     }
     return histogram(count.value, total.value, buckets)
-
-
-__all__ = ["PrometheusObserver", "Quantity"]

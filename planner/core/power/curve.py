@@ -35,8 +35,3 @@ def draw_mw(curve: PowerCurve, cap_mw: int, utilisation: float) -> int:
     busy = min(1.0, max(0.0, utilisation))
     loaded = min(cap_mw, curve.p_u_mw)
     return round(curve.idle_mw + busy * max(0, loaded - curve.idle_mw))
-
-
-def energy_j(curve: PowerCurve, cap_mw: int, utilisation: float, seconds: float) -> float:
-    """Expected energy in joules over ``seconds``."""
-    return draw_mw(curve, cap_mw, utilisation) / 1000 * seconds
