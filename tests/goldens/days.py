@@ -162,7 +162,7 @@ class Day:
         late = idle or drawn["latency"] < 0.05
         return DeploymentObservation(
             interval_s=INTERVAL_S,
-            num_req=Sample(round(rate * INTERVAL_S)),
+            requests=Sample(round(rate * INTERVAL_S)),
             isl_tokens=gone if idle else Sample(_read(isl)),
             osl_tokens=gone if idle else Sample(_read(osl)),
             ttft_ms=gone if late else Sample(_read(90.0 + 120.0 * most * most)),

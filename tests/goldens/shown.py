@@ -56,7 +56,8 @@ def _mw_of_watts(value: float | None) -> int | None:
 
 
 def _numbers(values: Mapping[str, float | None]) -> Shown:
-    return tuple((name, number(values[name])) for name in sorted(values))
+    """Values without their names, which come from fields of types and may be renamed; so in the values' own order."""
+    return tuple(sorted(number(value) for value in values.values() if value is not None))
 
 
 def links(chain: Iterable[Limited]) -> Shown:
@@ -135,8 +136,8 @@ def _why(deployment: DeploymentPlan) -> Shown:
         tuple((name, links(deployment.pools[name].chain)) for name in sorted(deployment.pools)),
         links(deployment.notes),
         _numbers(deployment.observed),
-        tuple(sorted(deployment.missing.items())),
-        tuple((name, forecast(deployment.forecasts[name])) for name in sorted(deployment.forecasts)),
+        tuple(sorted(set(deployment.missing.values()))),
+        tuple(sorted(forecast(each) for each in deployment.forecasts.values())),
         _numbers(deployment.corrections),
         number(deployment.expected_ttft_ms),
         number(deployment.expected_itl_ms),
