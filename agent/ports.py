@@ -87,7 +87,6 @@ class GpuInfo:
     mig: bool = False
     persistence: bool | None = None
     """None: the driver does not say."""
-    pci: str = ""
     mig_instances: tuple[str, ...] = ()
     """UUIDs of the MIG instances on this card. A limit is always the whole card's."""
 

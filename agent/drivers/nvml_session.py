@@ -116,7 +116,6 @@ class NvmlSession:
             max_mw=high,
             mig=bool(modes and modes[0]),
             persistence=None if persistence is None else bool(persistence),
-            pci=self._maybe("pci", gpu, self._bus_id, handle) or "",
             mig_instances=self._mig_instances(gpu, handle) if modes and modes[0] else (),
         )
 
@@ -128,10 +127,6 @@ class NvmlSession:
             if error.permanent:
                 return None
             raise
-
-    def _bus_id(self, handle: Any) -> str:
-        found = self.nvml.nvmlDeviceGetPciInfo(handle).busId
-        return str(found.decode() if isinstance(found, bytes) else found)
 
     def _reasons(self, handle: Any) -> int:
         nvml = self.nvml

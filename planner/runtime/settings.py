@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bus_schemas.jetstream.settings import BusSettings
@@ -254,11 +254,16 @@ class KalmanSettings(Block):
     min_points: int = Field(default=5, ge=1)
 
 
+def _port(value: Any) -> Any:
+    """``none`` is how a flag or the environment writes null."""
+    return None if isinstance(value, str) and value.lower() == "none" else value
+
+
 class HealthSettings(Block):
-    """The HTTP server for probes, metrics and status. ``port`` 0: one the system chooses; null: no server."""
+    """The HTTP server for probes, metrics and status. ``port`` 0: the system chooses; ``none`` or null: no server."""
 
     host: str = "127.0.0.1"
-    port: int | None = Field(default=9091, ge=0, le=65535)
+    port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = 9091
     live_within_s: Positive = 30.0
     """Not live when the loop has not turned for so long (real seconds)."""
 

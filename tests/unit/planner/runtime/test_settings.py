@@ -356,3 +356,10 @@ def test_weights_of_a_site_reach_the_optimiser() -> None:
     block = SiteSettings.model_validate({"budget_watts": 1000, "weights": {"energy": 0, "gpu": 50}})
     weights = site("row", block).weights
     assert (weights.energy, weights.gpu, weights.churn) == (0, 50, 100)
+
+
+@pytest.mark.parametrize(("text", "port"), [("0", 0), ("none", None), ("null", None), ("9091", 9091)])
+def test_a_port_of_0_is_the_systems_choice_and_none_is_off_as_in_the_agent(
+    file: Path, text: str, port: int | None
+) -> None:
+    assert load(file, {}, [f"health.port={text}"]).settings.health.port == port
