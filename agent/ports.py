@@ -141,7 +141,7 @@ class Processes(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
+class GpuOwner:
     """Whose work runs on a GPU. Empty strings: not known."""
 
     deployment: str = ""
@@ -155,18 +155,18 @@ class Owner:
 class GpuOwners(Protocol):
     """Who owns which GPU. A GPU that is absent from the answer is free; an error means that nothing is known."""
 
-    async def owners(self) -> Mapping[str, Owner]:
-        """Owners by GPU UUID. Raises OwnersUnknown when the source can not be read."""
+    async def owners(self) -> Mapping[str, GpuOwner]:
+        """Owners by GPU UUID. Raises OwnersUnknownError when the source can not be read."""
         ...
 
 
-class OwnersUnknown(Exception):  # noqa: N818 - a state of knowledge, not a defect
+class OwnersUnknownError(Exception):
     """The source of ownership could not be read: keep what was known, change nothing because of it."""
 
 
 class NoOwners:
     """A machine without Kubernetes: nobody is known to own anything."""
 
-    async def owners(self) -> Mapping[str, Owner]:
+    async def owners(self) -> Mapping[str, GpuOwner]:
         """Nothing, truthfully."""
         return {}

@@ -17,12 +17,12 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from bus_schemas.errors import BusAway, BusUnreachable
+from bus_schemas.errors import BusAwayError, BusUnreachableError
+from bus_schemas.jetstream.completed import CompletedDecisions, Completion
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.done import Done, Verdict
-from bus_schemas.jetstream.lookup import last
-from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.jetstream.stored_messages import last
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import AckStatus, ScalingAck, ScalingDecision
 
@@ -33,7 +33,8 @@ RETRY_S = 0.5
 class VirtualConnectorClient:
     """One deployment's decisions. ``nc`` is an open nats-py connection; it stays the caller's.
 
-    Open it with ``max_reconnect_attempts=-1``: nats-py gives up for good after 60 attempts otherwise. Raises BadName
+    Open it with ``max_reconnect_attempts=-1``: nats-py gives up for good after 60 attempts otherwise. Raises
+    BadNameError
     for a deployment that no subject can carry.
     """
 
@@ -53,12 +54,12 @@ class VirtualConnectorClient:
         self._ack_subject = self._bus.subjects.ack_scaling(deployment)
 
     async def get(self) -> ScalingDecision | None:
-        """The newest decision, or None while there is none. Raises BusAway (a TimeoutError) without an answer."""
+        """The newest decision, or None while there is none. Raises BusAwayError (a TimeoutError) without an answer."""
         found = await last(self._bus, self._decision_subject)
         return found.message if found and isinstance(found.message, ScalingDecision) else None
 
     async def scaled(self) -> ScalingAck | None:
-        """The newest acknowledgement, or None while there is none. Raises BusAway."""
+        """The newest acknowledgement, or None while there is none. Raises BusAwayError."""
         found = await last(self._bus, self._ack_subject)
         return found.message if found and isinstance(found.message, ScalingAck) else None
 
@@ -67,7 +68,7 @@ class VirtualConnectorClient:
 
         Begins with the one that waits already, and never ends by itself: cancel the task, or leave the loop, to stop.
         One that failed retryably is not yielded again: try again inside the loop, or start another. Survives lost
-        connections and restarts of the server. Raises BusUnreachable when the connection is closed for good.
+        connections and restarts of the server. Raises BusUnreachableError when the connection is closed for good.
         """
         yielded: tuple[str, int] | None = None
         async with self._wakened() as wake:
@@ -82,7 +83,7 @@ class VirtualConnectorClient:
     async def wait(self, timeout_s: float | None = None, *, timeout: float | None = None) -> None:
         """Return as soon as a decision is not carried out yet: at once if one is waiting already.
 
-        One that failed retryably is waiting still. Raises TimeoutError after ``timeout_s`` seconds, BusUnreachable
+        One that failed retryably is waiting still. Raises TimeoutError after ``timeout_s`` seconds, BusUnreachableError
         when the connection is closed for good. Survives lost connections and restarts of the server. ``timeout`` is
         the old name of ``timeout_s`` and will be removed in 0.2.
         """
@@ -102,7 +103,7 @@ class VirtualConnectorClient:
             wake.set()
 
         if self._bus.nc.is_closed:
-            raise BusUnreachable("the connection is closed")
+            raise BusUnreachableError("the connection is closed")
         subscription = await self._bus.nc.subscribe(self._bus.subjects.stored(self._decision_subject), cb=on_decision)
         try:
             yield wake
@@ -114,32 +115,35 @@ class VirtualConnectorClient:
         """The newest decision, where it is not carried out yet. None also after a server that did not answer."""
         try:
             decision, ack = await self.get(), await self.scaled()
-        except BusAway as error:
+        except BusAwayError as error:
             if self._bus.nc.is_closed:
-                raise BusUnreachable(
+                raise BusUnreachableError(
                     "the connection is closed: open another, with max_reconnect_attempts=-1"
                 ) from error
             await asyncio.sleep(RETRY_S)
             return None
         if decision is None:
             return None
-        done = Done()
+        done = CompletedDecisions()
         done.learn(ack)
-        return decision if done.verdict(decision) is Verdict.FRESH else None
+        return decision if done.verdict(decision) is Completion.FRESH else None
 
     async def complete(self, decision: ScalingDecision) -> None:
-        """Acknowledge a decision as carried out completely. Raises NotStored; calling it again is safe."""
+        """Acknowledge a decision as carried out completely. Raises NotStoredError; calling it again is safe."""
         replicas = {name: target.replicas for name, target in decision.pools.items()}
         scaled = max(decision.decision_id, await self._scaled_id(decision))
         await self._acknowledge(decision, AckStatus.APPLIED, scaled=scaled, replicas=replicas)
 
     async def fail(self, decision: ScalingDecision, reason: str, retryable: bool = True) -> None:
-        """Say that a decision was not carried out, and whether trying again can help. Raises NotStored, BusAway."""
+        """Say that a decision was not carried out, and whether trying again can help.
+
+        Raises NotStoredError, BusAwayError.
+        """
         scaled = await self._scaled_id(decision)
         await self._acknowledge(decision, AckStatus.FAILED, scaled=scaled, reason=reason, retryable=retryable)
 
     async def progress(self, decision: ScalingDecision, done: int, total: int) -> None:
-        """Say how far the work is: ``done`` of ``total`` parts. Raises NotStored, BusAway."""
+        """Say how far the work is: ``done`` of ``total`` parts. Raises NotStoredError, BusAwayError."""
         scaled = await self._scaled_id(decision)
         await self._acknowledge(decision, AckStatus.ACCEPTED, scaled=scaled, done=done, total=total)
 

@@ -1,4 +1,7 @@
-"""Bytes to messages and back, and the headers beside them. Pure; answers or raises Undecodable, whatever it is fed."""
+"""Bytes to messages and back, and the headers beside them.
+
+Pure; answers or raises UndecodableError, whatever it is fed.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,26 @@ from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from bus_schemas.errors import BadName, NotJson, TooLarge, Undecodable, UnknownType, WrongContent
+from bus_schemas.errors import (
+    BadNameError,
+    NotJsonError,
+    TooLargeError,
+    UndecodableError,
+    UnknownTypeError,
+    WrongContentError,
+)
 from bus_schemas.v1 import MESSAGES, Message
 
-__all__ = ["CONTENT_TYPE", "MAX_BODY_BYTES", "Undecodable", "check_headers", "decode", "decode_as", "encode", "headers"]
+__all__ = [
+    "CONTENT_TYPE",
+    "MAX_BODY_BYTES",
+    "UndecodableError",
+    "check_headers",
+    "decode",
+    "decode_as",
+    "encode",
+    "headers",
+]
 
 M = TypeVar("M", bound=Message)
 CONTENT_TYPE = "application/json"
@@ -29,9 +48,9 @@ def encode(message: Message) -> bytes:
 
 
 def decode(body: bytes) -> Message:
-    """Any message of v1, by its ``type``. Raises Undecodable."""
+    """Any message of v1, by its ``type``. Raises UndecodableError."""
     if len(body) > MAX_BODY_BYTES:
-        raise TooLarge(f"{len(body)} bytes; a message has at most {MAX_BODY_BYTES}")
+        raise TooLargeError(f"{len(body)} bytes; a message has at most {MAX_BODY_BYTES}")
     try:
         return _ANY.validate_json(body)
     except ValidationError as error:
@@ -39,21 +58,21 @@ def decode(body: bytes) -> Message:
 
 
 def decode_as(cls: type[M], body: bytes) -> M:
-    """A message of this class. Raises Undecodable, also for a valid message of another type."""
+    """A message of this class. Raises UndecodableError, also for a valid message of another type."""
     message = decode(body)
     if not isinstance(message, cls):
-        raise UnknownType(f"a {message.type} where a {cls.type_name()} belongs")
+        raise UnknownTypeError(f"a {message.type} where a {cls.type_name()} belongs")
     return message
 
 
 def headers(message: Message, msg_id: str, source: str, traceparent: str | None = None) -> dict[str, str]:
     """Headers of a message: CloudEvents binary mode, content type, and the id by which the server drops repeats.
 
-    Raises BadName for an id or source that a header can not carry, or a ``traceparent`` that is not W3C's.
+    Raises BadNameError for an id or source that a header can not carry, or a ``traceparent`` that is not W3C's.
     """
     for what, value in (("message id", msg_id), ("source", source)):
         if not value or not value.isascii() or not value.isprintable() or value[0] == " " or value[-1] == " ":
-            raise BadName(f"the {what} {value!r} must be printable ASCII")
+            raise BadNameError(f"the {what} {value!r} must be printable ASCII")
     made = {
         "Nats-Msg-Id": msg_id,
         "Content-Type": CONTENT_TYPE,
@@ -65,37 +84,37 @@ def headers(message: Message, msg_id: str, source: str, traceparent: str | None 
     }
     if traceparent is not None:
         if not _TRACEPARENT.fullmatch(traceparent):
-            raise BadName(f"{traceparent!r} is no W3C traceparent")
+            raise BadNameError(f"{traceparent!r} is no W3C traceparent")
         made["traceparent"] = traceparent
     return made
 
 
 def check_headers(message: Message, found: Mapping[str, str] | None) -> None:
-    """Raises WrongContent where the headers tell of another message than the body; absent ones are not missed."""
+    """Raises WrongContentError where the headers tell of another message than the body; absent ones are not missed."""
     if not found:
         return
     told = found.get("ce-type")
     if told is not None and told != message.type:
-        raise WrongContent(f"header ce-type says {told}, the body {message.type}")
+        raise WrongContentError(f"header ce-type says {told}, the body {message.type}")
     content = found.get("Content-Type")
     if content is not None and content.partition(";")[0].strip().lower() != CONTENT_TYPE:
-        raise WrongContent(f"Content-Type is {content}, not {CONTENT_TYPE}")
+        raise WrongContentError(f"Content-Type is {content}, not {CONTENT_TYPE}")
     ce_id, msg_id = found.get("ce-id"), found.get("Nats-Msg-Id")
     if ce_id is not None and msg_id is not None and ce_id != msg_id:
-        raise WrongContent(f"header ce-id says {ce_id}, Nats-Msg-Id {msg_id}")
+        raise WrongContentError(f"header ce-id says {ce_id}, Nats-Msg-Id {msg_id}")
 
 
-def _undecodable(error: ValidationError) -> Undecodable:
+def _undecodable(error: ValidationError) -> UndecodableError:
     first: dict[str, Any] = dict(error.errors(include_url=False, include_input=False)[0])
     kind = first["type"]
     if kind in {"json_invalid", "json_type", "model_type", "model_attributes_type", "dict_type"} and not first["loc"]:
-        return NotJson(f"no JSON object: {first['msg']}")
+        return NotJsonError(f"no JSON object: {first['msg']}")
     if kind == "union_tag_not_found":
-        return UnknownType("no field 'type': not a message of this contract")
+        return UnknownTypeError("no field 'type': not a message of this contract")
     if kind == "union_tag_invalid":
         tag = str(first["ctx"]["tag"])[:100]
         if re.match(r"wattscale\.v\d+\.", tag) and not tag.startswith("wattscale.v1."):
-            return UnknownType(f"type {tag!r} is of a version this reader does not know (v1 only)")
-        return UnknownType(f"type {tag!r} is not one of v1")
+            return UnknownTypeError(f"type {tag!r} is of a version this reader does not know (v1 only)")
+        return UnknownTypeError(f"type {tag!r} is not one of v1")
     where = ".".join(str(part) for part in first["loc"][:6])
-    return WrongContent(f"{where}: {first['msg']}"[:500])
+    return WrongContentError(f"{where}: {first['msg']}"[:500])

@@ -7,11 +7,11 @@ class BusError(Exception):
     """Root of all errors of this package."""
 
 
-class BadName(BusError, ValueError):  # noqa: N818  # reads as what it says
+class BadNameError(BusError, ValueError):
     """A name that no subject token can carry."""
 
 
-class Undecodable(BusError, ValueError):  # noqa: N818
+class UndecodableError(BusError, ValueError):
     """A body that is no message of v1. ``reason`` is one line, fit for a dead letter."""
 
     def __init__(self, reason: str) -> None:
@@ -19,39 +19,39 @@ class Undecodable(BusError, ValueError):  # noqa: N818
         self.reason = reason
 
 
-class NotJson(Undecodable):
+class NotJsonError(UndecodableError):
     """The body is no JSON object, or is cut off."""
 
 
-class UnknownType(Undecodable):
+class UnknownTypeError(UndecodableError):
     """The body's ``type`` is missing, of another version, or not one of ours."""
 
 
-class WrongContent(Undecodable):
+class WrongContentError(UndecodableError):
     """The body's ``type`` is known but its fields are not what v1 says."""
 
 
-class TooLarge(Undecodable):
+class TooLargeError(UndecodableError):
     """More bytes than a message may have."""
 
 
-class BusUnreachable(BusError):  # noqa: N818
+class BusUnreachableError(BusError):
     """No server answered in time."""
 
 
-class BusRefused(BusUnreachable):
+class BusRefusedError(BusUnreachableError):
     """A server answered and refused us: wrong, expired or missing credentials, or no trust in its certificate."""
 
 
-class BusAway(BusError, TimeoutError):  # noqa: N818
+class BusAwayError(BusError, TimeoutError):
     """The server did not answer. What was sent may or may not be stored; the same message ids may be sent again."""
 
 
-class NotPermitted(BusAway):
+class NotPermittedError(BusAwayError):
     """No answer, and the server said that our role may not do this."""
 
 
-class NotStored(BusError):  # noqa: N818
+class NotStoredError(BusError):
     """The server did not store a message in the time given, or refused it for another reason than the fence."""
 
     def __init__(self, text: str, err_code: int = 0) -> None:
@@ -59,17 +59,17 @@ class NotStored(BusError):  # noqa: N818
         self.err_code = err_code
 
 
-class ProvisionRefused(BusError):  # noqa: N818
+class ProvisionRefusedError(BusError):
     """The server refused a stream; the text says which and why."""
 
 
-class LeadershipLost(BusError):  # noqa: N818
+class LeadershipLostError(BusError):
     """This planner leads no more: publish nothing under this term."""
 
 
-class FenceRefused(LeadershipLost):
+class FenceRefusedError(LeadershipLostError):
     """The server itself refused a decision, for the lease under it is no longer ours."""
 
 
-class ConsumerGone(BusError):  # noqa: N818
+class ConsumerGoneError(BusError):
     """The consumer does not exist on the server (yet, or no longer)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bus_schemas.errors import BadName
+from bus_schemas.errors import BadNameError
 from bus_schemas.subjects import Subjects
 
 DAY_S = 86_400.0
@@ -39,11 +39,11 @@ _BY_KIND = {
 
 
 def stream_of(subjects: Subjects, subject: str) -> str:
-    """The stream that stores ``subject`` (or a wildcard of one kind). Raises BadName for a foreign subject."""
+    """The stream that stores ``subject`` (or a wildcard of one kind). Raises BadNameError for a foreign subject."""
     start = subjects.root + "."
     kind = subject[len(start) :].split(".", 1)[0] if subject.startswith(start) else ""
     if kind not in _BY_KIND:
-        raise BadName(f"subject {subject!r} belongs to no stream of prefix {subjects.prefix!r}")
+        raise BadNameError(f"subject {subject!r} belongs to no stream of prefix {subjects.prefix!r}")
     return _BY_KIND[kind]
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from bus_schemas.errors import BadName
+from bus_schemas.errors import BadNameError
 
 __all__ = [
-    "BadName",
+    "BadNameError",
     "ParsedSubject",
     "Subjects",
     "decode_name",
@@ -38,13 +38,13 @@ WHATS = {
 
 
 def encode_name(name: str) -> str:
-    """A name as one subject token: ``.`` is written ``_``. Raises BadName for what can not be mapped back."""
+    """A name as one subject token: ``.`` is written ``_``. Raises BadNameError for what can not be mapped back."""
     if not 0 < len(name) <= MAX_NAME:
-        raise BadName(f"a name has 1 to {MAX_NAME} characters, not {len(name)}")
+        raise BadNameError(f"a name has 1 to {MAX_NAME} characters, not {len(name)}")
     if not _NAME.fullmatch(name):
         bad = next(c for c in name if not _NAME.fullmatch(c))
         why = "it stands for '.' in subjects" if bad == "_" else "no subject token can carry it"
-        raise BadName(f"the name {name!r} holds {bad!r}: {why}; use letters, digits, '-' and '.'")
+        raise BadNameError(f"the name {name!r} holds {bad!r}: {why}; use letters, digits, '-' and '.'")
     return name.replace(".", "_")
 
 
@@ -55,7 +55,7 @@ def decode_name(token: str) -> str:
 
 def _plain_token(token: str) -> str:
     if not 0 < len(token) <= MAX_NAME or not _TOKEN.fullmatch(token):
-        raise BadName(f"{token!r} is no stream or consumer name; use letters, digits, '-' and '_'")
+        raise BadNameError(f"{token!r} is no stream or consumer name; use letters, digits, '-' and '_'")
     return token
 
 
@@ -70,13 +70,16 @@ class ParsedSubject:
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """All subjects of one installation. Raises BadName for a prefix that is not dotted letters, digits and dashes."""
+    """All subjects of one installation.
+
+    Raises BadNameError for a prefix that is not dotted letters, digits and dashes.
+    """
 
     prefix: str = "wattscale"
 
     def __post_init__(self) -> None:
         if not _PREFIX.fullmatch(self.prefix):
-            raise BadName(f"the prefix {self.prefix!r} must be letters, digits and '-', in parts joined by '.'")
+            raise BadNameError(f"the prefix {self.prefix!r} must be letters, digits and '-', in parts joined by '.'")
 
     @property
     def root(self) -> str:
@@ -130,7 +133,7 @@ class Subjects:
     def all_of(self, kind: str, what: str = "") -> str:
         """Wildcard over a kind, or over one `what` of it: ``all_of("decision", "power")``."""
         if kind not in WHATS and kind != "deadletter":
-            raise BadName(f"no kind {kind!r}; there are {', '.join([*WHATS, 'deadletter'])}")
+            raise BadNameError(f"no kind {kind!r}; there are {', '.join([*WHATS, 'deadletter'])}")
         return f"{self.root}.{kind}.{what}.>" if what else f"{self.root}.{kind}.>"
 
     def all_decisions(self) -> str:

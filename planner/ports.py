@@ -58,7 +58,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class StoredHistory:
     """What the streams hold for a planner that takes the lead: everything it must not contradict."""
 
     scaling: tuple[v1.ScalingDecision, ...] = ()
@@ -68,7 +68,10 @@ class Past:
 
 
 class Term(Protocol):
-    """One stretch of leadership. It ends with ``LostLead``, from ``publish`` or in place of the body of ``lead``."""
+    """One stretch of leadership.
+
+    It ends with ``TermEndedError``, from ``publish`` or in place of the body of ``lead``.
+    """
 
     @property
     def epoch(self) -> int:
@@ -76,15 +79,18 @@ class Term(Protocol):
         ...
 
     async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> None:
-        """All of them at once, or none. Raises LostLead when another planner leads, BusAwayError to try again."""
+        """All of them at once, or none.
+
+        Raises TermEndedError when another planner leads, LinkAwayError to try again.
+        """
         ...
 
-    async def past(self) -> Past:
+    async def past(self) -> StoredHistory:
         """What the streams hold now. Read after the lead was taken, so that nobody can add to it."""
         ...
 
     async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
-        """Plan records written since, oldest first. Raises BusAwayError."""
+        """Plan records written since, oldest first. Raises LinkAwayError."""
         ...
 
 
@@ -98,7 +104,7 @@ class Link(Protocol):
     def lead(self) -> AbstractAsyncContextManager[Term]:
         """Waits for the lead; leaving the context lets it go, so that another may follow at once.
 
-        When the lead is lost inside, the body is cancelled and LostLead raised in its place.
+        When the lead is lost inside, the body is cancelled and TermEndedError raised in its place.
         """
         ...
 
@@ -107,9 +113,9 @@ class Link(Protocol):
         ...
 
 
-class LostLead(Exception):  # noqa: N818  # not an error: the normal way in which a term ends
+class TermEndedError(Exception):
     """Another planner leads, or may: nothing more is to be published under this term."""
 
 
-class BusAwayError(Exception):
+class LinkAwayError(Exception):
     """The bus did not answer. What was sent may or may not be stored; the same messages may be sent again."""

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 
 from agent.adapters.messages import watts
 from agent.core.caps import Health
-from agent.ports import GpuInfo, GpuReading, Owner
+from agent.ports import GpuInfo, GpuOwner, GpuReading
 from bus_schemas.v1 import GpuHealth, GpuTelemetry, NodeTelemetry
 
-NOBODY = Owner()
+NOBODY = GpuOwner()
 SMALLEST_CHANGE_WATTS = 5.0
 """Draw that moves less than this (or 2 %) since it was last said is the same draw."""
 
@@ -28,7 +28,7 @@ class GpuView:
     health: Health
     granted_mw: int | None = None
     error: str = ""
-    owner: Owner = NOBODY
+    owner: GpuOwner = NOBODY
 
 
 def telemetry_of(

@@ -10,32 +10,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from agent.core.caps_values import (
+from agent.core.cap_types import (
+    Acceptance,
     AgentState,
     CapDecision,
     CapReport,
-    GpuReading,
     GpuTarget,
+    GpuTargetState,
     Health,
     InForce,
-    Line,
+    LimitReading,
     SetLimit,
-    Verdict,
     WriteResult,
     health_of,
 )
 from agent.core.deadman import lease_of
 
 __all__ = [
+    "Acceptance",
     "AgentState",
     "CapDecision",
     "CapReport",
-    "GpuReading",
     "GpuTarget",
     "Health",
     "InForce",
+    "LimitReading",
     "SetLimit",
-    "Verdict",
     "WriteResult",
     "actions",
     "bounded",
@@ -57,11 +57,11 @@ def initial(boot: str, now_s: float, *, grace_s: float = 30.0, hold_without_deci
     return AgentState(boot, now_s, grace_s, hold_without_decision)
 
 
-def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[AgentState, Verdict]:
+def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[AgentState, Acceptance]:
     """Take a decision in, or refuse it. A new incarnation starts ids and epochs anew; a past one never returns."""
     state = lapse(state, now_s)
     verdict = judge(state, decision)
-    if verdict is not Verdict.ACCEPTED:
+    if verdict is not Acceptance.ACCEPTED:
         return state, verdict
     past = state.past
     if state.incarnation and decision.incarnation != state.incarnation:
@@ -94,25 +94,25 @@ def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[Age
     return lapse(fresh, now_s), verdict
 
 
-def judge(state: AgentState, decision: CapDecision) -> Verdict:
+def judge(state: AgentState, decision: CapDecision) -> Acceptance:
     """Fencing: whether a decision is the newest word of the newest leader."""
     if state.incarnation and decision.incarnation != state.incarnation:
-        return Verdict.OLDER_EPOCH if decision.incarnation in state.past else Verdict.ACCEPTED
+        return Acceptance.OLDER_EPOCH if decision.incarnation in state.past else Acceptance.ACCEPTED
     if decision.epoch < state.epoch:
-        return Verdict.OLDER_EPOCH
+        return Acceptance.OLDER_EPOCH
     if decision.decision_id == state.decision_id and decision.epoch == state.epoch:
-        return Verdict.REPEATED
-    return Verdict.ACCEPTED if decision.decision_id > state.decision_id else Verdict.OLDER_ID
+        return Acceptance.REPEATED
+    return Acceptance.ACCEPTED if decision.decision_id > state.decision_id else Acceptance.OLDER_ID
 
 
-def _granted(line: Line | None, target: GpuTarget) -> Line:
-    base = line or Line(target.cap_mw)
+def _granted(line: GpuTargetState | None, target: GpuTarget) -> GpuTargetState:
+    base = line or GpuTargetState(target.cap_mw)
     return replace(base, ceiling_mw=target.cap_mw, may_raise=True, cap_mw=target.cap_mw, fallback_mw=target.fallback_mw)
 
 
-def _only_lowered(line: Line | None, target: GpuTarget, *, lapsed: bool) -> Line:
+def _only_lowered(line: GpuTargetState | None, target: GpuTarget, *, lapsed: bool) -> GpuTargetState:
     """A decision that comes too late, or was made for another process: it may lower, and raises nothing."""
-    base = line or Line(target.cap_mw)
+    base = line or GpuTargetState(target.cap_mw)
     ceiling = min(base.ceiling_mw, target.cap_mw, target.fallback_mw if lapsed else target.cap_mw)
     return replace(base, ceiling_mw=ceiling, cap_mw=target.cap_mw, fallback_mw=target.fallback_mw)
 
@@ -134,7 +134,7 @@ def lapse(state: AgentState, now_s: float) -> AgentState:
     return replace(state, ends_s=None, lines={gpu: fallen(line) for gpu, line in state.lines.items()})
 
 
-def fallen(line: Line) -> Line:
+def fallen(line: GpuTargetState) -> GpuTargetState:
     """One GPU after its lease. 0 stands for the hardware's minimum: writes are clamped."""
     fallback = 0 if line.fallback_mw is None else line.fallback_mw
     return replace(line, ceiling_mw=min(line.ceiling_mw, fallback), may_raise=False)
@@ -145,13 +145,13 @@ def bounded(state: AgentState, upper_bounds: Mapping[str, int]) -> AgentState:
     return state if upper_bounds == state.bounds else replace(state, bounds=dict(upper_bounds))
 
 
-def _aim(state: AgentState, line: Line, reading: GpuReading) -> int:
+def _aim(state: AgentState, line: GpuTargetState, reading: LimitReading) -> int:
     """The limit to write, clamped to what the hardware takes."""
     ceiling = min(line.ceiling_mw, state.bounds.get(reading.gpu, line.ceiling_mw))
     return min(max(ceiling, reading.min_mw), reading.max_mw)
 
 
-def actions(state: AgentState, readings: Mapping[str, GpuReading], now_s: float) -> tuple[SetLimit, ...]:
+def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: float) -> tuple[SetLimit, ...]:
     """Writes to make now, lowers first. Nothing where the limit stands as it should."""
     state = lapse(state, now_s)
     lowers: list[SetLimit] = []
@@ -173,7 +173,7 @@ def actions(state: AgentState, readings: Mapping[str, GpuReading], now_s: float)
 
 
 def observed(
-    state: AgentState, readings: Mapping[str, GpuReading], now_s: float, results: Iterable[WriteResult] = ()
+    state: AgentState, readings: Mapping[str, LimitReading], now_s: float, results: Iterable[WriteResult] = ()
 ) -> AgentState:
     """Take in what was read, after the writes of ``results``: adopt new GPUs, note resets, back off what resists."""
     state = lapse(state, now_s)
@@ -184,7 +184,7 @@ def observed(
         if line is None:
             if reading.enforced_mw is None:
                 continue
-            line = Line(max(reading.enforced_mw, reading.requested_mw or 0), resets=reading.resets)
+            line = GpuTargetState(max(reading.enforced_mw, reading.requested_mw or 0), resets=reading.resets)
         lines[gpu] = _seen(state, line, reading, wrote.get(gpu), now_s)
     ends_s = state.ends_s
     if ends_s is None and state.decision_id < 0 and not state.lines and lines:
@@ -195,7 +195,9 @@ def observed(
     return fresh
 
 
-def _seen(state: AgentState, line: Line, reading: GpuReading, result: WriteResult | None, now_s: float) -> Line:
+def _seen(
+    state: AgentState, line: GpuTargetState, reading: LimitReading, result: WriteResult | None, now_s: float
+) -> GpuTargetState:
     aim = _aim(state, line, reading)
     holds = reading.enforced_mw is not None and max(reading.enforced_mw, reading.requested_mw or 0) <= aim
     lost = (line.lost or reading.resets != line.resets) and not holds
@@ -216,7 +218,7 @@ def _seen(state: AgentState, line: Line, reading: GpuReading, result: WriteResul
     )
 
 
-def report(state: AgentState, readings: Mapping[str, GpuReading], now_s: float | None = None) -> CapReport:
+def report(state: AgentState, readings: Mapping[str, LimitReading], now_s: float | None = None) -> CapReport:
     """What is in force, against the newest decision. A GPU without a reading is unknown, not fine."""
     if now_s is not None:
         state = lapse(state, now_s)
@@ -236,7 +238,7 @@ def report(state: AgentState, readings: Mapping[str, GpuReading], now_s: float |
     return CapReport(state.epoch, state.decision_id, state.applied_id, status, tuple(gpus))
 
 
-def _carried_out(state: AgentState, line: Line, reading: GpuReading | None) -> bool:
+def _carried_out(state: AgentState, line: GpuTargetState, reading: LimitReading | None) -> bool:
     """Success is a limit read back as asked for after clamping; another limiter may hold it lower still."""
     if reading is None or reading.health is not Health.OK or reading.enforced_mw is None or line.cap_mw is None:
         return False

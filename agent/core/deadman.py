@@ -21,24 +21,26 @@ def clock_of(boot: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class CapLease:
     """When it ends on this agent's clock, and whether its caps may be raised to by THIS process."""
 
     ends_s: float
     ours: bool
 
 
-def lease_of(boot: str, heard_boot: str, heard_clock_s: float | None, valid_for_s: float, now_s: float) -> Lease | None:
+def lease_of(
+    boot: str, heard_boot: str, heard_clock_s: float | None, valid_for_s: float, now_s: float
+) -> CapLease | None:
     """The lease of a decision received at ``now_s``; None where the report it names was made on another clock.
 
     A decision that names no report counts from its receipt. One that names an earlier process of this machine was
     made for that process: it may be older than others which that process had accepted, so it raises nothing here.
     """
     if heard_clock_s is None or not heard_boot:
-        return Lease(now_s + valid_for_s, ours=True)
+        return CapLease(now_s + valid_for_s, ours=True)
     if clock_of(heard_boot) != clock_of(boot):
         return None
-    return Lease(min(heard_clock_s, now_s) + valid_for_s, ours=heard_boot == boot)
+    return CapLease(min(heard_clock_s, now_s) + valid_for_s, ours=heard_boot == boot)
 
 
 def unsafe(lease_s: float, reconcile_s: float, telemetry_s: float, flight_s: float = 1.0) -> tuple[str, ...]:

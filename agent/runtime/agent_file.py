@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "WATTSCALE_AGENT_"
 """``WATTSCALE_AGENT_HTTP__PORT=9101`` sets ``http.port``."""
 
 
-class BadSettings(ValueError):  # noqa: N818 - says what they are
+class BadSettingsError(ValueError):
     """One line for each thing that is wrong."""
 
 
@@ -130,7 +130,7 @@ class AgentFile(_Section):
 
 
 def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> AgentFile:
-    """Settings in force. ``flags``: by dotted name, None where not given. Raises BadSettings."""
+    """Settings in force. ``flags``: by dotted name, None where not given. Raises BadSettingsError."""
     values: dict[str, Any] = {}
     if path is not None:
         _merge(values, _from_file(path))
@@ -142,7 +142,7 @@ def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
     try:
         return AgentFile.model_validate(values)
     except ValidationError as error:
-        raise BadSettings("; ".join(_lines(error))) from error
+        raise BadSettingsError("; ".join(_lines(error))) from error
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -151,13 +151,13 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise BadSettings(f"settings file {path}: {error.strerror}") from error
+        raise BadSettingsError(f"settings file {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise BadSettings(f"settings file {path}: not YAML: {str(error).splitlines()[0]}") from error
+        raise BadSettingsError(f"settings file {path}: not YAML: {str(error).splitlines()[0]}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise BadSettings(f"settings file {path}: a mapping of names to values is wanted at the top")
+        raise BadSettingsError(f"settings file {path}: a mapping of names to values is wanted at the top")
     return document
 
 
@@ -170,7 +170,7 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any
             try:
                 yield dotted, yaml.safe_load(text)
             except yaml.YAMLError as error:
-                raise BadSettings(f"environment {name}: not YAML") from error
+                raise BadSettingsError(f"environment {name}: not YAML") from error
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any, source: str) -> None:
@@ -179,7 +179,7 @@ def _put(values: dict[str, Any], path: list[str], value: Any, source: str) -> No
         if below is None:
             below = values[part] = {}
         if not isinstance(below, dict):
-            raise BadSettings(f"{source}: {part} is no section")
+            raise BadSettingsError(f"{source}: {part} is no section")
         values = below
     values[path[-1]] = value
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from agent.core.caps import GpuReading as CapReading
 from agent.core.caps import Health, SetLimit, WriteResult, health_of
+from agent.core.caps import LimitReading as CapReading
 from agent.drivers.off_loop import OffLoopDriver
 from agent.ports import DRIVER_WIDE_KINDS, DriverError, DriverErrorKind, GpuInfo, GpuReading
 
@@ -28,7 +28,7 @@ WRITE_PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class HardwareSnapshot:
     """The newest look at one GPU. With an error, ``reading`` is the last good one, if there ever was one."""
 
     info: GpuInfo
@@ -65,7 +65,7 @@ class Hardware:
         self._dry_run = dry_run
         self._on_late = on_late
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self.looks: dict[str, Look] = {}
+        self.looks: dict[str, HardwareSnapshot] = {}
         self.unidentified: Mapping[str, DriverError] = {}
         """GPUs that fail before they tell their UUID, by index."""
         self.driver_error: DriverError | None = None
@@ -87,7 +87,7 @@ class Hardware:
                 self.looks[gpu] = replace(look, error=failed.get(gpu, gone))
         for gpu, info in found.items():
             before = self.looks.get(gpu)
-            self.looks[gpu] = Look(info) if before is None else replace(before, info=info)
+            self.looks[gpu] = HardwareSnapshot(info) if before is None else replace(before, info=info)
 
     def _doubt(self, error: DriverError) -> None:
         if self.driver_error is None or self.driver_error.kind is not error.kind:
@@ -113,7 +113,7 @@ class Hardware:
             return
         if before.error is not None:
             log.info("GPU %s answers again", gpu)
-        self.looks[gpu] = Look(self.looks[gpu].info, reading)
+        self.looks[gpu] = HardwareSnapshot(self.looks[gpu].info, reading)
 
     async def write(self, orders: Sequence[SetLimit], *, patience_s: float = WRITE_PATIENCE_S) -> list[WriteResult]:
         """Set limits side by side and read each back. Errors are in the results.

@@ -19,7 +19,7 @@ STATUS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service 
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class HttpPage:
     """One answer."""
 
     body: str
@@ -30,7 +30,7 @@ class Page:
 class HttpPages:
     """Serves ``pages`` by path on ``host:port``; port 0 is one that the system picks."""
 
-    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], Page]]) -> None:
+    def __init__(self, host: str, port: int, pages: Mapping[str, Callable[[], HttpPage]]) -> None:
         self._host = host
         self._port = port
         self._pages = pages
@@ -61,10 +61,10 @@ class HttpPages:
         finally:
             writer.close()
 
-    def _answer(self, request: str) -> Page:
+    def _answer(self, request: str) -> HttpPage:
         method, _, rest = request.partition(" ")
         path = rest.partition(" ")[0].partition("?")[0]
         if method != "GET":
-            return Page("only GET\n", 405)
+            return HttpPage("only GET\n", 405)
         make = self._pages.get(path)
-        return make() if make is not None else Page("no such page\n", 404)
+        return make() if make is not None else HttpPage("no such page\n", 404)

@@ -21,14 +21,14 @@ from nats.aio.client import Client, Server
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
-from bus_schemas.errors import BusError, BusRefused, BusUnreachable
-from bus_schemas.jetstream.heed import heeding_cancellation
+from bus_schemas.errors import BusError, BusRefusedError, BusUnreachableError
+from bus_schemas.jetstream.patched_client import FastClient
 from bus_schemas.jetstream.settings import PASSWORD_ENV, TOKEN_ENV, BusSettings
-from bus_schemas.jetstream.together import ended
-from bus_schemas.jetstream.wire import FastClient
+from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from bus_schemas.jetstream.tasks.task_group import ended
 from bus_schemas.subjects import Subjects
 
-__all__ = ["Bus", "BusError", "BusUnreachable", "connect"]
+__all__ = ["Bus", "BusError", "BusUnreachableError", "connect"]
 
 KEPT_VIOLATIONS = 100
 REOPEN_S = 1.0
@@ -82,7 +82,7 @@ class Bus:
                 return
             try:
                 self.nc = await _open(self.settings, self)
-            except BusUnreachable as error:
+            except BusUnreachableError as error:
                 self.violations.append(str(error))
                 await asyncio.sleep(REOPEN_S * random.uniform(0.5, 1.5))
                 return
@@ -117,12 +117,15 @@ class Bus:
             self._coming_back.cancel()
         with suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(2.0):
-                with heeding_cancellation():
+                with cancellation_kept():
                     await self.nc.close()
 
 
 async def connect(settings: BusSettings) -> Bus:
-    """Connect within ``connect_timeout_s`` in all. Raises BusUnreachable (BusRefused where a server said no)."""
+    """Connect within ``connect_timeout_s`` in all.
+
+    Raises BusUnreachableError (BusRefusedError where a server said no).
+    """
     nothing = Client()
     bus = Bus(nothing, nothing.jetstream(), Subjects(settings.prefix), settings)
     bus.nc = await _open(settings, bus)
@@ -153,9 +156,9 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     try:
         options = _options(settings)
     except OSError as error:
-        raise BusUnreachable(f"can not read {error.filename}: {error.strerror}") from error
+        raise BusUnreachableError(f"can not read {error.filename}: {error.strerror}") from error
     except (ValueError, ssl.SSLError) as error:
-        raise BusUnreachable(f"the TLS settings for {where} can not be used: {error}") from error
+        raise BusUnreachableError(f"the TLS settings for {where} can not be used: {error}") from error
     told: dict[str, Any] = {"error_cb": on_error, "reconnected_cb": on_reconnected, "closed_cb": on_closed}
     opening = asyncio.ensure_future(nc.connect(**options, **told))
     try:
@@ -171,10 +174,10 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     await _abandon(nc, opening)
     if refused.done():
         # What was said first: a refusal is often followed by a reset connection, which explains nothing.
-        raise BusRefused(f"NATS at {where} refused us: {refused.result()}") from failure
+        raise BusRefusedError(f"NATS at {where} refused us: {refused.result()}") from failure
     why = complaints[-1] if complaints else str(failure or f"no answer in {settings.connect_timeout_s:g} s")
     refused.cancel()
-    raise BusUnreachable(f"can not reach NATS at {where}: {why}") from failure
+    raise BusUnreachableError(f"can not reach NATS at {where}: {why}") from failure
 
 
 def _refuses(text: str) -> bool:
@@ -186,7 +189,7 @@ async def _abandon(nc: Client, opening: asyncio.Future[None]) -> None:
     # Not yet begun, the client asserts that it was connected.
     with suppress(TimeoutError, NatsError, OSError, AssertionError):
         async with asyncio.timeout(2.0):
-            with heeding_cancellation():
+            with cancellation_kept():
                 await nc.close()
 
 

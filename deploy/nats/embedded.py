@@ -34,7 +34,7 @@ MEMORY_STORE_BYTES = 256 << 20
 """Said, because the server derives it from the memory limit otherwise."""
 
 
-class ServerDown(Exception):  # noqa: N818  # reads as what happened
+class ServerDownError(Exception):
     """The server did not start, or ended by itself; the text holds its last words."""
 
 
@@ -44,7 +44,8 @@ class EmbeddedServer:
     Without ``data_dir`` the data lives in the scratch folder and goes with it. ``port`` 0 lets the system choose; a
     restarted server keeps its port. ``sync_always`` makes every stored message survive a power cut, at about a tenth
     of the rate. ``memory_limit`` is soft: what the server aims at. ``settings`` are added to the server's
-    configuration, and replace what is there by the same name. Raises ServerMissing without a binary, ServerDown when
+    configuration, and replace what is there by the same name. Raises ServerMissingError without a binary,
+    ServerDownError when
     it does not start.
     """
 
@@ -131,7 +132,9 @@ class EmbeddedServer:
         except TimeoutError:
             words = self._last_words()
             await self.close()
-            raise ServerDown(f"nats-server did not become healthy in {self._start_timeout_s:g} s: {words}") from None
+            raise ServerDownError(
+                f"nats-server did not become healthy in {self._start_timeout_s:g} s: {words}"
+            ) from None
         except BaseException:
             await self.close()
             raise
@@ -200,7 +203,7 @@ class EmbeddedServer:
 
     def _check_alive(self) -> None:
         if self._process is not None and self._process.returncode is not None:
-            raise ServerDown(f"nats-server ended with code {self._process.returncode}: {self._last_words()}")
+            raise ServerDownError(f"nats-server ended with code {self._process.returncode}: {self._last_words()}")
 
     def _last_words(self) -> str:
         return " | ".join(self.log.strip().splitlines()[-3:]) or "it said nothing"
@@ -235,12 +238,15 @@ class EmbeddedServer:
 
 
 async def _refuse_another(store: Path) -> None:
-    """Two servers on one folder would ruin it. One that is about to end is waited for. Raises ServerDown, naming it."""
+    """Two servers on one folder would ruin it. One that is about to end is waited for.
+
+    Raises ServerDownError, naming it.
+    """
     for _ in range(round(LEAVING_S / POLL_S)):
         if (pid := _user_of(store)) is None:
             return
         await asyncio.sleep(POLL_S)
-    raise ServerDown(f"another nats-server (process {pid}) still uses {store}; end it first: kill {pid}")
+    raise ServerDownError(f"another nats-server (process {pid}) still uses {store}; end it first: kill {pid}")
 
 
 def _user_of(store: Path) -> int | None:

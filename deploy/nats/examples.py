@@ -14,7 +14,7 @@ from typing import Any
 from bus_schemas.subjects import Subjects
 from deploy.nats.cluster import Tls, clustered, server
 from deploy.nats.conf import pretty
-from deploy.nats.roles import Site, accounts
+from deploy.nats.roles import SiteAccounts, accounts
 
 HERE = Path(__file__).parent / "examples"
 FILES = Tls("/etc/nats/tls/server.pem", "/etc/nats/tls/server.key", "/etc/nats/tls/ca.pem")
@@ -30,9 +30,9 @@ def _certificate(name: str) -> dict[str, str]:
     return {"user": f"CN={name},O=wattscale"}
 
 
-def passwords() -> Site:
+def passwords() -> SiteAccounts:
     """One user per role by name and password."""
-    return Site(
+    return SiteAccounts(
         planners=(_password("planner"),),
         operators=(_password("operator"),),
         observers=(_password("observer"),),
@@ -42,9 +42,9 @@ def passwords() -> Site:
     )
 
 
-def certificates() -> Site:
+def certificates() -> SiteAccounts:
     """One user per role by the subject of its client certificate."""
-    return Site(
+    return SiteAccounts(
         planners=(_certificate("planner"),),
         operators=(_certificate("operator"),),
         observers=(_certificate("observer"),),

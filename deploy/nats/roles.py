@@ -127,7 +127,7 @@ client certificates, ``{"user": <subject of the certificate>}``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class SiteAccounts:
     """Everyone on one installation's bus."""
 
     planners: tuple[User, ...] = ()
@@ -140,7 +140,7 @@ class Site:
     system: tuple[User, ...] = ()
 
 
-def accounts(subjects: Subjects, site: Site) -> dict[str, Any]:
+def accounts(subjects: Subjects, site: SiteAccounts) -> dict[str, Any]:
     """The ``accounts`` and ``system_account`` of a server's configuration."""
 
     def users(permissions: Permissions, members: tuple[User, ...]) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.core.forecast.band import Band
-from planner.core.power.drawn import Drawn
-from planner.core.power.state import PowerState
+from planner.core.power.pool_draw import Drawn
+from planner.core.power.site_state import PowerState
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.plan import Limited, Placement
 
@@ -56,7 +56,7 @@ class DeploymentState:
     """Load time of the last tick with the metrics that sizing needs."""
     paused: bool = False
     pinned: Mapping[PoolId, int] | None = None
-    order_sequence: int = -1
+    command_sequence: int = -1
     edited_ticks: int = 0
     goals: Mapping[PoolId, PoolGoal] = field(default_factory=dict)
     """The last tick's; empty where power is not managed."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from planner.domain.arrival import Arrival
-from planner.domain.budget import BudgetSchedule
+from planner.domain.budget_schedule import BudgetSchedule
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
-from planner.domain.schedule import ReplicaSchedule
+from planner.domain.replica_schedule import ReplicaSchedule
 from planner.domain.weights import DEFAULT, Weights
 
 

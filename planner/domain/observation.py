@@ -92,7 +92,7 @@ class ScalingAckSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class GpuInForce:
+class GpuCapInForce:
     """One GPU inside a power acknowledgement: what IS in force there, read back from the hardware."""
 
     gpu: GpuId
@@ -112,7 +112,7 @@ class PowerAckSeen:
     decision_id: int
     applied_decision_id: int
     status: str
-    gpus: tuple[GpuInForce, ...]
+    gpus: tuple[GpuCapInForce, ...]
     reason: str = ""
     boot: str = ""
     clock_s: float | None = None
@@ -122,7 +122,7 @@ class PowerAckSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetOrder:
+class BudgetCommand:
     """A change of a site's budget: reach ``budget_mw`` ``ramp_s`` after ``from_s``; lapse at ``until_s``.
 
     ``budget_mw`` None is a release: back to what configuration and schedule say.
@@ -140,7 +140,7 @@ class BudgetOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentOrder:
+class DeploymentCommand:
     """An operator's word on one deployment: ``pause``, ``resume``, ``pin`` (with replicas) or ``release``."""
 
     deployment: DeploymentId
@@ -151,7 +151,7 @@ class DeploymentOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeOrder:
+class NodeCommand:
     """An operator's word: ``remove`` (gone for good: its charge may be dropped) or ``restore``."""
 
     node: NodeId
@@ -187,6 +187,6 @@ class Observation:
     nodes: Mapping[NodeId, NodeObservation] = field(default_factory=dict)
     scaling_acks: Mapping[DeploymentId, ScalingAckSeen] = field(default_factory=dict)
     power_acks: tuple[PowerAckSeen, ...] = ()
-    budget_orders: tuple[BudgetOrder, ...] = ()
-    deployment_orders: tuple[DeploymentOrder, ...] = ()
-    node_orders: tuple[NodeOrder, ...] = ()
+    budget_commands: tuple[BudgetCommand, ...] = ()
+    deployment_commands: tuple[DeploymentCommand, ...] = ()
+    node_commands: tuple[NodeCommand, ...] = ()

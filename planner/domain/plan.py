@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
-from planner.domain.reasons import Reason
+from planner.domain.reasons import ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Limited:
     """What a limiter returns: the value it lets through, why, and one sentence for people."""
 
     value: int
-    reason: Reason
+    reason: ReasonCode
     sentence: str
 
 
@@ -57,7 +57,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class ScalingOrder:
+class ScalingDecision:
     """A scaling decision to publish now."""
 
     deployment: DeploymentId
@@ -69,7 +69,7 @@ class ScalingOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class CapOrder:
+class GpuCapTarget:
     """One GPU's desired cap and the fallback it drops to when the lease runs out."""
 
     gpu: GpuId
@@ -80,12 +80,12 @@ class CapOrder:
 
 
 @dataclass(frozen=True, slots=True)
-class PowerOrder:
+class PowerDecision:
     """A node's COMPLETE desired caps, to publish now. ``lowers`` orders go out before ``raises``."""
 
     node: NodeId
     decision_id: int
-    caps: tuple[CapOrder, ...]
+    caps: tuple[GpuCapTarget, ...]
     valid_for_s: float
     raises: bool
     reasons: tuple[Limited, ...] = ()
@@ -140,7 +140,7 @@ class Plan:
 
     deployments: Mapping[DeploymentId, DeploymentPlan] = field(default_factory=dict)
     sites: Mapping[SiteId, SitePlan] = field(default_factory=dict)
-    scaling: tuple[ScalingOrder, ...] = ()
-    power: tuple[PowerOrder, ...] = ()
+    scaling: tuple[ScalingDecision, ...] = ()
+    power: tuple[PowerDecision, ...] = ()
     next_event_s: float | None = None
     """When something becomes possible without a new message (a settle time ends, a lease wants renewal)."""

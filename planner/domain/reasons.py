@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Reason(StrEnum):
+class ReasonCode(StrEnum):
     """Why a number is what it is. Each member's meaning is listed in ``planner/REASONS.md``."""
 
     # What was wanted, and from what.

@@ -11,14 +11,14 @@ from dataclasses import replace
 
 from bus_schemas import v1
 from bus_schemas.v1 import Message
-from planner.adapters import wire_in
+from planner.adapters import from_wire
 from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import (
-    BudgetOrder,
+    BudgetCommand,
+    DeploymentCommand,
     DeploymentObservation,
-    DeploymentOrder,
+    NodeCommand,
     NodeObservation,
-    NodeOrder,
     Observation,
     PowerAckSeen,
     ScalingAckSeen,
@@ -41,9 +41,9 @@ class Inbox:
         self._scaling: dict[DeploymentId, ScalingAckSeen] = {}
         self._scaling_replicas: dict[DeploymentId, Mapping[str, int]] = {}
         self._power: list[PowerAckSeen] = []
-        self._budgets: list[BudgetOrder] = []
-        self._deployments: list[DeploymentOrder] = []
-        self._node_orders: list[NodeOrder] = []
+        self._budgets: list[BudgetCommand] = []
+        self._deployments: list[DeploymentCommand] = []
+        self._node_commands: list[NodeCommand] = []
         self._incarnations: dict[DeploymentId, str] = {}
         self._power_incarnations: dict[NodeId, str] = {}
         self._collecting = False
@@ -79,7 +79,7 @@ class Inbox:
         match message:
             case v1.NodeTelemetry():
                 now_s = self._clock()
-                self._nodes[NodeId(message.node)] = wire_in.node(message, age_s=0.0)
+                self._nodes[NodeId(message.node)] = from_wire.node(message, age_s=0.0)
                 self._heard_s[NodeId(message.node)] = now_s
                 if self._collecting:
                     self._telemetry()
@@ -89,17 +89,19 @@ class Inbox:
             case v1.ScalingAck():
                 if not self._speaks_of_ours(message):
                     return
-                self._scaling[DeploymentId(message.deployment)] = wire_in.scaling_ack(message)
+                self._scaling[DeploymentId(message.deployment)] = from_wire.scaling_ack(message)
                 if message.replicas:
                     self._scaling_replicas[DeploymentId(message.deployment)] = message.replicas
             case v1.PowerAck():
-                self._power.append(wire_in.power_ack(message))
+                self._power.append(from_wire.power_ack(message))
             case v1.BudgetChange():
-                self._budgets.append(wire_in.budget_order(message, sequence=sequence, clock_offset_s=self.offset_s))
+                self._budgets.append(from_wire.budget_command(message, sequence=sequence, clock_offset_s=self.offset_s))
             case v1.DeploymentControl():
-                self._deployments.append(wire_in.deployment_order(message, sequence=sequence))
+                self._deployments.append(from_wire.deployment_command(message, sequence=sequence))
             case v1.NodeControl():
-                self._node_orders.append(wire_in.node_order(message, sequence=sequence, clock_offset_s=self.offset_s))
+                self._node_commands.append(
+                    from_wire.node_command(message, sequence=sequence, clock_offset_s=self.offset_s)
+                )
             case _:
                 return
         self._urgent()
@@ -118,7 +120,7 @@ class Inbox:
 
     def _forget_events(self) -> None:
         self._scaling, self._power = {}, []
-        self._budgets, self._deployments, self._node_orders = [], [], []
+        self._budgets, self._deployments, self._node_commands = [], [], []
 
     def restart(self, past: tuple[tuple[Message, int], ...]) -> None:
         """Put what the streams hold before what came since ``begin``. What is in both counts once: ids tell.
@@ -133,7 +135,7 @@ class Inbox:
         for message, sequence in past:
             if isinstance(message, v1.NodeTelemetry):
                 age_s = max(0.0, now_s + self.offset_s - message.time.timestamp())
-                self._nodes[NodeId(message.node)] = wire_in.node(message, age_s=age_s)
+                self._nodes[NodeId(message.node)] = from_wire.node(message, age_s=age_s)
                 self._heard_s[NodeId(message.node)] = now_s - age_s
             else:
                 self.heard(message, sequence)
@@ -142,9 +144,9 @@ class Inbox:
             self._heard_s[node] = heard[node]
         self._scaling.update(scaling)
         self._power += since.power_acks
-        self._budgets += since.budget_orders
-        self._deployments += since.deployment_orders
-        self._node_orders += since.node_orders
+        self._budgets += since.budget_commands
+        self._deployments += since.deployment_commands
+        self._node_commands += since.node_commands
 
     def take(self, deployments: Mapping[DeploymentId, DeploymentObservation]) -> Observation:
         """Everything new as one observation, together with what was read of the deployments."""
@@ -153,16 +155,16 @@ class Inbox:
             nodes=dict(self._nodes),
             scaling_acks=dict(self._scaling),
             power_acks=tuple(map(self._read, self._power)),
-            budget_orders=tuple(self._budgets),
-            deployment_orders=tuple(self._deployments),
-            node_orders=tuple(self._node_orders),
+            budget_commands=tuple(self._budgets),
+            deployment_commands=tuple(self._deployments),
+            node_commands=tuple(self._node_commands),
         )
-        self._power, self._budgets, self._deployments, self._node_orders = [], [], [], []
+        self._power, self._budgets, self._deployments, self._node_commands = [], [], [], []
         return observation
 
     def put_back(self, observation: Observation) -> None:
         """A step failed: its events are still to be answered, before those that came since."""
         self._power[:0] = observation.power_acks
-        self._budgets[:0] = observation.budget_orders
-        self._deployments[:0] = observation.deployment_orders
-        self._node_orders[:0] = observation.node_orders
+        self._budgets[:0] = observation.budget_commands
+        self._deployments[:0] = observation.deployment_commands
+        self._node_commands[:0] = observation.node_commands

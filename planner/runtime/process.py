@@ -6,21 +6,24 @@ import asyncio
 import signal
 
 from bus_schemas.jetstream.connect import connect
-from bus_schemas.jetstream.tend import tend
-from bus_schemas.jetstream.together import ended, together
+from bus_schemas.jetstream.maintain_consumers import maintain
+from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from planner.domain.config import PlannerConfig
 from planner.runtime.clock import SteadyClock
-from planner.runtime.compose_service import observers, service_settings
-from planner.runtime.health import HealthServer
-from planner.runtime.instruments import Instruments
+from planner.runtime.config.build_service import observers, service_settings
+from planner.runtime.config.settings import Settings
 from planner.runtime.service import PlannerService
-from planner.runtime.settings import Settings
-from planner.runtime.telling import tell
-from planner.runtime.tracing import tracing
+from planner.runtime.telemetry.decision_log import log_decision
+from planner.runtime.telemetry.health import HealthServer
+from planner.runtime.telemetry.instruments import Instruments
+from planner.runtime.telemetry.tracing import tracing
 
 
 async def run_planner(settings: Settings, config: PlannerConfig) -> None:
-    """Until SIGINT or SIGTERM, whatever it is at then. Raises BusUnreachable where no server answers at the start."""
+    """Until SIGINT or SIGTERM, whatever it is at then.
+
+    Raises BusUnreachableError where no server answers at the start.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,13 +46,15 @@ async def _serve(settings: Settings, config: PlannerConfig) -> None:
     read, clients = observers(settings)
     try:
         how = service_settings(settings)
-        service = PlannerService(config, bus, read, how, clock, watchers=[tell, traces.watch], trace=traces.begin)
+        service = PlannerService(
+            config, bus, read, how, clock, watchers=[log_decision, traces.watch], trace=traces.begin
+        )
         models = {name: block.model for name, block in settings.deployments.items()}
         instruments = Instruments(config, service.vitals, models)
         service.watch(instruments.watch)
         parts = {"service": service.run()}
         if settings.provision:
-            parts["tend"] = tend(bus)
+            parts["maintain"] = maintain(bus)
         if settings.health.port is not None:
             health = HealthServer(
                 service.vitals,
@@ -64,7 +69,7 @@ async def _serve(settings: Settings, config: PlannerConfig) -> None:
             service.watch(health.watch)
             parts["health"] = health.run()
         try:
-            await together(parts)
+            await run_together(parts)
         finally:
             instruments.close()
     finally:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bus_schemas import v1
-from planner.adapters import journal, memory, wire_out
+from planner.adapters import checkpoint, journal, to_wire
 from planner.domain.config import PlannerConfig
 from planner.domain.ids import DeploymentId
 from planner.domain.plan import DeploymentPlan
 from planner.ports import Link
-from planner.runtime.decided import Decided
+from planner.runtime.decision_event import DecisionEvent
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,10 @@ class Recorder:
         self._offset_s = offset_s
         self._keep_journal = keep_journal
         self._plans: dict[DeploymentId, DeploymentPlan] = {}
-        self._waiting: asyncio.Queue[Decided] = asyncio.Queue()
+        self._waiting: asyncio.Queue[DecisionEvent] = asyncio.Queue()
         self._ticks = 0
 
-    def put(self, decided: Decided) -> None:
+    def put(self, decided: DecisionEvent) -> None:
         """Record this decision soon."""
         self._waiting.put_nowait(decided)
 
@@ -48,7 +48,7 @@ class Recorder:
             except Exception:
                 log.exception("a decision could not be recorded")
 
-    def records(self, decided: Decided) -> Iterator[v1.PlanRecord]:
+    def records(self, decided: DecisionEvent) -> Iterator[v1.PlanRecord]:
         """One record a deployment and tick; and one, from the tick that wanted it, for a decision that had to wait."""
         plan = decided.plan
         self._plans.update(plan.deployments)
@@ -57,22 +57,22 @@ class Recorder:
         late = {order.deployment for order in plan.scaling} & self._plans.keys()
         for name in (*plan.deployments, *sorted(late - plan.deployments.keys())):
             config, known = self._config.deployments[name], decided.state.deployments[name]
-            yield wire_out.plan_record(
+            yield to_wire.plan_record(
                 self._plans[name],
                 config,
                 plan.sites.get(config.site),
                 decision_id=known.decision_id,
                 scaled_decision_id=known.scaled_decision_id,
-                at=wire_out.utc(decided.now_s + self._offset_s()),
+                at=to_wire.utc(decided.now_s + self._offset_s()),
                 journal=self._entry(decided, name, whole=whole),
             )
 
-    def _entry(self, decided: Decided, name: DeploymentId, *, whole: bool) -> dict[str, Any] | None:
+    def _entry(self, decided: DecisionEvent, name: DeploymentId, *, whole: bool) -> dict[str, Any] | None:
         seen = decided.observation.deployments.get(name)
         if not self._keep_journal or seen is None:
             return None
         known = decided.state.deployments[name]
         entry = journal.entry(seen, decided.tick_s, self._config.interval_s)
-        entry["learned"] = memory.learned(known)
-        bands = memory.bands(known.forecasts) if whole else None
+        entry["learned"] = checkpoint.learned(known)
+        bands = checkpoint.bands(known.forecasts) if whole else None
         return entry if bands is None else {**entry, "bands": bands}

@@ -13,20 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.heed import heeding_cancellation
-from bus_schemas.jetstream.together import together
-from planner.adapters.link import BusLink
+from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from bus_schemas.jetstream.tasks.task_group import run_together
+from planner.adapters.jetstream_link import BusLink
 from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
-from planner.ports import BusAwayError, Clock, Link, LostLead, Observer, Term
+from planner.ports import Clock, Link, LinkAwayError, Observer, Term, TermEndedError
 from planner.runtime.backoff import Backoff
 from planner.runtime.clock import SteadyClock
-from planner.runtime.decided import Decided, Watcher
-from planner.runtime.decider import Decider, Surroundings
+from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.inbox import Inbox
-from planner.runtime.readings import Reader
-from planner.runtime.vitals import Vitals
-from planner.runtime.wake import Wake
+from planner.runtime.leader_term import LeaderTerm, Surroundings
+from planner.runtime.metrics_ticker import MetricsTicker
+from planner.runtime.telemetry.liveness import Liveness
+from planner.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +70,18 @@ class PlannerService:
         on_plan: Callable[[Plan], None] | None = None,
         *,
         watchers: Sequence[Watcher] = (),
-        trace: Callable[[Decided], str | None] = lambda decided: None,
+        trace: Callable[[DecisionEvent], str | None] = lambda decided: None,
         link: Link | None = None,
     ) -> None:
         settings = settings or ServiceSettings()
         clock = SteadyClock() if clock is None else clock
         self._link = link or BusLink(bus, settings.holder or default_holder(), settings.lease_ttl_s)
         self._observers = tuple(observers)
-        self.vitals = Vitals()
+        self.vitals = Liveness()
         self._backoff = Backoff(first_s=0.1, longest_s=10.0)
-        wake = Wake(settings.gather_s)
+        wake = Wakeup(settings.gather_s)
         inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s)
-        reader = Reader(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
+        reader = MetricsTicker(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
         self._around = Surroundings(
             config=config,
             link=self._link,
@@ -100,7 +100,7 @@ class PlannerService:
     async def run(self) -> None:
         """Until cancelled. Metrics connections are closed on the way out; the lead is let go."""
         try:
-            await together(
+            await run_together(
                 {
                     "listen": self._link.listen(self._around.inbox),
                     "campaign": self._campaign(),
@@ -115,12 +115,12 @@ class PlannerService:
         """Lead, lose, and try again, for ever. A term that fails for whatever reason ends; the process does not."""
         while True:
             try:
-                with heeding_cancellation():
+                with cancellation_kept():
                     async with self._link.lead() as term:
                         await self._serve(term)
-            except LostLead as lost:
+            except TermEndedError as lost:
                 log.warning("no longer leading: %s", lost)
-            except BusAwayError as away:
+            except LinkAwayError as away:
                 log.warning("the bus is away: %s", away)
             except Exception:
                 log.exception("a term of leadership failed")
@@ -130,10 +130,10 @@ class PlannerService:
     async def _serve(self, term: Term) -> None:
         """One term, until the lead is lost (``Link.lead`` then cancels it) or one of its loops ends."""
         self.vitals.leading(term.epoch, self._around.clock())
-        await together(
+        await run_together(
             {
                 "metrics": self._around.reader.run(),
-                "decide": Decider(self._around, term).run(),
+                "decide": LeaderTerm(self._around, term).run(),
             }
         )
 
@@ -141,14 +141,14 @@ class PlannerService:
         """Tell ``watcher`` of every decision from now on."""
         self._around.watchers.append(watcher)
 
-    def _note(self, decided: Decided) -> None:
+    def _note(self, decided: DecisionEvent) -> None:
         # Not when the lead was won: a term that ends before its first decision must not begin again at once for ever.
         self._backoff.reset()
         self.vitals.decided(decided.now_s, tick=decided.tick)
 
 
 def _plans(on_plan: Callable[[Plan], None]) -> Watcher:
-    def watch(decided: Decided) -> None:
+    def watch(decided: DecisionEvent) -> None:
         on_plan(decided.plan)
 
     return watch

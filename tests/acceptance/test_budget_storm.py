@@ -21,10 +21,10 @@ import pytest
 
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.publish import publish
-from deploy.local.options import UpOptions
-from deploy.local.parts import bus_server, furnish, make_agent, make_cluster, make_connector, make_planner, reach
-from deploy.local.prepare import prepare
+from bus_schemas.jetstream.publisher import publish
+from deploy.demo.options import UpOptions
+from deploy.demo.parts import bus_server, furnish, make_agent, make_cluster, make_connector, make_planner, reach
+from deploy.demo.prepare import prepare
 from tests.contract.bus import until
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeout(240)]

@@ -30,12 +30,12 @@ from nats.aio.client import Client
 from nats.errors import NoRespondersError
 
 from bus_schemas import v1
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
-from bus_schemas.jetstream.consume import Consumer, Delivery, Durable, ensure, ensure_all
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Outgoing, Publisher
-from bus_schemas.jetstream.read import follow
+from bus_schemas.jetstream.consumer import Consumer, Delivery, Durable, ensure, ensure_all
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import Outgoing, Publisher
+from bus_schemas.jetstream.reader import follow
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.event_loop import run
 from deploy.nats.embedded import EmbeddedServer
@@ -240,7 +240,7 @@ async def with_planner(
     with tempfile.TemporaryDirectory(prefix="wattscale-bench-") as folder:
         async with EmbeddedServer(folder, sync_always=sync_always) as server:
             bus = await open_bus(server.url, "planner")
-            await provision.apply(bus)
+            await stream_admin.apply(bus)
             planner = Planner(bus)
             await planner.leadership.acquire()
             tasks = {asyncio.create_task(planner.listen()), asyncio.create_task(planner.leadership.keep())}

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bus_schemas import v1
-from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.publisher import publish
 from tests.integration.planner.stage import SITE, running, staged, until
 
 HIGH_WATTS, LOW_WATTS = 4000.0, 1900.0

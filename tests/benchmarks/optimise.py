@@ -16,11 +16,11 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
-from planner.core.optimise import classes
-from planner.core.optimise.solve import allocate
+from planner.core.allocation.optimiser import priority_classes
+from planner.core.allocation.optimiser.solve import allocate
 from planner.domain.weights import DEFAULT
-from tests.unit.optimise import milp
-from tests.unit.optimise.instances import instance
+from tests.unit.planner.core.allocation.optimiser import milp
+from tests.unit.planner.core.allocation.optimiser.instances import instance
 
 LARGE = {"ample": (1.2, 1.3), "short": (0.7, 0.8), "dire": (0.4, 0.5)}
 
@@ -77,7 +77,7 @@ def large(budget: str, repeats: int) -> Large:
     times = []
     for _ in range(repeats):
         start = time.process_time()
-        classes.allocate(demands, limits)
+        priority_classes.allocate(demands, limits)
         times.append((time.process_time() - start) * 1000)
     return Large(budget, len(demands), limits.gpus, min(times), statistics.median(times))
 

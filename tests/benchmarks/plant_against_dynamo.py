@@ -24,13 +24,13 @@ if __name__ == "__main__":
 import numpy as np  # noqa: E402
 
 from planner.adapters.profiles import load_profile  # noqa: E402
+from planner.adapters.traces import read_trace  # noqa: E402
 from planner.domain.pool import Role  # noqa: E402
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile  # noqa: E402
-from planner.sim.engine import Batching  # noqa: E402
-from planner.sim.plant import ClusterSpec, Plant, PlantSpec, TransferSpec  # noqa: E402
-from planner.sim.pool import Router  # noqa: E402
-from planner.sim.scenario import card_of, disaggregated  # noqa: E402
-from planner.sim.traces import read_trace  # noqa: E402
+from planner.sim.cluster.engine_timing import Batching  # noqa: E402
+from planner.sim.cluster.plant import ClusterSpec, Plant, PlantSpec, TransferSpec  # noqa: E402
+from planner.sim.cluster.worker_pool import Router  # noqa: E402
+from planner.sim.workload.scenario import card_of, disaggregated  # noqa: E402
 from tests.benchmarks.dynamo_replay import ENGINE, RACES, Race, Referee, fleet  # noqa: E402
 
 FLEETS = {

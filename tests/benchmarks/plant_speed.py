@@ -17,12 +17,12 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.local.demo_profile import demo_profile
-from planner.sim.plant import ClusterSpec
+from deploy.demo.demo_profile import demo_profile
+from planner.adapters.traces import Trace, generated
+from planner.sim.cluster.plant import ClusterSpec
+from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies.catalogue import make
-from planner.sim.run import simulate
-from planner.sim.scenario import Scenario, card_of, disaggregated
-from planner.sim.traces import Trace, generated
+from planner.sim.workload.scenario import Scenario, card_of, disaggregated
 
 REQUESTS = 300_000
 DAY_S = 86_400.0

@@ -22,12 +22,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(REPOSITORY))
 
 from planner.adapters.profiles import load_profile  # noqa: E402
-from planner.sim.batch import Job, Result, run_jobs  # noqa: E402
-from planner.sim.plant import ClusterSpec  # noqa: E402
+from planner.adapters.traces import read_trace  # noqa: E402
+from planner.sim.cluster.plant import ClusterSpec  # noqa: E402
+from planner.sim.evaluation.run_batch import Result, RunJob, run_jobs  # noqa: E402
+from planner.sim.evaluation.scores import Scores  # noqa: E402
 from planner.sim.policies.ours import OursSettings  # noqa: E402
-from planner.sim.scenario import BudgetSteps, Scenario, card_of, disaggregated  # noqa: E402
-from planner.sim.scores import Scores  # noqa: E402
-from planner.sim.traces import read_trace  # noqa: E402
+from planner.sim.workload.scenario import BudgetSteps, Scenario, card_of, disaggregated  # noqa: E402
 
 SHARED = REPOSITORY.parent / "shared" / "data"
 GOOD_SHARE = 0.97
@@ -90,7 +90,7 @@ class Bench:
 
     def run(self, names: Iterable[str], quantile: float = 0.95, budget: BudgetSteps | None = None) -> dict[str, Scores]:
         """Scores by policy."""
-        jobs = [Job(name, 0, name, budget, OursSettings(ttft_quantile=quantile)) for name in names]
+        jobs = [RunJob(name, 0, name, budget, OursSettings(ttft_quantile=quantile)) for name in names]
         found: list[Result] = list(run_jobs(self.scenario, jobs, self._processes, lambda number, share: None))
         for result in found:
             s = result.scores

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from planner.core.power.calibrate import Measurement, calibrate
-from planner.core.power.learn import Learned, Reading, batch_bucket
+from planner.core.power.p_u_estimator import LearnedPower, Reading, batch_bucket
 from planner.core.power.priors import MIN_USEFUL_OF_TDP, Phase, curve, gpu
 from tests.shared_data import find_shared
 
@@ -85,7 +85,7 @@ def _learned(row: dict[str, str]) -> float:
     """P_u in watts after noisy readings of one configuration, uncapped and busy."""
     prior = curve(gpu(row["gpu"]), Phase.DECODE_DENSE)
     batch = batch_bucket(float(row["avg_batch"] or 1))
-    rng, state = random.Random(f"{row}"), Learned()
+    rng, state = random.Random(f"{row}"), LearnedPower()
     for i in range(READINGS):
         draw = round(float(row["power_w_per_gpu"]) * 1000 * rng.gauss(1.0, NOISE))
         state = state.observe(batch, prior, Reading(draw, prior.max_mw, 1.0, 60.0), i * 5.0)

@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Iterable
 
-from planner.core.power import site
-from planner.core.power.state import PowerState
+from planner.core.power import site_ledger
+from planner.core.power.site_state import PowerState
 from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId
-from planner.domain.observation import GpuInForce, GpuObservation, NodeObservation, Observation, PowerAckSeen
-from planner.domain.plan import PowerOrder
+from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, Observation, PowerAckSeen
+from planner.domain.plan import PowerDecision
 
 NODES, PER_NODE, HIGH, LOW = 1250, 8, 700_000, 200_000
 CONFIG = SiteConfig(SiteId("s"), budget_mw=NODES * PER_NODE * 500_000)
@@ -34,7 +34,7 @@ def report(node: NodeId, now_s: float) -> NodeObservation:
     return NodeObservation(node, gpus, 0.0, "1", now_s)
 
 
-def answers(orders: Iterable[PowerOrder], now_s: float) -> tuple[PowerAckSeen, ...]:
+def answers(orders: Iterable[PowerDecision], now_s: float) -> tuple[PowerAckSeen, ...]:
     """Every order carried out."""
     return tuple(
         PowerAckSeen(
@@ -43,7 +43,7 @@ def answers(orders: Iterable[PowerOrder], now_s: float) -> tuple[PowerAckSeen, .
             order.decision_id,
             order.decision_id,
             "applied",
-            tuple(GpuInForce(cap.gpu, cap.cap_mw, cap.cap_mw) for cap in order.caps),
+            tuple(GpuCapInForce(cap.gpu, cap.cap_mw, cap.cap_mw) for cap in order.caps),
             boot="1",
             clock_s=now_s,
         )
@@ -56,8 +56,8 @@ class Bench:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.power: PowerState = site.initial(CONFIG, 1, 0.0, ())
-        self.orders: tuple[PowerOrder, ...] = ()
+        self.power: PowerState = site_ledger.initial(CONFIG, 1, 0.0, ())
+        self.orders: tuple[PowerDecision, ...] = ()
 
     def tick(self, after_s: float, caps: dict[GpuId, int]) -> float:
         """Milliseconds of one absorb, want and advance with all nodes' telemetry and the answers to the last orders."""
@@ -66,9 +66,9 @@ class Bench:
         seen = Observation(nodes={name: report(name, self.now_s) for name in NAMES}, power_acks=acks)
         gc.collect()
         began = time.process_time()
-        self.power = site.absorb(self.power, seen, CONFIG, self.now_s)
-        self.power = site.want(self.power, caps)
-        self.power, self.orders = site.advance(self.power, CONFIG, self.now_s)
+        self.power = site_ledger.absorb(self.power, seen, CONFIG, self.now_s)
+        self.power = site_ledger.want(self.power, caps)
+        self.power, self.orders = site_ledger.advance(self.power, CONFIG, self.now_s)
         return (time.process_time() - began) * 1000
 
 

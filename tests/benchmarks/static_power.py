@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from planner.core.optimise.solve import allocate
+from planner.core.allocation.optimiser.solve import allocate
 from planner.core.power.curve import speed
 from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits

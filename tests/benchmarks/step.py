@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from planner.core.forecast import registry
-from planner.core.plan import initial_state, step
+from planner.core.step import initial_state, step
 from planner.domain.config import PlannerConfig, SiteConfig
 from planner.domain.ids import DeploymentId, GpuId, NodeId, SiteId
 from planner.domain.observation import (
@@ -33,7 +33,7 @@ from planner.domain.pool import Replicas, Role
 from planner.domain.reading import Sample
 from tests.benchmarks.dynamo_replay_support import environment
 from tests.shared_data import find_shared
-from tests.unit.core.world import CURVE, DECODE, PREFILL, SITE, deployment, traffic
+from tests.unit.planner.core.small_site import CURVE, DECODE, PREFILL, SITE, deployment, traffic
 
 MANY = 500
 TICKS = 12

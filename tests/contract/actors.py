@@ -6,12 +6,12 @@ import asyncio
 import random
 
 from bus_schemas import v1
-from bus_schemas.errors import BusAway, LeadershipLost, NotStored
+from bus_schemas.errors import BusAwayError, LeadershipLostError, NotStoredError
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.consume import Consumer, Delivery, Durable
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Publisher
-from bus_schemas.jetstream.read import last_per_subject
+from bus_schemas.jetstream.consumer import Consumer, Delivery, Durable
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import Publisher
+from bus_schemas.jetstream.reader import last_per_subject
 from tests.contract.bus import applied, outgoing, power
 from tests.contract.history import History
 
@@ -40,7 +40,7 @@ class ChaosPlanner:
                 async with self.leadership.lead() as epoch:
                     self.terms += 1
                     await self._term(epoch)
-            except LeadershipLost:
+            except LeadershipLostError:
                 continue
 
     async def _term(self, epoch: int) -> None:
@@ -52,7 +52,7 @@ class ChaosPlanner:
                 try:
                     await self.publisher.publish_batch(items)
                     break
-                except NotStored:
+                except NotStoredError:
                     # In doubt: only the very same batch may follow, so that no id is left out or used twice.
                     await asyncio.sleep(0.05)
             for node, item in zip(some, items, strict=True):
@@ -67,7 +67,7 @@ class ChaosPlanner:
         while True:
             try:
                 found = await last_per_subject(self.bus, self.bus.subjects.all_of("decision", "power"))
-            except BusAway:
+            except BusAwayError:
                 await asyncio.sleep(0.1)
                 continue
             for one in found:
@@ -106,7 +106,7 @@ async def all_current(bus: Bus, nodes: list[str]) -> bool:
     try:
         decisions = await last_per_subject(bus, bus.subjects.all_of("decision", "power"))
         acks = await last_per_subject(bus, bus.subjects.all_of("ack", "power"))
-    except BusAway:
+    except BusAwayError:
         return False
     wanted = {
         one.message.node: one.message.decision_id for one in decisions if isinstance(one.message, v1.PowerDecision)

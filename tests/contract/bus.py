@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bus_schemas import v1
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Outgoing
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import Outgoing
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.embedded import EmbeddedServer
 
@@ -49,7 +49,7 @@ async def connected(url: str, name: str = "test", **settings: Any) -> AsyncItera
 async def bench(data_dir: Path | None = None, **options: Any) -> AsyncIterator[tuple[EmbeddedServer, Bus]]:
     """A server with the streams, and a connection to it."""
     async with EmbeddedServer(data_dir, **options) as server, connected(server.url) as bus:
-        await provision.apply(bus)
+        await stream_admin.apply(bus)
         yield server, bus
 
 

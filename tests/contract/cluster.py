@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from bus_schemas.errors import BusError
-from bus_schemas.jetstream import provision
-from bus_schemas.jetstream.ask import ask
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.cluster import clustered
@@ -58,8 +58,8 @@ async def cluster() -> AsyncIterator[Cluster]:
 
         async def provisioned() -> bool:
             try:
-                await provision.apply(bus)
-                return await provision.plan(bus) == []
+                await stream_admin.apply(bus)
+                return await stream_admin.plan(bus) == []
             except BusError:
                 return False
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from bus_schemas.errors import BusRefused, BusUnreachable, NotStored
-from bus_schemas.jetstream import provision
+from bus_schemas.errors import BusRefusedError, BusUnreachableError, NotStoredError
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import connect
-from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.subjects import Subjects
 from deploy.nats.cluster import Tls
 from deploy.nats.embedded import EmbeddedServer
-from deploy.nats.roles import BUS_ACCOUNT, FIELD_ACCOUNT, Site, accounts, agent, inbox_prefix, planner
+from deploy.nats.roles import BUS_ACCOUNT, FIELD_ACCOUNT, SiteAccounts, accounts, agent, inbox_prefix, planner
 from tests.contract.bus import applied, power, until
 from tests.contract.certificates import Authority
 from tests.doubles.nats_jwt import Authority as Operator
@@ -29,7 +29,7 @@ NODE = "node-7"
 
 async def refused(why: str = "", **settings: Any) -> str:
     """The one line with which a connection is refused, in seconds rather than minutes."""
-    with pytest.raises(BusUnreachable) as caught:
+    with pytest.raises(BusUnreachableError) as caught:
         await asyncio.wait_for(connect(BusSettings(connect_timeout_s=300, **settings)), 60)
     assert "\n" not in str(caught.value)
     assert why in str(caught.value).lower()
@@ -41,7 +41,7 @@ async def test_client_certificates_and_their_roles(tmp_path: Path) -> None:
     server_pair, planner_pair = authority.issue("nats"), authority.issue("planner")
     forged, expired = stranger.issue("planner"), authority.issue("old", days=0)
     tls = Tls(str(server_pair.cert), str(server_pair.key), str(authority.own.cert)).conf() | {"verify_and_map": True}
-    site = Site(planners=({"user": "CN=planner,O=wattscale"},))
+    site = SiteAccounts(planners=({"user": "CN=planner,O=wattscale"},))
     settings = {"tls": tls, **accounts(SUBJECTS, site)}
     ca = {"tls_ca_file": authority.own.cert}
     async with EmbeddedServer(settings=settings) as server:
@@ -52,7 +52,7 @@ async def test_client_certificates_and_their_roles(tmp_path: Path) -> None:
             "inbox_prefix": inbox_prefix("planner"),
         }
         bus = await connect(BusSettings(**at, **ca, **good))
-        assert len(await provision.apply(bus)) == 6
+        assert len(await stream_admin.apply(bus)) == 6
         await bus.close()
         await refused(**at, **ca)
         await refused(**at, **ca, tls_cert_file=forged.cert, tls_key_file=forged.key)
@@ -63,14 +63,14 @@ async def test_client_certificates_and_their_roles(tmp_path: Path) -> None:
 
 async def test_nkeys(tmp_path: Path) -> None:
     mine, other = Key.new("user"), Key.new("user")
-    site = Site(planners=({"nkey": mine.public},))
+    site = SiteAccounts(planners=({"nkey": mine.public},))
     seed, wrong = tmp_path / "seed", tmp_path / "wrong"
     seed.write_bytes(mine.seed + b"\n")
     wrong.write_bytes(other.seed)
     async with EmbeddedServer(settings=accounts(SUBJECTS, site)) as server:
         at: dict[str, Any] = {"servers": (server.url,), "inbox_prefix": inbox_prefix("planner")}
         bus = await connect(BusSettings(**at, nkey_seed_file=seed))
-        assert len(await provision.apply(bus)) == 6
+        assert len(await stream_admin.apply(bus)) == 6
         await bus.close()
         text = await refused("authorization", **at, nkey_seed_file=wrong)
         assert other.seed.decode() not in text
@@ -94,12 +94,12 @@ async def test_jwt_credentials_with_the_same_roles(tmp_path: Path) -> None:
     async with EmbeddedServer(settings=operator.conf()) as server:
         at: dict[str, Any] = {"servers": (server.url,)}
         bus = await connect(BusSettings(**at, creds_file=leads, inbox_prefix=inbox_prefix("planner")))
-        assert len(await provision.apply(bus)) == 6
+        assert len(await stream_admin.apply(bus)) == 6
         node = await connect(
             BusSettings(**at, creds_file=works, inbox_prefix=inbox_prefix("agent", NODE), request_timeout_s=1)
         )
         assert await publish(node, SUBJECTS.ack_power(NODE), applied(power(NODE, 0)), "a") == 1
-        with pytest.raises(NotStored, match="not permitted"):
+        with pytest.raises(NotStoredError, match="not permitted"):
             await publish(node, SUBJECTS.decision_power(NODE), power(NODE, 0), "d")
         await node.close()
         await bus.close()
@@ -118,8 +118,8 @@ async def test_a_credential_that_expires_under_way_is_followed_by_its_successor(
         path.write_text(operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS)))
         await until(lambda: not first.is_connected or first.stats["reconnects"] > 0, "the end of the first one", 60)
         await asyncio.wait_for(bus.ready(), 30)
-        assert len(await provision.apply(bus)) == 6
-        assert await provision.plan(bus) == []
+        assert len(await stream_admin.apply(bus)) == 6
+        assert await stream_admin.plan(bus) == []
         await bus.close()
 
 
@@ -139,7 +139,7 @@ async def test_a_secret_that_was_half_written_while_reconnecting_is_read_again(
         ),
         "nkey": (
             key.seed,
-            lambda: accounts(SUBJECTS, Site(planners=({"nkey": key.public},))),
+            lambda: accounts(SUBJECTS, SiteAccounts(planners=({"nkey": key.public},))),
             {"nkey_seed_file": path},
         ),
         "password": (
@@ -207,12 +207,12 @@ async def test_credentials_without_a_token_are_refused_instead_of_searched_for_e
     whole = operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS))
     path.write_text(whole[whole.index("-----BEGIN USER NKEY SEED") :])
     async with EmbeddedServer(settings=operator.conf()) as server:
-        with pytest.raises(BusUnreachable, match="no user JWT"):
+        with pytest.raises(BusUnreachableError, match="no user JWT"):
             await connect(BusSettings(servers=(server.url,), creds_file=path, connect_timeout_s=1))
 
 
 async def test_a_server_that_is_not_there_is_said_within_the_time() -> None:
-    with pytest.raises(BusUnreachable, match="can not reach NATS"):
+    with pytest.raises(BusUnreachableError, match="can not reach NATS"):
         await asyncio.wait_for(connect(BusSettings(servers=("nats://127.0.0.1:1",), connect_timeout_s=0.5)), 30)
 
 
@@ -227,7 +227,7 @@ def test_secrets_are_named_by_files_and_one_identity_is_enough(tmp_path: Path) -
 
 
 async def test_a_password_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    site = Site(planners=({"user": "planner", "password": "from-the-environment"},))
+    site = SiteAccounts(planners=({"user": "planner", "password": "from-the-environment"},))
     async with EmbeddedServer(settings=accounts(SUBJECTS, site)) as server:
         settings = BusSettings(servers=(server.url,), user="planner", inbox_prefix=inbox_prefix("planner"))
         monkeypatch.setenv("WATTSCALE_NATS_PASSWORD", "from-the-environment")
@@ -235,5 +235,5 @@ async def test_a_password_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         assert "from-the-environment" not in repr(bus.settings)
         await bus.close()
         monkeypatch.setenv("WATTSCALE_NATS_PASSWORD", "wrong")
-        with pytest.raises(BusRefused):
+        with pytest.raises(BusRefusedError):
             await connect(settings)

@@ -15,11 +15,11 @@ from agent.adapters.messages import ack_of, decision_of
 from agent.drivers.nvml import NvmlDriver
 from agent.drivers.nvml_errors import KINDS
 from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, NoOwners, monotonic
-from agent.runtime.power import PowerAgentService
+from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.v1 import GpuCap, NodeTelemetry, PowerDecision
-from planner.adapters import wire_in
-from planner.core.power import ledger as ledgers
+from planner.adapters import from_wire
+from planner.core.power import charging as ledgers
 from tests.doubles.nvml.loaded import loaded_nvml
 from tests.doubles.nvml.state import IGNORES_WRITES, FakeNvml
 
@@ -41,7 +41,7 @@ class Pair:
 
     async def begin(self) -> None:
         await self.agent.enforcer.start()
-        self.ledger = ledgers.enroll(wire_in.node(self.telemetry(), age_s=0.0), self.clock_s)
+        self.ledger = ledgers.enroll(from_wire.node(self.telemetry(), age_s=0.0), self.clock_s)
 
     async def decide(self, cap_mw: int) -> None:
         """The ledger charges, the decision goes out, is carried out and answered, and telemetry follows."""
@@ -55,9 +55,9 @@ class Pair:
         _, report = await self.agent.enforcer.decide(decision_of(message))
         ack = ack_of(report, node="n", boot=self.agent.boot, clock_s=monotonic())
         self.clock_s += 1.0
-        self.ledger = ledgers.acknowledge(self.ledger, wire_in.power_ack(ack), self.clock_s, SETTLE_S)
+        self.ledger = ledgers.acknowledge(self.ledger, from_wire.power_ack(ack), self.clock_s, SETTLE_S)
         self.clock_s += 1.0
-        self.ledger = ledgers.hear(self.ledger, wire_in.node(self.telemetry(), age_s=0.0), self.clock_s)
+        self.ledger = ledgers.hear(self.ledger, from_wire.node(self.telemetry(), age_s=0.0), self.clock_s)
 
     def charged(self) -> list[int]:
         return list(self.ledger.charge_mw)
@@ -109,7 +109,7 @@ async def test_a_card_that_is_lost_under_a_low_cap_is_charged_at_its_default(pai
     await pair.decide(CAP_MW)
     pair.fake.gpus[0].fail("handle_by_uuid", code)
     await pair.agent.enforcer.reconcile()
-    pair.ledger = ledgers.hear(pair.ledger, wire_in.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
+    pair.ledger = ledgers.hear(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
     assert pair.charged() == [DEFAULT_MW, CAP_MW]
 
 
@@ -118,7 +118,7 @@ async def test_a_reset_is_charged_at_the_default_until_the_cap_is_proven_again(p
     await pair.agent.enforcer.reconcile()
     pair.fake.gpus[0].reset()
     await pair.agent.hardware.read()
-    pair.ledger = ledgers.hear(pair.ledger, wire_in.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
+    pair.ledger = ledgers.hear(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
     assert pair.charged() == [DEFAULT_MW, CAP_MW]
     await pair.decide(CAP_MW)
     assert pair.fake.enforced == [CAP_MW, CAP_MW]

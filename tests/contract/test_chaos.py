@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from bus_schemas.errors import BusError, NotStored
-from bus_schemas.jetstream import provision
-from bus_schemas.jetstream.ask import answer, ask, error_of
+from bus_schemas.errors import BusError, NotStoredError
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.consume import Durable, ensure
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Publisher, publish
-from bus_schemas.jetstream.tend import tend
+from bus_schemas.jetstream.consumer import Durable, ensure
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.maintain_consumers import maintain
+from bus_schemas.jetstream.publisher import Publisher, publish
 from bus_schemas.streams import DECISIONS
 from deploy.nats.embedded import EmbeddedServer
 from tests.contract.actors import ChaosAgent, ChaosPlanner, all_current
@@ -66,7 +66,7 @@ async def running(planners: Sequence[Bus], agents: Bus, tender: Bus, seed: int) 
     run.planners = [ChaosPlanner(bus, f"p{i}", NODES, run.history, seed + i) for i, bus in enumerate(planners)]
     run.deciding = [asyncio.create_task(planner.run()) for planner in run.planners]
     others = [asyncio.create_task(ChaosAgent(agents, node, run.history).consumer.run()) for node in NODES]
-    others.append(asyncio.create_task(tend(tender, every_s=0.5)))
+    others.append(asyncio.create_task(maintain(tender, every_s=0.5)))
     for node in NODES:
         await ensure(tender, Durable.power(tender, node))
     try:
@@ -237,7 +237,7 @@ async def test_a_full_store_refuses_and_recovers_without_losing_what_it_took(tmp
             try:
                 await publisher.publish_batch([outgoing(bus, power("node-0", acknowledged))])
                 acknowledged += 1
-            except (NotStored, BusError) as error:
+            except (NotStoredError, BusError) as error:
                 refusal = str(error)
         assert refusal
         assert "\n" not in refusal
@@ -259,7 +259,7 @@ async def test_a_full_store_refuses_and_recovers_without_losing_what_it_took(tmp
 
 async def ask_small(bus: Bus) -> None:
     """The streams, without the reservations that a small store can not make."""
-    for spec in provision.wanted(bus):
+    for spec in stream_admin.wanted(bus):
         config = {**spec.config(), "max_bytes": -1}
         assert (
             error_of(answer(await ask(bus, f"$JS.API.STREAM.CREATE.{spec.name}", json.dumps(config).encode()))) is None

@@ -11,9 +11,9 @@ import pytest
 
 from bus_schemas import v1
 from bus_schemas.client import RECHECK_S, VirtualConnectorClient
-from bus_schemas.errors import BadName, BusUnreachable
+from bus_schemas.errors import BadNameError, BusUnreachableError
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.publisher import publish
 from tests.contract.bus import bench, connected, outgoing, scaling, until
 
 NAME = "prod-llama"
@@ -169,11 +169,11 @@ async def test_a_connection_closed_for_good_ends_the_wait() -> None:
         waiting = asyncio.create_task(client.wait())
         await asyncio.sleep(0.1)
         await mine.nc.close()
-        with pytest.raises(BusUnreachable, match="closed"):
+        with pytest.raises(BusUnreachableError, match="closed"):
             await asyncio.wait_for(waiting, 30)
-        with pytest.raises(BusUnreachable, match="closed"):
+        with pytest.raises(BusUnreachableError, match="closed"):
             await client.wait(timeout_s=20)
-        with pytest.raises(BusUnreachable, match="closed"):
+        with pytest.raises(BusUnreachableError, match="closed"):
             await anext(aiter(client.decisions()))
 
 
@@ -190,13 +190,13 @@ async def test_only_whole_decisions_of_this_deployment_are_handed_out() -> None:
 def test_a_deployment_that_no_subject_can_carry_is_refused_at_once() -> None:
     from nats.aio.client import Client
 
-    with pytest.raises(BadName):
+    with pytest.raises(BadNameError):
         VirtualConnectorClient(Client(), "a b")
 
 
 def test_the_client_needs_pydantic_and_nats_py_only(tmp_path: Path) -> None:
     code = (
-        "import sys, bus_schemas.client, bus_schemas.jetstream.consume\n"
+        "import sys, bus_schemas.client, bus_schemas.jetstream.consumer\n"
         "ours = {'planner', 'agent', 'deploy', 'numpy', 'uvloop', 'prometheus_client', 'yaml'}\n"
         "print(sorted(ours & {name.partition('.')[0] for name in sys.modules}))"
     )

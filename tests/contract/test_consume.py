@@ -13,9 +13,9 @@ from nats.js.errors import NotFoundError
 
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.consume import (
+from bus_schemas.jetstream.consumer import (
     BACKOFF_FIRST_S,
-    CanNotCarryOut,
+    CannotCarryOutError,
     Consumer,
     Delivery,
     Durable,
@@ -23,9 +23,9 @@ from bus_schemas.jetstream.consume import (
     ensure_all,
     keep,
 )
-from bus_schemas.jetstream.publish import publish
-from bus_schemas.jetstream.read import last, last_per_subject, next_messages
-from bus_schemas.jetstream.tend import tend
+from bus_schemas.jetstream.maintain_consumers import maintain
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import last, last_per_subject, next_messages
 from bus_schemas.v1 import Message
 from tests.contract.bus import applied, bench, connected, outgoing, power, scaling, until
 
@@ -205,7 +205,7 @@ async def test_a_handler_that_raises_is_tried_again() -> None:
 
 async def test_what_can_never_be_carried_out_becomes_a_dead_letter_and_the_next_goes_on() -> None:
     async with bench() as (_, bus), working(bus, create=True) as agent:
-        agent.raising = [CanNotCarryOut("no such GPU")]
+        agent.raising = [CannotCarryOutError("no such GPU")]
         await decide(bus, 0)
         await decide(bus, 1)
         await until(lambda: agent.carried == [1], "the second")
@@ -367,7 +367,7 @@ async def test_many_consumers_are_made_at_once_and_only_where_missing() -> None:
 
 async def test_a_node_that_reports_gets_its_consumer_and_streams_come_back() -> None:
     async with bench() as (server, bus), connected(server.url, "agent") as mine:
-        tending = asyncio.create_task(tend(bus, every_s=0.2))
+        tending = asyncio.create_task(maintain(bus, every_s=0.2))
         async with working(mine) as agent:
             report = v1.NodeTelemetry(time=power("x", 0).time, node=NODE, gpus=())
             await publish(mine, mine.subjects.telemetry_node(NODE), report, "one")
@@ -387,7 +387,7 @@ async def test_a_node_that_reports_gets_its_consumer_and_streams_come_back() -> 
 async def test_consumers_come_back_with_the_server_and_not_at_the_next_round() -> None:
     async with bench() as (server, bus), connected(server.url, "agent") as mine:
         await decide(bus, 0)
-        tending = asyncio.create_task(tend(bus, every_s=600.0))
+        tending = asyncio.create_task(maintain(bus, every_s=600.0))
         agent = Agent(mine)
         await until(agent.exists, "the consumer")
         await server.kill()

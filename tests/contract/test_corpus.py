@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus_schemas import codec
-from bus_schemas.errors import NotJson, TooLarge, Undecodable, UnknownType, WrongContent
+from bus_schemas.errors import NotJsonError, TooLargeError, UndecodableError, UnknownTypeError, WrongContentError
 from bus_schemas.export import generate
 from bus_schemas.v1 import MESSAGES, PowerDecision, ScalingAck, ScalingDecision
 
@@ -121,7 +121,7 @@ def readable_or_undecodable(body: bytes) -> None:
     reason, message = "", None
     try:
         message = codec.decode(body)
-    except Undecodable as error:
+    except UndecodableError as error:
         reason = error.reason
     if message is None:
         assert 0 < len(reason) < 1000
@@ -134,7 +134,7 @@ def readable_or_undecodable(body: bytes) -> None:
 @pytest.mark.parametrize("when", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
 def test_a_time_that_is_in_no_utc_year_is_refused_and_ends_no_reader(field: str, when: str) -> None:
     body = json.loads((HERE / "corpus" / "v1" / "budget_change.full.json").read_bytes())
-    with pytest.raises(Undecodable, match="1 to 9999"):
+    with pytest.raises(UndecodableError, match="1 to 9999"):
         codec.decode(json.dumps({**body, field: when}).encode())
 
 
@@ -168,17 +168,17 @@ def test_any_damage_to_a_message_is_read_or_refused_with_a_reason(path: Path, da
 @pytest.mark.parametrize(
     ("body", "kind", "said"),
     [
-        (b"", NotJson, "no JSON object"),
-        (b"null", NotJson, "no JSON object"),
-        (b"[" * 100_000, NotJson, "no JSON object"),
-        (b'{"type": 7}', UnknownType, "not one of v1"),
-        (b"{}", UnknownType, "no field 'type'"),
-        (b'{"type":"wattscale.v9.lease"}', UnknownType, "version this reader does not know"),
-        (b'{"type":"wattscale.v1.lease"}', WrongContent, "time"),
-        (b'{"type":"' + b"x" * (1 << 20) + b'"}', TooLarge, "at most"),
+        (b"", NotJsonError, "no JSON object"),
+        (b"null", NotJsonError, "no JSON object"),
+        (b"[" * 100_000, NotJsonError, "no JSON object"),
+        (b'{"type": 7}', UnknownTypeError, "not one of v1"),
+        (b"{}", UnknownTypeError, "no field 'type'"),
+        (b'{"type":"wattscale.v9.lease"}', UnknownTypeError, "version this reader does not know"),
+        (b'{"type":"wattscale.v1.lease"}', WrongContentError, "time"),
+        (b'{"type":"' + b"x" * (1 << 20) + b'"}', TooLargeError, "at most"),
     ],
 )
-def test_refusals_say_why(body: bytes, kind: type[Undecodable], said: str) -> None:
+def test_refusals_say_why(body: bytes, kind: type[UndecodableError], said: str) -> None:
     with pytest.raises(kind) as caught:
         codec.decode(body)
     assert said in caught.value.reason
@@ -187,7 +187,7 @@ def test_refusals_say_why(body: bytes, kind: type[Undecodable], said: str) -> No
 def test_another_message_than_the_one_wanted_is_refused() -> None:
     body = (HERE / "corpus" / "v1" / "power_decision.full.json").read_bytes()
     assert codec.decode_as(PowerDecision, body).node == "node-7.example"
-    with pytest.raises(UnknownType, match="belongs"):
+    with pytest.raises(UnknownTypeError, match="belongs"):
         codec.decode_as(ScalingDecision, body)
 
 
@@ -197,7 +197,7 @@ def test_times_are_utc_with_microseconds_and_naive_ones_are_refused() -> None:
     message = codec.decode_as(ScalingAck, json.dumps(body).encode())
     assert b'"time":"2026-01-02T03:04:05.500000Z"' in codec.encode(message)
     body["time"] = "2026-01-02T04:04:05"
-    with pytest.raises(WrongContent):
+    with pytest.raises(WrongContentError):
         codec.decode(json.dumps(body).encode())
 
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from bus_schemas.errors import BusError
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import connect
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.binary import find_server
-from deploy.nats.embedded import EmbeddedServer, ServerDown
+from deploy.nats.embedded import EmbeddedServer, ServerDownError
 from deploy.nats.examples import configurations, drifted, files
 from deploy.nats.roles import inbox_prefix
 from tests.contract.bus import connected, until
@@ -89,8 +89,8 @@ async def test_the_cluster_runs_with_tls_between_all(tls: Path) -> None:
 
         async def provisioned() -> bool:
             try:
-                await provision.apply(bus)
-                return await provision.plan(bus) == []
+                await stream_admin.apply(bus)
+                return await stream_admin.plan(bus) == []
             except BusError:
                 return False
 
@@ -112,11 +112,11 @@ async def test_the_embedded_server_comes_and_goes_without_a_trace(
         pid, url = server.pid, server.url
         assert Path(f"/proc/{pid}").exists()
         async with connected(url) as bus:
-            await provision.apply(bus)
+            await stream_admin.apply(bus)
             await server.kill()
             await server.start()
             await until(lambda: bus.connected, "reconnection")
-            kept = [change.stream for change in await provision.plan(bus)]
+            kept = [change.stream for change in await stream_admin.plan(bus)]
             assert kept == ["WATTSCALE_TELEMETRY"]
         assert server.url == url
         pid = server.pid
@@ -127,9 +127,9 @@ async def test_the_embedded_server_comes_and_goes_without_a_trace(
 async def test_a_server_that_can_not_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     async with EmbeddedServer() as first:
         port = int(first.url.rsplit(":", 1)[1])
-        with pytest.raises(ServerDown, match="address already in use"):
+        with pytest.raises(ServerDownError, match="address already in use"):
             await EmbeddedServer(port=port).start()
-    with pytest.raises(ServerDown, match="jetstreem"):
+    with pytest.raises(ServerDownError, match="jetstreem"):
         await EmbeddedServer(settings={"jetstreem": {}}).start()
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.kubernetes_access import Access, find_access
-from agent.adapters.kubernetes_api import ApiError, KubernetesApi
+from agent.adapters.kubernetes.access import Access, find_access
+from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from tests.doubles.kubernetes import KubernetesDouble
 
 

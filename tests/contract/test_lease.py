@@ -8,11 +8,11 @@ import time
 import pytest
 
 from bus_schemas import v1
-from bus_schemas.errors import LeadershipLost
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.read import last
-from planner.adapters.link import BusLink
-from planner.ports import LostLead
+from bus_schemas.errors import LeadershipLostError
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.reader import last
+from planner.adapters.jetstream_link import BusLink
+from planner.ports import TermEndedError
 from tests.contract.bus import bench, connected, until
 
 
@@ -39,7 +39,7 @@ async def test_an_orderly_stop_lets_another_lead_at_once() -> None:
         await first.release()
         # Long before the lease would have run out.
         await asyncio.wait_for(waiting, 20)
-        with pytest.raises(LeadershipLost):
+        with pytest.raises(LeadershipLostError):
             await first.renew()
 
 
@@ -52,7 +52,7 @@ async def test_after_a_crash_another_leads_within_the_lease_and_a_second() -> No
         await asyncio.wait_for(second.acquire(), 2 * ttl_s)
         # A second for the server's own rounding, the rest for a busy machine: less than another lease.
         assert ttl_s - 1.0 < time.monotonic() - before < 2 * ttl_s
-        with pytest.raises(LeadershipLost):
+        with pytest.raises(LeadershipLostError):
             await first.renew()
         assert not first.held
 
@@ -88,7 +88,7 @@ async def test_the_lead_lost_inside_ends_the_body_and_says_why() -> None:
                 leadership.lose("told so")
                 await asyncio.Event().wait()
 
-        with pytest.raises(LeadershipLost, match="told so"):
+        with pytest.raises(LeadershipLostError, match="told so"):
             await asyncio.wait_for(body(), 20)
 
 
@@ -146,7 +146,7 @@ async def test_a_leader_whose_server_is_gone_gives_up_after_its_lease() -> None:
         await leadership.acquire()
         keeping = asyncio.create_task(leadership.keep())
         await server.kill()
-        with pytest.raises(LeadershipLost, match="could not be renewed"):
+        with pytest.raises(LeadershipLostError, match="could not be renewed"):
             await asyncio.wait_for(keeping, 30)
         await server.start()
         await until(lambda: bus.connected, "reconnection")
@@ -163,7 +163,7 @@ async def test_a_planner_that_loses_the_lease_is_stopped_in_the_middle_of_its_wo
                 await bus.js.publish(bus.subjects.lease(), b"{}")
                 await asyncio.Event().wait()
 
-        with pytest.raises(LostLead, match="another planner holds the lease"):
+        with pytest.raises(TermEndedError, match="another planner holds the lease"):
             await asyncio.wait_for(term(), 20)
 
 

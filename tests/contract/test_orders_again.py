@@ -6,14 +6,14 @@ import asyncio
 from datetime import UTC, datetime
 
 from bus_schemas import v1
-from bus_schemas.jetstream import provision
-from bus_schemas.jetstream.ask import ask
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.publisher import publish
 from bus_schemas.streams import CONTROL
 from bus_schemas.v1 import Message
-from planner.adapters.link import BusLink
-from planner.core.power.budget import MOST_ORDERS
+from planner.adapters.jetstream_link import BusLink
+from planner.core.power.effective_budget import MAX_COMMANDS
 from tests.contract.bus import bench, until
 
 
@@ -45,7 +45,7 @@ async def test_a_cut_counts_although_its_stream_began_again_with_smaller_numbers
                 await order(bus, watts)
             await until(lambda: len(ear.orders) == 3, "three orders")
             await ask(bus, "$JS.API.STREAM.DELETE.WATTSCALE_CONTROL")
-            await provision.apply(bus)
+            await stream_admin.apply(bus)
             await order(bus, 2900.0)  # what a backup still held comes first
             await order(bus, 1000.0)
             await until(lambda: any(watts == 1000.0 for _, watts in ear.orders), "the cut")
@@ -96,4 +96,4 @@ async def test_an_order_without_an_end_never_ages_away() -> None:
     async with bench() as (_, bus):
         info = await bus.js.stream_info(CONTROL)
         assert not info.config.max_age
-        assert (info.config.max_msgs_per_subject or 0) >= MOST_ORDERS, "as many as the ledger keeps"
+        assert (info.config.max_msgs_per_subject or 0) >= MAX_COMMANDS, "as many as the ledger keeps"

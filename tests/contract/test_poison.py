@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bus_schemas import codec, v1
-from bus_schemas.errors import Undecodable
-from bus_schemas.jetstream.consume import Consumer, Delivery, Durable, ensure
-from bus_schemas.jetstream.read import next_messages
+from bus_schemas.errors import UndecodableError
+from bus_schemas.jetstream.consumer import Consumer, Delivery, Durable, ensure
+from bus_schemas.jetstream.reader import next_messages
 from tests.contract.bus import applied, bench, power, until
 
 NODE = "node-7"
@@ -39,7 +39,7 @@ BODIES = st.one_of(
 def poisonous(body: bytes) -> bool:
     try:
         message = codec.decode(body)
-    except Undecodable:
+    except UndecodableError:
         return True
     return not (isinstance(message, v1.PowerDecision) and message.node == NODE)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bus_schemas.errors import BusAway
-from bus_schemas.jetstream import provision
-from bus_schemas.jetstream.ask import ask
+from bus_schemas.errors import BusAwayError
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.api import ask
 from bus_schemas.streams import DECISIONS, TELEMETRY, stream_specs
 from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
@@ -27,11 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 async def test_applying_twice_changes_nothing() -> None:
     async with EmbeddedServer() as server, connected(server.url) as bus:
-        made = await provision.apply(bus)
+        made = await stream_admin.apply(bus)
         assert len(made) == 6
         assert {change.what for change in made} == {"create"}
-        assert await provision.apply(bus) == []
-        assert await provision.plan(bus) == []
+        assert await stream_admin.apply(bus) == []
+        assert await stream_admin.plan(bus) == []
 
 
 @pytest.mark.parametrize(
@@ -47,19 +47,19 @@ async def test_what_is_smaller_is_grown(change: dict[str, object], said: str) ->
     async with bench() as (_, bus):
         config = {**stream_specs(bus.subjects)[0].config(), **change}
         await ask(bus, f"$JS.API.STREAM.UPDATE.{DECISIONS}", json.dumps(config).encode())
-        planned = await provision.plan(bus)
+        planned = await stream_admin.plan(bus)
         assert [str(one)[: len(said)] for one in planned] == [said]
-        assert await provision.apply(bus) == planned
-        assert await provision.plan(bus) == []
+        assert await stream_admin.apply(bus) == planned
+        assert await stream_admin.plan(bus) == []
 
 
 async def test_what_is_larger_stays_and_is_told() -> None:
     async with bench() as (_, bus):
         config = {**stream_specs(bus.subjects)[0].config(), "max_age": 30 * 86400 * 10**9, "description": "ours"}
         await ask(bus, f"$JS.API.STREAM.UPDATE.{DECISIONS}", json.dumps(config).encode())
-        changes = await provision.apply(bus)
+        changes = await stream_admin.apply(bus)
         assert [bool(change.refused) for change in changes] == [False, True]
-        (left,) = await provision.plan(bus)
+        (left,) = await stream_admin.plan(bus)
         assert str(left).startswith("! WATTSCALE_DECISIONS: max_age 2592000 s -> 604800 s (refused: ")
         info = await bus.js.stream_info(DECISIONS)
         assert info.config.max_age == 30 * 86400
@@ -68,15 +68,15 @@ async def test_what_is_larger_stays_and_is_told() -> None:
 async def test_another_storage_and_dropped_subjects_are_refused() -> None:
     spec = next(one for one in stream_specs(Subjects()) if one.name == TELEMETRY)
     there = replace(spec, storage="file", subjects=(*spec.subjects, "extra.>")).config()
-    refused = [change.refused for change in provision.differences(spec, there)]
+    refused = [change.refused for change in stream_admin.differences(spec, there)]
     assert len(refused) == 2
     assert all(refused)
 
 
 async def test_without_jetstream_it_says_so() -> None:
     async with EmbeddedServer(settings={"jetstream": False}) as server, connected(server.url) as bus:
-        with pytest.raises(BusAway, match="nobody answers"):
-            await provision.plan(bus)
+        with pytest.raises(BusAwayError, match="nobody answers"):
+            await stream_admin.plan(bus)
 
 
 async def cli(args: Sequence[str]) -> tuple[int, str]:
@@ -103,4 +103,4 @@ async def test_the_command_line() -> None:
 
 def test_a_deleted_stream_is_made_again_long_before_a_grant_of_watts_runs_out() -> None:
     lease_s = SiteConfig(SiteId("row-1"), 1).lease_s
-    assert lease_s / 3 >= provision.KEEP_EVERY_S
+    assert lease_s / 3 >= stream_admin.KEEP_EVERY_S

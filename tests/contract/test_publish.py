@@ -8,11 +8,11 @@ import json
 import pytest
 
 from bus_schemas import codec
-from bus_schemas.errors import FenceRefused, LeadershipLost, NotStored
+from bus_schemas.errors import FenceRefusedError, LeadershipLostError, NotStoredError
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Publisher, publish
-from bus_schemas.jetstream.read import last, last_per_subject, next_messages
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import Publisher, publish
+from bus_schemas.jetstream.reader import last, last_per_subject, next_messages
 from tests.contract.bus import bench, leading, outgoing, power, scaling
 
 
@@ -53,7 +53,7 @@ async def test_an_id_that_was_another_messages_is_refused_and_nothing_lands() ->
         publisher = Publisher(bus, leadership)
         used = outgoing(bus, power("a", 0))
         await publisher.publish_batch([used])
-        with pytest.raises(NotStored, match="used before"):
+        with pytest.raises(NotStoredError, match="used before"):
             await publisher.publish_batch([used, outgoing(bus, power("b", 0))])
         assert await all_decisions(bus) == [(used.subject, 0)]
 
@@ -70,10 +70,10 @@ async def test_a_stolen_lease_refuses_the_batch_in_the_server_and_ends_the_term(
             subject, codec.encode(found.message), headers={"Nats-Expected-Last-Subject-Sequence": str(found.sequence)}
         )
         publisher = Publisher(bus, leadership)
-        with pytest.raises(FenceRefused):
+        with pytest.raises(FenceRefusedError):
             await publisher.publish_batch([outgoing(bus, power("a", 0))])
         assert not leadership.held
-        with pytest.raises(LeadershipLost):
+        with pytest.raises(LeadershipLostError):
             await publisher.publish_batch([outgoing(bus, power("a", 1))])
         assert await all_decisions(bus) == []
 
@@ -135,12 +135,12 @@ async def test_a_plain_publish_is_stored_once_with_cloud_events_headers() -> Non
 async def test_a_subject_that_no_stream_holds_is_not_stored() -> None:
     async with bench() as (_, bus):
         bus.settings.__dict__["request_timeout_s"] = 0.2
-        with pytest.raises(NotStored, match="nobody answers"):
+        with pytest.raises(NotStoredError, match="nobody answers"):
             await publish(bus, "wattscale.v1.nothing.x", power("n", 0), "x")
 
 
 async def test_a_message_over_the_limit_is_refused_before_it_is_sent() -> None:
     async with bench() as (_, bus):
         huge = scaling("d", 0).model_copy(update={"reasons": ({"code": "x", "text": "y" * (1 << 20)},)})
-        with pytest.warns(UserWarning, match="serialized value"), pytest.raises(NotStored, match="limit"):
+        with pytest.warns(UserWarning, match="serialized value"), pytest.raises(NotStoredError, match="limit"):
             await publish(bus, bus.subjects.decision_scaling("d"), huge, "x")

@@ -7,16 +7,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bus_schemas import v1
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.publish import publish
-from bus_schemas.jetstream.read import Stored, follow, last, last_per_subject, next_messages
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import StoredMessage, follow, last, last_per_subject, next_messages
 from tests.contract.bus import bench, connected, outgoing, power, until
 
 
 @asynccontextmanager
-async def following(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[list[Stored]]:
-    found: list[Stored] = []
+async def following(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[list[StoredMessage]]:
+    found: list[StoredMessage] = []
 
     async def run() -> None:
         async for one in follow(bus, wildcard, after):
@@ -35,7 +35,7 @@ async def put(bus: Bus, node: str, number: int) -> None:
     await publish(bus, item.subject, item.message, item.msg_id)
 
 
-def ids(found: list[Stored]) -> list[tuple[str, int]]:
+def ids(found: list[StoredMessage]) -> list[tuple[str, int]]:
     return [(one.message.node, one.message.decision_id) for one in found if isinstance(one.message, v1.PowerDecision)]
 
 
@@ -132,7 +132,7 @@ async def test_a_stream_that_lost_its_memory_is_followed_again_from_its_beginnin
             await server.start()
             await until(lambda: bus.connected and mine.connected, "both connections")
             # A single server forgets a stream in memory when it restarts.
-            await provision.apply(bus)
+            await stream_admin.apply(bus)
             await publish(bus, subject, reading(bus, 9), "after")
             await until(lambda: len(found) == 6, "the one after", 15)
             assert found[-1].sequence == 1

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Outgoing, Publisher
-from bus_schemas.jetstream.read import last
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import Outgoing, Publisher
+from bus_schemas.jetstream.reader import last
 from bus_schemas.subjects import Subjects
 from tests.contract.bus import bench, until
 

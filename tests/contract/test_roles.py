@@ -14,18 +14,18 @@ from nats.errors import Error as NatsError
 
 from bus_schemas import v1
 from bus_schemas.client import VirtualConnectorClient
-from bus_schemas.errors import BusRefused, NotPermitted, NotStored
-from bus_schemas.jetstream import provision
+from bus_schemas.errors import BusRefusedError, NotPermittedError, NotStoredError
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
-from bus_schemas.jetstream.consume import Consumer, Delivery, Durable, ensure
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Publisher, publish
-from bus_schemas.jetstream.read import follow, last, last_per_subject
+from bus_schemas.jetstream.consumer import Consumer, Delivery, Durable, ensure
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.maintain_consumers import maintain
+from bus_schemas.jetstream.publisher import Publisher, publish
+from bus_schemas.jetstream.reader import follow, last, last_per_subject
 from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.jetstream.tend import tend
 from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
-from deploy.nats.roles import Site, accounts, inbox_prefix
+from deploy.nats.roles import SiteAccounts, accounts, inbox_prefix
 from tests.contract.bus import applied, outgoing, power, scaling, until
 
 NODE, OTHER, NAME = "node-7.example", "node-8", "prod-llama"
@@ -36,7 +36,7 @@ def user(name: str) -> dict[str, str]:
     return {"user": name, "password": SECRET}
 
 
-SITE = Site(
+SITE = SiteAccounts(
     planners=(user("planner"),),
     operators=(user("operator"),),
     observers=(user("observer"),),
@@ -79,7 +79,7 @@ class Guarded:
     async def tails(self) -> dict[str, int]:
         """The last sequence of each stream; the bucket only follows the decisions."""
         bus = await self.as_("planner")
-        names = [spec.name for spec in provision.wanted(bus) if not spec.sources]
+        names = [spec.name for spec in stream_admin.wanted(bus) if not spec.sources]
         return {name: (await bus.js.stream_info(name)).state.last_seq for name in names}
 
 
@@ -90,7 +90,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
     async with EmbeddedServer(settings=accounts(Subjects(), SITE)) as server, AsyncExitStack() as stack:
         found = Guarded(server, password, stack)
         planner = await found.as_("planner")
-        await provision.apply(planner)
+        await stream_admin.apply(planner)
         await ensure(planner, Durable.power(planner, NODE))
         await ensure(planner, Durable.power(planner, OTHER))
         yield found
@@ -124,7 +124,7 @@ async def test_everyone_can_do_their_work(guarded: Guarded) -> None:
     durable = Durable.power(agent, NODE)
     result = agent.subjects.ack_power(NODE)
     loop = Consumer(agent, durable.stream, durable.name, durable.subject, carry_out, result_subject=result)
-    tasks = [asyncio.create_task(loop.run()), asyncio.create_task(tend(planner))]
+    tasks = [asyncio.create_task(loop.run()), asyncio.create_task(maintain(planner))]
     seen: list[v1.Message] = []
 
     async def watch() -> None:
@@ -268,9 +268,9 @@ async def test_an_answer_to_a_reply_subject_is_never_stored(guarded: Guarded, ro
 
 async def test_refusals_are_told_as_such(guarded: Guarded) -> None:
     agent = await guarded.as_("agent")
-    with pytest.raises(NotStored, match="not permitted"):
+    with pytest.raises(NotStoredError, match="not permitted"):
         await publish(agent, agent.subjects.ack_power(OTHER), applied(power(OTHER, 0)), "x")
-    with pytest.raises(NotPermitted):
+    with pytest.raises(NotPermittedError):
         await last(agent, agent.subjects.ack_power(OTHER))
 
 
@@ -283,7 +283,7 @@ async def test_wrong_and_missing_credentials_are_refused_at_once(guarded: Guarde
         BusSettings(servers=(guarded.server.url,), token_file=wrong, connect_timeout_s=300),
     ):
         async with asyncio.timeout(60):
-            with pytest.raises(BusRefused) as caught:
+            with pytest.raises(BusRefusedError) as caught:
                 await connect(settings)
         assert "guess" not in str(caught.value)
 
@@ -298,7 +298,7 @@ async def test_the_walls_are_what_stops_it(tmp_path: Path) -> None:
     async with EmbeddedServer(settings=shared) as server, AsyncExitStack() as stack:
         flat = Guarded(server, password, stack)
         planner = await flat.as_("planner")
-        await provision.apply(planner)
+        await stream_admin.apply(planner)
         await ensure(planner, Durable.power(planner, NODE))
         await publish(planner, planner.subjects.decision_power(NODE), power(NODE, 0), "d")
         agent = await flat.as_("agent")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus_schemas.errors import BadName
+from bus_schemas.errors import BadNameError
 from bus_schemas.streams import stream_of, stream_specs
 from bus_schemas.subjects import ParsedSubject, Subjects, decode_name, encode_name, power_consumer
 
@@ -33,7 +33,7 @@ def test_every_subject_parses_to_what_made_it(name: str, method: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a*", ">", "a\tb", "a\r\nPUB x", "ä", "a_b", "x" * 254, "\x00"])
 def test_what_no_token_can_carry_is_refused_with_the_byte_named(name: str) -> None:
-    with pytest.raises(BadName) as caught:
+    with pytest.raises(BadNameError) as caught:
         Subjects().decision_power(name)
     assert "\n" not in str(caught.value)
 
@@ -42,7 +42,7 @@ def test_what_no_token_can_carry_is_refused_with_the_byte_named(name: str) -> No
 def test_any_text_is_refused_or_maps_back(name: str) -> None:
     try:
         token = encode_name(name)
-    except BadName:
+    except BadNameError:
         return
     assert decode_name(token) == name
     assert not set(token) & set(" .*>\t\r\n")
@@ -82,7 +82,7 @@ def test_the_lease_and_dead_letters_parse() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "a b", "a..b", "a.*", "a.>", ".a", "a_b"])
 def test_prefixes_that_are_none_are_refused(prefix: str) -> None:
-    with pytest.raises(BadName):
+    with pytest.raises(BadNameError):
         Subjects(prefix)
 
 
@@ -90,12 +90,12 @@ def test_the_copy_of_what_is_stored_lies_outside_every_stream() -> None:
     subjects = Subjects()
     copy = subjects.stored(subjects.decision_power("n"))
     assert copy == "wattscale.stored.v1.decision.power.n"
-    with pytest.raises(BadName):
+    with pytest.raises(BadNameError):
         stream_of(subjects, copy)
 
 
 def test_wildcards_of_no_kind_are_refused() -> None:
-    with pytest.raises(BadName):
+    with pytest.raises(BadNameError):
         Subjects().all_of("decisions")
 
 

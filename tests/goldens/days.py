@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from planner.core.plan import initial_state, react, step
 from planner.core.state import LastDecision, PlannerState
+from planner.core.step import initial_state, react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import (
@@ -19,7 +19,7 @@ from planner.domain.observation import (
     PowerAckSeen,
     StoredCaps,
 )
-from planner.domain.plan import Plan, PowerOrder, ScalingOrder
+from planner.domain.plan import Plan, PowerDecision, ScalingDecision
 from planner.domain.pool import Role
 from planner.domain.reading import Missing, MissingReason, Sample
 from tests.goldens import shown, sites
@@ -45,8 +45,8 @@ class Day:
     met: Counter[str] = field(default_factory=Counter)
     orders: Orders = field(default_factory=Orders)
     acks: list[PowerAckSeen] = field(default_factory=list)
-    last_power: dict[str, tuple[PowerOrder, float]] = field(default_factory=dict)
-    last_scaling: dict[DeploymentId, tuple[ScalingOrder, float]] = field(default_factory=dict)
+    last_power: dict[str, tuple[PowerDecision, float]] = field(default_factory=dict)
+    last_scaling: dict[DeploymentId, tuple[ScalingDecision, float]] = field(default_factory=dict)
     now_s: float = 0.0
     dark: set[DeploymentId] = field(default_factory=set)
     """Deployments whose metrics are all missing."""
@@ -115,9 +115,9 @@ class Day:
             "nodes": self.fleet.telemetry(self.now_s) if telemetry else {},
             "scaling_acks": self.fleet.scaling_acks(),
             "power_acks": acks,
-            "budget_orders": tuple(orders.budgets),
-            "deployment_orders": tuple(orders.deployments),
-            "node_orders": tuple(orders.nodes),
+            "budget_commands": tuple(orders.budgets),
+            "deployment_commands": tuple(orders.deployments),
+            "node_commands": tuple(orders.nodes),
         }
 
     def _carried(self, decided: Plan) -> tuple[Shown, Shown, Shown]:

@@ -10,14 +10,8 @@ from dataclasses import dataclass, field
 
 from planner.domain.config import DeploymentConfig
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
-from planner.domain.observation import (
-    GpuInForce,
-    GpuObservation,
-    NodeObservation,
-    PowerAckSeen,
-    ScalingAckSeen,
-)
-from planner.domain.plan import PowerOrder, ScalingOrder
+from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, PowerAckSeen, ScalingAckSeen
+from planner.domain.plan import PowerDecision, ScalingDecision
 from planner.domain.pool import Replicas, Role
 from planner.domain.power import PowerCurve
 
@@ -61,7 +55,9 @@ class Node:
     lease_until_s: float = float("inf")
     silent: bool = False
 
-    def obey(self, order: PowerOrder, epoch: int, now_s: float, highest_mw: int, lowest_mw: int) -> PowerAckSeen | None:
+    def obey(
+        self, order: PowerDecision, epoch: int, now_s: float, highest_mw: int, lowest_mw: int
+    ) -> PowerAckSeen | None:
         """Set the limits, read them back, and answer; None where the order is lost or old."""
         if self.silent or order.decision_id <= self.decision_id:
             return None
@@ -81,7 +77,7 @@ class Node:
         gpus = []
         for card in self.cards:
             shown = card.requested_mw if card.healthy else None
-            gpus.append(GpuInForce(card.gpu, shown, shown, healthy=card.healthy, reset=card.reset))
+            gpus.append(GpuCapInForce(card.gpu, shown, shown, healthy=card.healthy, reset=card.reset))
             card.reset = False
         ids = (self.decision_id, self.decision_id)
         return PowerAckSeen(self.node, epoch, *ids, "applied", tuple(gpus), "", f"boot-{self.boot}", now_s)
@@ -101,7 +97,7 @@ class Fleet:
     curve: PowerCurve
     nodes: list[Node]
     replicas: list[Replica] = field(default_factory=list)
-    targets: dict[DeploymentId, ScalingOrder] = field(default_factory=dict)
+    targets: dict[DeploymentId, ScalingDecision] = field(default_factory=dict)
     carried_out: dict[DeploymentId, int] = field(default_factory=dict)
     busy: dict[tuple[DeploymentId, PoolId], float] = field(default_factory=dict)
     started: int = 0
@@ -158,7 +154,7 @@ class Fleet:
                 return
         replica.pending = True
 
-    def obey(self, config: DeploymentConfig, order: ScalingOrder, now_s: float) -> None:
+    def obey(self, config: DeploymentConfig, order: ScalingDecision, now_s: float) -> None:
         """Begin to carry a decision out."""
         self.targets[order.deployment] = order
         for pool, count in order.replicas.items():

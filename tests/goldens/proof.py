@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from deploy.prove.faults import Faults
-from deploy.prove.planner_process import PlannerProcess
-from deploy.prove.world import World
-from planner.domain.plan import PowerOrder
+from deploy.fault_simulation.faults import Faults
+from deploy.fault_simulation.planner_process import PlannerProcess
+from deploy.fault_simulation.world import World
+from planner.domain.plan import PowerDecision
 from tests.goldens import shown
 from tests.goldens.source import Line
 
@@ -22,7 +22,7 @@ def _keep(kept: list[shown.Shown], planner: PlannerProcess) -> None:
     """Note every batch that the bus stored, with its epoch and the virtual time."""
     deliver = planner.delivered
 
-    def delivered(orders: tuple[PowerOrder, ...], epoch: int) -> None:
+    def delivered(orders: tuple[PowerDecision, ...], epoch: int) -> None:
         for order in orders:
             reasons = shown.links(order.reasons)
             kept.append((shown.number(planner.timeline.now_s), epoch, shown.power_order(order), reasons))

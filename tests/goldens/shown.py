@@ -10,25 +10,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from bus_schemas import v1
-from deploy.prove.world import World
-from planner.adapters import wire_in, wire_out
+from deploy.fault_simulation.world import World
+from planner.adapters import from_wire as wire_in
+from planner.adapters import to_wire as wire_out
 from planner.domain.config import DeploymentConfig
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.plan import (
-    CapOrder,
     DeploymentPlan,
     Forecast,
+    GpuCapTarget,
     Limited,
     Placement,
     Plan,
     PoolPlan,
-    PowerOrder,
-    ScalingOrder,
+    PowerDecision,
+    ScalingDecision,
     SitePlan,
 )
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
-from planner.domain.reasons import Reason
+from planner.domain.reasons import ReasonCode
 from planner.domain.units import mw_from_watts
 
 PLAN_PARTS = ("decisions", "reasons", "watts")
@@ -97,7 +98,7 @@ def plan(decided: Plan) -> tuple[Shown, Shown, Shown]:
     return decisions, reasons, watts
 
 
-def scaling_order(order: ScalingOrder) -> Shown:
+def scaling_order(order: ScalingDecision) -> Shown:
     """All that goes out, but for the reasons."""
     return (
         order.deployment,
@@ -107,7 +108,7 @@ def scaling_order(order: ScalingOrder) -> Shown:
     )
 
 
-def power_order(order: PowerOrder) -> Shown:
+def power_order(order: PowerDecision) -> Shown:
     """All that goes out, but for the reasons."""
     return (
         order.node,
@@ -213,14 +214,14 @@ def from_wire(message: v1.Message) -> Shown:
 
 def _control(message: v1.Message) -> Shown:
     if isinstance(message, v1.BudgetChange):
-        budget = wire_in.budget_order(message, sequence=7, clock_offset_s=1000.0)
+        budget = wire_in.budget_command(message, sequence=7, clock_offset_s=1000.0)
         span = (budget.from_s, budget.until_s, budget.ramp_s)
         return (budget.site, budget.budget_mw, *span, budget.sequence, budget.reason)
     if isinstance(message, v1.DeploymentControl):
-        order = wire_in.deployment_order(message, sequence=7)
+        order = wire_in.deployment_command(message, sequence=7)
         return (order.deployment, order.action, tuple(sorted(order.replicas.items())), order.sequence, order.reason)
     if isinstance(message, v1.NodeControl):
-        gone = wire_in.node_order(message, sequence=7, clock_offset_s=1000.0)
+        gone = wire_in.node_command(message, sequence=7, clock_offset_s=1000.0)
         return (gone.node, gone.action, gone.sequence, gone.reason, gone.issued_s)
     return None
 
@@ -262,14 +263,16 @@ def to_wire(message: v1.Message, config: DeploymentConfig) -> v1.Message | None:
 
 
 def _chain(reasons: Iterable[v1.Reason], values: Iterable[int] = ()) -> tuple[Limited, ...]:
-    known = {each.value for each in Reason}
+    known = {each.value for each in ReasonCode}
     given = list(values)
     pairs = [(reason, given[at] if at < len(given) else 0) for at, reason in enumerate(reasons)]
-    return tuple(Limited(value, Reason(reason.code), reason.text) for reason, value in pairs if reason.code in known)
+    return tuple(
+        Limited(value, ReasonCode(reason.code), reason.text) for reason, value in pairs if reason.code in known
+    )
 
 
-def _scaling(message: v1.ScalingDecision) -> ScalingOrder:
-    return ScalingOrder(
+def _scaling(message: v1.ScalingDecision) -> ScalingDecision:
+    return ScalingDecision(
         DeploymentId(message.deployment),
         message.decision_id,
         {PoolId(name): target.replicas for name, target in message.pools.items()},
@@ -282,9 +285,9 @@ def _scaling(message: v1.ScalingDecision) -> ScalingOrder:
     )
 
 
-def _power(message: v1.PowerDecision) -> PowerOrder:
+def _power(message: v1.PowerDecision) -> PowerDecision:
     caps = tuple(
-        CapOrder(
+        GpuCapTarget(
             GpuId(cap.gpu),
             mw_from_watts(cap.cap_watts),
             mw_from_watts(cap.fallback_watts),
@@ -292,7 +295,7 @@ def _power(message: v1.PowerDecision) -> PowerOrder:
         )
         for cap in message.caps
     )
-    return PowerOrder(
+    return PowerDecision(
         NodeId(message.node),
         message.decision_id,
         caps,

@@ -19,11 +19,11 @@ from planner.domain.config import (
     SizingMode,
 )
 from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId
-from planner.domain.observation import BudgetOrder, DeploymentOrder, NodeOrder
+from planner.domain.observation import BudgetCommand, DeploymentCommand, NodeCommand
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
-from planner.domain.schedule import ReplicaSchedule, ReplicaWindow
+from planner.domain.replica_schedule import ReplicaSchedule, ReplicaWindow
 from tests.goldens.fleet import Fleet
 
 INTERVAL_S = 30.0
@@ -48,9 +48,9 @@ SLEEPERS = {DeploymentId("night"), DeploymentId("batch")}
 class Orders:
     """Operators' orders that the planner has not seen yet."""
 
-    budgets: list[BudgetOrder] = field(default_factory=list)
-    deployments: list[DeploymentOrder] = field(default_factory=list)
-    nodes: list[NodeOrder] = field(default_factory=list)
+    budgets: list[BudgetCommand] = field(default_factory=list)
+    deployments: list[DeploymentCommand] = field(default_factory=list)
+    nodes: list[NodeCommand] = field(default_factory=list)
 
 
 Event: TypeAlias = Callable[[Any], None]
@@ -110,7 +110,7 @@ def order(name: str, action: str, **replicas: int) -> Event:
 
     def event(day: Any) -> None:
         wanted = {PoolId(each): count for each, count in replicas.items()}
-        day.orders.deployments.append(DeploymentOrder(DeploymentId(name), action, wanted, round(day.now_s), "golden"))
+        day.orders.deployments.append(DeploymentCommand(DeploymentId(name), action, wanted, round(day.now_s), "golden"))
 
     return event
 
@@ -121,16 +121,18 @@ def budget(site: SiteId, watts: int | None, ramp_s: float = 0.0, lasts_s: float 
     def event(day: Any) -> None:
         until_s = None if lasts_s is None else day.now_s + lasts_s
         milliwatts = None if watts is None else watts * 1000
-        day.orders.budgets.append(BudgetOrder(site, milliwatts, day.now_s, until_s, ramp_s, round(day.now_s), "golden"))
+        day.orders.budgets.append(
+            BudgetCommand(site, milliwatts, day.now_s, until_s, ramp_s, round(day.now_s), "golden")
+        )
 
     return event
 
 
-def node_order(name: str, action: str) -> Event:
+def node_command(name: str, action: str) -> Event:
     """An operator's word on a node."""
 
     def event(day: Any) -> None:
-        day.orders.nodes.append(NodeOrder(NodeId(name), action, round(day.now_s), "golden", day.now_s))
+        day.orders.nodes.append(NodeCommand(NodeId(name), action, round(day.now_s), "golden", day.now_s))
 
     return event
 
@@ -247,8 +249,8 @@ def scarce() -> tuple[PlannerConfig, Fleet, Script]:
         107: (dark("chat"), absent("annex")),
         116: (dark("chat", on=False), absent("annex", on=False)),
         125: (silent("r3"),),
-        127: (node_order("r3", "remove"),),
-        137: (silent("r3", on=False), node_order("r3", "restore")),
+        127: (node_command("r3", "remove"),),
+        137: (silent("r3", on=False), node_command("r3", "restore")),
         150: (budget(ROW, 3000),),
         156: (budget(ROW, None), gpu("a1-g0", healthy=False)),
         165: (gpu("a1-g0", healthy=True), order("annex", "pin", all=3)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planner.domain.reasons import Reason
+from planner.domain.reasons import ReasonCode
 from tests.goldens import days
 from tests.goldens.source import DATA, Source, compared, digest
 from tests.goldens.sources import SOURCES
@@ -40,7 +40,9 @@ def test_the_days_are_long_and_meet_most_reasons() -> None:
     lines = [line for name in days.DAYS for line in (DATA / f"day-{name}.txt").read_text("utf-8").splitlines()]
     assert sum(line.startswith("tick_") for line in lines) >= 1000
     met = {line.split()[0] for line in lines if line.startswith("met_")}
-    assert len(met) >= 35, f"not met: {sorted({each.value for each in Reason} - {m.removeprefix('met_') for m in met})}"
+    assert len(met) >= 35, (
+        f"not met: {sorted({each.value for each in ReasonCode} - {m.removeprefix('met_') for m in met})}"
+    )
 
 
 def test_the_data_stay_small() -> None:

@@ -13,10 +13,10 @@ import pytest
 
 from bus_schemas import v1
 from bus_schemas.client import VirtualConnectorClient
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import connect
-from bus_schemas.jetstream.lease import Leadership
-from bus_schemas.jetstream.publish import Outgoing, Publisher
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import Outgoing, Publisher
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.binary import find_server
 from tests.doubles.docker_engine import engine, why_not
@@ -69,7 +69,7 @@ def _image() -> bytes:
 async def test_a_decision_crosses_a_server_in_a_container(server_url: str, tmp_path: Path) -> None:
     bus = await connect(BusSettings(servers=(server_url,), connect_timeout_s=20))
     try:
-        await provision.apply(bus)
+        await stream_admin.apply(bus)
         leadership = Leadership(bus, "planner", 5.0)
         epoch = await leadership.acquire()
         decision = v1.ScalingDecision(

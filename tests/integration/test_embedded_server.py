@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.nats.embedded import PID_FILE, EmbeddedServer, ServerDown
+from deploy.nats.embedded import PID_FILE, EmbeddedServer, ServerDownError
 
 OWNER = """
 import asyncio, sys
@@ -51,7 +51,7 @@ async def test_it_ends_with_an_owner_that_was_killed(tmp_path: Path) -> None:
 
 async def test_a_folder_in_use_is_refused_by_name_and_free_again_afterwards(tmp_path: Path) -> None:
     async with EmbeddedServer(tmp_path) as server:
-        with pytest.raises(ServerDown, match=rf"another nats-server \(process {server.pid}\) still uses"):
+        with pytest.raises(ServerDownError, match=rf"another nats-server \(process {server.pid}\) still uses"):
             await EmbeddedServer(tmp_path).start()
     async with EmbeddedServer(tmp_path) as server:
         await server.kill()

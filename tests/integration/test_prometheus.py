@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from planner.adapters.observe.prometheus import PrometheusObserver
-from planner.adapters.observe.prometheus_client import PrometheusClient, PrometheusError, PrometheusSettings
-from planner.adapters.observe.target import PoolSelector, Target
+from planner.adapters.metrics.prometheus_client import PrometheusClient, PrometheusError, PrometheusSettings
+from planner.adapters.metrics.prometheus_observer import PrometheusObserver
+from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.pool import Role
@@ -30,12 +30,12 @@ WAIT_S = 60.0
 WINDOW_S = 4.0
 
 
-def target(namespace: str = "prod-chat") -> Target:
-    return Target(DeploymentId(namespace), model=MODEL.lower(), namespace=namespace, pools=POOLS)
+def target(namespace: str = "prod-chat") -> SeriesSelector:
+    return SeriesSelector(DeploymentId(namespace), model=MODEL.lower(), namespace=namespace, pools=POOLS)
 
 
 @asynccontextmanager
-async def observing(url: str, aim: Target, *, stale_s: float = 60.0) -> AsyncIterator[PrometheusObserver]:
+async def observing(url: str, aim: SeriesSelector, *, stale_s: float = 60.0) -> AsyncIterator[PrometheusObserver]:
     client = PrometheusClient(PrometheusSettings(url, timeout_s=5.0, retries=0))
     observer = PrometheusObserver(client, aim, window_s=WINDOW_S, stale_s=stale_s, owns_client=True)
     try:

@@ -13,18 +13,18 @@ from nats.errors import Error as NatsError
 
 from bus_schemas.client import VirtualConnectorClient
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.durable import Durable
-from bus_schemas.jetstream.publish import publish
+from bus_schemas.jetstream.consumers import Durable
+from bus_schemas.jetstream.publisher import publish
 from bus_schemas.streams import DECISIONS, TELEMETRY
-from deploy.local import parts, run
-from deploy.local.connector import Connector
-from deploy.local.parts import furnish, keep_connector, keep_furnished, keep_server
-from deploy.local.prepare import Prepared
-from deploy.nats.embedded import EmbeddedServer, ServerDown
-from deploy.watch.picture import Picture
+from deploy.demo import demo_run, parts
+from deploy.demo.connector import Connector
+from deploy.demo.parts import furnish, keep_connector, keep_furnished, keep_server
+from deploy.demo.prepare import Prepared
+from deploy.nats.embedded import EmbeddedServer, ServerDownError
+from deploy.views.site_view import SiteView
 from tests.contract.bus import bench, connected, until
-from tests.unit.deploy.test_connector import Cluster, decision
-from tests.unit.deploy.test_watch import scaling
+from tests.unit.deploy.demo.test_connector import Cluster, decision
+from tests.unit.deploy.views.test_site_view import scaling
 
 NODES = ("node-0", "node-1")
 
@@ -66,7 +66,7 @@ async def test_a_server_that_does_not_come_back_at_once_is_tried_again(monkeypat
     monkeypatch.setattr(parts, "RESTART_S", 0.01)
     said: list[str] = []
     async with EmbeddedServer() as server:
-        start, tries = server.start, iter([ServerDown("no memory"), OSError("no file is left"), None, None])
+        start, tries = server.start, iter([ServerDownError("no memory"), OSError("no file is left"), None, None])
 
         async def failing() -> None:
             if (error := next(tries)) is not None:
@@ -106,9 +106,9 @@ async def test_the_connector_outlives_a_connection_that_is_closed_for_good(monke
 
 
 async def test_a_second_interrupt_does_not_wait_for_the_last_decision() -> None:
-    picture, hurry = Picture(), asyncio.Event()
+    picture, hurry = SiteView(), asyncio.Event()
     picture.add(scaling(1, 2, 2))
-    waiting = asyncio.create_task(run._carried_out(picture, "chat", hurry))
+    waiting = asyncio.create_task(demo_run._carried_out(picture, "chat", hurry))
     await asyncio.wait([waiting], timeout=0.2)
     assert not waiting.done()
     hurry.set()

@@ -9,15 +9,16 @@ from functools import lru_cache
 
 import pytest
 
-from planner.core.power.drawn import Drawn
-from planner.sim.gpu import batch_share
-from planner.sim.plant import ClusterSpec
+from planner.adapters.traces import Trace
+from planner.core.power.pool_draw import Drawn
+from planner.sim.cluster.plant import ClusterSpec
+from planner.sim.cluster.sim_gpu import batch_share
+from planner.sim.evaluation.scores import Scores, score
+from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies.ours import Ours, OursSettings
-from planner.sim.run import simulate
-from planner.sim.scenario import DECODE, PREFILL, BudgetSteps, Scenario, card_of, disaggregated
-from planner.sim.scores import Scores, score
-from planner.sim.traces import Trace, generated
-from tests.unit.sim.build import profile
+from planner.sim.workload.generated import generated
+from planner.sim.workload.scenario import DECODE, PREFILL, BudgetSteps, Scenario, card_of, disaggregated
+from tests.unit.planner.sim.small_plants import profile
 
 HOUR_S = 3600.0
 CUT_S = 1800.0

@@ -8,12 +8,12 @@ import random
 import pytest
 
 from deploy.cli.main import main
-from deploy.prove.campaign import EPISODE, Tally, reproduction, runs_of
-from deploy.prove.checker import Budget, Order
-from deploy.prove.mutations import MUTATIONS
-from deploy.prove.run import Outcome, Run, prove
-from deploy.prove.scenario import FAULTS
-from deploy.prove.shrink import shrunk
+from deploy.fault_simulation.campaign import EPISODE, Tally, reproduction, runs_of
+from deploy.fault_simulation.checker import Budget, Order
+from deploy.fault_simulation.mutations import MUTATIONS
+from deploy.fault_simulation.proof_run import Outcome, ProofRun, prove
+from deploy.fault_simulation.scenario import FAULTS
+from deploy.fault_simulation.shrink import shrunk
 
 MUST_OCCUR = (
     "budget cut",
@@ -32,7 +32,7 @@ MUST_OCCUR = (
 )
 
 
-def held(run: Run) -> Outcome:
+def held(run: ProofRun) -> Outcome:
     outcome = prove(run)
     assert outcome.failure is None, f"{outcome.failure}; reproduce: {reproduction(run)}"
     return outcome
@@ -78,7 +78,7 @@ def test_a_broken_product_is_caught_within_a_hundred_thousand_events(mutation: s
 
 
 def test_a_run_is_the_same_run_again() -> None:
-    first, second = prove(Run("11.2", 3000)), prove(Run("11.2", 3000))
+    first, second = prove(ProofRun("11.2", 3000)), prove(ProofRun("11.2", 3000))
     assert (first.counts, first.virtual_s, first.statistics) == (second.counts, second.virtual_s, second.statistics)
 
 

@@ -16,7 +16,7 @@ BINS = 96
 LEARNING = 0.5
 """Share of the new day in a bin's value."""
 MEMORY = 0.98
-APART = 0.75
+MIN_SEPARATION = 0.75
 """Forecasts to be judged are at least a quarter of the horizon apart: fewer would learn no slower, more cost memory."""
 LARGEST_RATIO = 4.0
 SMALLEST_GAIN = 0.05
@@ -56,7 +56,7 @@ class Seasonal:
 
     def observe(self, t_s: float, y: float) -> Seasonal:
         fresh = replace(_with_bin(_judged(self, t_s, y), t_s, y), model=self.model.observe(t_s, y), seen_s=t_s)
-        if fresh.due and fresh.due[-1][0] > t_s + self.horizon_s * APART:
+        if fresh.due and fresh.due[-1][0] > t_s + self.horizon_s * MIN_SEPARATION:
             return fresh
         bare = fresh.model.mean(self.horizon_s)
         due = (t_s + self.horizon_s, bare, bare * fresh.ratio(self.horizon_s))

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import le
 
-from planner.core.power.budget import smallest_mw
-from planner.core.power.ledger import charge_of
-from planner.core.power.page import NodeLedger
-from planner.core.power.state import PowerState, free_mw
-from planner.core.power.transitions import allowed_mw, answers, fallbacks
+from planner.core.power.cap_changes import allowed_mw, answers, fallbacks
+from planner.core.power.charging import charge_of
+from planner.core.power.effective_budget import smallest_mw
+from planner.core.power.node_ledger import NodeLedger
+from planner.core.power.site_state import PowerState, free_mw
 from planner.domain.config import SiteConfig
-from planner.domain.plan import PowerOrder
+from planner.domain.plan import PowerDecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def pages(nodes: Iterable[NodeLedger]) -> tuple[Violation, ...]:
 
 
 def step_taken(
-    before: PowerState, after: PowerState, orders: Iterable[PowerOrder], config: SiteConfig, now_s: float
+    before: PowerState, after: PowerState, orders: Iterable[PowerDecision], config: SiteConfig, now_s: float
 ) -> tuple[Violation, ...]:
     """What must hold of one ``advance``: the orders it sent and the charges it left."""
     found: list[Violation] = []
@@ -94,7 +94,7 @@ def step_taken(
     return tuple(found)
 
 
-def _raise_allowed(ledger: NodeLedger, order: PowerOrder, config: SiteConfig, now_s: float) -> list[Violation]:
+def _raise_allowed(ledger: NodeLedger, order: PowerDecision, config: SiteConfig, now_s: float) -> list[Violation]:
     found = []
     if not answers(ledger, config, now_s):
         found.append(Violation("I9", f"{order.node}: raised while it does not answer"))
@@ -103,7 +103,7 @@ def _raise_allowed(ledger: NodeLedger, order: PowerOrder, config: SiteConfig, no
     return found
 
 
-def _well_formed(ledger: NodeLedger, order: PowerOrder, config: SiteConfig) -> list[Violation]:
+def _well_formed(ledger: NodeLedger, order: PowerDecision, config: SiteConfig) -> list[Violation]:
     found = []
     if order.decision_id < ledger.next_id:
         found.append(Violation("I4", f"{order.node}: decision {order.decision_id} was used before"))

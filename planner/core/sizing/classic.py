@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from planner.core.perf.classic import classic_decode, classic_prefill
+from planner.core.performance.published_interpolators import classic_decode, classic_prefill
 from planner.domain.profile import DecodeProfile, PrefillProfile
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from planner.core.perf.engine import Engine
+from planner.core.performance.engine_model import Engine
 from planner.core.sizing import classic, sla, thresholds
-from planner.core.sizing.load import Corrections, SizedLoad
 from planner.core.sizing.options import PoolOptions, at_least, exactly
-from planner.core.sizing.thresholds import Past
+from planner.core.sizing.sized_load import Corrections, SizedLoad
+from planner.core.sizing.thresholds import PoolHistory
 from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
 from planner.domain.ids import PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Limited
 from planner.domain.pool import Role
-from planner.domain.reasons import Reason
+from planner.domain.reasons import ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Case:
     corrections: Corrections
     seen: DeploymentObservation | None
     current: Mapping[PoolId, int]
-    past: Mapping[PoolId, Past]
+    past: Mapping[PoolId, PoolHistory]
 
 
 def size(case: Case) -> dict[PoolId, PoolOptions]:
@@ -64,7 +64,7 @@ def _thresholds(case: Case, pool: PoolConfig) -> PoolOptions | None:
     value = thresholds.signal(pool.role, seen)
     if value is None:
         return None
-    past = case.past.get(pool.pool) or Past()
+    past = case.past.get(pool.pool) or PoolHistory()
     return exactly(thresholds.step(pool.role, case.config.load, value, case.current[pool.pool], past))
 
 
@@ -82,7 +82,7 @@ def _classic(case: Case, pool: PoolConfig) -> PoolOptions | None:
         return None
     rate = f"{ahead.requests:.4g} requests of {ahead.isl_tokens:.0f}/{ahead.osl_tokens:.0f} tokens"
     text = f"{wanted} {pool.pool} replicas for {rate} in {ahead.interval_s:.0f} s, by the classic formula"
-    return exactly((Limited(max(wanted, pool.min_replicas), Reason.CLASSIC, text),))
+    return exactly((Limited(max(wanted, pool.min_replicas), ReasonCode.CLASSIC, text),))
 
 
 def _classic_budget(config: DeploymentConfig, found: dict[PoolId, PoolOptions]) -> dict[PoolId, PoolOptions]:
@@ -104,5 +104,5 @@ def _classic_budget(config: DeploymentConfig, found: dict[PoolId, PoolOptions]) 
     for name, count in zip(names, counts, strict=True):
         if count != found[name].wanted:
             text = f"cut in proportion to the budget of {config.max_gpus} GPUs"
-            cut[name] = exactly((*found[name].chain, Limited(count, Reason.GPU_BUDGET, text)))
+            cut[name] = exactly((*found[name].chain, Limited(count, ReasonCode.GPU_BUDGET, text)))
     return cut

@@ -8,13 +8,13 @@ from typing import TypeAlias
 
 import numpy as np
 
-from planner.core.perf.decode import DecodeModel
-from planner.core.perf.engine import Engine
-from planner.core.perf.prefill import PrefillModel
-from planner.core.sizing import decode, prefill, why
-from planner.core.sizing.load import Corrections, SizedLoad
+from planner.core.performance.decode_model import DecodeModel
+from planner.core.performance.engine_model import Engine
+from planner.core.performance.prefill_model import PrefillModel
+from planner.core.sizing import decode_station, prefill_station, sla_reasons
 from planner.core.sizing.options import SPARE_COUNTS, PoolOptions, wanted_count
 from planner.core.sizing.queueing import Counts
+from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.pool import Role
 
@@ -42,12 +42,12 @@ def options(
         speed=tuple(speed[:last].tolist()),
         utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
         wanted=wanted,
-        chain=why.chain(config, pool, engine, load, corrections, wanted),
+        chain=sla_reasons.chain(config, pool, engine, load, corrections, wanted),
     )
     if load.queued_requests <= 0 or pool.role is Role.DECODE:
         return found
     flow = options(config, pool, engine, replace(load, queued_requests=0.0), corrections)
-    return found if flow is None else replace(found, chain=why.backlog(config, flow.chain, load, wanted))
+    return found if flow is None else replace(found, chain=sla_reasons.backlog(config, flow.chain, load, wanted))
 
 
 def _wanted(pool: PoolConfig, load: SizedLoad, counts: Counts, speed: Counts) -> int:
@@ -70,20 +70,22 @@ def _rule(
 
 
 def _prefill(config: DeploymentConfig, model: PrefillModel, load: SizedLoad, correction: float) -> _Rule:
-    queue = prefill.station(model, load, config.ttft_quantile, correction)
+    queue = prefill_station.station(model, load, config.ttft_quantile, correction)
 
     def answer(counts: Counts) -> _Answer:
-        speed = prefill.required_speed(queue, load, counts, config.ttft_ms, config.drain_backlog_s)
+        speed = prefill_station.required_speed(queue, load, counts, config.ttft_ms, config.drain_backlog_s)
         return speed, queue.utilisation(counts)
 
     return answer
 
 
 def _decode(config: DeploymentConfig, model: DecodeModel, load: SizedLoad, correction: float) -> _Rule:
-    in_flight = decode.steps_per_ms(load) * decode.step_target_ms(model, load, config.itl_ms, correction)
+    in_flight = decode_station.steps_per_ms(load) * decode_station.step_target_ms(
+        model, load, config.itl_ms, correction
+    )
 
     def answer(counts: Counts) -> _Answer:
-        speed = decode.required_speed(model, load, counts, config.itl_ms, correction)
+        speed = decode_station.required_speed(model, load, counts, config.itl_ms, correction)
         return speed, -np.expm1(-in_flight / np.maximum(counts, 1e-9))
 
     return answer

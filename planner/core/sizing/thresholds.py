@@ -13,11 +13,11 @@ from planner.domain.observation import PoolObservation
 from planner.domain.plan import Limited
 from planner.domain.pool import Role
 from planner.domain.reading import Sample
-from planner.domain.reasons import Reason
+from planner.domain.reasons import ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class PoolHistory:
     """What the rules look back on: the queue at the last tick, and intervals since the pool last grew."""
 
     queued_requests: float | None = None
@@ -32,36 +32,38 @@ def signal(role: Role, seen: PoolObservation | None) -> float | None:
     return reading.value if isinstance(reading, Sample) else None
 
 
-def step(role: Role, rules: LoadThresholds, value: float, current: int, past: Past) -> tuple[Limited, ...]:
+def step(role: Role, rules: LoadThresholds, value: float, current: int, past: PoolHistory) -> tuple[Limited, ...]:
     """The count wanted next, as a chain; one link, and another where a rule holds it."""
     if role is Role.PREFILL:
         return _prefill(rules, value, current, past)
     return _decode(rules, value, current, past)
 
 
-def _prefill(rules: LoadThresholds, queued: float, current: int, past: Past) -> tuple[Limited, ...]:
+def _prefill(rules: LoadThresholds, queued: float, current: int, past: PoolHistory) -> tuple[Limited, ...]:
     each = queued / max(1, current)
     if each > rules.prefill_queue_up or (queued > 0 and current == 0):
-        up = Limited(current + 1, Reason.LOAD, f"{each:.3g} requests wait per prefill replica: one more")
+        up = Limited(current + 1, ReasonCode.LOAD, f"{each:.3g} requests wait per prefill replica: one more")
         if past.queued_requests is None or current == 0:
             return (up,)
         soon = queued + (queued - past.queued_requests) * rules.prefill_trend_intervals
         if soon / current < rules.prefill_queue_up:
             text = f"the queue falls: within {rules.prefill_trend_intervals} intervals below the threshold by itself"
-            return (up, Limited(current, Reason.QUEUE_TREND, text))
+            return (up, Limited(current, ReasonCode.QUEUE_TREND, text))
         return (up,)
     if each < rules.prefill_queue_down:
-        return (Limited(max(0, current - 1), Reason.LOAD, f"{each:.3g} requests wait per prefill replica: one fewer"),)
-    return (Limited(current, Reason.LOAD, f"{each:.3g} requests wait per prefill replica: between the thresholds"),)
+        return (
+            Limited(max(0, current - 1), ReasonCode.LOAD, f"{each:.3g} requests wait per prefill replica: one fewer"),
+        )
+    return (Limited(current, ReasonCode.LOAD, f"{each:.3g} requests wait per prefill replica: between the thresholds"),)
 
 
-def _decode(rules: LoadThresholds, used: float, current: int, past: Past) -> tuple[Limited, ...]:
+def _decode(rules: LoadThresholds, used: float, current: int, past: PoolHistory) -> tuple[Limited, ...]:
     if used > rules.decode_kv_up:
-        return (Limited(current + 1, Reason.LOAD, f"KV caches are {used:.0%} full: one more"),)
+        return (Limited(current + 1, ReasonCode.LOAD, f"KV caches are {used:.0%} full: one more"),)
     if used < rules.decode_kv_down:
-        down = Limited(max(0, current - 1), Reason.LOAD, f"KV caches are {used:.0%} full: one fewer")
+        down = Limited(max(0, current - 1), ReasonCode.LOAD, f"KV caches are {used:.0%} full: one fewer")
         if past.intervals_since_growth <= rules.decode_grace_intervals:
             text = f"grown within {rules.decode_grace_intervals} intervals: new caches still fill"
-            return (down, Limited(current, Reason.GRACE_PERIOD, text))
+            return (down, Limited(current, ReasonCode.GRACE_PERIOD, text))
         return (down,)
-    return (Limited(current, Reason.LOAD, f"KV caches are {used:.0%} full: between the thresholds"),)
+    return (Limited(current, ReasonCode.LOAD, f"KV caches are {used:.0%} full: between the thresholds"),)

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from planner.domain.config import SizingMode
-from planner.sim.policies.caps import Caps, NoCaps, ReactiveCaps, RoleCaps, TdpProvisioning, UniformCaps
+from planner.sim.evaluation.simulation import Policy
+from planner.sim.policies.cap_policies import Caps, NoCaps, ReactiveCaps, RoleCaps, TdpProvisioning, UniformCaps
 from planner.sim.policies.oracle import Oracle
 from planner.sim.policies.ours import Ours, OursSettings
 from planner.sim.policies.peers import KnativeKpa, Peer, QueueKeda, Scaler, UtilisationHpa
-from planner.sim.run import Policy
 
 OURS = {
     "ours": SizingMode.SLA,

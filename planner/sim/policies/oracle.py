@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.domain.pool import Role
-from planner.sim.engine import engine_law
+from planner.sim.cluster.engine_timing import engine_law
+from planner.sim.evaluation.simulation import SimulationRun
 from planner.sim.policies.tuning import capacity
-from planner.sim.run import Run
-from planner.sim.scenario import Scenario
+from planner.sim.workload.scenario import Scenario
 
 BIN_S = 1.0
 WINDOWS_S = (1, 2, 4, 8, 16, 32, 64)
@@ -33,14 +33,14 @@ class Oracle:
         self._headroom = headroom
         self._needs: dict[str, Series] = {}
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: SimulationRun) -> None:
         needs = needed(run.scenario)
         for pool in run.scenario.pools:
             series = needs[Role.PREFILL if pool.role is Role.PREFILL else Role.DECODE] * self._headroom
             ahead = int(pool.startup_s * (1 + 2 * pool.startup_cv) + self.every_s) + 1
             self._needs[pool.pool] = np.maximum(1.0, np.ceil(_most_ahead(series, ahead) - 1e-9))
 
-    def wanted(self, run: Run) -> Mapping[str, int]:
+    def wanted(self, run: SimulationRun) -> Mapping[str, int]:
         second = int(run.now_s)
         return {name: int(need[min(second, len(need) - 1)]) for name, need in self._needs.items()}
 

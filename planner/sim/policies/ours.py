@@ -11,22 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from planner.core.plan import initial_state, react, step
-from planner.core.power.drawn import Drawn
+from planner.core.power.pool_draw import Drawn
+from planner.core.step import initial_state, react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, SiteConfig, SizingMode
 from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId
 from planner.domain.observation import (
-    BudgetOrder,
-    GpuInForce,
+    BudgetCommand,
+    GpuCapInForce,
     NodeObservation,
     Observation,
     PowerAckSeen,
     ScalingAckSeen,
 )
-from planner.domain.plan import Plan, PowerOrder, ScalingOrder
-from planner.sim.run import Run
-from planner.sim.scenario import Scenario
-from planner.sim.watch import BOOT, Watch
+from planner.domain.plan import Plan, PowerDecision, ScalingDecision
+from planner.sim.evaluation.plant_observer import BOOT, Watch
+from planner.sim.evaluation.simulation import SimulationRun
+from planner.sim.workload.scenario import Scenario
 
 SITE = SiteId("sim")
 DEPLOYMENT = DeploymentId("sim")
@@ -63,7 +63,7 @@ class Ours:
         del scenario
         return {}
 
-    def attach(self, run: Run) -> None:
+    def attach(self, run: SimulationRun) -> None:
         self._loop = _Loop(run, self.settings)
 
     def remembered(self, pool: str) -> Drawn:
@@ -110,7 +110,7 @@ def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
 class _Loop:
     """The runtime's work in virtual time."""
 
-    def __init__(self, run: Run, settings: OursSettings) -> None:
+    def __init__(self, run: SimulationRun, settings: OursSettings) -> None:
         self._run = run
         self._settings = settings
         self._config = planner_config(run.scenario, settings)
@@ -131,7 +131,7 @@ class _Loop:
         budget = self._run.scenario.budget
         for sequence, (t_s, mw) in enumerate(budget.steps if budget else ()):
             if t_s > 0:
-                order = BudgetOrder(SITE, mw, t_s, sequence=sequence + 1)
+                order = BudgetCommand(SITE, mw, t_s, sequence=sequence + 1)
                 self._run.plant.events.at(t_s, self._budget, order)
 
     # -- what the planner hears
@@ -148,8 +148,8 @@ class _Loop:
     def _nodes(self) -> Mapping[NodeId, NodeObservation]:
         return self._watch.nodes() if self._settings.power else {}
 
-    def _budget(self, order: BudgetOrder) -> None:
-        self._react(Observation(budget_orders=(order,)))
+    def _budget(self, order: BudgetCommand) -> None:
+        self._react(Observation(budget_commands=(order,)))
 
     def _react(self, observation: Observation) -> None:
         self.state, plan = react(self.state, observation, self._config, self._run.now_s)
@@ -184,12 +184,12 @@ class _Loop:
                 self._wake_s = when_s
                 self._run.plant.events.at(when_s, self._wake, when_s)
 
-    def _set_caps(self, order: PowerOrder) -> None:
+    def _set_caps(self, order: PowerDecision) -> None:
         plant = self._run.plant
         in_force = []
         for cap in order.caps:
             enforced = plant.set_cap(cap.gpu, cap.cap_mw)
-            in_force.append(GpuInForce(cap.gpu, plant.gpus[cap.gpu].requested_mw, enforced))
+            in_force.append(GpuCapInForce(cap.gpu, plant.gpus[cap.gpu].requested_mw, enforced))
         decided = order.decision_id
         ack = PowerAckSeen(
             order.node, self.state.epoch, decided, decided, "applied", tuple(in_force), "", BOOT, plant.now_s
@@ -199,7 +199,7 @@ class _Loop:
     def _power_ack(self, ack: PowerAckSeen) -> None:
         self._react(Observation(power_acks=(ack,)))
 
-    def _scale(self, order: ScalingOrder) -> None:
+    def _scale(self, order: ScalingDecision) -> None:
         run = self._run
         why = order.reasons[-1] if order.reasons else None
         for pool, count in order.replicas.items():

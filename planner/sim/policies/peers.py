@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from planner.domain.pool import Role
-from planner.sim.decode import DecodeWorker
+from planner.sim.cluster.decode_worker import DecodeWorker
+from planner.sim.cluster.prefill_worker import PrefillWorker
+from planner.sim.cluster.worker import Worker, WorkerState
+from planner.sim.cluster.worker_pool import Pool
+from planner.sim.evaluation.simulation import SimulationRun
 from planner.sim.policies import hpa_rule
-from planner.sim.policies.caps import Caps, NoCaps
+from planner.sim.policies.cap_policies import Caps, NoCaps
 from planner.sim.policies.tuning import Capacity, capacity
-from planner.sim.pool import Pool
-from planner.sim.prefill import PrefillWorker
-from planner.sim.run import Run
-from planner.sim.scenario import Scenario
-from planner.sim.worker import Worker, WorkerState
+from planner.sim.workload.scenario import Scenario
 
 
 class Scaler(Protocol):
@@ -28,11 +28,11 @@ class Scaler(Protocol):
 
     every_s: float
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: SimulationRun) -> None:
         """The run begins."""
         ...
 
-    def wanted(self, run: Run) -> Mapping[str, int]:
+    def wanted(self, run: SimulationRun) -> Mapping[str, int]:
         """Counts by pool, now."""
         ...
 
@@ -53,13 +53,13 @@ class Peer:
     def start_replicas(self, scenario: Scenario) -> Mapping[str, int]:
         return self.caps.allowed(scenario, self.start) if self.start else {}
 
-    def attach(self, run: Run) -> None:
+    def attach(self, run: SimulationRun) -> None:
         self.caps.attach(run)
         if self.scaler is not None:
             self.scaler.prepare(run)
             run.plant.events.at(self.scaler.every_s, self._beat, run)
 
-    def _beat(self, run: Run) -> None:
+    def _beat(self, run: SimulationRun) -> None:
         if run.over or self.scaler is None:
             return
         wanted = self.scaler.wanted(run)
@@ -70,7 +70,7 @@ class Peer:
         run.plant.events.at(run.now_s + self.scaler.every_s, self._beat, run)
 
 
-def _fitting(run: Run, wanted: Mapping[str, int]) -> Mapping[str, int]:
+def _fitting(run: SimulationRun, wanted: Mapping[str, int]) -> Mapping[str, int]:
     """No more than the cluster's GPUs hold: the later pool gives way."""
     left = run.scenario.gpus
     found = {}
@@ -83,7 +83,7 @@ def _fitting(run: Run, wanted: Mapping[str, int]) -> Mapping[str, int]:
     return found
 
 
-def _most(run: Run, pool: Pool) -> int:
+def _most(run: SimulationRun, pool: Pool) -> int:
     return max(1, run.scenario.gpus // pool.spec.gpus_per_replica)
 
 
@@ -99,11 +99,11 @@ class UtilisationHpa:
         self._busy: dict[str, float] = {}
         self._capacity: Capacity | None = None
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: SimulationRun) -> None:
         self._capacity = capacity(run.scenario)
         self._rules = {name: hpa_rule.Hpa(1, _most(run, pool)) for name, pool in run.plant.pools.items()}
 
-    def wanted(self, run: Run) -> Mapping[str, int]:
+    def wanted(self, run: SimulationRun) -> Mapping[str, int]:
         found = {}
         for name, pool in run.plant.pools.items():
             ready = [w for w in pool.workers.values() if w.state is WorkerState.READY]
@@ -118,7 +118,7 @@ class UtilisationHpa:
             return self._prefill_target
         return self._decode_share * self._capacity.decode_kv_usage
 
-    def _use(self, run: Run, worker: Worker) -> float:
+    def _use(self, run: SimulationRun, worker: Worker) -> float:
         if isinstance(worker, DecodeWorker):
             return worker.kv_usage
         at_hand_s = run.now_s - worker.at_s if isinstance(worker, PrefillWorker) and worker.chunk else 0.0
@@ -139,13 +139,13 @@ class QueueKeda:
         self._rules: dict[str, hpa_rule.Hpa] = {}
         self._targets: dict[str, float] = {}
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: SimulationRun) -> None:
         batch = capacity(run.scenario).decode_batch * self._decode_share
         for name, pool in run.plant.pools.items():
             self._rules[name] = hpa_rule.Hpa(1, _most(run, pool))
             self._targets[name] = self._prefill_target if pool.spec.role is Role.PREFILL else batch
 
-    def wanted(self, run: Run) -> Mapping[str, int]:
+    def wanted(self, run: SimulationRun) -> Mapping[str, int]:
         found = {}
         for name, pool in run.plant.pools.items():
             current = run.fleet.targets[name]
@@ -168,16 +168,16 @@ class KnativeKpa:
         self._panic_until_s: dict[str, float] = {}
         self._panic_most: dict[str, int] = {}
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: SimulationRun) -> None:
         batch = capacity(run.scenario).decode_batch
         for name, pool in run.plant.pools.items():
             self._targets[name] = self.TARGET_SHARE * (1.0 if pool.spec.role is Role.PREFILL else batch)
             self._seen[name] = deque()
 
-    def wanted(self, run: Run) -> Mapping[str, int]:
+    def wanted(self, run: SimulationRun) -> Mapping[str, int]:
         return {name: self._pool(run, name, pool) for name, pool in run.plant.pools.items()}
 
-    def _pool(self, run: Run, name: str, pool: Pool) -> int:
+    def _pool(self, run: SimulationRun, name: str, pool: Pool) -> int:
         now_s, seen = run.now_s, self._seen[name]
         seen.append((now_s, pool.waiting() + pool.running()))
         while seen[0][0] <= now_s - self.STABLE_S:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.sim.engine import engine_law
-from planner.sim.scenario import Scenario
+from planner.sim.cluster.engine_timing import engine_law
+from planner.sim.workload.scenario import Scenario
 
 KV_SHARE = 0.85
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planner.core import plan as core
+from planner.core import step as core
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.observation import DeploymentObservation, Observation, PoolObservation, ScalingAckSeen

@@ -11,25 +11,25 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.events import KubernetesEvents
-from agent.adapters.kubernetes_access import Access
-from agent.adapters.kubernetes_api import KubernetesApi
-from agent.adapters.kubernetes_owners import KubernetesOwners
+from agent.adapters.kubernetes.access import Access
+from agent.adapters.kubernetes.api import KubernetesApi
+from agent.adapters.kubernetes.event_recorder import KubernetesEvents
+from agent.adapters.kubernetes.gpu_owners import KubernetesOwners
+from agent.adapters.kubernetes.pods import pods_of_node
 from agent.adapters.managed_state import ManagedState
-from agent.adapters.pod_resources import PodResources
-from agent.adapters.pods import pods_of_node
+from agent.adapters.pod_resources.kubelet import PodResources
 from agent.core.caps import CapDecision, GpuTarget
 from agent.drivers.procfs import ProcFs
 from agent.drivers.simulated import SimulatedDriver
 from agent.ports import monotonic
-from agent.runtime.annotator import Annotator
-from agent.runtime.power import PowerAgentService
+from agent.runtime.annotation_limits import AnnotationLimits
+from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import OnExit, PowerAgentSettings
 from tests.doubles.kubelet import FakeKubelet
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.integration.agent.test_list_watch import FAST, pod
 from tests.integration.agent.wire import until
-from tests.unit.agent.test_procfs import process
+from tests.unit.agent.drivers.test_procfs import process
 
 KEY = "dynamo.nvidia.com/gpu-power-limit"
 G0, G1 = "GPU-n1-00", "GPU-n1-01"
@@ -66,7 +66,7 @@ class Scene:
             source = PodResources(self.kubelet.socket) if self.kubelet else None
             owners = KubernetesOwners(watch, pod_resources=source, processes=ProcFs(self.folder / "proc"))
             events = KubernetesEvents(api, "n1")
-            annotator = Annotator(
+            annotator = AnnotationLimits(
                 owners,
                 safe_default_mw=500_000,
                 alone=alone,

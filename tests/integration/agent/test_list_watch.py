@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.kubernetes_access import Access
-from agent.adapters.kubernetes_api import ApiError, KubernetesApi
-from agent.adapters.list_watch import ListWatch, WatchTiming
-from agent.adapters.pods import pods_of_node
+from agent.adapters.kubernetes.access import Access
+from agent.adapters.kubernetes.api import ApiError, KubernetesApi
+from agent.adapters.kubernetes.list_watch import ListWatch, WatchTiming
+from agent.adapters.kubernetes.pods import pods_of_node
 from agent.core.ownership import Pod
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.integration.agent.wire import until

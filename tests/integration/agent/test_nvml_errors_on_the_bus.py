@@ -15,10 +15,10 @@ from agent.core.caps import CapDecision, GpuTarget, Health
 from agent.drivers.nvml import NvmlDriver
 from agent.drivers.nvml_errors import KINDS
 from agent.drivers.off_loop import OffLoopDriver
-from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, NoOwners, Owner, monotonic
-from agent.runtime.enforcer import Enforcer
+from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, GpuOwner, NoOwners, monotonic
 from agent.runtime.hardware import Hardware
-from agent.runtime.power import LibraryMismatch, PowerAgentService
+from agent.runtime.reconciler import Reconciler
+from agent.runtime.service import LibraryMismatchError, PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.v1 import AckStatus, GpuHealth
 from tests.doubles.nvml.loaded import loaded_nvml
@@ -39,9 +39,9 @@ def fake(tmp_path: Path) -> AsyncIterator[FakeNvml]:
 
 
 @pytest.fixture
-async def enforcer(fake: FakeNvml) -> AsyncIterator[Enforcer]:
+async def enforcer(fake: FakeNvml) -> AsyncIterator[Reconciler]:
     driver = OffLoopDriver(NvmlDriver(), timeout_s=30.0)
-    made = Enforcer(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    made = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
     await made.start()
     yield made
     await driver.close()
@@ -55,7 +55,7 @@ def expected_health(code: int) -> Health:
     return Health.QUARANTINED if kind in QUARANTINE_KINDS else Health.UNKNOWN
 
 
-async def cut(enforcer: Enforcer, fake: FakeNvml, number: int = 0) -> dict[str, Health]:
+async def cut(enforcer: Reconciler, fake: FakeNvml, number: int = 0) -> dict[str, Health]:
     """A decision for both cards; the health by card in what is reported."""
     caps = tuple(GpuTarget(gpu, 400_000, 200_000) for gpu in fake.uuids)
     await enforcer.decide(CapDecision(1, number, "one", 60.0, caps))
@@ -66,7 +66,7 @@ async def cut(enforcer: Enforcer, fake: FakeNvml, number: int = 0) -> dict[str, 
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("call", ["get_limit", "enforced", "handle_by_uuid"])
 async def test_a_card_that_can_not_be_read_is_not_vouched_for_and_the_other_is_capped(
-    enforcer: Enforcer, fake: FakeNvml, call: str, code: int
+    enforcer: Reconciler, fake: FakeNvml, call: str, code: int
 ) -> None:
     fake.gpus[0].fail(call, code)
     await enforcer.reconcile()
@@ -81,7 +81,7 @@ async def test_a_card_that_can_not_be_read_is_not_vouched_for_and_the_other_is_c
 
 @pytest.mark.parametrize("code", ERRORS)
 async def test_a_card_that_refuses_limits_is_reported_at_what_is_in_force(
-    enforcer: Enforcer, fake: FakeNvml, code: int
+    enforcer: Reconciler, fake: FakeNvml, code: int
 ) -> None:
     fake.gpus[0].fail("set_limit", code)
     health = await cut(enforcer, fake)
@@ -98,7 +98,7 @@ async def test_a_card_that_refuses_limits_is_reported_at_what_is_in_force(
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("call", ["power_usage", "energy", "processes", "reasons", "mig", "persistence", "event_wait"])
 async def test_what_is_only_good_to_know_never_keeps_a_cap_from_being_set(
-    enforcer: Enforcer, fake: FakeNvml, call: str, code: int
+    enforcer: Reconciler, fake: FakeNvml, call: str, code: int
 ) -> None:
     fake.gpus[0].run(1)
     fake.gpus[0].fail(call, code)
@@ -115,7 +115,7 @@ async def test_what_is_only_good_to_know_never_keeps_a_cap_from_being_set(
 
 
 @pytest.mark.parametrize("code", [10, 27, 15, 16, 999])
-async def test_a_card_that_recovers_gets_its_cap(enforcer: Enforcer, fake: FakeNvml, code: int) -> None:
+async def test_a_card_that_recovers_gets_its_cap(enforcer: Reconciler, fake: FakeNvml, code: int) -> None:
     fake.gpus[0].fail("enforced", code)
     await enforcer.reconcile()
     await cut(enforcer, fake)
@@ -126,7 +126,7 @@ async def test_a_card_that_recovers_gets_its_cap(enforcer: Enforcer, fake: FakeN
     assert enforcer.report().status == "applied"
 
 
-async def test_success_without_effect_is_not_called_applied(enforcer: Enforcer, fake: FakeNvml) -> None:
+async def test_success_without_effect_is_not_called_applied(enforcer: Reconciler, fake: FakeNvml) -> None:
     fake.gpus[0].flags |= IGNORES_WRITES
     await cut(enforcer, fake)
     report = enforcer.report()
@@ -136,7 +136,7 @@ async def test_success_without_effect_is_not_called_applied(enforcer: Enforcer, 
 
 async def test_a_hung_card_is_reported_not_waited_for(fake: FakeNvml) -> None:
     driver = OffLoopDriver(NvmlDriver(), timeout_s=3.0)
-    enforcer = Enforcer(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    enforcer = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
     await enforcer.start()
     fake.gpus[0].hang("get_limit", HANG_MS)
     health = await asyncio.wait_for(cut(enforcer, fake), 30)
@@ -160,7 +160,7 @@ async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str, mo
     # With this patience a look at all cards takes as long as the slow one, and a cut that waited for it as well.
     monkeypatch.setitem(Hardware.read.__kwdefaults__, "patience_s", HANG_MS / 1000)
     driver = OffLoopDriver(NvmlDriver(), timeout_s=HANG_MS / 1000)
-    enforcer = Enforcer(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    enforcer = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
     await enforcer.start()
     calls = fake.calls(call)
     fake.gpus[0].hang(call, HANG_MS)
@@ -184,7 +184,7 @@ async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str, mo
 
 async def test_the_dead_man_acts_in_time_while_a_card_the_driver_and_the_owners_hang(fake: FakeNvml) -> None:
     class Never:
-        async def owners(self) -> dict[str, Owner]:
+        async def owners(self) -> dict[str, GpuOwner]:
             await asyncio.Event().wait()
             return {}
 
@@ -211,7 +211,7 @@ async def test_the_dead_man_acts_in_time_while_a_card_the_driver_and_the_owners_
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_renumbered_cards_keep_their_caps(enforcer: Enforcer, fake: FakeNvml) -> None:
+async def test_renumbered_cards_keep_their_caps(enforcer: Reconciler, fake: FakeNvml) -> None:
     caps = (GpuTarget(fake.uuids[0], 300_000, 200_000), GpuTarget(fake.uuids[1], 500_000, 200_000))
     fake.renumber(1, 0)
     await enforcer.decide(CapDecision(1, 0, "one", 60.0, caps))
@@ -221,7 +221,7 @@ async def test_renumbered_cards_keep_their_caps(enforcer: Enforcer, fake: FakeNv
     assert fake.enforced == [300_000, 500_000]
 
 
-async def test_a_card_that_is_no_longer_enumerated_stays_on_the_books(enforcer: Enforcer, fake: FakeNvml) -> None:
+async def test_a_card_that_is_no_longer_enumerated_stays_on_the_books(enforcer: Reconciler, fake: FakeNvml) -> None:
     await cut(enforcer, fake)
     fake.state.count = 1
     await enforcer.hardware.discover()
@@ -230,7 +230,7 @@ async def test_a_card_that_is_no_longer_enumerated_stays_on_the_books(enforcer: 
     assert health == {fake.uuids[0]: Health.OK, "GPU-00000001-0000-0000-0000-000000000000": Health.QUARANTINED}
 
 
-async def test_a_driver_reload_is_noticed_and_the_caps_are_set_again(enforcer: Enforcer, fake: FakeNvml) -> None:
+async def test_a_driver_reload_is_noticed_and_the_caps_are_set_again(enforcer: Reconciler, fake: FakeNvml) -> None:
     await cut(enforcer, fake)
     for gpu in fake.gpus:
         gpu.reset()
@@ -267,5 +267,5 @@ async def test_the_answer_on_the_bus_names_the_card_and_the_error(
 async def test_a_library_that_does_not_fit_the_driver_ends_the_agent(fake: FakeNvml) -> None:
     fake.fail("count", 18)
     service = PowerAgentService(PowerAgentSettings(node=NODE), None, NvmlDriver(), NoOwners())
-    with pytest.raises(LibraryMismatch):
+    with pytest.raises(LibraryMismatchError):
         await service.run()

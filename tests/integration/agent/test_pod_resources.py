@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.grpc_unary import CallFailed, call
-from agent.adapters.pod_resources import PodResources
+from agent.adapters.pod_resources.grpc_unary import CallFailedError, call
+from agent.adapters.pod_resources.kubelet import PodResources
 from agent.core.devices import PodRef
-from agent.ports import OwnersUnknown
+from agent.ports import OwnersUnknownError
 from tests.doubles.kubelet import FakeKubelet
 
 
@@ -27,13 +27,13 @@ async def test_devices_are_listed_with_their_pods_and_a_restarted_kubelet_is_fou
             (PodRef("ns", "a"), "example.com/nic", "nic-0"),
         ]
         await kubelet.stop()
-        with pytest.raises(OwnersUnknown, match="does not answer"):
+        with pytest.raises(OwnersUnknownError, match="does not answer"):
             await client.list()
         await kubelet.start()
         kubelet.assigned = {}
         assert await client.list() == []
         kubelet.raw = b"\x0a\xff"
-        with pytest.raises(OwnersUnknown):
+        with pytest.raises(OwnersUnknownError):
             await client.list()
 
 
@@ -45,7 +45,7 @@ async def test_long_answers_are_read_whole(tmp_path: Path) -> None:
 
 async def test_a_server_that_knows_no_such_call_is_said_to_refuse(tmp_path: Path) -> None:
     async with FakeKubelet(tmp_path) as kubelet:
-        with pytest.raises(CallFailed, match="refused"):
+        with pytest.raises(CallFailedError, match="refused"):
             await call(kubelet.socket, "/v1.Other/Method", b"", timeout_s=20.0, largest=1000)
 
 
@@ -60,6 +60,6 @@ async def test_an_answer_that_never_comes_is_not_waited_for(tmp_path: Path) -> N
 
     socket = tmp_path / "silent.sock"
     async with await asyncio.start_unix_server(silent, str(socket)):
-        with pytest.raises(OwnersUnknown, match="no answer within"):
+        with pytest.raises(OwnersUnknownError, match="no answer within"):
             await PodResources(socket, timeout_s=0.2).list()
         await hung_up.wait()

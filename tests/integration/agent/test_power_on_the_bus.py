@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from agent.drivers.simulated import SimulatedDriver
-from agent.ports import DriverErrorKind, GpuOwners, NoOwners, Owner
-from agent.runtime.power import PowerAgentService
+from agent.ports import DriverErrorKind, GpuOwner, GpuOwners, NoOwners
+from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
-from bus_schemas.jetstream.publish import publish
-from bus_schemas.jetstream.read import last
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import last
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import AckStatus, DeadLetter, GpuCap, GpuHealth, PowerDecision
@@ -161,8 +161,8 @@ async def test_a_foreign_value_is_overwritten_counted_and_named(
 
 async def test_owners_are_told_with_each_gpu(server: NatsServer, planner: PlannerSide, driver: SimulatedDriver) -> None:
     class Fixed:
-        async def owners(self) -> dict[str, Owner]:
-            return {GPU: Owner("ns-graph", "decode", "decode", "w-1", "ns/pod-1")}
+        async def owners(self) -> dict[str, GpuOwner]:
+            return {GPU: GpuOwner("ns-graph", "decode", "decode", "w-1", "ns/pod-1")}
 
     async with serving(server.url, driver, Fixed()):
         seen = await planner.heard(lambda telemetry: telemetry.gpus[0].pod != "")

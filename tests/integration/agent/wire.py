@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from bus_schemas.jetstream import connect as connecting
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.durable import Durable, ensure
-from bus_schemas.jetstream.publish import publish
-from bus_schemas.jetstream.read import last
+from bus_schemas.jetstream.consumers import Durable, ensure
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import last
 from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.v1 import GpuCap, NodeTelemetry, PowerAck, PowerDecision
 
@@ -51,7 +51,7 @@ class PlannerSide:
 
     async def prepare(self) -> None:
         """Streams and the node's consumer."""
-        await provision.apply(self.bus)
+        await stream_admin.apply(self.bus)
         await ensure(self.bus, Durable.power(self.bus, self.node))
 
     async def decide(

@@ -8,19 +8,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from bus_schemas.jetstream import provision
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
+from bus_schemas.jetstream.maintain_consumers import maintain
 from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.jetstream.tend import tend
 from deploy.nats.embedded import EmbeddedServer
-from planner.adapters.observe.scrape import EngineScraper
-from planner.adapters.observe.target import PoolSelector, Target
+from planner.adapters.metrics.scrape import EngineScraper
+from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, ScalingRules, SiteConfig
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
-from planner.runtime.decided import Decided
+from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.service import PlannerService, ServiceSettings
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
 from tests.doubles.fleet import Fleet
@@ -73,7 +73,7 @@ class Stage:
     fleet: Fleet
     metrics: MetricsServer
     config: PlannerConfig
-    decided: list[Decided] = field(default_factory=list)
+    decided: list[DecisionEvent] = field(default_factory=list)
     load_rps: float = 0.0
     """Requests per second of LOAD time."""
 
@@ -81,10 +81,10 @@ class Stage:
         self,
         bus: Bus,
         holder: str,
-        trace: Callable[[Decided], str | None] = lambda decided: None,
+        trace: Callable[[DecisionEvent], str | None] = lambda decided: None,
         **settings: float,
     ) -> PlannerService:
-        target = Target(
+        target = SeriesSelector(
             NAME, model=MODEL, pools={PREFILL: PoolSelector(Role.PREFILL), DECODE: PoolSelector(Role.DECODE)}
         )
         scraper = EngineScraper(self.metrics.url, target, load_time_scale=self.config.load_time_scale)
@@ -119,13 +119,13 @@ async def staged(folder: Path, planner: PlannerConfig | None = None) -> AsyncIte
     async with EmbeddedServer(folder / "nats") as server, MetricsServer(EngineMetrics()) as metrics:
         bus = await connect(BusSettings(servers=(server.url,), request_timeout_s=1.0))
         try:
-            await provision.apply(bus)
+            await stream_admin.apply(bus)
             fleet = Fleet(bus, NAME)
             stage = Stage(server, bus, fleet, metrics, planner)
             fleet.on_workers = stage.show_workers
             fleet.place(PREFILL, 1)
             fleet.place(DECODE, 1)
-            tasks = [asyncio.create_task(each) for each in (fleet.run(), stage.drive(), tend(bus))]
+            tasks = [asyncio.create_task(each) for each in (fleet.run(), stage.drive(), maintain(bus))]
             try:
                 yield stage
             finally:

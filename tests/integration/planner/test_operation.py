@@ -12,13 +12,13 @@ import aiohttp
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from planner.runtime import metric_names
-from planner.runtime.health import HealthServer
-from planner.runtime.instruments import Instruments
-from planner.runtime.logs import JsonFormatter
-from planner.runtime.telling import tell
-from planner.runtime.tracing import Tracing
-from planner.runtime.vitals import Vitals
+from planner.runtime.telemetry import planner_metrics
+from planner.runtime.telemetry.decision_log import log_decision
+from planner.runtime.telemetry.health import HealthServer
+from planner.runtime.telemetry.instruments import Instruments
+from planner.runtime.telemetry.liveness import Liveness
+from planner.runtime.telemetry.logs import JsonFormatter
+from planner.runtime.telemetry.tracing import Tracing
 from tests.integration.planner.stage import MODEL, NAME, PREFILL, running, staged, until
 
 
@@ -41,7 +41,7 @@ async def test_probes_metrics_and_status_of_a_leading_planner(tmp_path: Path, ca
             live_within_s=60.0,
             clock=time.time,
         )
-        for watcher in (instruments.watch, health.watch, tell):
+        for watcher in (instruments.watch, health.watch, log_decision):
             service.watch(watcher)
         serving = asyncio.create_task(health.run())
         try:
@@ -59,10 +59,10 @@ async def test_probes_metrics_and_status_of_a_leading_planner(tmp_path: Path, ca
             await asyncio.gather(serving, return_exceptions=True)
             instruments.close()
     exported = {line.split("{")[0].split(" ")[0] for line in page.splitlines() if not line.startswith("#")}
-    known = {metric.name for metric in (*metric_names.OURS, *metric_names.DYNAMO.values())}
+    known = {metric.name for metric in (*planner_metrics.OURS, *planner_metrics.DYNAMO.values())}
     stems = {name.removesuffix(part) for name in exported for part in ("_bucket", "_sum", "_count", "")}
     # What depends on a budget cut, a missing reading or a correction need not be there in a quiet run.
-    may_lack = {metric_names.SITE_FROZEN.name, metric_names.MISSING.name, metric_names.CORRECTION.name}
+    may_lack = {planner_metrics.SITE_FROZEN.name, planner_metrics.MISSING.name, planner_metrics.CORRECTION.name}
     may_lack.add("dynamo_planner_estimated_ttft_ms")  # none is expected of a pool that can not keep up
     assert known - stems - may_lack == set()
     assert {name for name in exported if name.startswith(("wattscale_", "dynamo_planner_"))} <= {
@@ -74,7 +74,7 @@ async def test_probes_metrics_and_status_of_a_leading_planner(tmp_path: Path, ca
 
 
 async def test_a_stuck_loop_is_not_live() -> None:
-    vitals = Vitals()
+    vitals = Liveness()
     health = HealthServer(
         vitals,
         lambda: False,

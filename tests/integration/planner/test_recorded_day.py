@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from bus_schemas import v1
-from bus_schemas.jetstream.read import follow
-from deploy.watch.explain import explain
-from planner.adapters.observe.prometheus import PrometheusObserver
-from planner.adapters.observe.prometheus_client import PrometheusClient, PrometheusSettings
-from planner.adapters.observe.target import PoolSelector, Target
+from bus_schemas.jetstream.reader import follow
+from deploy.views.explain import explain
+from planner.adapters.metrics.prometheus_client import PrometheusClient, PrometheusSettings
+from planner.adapters.metrics.prometheus_observer import PrometheusObserver
+from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
+from planner.adapters.traces import read_trace
 from planner.domain.config import PlannerConfig
 from planner.domain.pool import Role
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
+from planner.domain.request import Request
 from planner.runtime.service import PlannerService, ServiceSettings
-from planner.sim.request import Request
-from planner.sim.traces import read_trace
 from tests.integration.planner.stage import DECODE, MODEL, NAME, PREFILL, Stage, config, ended, staged
 from tests.integration.prometheus_process import prometheus
 from tests.shared_data import shared
@@ -94,7 +94,7 @@ async def play(stage: Stage, requests: Sequence[Request], hours: float, enough: 
 )
 async def test_a_recorded_day_is_decided_and_explained(tmp_path: Path, hours: float) -> None:
     requests = read_trace(shared("traces/servegen_m_large_36h_x0.02.csv.gz"))
-    target = Target(
+    target = SeriesSelector(
         NAME,
         model=MODEL,
         namespace=NAME,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bus_schemas import v1
-from bus_schemas.jetstream.publish import publish
-from bus_schemas.jetstream.read import follow
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import follow
 from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, WAIT_S, config, running, staged, until
 
 

@@ -10,16 +10,16 @@ import time
 import aiohttp
 import pytest
 
-from planner.adapters.observe.exposition import parse_page
-from planner.adapters.observe.target import PoolSelector, Target
+from planner.adapters.metrics.exposition import parse_page
+from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.pool import Role
-from planner.sim.live import LiveCluster
-from planner.sim.request import Request
-from planner.sim.traces import generated
-from tests.unit.sim.build import disaggregated
+from planner.domain.request import Request
+from planner.sim.live_cluster import LiveCluster
+from planner.sim.workload.generated import generated
+from tests.unit.planner.sim.small_plants import disaggregated
 
-TARGET = Target(
+TARGET = SeriesSelector(
     DeploymentId("d"),
     model="demo",
     namespace="default-demo",

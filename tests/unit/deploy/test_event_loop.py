@@ -28,7 +28,7 @@ def test_the_planner_is_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("uvloop")
     import argparse
 
-    from deploy.cli import planner
+    from deploy.cli.run import planner
 
     seen = []
 
@@ -38,7 +38,7 @@ def test_the_planner_is_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     parser = argparse.ArgumentParser()
     planner.register(parser.add_subparsers())
     monkeypatch.setattr("planner.runtime.process.run_planner", run_planner)
-    monkeypatch.setattr("planner.runtime.logs.set_up", lambda *_: None)
+    monkeypatch.setattr("planner.runtime.telemetry.logs.set_up", lambda *_: None)
     monkeypatch.setattr(planner, "_composed", lambda _: None)
     args = parser.parse_args(["planner", "run", "--set", "sites.@.budget_watts=1"])
     assert args.run(args) == 0

@@ -9,27 +9,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus_schemas import codec, v1
-from planner.adapters import wire_in, wire_out
+from planner.adapters import from_wire, to_wire
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.plan import (
-    CapOrder,
     DeploymentPlan,
     Forecast,
+    GpuCapTarget,
     Limited,
     Placement,
     PoolPlan,
-    PowerOrder,
-    ScalingOrder,
+    PowerDecision,
+    ScalingDecision,
     SitePlan,
 )
 from planner.domain.pool import Role
-from planner.domain.reasons import Reason
+from planner.domain.reasons import ReasonCode
 from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, config
 
 AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 watts = st.integers(0, 2_000_000)
 caps = st.builds(
-    CapOrder,
+    GpuCapTarget,
     gpu=st.integers(0, 99).map(lambda n: GpuId(f"GPU-{n}")),
     cap_mw=watts,
     fallback_mw=watts,
@@ -42,12 +42,12 @@ def over_the_wire(message: v1.Message) -> v1.Message:
 
 
 @given(st.lists(caps, max_size=8, unique_by=lambda cap: cap.gpu), st.integers(0, 2**40))
-def test_a_next_leader_finds_the_ledger_exactly(orders: list[CapOrder], decision_id: int) -> None:
-    order = PowerOrder(NodeId("node-1"), decision_id, tuple(orders), 30.0, raises=True)
+def test_a_next_leader_finds_the_ledger_exactly(orders: list[GpuCapTarget], decision_id: int) -> None:
+    order = PowerDecision(NodeId("node-1"), decision_id, tuple(orders), 30.0, raises=True)
     site = SitePlan(SITE, 4_000_000, 0, 0, None, 0)
-    sent = over_the_wire(wire_out.power_decision(order, site, epoch=3, incarnation="i", at=AT))
+    sent = over_the_wire(to_wire.power_decision(order, site, epoch=3, incarnation="i", at=AT))
     assert isinstance(sent, v1.PowerDecision)
-    stored = wire_in.stored_caps(sent)
+    stored = from_wire.stored_caps(sent)
     assert stored.decision_id == decision_id
     assert stored.caps_mw == {cap.gpu: cap.cap_mw for cap in orders}
     assert stored.charged_mw == {cap.gpu: cap.charged_mw for cap in orders}
@@ -55,29 +55,29 @@ def test_a_next_leader_finds_the_ledger_exactly(orders: list[CapOrder], decision
 
 
 def test_scaling_says_both_vocabularies() -> None:
-    order = ScalingOrder(
+    order = ScalingDecision(
         NAME,
         5,
         {PREFILL: 2, DECODE: 3},
         {PREFILL: Role.PREFILL, DECODE: Role.DECODE},
         (Placement(DECODE, NodeId("node-1"), (GpuId("GPU-1"),)),),
-        (Limited(3, Reason.SLA, "three are needed"),),
+        (Limited(3, ReasonCode.SLA, "three are needed"),),
     )
     deployment = config().deployments[NAME]
-    sent = over_the_wire(wire_out.scaling_decision(order, deployment, epoch=3, incarnation="i", at=AT))
+    sent = over_the_wire(to_wire.scaling_decision(order, deployment, epoch=3, incarnation="i", at=AT))
     assert isinstance(sent, v1.ScalingDecision)
     assert (sent.num_prefill_workers, sent.num_decode_workers) == (2, 3)
     assert sent.pools[DECODE].replicas == 3
     assert sent.placements[0].gpus == ("GPU-1",)
-    last = wire_in.last_decision(sent, None)
+    last = from_wire.last_decision(sent, None)
     assert (last.decision_id, last.replicas, last.scaled_decision_id) == (5, {PREFILL: 2, DECODE: 3}, -1)
 
 
 def test_a_pool_that_is_not_there_is_not_set() -> None:
     """Aggregated workers count as decode workers, as in Dynamo; -1 says that there is no such role."""
     pool = PoolId("all")
-    order = ScalingOrder(NAME, 0, {pool: 4}, {pool: Role.AGGREGATED})
-    sent = wire_out.scaling_decision(order, config().deployments[NAME], epoch=1, incarnation="i", at=AT)
+    order = ScalingDecision(NAME, 0, {pool: 4}, {pool: Role.AGGREGATED})
+    sent = to_wire.scaling_decision(order, config().deployments[NAME], epoch=1, incarnation="i", at=AT)
     assert (sent.num_prefill_workers, sent.num_decode_workers) == (-1, 4)
 
 
@@ -92,36 +92,36 @@ def test_an_acknowledgement_of_another_incarnation_proves_nothing(incarnation: s
         incarnation=incarnation,
         status=v1.AckStatus.APPLIED,
     )
-    assert wire_in.last_decision(decision, ack).scaled_decision_id == scaled
+    assert from_wire.last_decision(decision, ack).scaled_decision_id == scaled
 
 
 def test_a_budget_holds_from_when_it_says_or_from_when_it_was_written() -> None:
     offset_s = 1_000_000.0
     plain = v1.BudgetChange(time=AT, site="row-1", budget_watts=1234.5678)
-    order = wire_in.budget_order(plain, sequence=9, clock_offset_s=offset_s)
+    order = from_wire.budget_command(plain, sequence=9, clock_offset_s=offset_s)
     assert order.from_s == AT.timestamp() - offset_s
     assert (order.until_s, order.budget_mw, order.sequence) == (None, 1_234_567, 9)
     later = plain.model_copy(
         update={"effective_from": AT + timedelta(hours=1), "effective_until": AT + timedelta(hours=2), "ramp_s": 60.0}
     )
-    order = wire_in.budget_order(later, sequence=10)
+    order = from_wire.budget_command(later, sequence=10)
     assert order.until_s is not None
     assert (order.until_s - order.from_s, order.ramp_s) == (3600.0, 60.0)
 
 
 def test_a_record_holds_the_whole_chain_and_leaves_out_what_is_unknown() -> None:
-    chain = (Limited(4, Reason.SLA, "four"), Limited(3, Reason.MAX_REPLICAS, "three at most"))
+    chain = (Limited(4, ReasonCode.SLA, "four"), Limited(3, ReasonCode.MAX_REPLICAS, "three at most"))
     plan = DeploymentPlan(
         NAME,
         {PREFILL: PoolPlan(PREFILL, Role.PREFILL, 1, 4, 3, 500_000, chain, 0.5)},
         observed={"requests": 10.0, "ttft_ms": None},
         missing={"ttft_ms": "no_data"},
         forecasts={"request_rate_per_s": Forecast(1.0, 2.0, 0.5, 30.0, "ewma")},
-        notes=(Limited(0, Reason.STEADY, "steady"),),
+        notes=(Limited(0, ReasonCode.STEADY, "steady"),),
     )
     site = SitePlan(SiteId("row-1"), 4_000_000, 3_000_000, 2_900_000, None, 1_000_000)
     record = over_the_wire(
-        wire_out.plan_record(plan, config().deployments[NAME], site, decision_id=2, scaled_decision_id=1, at=AT)
+        to_wire.plan_record(plan, config().deployments[NAME], site, decision_id=2, scaled_decision_id=1, at=AT)
     )
     assert isinstance(record, v1.PlanRecord)
     pool = record.pools[PREFILL]

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from planner.ports import Clock
 from planner.runtime.clock import STEP_S, SteadyClock
-from planner.runtime.decider import Surroundings
 from planner.runtime.inbox import Inbox
-from planner.runtime.readings import Reader
-from planner.runtime.wake import Wake
+from planner.runtime.leader_term import Surroundings
+from planner.runtime.metrics_ticker import MetricsTicker
+from planner.runtime.wakeup import Wakeup
 from tests.integration.planner.stage import SITE, config
 
 UTC_S = 1_700_000_000.0
@@ -51,11 +51,11 @@ def test_only_real_time_moves_the_clock_and_utc_is_followed(walk: list[tuple[flo
 
 
 def surroundings(clock: SteadyClock) -> Surroundings:
-    wake = Wake()
+    wake = Wakeup()
     seen: Clock = clock
     inbox = Inbox(wake.now, wake.soon, seen, 0.0)
     link: object = None
-    reader = Reader([], 1.0, 1.0, seen, wake.now)
+    reader = MetricsTicker([], 1.0, 1.0, seen, wake.now)
     return Surroundings(config(), link, inbox, wake, reader, seen, moved_s=clock.moved_s)  # type: ignore[arg-type]
 
 

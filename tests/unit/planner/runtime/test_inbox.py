@@ -73,7 +73,7 @@ def test_events_are_handed_over_once_and_back_when_a_step_failed() -> None:
     bell.inbox.put_back(first)
     again = bell.inbox.take({})
     assert [ack.decision_id for ack in again.power_acks] == [0, 1]
-    assert [order.budget_mw for order in again.budget_orders] == [3_000_000]
+    assert [order.budget_mw for order in again.budget_commands] == [3_000_000]
     assert bell.inbox.take({}).power_acks == ()
     assert bell.urgent == 3
 
@@ -101,7 +101,7 @@ def test_a_new_term_knows_how_old_everything_is() -> None:
     assert seen.nodes[NodeId("live")].age_s == 20.0
     assert seen.nodes[NodeId("stored")].age_s == 15.0
     assert seen.power_acks == (), "events of another term's state are not ours"
-    assert [order.sequence for order in seen.budget_orders] == [10]
+    assert [order.sequence for order in seen.budget_commands] == [10]
     assert [node.node for node in bell.inbox.fresh_nodes(16.0)] == ["stored"]
 
 
@@ -143,7 +143,7 @@ def test_nothing_falls_between_the_reading_of_the_streams_and_the_listening() ->
     seen = bell.inbox.take({})
     assert [ack.decision_id for ack in seen.power_acks] == [7, 8]
     assert seen.scaling_acks[CHAT].scaled_decision_id == 3
-    assert [order.sequence for order in seen.budget_orders] == [1, 6]
+    assert [order.sequence for order in seen.budget_commands] == [1, 6]
 
 
 def test_a_standby_keeps_telemetry_and_piles_nothing_up() -> None:
@@ -154,6 +154,6 @@ def test_a_standby_keeps_telemetry_and_piles_nothing_up() -> None:
         bell.inbox.heard(budget(index), index)
     bell.inbox.heard(telemetry(), 1)
     seen = bell.inbox.take({})
-    assert (seen.power_acks, seen.budget_orders) == ((), ())
+    assert (seen.power_acks, seen.budget_commands) == ((), ())
     assert list(seen.nodes) == ["node-1"]
     assert (bell.urgent, bell.soon) == (0, 0)

@@ -10,14 +10,14 @@ from typing import cast
 import pytest
 
 from bus_schemas.jetstream.connect import Bus as Connection
-from bus_schemas.jetstream.heed import heeding_cancellation
-from bus_schemas.jetstream.together import EndedByItself
+from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from bus_schemas.jetstream.tasks.task_group import PartEndedError
 from planner.domain.plan import Plan
-from planner.ports import BusAwayError, LostLead, Term
-from planner.runtime import decider
+from planner.ports import LinkAwayError, Term, TermEndedError
+from planner.runtime import leader_term
 from planner.runtime.service import PlannerService
 from tests.integration.planner.stage import config, ended, until
-from tests.unit.planner.runtime.test_decider import ORDER, Bus
+from tests.unit.planner.runtime.test_leader_term import ORDER, Bus
 
 
 async def nobodys_cancellation() -> None:
@@ -34,14 +34,14 @@ class Losing(Bus):
     """
 
     def __init__(self, how: str) -> None:
-        super().__init__(answers=[LostLead("fenced off")] if how == "refused" else [])
+        super().__init__(answers=[TermEndedError("fenced off")] if how == "refused" else [])
         self.how = how
 
     async def end(self) -> None:
         if self.how == "lost":
             await asyncio.sleep(0.01)
-            raise LostLead("the lease ran out")
-        with heeding_cancellation():
+            raise TermEndedError("the lease ran out")
+        with cancellation_kept():
             await (nobodys_cancellation() if self.how == "dropped" else asyncio.Event().wait())
 
 
@@ -56,7 +56,7 @@ class Election(Bus):
     async def lead(self) -> AsyncIterator[Term]:
         end = self.ends.pop(0) if self.ends else "kept"
         if end == "away":
-            raise BusAwayError("the lease could not be asked for")
+            raise LinkAwayError("the lease could not be asked for")
         term = Losing(end)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -71,7 +71,7 @@ class Election(Bus):
     "ends", [("lost",), ("refused",), ("away",), ("dropped",), ("lost", "refused", "away", "lost")]
 )
 async def test_a_planner_that_lost_the_lead_leads_again(monkeypatch: pytest.MonkeyPatch, ends: tuple[str, ...]) -> None:
-    monkeypatch.setattr(decider, "react", lambda state, *_: (state, Plan(power=(ORDER,))))
+    monkeypatch.setattr(leader_term, "react", lambda state, *_: (state, Plan(power=(ORDER,))))
     terms = sum(end != "away" for end in ends) + 1
     # The connection is only looked at where no link is given.
     service = PlannerService(config(), cast("Connection", None), [], link=Election(*ends))
@@ -93,5 +93,5 @@ class Deaf(Election):
 
 async def test_a_planner_that_hears_nothing_any_more_does_not_go_on() -> None:
     service = PlannerService(config(), cast("Connection", None), [], link=Deaf())
-    with pytest.raises(EndedByItself, match="listen"):
+    with pytest.raises(PartEndedError, match="listen"):
         await asyncio.wait_for(service.run(), 30.0)

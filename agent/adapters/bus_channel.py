@@ -1,0 +1,69 @@
+"""One node's line to the bus: decisions in, answers and telemetry out.
+
+Owns subjects, names and message ids. The planner's side creates the consumer (an agent may not), so that a missing one
+is waited for with patience. Decisions are states: only the newest matters, and so does only the newest answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable
+
+from nats.errors import Error as NatsError
+
+from bus_schemas.jetstream.connect import Bus, BusError
+from bus_schemas.jetstream.consumer import CannotCarryOutError, Consumer, Delivery
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.streams import DECISIONS
+from bus_schemas.subjects import power_consumer
+from bus_schemas.v1 import Message, NodeTelemetry, PowerAck, PowerDecision
+
+
+class NotPublishedError(Exception):
+    """The server did not take a message."""
+
+
+class NodeChannel:
+    """The subjects of one node. Raises BadNameError where a subject can not carry the node's name."""
+
+    def __init__(self, bus: Bus, node: str, boot: str) -> None:
+        self._bus = bus
+        self._node = node
+        self._process = boot.rpartition("/")[2]
+        self._numbers = itertools.count()
+        self._decisions = bus.subjects.decision_power(node)
+        self._answers = bus.subjects.ack_power(node)
+        self._telemetry = bus.subjects.telemetry_node(node)
+
+    async def listen(self, handle: Callable[[PowerDecision], Awaitable[PowerAck]]) -> None:
+        """Take decisions until cancelled; each is acknowledged after its answer is stored."""
+
+        async def carry_out(delivery: Delivery) -> PowerAck:
+            message = delivery.message
+            if not isinstance(message, PowerDecision):
+                raise CannotCarryOutError(f"not a power decision but {message.type}")
+            if message.node != self._node:
+                raise CannotCarryOutError(f"meant for node {message.node}, not {self._node}")
+            return await handle(message)
+
+        durable = power_consumer(self._node)
+        consumer = Consumer(
+            self._bus, DECISIONS, durable, self._decisions, carry_out, result_subject=self._answers, newest_only=True
+        )
+        await consumer.run()
+
+    async def answer(self, message: PowerAck) -> None:
+        """Store an answer that nobody asked for. Raises NotPublishedError."""
+        await self._publish(self._answers, message)
+
+    async def telemetry(self, message: NodeTelemetry) -> None:
+        """Store telemetry. Raises NotPublishedError."""
+        await self._publish(self._telemetry, message)
+
+    async def _publish(self, subject: str, message: Message) -> None:
+        # A new id for every try: what a lost answer left behind twice is the same state twice.
+        msg_id = f"{self._process}-{next(self._numbers)}"
+        try:
+            await publish(self._bus, subject, message, msg_id)
+        except (BusError, NatsError, TimeoutError, OSError) as error:
+            raise NotPublishedError(f"{subject}: {error or type(error).__name__}") from error

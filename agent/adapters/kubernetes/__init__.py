@@ -1,0 +1,1 @@
+"""The agent's small Kubernetes client: access, requests, list-watch, pods, events."""

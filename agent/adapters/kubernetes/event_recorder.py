@@ -1,0 +1,62 @@
+"""Kubernetes events about pods and their node: what an operator sees under ``kubectl describe``.
+
+Owns one event per thing to say. Best effort: an event that can not be written is dropped, for the log has it too.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+
+from agent.adapters.kubernetes.api import ApiError, KubernetesApi
+from agent.core.ownership import Pod
+
+log = logging.getLogger(__name__)
+LARGEST_MEMORY = 2000
+
+
+class KubernetesEvents:
+    """Events of one node's agent."""
+
+    def __init__(self, api: KubernetesApi, node: str) -> None:
+        self._api = api
+        self._node = node
+        self._said: set[tuple[str, str, str]] = set()
+
+    async def warn(self, pod: Pod, reason: str, text: str) -> None:
+        """A warning about ``pod``, once for each text."""
+        if not pod.uid:
+            return
+        about = {"kind": "Pod", "namespace": pod.ref.namespace, "name": pod.ref.name, "uid": pod.uid}
+        await self._warn(about, pod.ref.namespace, reason, text)
+
+    async def warn_node(self, reason: str, text: str) -> None:
+        """A warning about the node; its events live in ``default`` and name it as the kubelet does."""
+        await self._warn({"kind": "Node", "name": self._node, "uid": self._node}, "default", reason, text)
+
+    async def _warn(self, about: dict[str, str], namespace: str, reason: str, text: str) -> None:
+        key = (about["uid"], reason, text)
+        if key in self._said:
+            return
+        if len(self._said) >= LARGEST_MEMORY:
+            self._said.clear()
+        self._said.add(key)
+        log.warning("%s %s: %s", about["kind"], about["name"], text)
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{about['name'][:200]}.", "namespace": namespace},
+            "involvedObject": {"apiVersion": "v1", **about},
+            "reason": reason,
+            "message": text[:1024],
+            "type": "Warning",
+            "source": {"component": "wattscale-agent", "host": self._node},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._api.post(f"/api/v1/namespaces/{namespace}/events", body)
+        except ApiError as error:
+            log.warning("no event written about %s %s: %s", about["kind"], about["name"], error)

@@ -1,0 +1,129 @@
+"""Owners of this node's GPUs from Kubernetes: the kubelet's assignments, the processes, and the pods behind both.
+
+Owns the joining of three sources, each of which may be absent. Must never take a source that failed for an empty one:
+while pods or assignments can not be read, nothing new is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agent.adapters.kubernetes.list_watch import ListWatch
+from agent.adapters.pod_resources.kubelet import PodResources
+from agent.core.cgroup import CgroupIdentity
+from agent.core.devices import Assignment, PodRef
+from agent.core.ownership import GpuPods, Pod, join
+from agent.ports import GpuInfo, GpuOwner, OwnersUnknownError, Processes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PodLabels:
+    """Which labels of a pod name its deployment, pool and role; the defaults are Dynamo's."""
+
+    deployment: str = "nvidia.com/dynamo-graph-deployment-name"
+    pool: str = "nvidia.com/dynamo-component"
+    role: str = "nvidia.com/dynamo-sub-component-type"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeGpus:
+    """What the agent knows of its GPUs: needed to read device ids and process ids."""
+
+    infos: Mapping[str, GpuInfo] = field(default_factory=dict)
+    pids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NodePods:
+    """Pods by GPU, as objects, and what did not fit."""
+
+    pods: Mapping[str, tuple[Pod, ...]]
+    conflicts: Mapping[str, str]
+
+
+class KubernetesOwners:
+    """A ``GpuOwners``. ``gpus`` tells what is on the node now; set it before the first call."""
+
+    def __init__(
+        self,
+        pods: ListWatch[Pod],
+        *,
+        pod_resources: PodResources | None = None,
+        processes: Processes | None = None,
+        labels: PodLabels | None = None,
+    ) -> None:
+        self.gpus: Callable[[], NodeGpus] = NodeGpus
+        self._pods = pods
+        self._pod_resources = pod_resources
+        self._processes = processes
+        self._labels = labels or PodLabels()
+        self._kubelet_seen = False
+        self._told: set[str] = set()
+
+    async def owners(self) -> Mapping[str, GpuOwner]:
+        """The first pod of each GPU. Raises OwnersUnknownError."""
+        found = await self.node_pods()
+        return {gpu: owner_of(pods[0], self._labels) for gpu, pods in found.pods.items()}
+
+    async def node_pods(self) -> NodePods:
+        """All pods on each GPU. Raises OwnersUnknownError."""
+        items = self._pods.items
+        if items is None:
+            raise OwnersUnknownError(f"pods not listed yet: {self._pods.last_error or 'waiting for the API server'}")
+        live = {pod.ref: pod for pod in items.values() if not pod.finished}
+        gpus = self.gpus()
+        assigned = await self._assigned()
+        running = await asyncio.to_thread(self._running, gpus.pids)
+        found = join(frozenset(gpus.infos), _mig_parents(gpus.infos), assigned, running, live.values())
+        self._tell(found)
+        return NodePods({gpu: _known(refs, live) for gpu, refs in found.pods.items() if refs}, found.conflicts)
+
+    async def _assigned(self) -> list[Assignment] | None:
+        """None where there is no kubelet to ask. One that was there once and is gone is a failure, not an absence."""
+        if self._pod_resources is None or not (self._kubelet_seen or self._pod_resources.present()):
+            return None
+        self._kubelet_seen = True
+        return await self._pod_resources.list()
+
+    def _running(self, pids: Mapping[str, tuple[int, ...]]) -> dict[str, list[CgroupIdentity]]:
+        if self._processes is None:
+            return {}
+        table = self._processes
+        looked = {gpu: [table.process(pid) for pid in found] for gpu, found in pids.items()}
+        return {gpu: [process.cgroup for process in found if process is not None] for gpu, found in looked.items()}
+
+    def _tell(self, found: GpuPods) -> None:
+        """Each oddity once."""
+        news = {f"GPU {gpu}: {why}" for gpu, why in found.conflicts.items()}
+        news |= {f"the kubelet gave out {device}, which is no GPU of this node" for device in found.unknown_devices}
+        for line in sorted(news - self._told):
+            log.warning("%s", line)
+        self._told = news
+
+
+def owner_of(pod: Pod, labels: PodLabels) -> GpuOwner:
+    """A pod as the wire names owners: the deployment is Dynamo's namespace, ``{namespace}-{graph deployment}``."""
+    graph = pod.labels.get(labels.deployment, "")
+    role = pod.labels.get(labels.role, "")
+    return GpuOwner(
+        deployment=f"{pod.ref.namespace}-{graph}" if graph else "",
+        pool=pod.labels.get(labels.pool, "").lower(),
+        role=role if role in ("prefill", "decode") else ("aggregated" if graph else ""),
+        worker=pod.ref.name,
+        pod=f"{pod.ref.namespace}/{pod.ref.name}",
+        terminating=pod.terminating,
+    )
+
+
+def _known(refs: tuple[PodRef, ...], live: Mapping[PodRef, Pod]) -> tuple[Pod, ...]:
+    """Pods the watch does not show yet (or no more) still hold their GPU: the kubelet says so."""
+    return tuple(live.get(ref) or Pod(uid="", ref=ref) for ref in refs)
+
+
+def _mig_parents(infos: Mapping[str, GpuInfo]) -> dict[str, str]:
+    return {instance: gpu for gpu, info in infos.items() for instance in info.mig_instances}

@@ -1,0 +1,166 @@
+"""One collection of Kubernetes objects, kept current: list, then watch from there, for ever.
+
+Owns the resource version and the rules of watching: a version that is too old (410) means a new list; bookmarks move
+the version on; silence means a dead connection; failures back off, and a success ends the back-off. Must never tell
+less than it knows: until the first list nothing is known, and a list that failed changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from agent.adapters.kubernetes.api import ApiError, KubernetesApi
+from agent.ports import MonotonicClock, monotonic
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+GONE = 410
+
+
+@dataclass(frozen=True, slots=True)
+class WatchTiming:
+    """Seconds. A server sends a bookmark about once a minute: ``silence_s`` is well above that."""
+
+    watch_s: int = 290
+    silence_s: float = 100.0
+    first_pause_s: float = 0.5
+    last_pause_s: float = 30.0
+    page: int = 500
+
+
+class TooOldError(Exception):
+    """The server no longer knows the resource version."""
+
+
+class ListWatch(Generic[T]):
+    """Objects of ``path`` by uid, as ``read`` sees them. ``read`` returns None for an object that is of no interest."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        path: str,
+        read: Callable[[Mapping[str, Any]], T | None],
+        *,
+        selector: Mapping[str, str] | None = None,
+        timing: WatchTiming | None = None,
+        clock: MonotonicClock = monotonic,
+    ) -> None:
+        self._api = api
+        self._path = path
+        self._read = read
+        self._selector = dict(selector or {})
+        self._timing = timing or WatchTiming()
+        self._clock = clock
+        self._on_change: Callable[[], None] = lambda: None
+        self._items: dict[str, T] = {}
+        self._version = ""
+        self._listed = False
+        self._heard_s = float("-inf")
+        self.failures = 0
+        """Lists and watches that failed since the start."""
+        self.last_error = ""
+
+    @property
+    def items(self) -> Mapping[str, T] | None:
+        """Objects by uid; None until the first list: unknown, not empty."""
+        return self._items if self._listed else None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the server was last heard of."""
+        return self._clock() - self._heard_s
+
+    def on_change(self, call: Callable[[], None]) -> None:
+        """Whom to tell when something came, changed or went."""
+        self._on_change = call
+
+    async def run(self) -> None:
+        """Keep current until cancelled."""
+        pause_s = self._timing.first_pause_s
+        while True:
+            try:
+                if not self._version:
+                    await self._list()
+                    pause_s = self._timing.first_pause_s
+                heard_s = self._heard_s
+                await self._watch()
+                if self._heard_s > heard_s:
+                    pause_s = self._timing.first_pause_s
+                    continue
+                # A watch that ends at once and said nothing is no success: do not hammer the server.
+            except TooOldError:
+                self._version = ""
+            except ApiError as error:
+                self.failures += 1
+                self.last_error = str(error)
+                log.warning("%s: %s", self._path, error)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(self._timing.last_pause_s, pause_s * 2)
+
+    async def _list(self) -> None:
+        found: dict[str, T] = {}
+        query = {**self._selector, "limit": str(self._timing.page)}
+        while True:
+            page = await self._api.get(self._path, query)
+            for item in page.get("items", ()):
+                self._put(found, item)
+            metadata = page.get("metadata", {})
+            if not metadata.get("continue"):
+                break
+            query["continue"] = metadata["continue"]
+        self._items, self._version, self._listed = found, str(metadata.get("resourceVersion", "")), True
+        self._heard()
+        self._on_change()
+
+    async def _watch(self) -> None:
+        query = {
+            **self._selector,
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(self._timing.watch_s),
+        }
+        try:
+            async for event in self._api.lines(self._path, query, silence_s=self._timing.silence_s):
+                self._take(str(event.get("type")), event.get("object", {}))
+        except ApiError as error:
+            if error.status == GONE:
+                raise TooOldError from error
+            raise
+
+    def _take(self, kind: str, item: Mapping[str, Any]) -> None:
+        if kind == "ERROR":
+            code = int(item.get("code", 0))
+            if code == GONE:
+                raise TooOldError
+            raise ApiError(code, str(item.get("message", "the watch ended with an error")))
+        self._heard()
+        version = item.get("metadata", {}).get("resourceVersion")
+        if version:
+            self._version = str(version)
+        if kind == "BOOKMARK":
+            return
+        if kind == "DELETED":
+            self._items.pop(_uid(item), None)
+        else:
+            self._put(self._items, item)
+        self._on_change()
+
+    def _put(self, items: dict[str, T], item: Mapping[str, Any]) -> None:
+        value = self._read(item)
+        if value is None:
+            items.pop(_uid(item), None)
+        else:
+            items[_uid(item)] = value
+
+    def _heard(self) -> None:
+        self._heard_s = self._clock()
+
+
+def _uid(item: Mapping[str, Any]) -> str:
+    return str(item.get("metadata", {}).get("uid", ""))

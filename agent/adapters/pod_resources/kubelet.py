@@ -1,0 +1,59 @@
+"""Which pod has which GPU, asked of the kubelet: its pod-resources API over a local socket.
+
+It knows an assignment before any process starts. Each question is a connection of its own, so that a kubelet that was
+restarted is simply asked. Must never keep an old answer as a new one: a call that fails is an error to the caller.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.adapters.pod_resources.grpc_unary import CallFailedError, call
+from agent.adapters.pod_resources.protobuf import MalformedMessageError, messages, text, texts
+from agent.core.devices import Assignment, PodRef
+from agent.ports import OwnersUnknownError
+
+SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+LIST = "/v1.PodResourcesLister/List"
+LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
+
+
+class PodResources:
+    """The kubelet at ``socket``."""
+
+    def __init__(self, socket: Path = SOCKET, *, timeout_s: float = 5.0) -> None:
+        self._socket = socket
+        self._timeout_s = timeout_s
+
+    def present(self) -> bool:
+        """Whether there is a kubelet to ask."""
+        return self._socket.is_socket()
+
+    async def list(self) -> list[Assignment]:
+        """All devices handed out on this node. Raises OwnersUnknownError when the kubelet can not be asked."""
+        try:
+            answer = await call(self._socket, LIST, b"", timeout_s=self._timeout_s, largest=LARGEST_ANSWER_BYTES)
+            return assignments(answer)
+        except CallFailedError as error:
+            raise OwnersUnknownError(
+                f"the kubelet's pod-resources API at {self._socket} does not answer: {error}"
+            ) from error
+        except MalformedMessageError as error:
+            raise OwnersUnknownError(f"the kubelet's pod-resources API answered with no message: {error}") from error
+
+
+def assignments(answer: bytes) -> list[Assignment]:
+    """Decode a ``ListPodResourcesResponse``. Field numbers are those of the kubelet's published v1 definition:
+
+    answer.pod_resources = 1; pod: name = 1, namespace = 2, containers = 3; container: name = 1, devices = 2;
+    devices: resource_name = 1, device_ids = 2.
+    """
+    found: list[Assignment] = []
+    for pod in messages(answer, 1):
+        ref = PodRef(text(pod, 2), text(pod, 1))
+        for container in messages(pod, 3):
+            name = text(container, 1)
+            for devices in messages(container, 2):
+                resource = text(devices, 1)
+                found.extend(Assignment(ref, name, resource, device) for device in texts(devices, 2))
+    return found

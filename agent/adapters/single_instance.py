@@ -1,0 +1,56 @@
+"""One agent on one node: a lock on a file of the host that all of them name.
+
+Owns the lock. Must never be a reason to touch a GPU: who waits for it has set nothing yet. Why: two agents share one
+node's decisions out between them, and the one with the older grant would put its limit back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import platform
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+RETRY_S = 1.0
+
+
+@asynccontextmanager
+async def single_instance(path: Path | None, *, retry_s: float = RETRY_S) -> AsyncIterator[None]:
+    """Wait until no other process holds ``path``, and hold it. None: nobody asks. Raises OSError where it can not be.
+
+    The kernel lets go when the process ends, however it ends: nothing is left behind that must be cleaned.
+    """
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        told = False
+        while not _locked(file):
+            if not told:
+                log.warning("another agent holds %s (%s): waiting until it ends", path, _holder(file))
+                told = True
+            await asyncio.sleep(retry_s)
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} of {platform.node()}".encode(), 0)
+        yield
+    finally:
+        os.close(file)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(file: int) -> str:
+    return os.pread(file, 100, 0).decode(errors="replace").strip() or "no name"

@@ -1,0 +1,138 @@
+"""Brings pod annotations to bear: alone they are the targets; under a planner each is one more upper bound.
+
+Owns the way from annotations to the enforcer. Must never act on pods that are not known: a list that failed keeps
+what is in force.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from agent.adapters.kubernetes.event_recorder import KubernetesEvents
+from agent.adapters.kubernetes.gpu_owners import KubernetesOwners, NodePods
+from agent.adapters.managed_state import ManagedState
+from agent.core.caps import CapDecision, GpuTarget
+from agent.core.pod_limits import AnnotationPlan, GpuLimits, Note, NoteKind, bound_of, plan
+from agent.ports import MonotonicClock, OwnersUnknownError
+from agent.runtime.reconciler import Reconciler
+
+log = logging.getLogger(__name__)
+VALID_S = 86_400.0
+INCARNATION = "annotations"
+
+
+class AnnotationLimits:
+    """``alone``: there is no planner. ``safe_default_mw``: the limit for an annotation that can not be read."""
+
+    def __init__(
+        self,
+        owners: KubernetesOwners,
+        *,
+        safe_default_mw: int,
+        alone: bool,
+        clock: MonotonicClock,
+        state: ManagedState | None = None,
+        events: KubernetesEvents | None = None,
+    ) -> None:
+        self.alone = alone
+        self.malformed = 0
+        """Annotations on this node that can not be read now."""
+        self.unknown_since_s: float | None = None
+        self._owners = owners
+        self._safe_default_mw = safe_default_mw
+        self._clock = clock
+        self._state = state or ManagedState(None)
+        self._events = events
+        self._found_mw: dict[str, int] = self._state.read()
+        self._targets_mw: Mapping[str, int] = {}
+        self._number = -1
+        self._decided_s = float("-inf")
+
+    @property
+    def found_mw(self) -> Mapping[str, int]:
+        """The GPUs that are ours, and what was found on each."""
+        return self._found_mw
+
+    def adopt(self, enforcer: Reconciler) -> None:
+        """Before the first look: alone, only the GPUs that are ours are anybody's business."""
+        if self.alone:
+            enforcer.managed = frozenset(self._found_mw)
+
+    async def apply(self, enforcer: Reconciler) -> None:
+        """One pass."""
+        try:
+            found = await self._owners.node_pods()
+        except OwnersUnknownError as error:
+            if self.unknown_since_s is None:
+                self.unknown_since_s = self._clock()
+                log.warning("pods are not known now, caps stay as they are: %s", error)
+            return
+        self.unknown_since_s = None
+        if self.alone:
+            await self._aim(enforcer, found)
+        else:
+            await self._bound(enforcer, found)
+
+    async def _bound(self, enforcer: Reconciler, found: NodePods) -> None:
+        bounds: dict[str, int] = {}
+        notes: list[Note] = []
+        for gpu, pods in found.pods.items():
+            bound, said = bound_of(gpu, pods, self._safe_default_mw)
+            notes.extend(said)
+            if bound is not None:
+                bounds[gpu] = bound
+        await enforcer.bound(bounds)
+        await self._say(tuple(notes))
+
+    async def _aim(self, enforcer: Reconciler, found: NodePods) -> None:
+        limits = {
+            gpu: GpuLimits(look.info.min_mw, look.info.max_mw, look.reading.requested_mw)
+            for gpu, look in enforcer.hardware.looks.items()
+            if look.error is None and look.reading is not None and look.reading.requested_mw is not None
+        }
+        aims = plan(limits, found.pods, self._found_mw, self._safe_default_mw)
+        # Kept before the first write: a crash in between leaves a GPU that we know to be ours.
+        self._found_mw = dict(aims.found_mw)
+        self._state.write(self._found_mw)
+        enforcer.managed = frozenset(self._found_mw)
+        await self._decide(enforcer, aims)
+        self._let_go(enforcer, aims)
+        await self._say(aims.notes)
+
+    async def _decide(self, enforcer: Reconciler, plan: AnnotationPlan) -> None:
+        now_s = self._clock()
+        if plan.targets_mw == self._targets_mw and now_s - self._decided_s < VALID_S / 2:
+            return
+        self._number += 1
+        self._targets_mw, self._decided_s = plan.targets_mw, now_s
+        # The fallback is the target itself: an annotation does not run out.
+        caps = tuple(GpuTarget(gpu, mw, mw) for gpu, mw in plan.targets_mw.items())
+        await enforcer.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
+
+    def _let_go(self, enforcer: Reconciler, plan: AnnotationPlan) -> None:
+        """A GPU that stands as it was found is nobody's business any more."""
+        for gpu in plan.released:
+            look = enforcer.hardware.looks[gpu]
+            if look.reading is not None and look.reading.requested_mw == plan.targets_mw[gpu]:
+                del self._found_mw[gpu]
+                enforcer.forget(gpu)
+                log.info("GPU %s is given back at %.3f W", gpu, plan.targets_mw[gpu] / 1000)
+        self._state.write(self._found_mw)
+        enforcer.managed = frozenset(self._found_mw)
+
+    async def restore(self, enforcer: Reconciler) -> None:
+        """Give everything back, on an orderly stop that was asked to."""
+        if not self.alone or not self._found_mw:
+            return
+        self._number += 1
+        caps = tuple(GpuTarget(gpu, mw, mw) for gpu, mw in self._found_mw.items())
+        await enforcer.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
+        self._found_mw = {}
+        self._state.write(self._found_mw)
+
+    async def _say(self, notes: tuple[Note, ...]) -> None:
+        self.malformed = sum(note.kind is NoteKind.MALFORMED for note in notes)
+        if self._events is not None:
+            for note in notes:
+                await self._events.warn(note.pod, note.kind.value, note.text)

@@ -1,0 +1,82 @@
+"""Who is on the GPUs, kept current apart from the GPUs themselves: the kubelet or the API server may take their time.
+
+Owns the loop over owners, annotations and events. Must never hold up the loop that watches the hardware.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+
+from agent.adapters.kubernetes.event_recorder import KubernetesEvents
+from agent.ports import GpuOwner, GpuOwners, OwnersUnknownError
+from agent.runtime.annotation_limits import AnnotationLimits
+from agent.runtime.reconciler import Reconciler
+
+log = logging.getLogger(__name__)
+
+OWNERS_TIMEOUT_S = 5.0
+
+
+class GpuOwnersLoop:
+    """Looks every ``interval_s``, and at once when woken. ``on_change`` is called when an owner changed."""
+
+    def __init__(
+        self,
+        source: GpuOwners,
+        enforcer: Reconciler,
+        annotator: AnnotationLimits | None,
+        events: KubernetesEvents | None,
+        *,
+        interval_s: float,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.owners: Mapping[str, GpuOwner] = {}
+        self._source = source
+        self._enforcer = enforcer
+        self._annotator = annotator
+        self._events = events
+        self._interval_s = interval_s
+        self._on_change = on_change
+        self._wake = asyncio.Event()
+        self._missed = False
+
+    def wake(self) -> None:
+        """Look at once."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._look()
+            if self._annotator is not None:
+                await self._annotator.apply(self._enforcer)
+            await self._tell_drifts()
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass  # The usual end of the wait.
+            self._wake.clear()
+
+    async def _look(self) -> None:
+        try:
+            async with asyncio.timeout(OWNERS_TIMEOUT_S):
+                owners = await self._source.owners()
+        except (OwnersUnknownError, TimeoutError) as error:
+            if not self._missed:
+                why = error if isinstance(error, OwnersUnknownError) else "no answer in time"
+                log.warning("owners of GPUs are not known now, the last known ones stand: %s", why)
+            self._missed = True
+            return
+        self._missed = False
+        if owners != self.owners:
+            self.owners = owners
+            self._on_change()
+
+    async def _tell_drifts(self) -> None:
+        """An event on the node for each value that somebody else has set."""
+        while self._events is not None and self._enforcer.untold:
+            drift = self._enforcer.untold.popleft()
+            await self._events.warn_node("ForeignGpuPowerLimit", f"GPU {drift.gpu}: {drift}")

@@ -1,0 +1,244 @@
+"""The power agent of one node: takes decisions from the bus, brings them about, and says what is in force.
+
+Owns the loops and their order. On start it reads what is enforced and adopts it, and only then listens. It must never
+restore a default by itself, never answer before the readback, and never acknowledge a message to the server before
+its answer is stored: a crash in between repeats the work, which is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from agent.adapters.bus_channel import NodeChannel
+from agent.adapters.kubernetes.event_recorder import KubernetesEvents
+from agent.adapters.kubernetes.gpu_owners import NodeGpus
+from agent.adapters.messages import decision_of
+from agent.core.caps import Acceptance, CapReport, SetLimit
+from agent.core.deadman import unsafe
+from agent.drivers.off_loop import OffLoopDriver
+from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, monotonic
+from agent.runtime.annotation_limits import AnnotationLimits
+from agent.runtime.boot import boot_name
+from agent.runtime.gpu_owners_loop import GpuOwnersLoop
+from agent.runtime.hardware import Hardware
+from agent.runtime.node_view import NodeView
+from agent.runtime.reconciler import Reconciler
+from agent.runtime.settings import OnExit, PowerAgentSettings
+from agent.runtime.status_publisher import StatusPublisher
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.tasks.task_group import run_together
+from bus_schemas.subjects import power_consumer
+from bus_schemas.v1 import PowerAck, PowerDecision
+
+log = logging.getLogger(__name__)
+
+FOLLOW_UPS_S = (0.05, 0.1, 0.2, 0.4)
+"""When a decision that is not in force yet is looked at again: a limit may act with a lag."""
+HEARTBEATS_PER_LEASE = 4.0
+
+
+class LibraryMismatchError(Exception):
+    """The GPU library and the kernel module differ: only a new process can load the right one."""
+
+
+BusSource = Callable[[], Awaitable[Bus]]
+
+
+class PowerAgentService:
+    """Runs until cancelled. ``bus``: connected, or how to connect, or None for a node that only answers to itself.
+
+    A bus that is away when the agent starts is no reason to wait: what is in force has to be watched all the same.
+    Raises BadNameError for a node's name that no subject can carry.
+    """
+
+    def __init__(
+        self,
+        settings: PowerAgentSettings,
+        bus: Bus | BusSource | None,
+        driver: GpuDriver,
+        owners: GpuOwners,
+        clock: MonotonicClock = monotonic,
+        annotator: AnnotationLimits | None = None,
+        events: KubernetesEvents | None = None,
+    ) -> None:
+        self.settings = settings
+        self.boot = settings.boot or boot_name()
+        self.last_good_s: float | None = None
+        self._wake = asyncio.Event()
+        self._off_loop = OffLoopDriver(
+            driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=lambda _: self.wake()
+        )
+        self.hardware = Hardware(self._off_loop, dry_run=settings.dry_run, on_late=self.wake)
+        self.enforcer = Reconciler(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
+        self.tenants = GpuOwnersLoop(
+            owners,
+            self.enforcer,
+            annotator,
+            events,
+            interval_s=settings.telemetry_interval_s,
+            on_change=self._wake.set,
+        )
+        self.picture = NodeView(settings.node, self.boot, self.enforcer, lambda: self.tenants.owners, clock)
+        self.annotator = annotator
+        if annotator is not None:
+            annotator.adopt(self.enforcer)
+        if bus is not None:
+            power_consumer(settings.node)  # Refuses a bad name now, not when the bus is there.
+        self.bus: Bus | None = bus if isinstance(bus, Bus) else None
+        self._bus_source = bus
+        self._speaker = StatusPublisher(clock, heartbeat_s=settings.heartbeat_s)
+        self._clock = clock
+        self._lease_s = 0.0
+        self._discovery: asyncio.Task[None] | None = None
+        self._found_mw: dict[str, int] = {}
+        self._follow_up = 0
+        self._discovered_s = float("-inf")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last good reconcile is young enough."""
+        if self.last_good_s is None or self.hardware.driver_error is not None:
+            return False
+        return self._clock() - self.last_good_s <= self.settings.ready_within_s
+
+    @property
+    def reconcile_age_s(self) -> float | None:
+        """Seconds since the last good reconcile; None before the first."""
+        return None if self.last_good_s is None else self._clock() - self.last_good_s
+
+    @property
+    def expects_bus(self) -> bool:
+        """Whether decisions come over a bus, there or not."""
+        return self._bus_source is not None
+
+    @property
+    def hung_gpus(self) -> int:
+        """GPUs whose driver call has not come back."""
+        return len(self._off_loop.hung)
+
+    async def run(self) -> None:
+        """Adopt, then serve. Raises LibraryMismatchError when only a restart can help."""
+        await self._discover()
+        await self._look_around()
+        self._found_mw = {
+            gpu: look.reading.requested_mw
+            for gpu, look in self.hardware.looks.items()
+            if look.reading is not None and look.reading.requested_mw is not None
+        }
+        try:
+            parts = {"watch": self._watch(), "tenants": self.tenants.run()}
+            if self._bus_source is not None:
+                parts["talk"] = self._talk(self._bus_source)
+            await run_together(parts)
+        finally:
+            await self._stop()
+
+    async def _talk(self, source: Bus | BusSource) -> None:
+        self.bus = source if isinstance(source, Bus) else await source()
+        line = NodeChannel(self.bus, self.settings.node, self.boot)
+        await run_together({"speak": self._speaker.run(line), "listen": line.listen(self._on_decision)})
+
+    async def _watch(self) -> None:
+        """The dead-man's loop: nothing in it may take long, whatever hangs."""
+        while True:
+            await self._wait()
+            deadline_s = self.enforcer.deadline_s()
+            if deadline_s is not None and self._clock() >= deadline_s:
+                await self.enforcer.lapse()
+            self._discover_when_due()
+            await self._look_around()
+
+    async def _wait(self) -> None:
+        """Until the next reading is due, the dead-man acts, or somebody wakes us."""
+        delay_s = self.settings.telemetry_interval_s
+        if self._follow_up < len(FOLLOW_UPS_S) and not self._settled():
+            delay_s = min(delay_s, FOLLOW_UPS_S[self._follow_up])
+            self._follow_up += 1
+        deadline_s = self.enforcer.deadline_s()
+        if deadline_s is not None:
+            delay_s = min(delay_s, max(0.0, deadline_s - self._clock()))
+        try:
+            async with asyncio.timeout(delay_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass  # The usual end of the wait.
+        self._wake.clear()
+
+    def _settled(self) -> bool:
+        report = self.enforcer.report()
+        return report.decision_id < 0 or report.status == "applied"
+
+    def _discover_when_due(self) -> None:
+        """Beside the loop, for an enumeration may hang for seconds."""
+        if self._discovery is not None and not self._discovery.done():
+            return
+        due = self._clock() - self._discovered_s >= self.settings.reconcile_interval_s
+        if due or self.hardware.driver_error is not None:
+            self._discovery = asyncio.create_task(self._discover(), name="discover")
+
+    async def _discover(self) -> None:
+        self._discovered_s = self._clock()
+        await self.hardware.discover()
+        if self.hardware.driver_error is None:
+            self.last_good_s = self._clock()
+
+    async def _look_around(self) -> None:
+        report = await self.enforcer.reconcile()
+        error = self.hardware.driver_error
+        if error is not None and error.kind is DriverErrorKind.LIBRARY_MISMATCH:
+            raise LibraryMismatchError(str(error)) from error
+        self._speaker.say(self._ack(report) if report.decision_id >= 0 else None, self.picture.telemetry(report))
+
+    async def _on_decision(self, message: PowerDecision) -> PowerAck:
+        verdict, report = await self.enforcer.decide(decision_of(message))
+        reason = ""
+        if verdict in (Acceptance.OLDER_EPOCH, Acceptance.OLDER_ID):
+            reason = f"refused decision {message.decision_id} of epoch {message.epoch}: {verdict.value}"
+            log.warning("%s", reason)
+        self._fit_lease(message.valid_for_s)
+        self._follow_up = 0
+        self._wake.set()
+        answer = self._ack(report, reason)
+        self._speaker.said(answer)
+        return answer
+
+    def _fit_lease(self, lease_s: float) -> None:
+        """Report often enough for this lease to be renewed, and say so where that can not be."""
+        if lease_s == self._lease_s:
+            return
+        self._lease_s = lease_s
+        self._speaker.heartbeat_s = min(self.settings.heartbeat_s, lease_s / HEARTBEATS_PER_LEASE)
+        telemetry_s = max(self._speaker.heartbeat_s, self.settings.telemetry_interval_s)
+        for why in unsafe(lease_s, self.settings.reconcile_interval_s, telemetry_s):
+            log.warning("this lease is not safe here: %s", why)
+
+    def _ack(self, report: CapReport, reason: str = "") -> PowerAck:
+        return self.picture.ack(report, reason or ("dry run: nothing is set" if self.settings.dry_run else ""))
+
+    def wake(self) -> None:
+        """Look at once: pods, processes or GPUs have changed, or a slow call has come back."""
+        self._wake.set()
+        self.tenants.wake()
+
+    def node_gpus(self) -> NodeGpus:
+        """What owners are looked for on."""
+        looks = self.hardware.looks
+        pids = {gpu: look.reading.pids or () for gpu, look in looks.items() if look.reading is not None}
+        return NodeGpus({gpu: look.info for gpu, look in looks.items()}, pids)
+
+    async def _stop(self) -> None:
+        """Caps stay. What was found at the start is given back only on request, and only if nobody ever decided."""
+        if self._discovery is not None:
+            self._discovery.cancel()
+            await asyncio.gather(self._discovery, return_exceptions=True)
+        if self.settings.on_exit is OnExit.RESTORE:
+            # What was being written when we were stopped has to be seen, or it would be left behind.
+            await self.hardware.settle(self.settings.call_timeout_s)
+            await self.hardware.read()
+            if self.annotator is not None and self.annotator.alone:
+                await self.annotator.restore(self.enforcer)
+            elif self.enforcer.state.decision_id < 0:
+                await self.hardware.write([SetLimit(gpu, mw) for gpu, mw in self._found_mw.items()])
+        await self.hardware.close()

@@ -1,0 +1,82 @@
+"""Says what is new: unasked answers and telemetry, newest first, however long the server was away.
+
+Owns one slot for each and the pace. Must never queue: a state that is no longer true is not worth sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from agent.adapters.bus_channel import NodeChannel, NotPublishedError
+from agent.adapters.telemetry import worth_saying
+from agent.ports import MonotonicClock
+from bus_schemas.v1 import NodeTelemetry, PowerAck
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.2
+LAST_PAUSE_S = 5.0
+
+
+class StatusPublisher:
+    """Publishes for one node: remembers what is new until there is a line to say it on."""
+
+    def __init__(self, clock: MonotonicClock, *, heartbeat_s: float) -> None:
+        self.heartbeat_s = heartbeat_s
+        self._clock = clock
+        self._new = asyncio.Event()
+        self._answer: PowerAck | None = None
+        self._telemetry: NodeTelemetry | None = None
+        self._said_answer: PowerAck | None = None
+        self._said_telemetry: NodeTelemetry | None = None
+        self._said_at_s = float("-inf")
+
+    def said(self, answer: PowerAck) -> None:
+        """This answer goes out another way: with the decision that it answers."""
+        self._said_answer = answer
+        self._answer = None
+
+    def say(self, answer: PowerAck | None, telemetry: NodeTelemetry) -> None:
+        """Take in what is true now; what of it is news is sent."""
+        if answer is not None and _tells_more(self._said_answer, answer):
+            self._answer = answer
+            self._new.set()
+        due = self._clock() - self._said_at_s >= self.heartbeat_s
+        if due or worth_saying(self._said_telemetry, telemetry):
+            self._telemetry = telemetry
+            self._new.set()
+
+    async def run(self, line: NodeChannel) -> None:
+        """Publish until cancelled. A server that is away costs a pause, never an error."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            await self._new.wait()
+            self._new.clear()
+            try:
+                await self._flush(line)
+                pause_s = FIRST_PAUSE_S
+            except NotPublishedError as error:
+                log.warning("not published, will try again with what is true then: %s", error)
+                await asyncio.sleep(pause_s)
+                pause_s = min(LAST_PAUSE_S, pause_s * 2)
+                self._new.set()
+
+    async def _flush(self, line: NodeChannel) -> None:
+        if (answer := self._answer) is not None:
+            await line.answer(answer)
+            self._said_answer = answer
+            if self._answer is answer:
+                self._answer = None
+        if (telemetry := self._telemetry) is not None:
+            await line.telemetry(telemetry)
+            self._said_telemetry, self._said_at_s = telemetry, self._clock()
+            if self._telemetry is telemetry:
+                self._telemetry = None
+
+
+def _tells_more(before: PowerAck | None, now: PowerAck) -> bool:
+    if before is None:
+        return True
+    moving = {"time": now.time, "clock_s": now.clock_s, "reason": now.reason}
+    return before.model_copy(update=moving) != now

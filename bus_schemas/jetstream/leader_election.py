@@ -1,0 +1,231 @@
+"""Leadership: one lease message with a time to live, renewed by its holder, and fenced by the server.
+
+Never trusts a clock for safety: whoever slept past its lease is refused by the server at its next batch, for each
+batch names the sequence of the lease message it was published under. Clocks only decide how soon we know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from bus_schemas import codec, v1
+from bus_schemas.errors import BusAwayError, LeadershipLostError, NotStoredError
+from bus_schemas.jetstream.api import answer, ask, error_of
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.stored_messages import StoredMessage, last
+from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+
+__all__ = ["Leadership", "LeadershipLostError"]
+
+RENEWALS_PER_TTL = 3.0
+LOOK_S = 0.25
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+
+
+class Leadership:
+    """One candidate's side of the lease.
+
+    ``ttl_s`` (at least 1 s; the server counts whole seconds, so it is rounded up): after a crash another leads within
+    it plus one second. ``epoch`` is the sequence of the lease message that began this term: above every earlier
+    term's, and constant in it. ``fence`` is the newest's, and changes with each renewal.
+    """
+
+    def __init__(self, bus: Bus, holder: str, ttl_s: float = 5.0) -> None:
+        self._bus = bus
+        self._holder = holder
+        self._ttl_s = float(max(1, math.ceil(ttl_s)))
+        self._term = ""
+        self._epoch: int | None = None
+        self._fence: int | None = None
+        self._confirmed_s = 0.0
+        self._renewals = 0
+        self._why = "the lease is not held"
+        self._lock = asyncio.Lock()
+        self._over = asyncio.Event()
+        self._over.set()
+
+    @property
+    def epoch(self) -> int | None:
+        """The sequence that began this term; None while not held."""
+        return self._epoch
+
+    @property
+    def fence(self) -> int | None:
+        """The sequence of our newest lease message; None while not held."""
+        return self._fence
+
+    @property
+    def held(self) -> bool:
+        """Whether we lead as far as we know."""
+        return self._fence is not None
+
+    async def acquire(self) -> int:
+        """Wait until the lease is free, take it, and return the epoch. Survives a bus that is away."""
+        wake = asyncio.Event()
+
+        async def on_lease(_: Msg) -> None:
+            wake.set()
+
+        subscription = None
+        with suppress(NatsError, OSError):
+            # Woken at once by an orderly release; without the right to listen, a look now and then does.
+            subscription = await self._bus.nc.subscribe(
+                self._bus.subjects.stored(self._bus.subjects.lease()), cb=on_lease
+            )
+        try:
+            while True:
+                await self._bus.ready()
+                with suppress(BusAwayError, NotStoredError):
+                    if await self.try_acquire() and self._epoch is not None:
+                        return self._epoch
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(LOOK_S, self._ttl_s / 4) * random.uniform(0.5, 1.0)):
+                        await wake.wait()
+                wake.clear()
+        finally:
+            if subscription is not None:
+                with suppress(NatsError, OSError):
+                    await subscription.unsubscribe()
+
+    async def try_acquire(self) -> bool:
+        """Take the lease if it is free now. Raises BusAwayError, NotStoredError."""
+        async with self._lock:
+            if self.held:
+                return True
+            found = await last(self._bus, self._bus.subjects.lease())
+            if found is not None and not self._free(found):
+                return False
+            self._term = uuid.uuid4().hex[:12]
+            sequence = await self._write(found.sequence if found else 0, renewals=0)
+            if sequence is None:
+                return False
+            self._epoch, self._renewals = sequence, 0
+            self._over.clear()
+            return True
+
+    def _free(self, found: StoredMessage) -> bool:
+        return isinstance(found.message, v1.Lease) and found.message.released
+
+    async def renew(self) -> int:
+        """Write the next lease message; the new fence.
+
+        Raises LeadershipLostError; BusAwayError or NotStoredError to try again.
+        """
+        async with self._lock:
+            if self._fence is None:
+                raise LeadershipLostError(self._why)
+            sequence = await self._write(self._fence, renewals=self._renewals + 1)
+            if sequence is None:
+                raise LeadershipLostError(self.lose("another planner holds the lease, or it ran out"))
+            self._renewals += 1
+            return sequence
+
+    async def keep(self) -> None:
+        """Renew three times per lease, until cancelled. Raises LeadershipLostError, also when told by `lose`."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._ttl_s / RENEWALS_PER_TTL):
+                    await self._over.wait()
+                    raise LeadershipLostError(self._why)
+            await self._renew_in_time()
+
+    async def _renew_in_time(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await self.renew()
+            except (BusAwayError, NotStoredError) as error:
+                if loop.time() > self._confirmed_s + self._ttl_s:
+                    raise LeadershipLostError(self.lose(f"the lease could not be renewed: {error}")) from error
+                await asyncio.sleep(LOOK_S)
+            else:
+                return
+
+    async def _keep_heeding(self) -> None:
+        """A task group overlooks a task that is cancelled by nobody's wish; the body would go on without renewals."""
+        with cancellation_kept():
+            await self.keep()
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[int]:
+        """Wait for the lead and keep it inside; the epoch. Leaving releases it.
+
+        When the lead is lost inside, the body is cancelled and LeadershipLostError raised in its place, or
+        ConnectionAbortedError when the client gave a renewal up.
+        """
+        epoch = await self.acquire()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                keeper = tasks.create_task(self._keep_heeding(), name="renew lease")
+                yield epoch
+                keeper.cancel()
+        except BaseExceptionGroup as group:
+            lost = group.subgroup(LeadershipLostError)
+            if lost is None:
+                # The body's own error, as it would have come without us.
+                raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
+            raise LeadershipLostError(self._why) from group
+        finally:
+            await self.release()
+
+    async def release(self) -> None:
+        """An orderly stop: whoever waits may lead at once. Does nothing when not held. Never raises for a lost bus."""
+        async with self._lock:
+            if self._fence is None:
+                return
+            fence = self._fence
+            self.lose("the lease was released")
+            with suppress(BusAwayError, NotStoredError):
+                await self._write(fence, renewals=self._renewals + 1, released=True)
+
+    def lose(self, why: str) -> str:
+        """Note that this term is over; the reason, for those who raise it."""
+        if self._fence is not None:
+            self._why = why
+        self._epoch = self._fence = None
+        self._over.set()
+        return self._why
+
+    @asynccontextmanager
+    async def steady(self) -> AsyncIterator[int]:
+        """The fence, which does not change inside: a renewal in between would make the server refuse a batch."""
+        async with self._lock:
+            if self._fence is None:
+                raise LeadershipLostError(self._why)
+            yield self._fence
+
+    async def _write(self, expected: int, *, renewals: int, released: bool = False) -> int | None:
+        """The new message's sequence, or None where another message came first. Raises BusAwayError, NotStoredError."""
+        subject, sent_s = self._bus.subjects.lease(), asyncio.get_running_loop().time()
+        message = v1.Lease(
+            time=datetime.now(UTC), holder=self._holder, ttl_s=self._ttl_s, renewals=renewals, released=released
+        )
+        msg_id = f"lease-{self._term}-{renewals}"
+        headers = codec.headers(message, msg_id, self._bus.settings.name)
+        headers["Nats-TTL"] = f"{int(self._ttl_s)}s"
+        headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+        timeout_s = min(self._bus.settings.request_timeout_s, self._ttl_s / RENEWALS_PER_TTL)
+        value = answer(await ask(self._bus, subject, codec.encode(message), headers, timeout_s))
+        problem = error_of(value)
+        if problem is None:
+            sequence = int(value["seq"])
+        elif problem.code in WRONG_LAST_SEQUENCE:
+            # A write whose answer was lost looks like another's: the id tells.
+            found = await last(self._bus, subject)
+            if found is None or found.msg_id != msg_id:
+                return None
+            sequence = found.sequence
+        else:
+            raise NotStoredError(f"{subject}: {problem.text}", problem.code)
+        if not released:
+            self._fence, self._confirmed_s = sequence, sent_s
+        return sequence

@@ -1,0 +1,189 @@
+"""Following a stream live without a consumer: the server's republished copies, checked against the stream itself.
+
+A copy carries its stream sequence and its subject's previous one, so that a lost copy shows as a gap. Whatever may have
+been missed (gap, reconnect, overrun, long silence) is read from the stream. Each message comes once, and those of a
+subject in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from bus_schemas.errors import BusAwayError
+from bus_schemas.jetstream import stored_messages
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.streams import TELEMETRY, stream_of
+
+VERIFY_S = 5.0
+RETRY_S = 0.25
+MOST_AHEAD = 20_000
+
+
+async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[stored_messages.StoredMessage]:
+    """Every message that matches, with a sequence above ``after`` (None: from now on), through restarts of the server.
+
+    The wildcard must lie within one stream. Ends only when its reader stops. Where the republished copies are not
+    for us to hear, the stream is looked at every few seconds instead.
+    """
+    follower = _Follower(bus, wildcard)
+    try:
+        await follower.open(after)
+        while True:
+            async for raw in follower.news():
+                found = stored_messages.stored(raw)
+                if found is not None:
+                    yield found
+    finally:
+        await follower.close()
+
+
+class _Follower:
+    """``_seen``: everything up to here was handed out or does not exist; ``_ahead``: handed out beyond that."""
+
+    def __init__(self, bus: Bus, wildcard: str) -> None:
+        self._bus = bus
+        self._wildcard = wildcard
+        self._queue: asyncio.Queue[Msg | None] = asyncio.Queue()
+        self._seen = 0
+        self._ahead: set[int] = set()
+        self._subscription: Subscription | None = None
+        self._client: Client | None = None
+        self._due = 0.0
+        self._missed = True
+        self._passing = stream_of(bus.subjects, wildcard) == TELEMETRY
+        """Readings are soon followed by newer ones: without a sign of loss they are not read a second time."""
+
+    def _wake(self) -> None:
+        self._missed = True
+        self._queue.put_nowait(None)
+
+    async def open(self, after: int | None) -> None:
+        self._bus.on_reconnect.add(self._wake)
+        await self._listen()
+        while after is None:
+            with suppress(BusAwayError):
+                after = await self._tail()
+                break
+            await asyncio.sleep(RETRY_S)
+        self._seen = after
+        self._wake()
+
+    async def close(self) -> None:
+        self._bus.on_reconnect.discard(self._wake)
+        if self._subscription is not None:
+            with suppress(NatsError, OSError):
+                await self._subscription.unsubscribe()
+
+    async def news(self) -> AsyncIterator[Msg]:
+        """What came since: one copy, or what a look at the stream found."""
+        raw = await self._next()
+        if raw is None:
+            async for found in self._look():
+                yield found
+            return
+        sequence, before = stored_messages.sequence_of(raw), _number(raw, "Nats-Last-Sequence")
+        if sequence <= self._seen and sequence > before and before == 0:
+            # A stream that begins again (its memory was lost) numbers from 1.
+            self._missed = True
+            async for found in self._look():
+                yield found
+        if sequence <= self._seen or sequence in self._ahead:
+            return
+        if before > self._seen and before not in self._ahead:
+            self._missed = True
+            async for found in self._look():
+                yield found
+            return
+        self._note(sequence)
+        yield raw
+
+    async def _next(self) -> Msg | None:
+        loop = asyncio.get_running_loop()
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        wait_s = self._due - loop.time()
+        if wait_s <= 0:
+            return None
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._queue.get()
+        except TimeoutError:
+            return None
+
+    def _note(self, sequence: int) -> None:
+        if sequence == self._seen + 1:
+            self._seen = sequence
+            return
+        self._ahead.add(sequence)
+        if len(self._ahead) > MOST_AHEAD:
+            # Other subjects of the stream lie between; what is this old was verified or is not coming.
+            self._restart(max(self._ahead))
+
+    async def _look(self) -> AsyncIterator[Msg]:
+        """Everything above ``_seen`` that was not handed out. Waits for the bus where it is away."""
+        await self._bus.ready()
+        try:
+            await self._listen()
+            tail = await self._tail()
+            if tail < self._seen:
+                self._restart(0)
+            elif self._passing and not self._missed and tail in self._ahead:
+                self._restart(tail)
+            self._missed = False
+            while True:
+                page = await stored_messages.next_raw(self._bus, self._wildcard, self._seen)
+                for raw in self._fresh(page):
+                    yield raw
+                if len(page) < stored_messages.BATCH:
+                    break
+        except (BusAwayError, NatsError, OSError):
+            await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))
+            self._wake()
+        self._due = asyncio.get_running_loop().time() + VERIFY_S * random.uniform(0.8, 1.2)
+
+    def _fresh(self, page: list[Msg]) -> Iterator[Msg]:
+        for raw in page:
+            sequence = stored_messages.sequence_of(raw)
+            known = sequence in self._ahead
+            self._ahead.discard(sequence)
+            self._seen = max(self._seen, sequence)
+            if not known:
+                yield raw
+
+    def _restart(self, seen: int) -> None:
+        self._seen = seen
+        self._ahead.clear()
+
+    async def _tail(self) -> int:
+        newest = await stored_messages.last_raw(self._bus, self._wildcard)
+        return stored_messages.sequence_of(newest) if newest is not None else 0
+
+    async def _listen(self) -> None:
+        if self._client is self._bus.nc and self._subscription is not None:
+            return
+        queue, client = self._queue, self._bus.nc
+
+        async def on_message(raw: Msg) -> None:
+            queue.put_nowait(raw)
+
+        with suppress(NatsError, OSError):
+            options: dict[str, Any] = {"pending_bytes_limit": 256 << 20}
+            subject = self._bus.subjects.stored(self._wildcard)
+            self._subscription = await client.subscribe(subject, cb=on_message, **options)
+            self._client = client
+
+
+def _number(raw: Msg, header: str) -> int:
+    try:
+        return int((raw.headers or {}).get(header, "0"))
+    except ValueError:
+        return 0

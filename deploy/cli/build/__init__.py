@@ -1,0 +1,1 @@
+"""Commands for whoever builds and measures: simulation, replay, the proof."""

@@ -1,0 +1,150 @@
+"""`wattscale replay`: recorded observations through today's code, decisions compared."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.errors import CliError, UsageError
+from deploy.cli.run.planner import UnusableSettingsError, add_settings, loaded
+
+if TYPE_CHECKING:
+    from bus_schemas import v1
+    from planner.domain.config import PlannerConfig
+    from planner.sim.evaluation.replay import Compared, Tick
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="run recorded observations through today's code and compare the decisions",
+        description="Takes the observations that a planner kept in its plan records (its setting `journal`), runs "
+        "them through the code and the settings of this installation, and shows where more or fewer replicas would be "
+        "wanted. Exit code 1 when any decision differs.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--from-bus", action="store_true", help="the plan records that the bus still holds")
+    source.add_argument("--journal", type=Path, metavar="FILE", help="plan records, one JSON a line, plain or gzip")
+    parser.add_argument("--deployment", metavar="NAME", help="only this one")
+    parser.add_argument("--all", action="store_true", help="show decisions that agree, too")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="with --from-bus: keep the records for --journal")
+    add_settings(parser)
+    add_bus_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from planner.sim.evaluation.replay import replayed
+
+    config = _config(args)
+    records = _from_file(args.journal) if args.journal else asyncio.run(_from_bus(args))
+    if args.save is not None:
+        args.save.write_text("".join(record.model_dump_json() + "\n" for record in records), encoding="utf-8")
+    ticks = list(_ticks(args, records, config))
+    if not ticks:
+        where = args.journal or "the bus"
+        raise CliError(f"{where}: no plan record with an observation; is `journal` on in the planner's settings?")
+    compared = list(replayed(config, ticks))
+    _show(args, compared)
+    return 0 if all(each.same for each in compared) else 1
+
+
+def _config(args: argparse.Namespace) -> PlannerConfig:
+    from planner.runtime.config.build import compose
+    from planner.runtime.config.sources import SettingsError
+
+    try:
+        return compose(loaded(args).settings, offline=True)
+    except SettingsError as error:
+        raise UnusableSettingsError(error.problems) from error
+
+
+def _from_file(path: Path) -> list[v1.PlanRecord]:
+    from bus_schemas import v1
+
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw).decode()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: can not be read: {error}") from error
+    records = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(v1.PlanRecord.model_validate_json(line))
+        except ValueError as error:
+            what = str(error).splitlines()[0]
+            raise UsageError(f"{path}: line {number}: not a plan record: {what}") from error
+    return records
+
+
+async def _from_bus(args: argparse.Namespace) -> list[v1.PlanRecord]:
+    from bus_schemas import v1
+    from bus_schemas.jetstream.reader import next_messages
+
+    found: list[v1.PlanRecord] = []
+    async with reached(args) as bus:
+        wildcard = bus.subjects.telemetry_plan(args.deployment) if args.deployment else bus.subjects.all_of("telemetry")
+        sequence = 0
+        while page := await next_messages(bus, wildcard, sequence, 256):
+            sequence = page[-1].sequence
+            found += [stored.message for stored in page if isinstance(stored.message, v1.PlanRecord)]
+    return found
+
+
+def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: PlannerConfig) -> Iterator[Tick]:
+    """Records that hold an observation. Raises UsageError for one that this version can not read."""
+    from planner.adapters import journal
+    from planner.domain.ids import DeploymentId, PoolId
+    from planner.sim.evaluation.replay import Tick, Told
+
+    for record in records:
+        name = DeploymentId(record.deployment)
+        if record.journal is None or (args.deployment and name != args.deployment):
+            continue
+        if name not in config.deployments:
+            known = ", ".join(config.deployments)
+            raise UsageError(f"the settings name no deployment {name!r}, but {known}; give its settings with --config")
+        try:
+            now_s, seen = journal.observation(record.journal)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"record of {record.time:%H:%M:%S}: can not be replayed: {error}") from error
+        pools = {
+            PoolId(pool): Told(
+                told.current,
+                told.wanted,
+                told.granted,
+                told.chain[-1].code if told.chain else "",
+                None if told.cap_watts is None else round(told.cap_watts * 1000),
+            )
+            for pool, told in record.pools.items()
+        }
+        yield Tick(name, now_s, seen, pools)
+
+
+def _show(args: argparse.Namespace, compared: Sequence[Compared]) -> None:
+    differ = [each for each in compared if not each.same]
+    if args.json:
+        rows = [{**asdict(each), "same": each.same} for each in compared]
+        print(json.dumps({"decisions": len(compared), "different": len(differ), "rows": rows}, indent=2))
+        return
+    for each in compared if args.all else differ:
+        now = f"{each.now.wanted} ({each.now.reason})" if each.now is not None else "no such pool"
+        print(
+            f"{' ' if each.same else '*'} {each.now_s:12.1f} s  {each.deployment} {each.pool}: "
+            f"wanted {each.then.wanted} ({each.then.reason}) then, {now} now: {each.sentence}"
+        )
+    print(f"{len(compared)} decisions replayed, {len(differ)} differ", file=sys.stderr)

@@ -1,0 +1,193 @@
+"""What `wattscale simulate` is asked to do, checked and loaded before any run begins."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import re
+from array import array
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from deploy.cli.errors import UsageError
+from deploy.demo.demo_profile import demo_profile
+from planner.adapters.profiles import ProfileError, load_profile
+from planner.adapters.traces import Trace, TraceError, read_trace
+from planner.domain.profile import Profile
+from planner.domain.request import Request
+from planner.sim.cluster.plant import ClusterSpec
+from planner.sim.policies.catalogue import UnknownPolicyError, make
+from planner.sim.policies.ours import OursSettings
+from planner.sim.workload.generated import generated
+from planner.sim.workload.scenario import BudgetSteps, Scenario, card_of, disaggregated
+
+GENERATED_S = 3600.0
+N = TypeVar("N", int, float)
+
+COPY_SHIFT_S = 0.37
+"""Copies of a trace are shifted against each other by this, so that no two requests arrive together by construction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checked request for runs."""
+
+    scenario: Scenario
+    policies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    settings: OursSettings
+    what_if: tuple[float, ...]
+
+
+def asked(args: argparse.Namespace) -> Asked:
+    """Check and load. Raises UsageError with one line."""
+    _positive(args)
+    profile = _profile(args)
+    start = re.fullmatch(r"(\d+)p(\d+)d", args.start)
+    if start is None:
+        raise UsageError(f"--start {args.start}: write workers as 5p2d")
+    pools = disaggregated(
+        profile,
+        args.gpu,
+        startup_s=args.startup_s,
+        start=(int(start[1]), int(start[2])),
+        moe="moe" in profile.name.lower(),
+    )
+    scenario = Scenario(
+        trace=_trace(args),
+        profile=profile,
+        cluster=ClusterSpec(args.nodes, args.gpus_per_node, card_of(args.gpu)),
+        pools=tuple(replace(pool, mtbf_s=args.mtbf_s) for pool in pools),
+        ttft_ms=args.ttft_ms,
+        itl_ms=args.itl_ms,
+        budget=_budget(args),
+        truth=args.profile_error,
+        duration_s=args.duration_s,
+    )
+    _fits(scenario)
+    return Asked(
+        scenario,
+        _policies(args),
+        _numbers(args.seeds, "--seeds", int),
+        OursSettings(interval_s=args.interval_s, ttft_quantile=args.ttft_quantile),
+        _numbers(args.what_if_budget, "--what-if-budget", float) if args.what_if_budget else (),
+    )
+
+
+def _positive(args: argparse.Namespace) -> None:
+    values = {
+        "--rate": args.rate,
+        "--copies": args.copies,
+        "--ttft-ms": args.ttft_ms,
+        "--itl-ms": args.itl_ms,
+        "--profile-error": args.profile_error,
+        "--nodes": args.nodes,
+        "--gpus-per-node": args.gpus_per_node,
+        "--interval-s": args.interval_s,
+        "--duration": args.duration_s,
+        "--mtbf-s": args.mtbf_s,
+    }
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise UsageError(f"{name} must be above zero, not {value:g}")
+    if args.startup_s < 0 or args.processes < 0:
+        raise UsageError("--startup-s and --processes must not be negative")
+    if not 0 < args.ttft_quantile < 1:
+        raise UsageError(f"--ttft-quantile must lie between 0 and 1, not {args.ttft_quantile:g}")
+
+
+def _profile(args: argparse.Namespace) -> Profile:
+    if args.profile is None:
+        return demo_profile(args.gpu)
+    try:
+        profile = load_profile(args.profile)
+    except ProfileError as error:
+        raise UsageError(str(error)) from error
+    if profile.prefill is None or profile.decode is None:
+        raise UsageError(f"{args.profile}: lacks a phase; prefill and decode are both simulated")
+    return profile
+
+
+def _trace(args: argparse.Namespace) -> Trace:
+    if args.trace is None:
+        end_s = args.duration_s or GENERATED_S
+        requests = itertools.takewhile(lambda r: r.t_s < end_s, generated(0, requests_per_s=20.0, wave_s=end_s))
+        return _as_trace("generated", requests)
+    try:
+        trace = read_trace(args.trace)
+    except TraceError as error:
+        raise UsageError(str(error)) from error
+    if args.rate != 1.0:
+        trace = trace.at_rate(args.rate)
+    return _laid_over(trace, args.copies) if args.copies > 1 else trace
+
+
+def _as_trace(name: str, requests: itertools.takewhile[Request] | list[Request]) -> Trace:
+    t_s, isl, osl = array("d"), array("l"), array("l")
+    for request in requests:
+        t_s.append(request.t_s)
+        isl.append(request.isl)
+        osl.append(request.osl)
+    return Trace(name, t_s, isl, osl)
+
+
+def _laid_over(trace: Trace, copies: int) -> Trace:
+    shifted = [
+        Request(t_s + copy * COPY_SHIFT_S, isl, osl)
+        for copy in range(copies)
+        for t_s, isl, osl in zip(trace.t_s, trace.isl, trace.osl, strict=True)
+    ]
+    return _as_trace(f"{trace.name} x {copies}", sorted(shifted))
+
+
+def _budget(args: argparse.Namespace) -> BudgetSteps | None:
+    if args.budget_watts is None:
+        return None
+    steps = []
+    for part in args.budget_watts.split(","):
+        when, colon, watts = part.strip().rpartition(":")
+        try:
+            steps.append((float(when) if colon else 0.0, int(float(watts) * 1000)))
+        except ValueError:
+            raise UsageError(f"--budget-watts {part!r}: write watts, or steps as 0:16000,3600:11000") from None
+    if steps[0][0] != 0.0 or any(b <= a for (a, _), (b, _) in itertools.pairwise(steps)):
+        raise UsageError("--budget-watts: the first step begins at 0 and the others follow in time")
+    return BudgetSteps(tuple(steps))
+
+
+def _fits(scenario: Scenario) -> None:
+    for pool in scenario.pools:
+        if pool.gpus_per_replica > scenario.cluster.gpus_per_node:
+            raise UsageError(
+                f"a {pool.pool} worker of this profile needs {pool.gpus_per_replica} GPUs, more than --gpus-per-node"
+            )
+    held = sum(pool.replicas * pool.gpus_per_replica for pool in scenario.pools)
+    if held > scenario.gpus:
+        raise UsageError(f"--start needs {held} GPUs and the cluster has {scenario.gpus}")
+    least = scenario.gpus * scenario.cluster.card.min_mw
+    if scenario.budget is not None and min(mw for _, mw in scenario.budget.steps) < least:
+        raise UsageError(
+            f"--budget-watts: {scenario.gpus} GPUs can not be capped below {least / 1000:g} W in sum; use fewer nodes"
+        )
+
+
+def _policies(args: argparse.Namespace) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in args.policy.split(",") if name.strip())
+    if not names:
+        raise UsageError("--policy names no policy")
+    for name in names:
+        try:
+            make(name)
+        except UnknownPolicyError as error:
+            raise UsageError(f"--policy: {error}") from error
+    return names
+
+
+def _numbers(text: str, option: str, kind: type[N]) -> tuple[N, ...]:
+    try:
+        numbers = tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} {text!r}: write numbers separated by commas") from None
+    if kind is float and not all(number > 0 for number in numbers):
+        raise UsageError(f"{option}: fractions must be above zero")
+    return numbers

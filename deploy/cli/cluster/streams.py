@@ -1,0 +1,59 @@
+"""`wattscale streams plan | apply | check`: the streams on a server, against what this version wants."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+
+from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.errors import CliError, UsageError
+
+MOST_REPLICAS = 5
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    streams = subparsers.add_parser("streams", help="make the bus's streams, or say what differs")
+    actions = streams.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for name, words in (
+        ("plan", "say what apply would do"),
+        ("apply", "create what is missing and grow what is smaller; never shrinks or deletes"),
+        ("check", "exit 1 where the server differs from what this version wants"),
+    ):
+        action = actions.add_parser(name, help=words, description=words)
+        add_bus_options(action)
+        action.add_argument(
+            "--replicas", type=int, default=1, metavar="N", help="copies of each stream: 3 in a cluster"
+        )
+        action.add_argument("--json", action="store_true", help="print JSON")
+        action.set_defaults(run=lambda args, name=name: asyncio.run(_run(args, name)))
+
+
+async def _run(args: argparse.Namespace, action: str) -> int:
+    from bus_schemas.errors import BusError
+    from bus_schemas.jetstream import stream_admin
+
+    if not 1 <= args.replicas <= MOST_REPLICAS:
+        raise UsageError(f"--replicas is 1 to {MOST_REPLICAS}, not {args.replicas}")
+    work = {"plan": stream_admin.plan, "apply": stream_admin.apply, "check": stream_admin.plan}[action]
+    async with reached(args) as bus:
+        try:
+            changes = await work(bus, args.replicas)
+        except BusError as error:
+            raise CliError(str(error)) from error
+    if args.json:
+        print(json.dumps([{"stream": c.stream, "what": c.what, "refused": c.refused} for c in changes], indent=2))
+    else:
+        for change in changes:
+            print(change)
+        print(_summary(action, len(changes), sum(bool(change.refused) for change in changes)))
+    return 1 if action == "check" and changes else 0
+
+
+def _summary(action: str, changes: int, refused: int) -> str:
+    if not changes:
+        return "streams: as they shall be"
+    verb = "made" if action == "apply" else "to make"
+    tail = f", {refused} refused: an operator decides" if refused else ""
+    return f"streams: {changes - refused} changes {verb}{tail}"

@@ -1,0 +1,99 @@
+"""`wattscale status | decisions | explain`: what a running bus says, read from its streams only."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from bus_schemas import v1
+
+RECENT_DECISIONS = 50
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands."""
+    status = subparsers.add_parser("status", help="load, replicas, latency and watts of a running site")
+    add_bus_options(status)
+    status.add_argument("--json", action="store_true", help="print JSON")
+    status.set_defaults(run=lambda args: asyncio.run(_status(args)))
+
+    decisions = subparsers.add_parser("decisions", help="decisions and acknowledgements, newest last")
+    add_bus_options(decisions)
+    decisions.add_argument("--follow", "-f", action="store_true", help="go on with new ones until interrupted")
+    decisions.add_argument("--last", type=int, default=RECENT_DECISIONS, metavar="N", help="how many to begin with")
+    decisions.add_argument("--json", action="store_true", help="one JSON message a line")
+    decisions.set_defaults(run=lambda args: asyncio.run(_decisions(args)))
+
+    explain = subparsers.add_parser("explain", help="why a deployment's decision is what it is")
+    add_bus_options(explain)
+    explain.add_argument("deployment", metavar="DEPLOYMENT")
+    explain.add_argument("decision_id", nargs="?", type=int, metavar="ID", help="default: the newest")
+    explain.add_argument("--json", action="store_true", help="print the records as JSON")
+    explain.set_defaults(run=lambda args: asyncio.run(_explain(args)))
+
+
+async def _status(args: argparse.Namespace) -> int:
+    from deploy.views.bus_reader import newest
+    from deploy.views.status import as_json, as_text
+
+    async with reached(args) as bus:
+        picture = await newest(bus)
+    if args.json:
+        print(json.dumps(as_json(picture), indent=2))
+    else:
+        print(as_text(picture))
+    if not (picture.deployments or picture.nodes):
+        raise CliError("this bus holds no decision, acknowledgement or telemetry yet; is a planner running?")
+    return 0
+
+
+async def _decisions(args: argparse.Namespace) -> int:
+    from deploy.views.bus_reader import following, recent
+
+    async with reached(args) as bus:
+        if args.follow:
+            async for message in following(bus, args.last):
+                _print_message(message, as_json=args.json)
+        else:
+            for message in await recent(bus, args.last):
+                _print_message(message, as_json=args.json)
+    return 0
+
+
+def _print_message(message: v1.Message, *, as_json: bool) -> None:
+    from deploy.views.words import clock, sentence
+
+    line = message.model_dump_json() if as_json else f"{clock(message)} {sentence(message)}"
+    print(line)
+    sys.stdout.flush()
+
+
+async def _explain(args: argparse.Namespace) -> int:
+    from deploy.views.bus_reader import story
+    from deploy.views.explain import explain
+
+    async with reached(args) as bus:
+        record, decision, ack = await story(bus, args.deployment, args.decision_id)
+    if record is None:
+        raise CliError(_no_record(args))
+    if args.json:
+        parts = {"record": record, "decision": decision, "ack": ack}
+        print(json.dumps({name: part.model_dump(mode="json") if part else None for name, part in parts.items()}))
+    else:
+        print(explain(record, decision, ack))
+    return 0
+
+
+def _no_record(args: argparse.Namespace) -> str:
+    what = f"decision #{args.decision_id} of {args.deployment}" if args.decision_id is not None else args.deployment
+    return (
+        f"no plan record of {what} on this bus; records are kept for an hour, "
+        "and `wattscale status` lists the deployments"
+    )

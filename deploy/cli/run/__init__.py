@@ -1,0 +1,1 @@
+"""Commands that start a part of Wattscale: planner, agent, the whole loop."""

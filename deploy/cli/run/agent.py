@@ -1,0 +1,117 @@
+"""`wattscale agent power|check|pod-of`: the node power agent, its doctor, and its view of a process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from agent.runtime.agent_file import AgentFile
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its sub-commands."""
+    parser = subparsers.add_parser("agent", help="run or examine the power agent of one GPU node")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    power = commands.add_parser("power", help="carry out power decisions (or annotations) on this node's GPUs")
+    _add_settings(power)
+    power.add_argument(
+        "--dry-run", action="store_const", const=True, dest="dry_run", help="say what would be set, set nothing"
+    )
+    power.add_argument(
+        "--on-exit", choices=("keep", "restore"), help="what an orderly stop does with the caps (default: keep)"
+    )
+    power.add_argument(
+        "--port",
+        "--prometheus-port",
+        dest="http__port",
+        metavar="PORT",
+        help="port of /metrics, /livez and /readyz (default 9101; 0: the system chooses one; none: no pages)",
+    )
+    power.add_argument("--host", dest="http__host", help="address of the same (default: all)")
+    power.add_argument("--state-file", type=Path, help="keeps the limits found on GPUs that annotations cap")
+    power.add_argument("--lock-file", type=Path, help="on the host: a second agent waits for the first to end")
+    power.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    power.set_defaults(run=_power)
+    check = commands.add_parser("check", help="examine this node: what the agent needs, what is missing, what to do")
+    _add_settings(check)
+    check.add_argument("--json", action="store_true", help="print the findings as JSON")
+    check.set_defaults(run=_check)
+    pod_of = commands.add_parser("pod-of", help="print the pod that a process or a cgroup file belongs to")
+    what = pod_of.add_mutually_exclusive_group(required=True)
+    what.add_argument("--pid", type=int, help="a process id, in the namespace of --proc-root")
+    what.add_argument("--cgroup-file", type=Path, help="a file with the content of /proc/PID/cgroup")
+    pod_of.add_argument(
+        "--proc-root", type=Path, default=Path("/proc"), help="where the host's /proc is (default: /proc)"
+    )
+    pod_of.add_argument("--json", action="store_true", help="print JSON")
+    pod_of.set_defaults(run=_pod_of)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Flags shared by the agent and its doctor; names with ``__`` are sections of the settings file."""
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML settings file")
+    parser.add_argument("--node", "--node-name", help="this node's Kubernetes name (default: NODE_NAME)")
+    parser.add_argument("--driver", choices=("nvml", "simulated"), help="real GPUs, or simulated ones (default: nvml)")
+    parser.add_argument("--gpus", type=int, dest="simulated__gpus", help="how many simulated GPUs")
+    parser.add_argument("--nats-url", action="append", dest="nats__servers", help="NATS server; repeat for several")
+    parser.add_argument("--prefix", dest="nats__prefix", help="first token of all subjects (default: wattscale)")
+    parser.add_argument("--creds", type=Path, dest="nats__creds_file", metavar="FILE", help="credentials file (JWT)")
+    parser.add_argument("--nkey", type=Path, dest="nats__nkey_seed_file", metavar="FILE", help="nkey seed file")
+    parser.add_argument("--tls-ca", type=Path, dest="nats__tls_ca_file", metavar="FILE", help="certificate authority")
+    parser.add_argument(
+        "--kubernetes", choices=("auto", "on", "off"), dest="kubernetes__mode", help="watch pods (default: auto)"
+    )
+    parser.add_argument("--kubeconfig", type=Path, dest="kubernetes__kubeconfig", metavar="FILE")
+    parser.add_argument(
+        "--proc-root", type=Path, dest="kubernetes__proc_root", help="where the host's /proc is mounted"
+    )
+    parser.add_argument("--pod-resources", type=Path, dest="kubernetes__pod_resources_socket", metavar="SOCKET")
+    parser.add_argument(
+        "--safe-default-watts",
+        type=float,
+        dest="annotations__safe_default_watts",
+        help="limit for an annotation that can not be read",
+    )
+
+
+def settings_of(args: argparse.Namespace) -> AgentFile:
+    """Settings from file, environment and flags. Raises UsageError in one line."""
+    from agent.runtime.agent_file import BadSettingsError, load
+
+    skipped = {"run", "settings", "json"}
+    flags: dict[str, Any] = {
+        name.replace("__", "."): value for name, value in vars(args).items() if name not in skipped
+    }
+    if flags.get("node") is None and not _named_elsewhere(args):
+        flags["node"] = os.environ.get("NODE_NAME")
+    try:
+        return load(args.settings, os.environ, flags)
+    except BadSettingsError as error:
+        raise UsageError(str(error)) from error
+
+
+def _named_elsewhere(args: argparse.Namespace) -> bool:
+    return args.settings is not None or "WATTSCALE_AGENT_NODE" in os.environ
+
+
+def _power(args: argparse.Namespace) -> int:
+    from deploy.cli.run.agent_power import run_power
+
+    return run_power(settings_of(args))
+
+
+def _check(args: argparse.Namespace) -> int:
+    from deploy.cli.run.agent_check import run_check
+
+    return run_check(settings_of(args), as_json=args.json)
+
+
+def _pod_of(args: argparse.Namespace) -> int:
+    from deploy.cli.run.agent_pod_of import run_pod_of
+
+    return run_pod_of(args.pid, args.cgroup_file, args.proc_root, as_json=args.json)

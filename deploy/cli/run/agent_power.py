@@ -1,0 +1,232 @@
+"""Composes the power agent from its settings, runs it, and ends it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from agent.adapters.kubernetes.access import NoAccessError, find_access
+from agent.adapters.kubernetes.api import KubernetesApi
+from agent.adapters.kubernetes.event_recorder import KubernetesEvents
+from agent.adapters.kubernetes.gpu_owners import KubernetesOwners, PodLabels
+from agent.adapters.kubernetes.list_watch import ListWatch
+from agent.adapters.kubernetes.pods import pods_of_node
+from agent.adapters.managed_state import ManagedState
+from agent.adapters.messages import mw_down
+from agent.adapters.pod_resources.kubelet import PodResources
+from agent.adapters.single_instance import single_instance
+from agent.core.ownership import Pod
+from agent.drivers.procfs import ProcFs
+from agent.drivers.simulated import SimulatedDriver, SimulatedGpu, SimulatedGpuModel
+from agent.ports import DriverErrorKind, GpuDriver, NoOwners, monotonic
+from agent.runtime.agent_file import AgentFile, SimulatedSection
+from agent.runtime.annotation_limits import AnnotationLimits
+from agent.runtime.http import HttpPage, HttpPages
+from agent.runtime.metrics import exposition, samples
+from agent.runtime.service import BusSource, LibraryMismatchError, PowerAgentService
+from bus_schemas.jetstream.connect import Bus, BusError, connect
+from bus_schemas.jetstream.tasks.task_group import AGAIN_S, ended
+from bus_schemas.subjects import BadNameError
+from deploy.cli.errors import CliError, UsageError
+
+log = logging.getLogger("wattscale.agent")
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 10.0
+
+
+def run_power(settings: AgentFile) -> int:
+    """Run until SIGTERM or SIGINT. Raises UsageError for settings that can not work here."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    return asyncio.run(_run(settings))
+
+
+def build_driver(settings: AgentFile) -> GpuDriver:
+    """The driver that the settings name; nothing is opened yet."""
+    if settings.driver == "simulated":
+        return simulated_driver(settings.node, settings.simulated)
+    from agent.drivers.nvml import NvmlDriver
+
+    return NvmlDriver(settings.power_scope)
+
+
+def simulated_driver(node: str, section: SimulatedSection) -> SimulatedDriver:
+    """Simulated GPUs as configured, with a constant load."""
+    card = SimulatedGpuModel(
+        default_mw=mw_down(section.default_watts),
+        min_mw=mw_down(section.min_watts),
+        max_mw=mw_down(section.max_watts),
+        idle_mw=mw_down(section.idle_watts),
+        lag_s=section.lag_s,
+        overshoot=section.overshoot,
+    )
+    gpus = [
+        SimulatedGpu(f"GPU-{node}-{index:02d}", card, load_mw=mw_down(section.load_watts))
+        for index in range(section.gpus)
+    ]
+    for index in section.ignores_writes:
+        gpus[index].ignores_writes = True
+    for index, faults in section.faults.items():
+        gpus[index].faults = {call: DriverErrorKind(kind) for call, kind in faults.items()}
+    return SimulatedDriver(gpus)
+
+
+@dataclass(slots=True)
+class _Kubernetes:
+    owners: KubernetesOwners
+    pods: ListWatch[Pod]
+    annotator: AnnotationLimits | None
+    events: KubernetesEvents
+
+
+async def _run(settings: AgentFile) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        driver = build_driver(settings)
+    except (ValueError, IndexError) as error:
+        raise UsageError(f"simulated GPUs: {error}") from error
+    async with AsyncExitStack() as stack:
+        kubernetes = await _kubernetes(settings, stack)
+        if settings.nats is None and (kubernetes is None or kubernetes.annotator is None):
+            raise UsageError(
+                "nothing to obey: name a bus (--nats-url), or run with Kubernetes and --safe-default-watts"
+            )
+        owners = kubernetes.owners if kubernetes else NoOwners()
+        annotator = kubernetes.annotator if kubernetes else None
+        try:
+            events = kubernetes.events if kubernetes else None
+            service = PowerAgentService(
+                settings.for_service(), _bus_source(settings, stack), driver, owners, annotator=annotator, events=events
+            )
+        except BadNameError as error:
+            raise UsageError(f"node: {error}") from error
+        return await _serve(settings, service, kubernetes, stop)
+
+
+async def _serve(
+    settings: AgentFile,
+    service: PowerAgentService,
+    kubernetes: _Kubernetes | None,
+    stop: asyncio.Event,
+) -> int:
+    # What was imported lives as long as the process: out of the collector's sight, and shared after a fork.
+    gc.collect()
+    gc.freeze()
+    running = [asyncio.create_task(_alone(settings, service), name="agent")]
+    if kubernetes is not None:
+        kubernetes.owners.gpus = service.node_gpus
+        kubernetes.pods.on_change(service.wake)
+        running.append(asyncio.create_task(kubernetes.pods.run(), name="pods"))
+    if settings.http.port is not None:
+        pages = HttpPages(settings.http.host, settings.http.port, _pages(service))
+        running.append(asyncio.create_task(pages.run(), name="http"))
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    # To leave in order may take as long as two calls to a GPU that hangs.
+    await ended(*running, stopping, again_s=AGAIN_S + 2 * service.settings.call_timeout_s)
+    return _verdict(running)
+
+
+async def _alone(settings: AgentFile, service: PowerAgentService) -> None:
+    """Nothing is read or set while another agent of this node runs."""
+    async with single_instance(settings.lock_file):
+        await service.run()
+
+
+def _verdict(tasks: list[asyncio.Task[None]]) -> int:
+    for task in tasks:
+        error = None if task.cancelled() else task.exception()
+        for one in error.exceptions if isinstance(error, BaseExceptionGroup) else (error,):
+            if isinstance(one, LibraryMismatchError):
+                raise CliError(f"{one}: library and driver differ; start the agent again") from one
+            if isinstance(one, OSError):
+                raise UsageError(f"{task.get_name()}: {one}") from one
+            if one is not None:
+                raise one
+    return 0
+
+
+def _pages(service: PowerAgentService) -> dict[str, Callable[[], HttpPage]]:
+    def metrics() -> HttpPage:
+        text = exposition(samples(service))
+        return HttpPage(text, content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def ready() -> HttpPage:
+        if service.ready:
+            return HttpPage("ok\n")
+        age_s = service.reconcile_age_s
+        return HttpPage(
+            "not ready: "
+            + ("no good look at the GPUs yet\n" if age_s is None else f"last good look {age_s:.0f} s ago\n"),
+            503,
+        )
+
+    return {"/metrics": metrics, "/livez": lambda: HttpPage("ok\n"), "/readyz": ready}
+
+
+def _bus_source(settings: AgentFile, stack: AsyncExitStack) -> BusSource | None:
+    """How to connect, however long the server takes to come: an agent outlives its bus."""
+    if settings.nats is None:
+        return None
+    named = settings.nats.model_copy(update={"name": f"wattscale-agent-{settings.node}"})
+
+    async def connected() -> Bus:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                bus = await connect(named)
+            except BusError as error:
+                log.warning("%s; trying again in %.1f s", error, pause_s)
+                await asyncio.sleep(pause_s)
+                pause_s = min(LAST_PAUSE_S, pause_s * 2)
+                continue
+            stack.push_async_callback(bus.close)
+            return bus
+
+    return connected
+
+
+async def _kubernetes(settings: AgentFile, stack: AsyncExitStack) -> _Kubernetes | None:
+    section = settings.kubernetes
+    inside = "KUBERNETES_SERVICE_HOST" in os.environ
+    if section.mode == "off" or (section.mode == "auto" and section.kubeconfig is None and not inside):
+        return None
+    try:
+        access = find_access(section.kubeconfig)
+    except NoAccessError as error:
+        raise UsageError(f"kubernetes: {error}") from error
+    api = await stack.enter_async_context(KubernetesApi(access))
+    pods = pods_of_node(api, settings.node)
+    kubelet = PodResources(section.pod_resources_socket)
+    labels = PodLabels(section.deployment_label, section.pool_label, section.role_label)
+    owners = KubernetesOwners(pods, pod_resources=kubelet, processes=ProcFs(section.proc_root), labels=labels)
+    events = KubernetesEvents(api, settings.node)
+    return _Kubernetes(owners, pods, _annotator(settings, owners, events), events)
+
+
+def _annotator(settings: AgentFile, owners: KubernetesOwners, events: KubernetesEvents) -> AnnotationLimits | None:
+    if not settings.annotations.enabled:
+        return None
+    safe = settings.annotations.safe_default_watts
+    if safe is None:
+        raise UsageError(
+            "annotations need --safe-default-watts (about 70 % of the card's power), or annotations.enabled: false"
+        )
+    return AnnotationLimits(
+        owners,
+        safe_default_mw=mw_down(safe),
+        alone=settings.nats is None,
+        clock=monotonic,
+        state=ManagedState(settings.state_file),
+        events=events,
+    )

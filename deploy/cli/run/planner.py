@@ -1,0 +1,181 @@
+"""`wattscale planner run | check | decide`: the planner as a process, its settings checked, and on paper."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from deploy.cli.errors import CliError, UsageError
+from deploy.event_loop import run as on_event_loop
+
+if TYPE_CHECKING:
+    from planner.domain.config import PlannerConfig
+    from planner.runtime.config.sources import Loaded
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands."""
+    parser = subparsers.add_parser("planner", help="run the planner, check its settings, or decide on paper")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="run a planner until it is told to stop")
+    add_settings(run)
+    run.set_defaults(run=_run)
+
+    check = commands.add_parser("check", help="check settings and profiles; one line a problem, exit 2 with any")
+    add_settings(check)
+    check.set_defaults(run=_check)
+
+    decide = commands.add_parser(
+        "decide",
+        help="intervals on standard input, decisions on standard output",
+        description="Reads one JSON object a line (num_req, isl, osl, ttft_ms, itl_ms, kv_hit_rate; a missing key is a "
+        "missing reading) and prints the decision after each, with every decision carried out at once.",
+    )
+    add_settings(decide)
+    decide.add_argument("--profile", type=Path, metavar="DIR", help="the engine's profile; overrides the settings")
+    decide.add_argument("--interval", type=float, metavar="S", help="seconds of one interval; overrides the settings")
+    decide.add_argument("--deployment", metavar="NAME", help="which one, where the settings name several")
+    decide.add_argument(
+        "--site-budget", action="store_true", help="hold the site's budget; default: watts for all GPUs"
+    )
+    decide.set_defaults(run=_decide)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Options that give settings: a file, any setting by path, and Dynamo's planner flags by name."""
+    from planner.runtime.config.dynamo_flags import FLAGS
+
+    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="settings in YAML")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="one setting, as interval_s=10",
+    )
+    group = parser.add_argument_group("Dynamo's planner flags (planner/DYNAMO_FLAGS.md says what each became)")
+    for flag in FLAGS:
+        names = [f"--{name.replace('_', '-')}" for name in (flag.name, *flag.aliases)]
+        options: dict[str, Any] = {"nargs": "?", "const": True} if flag.switch else {}
+        group.add_argument(
+            *names, dest=f"dynamo_{flag.name}", default=None, metavar="X", help=argparse.SUPPRESS, **options
+        )
+
+
+def loaded(args: argparse.Namespace, *overrides: str) -> Loaded:
+    """The settings that the arguments give. Raises UnusableSettingsError."""
+    from planner.runtime.config.sources import SettingsError, load
+
+    flags = {
+        name.removeprefix("dynamo_"): value
+        for name, value in vars(args).items()
+        if name.startswith("dynamo_") and value is not None
+    }
+    try:
+        return load(args.config, flags, [*args.overrides, *overrides])
+    except SettingsError as error:
+        raise UnusableSettingsError(error.problems) from error
+
+
+class UnusableSettingsError(UsageError):
+    """Settings that can not be used: one line each."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\nwattscale: ".join(problems))
+
+
+def _composed(found: Loaded, *, offline: bool = False) -> PlannerConfig:
+    from planner.runtime.config.build import compose
+    from planner.runtime.config.sources import SettingsError
+
+    try:
+        return compose(found.settings, offline=offline)
+    except SettingsError as error:
+        raise UnusableSettingsError(error.problems) from error
+
+
+def _run(args: argparse.Namespace) -> int:
+    from bus_schemas.jetstream.connect import BusUnreachableError
+    from planner.runtime.process import run_planner
+    from planner.runtime.telemetry.logs import set_up
+
+    found = loaded(args)
+    set_up(found.settings.log.level, found.settings.log.format)
+    config = _composed(found)
+    try:
+        on_event_loop(run_planner(found.settings, config))
+    except BusUnreachableError as error:
+        raise CliError(f"{error}; bus.servers in the settings names another") from error
+    except ImportError as error:
+        raise UsageError(f"{error}; pip install 'wattscale[otlp]', or leave otlp.endpoint empty") from error
+    except OSError as error:
+        raise CliError(f"{error}; health.host and health.port in the settings name another address") from error
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    found = loaded(args)
+    config = _composed(found)
+    for note in found.notes:
+        print(f"note: {note}")
+    for name, deployment in config.deployments.items():
+        pools = ", ".join(f"{pool} {p.min_replicas} to {p.max_replicas}" for pool, p in deployment.pools.items())
+        site = config.sites[deployment.site]
+        print(
+            f"ok: {name}: TTFT {deployment.ttft_ms:g} ms, ITL {deployment.itl_ms:g} ms, {deployment.sizing}, "
+            f"{deployment.mode}; {pools}; site {site.site} {site.budget_mw / 1000:g} W; "
+            f"profile {deployment.profile.name}"
+        )
+        for line in deployment.profile.dropped:
+            print(f"note: {name}: profile point dropped: {line}")
+    return 0
+
+
+def _decide(args: argparse.Namespace) -> int:
+    from planner.runtime.offline import OfflinePlanner, unlimited
+
+    # On paper an interval is as long as the load says: there is no faster clock to follow.
+    overrides = ["load_time_scale=1"] + ([] if args.interval is None else [f"interval_s={args.interval}"])
+    if args.profile is not None:
+        overrides.append(f"deployments.*.profile={args.profile}")
+    if not args.site_budget:
+        overrides.append("sites.@.budget_watts=1")
+    found = loaded(args, *overrides)
+    config = _composed(found, offline=True)
+    name = _chosen(args.deployment, config.deployments)
+    if not args.site_budget:
+        config = unlimited(config, name)
+    return _filter(OfflinePlanner(config, name).decide, sys.stdin)
+
+
+def _chosen(asked: str | None, deployments: Mapping[Any, Any]) -> Any:
+    if asked is None and len(deployments) == 1:
+        return next(iter(deployments))
+    if asked in deployments:
+        return asked
+    known = ", ".join(deployments)
+    raise UsageError(
+        f"--deployment: {'which one?' if asked is None else f'no deployment {asked!r};'} there are {known}"
+    )
+
+
+def _filter(decide: Callable[[Mapping[str, object]], dict[str, object]], lines: TextIO) -> int:
+    from planner.runtime.offline import BadIntervalError
+
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            interval = json.loads(line)
+            if not isinstance(interval, dict):
+                raise BadIntervalError("it must be a JSON object")
+            print(json.dumps(decide(interval)), flush=True)
+        except ValueError as error:
+            raise UsageError(f"standard input, line {number}: {error}") from error
+    return 0

@@ -1,0 +1,46 @@
+"""`wattscale up`: the whole loop on one machine."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "up",
+        help="run server, simulated cluster, planner and agents on this machine",
+        description="Runs the whole loop on one machine: an embedded NATS server with JetStream, a simulated GPU "
+        "cluster under a real or generated load, the planner, one power agent per node and a scaling connector.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    load = parser.add_argument_group("load")
+    load.add_argument("--trace", type=Path, help="Mooncake JSONL or CSV, plain or gzip; default: a generated load")
+    load.add_argument("--profile", type=Path, help="folder with a profile (npz or JSON); default: the built-in one")
+    load.add_argument("--ttft-ms", type=float, default=1000.0, help="target for the time to first token")
+    load.add_argument("--itl-ms", type=float, default=40.0, help="target for the mean inter-token latency")
+    load.add_argument("--speed", type=float, default=1.0, help="seconds of the load in one real second")
+    load.add_argument("--duration", type=float, dest="duration_s", metavar="S", help="stop after S real seconds")
+    load.add_argument("--seed", type=int, default=0, help="seed of the generated load and of the cluster's chance")
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument("--nodes", type=int, default=4)
+    cluster.add_argument("--gpus-per-node", type=int, default=8)
+    cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
+    cluster.add_argument("--budget-watts", type=float, help="watts for all GPUs; default: 70 %% of their maximum")
+    cluster.add_argument("--startup-s", type=float, default=30.0, help="start-up time of a worker, in load seconds")
+    cluster.add_argument("--planners", type=int, default=1, help="planners that compete for the lease")
+    bus = parser.add_argument_group("bus")
+    bus.add_argument("--nats-url", help="use this server instead of an embedded one")
+    bus.add_argument("--nats-port", type=int, default=0, help="port of the embedded server; 0: a free one")
+    bus.add_argument("--data-dir", type=Path, help="keep the embedded server's data here; default: a temporary folder")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from deploy.demo.demo_run import run_up
+    from deploy.demo.options import UpOptions
+
+    fields = {name: value for name, value in vars(args).items() if name in UpOptions.__dataclass_fields__}
+    return run_up(UpOptions(**fields))

@@ -1,0 +1,1 @@
+"""Commands by which an operator changes what planners do."""

@@ -1,0 +1,109 @@
+"""`wattscale deployment` and `wattscale node`: an operator's recorded word on a deployment or a lost node."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.errors import UsageError
+from deploy.cli.steer.budget import user_name
+
+if TYPE_CHECKING:
+    from bus_schemas import v1
+
+DEPLOYMENT_ACTIONS = {
+    "pause": "publish no scaling decisions for a deployment until it is resumed",
+    "resume": "let the planner decide again",
+    "pin": "hold a deployment at given replicas",
+    "release": "let go of pinned replicas",
+}
+NODE_ACTIONS = {
+    "remove": "a node is powered off or gone for good: its watts may be given to others",
+    "restore": "a removed node is back and is charged again",
+}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands."""
+    deployment = subparsers.add_parser("deployment", help="pause, resume, pin or release a deployment's scaling")
+    actions = deployment.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for action, text in DEPLOYMENT_ACTIONS.items():
+        parser = _action(actions, action, text, "deployment", "DEPLOYMENT")
+        if action == "pin":
+            parser.add_argument("replicas", nargs="+", metavar="POOL=N", help="as prefill=2 decode=3")
+        parser.set_defaults(run=lambda args: asyncio.run(_deployment(args)))
+    node = subparsers.add_parser("node", help="tell the planners that a node is gone, or back")
+    actions = node.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for action, text in NODE_ACTIONS.items():
+        _action(actions, action, text, "node", "NODE").set_defaults(run=lambda args: asyncio.run(_node(args)))
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], action: str, text: str, name: str, shown: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(action, help=text, description=text)
+    parser.add_argument(name, metavar=shown)
+    add_bus_options(parser)
+    parser.add_argument("--reason", default="", help="one sentence for the record")
+    parser.add_argument("--json", action="store_true", help="print the message that was published")
+    parser.set_defaults(action=action)
+    return parser
+
+
+def replicas_of(words: list[str]) -> dict[str, int]:
+    """``["prefill=2"]`` as a mapping. Raises UsageError for anything else."""
+    found: dict[str, int] = {}
+    for word in words:
+        pool, _, count = word.partition("=")
+        if not pool or not count.isdecimal():
+            raise UsageError(f"{word!r} is not POOL=N with a whole number, as prefill=2")
+        found[pool] = int(count)
+    return found
+
+
+async def _deployment(args: argparse.Namespace) -> int:
+    from bus_schemas import v1
+
+    pinned = replicas_of(args.replicas) if args.action == "pin" else {}
+    message = v1.DeploymentControl(
+        time=datetime.now(UTC),
+        deployment=args.deployment,
+        action=args.action,
+        replicas=pinned,
+        reason=args.reason,
+        issued_by=user_name(),
+    )
+    return await _tell(args, message, f"deployment {args.deployment}: {args.action}")
+
+
+async def _node(args: argparse.Namespace) -> int:
+    from bus_schemas import v1
+
+    message = v1.NodeControl(
+        time=datetime.now(UTC), node=args.node, action=args.action, reason=args.reason, issued_by=user_name()
+    )
+    return await _tell(args, message, f"node {args.node}: {args.action}")
+
+
+async def _tell(args: argparse.Namespace, message: v1.DeploymentControl | v1.NodeControl, said: str) -> int:
+    from bus_schemas import v1
+    from bus_schemas.errors import BusError
+    from bus_schemas.jetstream.publisher import publish
+    from bus_schemas.subjects import BadNameError
+
+    async with reached(args) as bus:
+        try:
+            subject = (
+                bus.subjects.control_deployment(message.deployment)
+                if isinstance(message, v1.DeploymentControl)
+                else bus.subjects.control_node(message.node)
+            )
+            await publish(bus, subject, message, msg_id=str(uuid.uuid4()))
+        except (BadNameError, BusError) as error:
+            raise UsageError(str(error)) from error
+    print(message.model_dump_json() if args.json else said)
+    return 0

@@ -1,0 +1,158 @@
+"""One run of `wattscale up`, from the first check to the summary; leaves no process and no port behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.reader import follow
+from bus_schemas.jetstream.tasks.task_group import run_together
+from deploy.cli.errors import CliError
+from deploy.demo.last_run import LastRun, forget, remember
+from deploy.demo.options import UpOptions
+from deploy.demo.parts import (
+    bus_server,
+    furnish,
+    keep_connector,
+    keep_furnished,
+    keep_server,
+    make_agent,
+    make_cluster,
+    make_planner,
+    reach,
+)
+from deploy.demo.prepare import Prepared, prepare
+from deploy.demo.show import show
+from deploy.demo.summary import as_text, summary_of
+from deploy.event_loop import run as on_event_loop
+from deploy.views.live_view import DemoStatus
+from deploy.views.site_view import SiteView
+from planner.sim.live_cluster import LiveCluster
+
+SETTLE_LIMIT_S = 60.0
+POLL_S = 0.05
+
+
+def run_up(options: UpOptions) -> int:
+    """Run, print the summary, and return the exit code. Raises UsageError before anything is left half started."""
+    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    run = prepare(options)
+    summary = on_event_loop(_up(run))
+    print(json.dumps(summary, indent=2) if options.json else as_text(summary))
+    return 0
+
+
+async def _up(run: Prepared) -> dict[str, Any]:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def heard() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, heard)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(bus_server(run))
+        url = server.url if server else run.options.nats_url or ""
+        bus = await _connected(stack, run, url, "wattscale-up")
+        await furnish(bus, run)
+        await stack.enter_async_context(_running(*keep_furnished(bus, run)))
+        if server:
+            await stack.enter_async_context(_running(keep_server(server, _say)))
+        cluster, meter = make_cluster(run)
+        await stack.enter_async_context(cluster)
+        picture = SiteView()
+        await stack.enter_async_context(_running(*_watchers(bus, picture)))
+        title = f"wattscale up: {run.options.nodes} nodes, {run.options.gpu}, {run.budget_watts:.0f} W, bus {url}"
+        hint = f"look from outside: nats sub 'wattscale.v1.>' -s {url}   or   wattscale status"
+        options = run.options
+        remember(LastRun(url, bus.subjects.prefix, os.getpid(), options.site, options.deployment))
+        stack.callback(forget, os.getpid())
+        began_s = time.monotonic()
+        for node in run.nodes:
+            agent = make_agent(run, await _connected(stack, run, url, f"agent-{node}"), cluster, meter, node)
+            await stack.enter_async_context(_running(agent.run()))
+        connector = keep_connector(run, await _connected(stack, run, url, "connector"), cluster)
+        await stack.enter_async_context(_running(connector))
+
+        def look() -> DemoStatus:
+            return DemoStatus(title, hint, cluster.load_s(), time.monotonic() - began_s)
+
+        async with _planners(run, stack, url, cluster), _running(show(picture, look, quiet=options.json)):
+            await _until_end(run, cluster, stop)
+        await _carried_out(picture, options.deployment, hurry)
+        return summary_of(run, cluster, meter, picture)
+
+
+@asynccontextmanager
+async def _planners(run: Prepared, stack: AsyncExitStack, url: str, cluster: LiveCluster) -> AsyncIterator[None]:
+    async with AsyncExitStack() as planners:
+        for index in range(run.options.planners):
+            name = f"planner-{index}"
+            planner = make_planner(run, await _connected(stack, run, url, name), cluster, f"{name}-{os.getpid()}")
+            await planners.enter_async_context(_running(planner.run()))
+        yield
+
+
+async def _connected(stack: AsyncExitStack, run: Prepared, url: str, name: str) -> Bus:
+    bus = await reach(run, url, name)
+    stack.push_async_callback(bus.close)
+    return bus
+
+
+@asynccontextmanager
+async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``parts`` beside the body. One that fails ends the body with its error; leaving the body stops them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            # One task, which fails also when a part returns or is cancelled by something inside.
+            task = group.create_task(run_together({f"part {index}": part for index, part in enumerate(parts)}))
+            yield
+            task.cancel()
+    except* CliError as errors:
+        raise errors.exceptions[0] from None
+
+
+def _watchers(bus: Bus, picture: SiteView) -> list[Coroutine[Any, Any, None]]:
+    async def fold(wildcard: str) -> None:
+        async for stored in follow(bus, wildcard, None):
+            picture.add(stored.message)
+
+    return [fold(bus.subjects.all_of(kind)) for kind in ("decision", "ack", "telemetry", "control")]
+
+
+async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -> None:
+    """Until a signal, the duration, or the last request of a trace."""
+    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(cluster.finished.wait())]
+    try:
+        await asyncio.wait(waits, timeout=run.options.duration_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def _carried_out(picture: SiteView, deployment: str, hurry: asyncio.Event) -> None:
+    """Let the actuator finish the last decision: the cluster runs on, no new decision comes. ``hurry`` ends it."""
+    deadline = time.monotonic() + SETTLE_LIMIT_S
+    said = False
+    while time.monotonic() < deadline and not hurry.is_set():
+        view = picture.deployments.get(deployment)
+        if view is None or view.scaled_decision_id >= view.decision_id:
+            return
+        if not said:
+            _say("waiting for the last scaling decision to be carried out; another interrupt ends it")
+            said = True
+        await asyncio.sleep(POLL_S)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

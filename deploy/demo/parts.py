@@ -1,0 +1,133 @@
+"""The parts of a run, each started and stopped as one: server, cluster, planners, agents, connector."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from nats.errors import ConnectionClosedError
+
+from agent.runtime.service import PowerAgentService
+from agent.runtime.settings import PowerAgentSettings
+from bus_schemas.client import VirtualConnectorClient
+from bus_schemas.jetstream import consumers, stream_admin
+from bus_schemas.jetstream.connect import Bus, BusUnreachableError, connect
+from bus_schemas.jetstream.consumers import Durable
+from bus_schemas.jetstream.settings import BusSettings
+from deploy.cli.errors import UsageError
+from deploy.demo.connector import Connector
+from deploy.demo.gpus import HardwareMeter, PlantDriver, PlantOwners, PlantWorkers
+from deploy.demo.prepare import ROLES, Prepared
+from deploy.nats.binary import ServerMissingError
+from deploy.nats.embedded import EmbeddedServer, ServerDownError
+from planner.adapters.metrics.scrape import EngineScraper
+from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
+from planner.domain.ids import DeploymentId, PoolId
+from planner.runtime.service import PlannerService, ServiceSettings
+from planner.sim.cluster.plant import Plant
+from planner.sim.live_cluster import LiveCluster
+
+WATCH_SERVER_S = 0.1
+RESTART_S = 1.0
+MODEL = "demo"
+
+
+@asynccontextmanager
+async def bus_server(run: Prepared) -> AsyncIterator[EmbeddedServer | None]:
+    """The embedded server, or None where another is used. Raises UsageError in one line."""
+    options = run.options
+    if options.nats_url:
+        yield None
+        return
+    async with AsyncExitStack() as stack:
+        data = options.data_dir or Path(stack.enter_context(TemporaryDirectory(prefix="wattscale-data-")))
+        try:
+            server = await stack.enter_async_context(EmbeddedServer(data, options.nats_port))
+        except (ServerDownError, ServerMissingError) as error:
+            raise UsageError(str(error)) from error
+        except OSError as error:
+            raise UsageError(f"--data-dir {data}: {error.strerror or error}") from error
+        yield server
+
+
+async def reach(run: Prepared, url: str, name: str) -> Bus:
+    """Connect one part to the bus. Raises UsageError in one line."""
+    try:
+        return await connect(BusSettings(servers=(url,), name=name))
+    except BusUnreachableError as error:
+        raise UsageError(str(error)) from error
+
+
+async def furnish(bus: Bus, run: Prepared) -> None:
+    """Streams, and the agents' consumers, which agents may not create. Idempotent."""
+    await stream_admin.apply(bus)
+    await consumers.ensure_all(bus, [Durable.power(bus, node) for node in run.nodes])
+
+
+def keep_furnished(bus: Bus, run: Prepared) -> list[Coroutine[Any, Any, None]]:
+    """Put back what a server keeps in memory and lost, whoever's server it is; until cancelled."""
+    durables = [Durable.power(bus, node) for node in run.nodes]
+    return [stream_admin.keep(bus), consumers.keep(bus, lambda: durables)]
+
+
+async def keep_server(server: EmbeddedServer, said: Callable[[str], None]) -> None:
+    """Start the server again on its port and data whenever it dies, as often as it takes; until cancelled."""
+    while True:
+        await asyncio.sleep(WATCH_SERVER_S)
+        if server.pid:
+            continue
+        said("nats-server ended by itself; starting it again on the same data")
+        try:
+            await server.start()
+        except (ServerDownError, OSError) as error:
+            said(f"{error}; trying again")
+            await asyncio.sleep(RESTART_S)
+
+
+def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
+    """The simulated cluster with every GPU parked at its lowest limit, as a site is handed over to software."""
+    plant = Plant(run.plant)
+    for uuid in plant.gpus:
+        plant.set_cap(uuid, run.plant.cluster.card.min_mw)
+    cluster = LiveCluster(plant, run.requests, speed=run.options.speed, model=MODEL, namespace=run.options.deployment)
+    return cluster, HardwareMeter(cluster)
+
+
+def make_planner(run: Prepared, bus: Bus, cluster: LiveCluster, holder: str) -> PlannerService:
+    """One planner that scrapes the cluster's page."""
+    deployment = DeploymentId(run.options.deployment)
+    pools = {PoolId(name): PoolSelector(role, component=name) for name, role in ROLES.items()}
+    target = SeriesSelector(deployment, model=MODEL, namespace=run.options.deployment, pools=pools)
+    scraper = EngineScraper(cluster.url, target, load_time_scale=run.options.speed)
+    return PlannerService(run.planner, bus, [scraper], ServiceSettings(holder=holder, lease_ttl_s=3.0))
+
+
+def make_agent(run: Prepared, bus: Bus, cluster: LiveCluster, meter: HardwareMeter, node: str) -> PowerAgentService:
+    """The power agent of one node."""
+    roles = {name: role.value for name, role in ROLES.items()}
+    return PowerAgentService(
+        PowerAgentSettings(node=node, telemetry_interval_s=0.5),
+        bus,
+        PlantDriver(cluster, meter, node, run.plant.cluster),
+        PlantOwners(cluster, node, run.options.deployment, roles),
+    )
+
+
+def make_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> Connector:
+    """The consumer of the deployment's scaling decisions."""
+    client = VirtualConnectorClient(bus.nc, run.options.deployment, name="simulated-cluster")
+    return Connector(client, PlantWorkers(cluster))
+
+
+async def keep_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> None:
+    """A connector on each connection in turn, for a connection may be closed for good; until cancelled."""
+    while True:
+        await bus.ready()
+        try:
+            await make_connector(run, bus, cluster).run()
+        except (BusUnreachableError, ConnectionClosedError):
+            continue

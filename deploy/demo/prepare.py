@@ -1,0 +1,168 @@
+"""Everything that can be refused is refused here, before anything starts: trace, profile, budget, ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from deploy.cli.errors import UsageError
+from deploy.demo.demo_profile import demo_profile
+from deploy.demo.options import UpOptions
+from planner.adapters.profiles import ProfileError, load_profile
+from planner.adapters.traces import TraceError, read_trace
+from planner.core.power.priors import GpuType, curve, gpu, phase_of
+from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, ScalingRules, SiteConfig
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.pool import Role
+from planner.domain.profile import Profile
+from planner.domain.request import Request
+from planner.domain.units import mw_from_watts
+from planner.sim.cluster.plant import ClusterSpec, PlantSpec
+from planner.sim.cluster.sim_gpu import GpuCard
+from planner.sim.cluster.worker_pool import PoolSpec
+from planner.sim.workload.generated import generated
+
+DEFAULT_BUDGET_OF_MAXIMUM = 0.7
+SCALE_DOWN_WINDOW_S = 300.0
+"""Load seconds, as HPA does unless told otherwise."""
+TICK_LOAD_S = 10.0
+SHORTEST_TICK_S = 0.5
+DEMO_REQUESTS_PER_S = 8.0
+"""A load that keeps a handful of H200s busy with the built-in profile."""
+ROLES = {"prefill": Role.PREFILL, "decode": Role.DECODE}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run that can start."""
+
+    options: UpOptions
+    requests: Iterable[Request]
+    plant: PlantSpec
+    planner: PlannerConfig
+    budget_watts: float
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(f"node-{index}" for index in range(self.options.nodes))
+
+
+def prepare(options: UpOptions) -> Prepared:
+    """Check and read all that the options name. Raises UsageError with one line."""
+    options.check()
+    kind = gpu(options.gpu)
+    profile = _profile(options)
+    requests = _requests(options)
+    budget_watts = _budget(options, kind)
+    return Prepared(
+        options=options,
+        requests=requests,
+        plant=_plant(options, kind, profile),
+        planner=_planner(options, kind, profile, budget_watts),
+        budget_watts=budget_watts,
+    )
+
+
+def _profile(options: UpOptions) -> Profile:
+    if options.profile is None:
+        return demo_profile(options.gpu)
+    try:
+        profile = load_profile(options.profile)
+    except ProfileError as error:
+        raise UsageError(str(error)) from error
+    if profile.prefill is None or profile.decode is None:
+        raise UsageError(f"profile {options.profile}: `up` needs both phases, prefill and decode")
+    largest = max(profile.prefill_gpus, profile.decode_gpus)
+    if largest > options.gpus_per_node:
+        raise UsageError(
+            f"profile {options.profile}: an engine takes {largest} GPUs of one node; --gpus-per-node is less"
+        )
+    if profile.prefill_gpus + profile.decode_gpus > options.nodes * options.gpus_per_node:
+        raise UsageError(f"profile {options.profile}: one engine of each phase does not fit on the cluster's GPUs")
+    return profile
+
+
+def _requests(options: UpOptions) -> Iterable[Request]:
+    if options.trace is None:
+        return generated(options.seed, requests_per_s=DEMO_REQUESTS_PER_S)
+    try:
+        return read_trace(options.trace)
+    except TraceError as error:
+        raise UsageError(str(error)) from error
+
+
+def _budget(options: UpOptions, kind: GpuType) -> float:
+    gpus = options.nodes * options.gpus_per_node
+    if options.budget_watts is None:
+        return DEFAULT_BUDGET_OF_MAXIMUM * gpus * kind.tdp_watts
+    least = gpus * kind.min_watts
+    if options.budget_watts < least:
+        raise UsageError(
+            f"--budget-watts {options.budget_watts:g} is below the sum of minimum caps, {least:g} W"
+            f" ({gpus} GPUs at {kind.min_watts:g} W): give more, or fewer GPUs"
+        )
+    return options.budget_watts
+
+
+def _gpus_of(profile: Profile, role: Role) -> int:
+    return profile.prefill_gpus if role is Role.PREFILL else profile.decode_gpus
+
+
+def _first_replicas(options: UpOptions, profile: Profile, role: Role) -> int:
+    """Two prefill workers and one decode worker serve at the start, one of each on a cluster that holds no more."""
+    enough = 2 * profile.prefill_gpus + profile.decode_gpus <= options.nodes * options.gpus_per_node
+    return 2 if role is Role.PREFILL and enough else 1
+
+
+def _plant(options: UpOptions, kind: GpuType, profile: Profile) -> PlantSpec:
+    card = GpuCard(
+        model=f"simulated {kind.name.upper()}",
+        default_mw=mw_from_watts(kind.tdp_watts),
+        min_mw=mw_from_watts(kind.min_watts),
+        max_mw=mw_from_watts(kind.tdp_watts),
+        idle_mw=mw_from_watts(kind.idle_watts),
+    )
+    pools = tuple(
+        PoolSpec(
+            pool=name,
+            role=role,
+            gpus_per_replica=_gpus_of(profile, role),
+            curve=curve(kind, phase_of(role)),
+            replicas=_first_replicas(options, profile, role),
+            startup_s=options.startup_s,
+        )
+        for name, role in ROLES.items()
+    )
+    cluster = ClusterSpec(options.nodes, options.gpus_per_node, card)
+    return PlantSpec(cluster, pools, profile, seed=options.seed)
+
+
+def _planner(options: UpOptions, kind: GpuType, profile: Profile, budget_watts: float) -> PlannerConfig:
+    gpus = options.nodes * options.gpus_per_node
+    pools = {
+        PoolId(name): PoolConfig(
+            pool=PoolId(name),
+            role=role,
+            gpus_per_replica=_gpus_of(profile, role),
+            curve=curve(kind, phase_of(role)),
+            max_replicas=max(1, gpus // _gpus_of(profile, role)),
+            startup_s=options.startup_s,
+            scale_down=ScalingRules(stabilization_window_s=SCALE_DOWN_WINDOW_S),
+        )
+        for name, role in ROLES.items()
+    }
+    deployment = DeploymentConfig(
+        deployment=DeploymentId(options.deployment),
+        site=SiteId(options.site),
+        pools=pools,
+        profile=profile,
+        ttft_ms=options.ttft_ms,
+        itl_ms=options.itl_ms,
+    )
+    site = SiteConfig(site=SiteId(options.site), budget_mw=mw_from_watts(budget_watts), expected_gpus=gpus)
+    return PlannerConfig(
+        deployments={deployment.deployment: deployment},
+        sites={site.site: site},
+        interval_s=max(SHORTEST_TICK_S, TICK_LOAD_S / options.speed),
+        load_time_scale=options.speed,
+    )

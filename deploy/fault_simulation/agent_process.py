@@ -1,0 +1,252 @@
+"""A simulated node agent around the real agent core: reads and writes simulated cards, answers, reports, lapses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from agent.core import caps
+from agent.core.caps import Acceptance, AgentState, CapDecision, GpuTarget, Health, LimitReading, WriteResult
+from deploy.fault_simulation.hardware import Card
+from deploy.fault_simulation.network import EventQueue, Network, Party
+from deploy.fault_simulation.scenario import FaultScenario
+from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedBus, SimulatedMessage
+from planner.domain.ids import GpuId, NodeId
+from planner.domain.observation import GpuCapInForce, GpuObservation, PowerAckSeen
+
+_USABLE = (Health.OK, Health.UNKNOWN)
+
+
+class AgentProcess(Party):
+    """One node: its cards, its machine boot, and the agent process that runs on it."""
+
+    def __init__(
+        self,
+        index: int,
+        cards: list[Card],
+        timeline: EventQueue,
+        network: Network,
+        bus: SimulatedBus,
+        scenario: FaultScenario,
+        rng: Random,
+        counts: Counter[str],
+    ) -> None:
+        super().__init__(timeline, rng, rate=1.0 + scenario.skews[index])
+        self.index = index
+        self.name = f"node-{index}"
+        self.node = NodeId(self.name)
+        self.cards = cards
+        self.network = network
+        self.bus = bus
+        self.scenario = scenario
+        self.counts = counts
+        self.machine_boot = 0
+        self.powered = True
+        self.reports: Callable[[str, object], None] = lambda kind, message: None
+        self.state: AgentState = caps.initial("none", 0.0)
+        self.results: list[WriteResult] = []
+        self.busy = False
+        self.again = False
+        self.deadman_s = -1.0
+        self._seen: dict[GpuId, tuple[LimitReading, GpuObservation]] = {}
+
+    def start(self) -> None:
+        """A new process: read and adopt what is enforced, report it, then consume."""
+        super().start()
+        self.busy = self.again = False
+        self.results = []
+        self.deadman_s = -1.0
+        boot = f"{self.name}.{self.machine_boot}/{self.generation}"
+        self.state = caps.initial(boot, self.clock_s, grace_s=self.scenario.config.lease_s)
+        self.state = caps.observed(self.state, self.readings(), self.clock_s)
+        self.timeline.after(self.rng.uniform(0.0, 0.2), self.telemetry, self.generation)
+        self.timeline.after(self.rng.uniform(0.0, 1.0), self.reconcile, self.generation)
+
+    def power_off(self) -> None:
+        """The whole machine."""
+        self.crash()
+        self.powered = False
+        for card in self.cards:
+            card.power_off()
+
+    def power_on(self) -> None:
+        """Every limit is at its default, and the clock is another one."""
+        self.machine_boot += 1
+        self.powered = True
+        self.offset_s = self.rng.uniform(0.0, 1000.0) - self.timeline.now_s * self.rate
+        for card in self.cards:
+            card.resets += 1
+            card.disturb(card.default_mw, self.timeline.now_s)
+        self.start()
+
+    def readings(self) -> dict[str, LimitReading]:
+        """All cards, as the driver tells."""
+        return {card.gpu: card.read() for card in self.cards}
+
+    def telemetry(self, generation: object) -> None:
+        """Report; and ask for a decision that is newer than ours, or whose answer did not arrive."""
+        if generation != self.generation or not self.awake(self.telemetry, generation):
+            return
+        self.timeline.after(self.scenario.telemetry_s, self.telemetry, generation)
+        gpus = {card.gpu: self._observation(card) for card in self.cards}
+        report = NodeReport(self.name, gpus, self.state.boot, self.clock_s, self.timeline.now_s)
+        self.network.send(self, self.store_telemetry, report)
+        self.network.send(self, self.ask_decision, (generation, self.state.decision_id))
+
+    def _observation(self, card: Card) -> GpuObservation:
+        reading = card.read()
+        known = self._seen.get(card.gpu)
+        if known is not None and known[0] is reading:
+            return known[1]
+        draw = None if reading.enforced_mw is None else int(reading.enforced_mw * 0.8)
+        seen = GpuObservation(
+            card.gpu,
+            draw,
+            reading.requested_mw,
+            reading.enforced_mw,
+            reading.default_mw,
+            reading.min_mw,
+            reading.max_mw,
+            healthy=reading.health in _USABLE,
+        )
+        self._seen[card.gpu] = (reading, seen)
+        return seen
+
+    def store_telemetry(self, report: NodeReport) -> None:
+        """At the bus."""
+        self.bus.telemetry[self.name] = report
+        self.reports("telemetry", report)
+
+    def ask_decision(self, message: tuple[int, int]) -> None:
+        """At the bus: the consumer delivers the last decision again until its answer is stored."""
+        generation, known_id = message
+        kept = self.bus.decisions.get(self.name)
+        if kept is None:
+            return
+        last = kept[-1]
+        ack = self.bus.acks.get(self.name)
+        if last.order.decision_id != known_id or ack is None or ack.decision_id < known_id:
+            self.network.send(self, self.on_decision, (generation, last))
+
+    def on_decision(self, message: tuple[int, SimulatedMessage]) -> None:
+        """A decision, perhaps late, perhaps again, perhaps one of long ago."""
+        generation, stored = message
+        if generation != self.generation or not self.awake(self.on_decision, message):
+            return
+        order = stored.order
+        targets = tuple([GpuTarget(cap.gpu, cap.cap_mw, cap.fallback_mw) for cap in order.caps])
+        decision = CapDecision(
+            stored.epoch,
+            order.decision_id,
+            "1",
+            order.valid_for_s,
+            targets,
+            order.heard_boot,
+            order.heard_clock_s,
+            order.only_lowers,
+        )
+        self.state, verdict = caps.receive(self.state, decision, self.clock_s)
+        self.counts[f"decision {verdict.value.replace('_', ' ')}"] += 1
+        if verdict is Acceptance.ACCEPTED:
+            self.work()
+        elif verdict is Acceptance.REPEATED:
+            self.answer()
+        else:
+            self.answer("rejected")
+
+    def reconcile(self, generation: object) -> None:
+        """Regularly, whatever happens."""
+        if generation != self.generation or not self.awake(self.reconcile, generation):
+            return
+        self.timeline.after(self.scenario.reconcile_s, self.reconcile, generation)
+        self.work()
+
+    def deadman(self, generation: object) -> None:
+        """The lease may be over."""
+        if generation != self.generation or not self.awake(self.deadman, generation):
+            return
+        self.deadman_s = -1.0
+        ends_s = caps.deadline_s(self.state)
+        if ends_s is not None and self.clock_s >= ends_s:
+            self.counts["lease ran out"] += 1
+            self.work()
+        else:
+            self._arm()
+
+    def _arm(self) -> None:
+        ends_s = caps.deadline_s(self.state)
+        if ends_s is None:
+            return
+        at_s = max(self.timeline.now_s, (ends_s - self.offset_s) / self.rate) + 1e-6
+        if self.deadman_s < 0 or at_s < self.deadman_s:
+            self.deadman_s = at_s
+            self.timeline.at(at_s, self.deadman, self.generation)
+
+    def work(self) -> None:
+        """Write what differs, one card at a time, then read back and answer."""
+        if self.busy:
+            self.again = True
+            return
+        self.busy = True
+        self.results = []
+        self._next_write()
+
+    def _next_write(self) -> None:
+        acts = caps.actions(self.state, self.readings(), self.clock_s)
+        done = {result.gpu for result in self.results}
+        if any(act.gpu not in done for act in acts):
+            self.timeline.after(self.rng.uniform(0.002, 0.04), self.write, self.generation)
+        else:
+            self._finish()
+
+    def write(self, generation: object) -> None:
+        """One write. What to write is asked again right before it: a lease may have ended since."""
+        if generation != self.generation or not self.awake(self.write, generation):
+            return
+        done = {result.gpu for result in self.results}
+        acts = caps.actions(self.state, self.readings(), self.clock_s)
+        act = next((act for act in acts if act.gpu not in done), None)
+        if act is not None:
+            card = next(card for card in self.cards if card.gpu == act.gpu)
+            self.results.append(WriteResult(act.gpu, act.mw, card.write(act.mw)))
+            self.counts["limit written"] += 1
+        self._next_write()
+
+    def _finish(self) -> None:
+        self.busy = False
+        self.state = caps.observed(self.state, self.readings(), self.clock_s, self.results)
+        self.results = []
+        self._arm()
+        self.answer()
+        if self.again:
+            self.again = False
+            self.work()
+
+    def answer(self, status: str = "") -> None:
+        """What is in force, to the bus. Not stored is not answered: the decision comes again."""
+        if self.state.decision_id < 0:
+            return
+        report = caps.report(self.state, self.readings(), self.clock_s)
+        gpus = tuple(
+            [
+                GpuCapInForce(GpuId(g.gpu), g.requested_mw, g.enforced_mw, g.health in _USABLE, g.reset)
+                for g in report.gpus
+            ]
+        )
+        ack = PowerAckSeen(
+            self.node,
+            report.epoch,
+            report.decision_id,
+            report.applied_id,
+            status or report.status,
+            gpus,
+            boot=self.state.boot,
+            clock_s=self.clock_s,
+        )
+        self.network.send(self, self.store_ack, ack)
+
+    def store_ack(self, ack: PowerAckSeen) -> None:
+        """At the bus."""
+        self.bus.acks[self.name] = ack
+        self.reports("ack", ack)

@@ -1,0 +1,213 @@
+"""The judge: adds up hardware limits after every event. Knows nothing of ledgers, grants or decisions.
+
+Two rules, both in ``planner/core/power/README.md``.
+Rise: a sum above the budget may only fall. An event after which the sum is higher than before must leave it within
+the largest budget of the last lease (grants made under it may still be on their way).
+Comply: once everybody who is needed has been in order for the compliance time, the sum is within the largest budget
+of that time, unless the minimum caps of those who can be reached and the limits of those who can not exceed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from deploy.fault_simulation.hardware import Card
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A budget order in true time. ``budget_mw`` None: back to the site's own budget."""
+
+    budget_mw: int | None
+    from_s: float
+    until_s: float | None
+    ramp_s: float
+    known_s: float
+
+
+class Budget:
+    """The site's true budget. Written apart from the planner's own: two readings of one rule check each other."""
+
+    def __init__(self, base_mw: int) -> None:
+        self.base_mw = base_mw
+        self.orders: list[Order] = []
+        self._constant_until_s = float("-inf")
+        self._level_mw = base_mw
+
+    def add(self, order: Order) -> None:
+        """A newer order: it wins over all before it while it is in force."""
+        self.orders = [o for o in self.orders if o.until_s is None or o.until_s > order.known_s - 120.0][-40:]
+        self.orders.append(order)
+        self._constant_until_s = float("-inf")
+
+    def at_mw(self, time_s: float) -> int:
+        """The budget at an instant, by what had been ordered until then."""
+        return self._level(time_s, len(self.orders), time_s)
+
+    def _level(self, time_s: float, count: int, known_s: float) -> int:
+        """By the first ``count`` orders, of those that were out at ``known_s``."""
+        while count:
+            count -= 1
+            order = self.orders[count]
+            if (
+                order.known_s > known_s
+                or time_s < order.from_s
+                or (order.until_s is not None and time_s >= order.until_s)
+            ):
+                continue
+            goal = self.base_mw if order.budget_mw is None else order.budget_mw
+            share = 1.0 if order.ramp_s <= 0 else (time_s - order.from_s) / order.ramp_s
+            if share >= 1.0:
+                return goal
+            start = self._level(order.from_s - 1e-6, count, known_s)
+            return int(start + (goal - start) * share)
+        return self.base_mw
+
+    def now_mw(self, now_s: float) -> int:
+        """``at_mw`` for a clock that only goes forward, remembered until something changes."""
+        if now_s >= self._constant_until_s:
+            self._level_mw = self.at_mw(now_s)
+            edges = [
+                edge
+                for o in self.orders
+                for edge in (o.from_s, o.known_s, o.until_s)
+                if edge is not None and edge > now_s
+            ]
+            ramping = any(o.ramp_s > 0 and o.from_s <= now_s <= o.from_s + o.ramp_s for o in self.orders)
+            self._constant_until_s = now_s + 0.05 if ramping else min(edges, default=float("inf"))
+        return self._level_mw
+
+    def largest_mw(self, start_s: float, end_s: float) -> int:
+        """The largest budget within ``[start, end]``."""
+        times = {start_s, end_s}
+        for order in self.orders:
+            for edge in (order.from_s, order.from_s + order.ramp_s, order.until_s, order.known_s):
+                if edge is not None and start_s < edge < end_s:
+                    times |= {edge - 1e-6, edge}
+        return max(self.at_mw(time_s) for time_s in times)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A promise broken: when, which, and the numbers."""
+
+    time_s: float
+    rule: str
+    sentence: str
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What the run saw of sums and budgets."""
+
+    over_s: list[float] = field(default_factory=list)
+    """How long each stay above the budget lasted."""
+    judged: int = 0
+    """How often the comply rule was put to the test."""
+
+
+class Checker:
+    """Holds the rules against one world. ``health`` tells since when each needed party has been in order."""
+
+    def __init__(
+        self,
+        cards: list[Card],
+        budget: Budget,
+        apart_mw: int,
+        host_mw: int,
+        rise_window_s: float,
+        comply_s: float,
+        clear_s: float,
+        parties: Parties,
+    ) -> None:
+        self.cards = cards
+        self.budget = budget
+        self.apart_mw = apart_mw
+        self.host_mw = host_mw
+        self.hosts: dict[int, float] = {card.node: 0.0 for card in cards}
+        """Nodes whose host counts, and since when; one that was switched on counts once it could be known."""
+        self.joining: dict[int, float] = {}
+        self.rise_window_s = rise_window_s
+        self.comply_s = comply_s
+        self.clear_s = clear_s
+        self.parties = parties
+        self.sum_mw = self._sum()
+        self.statistics = Statistics()
+        self._over_since_s: float | None = None
+
+    @property
+    def overhead_mw(self) -> int:
+        """Margin, and what hosts draw besides their GPUs."""
+        return self.apart_mw + len(self.hosts) * self.host_mw
+
+    def switched(self, node: int, now_s: float, *, on: bool) -> None:
+        """A node loses its power, or gets it back: nobody can know the latter before it tells."""
+        self.hosts.pop(node, None)
+        self.joining.pop(node, None)
+        if on:
+            self.joining[node] = now_s
+
+    def _sum(self) -> int:
+        total = self.apart_mw + len(self.hosts) * self.host_mw
+        for card in self.cards:
+            lawful, limit = card.lawful_mw, card.requested_mw
+            total += limit if lawful is None or limit < lawful else lawful
+        return total
+
+    def check(self, now_s: float) -> Failure | None:
+        """Both rules at one instant, after one event."""
+        before, total = self.sum_mw, self._sum()
+        self.sum_mw = total
+        level = self.budget.now_mw(now_s)
+        if total <= level:
+            if self._over_since_s is not None:
+                self._close(now_s)
+            return None
+        if self._over_since_s is None:
+            self._over_since_s = now_s
+        if total > before:
+            largest = self.budget.largest_mw(max(0.0, now_s - self.rise_window_s), now_s)
+            if total > largest:
+                text = f"hardware limits rose from {before} to {total} mW, above the {largest} mW allowed"
+                return Failure(now_s, "rise", text)
+        return self._comply(total, now_s)
+
+    def _close(self, now_s: float) -> None:
+        self.statistics.over_s.append(now_s - (self._over_since_s or now_s))
+        self._over_since_s = None
+
+    def _comply(self, total: int, now_s: float) -> Failure | None:
+        if now_s - (self._over_since_s or now_s) < self.comply_s:
+            return None
+        largest = self.budget.largest_mw(now_s - self.comply_s, now_s)
+        if total <= largest or not self.parties.planner_ok(now_s, self.comply_s):
+            return None
+        self.statistics.judged += 1
+        least = self.overhead_mw
+        for card in self.cards:
+            ok = self.parties.node_ok(card.node, now_s, self.comply_s) and now_s - card.ok_since_s >= self.comply_s
+            least += card.floor_mw if ok else card.counted_mw
+        if least > largest:
+            return None
+        text = f"hardware limits of {total} mW stand above {largest} mW although {least} mW could be reached"
+        return Failure(now_s, "comply", text)
+
+    def undisturb(self, now_s: float) -> None:
+        """What others raised counts in full once its agent could have told and undone it. Called every second."""
+        for card in self.cards:
+            known = card.lawful_mw is not None and now_s - card.disturbed_s > self.clear_s
+            if known and self.parties.node_ok(card.node, now_s, self.clear_s):
+                card.lawful_mw = None
+        for node, since_s in list(self.joining.items()):
+            if now_s - since_s > self.clear_s and self.parties.node_ok(node, now_s, self.clear_s):
+                self.hosts[node] = self.joining.pop(node)
+        self.sum_mw = self._sum()
+
+
+@dataclass(slots=True)
+class Parties:
+    """Since when each party has been up, awake and connected without a lost message."""
+
+    planner_ok: Callable[[float, float], bool]
+    node_ok: Callable[[int, float, float], bool]

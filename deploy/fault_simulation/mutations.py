@@ -1,0 +1,57 @@
+"""Four faults in the product itself, put in on purpose: a proof that can not fail proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from agent.core import caps
+from agent.core.caps import Acceptance
+from planner.core.power import charging, site_ledger
+from planner.core.power.site_state import PowerState
+
+
+def _planned_mw(state: PowerState) -> int:
+    """As if a lower were done once it is asked for."""
+    return sum(sum(page.caps_mw or page.cost_mw) for page in state.nodes.values())
+
+
+def _only_proven(hardware_mw: tuple[int, ...], sent: object) -> tuple[int, ...]:
+    """As if a grant cost nothing before its answer."""
+    return hardware_mw
+
+
+def _to_default(line: Any) -> Any:
+    """As an agent that restores what it found when nobody renews."""
+    return replace(line, ceiling_mw=10**9, may_raise=True)
+
+
+def _accept_all(state: object, decision: object) -> Acceptance:
+    """As an agent that knows neither epochs nor ids; the bus stops fencing too."""
+    return Acceptance.ACCEPTED
+
+
+Patch = tuple[Any, str, Callable[..., Any]]
+
+MUTATIONS: dict[str, tuple[Patch, ...]] = {
+    "raise-before-lower": ((site_ledger, "charged_mw", _planned_mw),),
+    "ignore-unacked-grants": ((charging, "charge_of", _only_proven),),
+    "default-on-expiry": ((caps, "fallen", _to_default),),
+    "fencing-off": ((caps, "judge", _accept_all),),
+}
+
+
+@contextmanager
+def mutated(name: str | None) -> Iterator[None]:
+    """The product with one mutation, for as long as the block runs."""
+    patches = MUTATIONS[name] if name is not None else ()
+    before = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in patches]
+    try:
+        for module, attribute, function in patches:
+            setattr(module, attribute, function)
+        yield
+    finally:
+        for module, attribute, function in before:
+            setattr(module, attribute, function)

@@ -1,0 +1,133 @@
+"""The simulated network and clock: one queue of events, links that lose, double, delay, reorder and part."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+Handler = Callable[[Any], None]
+FOREVER_S = float("inf")
+STORM = (0.15, 0.15, 3.0)
+REDELIVERY_S = 12.0
+PUNCTUAL_S = 0.3
+"""A message slower than this makes its link count as disturbed."""
+
+
+class EventQueue:
+    """Virtual time: the next event by instant, then by order of arrival."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._queue: list[tuple[float, int, Handler, Any]] = []
+        self._count = 0
+
+    def at(self, time_s: float, handler: Handler, argument: Any = None) -> None:
+        """Call ``handler(argument)`` at ``time_s``."""
+        self._count += 1
+        heapq.heappush(self._queue, (time_s, self._count, handler, argument))
+
+    def after(self, delay_s: float, handler: Handler, argument: Any = None) -> None:
+        """Call ``handler(argument)`` in ``delay_s``."""
+        self._count += 1
+        heapq.heappush(self._queue, (self.now_s + delay_s, self._count, handler, argument))
+
+    def pop(self) -> tuple[Handler, Any]:
+        """Go to the next event."""
+        self.now_s, _, handler, argument = heapq.heappop(self._queue)
+        return handler, argument
+
+
+class Party:
+    """A process at the end of a link, with a clock of its own, that can be down, stopped, or cut off.
+
+    ``ok_since_s``: in order since then. ``rate``: its clock against time. ``generation``: which process it is.
+    """
+
+    name = "?"
+
+    def __init__(self, timeline: EventQueue, rng: Random, rate: float = 1.0) -> None:
+        self.timeline = timeline
+        self.rng = rng
+        self.rate = rate
+        self.offset_s = rng.uniform(0.0, 1000.0)
+        self.up = True
+        self.stalled_until_s = 0.0
+        self.parted = False
+        self.ok_since_s = 0.0
+        self.generation = 0
+
+    @property
+    def clock_s(self) -> float:
+        """Its monotonic clock now."""
+        return self.offset_s + self.timeline.now_s * self.rate
+
+    def start(self) -> None:
+        """A new process."""
+        self.generation += 1
+        self.up = True
+        self.stalled_until_s = 0.0
+        self.trouble()
+
+    def crash(self) -> None:
+        """Gone without a word, between any two things that it does."""
+        self.generation += 1
+        self.up = False
+        self.trouble()
+
+    def awake(self, handler: Handler, argument: object) -> bool:
+        """Whether the process runs; while it is stopped, what arrives is kept for later."""
+        if not self.up:
+            return False
+        if self.timeline.now_s < self.stalled_until_s:
+            self.timeline.at(self.stalled_until_s + 0.001 * self.rng.random(), handler, argument)
+            return False
+        return True
+
+    def trouble(self) -> None:
+        """Something just happened that may cost time: the party counts as in order from now on only."""
+        ready = self.up and not self.parted
+        self.ok_since_s = max(self.timeline.now_s, self.stalled_until_s) if ready else FOREVER_S
+
+    def stall(self, for_s: float) -> None:
+        """Stopped, clocks going on: all that arrives waits."""
+        self.stalled_until_s = self.timeline.now_s + for_s
+        self.trouble()
+
+    def part(self, parted: bool) -> None:
+        """Cut off from the bus, or connected again."""
+        self.parted = parted
+        self.trouble()
+
+
+class Network:
+    """Links between parties and the bus. Nothing arrives at a process that is not the one it was sent to."""
+
+    def __init__(self, timeline: EventQueue, rng: Random, counts: Counter[str], loss: float) -> None:
+        self.timeline = timeline
+        self.counts = counts
+        self._random = rng.random
+        self.calm = (loss, 0.04, 0.04)
+        """Loss, doubling, and the longest way in seconds, when there is no storm."""
+        self.weather = self.calm
+
+    def send(self, party: Party, handler: Handler, argument: Any) -> None:
+        """A message between ``party`` and the bus, either way."""
+        random = self._random
+        loss, double, slowest_s = self.weather
+        if party.parted or random() < loss:
+            self.counts["message lost"] += 1
+            party.trouble()
+            return
+        delay_s = 0.001 + slowest_s * random()
+        if delay_s > PUNCTUAL_S:
+            self.counts["message late"] += 1
+            party.trouble()
+        self.timeline.after(delay_s, handler, argument)
+        if random() < double:
+            self.counts["message doubled"] += 1
+            # Mostly right behind the first; now and then as late as a consumer that delivers again.
+            late_s = slowest_s if random() < 0.5 else REDELIVERY_S
+            self.timeline.after(delay_s + late_s * random(), handler, argument)

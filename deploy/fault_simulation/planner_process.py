@@ -1,0 +1,270 @@
+"""A simulated planner process around the real ledger: leadership, inbox, ticks, publishing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from deploy.fault_simulation.checker import Order
+from deploy.fault_simulation.network import EventQueue, Network, Party
+from deploy.fault_simulation.scenario import SITE, FaultScenario
+from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedBus, SimulatedMessage
+from planner.core.power import invariants, site_ledger
+from planner.core.power.site_state import PowerState
+from planner.domain.ids import GpuId, NodeId
+from planner.domain.observation import (
+    BudgetCommand,
+    NodeCommand,
+    NodeObservation,
+    Observation,
+    PowerAckSeen,
+    StoredCaps,
+)
+from planner.domain.plan import PowerDecision
+
+TICK_S = 0.5
+REACT_S = 0.01
+
+Snapshot = tuple[int, int, list[SimulatedMessage], list[PowerAckSeen], list[NodeReport]]
+
+
+class PlannerProcess(Party):
+    """One candidate for leadership. ``state`` is None while it does not lead, as far as it knows."""
+
+    def __init__(
+        self,
+        index: int,
+        timeline: EventQueue,
+        network: Network,
+        bus: SimulatedBus,
+        scenario: FaultScenario,
+        rng: Random,
+        counts: Counter[str],
+        broken: Callable[[str], None],
+    ) -> None:
+        super().__init__(timeline, rng)
+        self.index = index
+        self.name = f"planner-{index}"
+        self.network = network
+        self.bus = bus
+        self.scenario = scenario
+        self.config = scenario.config
+        self.counts = counts
+        self.broken = broken
+        self.strict = True
+        self._forget()
+
+    def _forget(self) -> None:
+        self.state: PowerState | None = None
+        self.epoch = -1
+        self.led_since_s = float("inf")
+        self.renewed_s = -100.0
+        self.nodes: dict[NodeId, NodeObservation] = {}
+        self.told: dict[str, float] = {}
+        self.acks: list[PowerAckSeen] = []
+        self.orders: dict[int, BudgetCommand] = {}
+        self.node_commands: tuple[NodeCommand, ...] = ()
+        self.reacting = False
+        self.wanted_s = -100.0
+        self.steps = 0
+
+    def start(self) -> None:
+        """A new process: it knows nothing but the bus."""
+        self._forget()
+        super().start()
+        self.timeline.after(self.rng.uniform(0.0, TICK_S), self.tick, self.generation)
+
+    def crash(self) -> None:
+        """Gone, with all that it knew."""
+        self._forget()
+        super().crash()
+
+    def tick(self, generation: object) -> None:
+        """Twice a second: leadership, control, one step."""
+        if generation != self.generation or not self.awake(self.tick, generation):
+            return
+        self.timeline.after(TICK_S, self.tick, generation)
+        now_s = self.timeline.now_s
+        due_s = self.scenario.leader_ttl_s / 4.0 if self.state is not None else 1.0
+        if now_s - self.renewed_s >= due_s:
+            self.renewed_s = now_s
+            self.network.send(self, self.ask_lease, generation)
+        if self.state is not None:
+            self.network.send(self, self.ask_control, generation)
+            self.step()
+
+    def ask_lease(self, generation: object) -> None:
+        """At the bus: take or renew the lease; the answer goes back with what a new leader must read."""
+        bus, now_s = self.bus, self.timeline.now_s
+        sequence = bus.lead(self.index, self.scenario.leader_ttl_s, now_s)
+        if sequence is not None:
+            last = [kept[-1] for kept in bus.decisions.values()]
+            snapshot = (sequence, bus.term_sequence, last, list(bus.acks.values()), list(bus.telemetry.values()))
+            self.network.send(self, self.on_lease, (generation, snapshot))
+
+    def on_lease(self, answer: tuple[int, Snapshot]) -> None:
+        """Leadership is ours: a new leader rebuilds its ledger from the streams, a sitting one notes the sequence."""
+        generation, (sequence, term, decisions, acks, reports) = answer
+        if generation != self.generation or not self.awake(self.on_lease, answer):
+            return
+        if sequence <= self.epoch:
+            return
+        if self.state is not None and self.epoch >= term:
+            self.epoch = sequence
+            return
+        self._forget()  # another one led meanwhile: what is known here is from before
+        if sequence != self.bus.lease_sequence:
+            return  # an old answer: another one has led since, so the snapshot is not the last word
+        self.epoch = sequence
+        self.led_since_s = self.timeline.now_s
+        stored = tuple(self._stored(each) for each in decisions)
+        self.state = site_ledger.initial(self.config, sequence, self.clock_s, stored)
+        self.acks = list(acks)
+        for report in reports:
+            self.on_telemetry((self.generation, report))
+        self.control()
+
+    def _stored(self, stored: SimulatedMessage) -> StoredCaps:
+        order = stored.order
+        caps = {cap.gpu: cap.cap_mw for cap in order.caps}
+        charged = {cap.gpu: cap.charged_mw or cap.cap_mw for cap in order.caps}
+        return StoredCaps(order.node, order.decision_id, caps, charged, self.local_s(stored.stored_s))
+
+    def local_s(self, true_s: float) -> float:
+        """An instant of true time on this clock, as an adapter translates it now."""
+        return self.clock_s + (true_s - self.timeline.now_s)
+
+    def ask_control(self, generation: object) -> None:
+        """At the bus: read control messages. A long poll; its answer is as old as its way back."""
+        self.network.send(self, self.on_control, generation)
+
+    def on_control(self, generation: object) -> None:
+        """Control messages arrived."""
+        if generation == self.generation and self.awake(self.on_control, generation):
+            self.control()
+
+    def control(self) -> None:
+        """Take in all budget and node orders; a new budget is acted on at once."""
+        if self.state is None:
+            return
+        fresh = [(seq, order) for seq, order in self.bus.budget_commands if seq not in self.orders]
+        for sequence, order in fresh:
+            self.orders[sequence] = self._order(sequence, order)
+        rows = self.bus.node_commands
+        if len(rows) != len(self.node_commands):
+            self.node_commands = tuple(replace(o, sequence=seq, issued_s=self.local_s(at)) for seq, at, o in rows)
+        if fresh:
+            self.react()
+
+    def _order(self, sequence: int, order: Order) -> BudgetCommand:
+        until_s = None if order.until_s is None else self.local_s(order.until_s)
+        return BudgetCommand(SITE, order.budget_mw, self.local_s(order.from_s), until_s, order.ramp_s, sequence)
+
+    def on_telemetry(self, message: tuple[int, NodeReport]) -> None:
+        """A node's report."""
+        generation, report = message
+        if generation != self.generation or not self.awake(self.on_telemetry, message):
+            return
+        age_s = self.timeline.now_s - report.made_s
+        node = NodeId(report.node)
+        self.nodes[node] = NodeObservation(node, report.gpus, age_s, report.boot, report.clock_s)
+
+    def on_ack(self, message: tuple[int, PowerAckSeen]) -> None:
+        """An answer of a node."""
+        generation, ack = message
+        if generation != self.generation or not self.awake(self.on_ack, message):
+            return
+        if self.state is not None:
+            self.acks.append(ack)
+            self.react()
+
+    def react(self) -> None:
+        """A step soon, once for all that arrives meanwhile."""
+        if not self.reacting:
+            self.reacting = True
+            self.timeline.after(REACT_S, self.on_react, self.generation)
+
+    def on_react(self, generation: object) -> None:
+        """Between ticks: answers and budget orders do not wait."""
+        if generation != self.generation or not self.awake(self.on_react, generation):
+            return
+        self.reacting = False
+        if self.state is not None:
+            self.step()
+
+    def step(self) -> None:
+        """Absorb, want, advance, publish: the real ledger."""
+        state = self.state
+        if state is None:
+            return
+        now_s = self.clock_s
+        seen = Observation(
+            nodes=self.nodes,
+            power_acks=tuple(self.acks),
+            budget_commands=tuple(self.orders.values()),
+            node_commands=self.node_commands,
+        )
+        self.nodes, self.acks = {}, []
+        state = site_ledger.absorb(state, seen, self.config, now_s)
+        if now_s - self.wanted_s >= self.scenario.want_every_s:
+            self.wanted_s = now_s
+            state = site_ledger.want(state, self._wishes(state))
+        after, orders = site_ledger.advance(state, self.config, now_s)
+        self.steps += 1
+        if self.strict and orders:
+            self._inspect(state, after, orders, now_s)
+        self.state = after
+        if orders:
+            self.counts["decision"] += len(orders)
+            self.network.send(self, self.at_bus, (self.generation, self.epoch, orders))
+
+    def _inspect(self, before: PowerState, after: PowerState, orders: tuple[PowerDecision, ...], now_s: float) -> None:
+        found = [*invariants.step_taken(before, after, orders, self.config, now_s)]
+        if self.steps % 8 == 0:
+            found += invariants.pages(after.nodes.values())
+        if found:
+            self.broken(f"{found[0].name}: {found[0].sentence}")
+
+    def _wishes(self, state: PowerState) -> dict[GpuId, int]:
+        """An optimiser of moods: some GPUs serve, at any caps, now and then for more than there is."""
+        low, high = self.scenario.min_mw, self.scenario.default_mw
+        rng = self.rng
+        gpus = [gpu for gpu in state.where if rng.random() < 0.8]
+        room = self.config.budget_mw - self.scenario.overhead_mw - len(state.where) * low
+        weights = [rng.random() ** 2 for _ in gpus]
+        total = sum(weights) or 1.0
+        boldness = rng.choice((0.8, 1.5, 3.0, 6.0))
+        return {
+            gpu: min(high, low + int(room * boldness * weight / total))
+            for gpu, weight in zip(gpus, weights, strict=True)
+        }
+
+    def at_bus(self, message: tuple[int, int, tuple[PowerDecision, ...]]) -> None:
+        """At the bus: a fenced batch. A refusal goes back."""
+        generation, epoch, orders = message
+        if self.bus.publish(epoch, orders, self.timeline.now_s):
+            self.delivered(orders, epoch)
+        else:
+            holder, sequence = self.bus.lease_holder, self.bus.lease_sequence
+            self.network.send(self, self.on_fenced, (generation, epoch, orders, holder, sequence))
+
+    def delivered(self, orders: tuple[PowerDecision, ...], epoch: int) -> None:
+        """Replaced by the world: carries stored decisions to their nodes."""
+
+    def on_fenced(self, message: tuple[int, int, tuple[PowerDecision, ...], int, int]) -> None:
+        """The bus refused: either our own renewal overtook the batch, or another one leads."""
+        generation, epoch, orders, holder, sequence = message
+        if generation != self.generation or not self.awake(self.on_fenced, message):
+            return
+        if self.state is None:
+            return
+        if holder == self.index:
+            if sequence > epoch:
+                self.epoch = max(self.epoch, sequence)
+                self.network.send(self, self.at_bus, (generation, self.epoch, orders))
+            return
+        if sequence > self.epoch:
+            self.counts["leader deposed"] += 1
+            self._forget()

@@ -1,0 +1,122 @@
+"""One run: the event loop, faults on their way, and the checker after every event."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.fault_simulation.checker import Failure, Statistics
+from deploy.fault_simulation.faults import Faults
+from deploy.fault_simulation.mutations import mutated
+from deploy.fault_simulation.world import World
+from planner.core.power.site_state import free_mw
+
+TRACE = 400
+Step = tuple[float, str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProofRun:
+    """What is to be run: one line of a shell reproduces it."""
+
+    seed: str
+    events: int
+    mutation: str | None = None
+    without: frozenset[str] = frozenset()
+    only: frozenset[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a run."""
+
+    run: ProofRun
+    events: int
+    virtual_s: float
+    wall_s: float
+    failure: Failure | None
+    counts: dict[str, int]
+    statistics: Statistics
+    struck: tuple[tuple[int, str], ...]
+    trace: tuple[str, ...] = field(default=(), repr=False)
+    picture: tuple[str, ...] = field(default=(), repr=False)
+
+
+def prove(run: ProofRun) -> Outcome:
+    """One run, until its events are over or a promise is broken."""
+    started = time.perf_counter()
+    with mutated(run.mutation):
+        world = World(run.seed, run.mutation)
+        faults = Faults(world, run.without, run.only)
+        world.start()
+        faults.start()
+        collecting = gc.isenabled()
+        gc.disable()  # frozen values make no cycles; the collector would only walk them
+        try:
+            count, failure, trace = _loop(world, run.events)
+        finally:
+            if collecting:
+                gc.enable()
+    return Outcome(
+        run,
+        count,
+        world.timeline.now_s,
+        time.perf_counter() - started,
+        failure,
+        dict(sorted(world.counts.items())),
+        world.checker.statistics,
+        tuple(faults.struck),
+        tuple(_told(step) for step in trace) if failure else (),
+        tuple(picture(world)) if failure else (),
+    )
+
+
+def _loop(world: World, events: int) -> tuple[int, Failure | None, deque[Step]]:
+    timeline, check = world.timeline, world.checker.check
+    trace: deque[Step] = deque(maxlen=TRACE)
+    for count in range(1, events + 1):
+        handler, argument = timeline.pop()
+        trace.append((timeline.now_s, handler, argument))  # type: ignore[arg-type]
+        handler(argument)
+        failure = check(timeline.now_s)
+        if failure is None and world.broken is not None:
+            failure = Failure(timeline.now_s, "ledger", world.broken)
+        if failure is not None:
+            return count, failure, trace
+    return events, None, trace
+
+
+def _told(step: tuple[float, Any, Any]) -> str:
+    """One event as a line."""
+    time_s, handler, argument = step
+    owner = getattr(getattr(handler, "__self__", None), "name", "world")
+    text = repr(argument)
+    return f"{time_s:12.4f}  {owner:10} {handler.__name__:16} {text[:400]}"
+
+
+def picture(world: World) -> Iterator[str]:
+    """Hardware beside every ledger, for whoever reads a failure."""
+    now_s = world.timeline.now_s
+    yield f"at {now_s:.4f}: hardware {world.checker.sum_mw} mW, budget {world.budget.at_mw(now_s)} mW"
+    for planner in world.planners:
+        if planner.state is not None:
+            free = free_mw(planner.state, planner.config, planner.clock_s)
+            yield f"{planner.name}: epoch {planner.epoch}, free {free} mW, frozen {planner.state.frozen}"
+    for card in world.cards:
+        agent = world.agents[card.node]
+        line = agent.state.lines.get(card.gpu)
+        text = f"{card.gpu} set {card.requested_mw} lawful {card.lawful_mw} ceiling {line.ceiling_mw if line else None}"
+        text += f" (agent up={agent.up} id={agent.state.decision_id})"
+        for planner in world.planners:
+            page = planner.state.nodes.get(agent.node) if planner.state is not None else None
+            if page is not None and card.gpu in page.cards.gpus:
+                at = page.cards.gpus.index(card.gpu)
+                sent = [(s.decision_id, s.caps_mw[at]) for s in page.sent]
+                over = "  <-- above its charge" if card.requested_mw > page.cost_mw[at] else ""
+                text += f" | {planner.name}: proven {page.hardware_mw[at]} sent {sent} acked {page.acked_id}"
+                text += f" cost {page.cost_mw[at]}{over}"
+        yield text

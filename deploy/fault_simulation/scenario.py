@@ -1,0 +1,138 @@
+"""What one seed stands for: the size of the site, its numbers, and how often each kind of fault strikes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from planner.domain.config import SiteConfig
+from planner.domain.ids import SiteId
+
+FAULTS = (
+    "budget_cut",
+    "budget_raise",
+    "budget_ramp",
+    "budget_ahead",
+    "budget_past",
+    "budget_release",
+    "driver_reset",
+    "foreign_writer",
+    "other_limiter",
+    "no_effect",
+    "write_error",
+    "read_error",
+    "agent_crash",
+    "agent_stall",
+    "agent_partition",
+    "planner_crash",
+    "planner_stall",
+    "planner_partition",
+    "node_off",
+    "storm",
+    "replay",
+)
+MOODS = (
+    (),
+    ("planner_crash", "planner_stall", "planner_partition"),
+    ("agent_crash", "agent_stall", "agent_partition", "replay"),
+    ("driver_reset", "foreign_writer", "other_limiter", "no_effect", "write_error", "read_error"),
+    ("budget_cut", "budget_raise", "budget_ramp", "budget_ahead", "budget_past", "budget_release"),
+    ("storm", "replay", "agent_partition", "planner_stall"),
+)
+"""What an episode is rich in, besides a little of everything."""
+FAVOUR = 6
+OFTEN = ("replay", "replay", "replay", "planner_stall", "planner_stall", "storm")
+"""What every episode has more of."""
+SHARP = ("storm", "storm", *("replay",) * 3, *("planner_stall",) * 4, "planner_crash", "agent_partition", "agent_stall")
+"""All there is in half of the worlds: hardware that obeys, a steady budget, and messages and leaders that do not."""
+SITE = SiteId("prove")
+
+
+@dataclass(frozen=True, slots=True)
+class FaultScenario:
+    """One seed's world. Times in seconds, powers in milliwatts; ``fault_every_s`` is the mean time between faults."""
+
+    seed: str
+    nodes: int
+    gpus_per_node: int
+    planners: int
+    config: SiteConfig
+    leader_ttl_s: float
+    telemetry_s: float
+    reconcile_s: float
+    want_every_s: float
+    fault_every_s: float
+    skews: tuple[float, ...]
+    loss: float
+    """Share of messages lost in calm weather."""
+    kinds: tuple[str, ...]
+    """Kinds of faults to draw from; some more than once."""
+    default_mw: int = 700_000
+    min_mw: int = 200_000
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+    @property
+    def overhead_mw(self) -> int:
+        """Of all nodes, with the margin."""
+        return self.nodes * self.config.host_overhead_mw_per_node + self.config.margin_mw
+
+    @property
+    def lowest_mw(self) -> int:
+        """The site at its minimum caps."""
+        return self.gpus * self.min_mw + self.overhead_mw
+
+    @property
+    def highest_mw(self) -> int:
+        """The site without caps."""
+        return self.gpus * self.default_mw + self.overhead_mw
+
+
+def draw(seed: str) -> FaultScenario:
+    """The scenario of a seed."""
+    rng = Random(f"scenario {seed}")
+    sharp = rng.random() < 0.5
+    sites = ((2, 4), (2, 4), (3, 3), (4, 2), (4, 4), (6, 2))
+    nodes, per_node = rng.choice(sites[:3] if sharp else sites)
+    lease_s = rng.choice((9.0, 12.0, 12.0) if sharp else (9.0, 12.0, 12.0, 30.0))
+    low, high = nodes * per_node * 200_000, nodes * per_node * 700_000
+    overhead, margin = rng.choice((0, 300_000)), rng.choice((0, 100_000))
+    budget = int(low + (high - low) * rng.uniform(0.25, 0.75)) + nodes * overhead + margin
+    fallback = rng.choice((None, 200_000, 260_000))
+    known = sharp or rng.choice((False, True, True))
+    config = SiteConfig(
+        site=SITE,
+        budget_mw=budget,
+        host_overhead_mw_per_node=overhead,
+        margin_mw=margin,
+        lease_s=lease_s,
+        settle_s=1.0 if sharp else rng.choice((1.0, 2.0)),
+        flight_s=rng.choice((0.5, 1.0)),
+        fallback_mw=fallback,
+        smallest_budget_mw=rng.choice((None, low + nodes * overhead + margin)),
+        expected_gpus=nodes * per_node if known else None,
+        expected_nodes=nodes if known else None,
+    )
+    # With a steady budget the checker has no window to allow for: the sum may never exceed it by a milliwatt.
+    steady = rng.random() < 0.5
+    kinds = tuple(
+        kind for kind in FAULTS + OFTEN + rng.choice(MOODS) * FAVOUR if not (steady and kind.startswith("budget"))
+    )
+    skews = tuple(rng.uniform(-0.01, 0.01) for _ in range(nodes))
+    return FaultScenario(
+        seed=seed,
+        nodes=nodes,
+        gpus_per_node=per_node,
+        planners=3 if sharp else rng.choice((2, 3)),
+        config=config,
+        leader_ttl_s=rng.choice((4.0, 8.0)),
+        telemetry_s=rng.choice((1.0, 2.0)),
+        reconcile_s=rng.choice((5.0, 15.0)),
+        want_every_s=rng.choice((8.0, 12.0) if sharp else (4.0, 8.0, 12.0)),
+        fault_every_s=rng.choice((4.0, 6.0, 8.0)) if sharp else rng.choice((2.0, 5.0, 8.0, 12.0, 20.0)),
+        skews=skews,
+        loss=0.02 if sharp else rng.choice((0.0005, 0.002, 0.02)),
+        kinds=SHARP if sharp else kinds,
+    )

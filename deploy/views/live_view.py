@@ -1,0 +1,120 @@
+"""The live view of `up`: a rich panel where there is a terminal, plain lines where there is none.
+
+Renders a ``Picture`` and a handful of figures; holds no state of its own beyond what was already printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bus_schemas import v1
+from deploy.views.site_view import DeploymentSummary, SiteView
+from deploy.views.words import clock, sentence
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SHOWN_EVENTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class DemoStatus:
+    """What the view knows of the run besides the bus."""
+
+    title: str
+    hint: str
+    load_s: float
+    real_s: float
+
+
+def pool_cells(view: DeploymentSummary) -> list[tuple[str, str, str, str, str]]:
+    """(pool, running, wanted, granted, cap) of each pool, as text."""
+    record = view.record
+    if record is None:
+        return []
+    rows = []
+    for name, pool in record.pools.items():
+        cap = f"{pool.cap_watts:.0f} W" if pool.cap_watts is not None else "-"
+        rows.append((name, str(pool.current), str(pool.wanted), str(pool.granted), cap))
+    return rows
+
+
+def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:
+    """An observed figure beside its target, or why it is missing."""
+    if record is None:
+        return "-"
+    if name in record.observed:
+        target = record.targets.get(name)
+        aim = f" / {target:.0f}" if target is not None else ""
+        return f"{record.observed[name]:.4g}{aim} {unit}".rstrip()
+    return f"missing ({record.missing.get(name, 'not seen yet')})"
+
+
+def rate(record: v1.PlanRecord | None) -> str:
+    """The observed load."""
+    if record is None or "requests" not in record.observed or not record.observed.get("interval_s"):
+        return figure(record, "requests", "requests")
+    return f"{record.observed['requests'] / record.observed['interval_s']:.3g} req/s"
+
+
+def plain_line(picture: SiteView, run: DemoStatus) -> str:
+    """One line that says how the run stands."""
+    parts = [f"{run.real_s:6.0f}s load {run.load_s:7.0f}s"]
+    for view in picture.deployments.values():
+        record = view.record
+        parts.append(rate(record))
+        parts += [f"{name} {running}->{granted} at {cap}" for name, running, _, granted, cap in pool_cells(view)]
+        parts.append(f"TTFT {figure(record, 'ttft_ms', 'ms')}, ITL {figure(record, 'itl_ms', 'ms')}")
+    budget = picture.budget_watts
+    limit = f" of {budget:.0f} W" if budget is not None else ""
+    parts.append(f"{picture.drawn_watts:.0f} W drawn, {picture.enforced_watts:.0f} W capped{limit}")
+    return " | ".join(parts)
+
+
+def panel(picture: SiteView, run: DemoStatus) -> RenderableType:
+    """The whole view for a terminal."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    load = Table(box=None, pad_edge=False)
+    for column in ("deployment", "load", "ISL", "OSL", "TTFT / target", "ITL / target", "decision", "carried out"):
+        load.add_column(column)
+    pools = Table(box=None, pad_edge=False)
+    for column in ("pool", "running", "wanted", "granted", "cap per GPU"):
+        pools.add_column(column)
+    for name, view in picture.deployments.items():
+        record = view.record
+        load.add_row(
+            name,
+            rate(record),
+            figure(record, "isl_tokens", ""),
+            figure(record, "osl_tokens", ""),
+            figure(record, "ttft_ms", "ms"),
+            figure(record, "itl_ms", "ms"),
+            f"#{view.decision_id}",
+            f"#{view.scaled_decision_id}",
+        )
+        for row in pool_cells(view):
+            pools.add_row(*row)
+    events = Text("\n".join(f"{clock(m)} {sentence(m)}" for m in list(picture.history)[-SHOWN_EVENTS:]), style="dim")
+    watts = Text(watts_bar(picture))
+    head = Text(f"load time {run.load_s:.0f} s, real time {run.real_s:.0f} s")
+    body = Group(head, load, Text(), pools, Text(), watts, Text(), events, Text(), Text(run.hint, style="cyan"))
+    return Panel(body, title=run.title, title_align="left")
+
+
+def watts_bar(picture: SiteView, width: int = 50) -> str:
+    """Drawn, capped and budget as one bar: `=` drawn, `-` capped, space up to the budget."""
+    budget = picture.budget_watts or picture.enforced_watts
+    if not budget:
+        return "watts: nothing seen yet"
+    drawn = min(width, round(width * picture.drawn_watts / budget))
+    capped = min(width, round(width * picture.enforced_watts / budget))
+    bar = "=" * drawn + "-" * max(0, capped - drawn)
+    return (
+        f"watts [{bar:<{width}}] {picture.drawn_watts:.0f} drawn, {picture.enforced_watts:.0f} capped,"
+        f" {budget:.0f} budget"
+    )

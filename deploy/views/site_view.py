@@ -1,0 +1,117 @@
+"""Folds bus messages into one picture of a site: the newest of everything, and a short history.
+
+Pure bookkeeping: fed by `up`'s live view, by `wattscale status` and by tests; never talks to a server.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from bus_schemas import v1
+
+HISTORY = 200
+
+
+@dataclass(slots=True)
+class DeploymentSummary:
+    """The newest of each message about one deployment."""
+
+    record: v1.PlanRecord | None = None
+    decision: v1.ScalingDecision | None = None
+    ack: v1.ScalingAck | None = None
+
+    @property
+    def decision_id(self) -> int:
+        return self.decision.decision_id if self.decision else -1
+
+    @property
+    def scaled_decision_id(self) -> int:
+        return self.ack.scaled_decision_id if self.ack else -1
+
+
+@dataclass(slots=True)
+class NodeSummary:
+    """The newest of each message about one node."""
+
+    telemetry: v1.NodeTelemetry | None = None
+    decision: v1.PowerDecision | None = None
+    ack: v1.PowerAck | None = None
+
+    @property
+    def drawn_watts(self) -> float:
+        gpus = self.telemetry.gpus if self.telemetry else ()
+        return sum(gpu.draw_watts or 0.0 for gpu in gpus)
+
+    @property
+    def enforced_watts(self) -> float:
+        """Caps in force, from whichever of acknowledgement and telemetry is newer."""
+        if self.ack and (self.telemetry is None or self.ack.time >= self.telemetry.time):
+            return sum(gpu.enforced_watts or 0.0 for gpu in self.ack.gpus)
+        gpus = self.telemetry.gpus if self.telemetry else ()
+        return sum(gpu.enforced_watts or 0.0 for gpu in gpus)
+
+
+@dataclass(slots=True)
+class SiteView:
+    """Everything seen so far. ``history`` holds decisions and acknowledgements, oldest first."""
+
+    deployments: dict[str, DeploymentSummary] = field(default_factory=dict)
+    nodes: dict[str, NodeSummary] = field(default_factory=dict)
+    budgets: dict[str, v1.BudgetChange] = field(default_factory=dict)
+    history: deque[v1.Message] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    decisions: int = 0
+    acks: int = 0
+
+    def add(self, message: v1.Message) -> None:
+        """Take one message in; older ones than what is known are ignored by id, not by time."""
+        match message:
+            case v1.PlanRecord():
+                self._deployment(message.deployment).record = message
+            case v1.ScalingDecision():
+                self._deployment(message.deployment).decision = message
+                self._count(message, decision=True)
+            case v1.PowerDecision():
+                self._node(message.node).decision = message
+                self._count(message, decision=True)
+            case v1.ScalingAck():
+                self._deployment(message.deployment).ack = message
+                self._count(message, decision=False)
+            case v1.PowerAck():
+                self._node(message.node).ack = message
+                self._count(message, decision=False)
+            case v1.NodeTelemetry():
+                self._node(message.node).telemetry = message
+            case v1.BudgetChange():
+                self.budgets[message.site] = message
+
+    def _count(self, message: v1.Message, *, decision: bool) -> None:
+        self.history.append(message)
+        if decision:
+            self.decisions += 1
+        else:
+            self.acks += 1
+
+    def _deployment(self, name: str) -> DeploymentSummary:
+        return self.deployments.setdefault(name, DeploymentSummary())
+
+    def _node(self, name: str) -> NodeSummary:
+        return self.nodes.setdefault(name, NodeSummary())
+
+    @property
+    def drawn_watts(self) -> float:
+        return sum(node.drawn_watts for node in self.nodes.values())
+
+    @property
+    def enforced_watts(self) -> float:
+        return sum(node.enforced_watts for node in self.nodes.values())
+
+    @property
+    def budget_watts(self) -> float | None:
+        """The budget that the newest plan worked under; a deployment's record carries its whole site's."""
+        by_site = {
+            view.record.site: view.record.budget_watts
+            for view in self.deployments.values()
+            if view.record and view.record.budget_watts is not None
+        }
+        return sum(by_site.values()) if by_site else None

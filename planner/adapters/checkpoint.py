@@ -1,0 +1,142 @@
+"""What a planner learned, as plain data and back: forecasts, corrections, windows, draws. Pure.
+
+Kept beside each observation in the plan records, so that the next leader knows exactly what this one knew. Must never
+bring back what the streams hold in their own right: decisions, acknowledgements, operators' orders.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import astuple, fields, is_dataclass
+from typing import Any
+
+from planner.core.forecast import registry
+from planner.core.forecast.band import Band
+from planner.core.power.p_u_estimator import Estimate, LearnedPower
+from planner.core.power.pool_draw import Drawn
+from planner.core.state import DeploymentState, PoolState
+from planner.domain.ids import PoolId
+from planner.domain.predictor import PointModel
+
+Plain = dict[str, Any]
+
+_KIND = "kind"
+_FORMER = {"num_req": "request_rate_per_s", "isl": "isl_tokens", "osl": "osl_tokens"}
+"""Forecasts that older records name differently."""
+
+
+class NotPlainError(ValueError):
+    """A value that has no plain form, or plain data that is no value of this version."""
+
+
+def learned(state: DeploymentState) -> Plain:
+    """Everything but the forecasts: small, for every record."""
+    return {
+        "corrections": dict(state.corrections),
+        "metrics_at_s": state.metrics_at_s,
+        "edited_ticks": state.edited_ticks,
+        "pools": {
+            name: {
+                "decided": pool.decided,
+                "recommendations": [list(entry) for entry in pool.recommendations],
+                "events": [list(entry) for entry in pool.events],
+                "most_seen": pool.most_seen,
+                "queued": pool.queued,
+            }
+            for name, pool in state.pools.items()
+        },
+        "drawn": {name: _drawn(known) for name, known in state.drawn.items()},
+    }
+
+
+def _drawn(known: Drawn) -> Plain:
+    return {
+        "batch": known.batch,
+        "bucket": known.bucket,
+        "measured_mw": known.measured_mw,
+        "expected_mw": known.expected_mw,
+        "estimates": [[bucket, *astuple(estimate)] for bucket, estimate in known.learned.estimates.items()],
+    }
+
+
+def _drawn_back(kept: Mapping[str, Any]) -> Drawn:
+    estimates = {int(bucket): Estimate(*figures) for bucket, *figures in kept["estimates"]}
+    shown = {name: kept[name] for name in ("batch", "bucket", "measured_mw", "expected_mw")}
+    return Drawn(LearnedPower(estimates), **shown)
+
+
+def state(kept: Mapping[str, Any]) -> DeploymentState:
+    """``learned`` back, in a state that has decided nothing. Raises NotPlainError."""
+    try:
+        return DeploymentState(
+            pools={
+                PoolId(name): PoolState(
+                    decided=pool["decided"],
+                    recommendations=tuple((float(at), int(count)) for at, count in pool["recommendations"]),
+                    events=tuple((float(at), int(change)) for at, change in pool["events"]),
+                    most_seen=pool["most_seen"],
+                    queued=pool["queued"],
+                )
+                for name, pool in kept["pools"].items()
+            },
+            corrections=dict(kept["corrections"]),
+            metrics_at_s=kept["metrics_at_s"],
+            edited_ticks=kept["edited_ticks"],
+            drawn={PoolId(name): _drawn_back(known) for name, known in kept.get("drawn", {}).items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NotPlainError(f"what was learned is not readable: {error!r}") from error
+
+
+def bands(known: Mapping[str, Band]) -> Plain | None:
+    """The forecasts' state; None where one has no plain form. Some kilobytes: for a record now and then."""
+    try:
+        return {name: _plain(band) for name, band in known.items()}
+    except NotPlainError:
+        return None
+
+
+def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dict[str, Band]:
+    """``bands`` back. ``models``: those beside the core's own. Raises NotPlainError."""
+    kinds = {**registry.kinds(), **{type(model).__name__: type(model) for model in models.values()}}
+    found = {_FORMER.get(name, name): _value(band, kinds) for name, band in kept.items()}
+    if not all(isinstance(band, Band) for band in found.values()):
+        raise NotPlainError("a forecast without its band")
+    return found
+
+
+def alike(one: Band, other: Band) -> bool:
+    """Whether one's learning is of use to the other: the same model under the same settings."""
+    return (one.model.name, one.level, one.horizon_s) == (other.model.name, other.level, other.horizon_s)
+
+
+def _plain(value: object) -> Any:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise NotPlainError(f"{value} has no place in JSON")
+            return value
+        case tuple():
+            return [_plain(each) for each in value]
+    if not is_dataclass(value) or isinstance(value, type):
+        raise NotPlainError(f"{type(value).__name__} has no plain form")
+    # What does not compare is a cache, which is made again where it is missed.
+    kept = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
+    return {_KIND: type(value).__name__, **kept}
+
+
+def _value(kept: object, kinds: Mapping[str, type[Any]]) -> Any:
+    if isinstance(kept, list):
+        return tuple(_value(each, kinds) for each in kept)
+    if not isinstance(kept, dict):
+        return kept
+    kind = kinds.get(str(kept.get(_KIND)))
+    if kind is None:
+        raise NotPlainError(f"no forecast model {kept.get(_KIND)!r} here")
+    try:
+        return kind(**{name: _value(part, kinds) for name, part in kept.items() if name != _KIND})
+    except TypeError as error:
+        raise NotPlainError(f"{kind.__name__} of another version: {error}") from error

@@ -1,0 +1,158 @@
+"""Wire to domain: acknowledgements, telemetry and control messages become values of the observation. Pure.
+
+Message times are UTC; the domain's are seconds of the planner's clock, which reads ``clock_offset_s`` less.
+"""
+
+from __future__ import annotations
+
+from bus_schemas import v1
+from planner.core.state import LastDecision
+from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
+from planner.domain.observation import (
+    BudgetCommand,
+    DeploymentCommand,
+    GpuCapInForce,
+    GpuObservation,
+    NodeCommand,
+    NodeObservation,
+    PowerAckSeen,
+    ScalingAckSeen,
+    StoredCaps,
+)
+from planner.domain.pool import Role
+from planner.domain.units import mw_from_watts
+
+ROLES = {role.value: role for role in Role}
+
+_ANSWERS = frozenset({v1.GpuHealth.OK, v1.GpuHealth.UNKNOWN})
+"""Health that is no loss: a limit can be set there, or a read only failed for now."""
+
+
+def scaling_ack(ack: v1.ScalingAck) -> ScalingAckSeen:
+    """A deployment's acknowledgement."""
+    return ScalingAckSeen(
+        deployment=DeploymentId(ack.deployment),
+        decision_id=ack.decision_id,
+        scaled_decision_id=ack.scaled_decision_id,
+        status=ack.status.value,
+        reason=ack.reason,
+    )
+
+
+def power_ack(ack: v1.PowerAck) -> PowerAckSeen:
+    """A node's acknowledgement, with what its hardware enforces."""
+    return PowerAckSeen(
+        node=NodeId(ack.node),
+        epoch=ack.epoch,
+        decision_id=ack.decision_id,
+        applied_decision_id=ack.applied_decision_id,
+        status=ack.status.value,
+        gpus=tuple(_in_force(gpu) for gpu in ack.gpus),
+        reason=ack.reason,
+        boot=ack.boot,
+        clock_s=ack.clock_s,
+        incarnation=ack.incarnation,
+    )
+
+
+def _in_force(gpu: v1.GpuInForce) -> GpuCapInForce:
+    # A failed read proves nothing, neither a limit nor a loss: its values are from before and are left out.
+    unread = gpu.health is v1.GpuHealth.UNKNOWN
+    return GpuCapInForce(
+        gpu=GpuId(gpu.gpu),
+        requested_mw=None if unread else _mw(gpu.requested_watts),
+        enforced_mw=None if unread else _mw(gpu.enforced_watts),
+        healthy=gpu.health in _ANSWERS,
+        reset=gpu.reset,
+    )
+
+
+def _mw(watts: float | None) -> int | None:
+    return None if watts is None else mw_from_watts(watts)
+
+
+def node(telemetry: v1.NodeTelemetry, *, age_s: float) -> NodeObservation:
+    """A node's GPUs as last told. An empty deployment, pool, role or worker is None: not known to serve."""
+    gpus = {GpuId(gpu.gpu): _gpu(gpu) for gpu in telemetry.gpus}
+    return NodeObservation(NodeId(telemetry.node), gpus, age_s, telemetry.boot, telemetry.clock_s)
+
+
+def _gpu(gpu: v1.GpuTelemetry) -> GpuObservation:
+    unread = gpu.health is v1.GpuHealth.UNKNOWN
+    return GpuObservation(
+        gpu=GpuId(gpu.gpu),
+        draw_mw=None if unread else _mw(gpu.draw_watts),
+        requested_mw=None if unread else _mw(gpu.requested_watts),
+        enforced_mw=None if unread else _mw(gpu.enforced_watts),
+        default_mw=mw_from_watts(gpu.default_watts),
+        min_mw=mw_from_watts(gpu.min_watts),
+        max_mw=mw_from_watts(gpu.max_watts),
+        healthy=gpu.health in _ANSWERS,
+        deployment=DeploymentId(gpu.deployment) if gpu.deployment else None,
+        pool=PoolId(gpu.pool) if gpu.pool else None,
+        role=ROLES.get(gpu.role),
+        worker=gpu.worker or None,
+        terminating=gpu.terminating,
+    )
+
+
+def budget_command(change: v1.BudgetChange, *, sequence: int, clock_offset_s: float = 0.0) -> BudgetCommand:
+    """A budget's change. One without a start holds from when it was written."""
+    start = change.effective_from or change.time
+    until = change.effective_until
+    return BudgetCommand(
+        site=change.site,
+        budget_mw=None if change.release else mw_from_watts(change.budget_watts),
+        from_s=start.timestamp() - clock_offset_s,
+        until_s=None if until is None else until.timestamp() - clock_offset_s,
+        ramp_s=change.ramp_s,
+        sequence=sequence,
+        reason=change.reason,
+    )
+
+
+def deployment_command(control: v1.DeploymentControl, *, sequence: int) -> DeploymentCommand:
+    """An operator's word on a deployment."""
+    return DeploymentCommand(
+        deployment=DeploymentId(control.deployment),
+        action=control.action,
+        replicas={PoolId(pool): count for pool, count in control.replicas.items()},
+        sequence=sequence,
+        reason=control.reason,
+    )
+
+
+def node_command(control: v1.NodeControl, *, sequence: int, clock_offset_s: float = 0.0) -> NodeCommand:
+    """An operator's word on a node, with when it was written: a later sign of life makes it void."""
+    issued_s = control.time.timestamp() - clock_offset_s
+    return NodeCommand(NodeId(control.node), control.action, sequence, control.reason, issued_s)
+
+
+def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> StoredCaps:
+    """The predecessor's ledger for one node. A GPU without a charge is left out: it starts at its default."""
+    return StoredCaps(
+        node=NodeId(decision.node),
+        decision_id=decision.decision_id,
+        caps_mw={GpuId(cap.gpu): mw_from_watts(cap.cap_watts) for cap in decision.caps},
+        charged_mw={
+            GpuId(cap.gpu): mw_from_watts(cap.charged_watts) for cap in decision.caps if cap.charged_watts is not None
+        },
+        stored_s=decision.time.timestamp() - clock_offset_s,
+    )
+
+
+def last_decision(
+    decision: v1.ScalingDecision, ack: v1.ScalingAck | None, *, clock_offset_s: float = 0.0
+) -> LastDecision:
+    """A deployment's last decision and how far it was carried out, as a new leader finds them.
+
+    An acknowledgement of another incarnation speaks of other ids: it proves nothing about this decision.
+    """
+    same = ack is not None and ack.incarnation in {"", decision.incarnation}
+    return LastDecision(
+        deployment=DeploymentId(decision.deployment),
+        decision_id=decision.decision_id,
+        replicas={PoolId(pool): target.replicas for pool, target in decision.pools.items()},
+        scaled_decision_id=ack.scaled_decision_id if same and ack is not None else -1,
+        decided_at_s=decision.time.timestamp() - clock_offset_s,
+    )

@@ -1,0 +1,191 @@
+"""The bus as the planner's service sees it, on JetStream: listening, the lead, fenced batches, plan records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+from nats.errors import Error as NatsError
+
+from bus_schemas import codec, v1
+from bus_schemas.jetstream.api import ask
+from bus_schemas.jetstream.connect import Bus, BusError
+from bus_schemas.jetstream.leader_election import Leadership, LeadershipLostError
+from bus_schemas.jetstream.publisher import Outgoing, Publisher
+from bus_schemas.jetstream.reader import StoredMessage, all_messages, follow, last_per_subject
+from bus_schemas.jetstream.sender_check import in_place
+from bus_schemas.jetstream.tasks.task_group import run_together
+from bus_schemas.streams import stream_of
+from bus_schemas.subjects import Subjects
+from bus_schemas.v1 import Message
+from planner.ports import LinkAwayError, Listener, StoredHistory, Term, TermEndedError
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+
+
+class BusLink:
+    """``Link`` on one connection. ``holder`` names this process in the lease."""
+
+    def __init__(self, bus: Bus, holder: str, lease_ttl_s: float) -> None:
+        self._bus = bus
+        self._holder = holder
+        self._lease_ttl_s = lease_ttl_s
+
+    async def listen(self, listener: Listener) -> None:
+        """Feed ``listener`` for ever. Operators' orders come with their whole history: a pin outlives a later pause."""
+        subjects = self._bus.subjects
+        states = (subjects.all_of("ack"), subjects.all_of("telemetry", "node"))
+        feeds = {f"listen {wildcard}": self._feed(listener, wildcard) for wildcard in states}
+        await run_together({**feeds, "listen control": self._orders(listener, subjects.all_of("control"))})
+
+    async def _orders(self, listener: Listener, wildcard: str) -> None:
+        """The newest order has the highest number, also where the stream was lost or came back from a backup."""
+        known: set[str] = set()
+        newest: dict[str, int] = {}
+        lift = 0
+        async for stored in follow(self._bus, wildcard, 0):
+            last = newest.get(stored.subject, 0)
+            if stored.sequence + lift <= last:
+                if stored.msg_id and stored.msg_id in known:
+                    continue  # A backup's: heard before, and perhaps overtaken since.
+                lift = max(newest.values()) + 1 - stored.sequence
+                log.warning("%s begins again at %d: its stream was lost", stored.subject, stored.sequence)
+            known.add(stored.msg_id)
+            newest[stored.subject] = stored.sequence + lift
+            self._hand_on(listener, stored, stored.sequence + lift)
+
+    def _hand_on(self, listener: Listener, stored: StoredMessage, number: int) -> None:
+        if _genuine(self._bus, stored):
+            listener.heard(stored.message, number)
+
+    async def _feed(self, listener: Listener, wildcard: str) -> None:
+        after = 0
+        for stored in await self._patiently_last(wildcard):
+            self._hand_on(listener, stored, stored.sequence)
+            after = max(after, stored.sequence)
+        async for stored in follow(self._bus, wildcard, after):
+            self._hand_on(listener, stored, stored.sequence)
+
+    async def _patiently_last(self, wildcard: str) -> list[StoredMessage]:
+        while True:
+            try:
+                return await last_per_subject(self._bus, wildcard)
+            except (BusError, NatsError, TimeoutError, OSError):
+                await asyncio.sleep(RETRY_S)
+
+    @asynccontextmanager
+    async def lead(self) -> AsyncIterator[Term]:
+        """Waits for the lead, renews it inside the context, and releases it afterwards.
+
+        Raises LinkAwayError while waiting, and TermEndedError in place of the cancelled body when the lease is lost.
+        """
+        leadership = Leadership(self._bus, self._holder, self._lease_ttl_s)
+        try:
+            async with AsyncExitStack() as stack:
+                try:
+                    epoch = await stack.enter_async_context(leadership.lead())
+                except (BusError, NatsError, TimeoutError, OSError) as error:
+                    raise LinkAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
+                yield BusTerm(self._bus, leadership, epoch)
+        except LeadershipLostError as error:
+            raise TermEndedError(str(error)) from error
+
+    async def record(self, record: v1.PlanRecord) -> None:
+        """A plan record, sent and not waited for: the stream keeps an hour of them, and none decides anything."""
+        if not self._bus.connected:
+            return
+        msg_id = f"plan-{record.deployment}-{record.time.timestamp():.6f}"
+        headers = codec.headers(record, msg_id, self._bus.settings.name)
+        subject = self._bus.subjects.telemetry_plan(record.deployment)
+        try:
+            await self._bus.nc.publish(subject, codec.encode(record), headers=headers)
+        except (BusError, NatsError, OSError):
+            return
+
+
+class BusTerm:
+    """One holding of the lease. ``epoch`` is the sequence under which it was won: renewals do not change it."""
+
+    def __init__(self, bus: Bus, leadership: Leadership, epoch: int) -> None:
+        self._bus = bus
+        self._publisher = Publisher(bus, leadership)
+        self._epoch = epoch
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> None:
+        """One fenced atomic batch. Raises TermEndedError or LinkAwayError."""
+        items = [_outgoing(self._bus.subjects, message, traceparent) for message in decisions]
+        try:
+            await self._publisher.publish_batch(items)
+        except LeadershipLostError as error:
+            raise TermEndedError(str(error)) from error
+        except BusError as error:
+            raise LinkAwayError(str(error)) from error
+
+    async def past(self) -> StoredHistory:
+        """What the streams hold. Raises LinkAwayError."""
+        bus, subjects = self._bus, self._bus.subjects
+        try:
+            scaling = await last_per_subject(bus, subjects.all_of("decision", "scaling"))
+            power = await last_per_subject(bus, subjects.all_of("decision", "power"))
+            heard = [
+                *await last_per_subject(bus, subjects.all_of("ack")),
+                *await last_per_subject(bus, subjects.all_of("telemetry", "node")),
+                *await all_messages(bus, subjects.all_of("control")),
+            ]
+        except (BusError, NatsError, TimeoutError, OSError) as error:
+            raise LinkAwayError(f"the streams could not be read: {error or type(error).__name__}") from error
+        return StoredHistory(
+            scaling=tuple(s.message for s in scaling if isinstance(s.message, v1.ScalingDecision)),
+            power=tuple(s.message for s in power if isinstance(s.message, v1.PowerDecision)),
+            heard=tuple((s.message, s.sequence) for s in heard if _genuine(bus, s)),
+        )
+
+    async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
+        """Plan records since an instant, oldest first. Raises LinkAwayError."""
+        bus, wildcard = self._bus, self._bus.subjects.all_of("telemetry", "plan")
+        try:
+            first = await _first_since(bus, wildcard, since)
+            found = [] if first is None else await all_messages(bus, wildcard, after=first - 1)
+        except (BusError, NatsError, TimeoutError, OSError) as error:
+            raise LinkAwayError(f"plan records could not be read: {error or type(error).__name__}") from error
+        return [stored.message for stored in found if isinstance(stored.message, v1.PlanRecord)]
+
+
+def _genuine(bus: Bus, stored: StoredMessage) -> bool:
+    """Whether a body speaks for nobody but the one it was published for."""
+    if in_place(bus.subjects, stored.subject, stored.message):
+        return True
+    log.warning("a %s on %s speaks for somebody else and is left out", stored.message.type, stored.subject)
+    return False
+
+
+async def _first_since(bus: Bus, wildcard: str, since: datetime) -> int | None:
+    """The sequence of the first message that matches and is not older; None where there is none."""
+    api = f"$JS.API.DIRECT.GET.{stream_of(bus.subjects, wildcard)}"
+    query = {"next_by_subj": wildcard, "start_time": since.astimezone(UTC).isoformat().replace("+00:00", "Z")}
+    answer = await ask(bus, api, json.dumps(query).encode())
+    headers = answer.headers or {}
+    return None if "Status" in headers else int(headers["Nats-Sequence"])
+
+
+def _outgoing(subjects: Subjects, message: Message, traceparent: str | None) -> Outgoing:
+    match message:
+        case v1.ScalingDecision():
+            who, subject = message.deployment, subjects.decision_scaling(message.deployment)
+        case v1.PowerDecision():
+            who, subject = message.node, subjects.decision_power(message.node)
+        case _:
+            raise TypeError(f"{message.type} is no decision")
+    kind = "scaling" if isinstance(message, v1.ScalingDecision) else "power"
+    msg_id = f"{kind}-{who}-{message.incarnation}-{message.epoch}-{message.decision_id}"
+    return Outgoing(subject, message, msg_id, traceparent)

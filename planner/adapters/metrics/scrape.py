@@ -1,0 +1,175 @@
+"""Reads a deployment's metrics straight from its frontends' and workers' ``/metrics``: no Prometheus needed.
+
+Keeps the last good page of each URL and takes differences. Must never let one unreachable page pass for less
+load: while any page is missing, what is summed over pages is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import aiohttp
+
+from planner.adapters.metrics.assemble import assemble
+from planner.adapters.metrics.exposition import (
+    COUNTERS,
+    HISTOGRAMS,
+    MetricsPage,
+    PageError,
+    histogram_increase,
+    increase,
+    parse_page,
+    restarted,
+    total_increase,
+)
+from planner.adapters.metrics.histogram import IntervalHistogram
+from planner.adapters.metrics.series_selector import SeriesSelector
+from planner.adapters.metrics.snapshot import GaugeSample, Snapshot
+from planner.adapters.metrics.staleness import Staleness
+from planner.domain.ids import DeploymentId
+from planner.domain.observation import DeploymentObservation
+from planner.domain.reading import Missing, MissingReason, Reading
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Fetched:
+    """All pages of one reading, and when."""
+
+    now_s: float
+    pages: Mapping[str, MetricsPage]
+
+
+class EngineScraper:
+    """One deployment's readings from one or more metrics pages.
+
+    ``load_time_scale``: load seconds per clock second (accelerated replays); intervals are told in load seconds.
+    ``max_gap_s``: clock seconds after which the last pages are too old to take a difference from.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        target: SeriesSelector,
+        *,
+        load_time_scale: float = 1.0,
+        timeout_s: float = 5.0,
+        max_gap_s: float = 600.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._urls = (urls,) if isinstance(urls, str) else tuple(urls)
+        self._target = target
+        self._scale = load_time_scale
+        self._timeout_s = timeout_s
+        self._max_gap_s = max_gap_s
+        self._headers = dict(headers or {})
+        self._session: aiohttp.ClientSession | None = None
+        self._last: _Fetched | None = None
+        self._ages = Staleness()
+        self.last_error = ""
+
+    @property
+    def deployment(self) -> DeploymentId:
+        """Whose readings these are."""
+        return self._target.deployment
+
+    async def observe(self, now_s: float) -> DeploymentObservation:
+        """The readings since the last good pages. Never raises for what a server answers or fails to answer."""
+        readout = await self._read(now_s)
+        return self._ages.stamp(assemble(readout, self._target), now_s)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def _read(self, now_s: float) -> Snapshot:
+        pages = await asyncio.gather(*(self._page(url) for url in self._urls))
+        fetched = {url: page for url, page in zip(self._urls, pages, strict=True) if page is not None}
+        before = self._last
+        interval_s = self._interval_s(before, now_s, fetched)
+        if len(fetched) < len(self._urls):
+            return Snapshot(interval_s, failure=Missing(MissingReason.UNREACHABLE))
+        self._last = _Fetched(now_s, fetched)
+        return _readout(before, fetched, interval_s, stale=self._is_stale(before, now_s))
+
+    def _is_stale(self, before: _Fetched | None, now_s: float) -> bool:
+        return before is not None and now_s - before.now_s > self._max_gap_s
+
+    def _interval_s(self, before: _Fetched | None, now_s: float, pages: Mapping[str, MetricsPage]) -> float:
+        """Load seconds since the last pages: by the load's own clock where a page shows one."""
+        if before is None:
+            return 0.0
+        for url, page in pages.items():
+            earlier = before.pages[url].load_s if url in before.pages else None
+            if page.load_s is not None and earlier is not None and page.load_s > earlier:
+                return page.load_s - earlier
+        return (now_s - before.now_s) * self._scale
+
+    async def _page(self, url: str) -> MetricsPage | None:
+        try:
+            async with self._open().get(url) as response:
+                response.raise_for_status()
+                text = await response.text(errors="replace")
+            return await asyncio.to_thread(parse_page, text, self._target)
+        except (aiohttp.ClientError, TimeoutError, OSError, PageError) as error:
+            self.last_error = f"{url}: {type(error).__name__}: {error}"
+            return None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+            self._session = aiohttp.ClientSession(timeout=timeout, headers=self._headers)
+        return self._session
+
+
+def _readout(before: _Fetched | None, pages: Mapping[str, MetricsPage], interval_s: float, *, stale: bool) -> Snapshot:
+    gauges = _gauges(pages.values())
+    why = _no_difference(before, pages, stale=stale)
+    counters = {name for page in pages.values() for name in page.cumulative if name in COUNTERS}
+    histograms = {base for base in HISTOGRAMS if any(f"{base}_count" in page.cumulative for page in pages.values())}
+    if before is None or why is not None:
+        missing = why or Missing(MissingReason.FIRST_SCRAPE)
+        return Snapshot(interval_s, dict.fromkeys(counters, missing), dict.fromkeys(histograms, missing), gauges)
+    pairs = [(before.pages[url], page) for url, page in pages.items()]
+    increases: dict[str, Reading] = {}
+    for name in counters:
+        total = total_increase([increase(name, old, new) for old, new in pairs])
+        if total is not None:
+            increases[name] = total
+    sums: dict[str, IntervalHistogram | Missing] = {}
+    for name in histograms:
+        merged = _merge(histogram_increase(name, old, new) for old, new in pairs)
+        if merged is not None:
+            sums[name] = merged
+    return Snapshot(interval_s, increases, sums, gauges)
+
+
+def _no_difference(before: _Fetched | None, pages: Mapping[str, MetricsPage], *, stale: bool) -> Missing | None:
+    if before is None:
+        return Missing(MissingReason.FIRST_SCRAPE)
+    if stale:
+        return Missing(MissingReason.STALE)
+    if any(restarted(before.pages[url], page) for url, page in pages.items()):
+        return Missing(MissingReason.COUNTER_RESET)
+    return None
+
+
+def _gauges(pages: Iterable[MetricsPage]) -> Mapping[str, tuple[GaugeSample, ...]]:
+    gauges: dict[str, tuple[GaugeSample, ...]] = {}
+    for page in pages:
+        for name, samples in page.gauges.items():
+            gauges[name] = gauges.get(name, ()) + samples
+    return gauges
+
+
+def _merge(parts: Iterable[IntervalHistogram | Missing | None]) -> IntervalHistogram | Missing | None:
+    merged: IntervalHistogram | None = None
+    for part in parts:
+        if isinstance(part, Missing):
+            return part
+        if part is not None:
+            merged = part if merged is None else merged.plus(part)
+    return merged

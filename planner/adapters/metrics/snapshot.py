@@ -1,0 +1,44 @@
+"""What one reading of metrics came to, whichever way it was read: the seam between fetching and understanding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from planner.adapters.metrics.histogram import IntervalHistogram
+from planner.adapters.metrics.series_selector import Labels
+from planner.domain.reading import NO_DATA, Missing, Reading
+
+
+@dataclass(frozen=True, slots=True)
+class GaugeSample:
+    """One series of a gauge, as of the reading."""
+
+    labels: Labels
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Increases over ``interval_s`` load seconds and gauges as of the end, by metric name. Absent names: not exported.
+
+    ``failure``: why nothing could be read at all; every quantity is then missing for that reason.
+    """
+
+    interval_s: float
+    increases: Mapping[str, Reading] = field(default_factory=dict)
+    histograms: Mapping[str, IntervalHistogram | Missing] = field(default_factory=dict)
+    gauges: Mapping[str, tuple[GaugeSample, ...]] = field(default_factory=dict)
+    failure: Missing | None = None
+
+    def increase(self, name: str) -> Reading:
+        """A counter's increase."""
+        return self.increases.get(name, self.failure or NO_DATA)
+
+    def histogram(self, name: str) -> IntervalHistogram | Missing:
+        """A histogram's increase."""
+        return self.histograms.get(name, self.failure or NO_DATA)
+
+    def has(self, name: str) -> bool:
+        """Whether the name is exported for this deployment, even where its increase is missing this time."""
+        return name in self.increases or name in self.histograms or name in self.gauges

@@ -1,0 +1,65 @@
+"""The caps of counts that are settled already, where watts are plenty: in closed form, without the optimiser.
+
+Limiters settle most ticks' counts. Then only caps are open, and while all of them fit the cheapest is the lowest that
+carries each pool. Must answer None wherever the optimiser would have to choose; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from planner.core.allocation.optimiser.problem import STEP_MW
+from planner.core.power.curve import cap_for_speed, speed
+from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
+from planner.domain.ids import DeploymentId, PoolId
+
+ENOUGH = 1.0 + 1e-9
+
+
+def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocation | None:
+    """Caps for demands with one count a pool; None where a count is open, or load, GPUs or watts do not fit."""
+    grants: dict[tuple[DeploymentId, PoolId], PoolGrant] = {}
+    gpus = above_parked_mw = 0
+    shortfall = {}
+    for demand in demands:
+        held = 0
+        for name, pool in demand.pools.items():
+            if len(pool.required_speed) != 1 or pool.required_speed[0] > ENOUGH:
+                return None
+            grant = _grant(pool)
+            grants[demand.deployment, name] = grant
+            used = grant.replicas * pool.gpus_per_replica
+            held += used
+            above_parked_mw += used * (grant.cap_mw - limits.reserve_mw_per_idle_gpu)
+        if demand.max_gpus is not None and held > demand.max_gpus:
+            return None
+        gpus += held
+        shortfall[demand.deployment] = 0.0
+    return Allocation(grants, shortfall) if _fit(gpus, above_parked_mw, limits) else None
+
+
+def plenty(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> bool:
+    """Whether everybody's wanted counts fit at the caps that they need. A guess at the answer, not the answer."""
+    gpus = above_parked_mw = 0
+    for demand in demands:
+        for pool in demand.pools.values():
+            count = min(max(pool.wanted, pool.min_replicas), pool.max_replicas)
+            used = count * pool.gpus_per_replica
+            cap_mw = cap_for_speed(pool.curve, pool.required_speed[count - pool.min_replicas])
+            gpus += used
+            above_parked_mw += used * (cap_mw - limits.reserve_mw_per_idle_gpu)
+    return _fit(gpus, above_parked_mw, limits)
+
+
+def _fit(gpus: int, above_parked_mw: int, limits: SiteLimits) -> bool:
+    return gpus <= limits.gpus and above_parked_mw <= limits.budget_mw - limits.gpus * limits.reserve_mw_per_idle_gpu
+
+
+def _grant(pool: PoolDemand) -> PoolGrant:
+    """The lowest useful cap, in the optimiser's steps, that carries the pool."""
+    curve = pool.curve
+    lowest = -(-max(curve.useful_mw, curve.min_mw) // STEP_MW) * STEP_MW
+    highest = max(lowest, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) * STEP_MW)
+    needed = -(-cap_for_speed(curve, pool.required_speed[0]) // STEP_MW) * STEP_MW
+    cap = min(highest, max(lowest, needed))
+    return PoolGrant(pool.min_replicas, cap, speed(curve, cap))

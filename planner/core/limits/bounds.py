@@ -1,0 +1,63 @@
+"""Bounds that never move with time: floors, ceilings, the largest step, the GPU budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from planner.domain.config import DeploymentConfig, PoolConfig
+from planner.domain.ids import PoolId
+from planner.domain.plan import Limited
+from planner.domain.reasons import ReasonCode
+
+
+def floor_and_ceiling(pool: PoolConfig, count: int) -> Limited | None:
+    """``count`` between the pool's min and max."""
+    planned = pool.schedule is not None
+    now = " now, by schedule" if planned else ""
+    if count < pool.min_replicas:
+        reason = ReasonCode.SCHEDULE if planned else ReasonCode.MIN_REPLICAS
+        return Limited(pool.min_replicas, reason, f"at least {pool.min_replicas} {pool.pool} replicas{now}")
+    if count > pool.max_replicas:
+        reason = ReasonCode.SCHEDULE if planned else ReasonCode.MAX_REPLICAS
+        return Limited(pool.max_replicas, reason, f"at most {pool.max_replicas} {pool.pool} replicas{now}")
+    return None
+
+
+def largest_step(pool: PoolConfig, current: int, count: int) -> Limited | None:
+    """``count`` no further than ``max_step`` from ``current``."""
+    if pool.max_step is None or abs(count - current) <= pool.max_step:
+        return None
+    held = current + pool.max_step if count > current else current - pool.max_step
+    return Limited(held, ReasonCode.MAX_STEP, f"at most {pool.max_step} replicas a tick")
+
+
+def gpu_budget(
+    config: DeploymentConfig, counts: Mapping[PoolId, int], current: Mapping[PoolId, int] | None = None
+) -> Mapping[PoolId, Limited]:
+    """What the deployment's GPU budget leaves of ``counts``: the pools that shrink.
+
+    The largest share of the load that ALL pools can carry: each pool keeps the same fraction of what it wants, whole
+    replicas that are left over go where the fraction is lowest. Floors, and one replica of each pool, come before the
+    budget. With ``current``, no pool shrinks below what it runs to make room for another (its own windows decide that),
+    while that fits.
+    """
+    if config.max_gpus is None:
+        return {}
+    size = {name: config.pools[name].gpus_per_replica for name in counts}
+    if sum(counts[name] * size[name] for name in counts) <= config.max_gpus:
+        return {}
+    kept = {name: min(count, max(1, config.pools[name].min_replicas)) for name, count in counts.items()}
+    if current is not None:
+        held = {name: max(kept[name], min(count, current[name])) for name, count in counts.items()}
+        if sum(held[name] * size[name] for name in held) <= config.max_gpus:
+            kept = held
+    free = config.max_gpus - sum(kept[name] * size[name] for name in kept)
+    while True:
+        open_ = [name for name in counts if kept[name] < counts[name] and size[name] <= free]
+        if not open_:
+            break
+        neediest = min(open_, key=lambda name: (kept[name] / counts[name], name))
+        kept[neediest] += 1
+        free -= size[neediest]
+    sentence = f"the budget of {config.max_gpus} GPUs is shared so that all pools carry the same load"
+    return {name: Limited(kept[name], ReasonCode.GPU_BUDGET, sentence) for name in counts if kept[name] < counts[name]}

@@ -1,0 +1,42 @@
+"""Somebody else who scales the same pools: noticed, named, and never fought.
+
+A decision is published once. Where the counts found differ from the last one that was carried out, tick after tick, a
+hand or another autoscaler changed them; the next decision follows the load, not the quarrel.
+"""
+
+from __future__ import annotations
+
+from planner.core.state import DeploymentState
+from planner.domain.observation import DeploymentObservation
+from planner.domain.plan import Limited
+from planner.domain.reasons import ReasonCode
+
+PATIENCE_TICKS = 3
+"""Ticks for which counts may differ before somebody else is named: listings lag behind decisions."""
+
+
+def edited_ticks(state: DeploymentState, seen: DeploymentObservation | None) -> int:
+    """For how many ticks on end the counts found differ from the decision that was carried out."""
+    if seen is None or not seen.pools:
+        return state.edited_ticks
+    return state.edited_ticks + 1 if state.ready and _differences(state, seen) else 0
+
+
+def notes(state: DeploymentState, seen: DeploymentObservation | None) -> tuple[Limited, ...]:
+    """One note for each pool that somebody else scales."""
+    if seen is None or state.edited_ticks < PATIENCE_TICKS:
+        return ()
+    return tuple(
+        Limited(
+            found, ReasonCode.COMPETITOR, f"{name} runs {found}, decided were {decided}: changed by hand or by another"
+        )
+        for name, (found, decided) in _differences(state, seen).items()
+    )
+
+
+def _differences(state: DeploymentState, seen: DeploymentObservation) -> dict[str, tuple[int, int]]:
+    return {
+        name: (seen.pools[name].replicas.wanted, pool.decided)
+        for name, pool in state.pools.items()
+        if pool.decided is not None and name in seen.pools and seen.pools[name].replicas.wanted != pool.decided
+    }

@@ -1,0 +1,91 @@
+"""Why counts do not follow the load now: a pause, a pin, metrics that are missing, a model that is not ready.
+
+Missing leads to no change; only after ``metrics_timeout_s`` does the fall-back that was asked for take over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from planner.core.limits import bounds
+from planner.core.sizing.options import PoolOptions
+from planner.core.state import DeploymentState
+from planner.domain.config import DeploymentConfig, Fallback, OperationMode, SizingMode
+from planner.domain.ids import PoolId
+from planner.domain.reasons import ReasonCode
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The counts that stand, and why. ``frozen``: not even the caps of the deployment's GPUs are touched."""
+
+    counts: Mapping[PoolId, int]
+    reason: ReasonCode
+    sentence: str
+    frozen: bool = False
+
+
+def hold(
+    config: DeploymentConfig,
+    state: DeploymentState,
+    missing: Mapping[str, str],
+    options: Mapping[PoolId, PoolOptions],
+    current: Mapping[PoolId, int],
+    t_s: float,
+) -> tuple[Hold | None, DeploymentState]:
+    """What holds the deployment, with the state that remembers when metrics were last good."""
+    lacking = _lacking(config, missing, options)
+    if not lacking or state.metrics_at_s is None:
+        state = replace(state, metrics_at_s=t_s)
+    if config.mode is OperationMode.PAUSED or state.paused:
+        return Hold(current, ReasonCode.PAUSED, "the deployment is paused", frozen=True), state
+    if state.pinned is not None:
+        pinned = _bounded(config, {**current, **{n: c for n, c in state.pinned.items() if n in current}})
+        return Hold(pinned, ReasonCode.PINNED, "an operator pinned the replicas"), state
+    if lacking:
+        return _without_metrics(config, state, lacking, current, t_s), state
+    if len(options) < len(config.pools):
+        names = ", ".join(sorted(set(config.pools) - set(options)))
+        return Hold(current, ReasonCode.MODEL_NOT_READY, f"held: the profile has no model for {names}"), state
+    return None, state
+
+
+def _lacking(
+    config: DeploymentConfig, missing: Mapping[str, str], options: Mapping[PoolId, PoolOptions]
+) -> Mapping[str, str]:
+    """The readings that the mode can not do without. Thresholds need queue and cache, the other modes the traffic."""
+    if config.sizing is SizingMode.LOAD:
+        return {f"queue or KV use of {name}": "missing" for name in config.pools if name not in options}
+    return missing
+
+
+def _without_metrics(
+    config: DeploymentConfig,
+    state: DeploymentState,
+    lacking: Mapping[str, str],
+    current: Mapping[PoolId, int],
+    t_s: float,
+) -> Hold:
+    names = ", ".join(f"{name} ({why})" for name, why in lacking.items())
+    gone_s = t_s - (t_s if state.metrics_at_s is None else state.metrics_at_s)
+    if gone_s < config.metrics_timeout_s or config.fallback is Fallback.HOLD:
+        return Hold(current, ReasonCode.METRICS_MISSING, f"held: no {names} for {gone_s:.0f} s")
+    if config.fallback is Fallback.MAX_SEEN:
+        counts = {name: max(count, state.pools[name].most_seen) for name, count in current.items()}
+        sentence = f"no {names} for {gone_s:.0f} s: the most replicas ever seen"
+    else:
+        asked = {name: config.pools[name].fallback_replicas for name in current}
+        counts = {name: current[name] if count is None else count for name, count in asked.items()}
+        sentence = f"no {names} for {gone_s:.0f} s: the fall-back replicas"
+    return Hold(_bounded(config, counts), ReasonCode.METRICS_FALLBACK, sentence)
+
+
+def _bounded(config: DeploymentConfig, counts: Mapping[PoolId, int]) -> Mapping[PoolId, int]:
+    """Nobody's word exceeds floors, ceilings and the GPU budget."""
+    within = {}
+    for name, count in counts.items():
+        limited = bounds.floor_and_ceiling(config.pools[name], count)
+        within[name] = count if limited is None else limited.value
+    shares = bounds.gpu_budget(config, within)
+    return {name: shares[name].value if name in shares else count for name, count in within.items()}

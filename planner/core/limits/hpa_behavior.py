@@ -1,0 +1,96 @@
+"""HPA's behaviour block, with HPA's semantics: stabilization windows, then rate policies.
+
+A scale-up goes no higher than the LOWEST recommendation of its window, a scale-down no lower than the HIGHEST of its
+own; policies count from the replicas at the start of their period, events within it included.
+"""
+
+from __future__ import annotations
+
+import math
+
+from planner.domain.config import PoolConfig, ScalingPolicy, ScalingRules
+from planner.domain.plan import Limited
+from planner.domain.reasons import ReasonCode
+
+History = tuple[tuple[float, int], ...]
+
+
+def stabilize(pool: PoolConfig, current: int, recommended: int, past: History, t_s: float) -> Limited | None:
+    """The count that the windows let through where they change ``recommended``; ``past`` excludes this tick's."""
+    up_from, down_from = t_s - pool.up_window_s, t_s - pool.down_window_s
+    lowest = min([recommended, *(count for at, count in past if at > up_from)])
+    highest = max([recommended, *(count for at, count in past if at > down_from)])
+    allowed = min(max(current, lowest), highest)
+    if allowed == recommended:
+        return None
+    if recommended > current:
+        window, reason = pool.up_window_s, ReasonCode.STABILIZATION_UP
+    else:
+        window, reason = pool.down_window_s, ReasonCode.STABILIZATION_DOWN
+    wanted = "fewest" if reason is ReasonCode.STABILIZATION_UP else "most"
+    return Limited(allowed, reason, f"{allowed} is the {wanted} recommended in the last {window:.0f} s")
+
+
+def rate_limit(pool: PoolConfig, current: int, desired: int, events: History, t_s: float) -> Limited | None:
+    """The count that the rate policies let through where they change ``desired``."""
+    if desired > current:
+        limit = max(current, _limit_up(pool.scale_up, current, events, t_s))
+        if desired > limit:
+            return Limited(limit, ReasonCode.SCALE_UP_POLICY, f"scale-up policies allow {limit} now")
+    elif desired < current:
+        limit = min(current, _limit_down(pool.scale_down, current, events, t_s))
+        if desired < limit:
+            return Limited(limit, ReasonCode.SCALE_DOWN_POLICY, f"scale-down policies allow {limit} now")
+    return None
+
+
+def _limit_up(rules: ScalingRules, current: int, events: History, t_s: float) -> int:
+    if rules.select == "Disabled":
+        return current
+    if not rules.policies:
+        return _NO_LIMIT
+    choose = min if rules.select == "Min" else max
+    return choose(_up(policy, _at_start(policy, current, events, t_s)) for policy in rules.policies)
+
+
+def _limit_down(rules: ScalingRules, current: int, events: History, t_s: float) -> int:
+    if rules.select == "Disabled":
+        return current
+    if not rules.policies:
+        return 0
+    choose = max if rules.select == "Min" else min
+    return max(0, choose(_down(policy, _at_start(policy, current, events, t_s)) for policy in rules.policies))
+
+
+_NO_LIMIT = 1 << 30
+
+
+def _at_start(policy: ScalingPolicy, current: int, events: History, t_s: float) -> int:
+    """Replicas when the policy's period began: today's without what changed since."""
+    return current - sum(change for at, change in events if at > t_s - policy.period_s)
+
+
+def _up(policy: ScalingPolicy, start: int) -> int:
+    if policy.kind == "Pods":
+        return start + policy.value
+    return math.ceil(start * (100 + policy.value) / 100)
+
+
+def _down(policy: ScalingPolicy, start: int) -> int:
+    if policy.kind == "Pods":
+        return start - policy.value
+    return start * (100 - policy.value) // 100
+
+
+def horizon_s(pool: PoolConfig) -> float:
+    """How far back history matters to any window or policy of the pool."""
+    rules = (pool.scale_up, pool.scale_down)
+    periods = [policy.period_s for rule in rules for policy in rule.policies]
+    return max([pool.up_window_s, pool.down_window_s, *periods])
+
+
+def trimmed(history: History, since_s: float) -> History:
+    """History without what happened at or before ``since_s``."""
+    if not history or history[0][0] > since_s:
+        return history
+    return tuple(entry for entry in history if entry[0] > since_s)

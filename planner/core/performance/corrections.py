@@ -1,0 +1,91 @@
+"""What one interval teaches about the engines: correction factors for each phase, as the sizing mode defines them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from planner.core.performance import observed_ratio
+from planner.core.performance.engine_model import Engine
+from planner.core.sizing import classic, prefill_station
+from planner.core.sizing.sized_load import SizedLoad
+from planner.core.state import DeploymentState
+from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
+from planner.domain.ids import PoolId
+from planner.domain.observation import DeploymentObservation
+from planner.domain.pool import Role
+from planner.domain.reading import value_or_none
+
+PREFILL, DECODE = "prefill", "decode"
+
+
+def corrections(
+    config: DeploymentConfig,
+    engine: Engine,
+    state: DeploymentState,
+    seen: DeploymentObservation | None,
+    shape: SizedLoad | None,
+    current: Mapping[PoolId, int],
+) -> Mapping[str, float]:
+    """The factors after ``seen``; ``shape`` is the load that was really there, None where it is unknown."""
+    known = {PREFILL: state.corrections.get(PREFILL, 1.0), DECODE: state.corrections.get(DECODE, 1.0)}
+    if not config.correction or config.sizing is SizingMode.LOAD:
+        return {}
+    if seen is None or shape is None or shape.idle:
+        return known
+    if config.sizing is SizingMode.CLASSIC:
+        return known | _classic(config, seen, current)
+    ratios: dict[str, float | None] = {PREFILL: None, DECODE: None}
+    for name, pool in config.pools.items():
+        count = seen.pools[name].replicas.ready if name in seen.pools else current[name]
+        speed = state.goals[name].speed if name in state.goals else 1.0
+        if count <= 0:
+            continue
+        if pool.role is not Role.DECODE:
+            ratios[PREFILL] = _ttft(config, engine, seen, shape, count, speed)
+        if pool.role is not Role.PREFILL:
+            ratios[DECODE] = _itl(pool, engine, seen, shape, count, speed)
+    return {phase: observed_ratio.learned(factor, ratios[phase]) for phase, factor in known.items()}
+
+
+def _ttft(
+    config: DeploymentConfig, engine: Engine, seen: DeploymentObservation, shape: SizedLoad, count: int, speed: float
+) -> float | None:
+    ttft = value_or_none(seen.ttft_ms)
+    if ttft is None or engine.prefill is None or shape.queued_requests > count:
+        return None
+    queue = prefill_station.station(engine.prefill, shape, config.ttft_quantile, 1.0)
+    return observed_ratio.ttft_ratio(
+        ttft, queue.own_ms / speed, prefill_station.mean_response_ms(queue, shape, count, speed)
+    )
+
+
+def _itl(
+    pool: PoolConfig, engine: Engine, seen: DeploymentObservation, shape: SizedLoad, count: int, speed: float
+) -> float | None:
+    itl = value_or_none(seen.itl_ms)
+    if itl is None or engine.decode is None:
+        return None
+    lost = 0.0
+    if pool.role is Role.AGGREGATED and engine.prefill is not None:
+        lost = min(0.9, shape.req_per_s * engine.prefill.cost_ms(shape.prefill_tokens) / 1000.0 / count / speed)
+    step_ms = itl * max(1.0, shape.accept_length)
+    steps_per_s = shape.req_per_s * shape.decode_steps / count
+    ratio = observed_ratio.itl_ratio(engine.decode, step_ms, steps_per_s, shape.context_tokens)
+    return None if ratio is None else ratio * speed * (1.0 - lost)
+
+
+def _classic(config: DeploymentConfig, seen: DeploymentObservation, current: Mapping[PoolId, int]) -> dict[str, float]:
+    """The published factors: each interval's own, neither bounded nor smoothed; missing readings teach nothing."""
+    requests, isl, osl = (value_or_none(r) for r in (seen.requests, seen.isl_tokens, seen.osl_tokens))
+    if requests is None or isl is None or osl is None:
+        return {}
+    interval = classic.Interval(requests, isl, osl, seen.interval_s)
+    ttft, itl = value_or_none(seen.ttft_ms), value_or_none(seen.itl_ms)
+    lasted = value_or_none(seen.request_duration_s)
+    found = {}
+    if ttft is not None and config.profile.prefill is not None:
+        found[PREFILL] = classic.prefill_correction(config.profile.prefill, interval, ttft)
+    decoders = [count for name, count in current.items() if config.pools[name].role is Role.DECODE]
+    if itl is not None and lasted is not None and config.profile.decode is not None and decoders:
+        found[DECODE] = classic.decode_correction(config.profile.decode, interval, itl, sum(decoders), lasted)
+    return found

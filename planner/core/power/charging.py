@@ -1,0 +1,275 @@
+"""How one node's page of the ledger changes: the most that each of its GPUs may draw, by what is heard and answered.
+
+Owns the charge W(g). Must never free a watt by the passing of time or by telemetry: only an acknowledgement of a later
+decision, read back from the hardware, lowers a charge, and even then the old charge is held until it has settled.
+Why: each of messages, agents and clocks may lie dead for any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import le
+
+from planner.core.power.node_ledger import NEVER_S, Cards, Column, NodeLedger, Sent
+from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, PowerAckSeen, StoredCaps
+
+MOST_SENT = 8
+"""Decisions kept apart while a node does not answer; beyond it the two oldest become one with the higher caps."""
+
+
+def charge_of(hardware_mw: Column, sent: Iterable[Sent]) -> Column:
+    """W: the highest of what was proven and of every decision that the agent may still act on."""
+    columns = [s.caps_mw for s in sent]
+    return tuple(map(max, hardware_mw, *columns)) if columns else hardware_mw
+
+
+def _limit(gpu: GpuObservation | GpuCapInForce) -> int | None:
+    """The higher of requested and enforced: what limits the GPU besides the request may go away by itself."""
+    if gpu.enforced_mw is None:
+        return None
+    return max(gpu.enforced_mw, gpu.requested_mw or 0)
+
+
+def _cards(gpus: Iterable[GpuObservation]) -> Cards:
+    rows = sorted(gpus, key=lambda g: g.gpu)
+    return Cards(
+        tuple(g.gpu for g in rows),
+        tuple(g.default_mw for g in rows),
+        tuple(g.min_mw for g in rows),
+        tuple(g.max_mw for g in rows),
+    )
+
+
+def _never_proven(gpu: GpuObservation) -> int:
+    return max(gpu.default_mw, _limit(gpu) or 0)
+
+
+def enroll(seen: NodeObservation, now_s: float, next_id: int = 0) -> NodeLedger:
+    """A node that no planner has commanded: every GPU at its default, for that is where a reload puts it.
+
+    ``next_id``: of a node that was removed and is back. What it answered before frees nothing.
+    """
+    cards = _cards(seen.gpus.values())
+    hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in cards.gpus)
+    blank = (False,) * len(cards.gpus)
+    bare = NodeLedger(seen.node, cards, hardware, blank, blank, (), None, hardware, hardware, sum(hardware))
+    return hear(bare._replace(next_id=next_id, acked_id=next_id - 1), seen, now_s)
+
+
+def inherit(stored: StoredCaps) -> NodeLedger:
+    """A node as the previous leader left it. Limits are unknown until the node is heard of."""
+    gpus = tuple(sorted(stored.charged_mw))
+    charged = tuple(stored.charged_mw[gpu] for gpu in gpus)
+    caps = tuple(min(stored.caps_mw.get(gpu, charge), charge) for gpu, charge in zip(gpus, charged, strict=True))
+    cards = Cards(gpus, charged, (0,) * len(gpus), charged)
+    return NodeLedger(
+        stored.node,
+        cards,
+        hardware_mw=(0,) * len(gpus),
+        healthy=(True,) * len(gpus),
+        busy=(True,) * len(gpus),
+        sent=(Sent(stored.decision_id, charged),),
+        caps_mw=caps,
+        charge_mw=charged,
+        cost_mw=charged,
+        total_mw=sum(charged),
+        next_id=stored.decision_id + 1,
+        inherited_s=stored.stored_s,
+    )
+
+
+def hear(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
+    """Telemetry. It may raise a charge (drift, a reset, a foreign writer) and never lowers one."""
+    if seen is ledger.seen:
+        return ledger
+    if any(gpu not in seen.gpus for gpu in ledger.cards.gpus) or len(seen.gpus) != len(ledger.cards.gpus):
+        ledger = _with_gpus(ledger, seen)
+    rows = [seen.gpus.get(gpu) for gpu in ledger.cards.gpus]
+    known = [row for row in rows if row is not None]
+    hardware, healthy = ledger.hardware_mw, ledger.healthy
+    if _newer(ledger, seen.boot, seen.clock_s):
+        healthy = tuple([row is not None and row.healthy for row in rows])
+        told = [0 if row is None else _told(row) for row in rows]
+        if not all(map(le, told, ledger.charge_mw)):
+            hardware = tuple(map(max, hardware, told))
+    draws = [row.draw_mw for row in known if row.draw_mw is not None]
+    boot, clock_s, heard_s = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
+    busy = tuple([row is None or _held(row) for row in rows])
+    fresh = ledger._replace(
+        cards=_limits(ledger.cards, rows),
+        healthy=healthy,
+        busy=busy,
+        seen=seen,
+        goal_mw=ledger.goal_mw if busy == ledger.busy else None,
+        enforced_mw=sum([row.enforced_mw or 0 for row in known]),
+        draw_mw=sum(draws) if len(draws) == len(rows) else None,
+        heard_boot=boot,
+        heard_clock_s=clock_s,
+        heard_s=heard_s,
+    )
+    return fresh if hardware is ledger.hardware_mw else _recharged(fresh, hardware, fresh.sent)
+
+
+def _told(gpu: GpuObservation) -> int:
+    """The most that a report says a GPU may draw; 0 where it says nothing."""
+    limit = gpu.enforced_mw
+    if limit is None:
+        limit = 0
+    elif gpu.requested_mw is not None and gpu.requested_mw > limit:
+        limit = gpu.requested_mw
+    return limit if gpu.healthy or limit > gpu.default_mw else gpu.default_mw
+
+
+def _held(gpu: GpuObservation) -> bool:
+    """Whether a pod holds the GPU, one that is leaving included."""
+    return gpu.worker is not None or gpu.deployment is not None or gpu.terminating
+
+
+def _newer(ledger: NodeLedger, boot: str, clock_s: float | None) -> bool:
+    """Whether a report is later than the last freeing acknowledgement. In doubt it is: it can only raise."""
+    if clock_s is None or ledger.clock_s is None or boot != ledger.boot:
+        return True
+    return clock_s > ledger.clock_s
+
+
+def _echo(ledger: NodeLedger, boot: str, clock_s: float | None, told_s: float) -> tuple[str, float | None, float]:
+    """The newest report to name in decisions: a delayed one must not take the place of a later one."""
+    known = (ledger.heard_boot, ledger.heard_clock_s, ledger.heard_s)
+    same = boot == ledger.heard_boot and clock_s is not None and ledger.heard_clock_s is not None
+    if same and (clock_s or 0.0) < (ledger.heard_clock_s or 0.0):
+        return known
+    if boot != ledger.heard_boot and told_s < ledger.heard_s:
+        return known
+    return boot, clock_s, max(told_s, ledger.heard_s)
+
+
+def _limits(cards: Cards, rows: list[GpuObservation | None]) -> Cards:
+    known = zip(rows, cards.default_mw, cards.min_mw, cards.max_mw, strict=True)
+    if all(row is None or (row.default_mw == d and row.min_mw == lo and row.max_mw == hi) for row, d, lo, hi in known):
+        return cards
+    default = tuple([d if row is None else row.default_mw for row, d in zip(rows, cards.default_mw, strict=True)])
+    low = tuple([d if row is None else row.min_mw for row, d in zip(rows, cards.min_mw, strict=True)])
+    high = tuple([d if row is None else row.max_mw for row, d in zip(rows, cards.max_mw, strict=True)])
+    return Cards(cards.gpus, default, low, high)
+
+
+def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
+    """New GPUs join at their default. A GPU that is missing from a report keeps its line: unknown is not empty."""
+    known = set(ledger.cards.gpus)
+    fresh = [gpu for gpu in seen.gpus.values() if gpu.gpu not in known]
+    if not fresh:
+        return ledger
+    extra = _cards(fresh)
+    hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in extra.gpus)
+    none = (False,) * len(fresh)
+    older = tuple(Sent(s.decision_id, s.caps_mw + (0,) * len(fresh)) for s in ledger.sent[:-1])
+    # The newest decision names what the next renewal will repeat: not charged, that would be a raise out of nothing.
+    newest = tuple(Sent(s.decision_id, s.caps_mw + hardware) for s in ledger.sent[-1:])
+    cards = Cards(
+        ledger.cards.gpus + extra.gpus,
+        ledger.cards.default_mw + extra.default_mw,
+        ledger.cards.min_mw + extra.min_mw,
+        ledger.cards.max_mw + extra.max_mw,
+    )
+    return ledger._replace(
+        cards=cards,
+        hardware_mw=ledger.hardware_mw + hardware,
+        healthy=ledger.healthy + none,
+        busy=ledger.busy + none,
+        sent=older + newest,
+        caps_mw=None if ledger.caps_mw is None else ledger.caps_mw + hardware,
+        charge_mw=ledger.charge_mw + hardware,
+        cost_mw=ledger.cost_mw + hardware,
+        total_mw=ledger.total_mw + sum(hardware),
+        wanted_mw=None if ledger.wanted_mw is None else ledger.wanted_mw + (None,) * len(fresh),
+        goal_mw=None,
+    )
+
+
+def _recharged(ledger: NodeLedger, hardware_mw: Column, sent: tuple[Sent, ...]) -> NodeLedger:
+    """New charges. What was held stays held: cost never falls here."""
+    charge = charge_of(hardware_mw, sent)
+    cost = tuple(map(max, charge, ledger.cost_mw))
+    return ledger._replace(hardware_mw=hardware_mw, sent=sent, charge_mw=charge, cost_mw=cost, total_mw=sum(cost))
+
+
+def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: float) -> NodeLedger:
+    """An acknowledgement of one of OUR decisions. The only thing that lowers a charge.
+
+    An agent refuses ids below one it has accepted, so that an answer to ``decision_id`` ends all earlier ones; the
+    answered one stays the agent's intent. An answer that is not the newest can only raise.
+    """
+    rows = {gpu.gpu: gpu for gpu in ack.gpus}
+    newest = ack.decision_id > ledger.acked_id or (
+        ack.decision_id == ledger.acked_id
+        and ack.boot == ledger.boot
+        and (ack.clock_s or 0.0) >= (ledger.clock_s or 0.0)
+    )
+    if not newest or ack.decision_id >= ledger.next_id or ack.status == "rejected":
+        return contradict(ledger, ack)
+    sent = tuple(s for s in ledger.sent if s.decision_id >= ack.decision_id)
+    columns = zip(ledger.cards.gpus, ledger.cards.default_mw, ledger.charge_mw, strict=True)
+    hardware = tuple([_proven(rows.get(gpu), default, charge) for gpu, default, charge in columns])
+    healthy = [(row := rows.get(gpu)) is not None and row.healthy for gpu in ledger.cards.gpus]
+    boot, clock_s, heard_s = _echo(ledger, ack.boot, ack.clock_s, now_s)
+    answered = ack.decision_id >= ledger.next_id - 1
+    fresh = _recharged(ledger, hardware, sent)._replace(
+        healthy=tuple(healthy),
+        acked_id=ack.decision_id,
+        boot=ack.boot,
+        clock_s=ack.clock_s,
+        heard_boot=boot,
+        heard_clock_s=clock_s,
+        heard_s=heard_s,
+        unanswered_s=None if answered else now_s,
+    )
+    if not all(map(le, ledger.charge_mw, fresh.charge_mw)):
+        return fresh._replace(held_until_s=now_s + settle_s)
+    return fresh
+
+
+def _proven(row: GpuCapInForce | None, default_mw: int, charge_mw: int) -> int:
+    if row is None or (limit := _limit(row)) is None:
+        return charge_mw
+    return max(limit, default_mw) if row.reset or not row.healthy else limit
+
+
+def contradict(ledger: NodeLedger, ack: PowerAckSeen) -> NodeLedger:
+    """An answer that may not free anything: an older one, another leader's, a refusal. It may still raise."""
+    if ack.decision_id >= ledger.next_id:
+        # The agent has seen higher ids than we know of: go on above them, or it will refuse us for ever.
+        ledger = ledger._replace(next_id=ack.decision_id + 1, sent_s=NEVER_S)
+    if not _newer(ledger, ack.boot, ack.clock_s):
+        return ledger
+    rows = {gpu.gpu: gpu for gpu in ack.gpus}
+    columns = zip(ledger.cards.gpus, ledger.cards.default_mw, ledger.hardware_mw, ledger.charge_mw, strict=True)
+    hardware = []
+    for gpu, default, known, charge in columns:
+        told = _proven(rows.get(gpu), default, 0)
+        hardware.append(told if told > charge else known)
+    return _recharged(ledger, tuple(hardware), ledger.sent)
+
+
+def issue(ledger: NodeLedger, caps_mw: Column, now_s: float, *, raises: bool) -> NodeLedger:
+    """A decision goes out: charged from this instant, published or not."""
+    sent = ledger.sent
+    if len(sent) >= MOST_SENT:
+        merged = Sent(sent[1].decision_id, tuple(map(max, sent[0].caps_mw, sent[1].caps_mw)))
+        sent = (merged, *sent[2:])
+    fresh = _recharged(ledger, ledger.hardware_mw, (*sent, Sent(ledger.next_id, caps_mw)))
+    return fresh._replace(
+        caps_mw=caps_mw,
+        next_id=ledger.next_id + 1,
+        sent_s=now_s,
+        unanswered_s=now_s if ledger.unanswered_s is None else ledger.unanswered_s,
+        raised_s=now_s if raises else ledger.raised_s,
+    )
+
+
+def settle(ledger: NodeLedger, now_s: float, settle_s: float) -> NodeLedger:
+    """Let go of what was held, once its time is over. A clock that was set back starts that time again."""
+    if ledger.cost_mw == ledger.charge_mw:
+        return ledger
+    if now_s < ledger.held_until_s:
+        return ledger if ledger.held_until_s - now_s <= settle_s else ledger._replace(held_until_s=now_s + settle_s)
+    return ledger._replace(cost_mw=ledger.charge_mw, total_mw=sum(ledger.charge_mw))

@@ -1,0 +1,215 @@
+"""What pools draw, put beside what the power law says: it teaches each pool's P_u and gives the operator both figures.
+
+Owns the choice of readings and how busy and how full the engines were. Must never touch the ledger: what is learned
+changes what the optimiser asks for, never what a GPU is charged.
+
+Cheap by sampling: one look at a few GPUs of a pool at each tick, of which the middle one counts. Uncertain where it
+leans on means: the batch is the pool's running requests over its replicas; a decode engine counts as busy as a Poisson
+count of that mean is above none; a prefill engine by rate times profile, and only while prompts wait for every replica,
+for a profile alone may be off by half; an aggregated engine mixes both phases and is learned as that mixture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from planner.core.performance.corrections import PREFILL
+from planner.core.performance.engine_model import engine
+from planner.core.placement import Holder
+from planner.core.power.curve import draw_mw, speed
+from planner.core.power.p_u_estimator import BUSY, Reading, batch_bucket
+from planner.core.power.pool_draw import Drawn, Report
+from planner.core.power.site_state import PowerState
+from planner.core.sizing.sized_load import LARGEST_HIT_RATE
+from planner.core.state import DeploymentState
+from planner.domain.config import DeploymentConfig, PoolConfig
+from planner.domain.ids import GpuId, PoolId
+from planner.domain.observation import DeploymentObservation, PoolObservation
+from planner.domain.pool import Role
+from planner.domain.power import PowerCurve, PowerFigures
+from planner.domain.reading import value_or_none
+
+SAMPLED = 5
+"""GPUs of a pool that are looked at in a tick."""
+SAME_BATCH = 1.5
+"""A batch within this factor of the last tick's has stood since."""
+SMOOTHING = 0.2
+"""Weight of one tick in the draws that are shown."""
+NOTHING = Drawn()
+
+
+def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentConfig:
+    """The deployment with the power curves that hold now."""
+    pools = {}
+    for name, pool in config.pools.items():
+        drawn = state.drawn.get(name)
+        law = pool.curve if drawn is None or not pool.learn_power else drawn.learned.curve(drawn.bucket, pool.curve)
+        if law is not pool.curve:
+            pools[name] = replace(pool, curve=law)
+    return replace(config, pools={**config.pools, **pools}) if pools else config
+
+
+def figures(config: DeploymentConfig, state: DeploymentState) -> Mapping[PoolId, PowerFigures]:
+    """What the pools draw and what was learned of it, for the pools that were looked at."""
+    return {name: _figures(config.pools[name], known) for name, known in state.drawn.items() if name in config.pools}
+
+
+def _figures(pool: PoolConfig, known: Drawn) -> PowerFigures:
+    estimate = known.learned.estimates.get(known.bucket)
+    return PowerFigures(
+        assumed_p_u_mw=pool.curve.p_u_mw,
+        p_u_mw=known.learned.p_u_mw(known.bucket, pool.curve) if pool.learn_power else pool.curve.p_u_mw,
+        batch=known.batch,
+        samples=estimate.samples if estimate is not None else 0,
+        bounds=estimate.bounds if estimate is not None else 0,
+        drawn_mw=known.measured_mw,
+        expected_mw=known.expected_mw,
+    )
+
+
+def with_telemetry(
+    state: DeploymentState,
+    config: DeploymentConfig,
+    seen: DeploymentObservation | None,
+    power: PowerState,
+    held: Mapping[Holder, Sequence[GpuId]],
+    now_s: float,
+) -> DeploymentState:
+    """The deployment after a look at the GPUs that its pools hold. Unseen pools keep what they know."""
+    if seen is None:
+        return state
+    drawn = dict(state.drawn)
+    for name, pool in config.pools.items():
+        told, gpus = seen.pools.get(name), held.get((config.deployment, name), ())
+        if told is None or not _at_rest(told, len(gpus), pool):
+            continue
+        batch = _batch(pool, told)
+        if batch is None:
+            continue
+        known = drawn.get(name) or NOTHING
+        rows, reports = _rows(gpus, power, known.told)
+        since_s = _since(known, batch, now_s)
+        busy = _full_speed_share(config, state, pool, seen, told)
+        drawn[name] = _taught(known, pool, told, DrawSample(rows, reports, batch, since_s, busy, now_s))
+    return replace(state, drawn=drawn)
+
+
+def _at_rest(told: PoolObservation, gpus: int, pool: PoolConfig) -> bool:
+    """Every GPU of the pool serves: one that loads weights or drains says nothing about its engine at work."""
+    ready = told.replicas.ready
+    return ready > 0 and not told.replicas.starting and gpus == ready * pool.gpus_per_replica
+
+
+def _batch(pool: PoolConfig, told: PoolObservation) -> float | None:
+    """Sequences that each replica runs. Prefill engines are always about the same chunk of tokens."""
+    if pool.role is Role.PREFILL:
+        return 1.0
+    running = value_or_none(told.running_requests)
+    return None if running is None else running / told.replicas.ready
+
+
+def _since(known: Drawn, batch: float, now_s: float) -> float:
+    """Since when the batch stands; one that changed since the last look may have done so just now."""
+    now, before = max(1.0, batch), max(1.0, known.batch)
+    same = now <= SAME_BATCH * before and before <= SAME_BATCH * now
+    return known.since_s if same else now_s
+
+
+class GpuRow(NamedTuple):
+    """One GPU's figures; sorts by draw. ``raised_s``: when this planner last raised a cap on its node."""
+
+    draw_mw: int
+    cap_mw: int
+    raised_s: float
+
+
+def _rows(gpus: Sequence[GpuId], power: PowerState, known: frozenset[Report]) -> tuple[list[GpuRow], frozenset[Report]]:
+    """Up to ``SAMPLED`` of the GPUs, spread over the pool, by rising draw, and the reports that they are from.
+
+    Only from reports that are not ``known``: after a node fell silent its last report stays, and proves nothing more.
+    """
+    stride = -(-len(gpus) // SAMPLED)
+    found: list[GpuRow] = []
+    reports: set[Report] = set()
+    for name in gpus[::stride]:
+        page = power.nodes[power.where[name]]
+        if page.seen is None:
+            continue
+        report = (page.node, page.seen.boot, page.seen.clock_s)
+        reports.add(report)
+        gpu = page.seen.gpus.get(name)
+        if gpu is None or gpu.draw_mw is None or not gpu.enforced_mw:
+            continue
+        if report[2] is None or report not in known:
+            found.append(GpuRow(gpu.draw_mw, gpu.enforced_mw, page.raised_s))
+    return sorted(found), frozenset(reports)
+
+
+def _full_speed_share(
+    config: DeploymentConfig,
+    state: DeploymentState,
+    pool: PoolConfig,
+    seen: DeploymentObservation,
+    told: PoolObservation,
+) -> float | None:
+    """Share of its time for which an engine at full speed would be busy with the work seen; None where unknown."""
+    if pool.role is not Role.PREFILL:
+        running = value_or_none(told.running_requests)
+        return None if running is None else 1.0 - math.exp(-running / told.replicas.ready)
+    model = engine(config.profile).prefill
+    requests, isl = value_or_none(seen.requests), value_or_none(seen.isl_tokens)
+    if model is None or requests is None or isl is None:
+        return None
+    fresh = isl * (1.0 - min(LARGEST_HIT_RATE, value_or_none(seen.kv_hit_rate) or 0.0))
+    cost_s = model.cost_ms(max(1.0, fresh)) * state.corrections.get(PREFILL, 1.0) / 1000.0
+    return requests / max(1e-9, seen.interval_s) * cost_s / told.replicas.ready
+
+
+class DrawSample(NamedTuple):
+    """What one tick saw of a pool. ``busy`` is the share at full speed; ``since_s``: since when the batch stands."""
+
+    rows: list[GpuRow]
+    reports: frozenset[Report]
+    batch: float
+    since_s: float
+    busy: float | None
+    now_s: float
+
+
+def _taught(known: Drawn, pool: PoolConfig, told: PoolObservation, look: DrawSample) -> Drawn:
+    bucket, learned, shown = batch_bucket(look.batch), known.learned, (known.measured_mw, known.expected_mw)
+    if look.rows:
+        row = look.rows[len(look.rows) // 2]
+        law = learned.curve(bucket, pool.curve)
+        share = None if look.busy is None else _busy(pool, look.busy, law, row.cap_mw)
+        if share is not None:
+            mean = sum([one.draw_mw for one in look.rows]) / len(look.rows)
+            shown = _smoothed(shown[0], mean), _smoothed(shown[1], draw_mw(law, row.cap_mw, share))
+        if pool.learn_power:
+            learned = learned.observe(bucket, pool.curve, _reading(pool, told, look, share), look.now_s)
+    return Drawn(learned, look.batch, bucket, look.since_s, *shown, look.reports)
+
+
+def _reading(pool: PoolConfig, told: PoolObservation, look: DrawSample, share: float | None) -> Reading:
+    """The middle GPU's, for as many as were looked at, where all of them are surely busy."""
+    rows = look.rows
+    row, weight = rows[len(rows) // 2], len(rows)
+    waiting = pool.role is not Role.PREFILL or (value_or_none(told.queued_requests) or 0.0) >= told.replicas.ready
+    if share is None or share < BUSY or not waiting:
+        # With pauses the middle one may be in its pause; the highest is the one that may be at its cap.
+        row, share, weight = rows[-1], 0.0, 1
+    return Reading(row.draw_mw, row.cap_mw, share, look.now_s - max(look.since_s, row.raised_s), weight)
+
+
+def _busy(pool: PoolConfig, at_full_speed: float, law: PowerCurve, cap_mw: int) -> float:
+    """A capped prefill engine is busy for longer; a decode engine's batch, as seen, has grown with its cap already."""
+    if pool.role is not Role.PREFILL:
+        return at_full_speed
+    return min(1.0, at_full_speed / max(speed(law, cap_mw), 1e-3))
+
+
+def _smoothed(known: float | None, now: float) -> float:
+    return now if known is None else known + SMOOTHING * (now - known)

@@ -1,0 +1,150 @@
+"""How many watts a site may draw at an instant: configuration, schedule and orders, with ramps and end times.
+
+Pure functions of an instant. A cut that is known ahead is obeyed ahead: the budget to keep now is the smallest
+until the slowest lower would have taken effect.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from planner.domain.budget_schedule import MINUTES_PER_DAY, BudgetSchedule, BudgetWindow
+from planner.domain.config import SiteConfig
+from planner.domain.observation import BudgetCommand
+
+MAX_COMMANDS = 8192
+"""Far above a week told ahead in steps of five minutes: the oldest fall out first, and may be the next to obey."""
+_JUST_BEFORE_S = 1e-6
+_DAY_S = 86_400.0
+
+
+def scheduled_mw(schedule: BudgetSchedule, utc_s: float) -> int | None:
+    """The schedule's budget at ``utc_s``; None outside of all its windows."""
+    # An order's ramp may begin at any instant that the wire can say; the calendar of some zones can not.
+    local = datetime.fromtimestamp(max(utc_s, _DAY_S), UTC).astimezone(schedule.zone)
+    minute = local.hour * 60 + local.minute
+    found = None
+    for window in schedule.windows:
+        if _holds(window, minute, local.weekday()):
+            found = window.budget_mw
+    return found
+
+
+def _holds(window: BudgetWindow, minute: int, weekday: int) -> bool:
+    def starts_on(day: int) -> bool:
+        return not window.weekdays or day in window.weekdays
+
+    if window.start_minute < window.end_minute:
+        return starts_on(weekday) and window.start_minute <= minute < window.end_minute
+    yesterday = (weekday - 1) % 7
+    return (starts_on(weekday) and minute >= window.start_minute) or (
+        starts_on(yesterday) and minute < window.end_minute % MINUTES_PER_DAY
+    )
+
+
+def _base_mw(config: SiteConfig, at_s: float) -> int:
+    if config.schedule is None:
+        return config.budget_mw
+    planned = scheduled_mw(config.schedule, config.utc_at_zero_s + at_s)
+    return config.budget_mw if planned is None else planned
+
+
+def _goal_mw(config: SiteConfig, order: BudgetCommand, at_s: float) -> int:
+    return _base_mw(config, at_s) if order.budget_mw is None else order.budget_mw
+
+
+def level_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], at_s: float) -> int:
+    """The site's budget at one instant. ``orders`` rise by sequence: the newest that is in force decides."""
+    for index in range(len(orders) - 1, -1, -1):
+        order = orders[index]
+        if at_s < order.from_s or (order.until_s is not None and at_s >= order.until_s):
+            continue
+        if order.ramp_s <= 0 or at_s >= order.from_s + order.ramp_s:
+            return _goal_mw(config, order, at_s)
+        start = level_mw(config, orders[:index], order.from_s - _JUST_BEFORE_S)
+        return math.floor(start + (_goal_mw(config, order, at_s) - start) * ((at_s - order.from_s) / order.ramp_s))
+    return _base_mw(config, at_s)
+
+
+def _breaks_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], start_s: float, end_s: float) -> list[float]:
+    """Instants within ``(start, end]`` at which the budget may jump or bend."""
+    times = [t for o in orders for t in (o.from_s, o.from_s + o.ramp_s, o.until_s) if t is not None]
+    if config.schedule is not None:
+        offset = config.utc_at_zero_s
+        minute = math.floor((start_s + offset) / 60.0) + 1
+        while minute * 60.0 - offset <= end_s:
+            times.append(minute * 60.0 - offset)
+            minute += 1
+    return sorted({t for t in times if start_s < t <= end_s})
+
+
+def lead_s(config: SiteConfig) -> float:
+    """How far ahead a cut is obeyed: an order out, its answer back, and the settle time."""
+    return 2.0 * config.flight_s + config.settle_s
+
+
+def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> int:
+    """The smallest budget from now until a lower sent now would have settled."""
+    if not orders and config.schedule is None:
+        return config.budget_mw
+    end_s = now_s + lead_s(config)
+    times = [now_s, end_s]
+    for at_s in _breaks_s(config, orders, now_s, end_s):
+        times += [at_s - _JUST_BEFORE_S, at_s]
+    return min(level_mw(config, orders, at_s) for at_s in times)
+
+
+def next_change_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> float | None:
+    """When the effective budget may change next without a message; within a ramp: in a second."""
+    ahead_s = lead_s(config)
+    for order in orders:
+        if order.from_s - ahead_s <= now_s < order.from_s + order.ramp_s:
+            return now_s + 1.0
+    edges = [t for o in orders for t in (o.from_s, o.from_s + o.ramp_s, o.until_s) if t is not None]
+    changes = [t for edge in edges for t in (edge - ahead_s, edge) if t > now_s]
+    if config.schedule is not None:
+        offset = config.utc_at_zero_s
+        edge = (math.floor((now_s + offset) / 60.0) + 1) * 60.0 - offset
+        changes += [t for t in (edge - ahead_s, edge) if t > now_s]
+    return min(changes, default=None)
+
+
+def smallest_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> int:
+    """The smallest budget known in advance: it bounds the sum of the fallbacks."""
+    known = [config.budget_mw, level_mw(config, orders, now_s)]
+    if config.smallest_budget_mw is not None:
+        known.append(config.smallest_budget_mw)
+    if config.schedule is not None:
+        known += [window.budget_mw for window in config.schedule.windows]
+    ordered = [order for order in orders if order.until_s is None or order.until_s > now_s]
+    known += [order.budget_mw for order in ordered if order.budget_mw is not None]
+    return min(known)
+
+
+def _any_over(known: tuple[BudgetCommand, ...], now_s: float) -> bool:
+    """Whether one has lapsed, or one without an end has begun and may hide older ones for ever."""
+    lapsed = any(order.until_s is not None and order.until_s <= now_s for order in known)
+    return lapsed or any(order.until_s is None and order.from_s + order.ramp_s <= now_s for order in known[1:])
+
+
+def with_commands(
+    known: tuple[BudgetCommand, ...], new: Iterable[BudgetCommand], site: str, now_s: float
+) -> tuple[BudgetCommand, ...]:
+    """Known and new orders of ``site`` by rising sequence, without those that can never count again."""
+    fresh = [order for order in new if order.site == site]
+    if not fresh and not _any_over(known, now_s):
+        return known
+    by_sequence = {order.sequence: order for order in (*known, *fresh)}
+    kept: list[BudgetCommand] = []
+    ramping = False
+    for sequence in sorted(by_sequence, reverse=True):
+        order = by_sequence[sequence]
+        # A ramp that is not over starts at the level of older orders: they may not go before it has ended.
+        if ramping or order.until_s is None or order.until_s > now_s:
+            kept.append(order)
+        ramping = ramping or (order.ramp_s > 0 and now_s < order.from_s + order.ramp_s)
+        if not ramping and order.until_s is None and order.from_s <= now_s:
+            break  # in force for ever: nothing older can show through
+    return tuple(reversed(kept[:MAX_COMMANDS]))

@@ -1,0 +1,114 @@
+"""What others ask of a site's ledger: is this reserved, is that affordable, how does it stand, when next.
+
+Reads only. ``site.py`` offers these names as its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from planner.core.power.cap_changes import allowed_mw, answers
+from planner.core.power.effective_budget import effective_mw, level_mw, next_change_s, smallest_mw
+from planner.core.power.site_state import PowerState, charged_mw, free_mw, unseen_mw
+from planner.domain.config import SiteConfig
+from planner.domain.ids import GpuId
+from planner.domain.plan import Limited, SitePlan
+from planner.domain.reasons import ReasonCode
+from planner.domain.units import watts_from_mw
+
+
+def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, smallest_step_mw: int) -> bool:
+    """Whether each of ``gpus`` is granted ``cap_mw`` (or less by under one smallest step): a pod may start there.
+
+    ``smallest_step_mw`` is the site's: a smaller raise is never sent, so there is none to wait for.
+    """
+    for gpu in gpus:
+        node = state.where.get(gpu)
+        ledger = state.nodes.get(node) if node is not None else None
+        if ledger is None or ledger.caps_mw is None:
+            return False
+        index = ledger.cards.gpus.index(gpu)
+        if not ledger.healthy[index] or ledger.caps_mw[index] + smallest_step_mw <= cap_mw:
+            return False
+    return True
+
+
+def affordable(state: PowerState, config: SiteConfig, caps: Mapping[GpuId, int], now_s: float) -> bool:
+    """Whether the free pool carries ``caps`` now."""
+    free, cost = free_mw(state, config, now_s), 0
+    for gpu, cap in caps.items():
+        node = state.where.get(gpu)
+        if node is None:
+            return False
+        ledger = state.nodes[node]
+        cost += max(0, cap - ledger.cost_mw[ledger.cards.gpus.index(gpu)])
+    return cost <= free
+
+
+def summary(state: PowerState, config: SiteConfig, now_s: float) -> SitePlan:
+    """The site's watts for people. ``charged_mw`` holds host overhead and margin, so that it compares to the budget."""
+    budget = level_mw(config, state.orders, now_s)
+    apart = budget - allowed_mw(config, budget, len(state.nodes))
+    draws = [ledger.draw_mw for ledger in state.nodes.values() if ledger.draw_mw is not None]
+    return SitePlan(
+        site=config.site,
+        budget_mw=budget,
+        charged_mw=charged_mw(state) + unseen_mw(state, config) + apart,
+        enforced_mw=sum(ledger.enforced_mw for ledger in state.nodes.values()),
+        draw_mw=sum(draws) if len(draws) == len(state.nodes) and draws else None,
+        free_mw=free_mw(state, config, now_s),
+        shortfall_mw=state.shortfall_mw,
+        frozen=state.frozen,
+        notes=_notes(state, config, now_s),
+    )
+
+
+def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited, ...]:
+    notes = []
+    budget = level_mw(config, state.orders, now_s)
+    if (ahead := effective_mw(config, state.orders, now_s)) < budget:
+        notes.append(
+            Limited(ahead, ReasonCode.BUDGET_CUT, f"a cut to {watts_from_mw(ahead):.0f} W is near and kept already")
+        )
+    if state.shortfall_mw:
+        text = f"the smallest caps exceed the budget by {watts_from_mw(state.shortfall_mw):.0f} W: drain replicas"
+        notes.append(Limited(state.shortfall_mw, ReasonCode.SHORTFALL, text))
+    elif (short := _short_ahead_mw(state, config, now_s)) > 0:
+        text = f"the smallest caps exceed the smallest budget known ahead by {watts_from_mw(short):.0f} W"
+        notes.append(Limited(short, ReasonCode.SHORTFALL, text))
+    if off := state.brake.off_mw(now_s):
+        notes.append(
+            Limited(off, ReasonCode.BRAKE, f"draw exceeded the budget: {watts_from_mw(off):.0f} W are held back")
+        )
+    notes += [Limited(0, ReasonCode.FROZEN, f"{name} does not hold: no raise") for name in state.frozen]
+    silent = [node for node, ledger in state.nodes.items() if not answers(ledger, config, now_s)]
+    if silent:
+        held = sum(state.nodes[node].total_mw for node in silent)
+        names = ", ".join(sorted(silent)[:3])
+        text = f"{len(silent)} nodes do not answer ({names}): {watts_from_mw(held):.0f} W stay charged"
+        notes.append(Limited(held, ReasonCode.POWER_PENDING, text))
+    return tuple(notes)
+
+
+def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
+    """By how much the hardware's minima exceed the smallest budget known in advance."""
+    allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
+    return sum([sum(ledger.cards.min_mw) for ledger in state.nodes.values()]) - allowed
+
+
+def next_event_s(state: PowerState, config: SiteConfig, now_s: float) -> float | None:
+    """When ``advance`` may have something to do without a new message."""
+    times = [] if state.raises_from_s <= now_s else [state.raises_from_s]
+    if (change := next_change_s(config, state.orders, now_s)) is not None:
+        times.append(change)
+    for ledger in state.nodes.values():
+        if ledger.cost_mw != ledger.charge_mw:
+            times.append(ledger.held_until_s)
+        if ledger.goal_mw != ledger.caps_mw and ledger.raised_s + config.settle_s > now_s:
+            times.append(ledger.raised_s + config.settle_s)
+        if ledger.caps_mw is not None and ledger.seen is not None:
+            times.append(ledger.sent_s + config.lease_s / 3.0)
+        if ledger.unanswered_s is not None:
+            times += [ledger.unanswered_s + config.answer_s, ledger.sent_s + config.answer_s]
+    ahead = [time_s for time_s in times if time_s > now_s]
+    return min(ahead, default=None)

@@ -1,0 +1,291 @@
+"""One site's power, as the planner's step sees it: absorb what is seen, say what is wanted, send what is safe.
+
+Owns the order of things: charges first, then lowers, then raises from the free pool, then renewals. Must never
+raise on a guess: what is unknown keeps its charge. Pure; the instant is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from operator import le
+
+from planner.core.power import brake, invariants
+from planner.core.power.cap_changes import (
+    allowed_mw,
+    answers,
+    fallback_share,
+    fallbacks,
+    goal,
+    lowered,
+    raise_cost,
+    raised,
+    squeeze,
+)
+from planner.core.power.charging import acknowledge, contradict, enroll, hear, inherit, issue, settle
+from planner.core.power.effective_budget import level_mw, smallest_mw, with_commands
+from planner.core.power.node_ledger import Column, NodeLedger
+from planner.core.power.queries import affordable, next_event_s, reserved, summary
+from planner.core.power.site_state import PowerState, Removed, belongs, charged_mw, free_mw, gpus_mw, unseen_mw
+from planner.domain.config import SiteConfig
+from planner.domain.ids import GpuId, NodeId
+from planner.domain.observation import NodeCommand, NodeObservation, Observation, PowerAckSeen, StoredCaps
+from planner.domain.plan import GpuCapTarget, Limited, PowerDecision
+from planner.domain.reasons import ReasonCode
+from planner.domain.units import watts_from_mw
+
+__all__ = [
+    "PowerState",
+    "absorb",
+    "advance",
+    "affordable",
+    "charged_mw",
+    "free_mw",
+    "initial",
+    "next_event_s",
+    "reserved",
+    "summary",
+    "want",
+]
+
+
+def initial(config: SiteConfig, epoch: int, now_s: float, stored: Iterable[StoredCaps] | None = None) -> PowerState:
+    """What a new leader knows. ``stored``: the last power decision of each node, read from the bus AFTER leadership.
+
+    Empty: provably the first leader ever, so that nobody's grant can be under way: it waits only until every node
+    has had the time to tell of itself. None: not read, so that every GPU is charged its default until it answers
+    this leader. Otherwise the predecessor's ledger.
+    """
+    pages = {page.node: inherit(page) for page in stored or () if belongs(page.node, config)}
+    first_ever = stored is not None and not pages
+    wait_s = config.answer_s if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
+    where = {gpu: node for node, page in pages.items() for gpu in page.cards.gpus}
+    return PowerState(config.site, epoch, now_s + wait_s, pages, where)
+
+
+def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_s: float) -> PowerState:
+    """Take in telemetry, answers, budget and node orders. A node that is absent keeps its charge."""
+    nodes = dict(state.nodes)
+    told = False
+    for seen in observation.nodes.values():
+        told |= _hear(nodes, seen, state, config, now_s)
+    gone = _node_commands(state, observation.node_commands, nodes, now_s)
+    for ack in observation.power_acks:
+        if (ledger := nodes.get(ack.node)) is not None:
+            nodes[ack.node] = _answered(ledger, ack, state.epoch, config, now_s)
+    orders = state.orders
+    if observation.budget_commands or orders:
+        orders = with_commands(orders, observation.budget_commands, config.site, now_s)
+    where = state.where
+    counted = sum([len(ledger.cards.gpus) for ledger in nodes.values()]) if told else len(where)
+    if counted != len(where) or nodes.keys() != state.nodes.keys():
+        where = {gpu: node for node, ledger in nodes.items() for gpu in ledger.cards.gpus}
+    fresh = replace(gone, nodes=nodes, where=where, orders=orders)
+    return replace(fresh, brake=_brake(fresh, config, now_s)) if told else fresh
+
+
+def _hear(
+    nodes: dict[NodeId, NodeLedger],
+    seen: NodeObservation,
+    state: PowerState,
+    config: SiteConfig,
+    now_s: float,
+) -> bool:
+    """One node's telemetry into ``nodes``; whether there was anything new in it."""
+    ledger = nodes.get(seen.node)
+    if ledger is not None:
+        fresh = hear(ledger, seen, now_s)
+        nodes[seen.node] = fresh
+        return fresh is not ledger
+    if not belongs(seen.node, config) or _from_before(seen, state.removed.get(seen.node), now_s):
+        return False
+    nodes[seen.node] = enroll(seen, now_s, state.past_ids.get(seen.node, 0))
+    return True
+
+
+def _from_before(seen: NodeObservation, removed: Removed | None, now_s: float) -> bool:
+    """Whether a report of a removed node is older than its removal."""
+    if removed is None:
+        return False
+    known = removed.boot == seen.boot and removed.clock_s is not None and seen.clock_s is not None
+    if known and (seen.clock_s or 0.0) <= (removed.clock_s or 0.0):
+        return True
+    return now_s - seen.age_s <= removed.at_s
+
+
+def _answered(ledger: NodeLedger, ack: PowerAckSeen, epoch: int, config: SiteConfig, now_s: float) -> NodeLedger:
+    if ack.epoch < epoch:
+        return contradict(ledger, ack)  # an answer to a predecessor: it may raise a charge, never free one
+    return acknowledge(ledger, ack, now_s, config.settle_s)
+
+
+def _node_commands(
+    state: PowerState, orders: tuple[NodeCommand, ...], nodes: dict[NodeId, NodeLedger], now_s: float
+) -> PowerState:
+    fresh = [order for order in orders if order.sequence > state.node_commands.get(order.node, -1)]
+    if not fresh:
+        return state
+    removed, done, ids = dict(state.removed), dict(state.node_commands), dict(state.past_ids)
+    for order in sorted(fresh, key=lambda o: o.sequence):
+        done[order.node] = order.sequence
+        ledger = nodes.get(order.node)
+        issued_s = now_s if order.issued_s is None else min(order.issued_s, now_s)
+        if order.action == "remove" and ledger is not None:
+            # A sign of life after the order proves it wrong, or old: its watts may not be lent to anybody.
+            if order.issued_s is None or max(ledger.heard_s, ledger.inherited_s) < issued_s:
+                del nodes[order.node]
+                ids[order.node] = ledger.next_id
+                removed[order.node] = Removed(issued_s, ledger.heard_boot, ledger.heard_clock_s)
+        elif order.action == "remove":
+            removed[order.node] = Removed(issued_s)
+        else:
+            removed.pop(order.node, None)
+    return replace(state, removed=removed, node_commands=done, past_ids=ids)
+
+
+def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:
+    """Measured draw, with unknown draws at their charge; None while no GPU's draw is known."""
+    draws = [(ledger.draw_mw, ledger.total_mw) for ledger in state.nodes.values()]
+    known = any(draw is not None for draw, _ in draws)
+    total = sum(charge if draw is None else draw for draw, charge in draws) if known else None
+    budget = level_mw(config, state.orders, now_s)
+    allowed = allowed_mw(config, budget, len(state.nodes))
+    return brake.watch(state.brake, total, allowed, charged_mw(state), now_s)
+
+
+def want(state: PowerState, caps: Mapping[GpuId, int]) -> PowerState:
+    """The optimiser's caps. A GPU that is not named is parked, once no pod holds it."""
+    if caps is state.wants:
+        return state
+    nodes = {}
+    for node, ledger in state.nodes.items():
+        wanted = tuple([caps.get(gpu) for gpu in ledger.cards.gpus])
+        nodes[node] = ledger if wanted == ledger.wanted_mw else ledger._replace(wanted_mw=wanted, goal_mw=None)
+    return replace(state, wants=caps, nodes=nodes)
+
+
+def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerState, tuple[PowerDecision, ...]]:
+    """The orders that may go out now, lowers first, each charged in the returned state."""
+    state = _prepared(state, config, now_s)
+    allowed = gpus_mw(state, config, now_s) - unseen_mw(state, config)
+    goals = {node: ledger.goal_mw or () for node, ledger in state.nodes.items()}
+    reachable = {node for node, ledger in state.nodes.items() if answers(ledger, config, now_s)}
+    fit = squeeze(state.nodes.values(), goals, reachable, allowed)
+    free = allowed - charged_mw(state)
+    over_since = None if free >= 0 else now_s if state.over_since_s is None else state.over_since_s
+    state = replace(state, over_since_s=over_since, shortfall_mw=fit.shortfall_mw, squeezed=not fit.full)
+    state = replace(state, frozen=tuple(sorted({v.name for v in invariants.standing(state, config, now_s)})))
+    targets = {node: fit.apply(goals[node], ledger.cards.min_mw) for node, ledger in state.nodes.items()}
+    new = _lowers(state, targets, config, must=free < 0 or not fit.full)
+    rises = {}
+    if free >= 0 and not state.frozen and now_s >= state.raises_from_s:
+        rises = _raises(state, targets, new, reachable, config, free, now_s)
+    return _sent(state, new, rises, config, now_s)
+
+
+def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState:
+    """Settle what has settled; derive fallbacks and goals where something changed."""
+    smallest = smallest_mw(config, state.orders, now_s)
+    key = (smallest, len(state.where))
+    share = state.share
+    if key != state.share_key:
+        share = fallback_share(state.nodes.values(), config, allowed_mw(config, smallest, len(state.nodes)))
+    stale = share != state.share
+    nodes = {}
+    for node, ledger in state.nodes.items():
+        ledger = settle(ledger, now_s, config.settle_s)
+        if ledger.goal_mw is None or stale:
+            hold = state.wants is None
+            ledger = ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
+        nodes[node] = ledger
+    return replace(state, nodes=nodes, share=share, share_key=key)
+
+
+def _lowers(
+    state: PowerState, targets: Mapping[NodeId, Column], config: SiteConfig, *, must: bool
+) -> dict[NodeId, Column]:
+    found = {}
+    for node, ledger in state.nodes.items():
+        if ledger.seen is not None:
+            caps = lowered(ledger, targets[node], config.smallest_step_mw, must=must)
+            if caps is not None:
+                found[node] = caps
+    return found
+
+
+def _raises(
+    state: PowerState,
+    targets: Mapping[NodeId, Column],
+    lowers: Mapping[NodeId, Column],
+    reachable: set[NodeId],
+    config: SiteConfig,
+    free: int,
+    now_s: float,
+) -> dict[NodeId, Column]:
+    """Raises that the free pool carries: all of them, or the same part of each."""
+    step = config.smallest_step_mw
+    open_ = []
+    for node, ledger in state.nodes.items():
+        caps = lowers.get(node, ledger.caps_mw)
+        if caps is None or node not in reachable or 0.0 <= now_s - ledger.raised_s < config.settle_s:
+            continue
+        if not all(map(le, targets[node], caps)):
+            open_.append((ledger, caps, raise_cost(ledger, caps, targets[node], step)))
+    whole = sum([cost for _, _, cost in open_])
+    part = min(free, whole)
+    found = {}
+    for ledger, caps, _ in open_:
+        rising = raised(ledger, caps, targets[ledger.node], step, part, max(1, whole))
+        if rising != caps:
+            found[ledger.node] = rising
+    return found
+
+
+def _sent(
+    state: PowerState,
+    lowers: Mapping[NodeId, Column],
+    rises: Mapping[NodeId, Column],
+    config: SiteConfig,
+    now_s: float,
+) -> tuple[PowerState, tuple[PowerDecision, ...]]:
+    nodes = dict(state.nodes)
+    down: list[PowerDecision] = []
+    up: list[PowerDecision] = []
+    for node, ledger in state.nodes.items():
+        caps, rising = lowers.get(node), rises.get(node)
+        final = rising if rising is not None else caps
+        reason = ReasonCode.RENEWAL
+        if final is not None:
+            reason = ReasonCode.REBALANCE if rising is not None or not state.squeezed else ReasonCode.BUDGET_CUT
+        elif _wants_renewal(ledger, state, config, now_s):
+            final = ledger.caps_mw
+        if final is None:
+            continue
+        nodes[node] = issue(ledger, final, now_s, raises=rising is not None)
+        order = _order(nodes[node], state, config, reason, raises=rising is not None)
+        (up if rising is not None else down).append(order)
+    return replace(state, nodes=nodes), (*down, *up)
+
+
+def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, now_s: float) -> bool:
+    """At each third of a lease; until a node has answered, too, and then without delay while a cut depends on it."""
+    cut = state.over_since_s is not None and ledger.unanswered_s is not None
+    due_s = config.answer_s if cut else config.lease_s / 3.0
+    if ledger.caps_mw is None or ledger.seen is None or 0.0 <= now_s - ledger.sent_s < due_s:
+        return False
+    waits = ledger.unanswered_s is not None or ledger.sent_s == float("-inf")
+    return waits or not all(map(le, ledger.caps_mw, fallbacks(ledger, config, state.share)))
+
+
+def _order(
+    ledger: NodeLedger, state: PowerState, config: SiteConfig, reason: ReasonCode, *, raises: bool
+) -> PowerDecision:
+    falls = fallbacks(ledger, config, state.share)
+    caps_mw = ledger.caps_mw or ()
+    rows = zip(ledger.cards.gpus, caps_mw, falls, ledger.charge_mw, strict=True)
+    caps = tuple([GpuCapTarget(gpu, cap, min(cap, fall), charge) for gpu, cap, fall, charge in rows])
+    sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
+    why = (Limited(sum(caps_mw), reason, sentence),)
+    heard = (ledger.heard_boot, ledger.heard_clock_s)
+    over = state.over_since_s is not None
+    return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *heard, over)

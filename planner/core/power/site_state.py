@@ -1,0 +1,84 @@
+"""The power state of one site: a frozen value that a step replaces, rebuilt from the streams after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from planner.core.power.brake import Brake
+from planner.core.power.cap_changes import allowed_mw
+from planner.core.power.effective_budget import effective_mw
+from planner.core.power.node_ledger import NodeLedger
+from planner.domain.config import SiteConfig
+from planner.domain.ids import GpuId, NodeId, SiteId
+from planner.domain.observation import BudgetCommand
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """When a node was removed, and its last report until then: shown again, that one is no sign of life."""
+
+    at_s: float
+    boot: str = ""
+    clock_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PowerState:
+    """All that one site's ledger knows. ``frozen`` names violated invariants; while it is not empty nothing rises."""
+
+    site: SiteId
+    epoch: int
+    raises_from_s: float
+    nodes: Mapping[NodeId, NodeLedger] = field(default_factory=dict)
+    where: Mapping[GpuId, NodeId] = field(default_factory=dict)
+    wants: Mapping[GpuId, int] | None = None
+    orders: tuple[BudgetCommand, ...] = ()
+    brake: Brake = field(default_factory=Brake)
+    removed: Mapping[NodeId, Removed] = field(default_factory=dict)
+    """Nodes that an operator removed: only a later sign of life brings one back."""
+    past_ids: Mapping[NodeId, int] = field(default_factory=dict)
+    """The next decision id of nodes that were removed: their agents have seen all smaller ones."""
+    node_commands: Mapping[NodeId, int] = field(default_factory=dict)
+    """The newest operator's order carried out, by node."""
+    share: int = 0
+    share_key: tuple[int, int] | None = None
+    over_since_s: float | None = None
+    shortfall_mw: int = 0
+    squeezed: bool = False
+    frozen: tuple[str, ...] = ()
+
+
+def charged_mw(state: PowerState) -> int:
+    """The sum of all charges, with what has not settled yet."""
+    return sum([ledger.total_mw for ledger in state.nodes.values()])
+
+
+def unseen_mw(state: PowerState, config: SiteConfig) -> int:
+    """The charge of GPUs that the site is known to have and that nobody has reported, with their hosts: the default."""
+    if config.expected_gpus is None or config.expected_gpus <= len(state.where):
+        return 0
+    gpus = config.expected_gpus - len(state.where)
+    default = max((max(n.cards.default_mw, default=0) for n in state.nodes.values()), default=0)
+    most = max((len(n.cards.gpus) for n in state.nodes.values()), default=1)
+    hosts = -(-gpus // max(1, most))
+    if config.expected_nodes is not None:
+        hosts = max(0, config.expected_nodes - len(state.nodes))
+    return gpus * default + hosts * config.host_overhead_mw_per_node
+
+
+def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
+    """What all GPUs of the site together may draw now: the budget less overhead, margin and brake."""
+    budget = effective_mw(config, state.orders, now_s)
+    return allowed_mw(config, budget, len(state.nodes)) - state.brake.off_mw(now_s)
+
+
+def free_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
+    """The free pool: what raises may spend. Negative while charges stand above the budget."""
+    return gpus_mw(state, config, now_s) - charged_mw(state) - unseen_mw(state, config)
+
+
+def belongs(node: NodeId, config: SiteConfig) -> bool:
+    """Whether a node draws from this site's budget."""
+    return any(pattern == "*" or fnmatchcase(node, pattern) for pattern in config.nodes)

@@ -1,0 +1,175 @@
+"""A tick put into its record: everything that ``wattscale explain`` needs, and nothing it would have to guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from planner.core.limits.pipeline import LimitedCounts
+from planner.core.performance.engine_model import engine
+from planner.core.publishable import pending_link
+from planner.core.sizing import decode_station, prefill_station
+from planner.core.sizing.deployment import SizedDeployment
+from planner.core.state import DeploymentState
+from planner.domain.config import OperationMode
+from planner.domain.ids import PoolId
+from planner.domain.observation import DeploymentObservation
+from planner.domain.plan import DeploymentPlan, Limited, PoolPlan
+from planner.domain.pool import Role
+from planner.domain.power import PowerFigures
+from planner.domain.reading import Reading, Sample
+from planner.domain.reasons import ReasonCode
+from planner.domain.units import MW_PER_WATT
+
+READINGS = (
+    "requests",
+    "isl_tokens",
+    "osl_tokens",
+    "ttft_ms",
+    "itl_ms",
+    "ttft_p95_ms",
+    "itl_p95_ms",
+    "request_duration_s",
+    "kv_hit_rate",
+    "accept_length",
+)
+WORTH_SAYING = 0.05
+"""A learned P_u this far from the assumed one is said in a note."""
+
+
+def deployment_plan(
+    ticked: SizedDeployment,
+    granted: LimitedCounts,
+    state: DeploymentState,
+    counts: Mapping[PoolId, int],
+    shortfall: float,
+    power: Mapping[PoolId, PowerFigures],
+) -> DeploymentPlan:
+    """The record of one deployment's tick; ``counts`` are in force after it."""
+    observed, missing = _readings(ticked.seen)
+    ttft, itl = _expected(ticked, state, counts)
+    watts = _watts(ticked, state, counts)
+    return DeploymentPlan(
+        deployment=ticked.config.deployment,
+        pools={
+            name: _pool(ticked, granted, state, counts[name], name, power.get(name)) for name in ticked.config.pools
+        },
+        observed=observed,
+        missing={**missing, **ticked.learned.missing},
+        forecasts=dict(ticked.learned.forecasts),
+        corrections=dict(state.corrections),
+        expected_ttft_ms=ttft,
+        expected_itl_ms=itl,
+        expected_watts=watts,
+        expected_joules_per_token=_joules(ticked, watts),
+        shortfall=shortfall,
+        notes=(*granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, granted, counts)),
+        ready=state.ready,
+    )
+
+
+def _pool(
+    ticked: SizedDeployment,
+    granted: LimitedCounts,
+    state: DeploymentState,
+    count: int,
+    name: PoolId,
+    power: PowerFigures | None,
+) -> PoolPlan:
+    aimed, goal = granted.counts[name], state.goals.get(name)
+    chain = granted.chains[name]
+    if count != aimed:
+        chain = (*chain, pending_link(name, aimed, count, state.placed.get(name, aimed)))
+    if ticked.config.mode is OperationMode.ADVISORY:
+        chain = (*chain, Limited(count, ReasonCode.ADVISORY, "advisory: shown, not published"))
+    return PoolPlan(
+        pool=name,
+        role=ticked.config.pools[name].role,
+        current=ticked.current[name],
+        wanted=granted.wanted[name],
+        granted=count,
+        cap_mw=goal.cap_mw if goal is not None else None,
+        chain=chain,
+        expected_utilisation=_busy(ticked, name, count),
+        power=power,
+    )
+
+
+def _busy(ticked: SizedDeployment, name: PoolId, count: int) -> float | None:
+    options = ticked.options.get(name)
+    return None if options is None else options.utilisation_at(count)
+
+
+def _watts(ticked: SizedDeployment, state: DeploymentState, counts: Mapping[PoolId, int]) -> float | None:
+    """Expected draw of the deployment's GPUs: idle watts, and for the busy share the cap or what the phase can use."""
+    total = 0.0
+    for name, pool in ticked.config.pools.items():
+        busy, goal = _busy(ticked, name, counts[name]), state.goals.get(name)
+        if busy is None or goal is None:
+            return None
+        curve = pool.curve
+        at_work = max(curve.idle_mw, min(goal.cap_mw, curve.p_u_mw))
+        share = min(1.0, busy / max(goal.speed, 1e-6))
+        total += counts[name] * pool.gpus_per_replica * (curve.idle_mw + share * (at_work - curve.idle_mw))
+    return total / MW_PER_WATT
+
+
+def _joules(ticked: SizedDeployment, watts: float | None) -> float | None:
+    load = ticked.learned.forecasts.get("request_rate_per_s")
+    answers = ticked.learned.forecasts.get("osl_tokens")
+    if watts is None or load is None or answers is None or load.mean * answers.mean <= 0:
+        return None
+    return watts / (load.mean * answers.mean)
+
+
+def _readings(seen: DeploymentObservation | None) -> tuple[dict[str, float | None], dict[str, str]]:
+    observed: dict[str, float | None] = {}
+    missing: dict[str, str] = {}
+    if seen is None:
+        return observed, missing
+    observed["interval_s"] = seen.interval_s
+    for name in READINGS:
+        reading: Reading = getattr(seen, name)
+        if isinstance(reading, Sample):
+            observed[name] = reading.value
+        else:
+            missing[name] = reading.reason.value
+    return observed, missing
+
+
+def _expected(
+    ticked: SizedDeployment, state: DeploymentState, counts: Mapping[PoolId, int]
+) -> tuple[float | None, float | None]:
+    """TTFT at the sized quantile and mean ITL that the granted counts should give; None where unknown."""
+    load, model = ticked.load, engine(ticked.config.profile)
+    if load is None or load.idle:
+        return None, None
+    ttft = itl = None
+    for name, pool in ticked.config.pools.items():
+        count, goal = counts[name], state.goals.get(name)
+        speed = goal.speed if goal is not None and goal.speed > 0 else 1.0
+        if count <= 0:
+            continue
+        if pool.role is not Role.DECODE and model.prefill is not None:
+            queue = prefill_station.station(
+                model.prefill, load, ticked.config.ttft_quantile, ticked.corrections.prefill
+            )
+            ttft = queue.response_at(count, speed)
+        if pool.role is not Role.PREFILL and model.decode is not None:
+            itl = decode_station.itl_ms(model.decode, load, count, ticked.corrections.decode, speed)
+    return ttft, itl
+
+
+def _taught(power: Mapping[PoolId, PowerFigures]) -> Iterator[Limited]:
+    for name, known in power.items():
+        if abs(known.p_u_mw / known.assumed_p_u_mw - 1.0) >= WORTH_SAYING:
+            learned, assumed = known.p_u_mw / MW_PER_WATT, known.assumed_p_u_mw / MW_PER_WATT
+            said = f"{name}: P_u {learned:.0f} W learned at {known.batch:.0f} sequences, {assumed:.0f} W assumed"
+            yield Limited(round(learned), ReasonCode.P_U_LEARNED, said)
+
+
+def _steady(ticked: SizedDeployment, granted: LimitedCounts, now: Mapping[PoolId, int]) -> tuple[Limited, ...]:
+    """Nothing changes, and nothing waits to."""
+    if any(not now[name] == ticked.current[name] == granted.counts[name] for name in ticked.config.pools):
+        return ()
+    counts = ", ".join(f"{name}={now[name]}" for name in ticked.config.pools)
+    return (Limited(sum(now.values()), ReasonCode.STEADY, f"No scaling needed ({counts})"),)

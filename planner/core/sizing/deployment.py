@@ -1,0 +1,148 @@
+"""One deployment's tick up to what it wants: learn, size, and say what holds it. Publishes nothing, grants nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from planner.core.limits import bounds_in_force, external_changes, holds
+from planner.core.limits.holds import Hold
+from planner.core.performance.corrections import DECODE, PREFILL, corrections
+from planner.core.performance.engine_model import engine
+from planner.core.sizing import classic, load_forecast, modes
+from planner.core.sizing.options import PoolOptions
+from planner.core.sizing.sized_load import Corrections, SizedLoad
+from planner.core.sizing.thresholds import PoolHistory, signal
+from planner.core.state import DeploymentState, PoolState
+from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
+from planner.domain.ids import PoolId
+from planner.domain.observation import DeploymentObservation
+from planner.domain.plan import Limited
+from planner.domain.pool import Replicas, Role
+
+
+@dataclass(frozen=True, slots=True)
+class SizedDeployment:
+    """What a deployment wants. ``config`` has the bounds that hold now; ``options`` lacks pools that can not be sized.
+
+    ``hold`` says why counts stay, or which counts somebody set; None: the options decide.
+    """
+
+    config: DeploymentConfig
+    state: DeploymentState
+    seen: DeploymentObservation | None
+    learned: load_forecast.LearnedLoad
+    load: SizedLoad | None
+    options: Mapping[PoolId, PoolOptions]
+    current: Mapping[PoolId, int]
+    hold: Hold | None
+    notes: tuple[Limited, ...] = ()
+
+    @property
+    def corrections(self) -> Corrections:
+        """The factors that sizing used."""
+        return _factors(self.state.corrections)
+
+
+def size_deployment(
+    settings: PlannerConfig,
+    config: DeploymentConfig,
+    state: DeploymentState,
+    seen: DeploymentObservation | None,
+    now_s: float,
+) -> SizedDeployment:
+    """Learn from ``seen`` and size every pool."""
+    t_s = settings.load_now_s(now_s)
+    config = bounds_in_force.in_force(config, settings.utc_at_zero_s + now_s)
+    model = engine(config.profile)
+    learned = load_forecast.learn(settings, config, state.forecasts, seen, t_s)
+    current = {name: current_count(state, seen, config, name) for name in config.pools}
+    shape = load_forecast.actual_load(config, seen)
+    state = replace(
+        state,
+        forecasts=learned.bands,
+        corrections=corrections(config, model, state, seen, shape, current),
+        edited_ticks=external_changes.edited_ticks(state, seen),
+        pools=_remembered(state, config, seen, current, t_s),
+    )
+    interval_s = seen.interval_s if seen is not None else settings.interval_s * settings.load_time_scale
+    load = None
+    if learned.known:
+        ahead = (learned.rates, learned.held_rate, learned.growth, interval_s)
+        load = load_forecast.sized_load(config, learned.forecasts, seen, *ahead)
+    case = modes.Case(
+        config=config,
+        engine=model,
+        load=load,
+        ahead=_ahead(learned, interval_s) if config.sizing is SizingMode.CLASSIC else None,
+        corrections=_factors(state.corrections),
+        seen=seen,
+        current=current,
+        past={name: _past(pool, t_s, interval_s) for name, pool in state.pools.items()},
+    )
+    options = modes.size(case)
+    if config.sizing in (SizingMode.LOAD, SizingMode.SLA_LOAD):
+        state = replace(state, pools=_signals(state, config, seen))
+    held, state = holds.hold(config, state, learned.missing, options, current, t_s)
+    return SizedDeployment(
+        config, state, seen, learned, load, options, current, held, external_changes.notes(state, seen)
+    )
+
+
+def current_count(
+    state: DeploymentState, seen: DeploymentObservation | None, config: DeploymentConfig, name: PoolId
+) -> int:
+    """The count in force: the last decision's, else what was found running, else the floor."""
+    pool = state.pools.get(name)
+    if pool is not None and pool.decided is not None:
+        return pool.decided
+    if seen is not None and name in seen.pools:
+        return seen.pools[name].replicas.wanted
+    return config.pools[name].min_replicas
+
+
+def _factors(known: Mapping[str, float]) -> Corrections:
+    return Corrections(known.get(PREFILL, 1.0), known.get(DECODE, 1.0))
+
+
+def _ahead(learned: load_forecast.LearnedLoad, interval_s: float) -> classic.Interval | None:
+    """The next interval by the point forecasts: what the classic formulas are about."""
+    if not learned.known:
+        return None
+    rate, isl, osl = (learned.bands[name].model.mean(interval_s) for name in load_forecast.QUANTITIES)
+    return classic.Interval(rate * interval_s, isl, osl, interval_s)
+
+
+def _remembered(
+    state: DeploymentState,
+    config: DeploymentConfig,
+    seen: DeploymentObservation | None,
+    current: Mapping[PoolId, int],
+    t_s: float,
+) -> Mapping[PoolId, PoolState]:
+    """Pools as they were found count as the first recommendation: nothing is taken away before a window has passed."""
+    pools = {}
+    for name in config.pools:
+        pool = state.pools.get(name) or PoolState()
+        if not pool.recommendations and seen is not None and name in seen.pools:
+            pool = replace(pool, recommendations=((t_s, current[name]),))
+        running = seen.pools[name].replicas if seen is not None and name in seen.pools else Replicas()
+        most = max(pool.most_seen, running.ready, current[name])
+        pools[name] = pool if most == pool.most_seen else replace(pool, most_seen=most)
+    return pools
+
+
+def _signals(
+    state: DeploymentState, config: DeploymentConfig, seen: DeploymentObservation | None
+) -> Mapping[PoolId, PoolState]:
+    """The queues to compare with at the next tick."""
+    if seen is None:
+        return state.pools
+    queues = {n: signal(Role.PREFILL, seen.pools.get(n)) for n, p in config.pools.items() if p.role is Role.PREFILL}
+    return {name: replace(pool, queued=queues.get(name)) for name, pool in state.pools.items()}
+
+
+def _past(pool: PoolState, t_s: float, interval_s: float) -> PoolHistory:
+    grown = max((at for at, change in pool.events if change > 0), default=None)
+    since = float("inf") if grown is None else (t_s - grown) / max(1e-9, interval_s)
+    return PoolHistory(pool.queued, since)

@@ -1,0 +1,174 @@
+"""From readings to a sized load: forecasts learn, shapes are carried over idle intervals, spreads are bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.core.forecast import registry
+from planner.core.forecast.band import Band
+from planner.core.forecast.constant import Constant
+from planner.core.forecast.ewma import Ewma
+from planner.core.sizing.sized_load import SizedLoad
+from planner.domain.config import DeploymentConfig, PlannerConfig
+from planner.domain.observation import DeploymentObservation
+from planner.domain.plan import Forecast
+from planner.domain.pool import Role
+from planner.domain.reading import Missing, Reading, value_or_none
+
+RATE, ISL, OSL = "request_rate_per_s", "isl_tokens", "osl_tokens"
+QUANTITIES = (RATE, ISL, OSL)
+"""What is forecast. The rate is made from the reading ``requests``, a count per interval."""
+REQUESTS = "requests"
+SMOOTH, HELD, IN_FLIGHT = "smooth", "held", "in_flight"
+SEQUENCE_LIFE_S = 30.0
+"""Time over which decode engines average arrivals: the life of a usual sequence."""
+SMALLEST_CV2, LARGEST_CV2 = 0.1, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedLoad:
+    """Forecasts after an observation. ``missing`` names the readings that sizing lacks, with why."""
+
+    bands: Mapping[str, Band]
+    forecasts: Mapping[str, Forecast]
+    missing: Mapping[str, str]
+    rates: tuple[float, ...] = ()
+    """Equally likely request rates at the horizon."""
+    held_rate: float | None = None
+    """The upper quantile of the rate as decode engines feel it: averaged over the life of a sequence."""
+    growth: float = 0.0
+    """Sequences in flight now beyond those of the last tick: lengths show here long before answers are complete."""
+
+    @property
+    def known(self) -> bool:
+        """Whether the load can be sized."""
+        return all(name in self.forecasts for name in QUANTITIES)
+
+
+def horizon_s(config: DeploymentConfig, interval_s: float) -> float:
+    """Seconds of load time until capacity ordered now can serve: the next tick and the slowest start."""
+    return interval_s + max((pool.startup_s for pool in config.pools.values()), default=0.0)
+
+
+def learn(
+    settings: PlannerConfig,
+    config: DeploymentConfig,
+    bands: Mapping[str, Band],
+    seen: DeploymentObservation | None,
+    t_s: float,
+) -> LearnedLoad:
+    """Teach the forecasts what was seen. An idle interval has no lengths: the last ones are carried."""
+    ahead_s = horizon_s(config, settings.interval_s * settings.load_time_scale)
+    learned = {
+        name: bands.get(name) or registry.make(config.predictor, config.forecast_level, ahead_s, settings.predictors)
+        for name in QUANTITIES
+    }
+    values, missing = _values(seen)
+    learned = {name: band.observe(t_s, values[name]) if name in values else band for name, band in learned.items()}
+    forecasts = {name: band.forecast(ahead_s) for name, band in learned.items() if band.ready}
+    if values.get(RATE) == 0.0:
+        forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
+    rates = learned[RATE].scenarios(ahead_s) if learned[RATE].ready else ()
+    known = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else None
+    # A reading that failed is no empty engine: the next one would look like a flood.
+    waiting = _in_flight(config, seen) if known is None or _told_in_flight(config, seen) else known
+    before = waiting if known is None else known
+    steady = _steady(config, bands, values.get(RATE), ahead_s, t_s)
+    held_rate = steady[HELD].upper(ahead_s) if HELD in steady else None
+    last = {IN_FLIGHT: Band(Constant(waiting))}
+    return LearnedLoad({**learned, **steady, **last}, forecasts, missing, rates, held_rate, max(0.0, waiting - before))
+
+
+def _told_in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> bool:
+    """Whether every decode engine's pool says how many sequences it holds."""
+    decoding = [name for name, pool in config.pools.items() if pool.role is not Role.PREFILL]
+    pools = seen.pools if seen is not None else {}
+    return all(name in pools and value_or_none(pools[name].running_requests) is not None for name in decoding)
+
+
+def _in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> float:
+    """Sequences that decode engines hold or that wait for one."""
+    pools = seen.pools if seen is not None else {}
+    decoding = [pools[name] for name, pool in config.pools.items() if pool.role is not Role.PREFILL and name in pools]
+    return sum(_or(pool.running_requests, 0.0) + _or(pool.queued_requests, 0.0) for pool in decoding)
+
+
+def _steady(
+    config: DeploymentConfig, bands: Mapping[str, Band], rate: float | None, ahead_s: float, t_s: float
+) -> dict[str, Band]:
+    """The smoothed rate, and the band of ITS changes: a burst shorter than a sequence's life is no more decode load."""
+    if rate is None:
+        return {name: bands[name] for name in (SMOOTH, HELD) if name in bands}
+    level = config.forecast_level
+    smooth = bands.get(SMOOTH) or Band(Ewma(tau_s=SEQUENCE_LIFE_S), level, ahead_s, miss_share=1.0 - level)
+    held = bands.get(HELD) or Band(Constant(), level, ahead_s, miss_share=1.0 - level)
+    smooth = smooth.observe(t_s, rate)
+    return {SMOOTH: smooth, HELD: held.observe(t_s, smooth.model.mean(0.0))}
+
+
+def _values(seen: DeploymentObservation | None) -> tuple[dict[str, float], dict[str, str]]:
+    if seen is None:
+        return {}, {REQUESTS: "the deployment was not observed"}
+    values: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    readings: dict[str, Reading] = {REQUESTS: seen.requests, ISL: seen.isl_tokens, OSL: seen.osl_tokens}
+    for name, reading in readings.items():
+        if isinstance(reading, Missing):
+            missing[name] = reading.reason.value
+        elif name == REQUESTS:
+            values[RATE] = max(0.0, reading.value) / max(1e-9, seen.interval_s)
+        elif reading.value > 0:
+            values[name] = reading.value
+    if values.get(RATE) == 0.0:
+        missing.pop(ISL, None)
+        missing.pop(OSL, None)
+    return values, missing
+
+
+def actual_load(config: DeploymentConfig, seen: DeploymentObservation | None) -> SizedLoad | None:
+    """The load that was there in the interval; None where it is not known."""
+    values, missing = _values(seen)
+    if seen is None or missing or ISL not in values or OSL not in values:
+        return None
+    exactly = {name: Forecast(value, value, value, 0.0, "observed") for name, value in values.items()}
+    return sized_load(config, exactly, seen)
+
+
+def sized_load(
+    config: DeploymentConfig,
+    forecasts: Mapping[str, Forecast],
+    seen: DeploymentObservation | None,
+    rates: tuple[float, ...] = (),
+    held_rate: float | None = None,
+    growth: float = 0.0,
+    interval_s: float = 0.0,
+) -> SizedLoad:
+    """The load to size for: the upper quantile of the rate, all its scenarios, the mean shape, the spread observed."""
+    first = [name for name, pool in config.pools.items() if pool.role is not Role.DECODE]
+    pools = seen.pools if seen is not None else {}
+    known = [name for name in first if name in pools]
+    return SizedLoad(
+        req_per_s=forecasts[RATE].upper,
+        isl_tokens=forecasts[ISL].mean,
+        osl_tokens=forecasts[OSL].mean,
+        isl_cv2=_spread(seen.isl_cv2 if seen else None),
+        hit_rate=_or(seen.kv_hit_rate if seen else None, 0.0),
+        accept_length=_or(seen.accept_length if seen else None, 1.0),
+        queued_requests=sum(_or(pools[name].queued_requests, 0.0) for name in known),
+        in_flight=_in_flight(config, seen) + growth,
+        rates=rates,
+        held_req_per_s=held_rate,
+        serving=float(sum(pools[name].replicas.wanted for name in known)),
+        lead_s=max((config.pools[name].startup_s for name in known), default=0.0),
+        interval_s=interval_s,
+    )
+
+
+def _spread(reading: Reading | None) -> float:
+    return min(LARGEST_CV2, max(SMALLEST_CV2, _or(reading, 1.0)))
+
+
+def _or(reading: Reading | None, default: float) -> float:
+    value = value_or_none(reading) if reading is not None else None
+    return default if value is None else value

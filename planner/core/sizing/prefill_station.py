@@ -1,0 +1,90 @@
+"""Prefill stations: a queue in front of engines that batch whole prompts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from planner.core.performance.prefill_model import PrefillModel
+from planner.core.sizing.queueing import FULLEST, Counts, Station
+from planner.core.sizing.sized_load import SizedLoad
+from planner.core.sizing.transient import Outlook
+
+ROOM_TO_WAIT = 1.25
+"""A target below the service time itself can not be met by any count: it is then sized for this much of that time."""
+
+SPAN = 1.5
+"""Intervals after which lateness is looked at: between the next decision and when that one can have helped."""
+SHORTEST_INTERVAL_S = 1.0
+MEDIAN = 0.5
+"""Quantile below which the queue has no say. An overload is late for nearly all: lesser quantiles of one queue are no
+smaller fleets but other rhythms of running late and catching up. There capacity falls in proportion instead."""
+PATIENCE = 0.5
+"""Lead times more to that: what has built up until help comes is worked off over a like time, not in one interval."""
+
+
+def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: float) -> Station:
+    """The prefill queue of a load; ``correction`` multiplies the profile's times.
+
+    A prompt alone may be faster than the profile says without the engine doing more of them: below 1 the correction
+    shortens the own time only.
+    """
+    tokens = load.prefill_tokens
+    return Station(
+        req_per_s=load.req_per_s,
+        own_ms=model.ttft_ms(tokens) * correction,
+        cost_ms=model.cost_ms(tokens) * max(1.0, correction),
+        dispersion=(load.arrival_cv2 + load.isl_cv2) / 2.0,
+        quantile=quantile,
+    )
+
+
+def required_speed(queue: Station, load: SizedLoad, counts: Counts, target_ms: float, drain_s: float) -> Counts:
+    """Speed at which each count meets the TTFT target for the load that may come and drains what waits."""
+    if queue.quantile < MEDIAN:
+        half = required_speed(replace(queue, quantile=MEDIAN), load, counts, target_ms, drain_s)
+        return half * (queue.quantile / MEDIAN)
+    target = max(target_ms, ROOM_TO_WAIT * queue.own_ms)
+    if load.rates:
+        speed = outlook(queue, load).required_speed(counts, target, 1.0 - queue.quantile)
+    else:
+        speed = queue.required_speed(counts, target)
+    if load.queued_requests <= 0:
+        return speed
+    backlog_ms = load.queued_requests * queue.cost_ms
+    flow_ms = load.req_per_s * drain_s * queue.cost_ms
+    return np.maximum(speed, (backlog_ms + flow_ms) / (drain_s * 1000.0 * FULLEST) / np.maximum(counts, 1e-9))
+
+
+def outlook(queue: Station, load: SizedLoad) -> Outlook:
+    """The same station from now on: with the backlog of now, every rate that may come, and the time until help."""
+    return Outlook(
+        rates=load.rates,
+        own_ms=queue.own_ms,
+        cost_ms=queue.cost_ms,
+        cs2=load.isl_cv2,
+        ca2=load.arrival_cv2,
+        backlog_ms=load.queued_requests * queue.cost_ms,
+        serving=load.serving,
+        lead_ms=load.lead_s * 1000.0,
+        span_ms=1000.0 * (SPAN * max(SHORTEST_INTERVAL_S, load.interval_s) + PATIENCE * load.lead_s),
+    )
+
+
+def mean_response_ms(queue: Station, load: SizedLoad, count: int, speed: float) -> float:
+    """Mean TTFT of prompts dealt out in turn to ``count`` replicas, each a queue of its own (Kingman); inf above 1.
+
+    A prompt ends with the batch it is in, so that later ones lengthen its wait: the same ``1 + rho`` as in the outlook.
+    """
+    rho = queue.req_per_s * queue.cost_ms / 1000.0 / max(1, count) / speed
+    if rho >= 1.0:
+        return math.inf
+    wait = rho / (1.0 - rho) * queue.cost_ms * (load.isl_cv2 + load.arrival_cv2 / max(1, count)) / 2.0
+    return (queue.own_ms + (1.0 + rho) * wait) / speed
+
+
+def reachable(queue: Station, target_ms: float) -> bool:
+    """Whether any number of replicas could meet the target."""
+    return queue.own_ms < target_ms

@@ -1,0 +1,286 @@
+"""Turns settings into what runs: the core's configuration, observers, the service. Watts become milliwatts here.
+
+Finds every problem before anything starts, one line each; what it lets through, the core can run with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from fnmatch import fnmatchcase
+from itertools import combinations
+
+from bus_schemas.subjects import encode_name
+from planner.adapters.profiles import ProfileError, load_profile
+from planner.adapters.traces import TraceError, read_trace
+from planner.core.forecast.kalman import Kalman
+from planner.core.forecast.registry import model
+from planner.core.power.priors import curve, gpu, phase_of
+from planner.domain.arrival import Arrival
+from planner.domain.config import (
+    DeploymentConfig,
+    Fallback,
+    LoadThresholds,
+    OperationMode,
+    PlannerConfig,
+    PoolConfig,
+    ScalingPolicy,
+    ScalingRules,
+    SiteConfig,
+    SizingMode,
+)
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.pool import Role
+from planner.domain.power import PowerCurve
+from planner.domain.predictor import PointModel
+from planner.domain.profile import Profile
+from planner.domain.units import mw_from_watts
+from planner.runtime.config.build_metrics import metrics_problems, prometheus_problems
+from planner.runtime.config.build_sites import replica_schedule, site, unsafe
+from planner.runtime.config.settings import (
+    CurveSettings,
+    DeploymentSettings,
+    PoolSettings,
+    RulesSettings,
+    Settings,
+    SiteSettings,
+)
+from planner.runtime.config.sources import SettingsError
+
+log = logging.getLogger(__name__)
+
+CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history"})
+LONGEST_HISTORY = 200_000
+"""Requests of a recorded trace that are learned from: the last ones."""
+HEAVY = {"arima": "forecast-arima", "prophet": "forecast-prophet"}
+"""Predictors that need an extra."""
+
+
+def compose(settings: Settings, *, offline: bool = False) -> PlannerConfig:
+    """The core's configuration. Raises SettingsError with every problem there is.
+
+    ``offline``: nothing will be read from engines (a filter, a replay), so that no place to read from is asked for.
+    """
+    problems: list[str] = []
+    sites = dict(_sites(settings.sites.items(), problems))
+    predictors = _predictors(settings, problems)
+    deployments = {}
+    for name, block in settings.deployments.items():
+        if not offline:
+            problems += metrics_problems(f"deployments.{name}", block, settings)
+        config = _deployment(name, block, settings, predictors, problems)
+        if config is not None:
+            deployments[config.deployment] = config
+    problems += _across(settings)
+    if not offline:
+        problems += prometheus_problems(settings.prometheus)
+    if problems:
+        raise SettingsError(problems)
+    return PlannerConfig(
+        deployments=deployments,
+        sites=sites,
+        interval_s=settings.interval_s,
+        load_time_scale=settings.load_time_scale,
+        predictors=predictors,
+    )
+
+
+def _sites(items: Iterable[tuple[str, SiteSettings]], problems: list[str]) -> Iterator[tuple[SiteId, SiteConfig]]:
+    for name, block in items:
+        problems += [f"sites.{name}: {line}" for line in unsafe(block)]
+        try:
+            encode_name(name)
+            yield SiteId(name), site(name, block)
+        except ValueError as error:
+            problems.append(f"sites.{name}: {error}")
+
+
+def _across(settings: Settings) -> list[str]:
+    """What is wrong between blocks that are each right."""
+    problems = []
+    if not settings.deployments:
+        problems.append("deployments: none; name at least one, as in deployments: {prod-chat: {…}}")
+    if not settings.sites:
+        problems.append("sites: none; a site with its budget_watts is what keeps the promise of a power budget")
+    for (one, a), (two, b) in combinations(settings.sites.items(), 2):
+        # Read as a name, a pattern within another one is taken by it.
+        shared = sorted(
+            {max(p, q, key=len) for p in a.nodes for q in b.nodes if fnmatchcase(p, q) or fnmatchcase(q, p)}
+        )
+        if shared:
+            problems.append(
+                f"sites.{one}.nodes and sites.{two}.nodes both take {', '.join(shared)}: watts counted twice"
+            )
+    return problems
+
+
+def _predictors(settings: Settings, problems: list[str]) -> Mapping[str, PointModel]:
+    kalman = settings.kalman
+    found: dict[str, PointModel] = {"kalman": Kalman(kalman.q_level, kalman.q_trend, kalman.r, kalman.min_points)}
+    asked = {block.predictor.split("+")[0] for block in settings.deployments.values()}
+    for name in sorted(asked & HEAVY.keys()):
+        try:
+            found[name] = _heavy(name)
+        except ImportError as error:
+            problems.append(f"predictor {name}: {error}; pip install 'wattscale[{HEAVY[name]}]'")
+    return found
+
+
+def _heavy(name: str) -> PointModel:
+    """A model whose library loads only when it was asked for. Raises ImportError."""
+    from importlib import import_module
+
+    made: PointModel = import_module(f"planner.adapters.forecast.{name}").predictor()
+    return made
+
+
+def _deployment(
+    name: str,
+    block: DeploymentSettings,
+    settings: Settings,
+    predictors: Mapping[str, PointModel],
+    problems: list[str],
+) -> DeploymentConfig | None:
+    where = f"deployments.{name}"
+    before = len(problems)
+    try:
+        encode_name(name)
+    except ValueError as error:
+        problems.append(f"{where}: {error}")
+    if block.site not in settings.sites:
+        known = ", ".join(settings.sites) or "none"
+        problems.append(f"{where}.site: no site {block.site!r}; there are: {known}")
+    try:
+        model(block.predictor, settings.interval_s, predictors)
+    except KeyError as error:
+        problems.append(f"{where}.predictor: {error.args[0]}")
+    profile = _profile(where, block, problems)
+    history = _history(where, block, problems)
+    pools = _pools(where, block, profile, problems)
+    if len(problems) > before or profile is None:
+        return None
+    known_fields = {field.name for field in fields(DeploymentConfig)}
+    same = {key: value for key, value in block if key in known_fields - CONVERTED}
+    return DeploymentConfig(
+        deployment=DeploymentId(name),
+        site=SiteId(block.site),
+        pools=pools,
+        profile=profile,
+        sizing=SizingMode(block.sizing),
+        mode=OperationMode(block.mode),
+        fallback=Fallback(block.fallback),
+        load=LoadThresholds(**dict(block.load)),
+        history=history,
+        **same,
+    )
+
+
+def _profile(where: str, block: DeploymentSettings, problems: list[str]) -> Profile | None:
+    if block.profile is None:
+        problems.append(f"{where}.profile: none; name a folder with the engine's profile")
+        return None
+    try:
+        profile = load_profile(block.profile)
+    except ProfileError as error:
+        problems.append(f"{where}.profile: {error}")
+        return None
+    for line in profile.dropped:
+        log.warning("profile %s: dropped %s", profile.name, line)
+    return profile
+
+
+def _history(where: str, block: DeploymentSettings, problems: list[str]) -> tuple[Arrival, ...]:
+    if block.history is None:
+        return ()
+    try:
+        requests = read_trace(block.history)
+    except TraceError as error:
+        problems.append(f"{where}.history: {error}")
+        return ()
+    return tuple(Arrival(one.t_s, one.isl, one.osl) for one in requests[-LONGEST_HISTORY:])
+
+
+def _pools(
+    where: str, block: DeploymentSettings, profile: Profile | None, problems: list[str]
+) -> dict[PoolId, PoolConfig]:
+    pools = {}
+    for name, pool in pool_blocks(block).items():
+        try:
+            pools[PoolId(name)] = _pool(name, pool, block, profile)
+        except (ValueError, KeyError) as error:
+            problems.append(f"{where}.pools.{name}: {error.args[0]}")
+    return pools
+
+
+def pool_blocks(block: DeploymentSettings) -> Mapping[str, PoolSettings]:
+    """The deployment's pools: prefill and decode where it names none."""
+    return block.pools or {"prefill": PoolSettings(), "decode": PoolSettings()}
+
+
+def role_of(name: str, pool: PoolSettings) -> Role:
+    """The pool's role: as said, else its name. Raises ValueError."""
+    try:
+        return Role(pool.role or name)
+    except ValueError:
+        raise ValueError("its name says no role; set role: prefill, decode or aggregated") from None
+
+
+def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Profile | None) -> PoolConfig:
+    role = role_of(name, pool)
+    if pool.max_replicas < pool.min_replicas:
+        raise ValueError(f"max_replicas {pool.max_replicas} is below min_replicas {pool.min_replicas}")
+    if profile is not None:
+        _has_phases(role, profile)
+    gpus = pool.gpus_per_replica
+    if gpus is None and profile is not None:
+        gpus = profile.prefill_gpus if role is Role.PREFILL else profile.decode_gpus
+    return PoolConfig(
+        pool=PoolId(name),
+        role=role,
+        gpus_per_replica=gpus or 1,
+        curve=_curve(role, pool, block),
+        min_replicas=pool.min_replicas,
+        max_replicas=pool.max_replicas,
+        startup_s=pool.startup_s,
+        max_step=pool.max_step,
+        scale_up=_rules(pool.behavior.scale_up),
+        scale_down=_rules(pool.behavior.scale_down),
+        fallback_replicas=pool.fallback_replicas,
+        learn_power=pool.learn_power,
+        schedule=replica_schedule(pool.schedule) if pool.schedule else None,
+    )
+
+
+def _has_phases(role: Role, profile: Profile) -> None:
+    if role is not Role.DECODE and profile.prefill is None:
+        raise ValueError(f"the profile {profile.name} has no prefill part")
+    if role is not Role.PREFILL and profile.decode is None:
+        raise ValueError(f"the profile {profile.name} has no decode part")
+
+
+def _rules(rules: RulesSettings) -> ScalingRules:
+    return ScalingRules(
+        stabilization_window_s=rules.stabilization_window_s,
+        policies=tuple(ScalingPolicy(p.type, p.value, p.period_s) for p in rules.policies),
+        select=rules.select,
+        tolerance=rules.tolerance,
+    )
+
+
+def _curve(role: Role, pool: PoolSettings, block: DeploymentSettings) -> PowerCurve:
+    measured = pool.power_curve
+    found = curve(gpu(block.gpu), phase_of(role, moe=block.moe)) if measured is None else _measured(measured)
+    if pool.max_cap_watts is None:
+        return found
+    most = mw_from_watts(pool.max_cap_watts)
+    if most < found.min_mw:
+        raise ValueError(f"max_cap_watts {pool.max_cap_watts:g} is below the GPU's minimum {found.min_mw / 1000:g} W")
+    return replace(found, max_mw=min(most, found.max_mw), useful_mw=min(most, found.useful_mw))
+
+
+def _measured(block: CurveSettings) -> PowerCurve:
+    if not block.p_s_watts < block.p_u_watts <= block.max_watts or block.min_watts > block.max_watts:
+        raise ValueError("power_curve: p_s_watts < p_u_watts <= max_watts and min_watts <= max_watts must hold")
+    watts = {key.replace("_watts", "_mw"): mw_from_watts(value) for key, value in block if key.endswith("_watts")}
+    return PowerCurve(alpha=block.alpha, **watts)

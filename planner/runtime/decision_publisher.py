@@ -1,0 +1,106 @@
+"""Writes one term's decisions on the bus: as messages, in the safe order, until they are stored or the lead is gone.
+
+Owns the incarnations of the subjects. Must never publish what a newer state has overtaken without the older batch
+being settled first: a batch whose answer was lost goes out again, unchanged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+
+from bus_schemas import v1
+from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from planner.adapters import to_wire
+from planner.core.power.site_state import belongs
+from planner.domain.config import PlannerConfig
+from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.observation import PowerAckSeen
+from planner.domain.plan import Plan, SitePlan
+from planner.ports import LinkAwayError, StoredHistory, Term, TermEndedError
+from planner.runtime.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 10
+"""Attempts at one batch, each with retries of its own, before the term is given up."""
+
+
+class DecisionPublisher:
+    """One term's. ``expect`` and ``expect_power`` are told which incarnation acknowledgements must name."""
+
+    def __init__(
+        self,
+        term: Term,
+        config: PlannerConfig,
+        past: StoredHistory,
+        expect: Callable[[DeploymentId, str], None],
+        expect_power: Callable[[NodeId, str], None],
+    ) -> None:
+        self._term = term
+        self._config = config
+        self._expect = expect
+        self._expect_power = expect_power
+        self._incarnations: dict[str, str] = {power.node: power.incarnation for power in past.power}
+        for power in past.power:
+            expect_power(NodeId(power.node), power.incarnation)
+        for decision in past.scaling:
+            self._incarnations[decision.deployment] = decision.incarnation
+            expect(DeploymentId(decision.deployment), decision.incarnation)
+        self._backoff = Backoff(first_s=0.05, longest_s=5.0)
+
+    def heed(self, acks: Iterable[PowerAckSeen]) -> None:
+        """Answers that know a later epoch than ours prove that the stream was put back: its agents refuse our ids.
+
+        A new incarnation is what they take. Who is no longer leading can not publish it.
+        """
+        for ack in acks:
+            if ack.epoch > self._term.epoch and ack.incarnation == self._incarnations.get(ack.node):
+                self._incarnations[ack.node] = uuid.uuid4().hex
+                log.warning("%s answers to epoch %d, later than ours: its ids begin anew", ack.node, ack.epoch)
+
+    def messages(self, plan: Plan, at: datetime) -> list[v1.Message]:
+        """Power first (lowers before raises, as the plan orders them), then scaling: safe at every prefix."""
+        epoch = self._term.epoch
+        for order in plan.power:
+            self._expect_power(order.node, self._incarnation(order.node))
+        found: list[v1.Message] = [
+            to_wire.power_decision(
+                order, self._site_of(order.node, plan), epoch=epoch, incarnation=self._incarnation(order.node), at=at
+            )
+            for order in plan.power
+        ]
+        for scaling in plan.scaling:
+            incarnation = self._incarnation(scaling.deployment)
+            self._expect(scaling.deployment, incarnation)
+            config = self._config.deployments[scaling.deployment]
+            found.append(to_wire.scaling_decision(scaling, config, epoch=epoch, incarnation=incarnation, at=at))
+        return found
+
+    def _site_of(self, node: NodeId, plan: Plan) -> SitePlan | None:
+        sites = self._config.sites.items()
+        return next((plan.sites.get(name) for name, config in sites if belongs(node, config)), None)
+
+    def _incarnation(self, name: str) -> str:
+        return self._incarnations.setdefault(name, uuid.uuid4().hex)
+
+    async def write(self, messages: Sequence[v1.Message], traceparent: str | None) -> None:
+        """The same batch until it is stored. A bus that refuses for good ends the term; the next reads the truth.
+
+        Raises TermEndedError.
+        """
+        for _ in range(PATIENCE):
+            try:
+                with cancellation_kept():
+                    await self._term.publish(messages, traceparent)
+            except LinkAwayError as error:
+                pause_s = self._backoff.next_s()
+                log.warning("the bus did not answer; the same decisions go out again in %.2f s: %s", pause_s, error)
+                await asyncio.sleep(pause_s)
+            else:
+                self._backoff.reset()
+                return
+        raise TermEndedError(f"{len(messages)} decisions were not stored in {PATIENCE} attempts; beginning again")

@@ -1,0 +1,213 @@
+"""What a planner that takes the lead remembers of its predecessor's ticks, from the plan records on the bus.
+
+Decisions and acknowledgements come back exactly from their own streams. Windows and corrections come back from the
+newest record, forecasts from the newest record that holds them whole and the observations recorded since. Ticks that
+fell between two leaders are read afterwards where the metrics' source keeps the past: all are taught, and the last one
+is decided on, late. Without records (the stream is in memory) all this is learned anew. Must never bring back a
+decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from bus_schemas import v1
+from planner.adapters import checkpoint, journal, to_wire
+from planner.core.forecast.band import Band
+from planner.core.sizing import load_forecast
+from planner.core.state import DeploymentState, PlannerState, PoolState
+from planner.core.step import step
+from planner.domain.config import OperationMode, PlannerConfig
+from planner.domain.ids import DeploymentId
+from planner.domain.observation import DeploymentObservation, Observation
+from planner.ports import LinkAwayError, Term
+from planner.runtime.recorder import CHECKPOINT_TICKS
+
+log = logging.getLogger(__name__)
+
+MISSED_TICKS = 20
+"""No more are read afterwards: older ones have lost their say."""
+TICKS = CHECKPOINT_TICKS + MISSED_TICKS + 1
+"""How far back records are read: after an outage of ``MISSED_TICKS`` a whole record is still among them."""
+WITHIN_S = 10.0
+"""Sizing waits so long for what earlier ticks taught."""
+AT_ONCE = 16
+"""Deployments whose missed ticks are read at the same time."""
+_CLOSE = 1e-6
+
+Reread = Callable[[DeploymentId, float], Awaitable[DeploymentObservation | None]]
+
+
+async def nothing_kept(_name: DeploymentId, _then_s: float) -> DeploymentObservation | None:
+    """For sources that keep no past."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """One deployment's state after its newest record, which was made at ``at_s`` of the planner's clock."""
+
+    state: DeploymentState
+    at_s: float
+
+
+@dataclass(slots=True)
+class Restore:
+    """``found`` fills as it runs: what was not read in time is missing, what was is there.
+
+    ``first_s``: the first tick that this leader reads itself; earlier ones that have no record are read again.
+    """
+
+    config: PlannerConfig
+    first_s: float
+    reread: Reread = nothing_kept
+    found: dict[DeploymentId, DeploymentState] = field(default_factory=dict)
+    late: dict[DeploymentId, DeploymentObservation] = field(default_factory=dict)
+    """What was to be seen at the last tick that nobody saw: to be decided now, late rather than never."""
+
+    @property
+    def late_s(self) -> float:
+        """The instant of that tick."""
+        return (math.ceil(self.first_s / self.config.interval_s - _CLOSE) - 1) * self.config.interval_s
+
+    async def run(self, term: Term, now_s: float, offset_s: float) -> dict[DeploymentId, DeploymentState]:
+        """What earlier ticks taught, by deployment. Never raises."""
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                records = await term.records(
+                    to_wire.utc(now_s + offset_s) - timedelta(seconds=TICKS * self.config.interval_s)
+                )
+                await self._all(records)
+        except (LinkAwayError, TimeoutError) as error:
+            log.warning("not all earlier ticks could be recalled in time: %s", error or "out of time")
+        except Exception:
+            log.exception("earlier ticks could not be recalled; forecasts begin anew")
+        return self.found
+
+    async def _all(self, records: Sequence[v1.PlanRecord]) -> None:
+        by_name: dict[str, list[v1.PlanRecord]] = {}
+        for record in records:
+            by_name.setdefault(record.deployment, []).append(record)
+        last: dict[DeploymentId, Restored] = {}
+        for name in self.config.deployments:
+            old = recalled(self.config, name, by_name.get(name, ()))
+            if old is not None and old.at_s > self.first_s:
+                log.warning("ticks of %s were recorded in the future: the clock was set; learning begins anew", name)
+            elif old is not None:
+                last[name], self.found[name] = old, old.state
+            await asyncio.sleep(0)
+        gate = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as tasks:
+            for name, old in last.items():
+                tasks.create_task(self._missed(name, old, gate))
+
+    async def _missed(self, name: DeploymentId, old: Restored, gate: asyncio.Semaphore) -> None:
+        async with gate:
+            for then_s in missed(old.at_s, self.first_s, self.config.interval_s):
+                seen = await self.reread(name, then_s)
+                if seen is None:
+                    continue
+                if then_s >= self.late_s - _CLOSE:
+                    self.late[name] = seen
+                else:
+                    self.found[name] = on_paper(self.config, name, self.found[name], seen, then_s)
+
+
+def missed(last_s: float, first_s: float, interval_s: float) -> list[float]:
+    """The ticks of the clock's grid after the one at ``last_s`` and before ``first_s``, oldest first."""
+    begin, end = math.floor(last_s / interval_s) + 1, math.ceil(first_s / interval_s - _CLOSE)
+    return [tick * interval_s for tick in range(max(begin, end - MISSED_TICKS), end)]
+
+
+def recalled(config: PlannerConfig, name: DeploymentId, records: Sequence[v1.PlanRecord]) -> Restored | None:
+    """The deployment's state after its recorded ticks, oldest first; None where no record can be read."""
+    kept = [record.journal for record in records if record.journal and _usable(record.journal)]
+    if not kept:
+        return None
+    try:
+        state, at_s = checkpoint.state(kept[-1]["learned"]), journal.observation(kept[-1])[0]
+        return Restored(replace(state, forecasts=_forecasts(config, name, kept)), at_s)
+    except (checkpoint.NotPlainError, KeyError, TypeError, ValueError) as error:
+        log.warning("what earlier ticks of %s taught can not be read: %s", name, error)
+        return None
+
+
+def _usable(entry: Mapping[str, Any]) -> bool:
+    return entry.get("format") == journal.FORMAT and "learned" in entry
+
+
+def _forecasts(config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping[str, Any]]) -> Mapping[str, Band]:
+    """The forecasts as they were kept whole last, taught the observations since; from nothing where none were kept."""
+    bands, since = _whole(config, name, kept)
+    for entry in kept[since:]:
+        now_s, seen = journal.observation(entry)
+        bands = load_forecast.learn(config, config.deployments[name], bands, seen, config.load_now_s(now_s)).bands
+    return bands
+
+
+def _whole(
+    config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping[str, Any]]
+) -> tuple[Mapping[str, Band], int]:
+    """Forecasts kept whole, and the first entry that they have not learned. Other settings' are of no use."""
+    for index in range(len(kept) - 1, -1, -1):
+        if "bands" not in kept[index]:
+            continue
+        try:
+            bands = checkpoint.bands_back(kept[index]["bands"], config.predictors)
+        except checkpoint.NotPlainError as error:
+            log.warning("forecasts of %s are learned again from what was seen: %s", name, error)
+            return {}, 0
+        fresh = load_forecast.learn(config, config.deployments[name], {}, None, 0.0).bands
+        same = all(quantity in bands and checkpoint.alike(bands[quantity], fresh[quantity]) for quantity in fresh)
+        return (bands, index + 1) if same else ({}, 0)
+    return {}, 0
+
+
+def on_paper(
+    config: PlannerConfig, name: DeploymentId, known: DeploymentState, seen: DeploymentObservation, then_s: float
+) -> DeploymentState:
+    """The state after one more observation, as if the tick had only been watched."""
+    deployment = replace(config.deployments[name], mode=OperationMode.ADVISORY)
+    # Without sites no watts are asked for: what is wanted does not hang on them.
+    paper = replace(config, deployments={name: deployment}, sites={})
+    before = PlannerState(0, then_s, {name: known})
+    after, _ = step(before, Observation({name: seen}), paper, then_s)
+    return after.deployments[name]
+
+
+def joined(state: PlannerState, name: DeploymentId, old: DeploymentState, load_time_scale: float) -> PlannerState:
+    """The state with what was learned before. What was published since, and operators' orders, are left as they are."""
+    known = state.deployments[name]
+    decided_t_s = known.decided_at_s * load_time_scale
+    pools = {pool: _pool(known.pools.get(pool) or PoolState(), was, decided_t_s) for pool, was in old.pools.items()}
+    fresh = replace(
+        known,
+        pools={**known.pools, **pools},
+        forecasts=old.forecasts,
+        corrections=old.corrections,
+        metrics_at_s=old.metrics_at_s,
+        edited_ticks=old.edited_ticks,
+        drawn=old.drawn,
+    )
+    return replace(state, deployments={**state.deployments, name: fresh})
+
+
+def _pool(known: PoolState, old: PoolState, decided_t_s: float) -> PoolState:
+    """``known`` with what was learned; a decision that was published but not recorded is an event all the same."""
+    events = old.events
+    if known.decided is not None and old.decided is not None:
+        unrecorded = known.decided - old.decided - sum(change for _, change in known.events)
+        events = (*events, (decided_t_s, unrecorded)) if unrecorded else events
+    return replace(
+        known,
+        recommendations=old.recommendations,
+        events=(*events, *known.events),
+        most_seen=max(old.most_seen, known.most_seen),
+        queued=old.queued,
+    )

@@ -1,0 +1,48 @@
+"""Signs of life: what the health server answers from. Written by the service, read by anyone on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+
+class Liveness:
+    """The loop's heartbeat, whether this process leads, and when it last decided (planner's clock)."""
+
+    def __init__(self, beat_every_s: float = 1.0) -> None:
+        self._beat_every_s = beat_every_s
+        self.epoch: int | None = None
+        self.terms = 0
+        self.last_tick_s: float | None = None
+        self.last_decided_s: float | None = None
+        self.led_since_s: float | None = None
+        self.ticks = 0
+        self.reactions = 0
+        self._beat_s = time.monotonic()
+
+    async def beat(self) -> None:
+        """Until cancelled. Stops beating exactly when the loop does not turn."""
+        while True:
+            self._beat_s = time.monotonic()
+            await asyncio.sleep(self._beat_every_s)
+
+    @property
+    def beat_age_s(self) -> float:
+        """Seconds since the last beat."""
+        return time.monotonic() - self._beat_s
+
+    def leading(self, epoch: int | None, now_s: float) -> None:
+        """A term began (its epoch) or ended (None) at ``now_s`` of the planner's clock."""
+        self.epoch = epoch
+        self.led_since_s = None if epoch is None else now_s
+        if epoch is not None:
+            self.terms += 1
+
+    def decided(self, now_s: float, *, tick: bool) -> None:
+        """A decision was published, or found to need no message."""
+        self.last_decided_s = now_s
+        if tick:
+            self.last_tick_s = now_s
+            self.ticks += 1
+        else:
+            self.reactions += 1

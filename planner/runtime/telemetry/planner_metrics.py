@@ -1,0 +1,192 @@
+"""The ONE list of the planner's own metrics. ``METRICS.md`` is generated from it, and a test keeps them alike.
+
+``dynamo_planner_*`` are the gauges that dashboards made for Dynamo's planner read: the same names, from our plans.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class InstrumentKind(StrEnum):
+    """What a metric is to Prometheus."""
+
+    GAUGE = "gauge"
+    COUNTER = "counter"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerMetric:
+    """One metric: its name as exported, its labels, and one sentence."""
+
+    name: str
+    kind: InstrumentKind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+LEADING = PlannerMetric("wattscale_planner_leading", InstrumentKind.GAUGE, "1 while this process holds the lease.")
+EPOCH = PlannerMetric(
+    "wattscale_planner_epoch", InstrumentKind.GAUGE, "Lease sequence of the newest term of this process."
+)
+TERMS = PlannerMetric("wattscale_planner_terms_total", InstrumentKind.COUNTER, "Terms of leadership begun.")
+DECISIONS = PlannerMetric(
+    "wattscale_planner_decisions_total",
+    InstrumentKind.COUNTER,
+    "Decisions published, by kind (scaling, power).",
+    ("kind",),
+)
+DECIDED = PlannerMetric(
+    "wattscale_planner_iterations_total",
+    InstrumentKind.COUNTER,
+    "Times the state was looked at, by cause (tick, event).",
+    ("cause",),
+)
+STEP_SECONDS = PlannerMetric(
+    "wattscale_planner_step_seconds", InstrumentKind.HISTOGRAM, "Computing time of one look, by cause.", ("cause",)
+)
+PUBLISH_SECONDS = PlannerMetric(
+    "wattscale_planner_publish_seconds", InstrumentKind.HISTOGRAM, "Time until a batch of decisions was stored."
+)
+LIMITS = PlannerMetric(
+    "wattscale_planner_limits_total",
+    InstrumentKind.COUNTER,
+    "Links of the chains from wanted to granted, by reason.",
+    ("deployment", "pool", "reason"),
+)
+REPLICAS = PlannerMetric(
+    "wattscale_planner_replicas",
+    InstrumentKind.GAUGE,
+    "Replicas by stage (current, wanted, granted).",
+    ("deployment", "pool", "stage"),
+)
+OBSERVED = PlannerMetric(
+    "wattscale_planner_observed",
+    InstrumentKind.GAUGE,
+    "What the last tick saw; the unit is in the quantity's name.",
+    ("deployment", "quantity"),
+)
+MISSING = PlannerMetric(
+    "wattscale_planner_missing",
+    InstrumentKind.GAUGE,
+    "1 for each quantity that the last tick could not read, with the reason.",
+    ("deployment", "quantity", "reason"),
+)
+FORECAST = PlannerMetric(
+    "wattscale_planner_forecast",
+    InstrumentKind.GAUGE,
+    "Forecast of the last tick, by band (lower, mean, upper).",
+    ("deployment", "quantity", "band"),
+)
+CORRECTION = PlannerMetric(
+    "wattscale_planner_correction",
+    InstrumentKind.GAUGE,
+    "Observed over expected latency by which the profile is corrected.",
+    ("deployment", "phase"),
+)
+GPU_WATTS = PlannerMetric(
+    "wattscale_planner_gpu_watts",
+    InstrumentKind.GAUGE,
+    "Watts of one GPU of a pool: P_u as assumed and as learned (p_u_assumed, p_u), draw as measured and as the "
+    "power law expects it (drawn, expected).",
+    ("deployment", "pool", "figure"),
+)
+POWER_READINGS = PlannerMetric(
+    "wattscale_planner_power_readings",
+    InstrumentKind.GAUGE,
+    "Draws that taught a pool's P_u at its batch, by kind (sample: below the cap; bound: at it).",
+    ("deployment", "pool", "kind"),
+)
+EXPECTED = PlannerMetric(
+    "wattscale_planner_expected",
+    InstrumentKind.GAUGE,
+    "What the granted replicas are expected to give; the unit is in the quantity's name.",
+    ("deployment", "quantity"),
+)
+READY = PlannerMetric(
+    "wattscale_planner_ready",
+    InstrumentKind.GAUGE,
+    "1 when the last scaling decision was carried out.",
+    ("deployment",),
+)
+SITE_WATTS = PlannerMetric(
+    "wattscale_site_watts",
+    InstrumentKind.GAUGE,
+    "A site's watts by account (budget, charged, enforced, draw, free, shortfall).",
+    ("site", "account"),
+)
+SITE_FROZEN = PlannerMetric(
+    "wattscale_site_frozen",
+    InstrumentKind.GAUGE,
+    "1 for each invariant that freezes raises now.",
+    ("site", "invariant"),
+)
+
+_DYNAMO = {
+    "num_prefill_replicas": "Prefill replicas now.",
+    "num_decode_replicas": "Decode replicas now.",
+    "predicted_num_prefill_replicas": "Prefill replicas granted.",
+    "predicted_num_decode_replicas": "Decode replicas granted.",
+    "observed_ttft_ms": "Mean TTFT of the last interval.",
+    "observed_itl_ms": "Mean ITL of the last interval.",
+    "observed_requests_per_second": "Requests started per second of the last interval.",
+    "observed_input_sequence_tokens": "Mean input length of the last interval.",
+    "observed_output_sequence_tokens": "Mean output length of the last interval.",
+    "observed_request_duration_seconds": "Mean request duration of the last interval.",
+    "predicted_requests_per_second": "Forecast of requests per second.",
+    "predicted_input_sequence_tokens": "Forecast of the mean input length.",
+    "predicted_output_sequence_tokens": "Forecast of the mean output length.",
+    "estimated_ttft_ms": "TTFT expected with the granted replicas.",
+    "estimated_itl_ms": "ITL expected with the granted replicas.",
+    "sla_target_ttft_ms": "The TTFT target.",
+    "sla_target_itl_ms": "The ITL target.",
+    "gpu_hours": "GPU hours of the running replicas since this process began to lead.",
+    "power_budget_total_watts": "The site's budget.",
+    "power_projected_watts": "The most that the site's GPUs may draw by everything published.",
+    "power_budget_utilization": "Charged watts over the budget.",
+}
+DYNAMO_PREFIX = "dynamo_planner_"
+DYNAMO = {
+    name: PlannerMetric(DYNAMO_PREFIX + name, InstrumentKind.GAUGE, text, ("dynamo_namespace", "model_name"))
+    for name, text in _DYNAMO.items()
+}
+
+OURS = (
+    LEADING,
+    EPOCH,
+    TERMS,
+    DECIDED,
+    DECISIONS,
+    STEP_SECONDS,
+    PUBLISH_SECONDS,
+    LIMITS,
+    REPLICAS,
+    OBSERVED,
+    MISSING,
+    FORECAST,
+    CORRECTION,
+    EXPECTED,
+    GPU_WATTS,
+    POWER_READINGS,
+    READY,
+    SITE_WATTS,
+    SITE_FROZEN,
+)
+
+
+def page() -> str:
+    """The page that lists them all."""
+    lines = [
+        "# The planner's metrics",
+        "",
+        "Generated from `planner/runtime/telemetry/planner_metrics.py`; served at `/metrics` of the health port.",
+        "",
+        "| metric | kind | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for metric in (*OURS, *DYNAMO.values()):
+        labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
+        lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""The simulated serving cluster: engines, queues, GPUs and the frontend, in virtual time."""

@@ -1,0 +1,46 @@
+"""A request on its way through the plant."""
+
+from __future__ import annotations
+
+from planner.domain.request import Request
+
+
+class Job:
+    """Times in seconds of the plant's clock; -1 where it has not happened yet."""
+
+    __slots__ = (
+        "admitted_s",
+        "cached_tokens",
+        "done_tokens",
+        "finish_at",
+        "first_s",
+        "hash_ids",
+        "index",
+        "isl",
+        "osl",
+        "preemptions",
+        "prefill_end_s",
+        "prefill_start_s",
+        "prefilled_tokens",
+        "seat",
+        "t_s",
+    )
+
+    def __init__(self, index: int, request: Request) -> None:
+        self.index = index
+        self.t_s = request.t_s
+        self.isl = request.isl
+        self.osl = request.osl
+        self.hash_ids = request.hash_ids
+        self.prefill_start_s = -1.0
+        self.prefill_end_s = -1.0
+        self.admitted_s = -1.0
+        self.first_s = -1.0
+        self.done_tokens = 0
+        self.cached_tokens = 0
+        self.prefilled_tokens = 0
+        """Of the prompt, by chunks that are done or under way."""
+        self.finish_at = 0.0
+        self.preemptions = 0
+        self.seat = -1
+        """Which admission to a decode batch is its current one; -1 outside."""

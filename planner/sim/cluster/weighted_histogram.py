@@ -1,0 +1,40 @@
+"""A cumulative histogram with weights, as Prometheus knows it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+
+
+class WeightedHistogram:
+    """``counts[i]`` is the weight of values up to ``bounds[i]`` (not cumulative); the last one has no bound.
+
+    ``squares`` is the weighted sum of squared values: the spread, which real planners estimate from the buckets.
+    """
+
+    __slots__ = ("bounds", "counts", "squares", "sum", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0.0] * (len(bounds) + 1)
+        self.sum = 0.0
+        self.squares = 0.0
+        self.total = 0.0
+
+    def observe(self, value: float, weight: float = 1.0) -> None:
+        """``value``, seen ``weight`` times."""
+        self.counts[bisect_left(self.bounds, value)] += weight
+        self.sum += value * weight
+        self.squares += value * value * weight
+        self.total += weight
+
+    def cumulative(self) -> Iterator[tuple[str, float]]:
+        """``le`` and the weight of all values up to it, ending with ``+Inf``."""
+        running = 0.0
+        for bound, count in zip((*map(_le, self.bounds), "+Inf"), self.counts, strict=True):
+            running += count
+            yield bound, running
+
+
+def _le(bound: float) -> str:
+    return repr(float(bound))

@@ -1,0 +1,144 @@
+"""A worker's life and its GPUs: starting, ready, draining, gone; and how fast its power lets it be.
+
+Owns states, placement on GPUs and the translation of phase and batch into load on the GPUs. Subclasses own the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from planner.domain.power import PowerCurve
+from planner.sim.cluster.job import Job
+from planner.sim.cluster.sim_gpu import SimGpu, capped_speed
+from planner.sim.cluster.virtual_time import Events
+
+LEAST_LOAD_CHANGE = 0.01
+"""Changes of the saturated draw below this share are not passed on to the GPUs: they cost time and show nowhere."""
+
+
+class WorkerState(StrEnum):
+    """A worker's life. FAILED and GONE hold no GPU."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    GONE = "gone"
+    FAILED = "failed"
+
+
+class WorkerListener(Protocol):
+    """What a worker tells the pool that it belongs to."""
+
+    def idle(self, worker: Worker) -> None:
+        """The worker has room for more."""
+        ...
+
+    def emptied(self, worker: Worker) -> None:
+        """A draining worker has finished its last request."""
+        ...
+
+
+class Worker:
+    """One engine replica. ``speed`` is relative to full power; ``busy_s`` integrates time with work at hand."""
+
+    __slots__ = (
+        "busy_s",
+        "curve",
+        "energy_at_start_mj",
+        "events",
+        "gpus",
+        "limit_mw",
+        "owner",
+        "pool",
+        "ready_s",
+        "share",
+        "speed",
+        "started_s",
+        "state",
+        "version",
+        "worker",
+    )
+
+    def __init__(
+        self, worker: str, pool: str, gpus: Sequence[SimGpu], curve: PowerCurve, events: Events, owner: WorkerListener
+    ) -> None:
+        self.worker = worker
+        self.pool = pool
+        self.gpus = tuple(gpus)
+        self.curve = curve
+        self.events = events
+        self.owner = owner
+        self.state = WorkerState.STARTING
+        self.started_s = events.now_s
+        self.ready_s = -1.0
+        self.busy_s = 0.0
+        self.version = 0
+        self.share = 0.0
+        self.speed = 1.0
+        self.energy_at_start_mj = 0.0
+        self.limit_mw = min(gpu.enforced_mw for gpu in gpus)
+        for gpu in gpus:
+            gpu.set_load(max(gpu.card.starting_mw, gpu.card.idle_mw), events.now_s)
+            gpu.owner = worker
+            self.energy_at_start_mj += gpu.energy_mj
+
+    def become_ready(self) -> None:
+        """Weights are loaded."""
+        self.state = WorkerState.READY
+        self.ready_s = self.events.now_s
+        self.share = -1.0
+        self.set_share(0.0)
+
+    def limits_changed(self) -> None:
+        """A GPU's limit was set: the slowest GPU of an engine sets its pace."""
+        limit_mw = min(gpu.enforced_mw for gpu in self.gpus)
+        if limit_mw == self.limit_mw:
+            return
+        self.limit_mw = limit_mw
+        self._update_speed()
+
+    def set_share(self, share: float) -> None:
+        """How much of the saturated draw the work at hand would draw without a limit; 0 when idle."""
+        change = share - self.share
+        if -LEAST_LOAD_CHANGE < change < LEAST_LOAD_CHANGE and (share == 0.0) == (self.share == 0.0):
+            return
+        self.share = share
+        now_s = self.events.now_s
+        for gpu in self.gpus:
+            gpu.set_load(max(self.curve.p_u_mw * share, gpu.card.idle_mw), now_s)
+        self._update_speed()
+
+    def _update_speed(self) -> None:
+        share = self.share if self.share > 0 else 1.0
+        speed = capped_speed(self.curve, self.limit_mw, share)
+        if speed != self.speed:
+            self.change_speed(speed)
+
+    def change_speed(self, speed: float) -> None:
+        """Bring the work at hand up to now at the old speed, then go on at the new one."""
+        raise NotImplementedError
+
+    def backlog(self) -> float:
+        """Work at hand, for choosing whom to drain first."""
+        raise NotImplementedError
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Prompt tokens that wait at this very worker."""
+        return 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has any work at hand."""
+        raise NotImplementedError
+
+    def abandon(self) -> list[Job]:
+        """Everything at hand, handed back: the worker has died."""
+        raise NotImplementedError
+
+    @property
+    def alive(self) -> bool:
+        """Whether it holds GPUs."""
+        return self.state in (WorkerState.STARTING, WorkerState.READY, WorkerState.DRAINING)

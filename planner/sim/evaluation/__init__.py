@@ -1,0 +1,1 @@
+"""Runs, scores, reports and replay: what a policy was worth on a load."""

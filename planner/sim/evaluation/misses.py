@@ -1,0 +1,121 @@
+"""Why requests were not good: one reason for each, from what was true when it arrived.
+
+Owns the order in which causes are looked for: what no policy could have served comes first, then what the policy was
+denied, then what it began too late, then what it did not foresee, and last what queues do at enough capacity.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+
+import numpy as np
+
+from planner.sim.cluster.engine_timing import engine_law
+from planner.sim.evaluation.records import Record
+from planner.sim.evaluation.simulation import SimulationRun
+
+FORECAST_WINDOW_S = 30.0
+HELD_S = 60.0
+SHARE_OF_TARGET = 0.25
+"""A wait above this share of the target is a cause; below it, something else was."""
+
+
+class Cause(StrEnum):
+    """Why a request missed its targets."""
+
+    UNREACHABLE = "unreachable"
+    """Its prompt alone takes longer than the TTFT target, at full speed."""
+    REFUSED = "refused"
+    """No worker's KV cache can hold it."""
+    UNFINISHED = "unfinished"
+    """Still under way long after the load had ended."""
+    HELD = "held"
+    """The policy wanted more than a budget, a bound or a rate granted. Told with the reason: ``held:power_budget``."""
+    STARTING = "starting"
+    """Capacity was ordered and not ready yet."""
+    FORECAST = "forecast"
+    """More arrived than the policy had sized for."""
+    BATCH = "batch"
+    """The ITL was missed: too many requests in a decode batch."""
+    MODEL = "model"
+    """The ITL was missed on engines that are not as profiled."""
+    DECODE_QUEUE = "decode_queue"
+    """It waited for a place in a decode batch."""
+    SLOW = "slow"
+    """It did not wait: a long prompt shared its chunk with others, or its GPU was capped."""
+    QUEUE = "queue"
+    """It waited for a prefill worker although the load was as foreseen: a burst, or too little room for one."""
+
+
+def causes(run: SimulationRun) -> Mapping[str, int]:
+    """Missed requests by cause; their sum is all that arrived less the good ones."""
+    found: Counter[str] = Counter()
+    scenario = run.scenario
+    records = run.plant.records
+    missed = (records.column("ttft_ms") > scenario.ttft_ms) | (records.column("itl_ms") > scenario.itl_ms)
+    judge = _Judge(run)
+    for index in np.flatnonzero(missed):
+        record = records[int(index)]
+        cause = judge.cause(record)
+        found[f"held:{judge.held_by(record.t_s)}" if cause is Cause.HELD else cause.value] += 1
+    if run.plant.refused:
+        found[Cause.REFUSED.value] = run.plant.refused
+    if run.plant.in_flight:
+        found[Cause.UNFINISHED.value] = run.plant.in_flight
+    return dict(found.most_common())
+
+
+class _Judge:
+    def __init__(self, run: SimulationRun) -> None:
+        self._scenario = run.scenario
+        self._prefill = engine_law(run.scenario.profile, run.scenario.truth).prefill
+        self._starts = {
+            name: sorted((begin, end) for pool, begin, end in run.plant.starts if pool == name and end > begin)
+            for name in run.plant.pools
+        }
+        self._held = [t for t, _ in run.wanted_but_held]
+        self._held_by = [reason for _, reason in run.wanted_but_held]
+        self._forecasts = run.forecasts
+        self._arrivals = np.asarray(run.scenario.trace.t_s)
+
+    def cause(self, record: Record) -> Cause:
+        """The reason of one missed request."""
+        scenario = self._scenario
+        if self._prefill is not None and self._prefill.alone_s(record.isl) * 1000 > scenario.ttft_ms:
+            return Cause.UNREACHABLE
+        if self._was_held(record.t_s):
+            return Cause.HELD
+        if any(self._was_starting(name, record.t_s) for name in self._starts):
+            return Cause.STARTING
+        if self._was_above_forecast(record.t_s):
+            return Cause.FORECAST
+        if record.ttft_ms <= scenario.ttft_ms:
+            return Cause.BATCH if scenario.truth == 1.0 else Cause.MODEL
+        if record.decode_wait_ms > SHARE_OF_TARGET * scenario.ttft_ms:
+            return Cause.DECODE_QUEUE
+        if record.prefill_wait_ms < SHARE_OF_TARGET * scenario.ttft_ms:
+            return Cause.SLOW
+        return Cause.QUEUE
+
+    def held_by(self, t_s: float) -> str:
+        """The reason that held the policy last before ``t_s``."""
+        return self._held_by[max(bisect_right(self._held, t_s) - 1, 0)]
+
+    def _was_held(self, t_s: float) -> bool:
+        place = bisect_right(self._held, t_s)
+        return place > 0 and t_s - self._held[place - 1] < HELD_S
+
+    def _was_starting(self, pool: str, t_s: float) -> bool:
+        starts = self._starts[pool]
+        place = bisect_right(starts, (t_s, float("inf")))
+        return any(end > t_s for _, end in starts[max(0, place - 64) : place])
+
+    def _was_above_forecast(self, t_s: float) -> bool:
+        place = bisect_right(self._forecasts, (t_s, float("inf")))
+        if not place:
+            return False
+        first, last = np.searchsorted(self._arrivals, (t_s - FORECAST_WINDOW_S, t_s))
+        return bool((last - first) / FORECAST_WINDOW_S > self._forecasts[place - 1][1])

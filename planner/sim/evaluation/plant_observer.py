@@ -1,0 +1,141 @@
+"""The plant as a planner sees it: one deployment's metrics over an interval, and the GPUs of its nodes.
+
+Owns the differences between two looks. Tells only what real frontends, engines and agents tell: the spread of arrivals
+is not exported by any, so it is missing here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
+from planner.domain.observation import DeploymentObservation, GpuObservation, NodeObservation, PoolObservation
+from planner.domain.pool import Replicas, Role
+from planner.domain.reading import NO_DATA, Reading, Sample
+from planner.sim.cluster.plant import Plant
+from planner.sim.cluster.weighted_histogram import WeightedHistogram
+from planner.sim.cluster.worker_pool import DecodePool, Pool
+
+MS = 1000.0
+BOOT = "sim"
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Totals of a histogram at one instant."""
+
+    sum: float
+    squares: float
+    total: float
+
+
+def _look(histogram: WeightedHistogram) -> _Look:
+    return _Look(histogram.sum, histogram.squares, histogram.total)
+
+
+class Watch:
+    """Looks at one plant. Each call of ``deployment`` covers the time since the last one."""
+
+    def __init__(self, plant: Plant, deployment: DeploymentId) -> None:
+        self._plant = plant
+        self._deployment = deployment
+        self._at_s = plant.now_s
+        self._started = plant.frontend.started
+        self._looks = self._look_all()
+        self._cached = plant.frontend.cached_tokens
+        self.pending: Mapping[str, int] = {}
+        """Replicas by pool that wait for a free GPU; the scaler sets it."""
+
+    def _look_all(self) -> Mapping[str, _Look]:
+        books = self._plant.frontend
+        return {
+            "isl": _look(books.input_tokens),
+            "osl": _look(books.output_tokens),
+            "ttft": _look(books.ttft),
+            "itl": _look(books.gaps),
+            "duration": _look(books.duration),
+        }
+
+    def deployment(self) -> DeploymentObservation:
+        """What happened since the last call."""
+        now_s = self._plant.now_s
+        before, after = self._looks, self._look_all()
+        started = self._plant.frontend.started
+        observation = DeploymentObservation(
+            interval_s=max(now_s - self._at_s, 1e-9),
+            requests=Sample(float(started - self._started)),
+            isl_tokens=_mean(before["isl"], after["isl"]),
+            osl_tokens=_mean(before["osl"], after["osl"]),
+            ttft_ms=_mean(before["ttft"], after["ttft"], MS),
+            itl_ms=_mean(before["itl"], after["itl"], MS),
+            request_duration_s=_mean(before["duration"], after["duration"]),
+            kv_hit_rate=self._hit_rate(before["isl"], after["isl"]),
+            isl_cv2=_cv2(before["isl"], after["isl"]),
+            osl_cv2=_cv2(before["osl"], after["osl"]),
+            pools={PoolId(name): self._pool(name, pool) for name, pool in self._plant.pools.items()},
+        )
+        self._at_s, self._started, self._looks = now_s, started, after
+        return observation
+
+    def _hit_rate(self, before: _Look, after: _Look) -> Reading:
+        cached, self._cached = self._plant.frontend.cached_tokens - self._cached, self._plant.frontend.cached_tokens
+        tokens = after.sum - before.sum
+        if not any(pool.prefix_cache for pool in self._plant.spec.pools) or not tokens:
+            return NO_DATA
+        return Sample(min(1.0, cached / tokens))
+
+    def _pool(self, name: str, pool: Pool) -> PoolObservation:
+        counts = pool.counts()
+        usage = pool.kv_usage() if isinstance(pool, DecodePool) else None
+        return PoolObservation(
+            replicas=Replicas(counts.ready, counts.starting, counts.draining, self.pending.get(name, 0)),
+            queued_requests=Sample(float(pool.waiting())),
+            queued_tokens=Sample(float(pool.queued_tokens)),
+            kv_usage=NO_DATA if usage is None else Sample(min(usage, 1.0)),
+            running_requests=Sample(float(pool.running())),
+            complete=True,
+        )
+
+    def nodes(self) -> Mapping[NodeId, NodeObservation]:
+        """All nodes' telemetry of this instant."""
+        found: dict[NodeId, dict[GpuId, GpuObservation]] = {}
+        card = self._plant.spec.cluster.card
+        roles = {pool.pool: pool.role for pool in self._plant.spec.pools}
+        for reading in self._plant.readings():
+            gpu = GpuId(reading.gpu)
+            found.setdefault(NodeId(reading.node), {})[gpu] = GpuObservation(
+                gpu=gpu,
+                draw_mw=reading.draw_mw,
+                requested_mw=reading.requested_mw,
+                enforced_mw=reading.enforced_mw,
+                default_mw=card.default_mw,
+                min_mw=card.min_mw,
+                max_mw=card.max_mw,
+                deployment=self._deployment if reading.worker else None,
+                pool=PoolId(reading.pool) if reading.worker else None,
+                role=_role(roles, reading.pool),
+                worker=reading.worker or None,
+                terminating=reading.terminating,
+            )
+        now_s = self._plant.now_s
+        return {node: NodeObservation(node, gpus, boot=BOOT, clock_s=now_s) for node, gpus in found.items()}
+
+
+def _role(roles: Mapping[str, Role], pool: str) -> Role | None:
+    return roles.get(pool)
+
+
+def _mean(before: _Look, after: _Look, scale: float = 1.0) -> Reading:
+    count = after.total - before.total
+    return Sample((after.sum - before.sum) / count * scale) if count > 0 else NO_DATA
+
+
+def _cv2(before: _Look, after: _Look) -> Reading:
+    """Squared coefficient of variation of what was observed in between; two values at least."""
+    count = after.total - before.total
+    if count < 2:
+        return NO_DATA
+    mean = (after.sum - before.sum) / count
+    variance = max(0.0, (after.squares - before.squares) / count - mean * mean)
+    return Sample(variance / (mean * mean)) if mean > 0 else NO_DATA

@@ -1,0 +1,75 @@
+"""What happened to each request, in columns: 300,000 of them fit in a few megabytes."""
+
+from __future__ import annotations
+
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.sim.cluster.job import Job
+
+
+class Record(NamedTuple):
+    """One finished request. Milliseconds for latencies, seconds of the plant's clock for instants."""
+
+    number: int
+    """Of its arrival, from 0."""
+    t_s: float
+    isl: int
+    osl: int
+    ttft_ms: float
+    itl_ms: float
+    """Mean gap between its tokens; 0 for a request of one token."""
+    prefill_wait_ms: float
+    decode_wait_ms: float
+    """From the end of the prefill to admission to a batch, transfer included."""
+    finished_s: float
+    preemptions: int
+
+
+class Records:
+    """Finished requests in the order of their ends."""
+
+    __slots__ = ("_columns",)
+
+    def __init__(self) -> None:
+        self._columns = tuple(array("q" if name in _WHOLE else "d") for name in Record._fields)
+
+    def add(self, job: Job, now_s: float) -> Record:
+        """Write down a finished job."""
+        itl_ms = (now_s - job.first_s) * 1000.0 / (job.osl - 1) if job.osl > 1 else 0.0
+        record = Record(
+            job.index,
+            job.t_s,
+            job.isl,
+            job.osl,
+            (job.first_s - job.t_s) * 1000.0,
+            max(itl_ms, 0.0),
+            (job.prefill_start_s - job.t_s) * 1000.0,
+            (job.admitted_s - job.prefill_end_s) * 1000.0,
+            now_s,
+            job.preemptions,
+        )
+        for column, value in zip(self._columns, record, strict=True):
+            column.append(value)  # type: ignore[arg-type]
+        return record
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __getitem__(self, index: int) -> Record:
+        return Record(*(column[index] for column in self._columns))
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """All values of one field of ``Record``, as a copy."""
+        return np.array(self._columns[Record._fields.index(name)], dtype=np.float64)
+
+    def good(self, ttft_ms: float, itl_ms: float) -> int:
+        """How many met both targets."""
+        met = (self.column("ttft_ms") <= ttft_ms) & (self.column("itl_ms") <= itl_ms)
+        return int(met.sum())
+
+
+_WHOLE = frozenset({"number", "isl", "osl", "preemptions"})

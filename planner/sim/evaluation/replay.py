@@ -1,0 +1,102 @@
+"""Recorded ticks through today's ``step``, decisions compared.
+
+Replaying keeps the recorded history: before each tick the state takes over the counts and the caps that were in force,
+so that every difference is that tick's own and not the echo of an earlier one, and an engine under a cap is not taken
+for one slower than its profile. Watts are not replayed: records hold what a planner saw of its deployments, so what is
+compared is the sizing and what steadies it, without a site's budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from planner.core.power.curve import speed
+from planner.core.state import DeploymentState, PoolGoal, PoolState
+from planner.core.step import initial_state, step
+from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
+from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.observation import DeploymentObservation, Observation
+from planner.domain.plan import PoolPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One pool in a record."""
+
+    current: int
+    wanted: int
+    granted: int
+    reason: str
+    cap_mw: int | None = None
+    """The cap decided for each of its GPUs; None where power was not managed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """One recorded tick of one deployment."""
+
+    deployment: DeploymentId
+    now_s: float
+    seen: DeploymentObservation
+    pools: Mapping[PoolId, Told]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One pool at one tick: ``then`` as recorded, and ``now`` by today's code (None where it has no such pool)."""
+
+    deployment: DeploymentId
+    now_s: float
+    pool: PoolId
+    then: Told
+    now: Told | None
+    sentence: str
+    """Today's last word."""
+
+    @property
+    def same(self) -> bool:
+        """Whether the wanted counts agree: what was granted also hangs on watts, which are not replayed."""
+        return self.now is not None and self.then.wanted == self.now.wanted
+
+
+def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]:
+    """All ticks of deployments that ``config`` knows, in their order. Raises KeyError for an unknown deployment."""
+    states: dict[DeploymentId, DeploymentState] = {}
+    goals: dict[DeploymentId, Mapping[PoolId, PoolGoal]] = {}
+    for tick in ticks:
+        deployment = replace(config.deployments[tick.deployment], mode=OperationMode.ADVISORY)
+        paper = replace(config, deployments={tick.deployment: deployment}, sites={})
+        state = initial_state(paper, 0, tick.now_s)
+        known = states.get(tick.deployment) or state.deployments[tick.deployment]
+        state = replace(state, deployments={tick.deployment: _in_force(known, tick, goals.get(tick.deployment, {}))})
+        state, plan = step(state, Observation({tick.deployment: tick.seen}), paper, tick.now_s)
+        states[tick.deployment] = state.deployments[tick.deployment]
+        goals[tick.deployment] = _goals(deployment, tick)
+        found = plan.deployments[tick.deployment].pools
+        for pool, then in tick.pools.items():
+            yield _compared(tick, pool, then, found.get(pool))
+
+
+def _goals(config: DeploymentConfig, tick: Tick) -> Mapping[PoolId, PoolGoal]:
+    """What the record says was aimed at: in force when the next tick looks at its engines."""
+    return {
+        name: PoolGoal(told.granted, told.cap_mw, speed(config.pools[name].curve, told.cap_mw))
+        for name, told in tick.pools.items()
+        if told.cap_mw is not None and name in config.pools
+    }
+
+
+def _in_force(state: DeploymentState, tick: Tick, goals: Mapping[PoolId, PoolGoal]) -> DeploymentState:
+    pools = dict(state.pools)
+    for name, told in tick.pools.items():
+        pools[name] = replace(pools.get(name) or PoolState(), decided=told.current)
+    return replace(state, pools=pools, goals=goals)
+
+
+def _compared(tick: Tick, pool: PoolId, then: Told, found: PoolPlan | None) -> Compared:
+    link = found.chain[-1] if found is not None and found.chain else None
+    now = None
+    if found is not None:
+        now = Told(found.current, found.wanted, found.granted, link.reason.value if link else "")
+    return Compared(tick.deployment, tick.now_s, pool, then, now, link.sentence if link else "")

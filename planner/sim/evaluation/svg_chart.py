@@ -1,0 +1,99 @@
+"""Line charts as SVG text, for a page that opens without a network. Knows nothing of what it draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 860, 190
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 26, 24
+MOST_POINTS = 900
+COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+
+
+@dataclass(frozen=True, slots=True)
+class ChartLine:
+    """Points by rising x. ``dashed`` for targets and limits; ``steps`` holds each value until the next."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    dashed: bool = False
+    steps: bool = False
+
+
+def chart(title: str, unit: str, lines: Sequence[ChartLine], x_end: float, most: float | None = None) -> str:
+    """One chart over ``0..x_end`` seconds. ``most`` cuts the y axis off."""
+    top = _nice(min(max((y for line in lines for _, y in line.points), default=1.0), most or math.inf))
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
+        f'<text x="{LEFT}" y="15" class="t">{escape(title)} <tspan class="u">{escape(unit)}</tspan></text>',
+    ]
+    parts += _grid(top, x_end)
+    for place, line in enumerate(lines):
+        colour = "#111827" if line.dashed else COLOURS[place % len(COLOURS)]
+        dash = ' stroke-dasharray="5 4"' if line.dashed else ""
+        path = _path(line, x_end, top)
+        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.4"{dash}/>')
+    parts += _legend(lines)
+    return "".join([*parts, "</svg>"])
+
+
+def _nice(value: float) -> float:
+    """The next round number above."""
+    if not value > 0:
+        return 1.0
+    step = 10.0 ** math.floor(math.log10(value))
+    return next(step * k for k in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * k >= value * 0.999)
+
+
+def _x(x: float, x_end: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * x / max(x_end, 1e-9)
+
+
+def _y(y: float, top: float) -> float:
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y / top, 1.04)
+
+
+def _grid(top: float, x_end: float) -> Iterable[str]:
+    for share in (0.0, 0.5, 1.0):
+        y = _y(top * share, top)
+        yield f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="g"/>'
+        yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="a" text-anchor="end">{top * share:g}</text>'
+    hours = x_end >= 3 * 3600
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        told = f"{x_end * share / 3600:.3g} h" if hours else f"{x_end * share / 60:.3g} min"
+        anchor = "start" if share == 0 else "end" if share == 1 else "middle"
+        x = _x(x_end * share, x_end)
+        yield f'<text x="{x:.1f}" y="{HEIGHT - 7}" class="a" text-anchor="{anchor}">{told}</text>'
+
+
+def _path(line: ChartLine, x_end: float, top: float) -> str:
+    words: list[str] = []
+    y_before = 0.0
+    for x, y in _thinned(line.points):
+        if not words:
+            words.append(f"M{_x(x, x_end):.1f} {_y(y, top):.1f}")
+        else:
+            corner = f"L{_x(x, x_end):.1f} {_y(y_before, top):.1f}" if line.steps else ""
+            words.append(f"{corner}L{_x(x, x_end):.1f} {_y(y, top):.1f}")
+        y_before = y
+    return "".join(words)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
+    """At most about ``MOST_POINTS``: the highest of each stretch, for peaks are what matters here."""
+    size = math.ceil(len(points) / MOST_POINTS)
+    if size <= 1:
+        return points
+    return [max(points[i : i + size], key=lambda point: point[1]) for i in range(0, len(points), size)]
+
+
+def _legend(lines: Sequence[ChartLine]) -> Iterable[str]:
+    x = WIDTH - RIGHT
+    for place in range(len(lines) - 1, -1, -1):
+        line = lines[place]
+        colour = "#111827" if line.dashed else COLOURS[place % len(COLOURS)]
+        yield f'<text x="{x}" y="15" class="l" fill="{colour}" text-anchor="end">{escape(line.name)}</text>'
+        x -= 7 * len(line.name) + 14

@@ -1,0 +1,117 @@
+"""Ways to keep to a watt budget without planning: by nameplate, evenly, by role, or by reacting to the meter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from planner.sim.evaluation.simulation import SimulationRun
+from planner.sim.workload.scenario import Scenario
+
+REACT_EVERY_S = 1.0
+
+
+class Caps(Protocol):
+    """Sets limits, and may forbid replicas."""
+
+    def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        """The part of ``wanted`` that the budget allows by this rule."""
+        ...
+
+    def attach(self, run: SimulationRun) -> None:
+        """The run begins."""
+        ...
+
+
+class NoCaps:
+    """No limit but the card's own: the budget is not looked at."""
+
+    def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        del scenario
+        return wanted
+
+    def attach(self, run: SimulationRun) -> None:
+        """Nothing to set."""
+
+
+class TdpProvisioning(NoCaps):
+    """As many GPUs as the smallest budget feeds at their nameplate power; the rest idles."""
+
+    def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
+        if scenario.budget is None:
+            return wanted
+        card = scenario.cluster.card
+        smallest = min(mw for _, mw in scenario.budget.steps)
+        feeds = max(0, smallest - scenario.gpus * card.idle_mw) // (card.default_mw - card.idle_mw)
+        sizes = {pool.pool: pool.gpus_per_replica for pool in scenario.pools}
+        found = dict(wanted)
+        while sum(count * sizes[name] for name, count in found.items()) > feeds and max(found.values()) > 1:
+            found[max(found, key=lambda name: found[name] * sizes[name])] -= 1
+        return found
+
+
+class UniformCaps(NoCaps):
+    """The budget by the number of GPUs, the same for all, changed when the budget changes."""
+
+    def attach(self, run: SimulationRun) -> None:
+        for t_s, mw in run.scenario.budget.steps if run.scenario.budget else ():
+            run.plant.events.at(t_s, lambda budget_mw: _set_all(run, budget_mw // run.scenario.gpus), mw)
+
+
+class RoleCaps(NoCaps):
+    """One cap a role, fixed by the fleet at the start: each role the same fraction of what it draws at most."""
+
+    def attach(self, run: SimulationRun) -> None:
+        for t_s, mw in run.scenario.budget.steps if run.scenario.budget else ():
+            run.plant.events.at(t_s, lambda budget_mw: self._set(run, budget_mw), mw)
+
+    def _set(self, run: SimulationRun, budget_mw: int) -> None:
+        specs = {pool.pool: pool for pool in run.scenario.pools}
+        readings = run.plant.readings()
+        held = [r for r in readings if r.pool]
+        card = run.scenario.cluster.card
+        free_mw = (len(readings) - len(held)) * card.min_mw
+        full_mw = sum(specs[r.pool].curve.p_u_mw for r in held) or 1
+        share = min(1.0, (budget_mw - free_mw) / full_mw)
+        caps = {name: int(spec.curve.p_u_mw * share) for name, spec in specs.items()}
+        for reading in readings:
+            run.plant.set_cap(reading.gpu, caps.get(reading.pool, card.min_mw))
+
+
+class ReactiveCaps(NoCaps):
+    """No caps until the meter passes the upper threshold; then all step down; all step up below the lower one."""
+
+    UPPER, LOWER, DOWN, UP = 0.97, 0.90, 0.90, 1.03
+
+    def __init__(self) -> None:
+        self._cap_mw = 0
+        self._energy_j = 0.0
+
+    def attach(self, run: SimulationRun) -> None:
+        self._cap_mw = run.scenario.cluster.card.default_mw
+        self._energy_j = run.plant.total_energy_j()
+        if run.scenario.budget is not None:
+            run.plant.events.at(REACT_EVERY_S, self._look, run)
+
+    def _look(self, run: SimulationRun) -> None:
+        if run.over or run.scenario.budget is None:
+            return
+        energy_j = run.plant.total_energy_j()
+        draw_mw = (energy_j - self._energy_j) * 1000 / REACT_EVERY_S
+        self._energy_j = energy_j
+        budget_mw = run.scenario.budget.at(run.now_s)
+        card = run.scenario.cluster.card
+        cap_mw = self._cap_mw
+        if draw_mw > self.UPPER * budget_mw:
+            cap_mw = max(card.min_mw, int(cap_mw * self.DOWN))
+        elif draw_mw < self.LOWER * budget_mw:
+            cap_mw = min(card.max_mw, int(cap_mw * self.UP))
+        if cap_mw != self._cap_mw:
+            self._cap_mw = cap_mw
+            _set_all(run, cap_mw)
+        run.plant.events.at(run.now_s + REACT_EVERY_S, self._look, run)
+
+
+def _set_all(run: SimulationRun, mw: int) -> None:
+    for gpu in run.plant.gpus:
+        run.plant.set_cap(gpu, mw)

@@ -1,0 +1,1 @@
+"""Loads to simulate: requests, generated workloads, scenarios."""

@@ -1,0 +1,71 @@
+"""A workload without a trace: endless, generated from the published figures of a real one.
+
+The default figures describe the conversation service of the Azure LLM inference trace 2023 (CC-BY-4.0): percentiles of
+input and output tokens, and arrivals in bursts (squared coefficient of variation of the gaps 1.2). A wave stands for
+the day. Only figures are kept here, no request of the trace.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from planner.domain.request import Request
+
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Quantiles of token counts as ``(probability, tokens)``, and the burstiness of arrivals."""
+
+    isl: tuple[tuple[float, float], ...]
+    osl: tuple[tuple[float, float], ...]
+    gap_cv2: float
+
+
+AZURE_CONVERSATION_2023 = Figures(
+    isl=((0.0, 20), (0.05, 181), (0.25, 396), (0.5, 1020), (0.75, 1189), (0.9, 2734), (0.95, 4083), (1.0, 4200)),
+    osl=((0.0, 8), (0.05, 41), (0.25, 85), (0.5, 129), (0.75, 395), (0.9, 424), (0.95, 451), (0.99, 601), (1.0, 900)),
+    gap_cv2=1.2,
+)
+
+
+def generated(
+    seed: int = 0,
+    *,
+    requests_per_s: float = 5.5,
+    wave: float = 0.4,
+    wave_s: float = DAY_S,
+    wave_phase: float = 0.0,
+    figures: Figures = AZURE_CONVERSATION_2023,
+) -> Iterator[Request]:
+    """Endless requests: a mean rate, a sine of relative height ``wave`` and period ``wave_s``, gamma-distributed gaps.
+
+    ``wave_phase`` (0..1) is where in the period the workload starts. Gaps are drawn at the rate of the moment, so that
+    bursts keep their relative size. Raises ValueError for a rate that is not positive or a wave outside 0..1.
+    """
+    if not requests_per_s > 0 or not 0 <= wave < 1 or not wave_s > 0:
+        raise ValueError("a workload needs a rate and a period above 0 and a wave from 0 to below 1")
+    return _requests(random.Random(seed), requests_per_s, wave, wave_s, wave_phase, figures)
+
+
+def _requests(
+    rng: random.Random, rate: float, wave: float, wave_s: float, phase: float, figures: Figures
+) -> Iterator[Request]:
+    shape = 1.0 / figures.gap_cv2
+    t_s = 0.0
+    while True:
+        now_rate = rate * (1.0 + wave * math.sin(2.0 * math.pi * (t_s / wave_s + phase)))
+        t_s += rng.gammavariate(shape, 1.0 / (shape * now_rate))
+        yield Request(t_s, _tokens(figures.isl, rng.random()), _tokens(figures.osl, rng.random()))
+
+
+def _tokens(quantiles: tuple[tuple[float, float], ...], share: float) -> int:
+    """The quantile at ``share``, straight between the published ones."""
+    above = min(bisect_right(quantiles, (share, math.inf)), len(quantiles) - 1)
+    (p0, x0), (p1, x1) = quantiles[above - 1], quantiles[above]
+    return max(1, round(x0 + (x1 - x0) * (share - p0) / (p1 - p0)))

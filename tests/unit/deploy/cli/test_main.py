@@ -1,0 +1,67 @@
+"""The command line without a bus: bad input is one line and exit code 2, and help needs no client library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.cli.errors import UsageError
+from deploy.cli.main import build_parser, main
+from deploy.cli.steer.control import replicas_of
+
+
+def test_pinned_replicas_are_read_by_pool() -> None:
+    assert replicas_of(["prefill=2", "decode=0"]) == {"prefill": 2, "decode": 0}
+
+
+@pytest.mark.parametrize("word", ["prefill", "=2", "prefill=", "prefill=-1", "prefill=two"])
+def test_a_pin_that_is_no_count_is_refused_by_its_text(word: str) -> None:
+    with pytest.raises(UsageError, match="POOL=N"):
+        replicas_of([word])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["budget", "set", "nan", "--nats-url", "nats://127.0.0.1:1"], "watts"),
+        (["budget", "set", "-5", "--nats-url", "nats://127.0.0.1:1"], "watts"),
+        (["status", "--nats-url", "nats://127.0.0.1:1"], "127.0.0.1:1"),
+        (["deployment", "pin", "d", "prefill", "--nats-url", "nats://127.0.0.1:1"], "POOL=N"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    try:
+        code = main(arguments)
+    except SystemExit as stop:  # argparse's own way out
+        code = int(stop.code or 0)
+    err = capsys.readouterr().err
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_without_any_bus_known_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("WATTSCALE_NATS_URL", raising=False)
+    assert main(["status"]) == 2
+    assert "--nats-url" in capsys.readouterr().err
+
+
+def test_every_command_explains_itself() -> None:
+    assert "up" in build_parser().format_help()
+
+
+def test_help_loads_no_client_library() -> None:
+    code = (
+        "import sys; from deploy.cli.main import build_parser; build_parser();"
+        "print([m for m in ('nats', 'aiohttp', 'numpy', 'rich', 'kubernetes_asyncio', 'pynvml') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

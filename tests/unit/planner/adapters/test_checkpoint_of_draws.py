@@ -1,0 +1,40 @@
+"""What draws taught outlives a planner: through its records, as bytes, into the next leader's state."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.adapters import checkpoint
+from planner.core.power.p_u_estimator import Estimate, LearnedPower
+from planner.core.power.pool_draw import Drawn
+from planner.core.state import DeploymentState
+from planner.core.step import initial_state
+from planner.domain.ids import PoolId
+from planner.runtime.restore import joined
+from tests.unit.planner.core.small_site import D, planner
+
+watts = st.floats(1e5, 1e6)
+counts = st.integers(0, 10_000)
+estimates = st.builds(Estimate, watts, watts, st.floats(8.0, 200.0), st.floats(0.0, 1e9), counts, counts)
+learned = st.dictionaries(st.integers(0, 12), estimates, max_size=4).map(LearnedPower)
+shown = st.one_of(st.none(), watts)
+drawn = st.builds(
+    Drawn, learned, batch=st.floats(0, 1e4), bucket=st.integers(0, 12), measured_mw=shown, expected_mw=shown
+)
+
+
+@given(st.dictionaries(st.sampled_from([PoolId("prefill"), PoolId("decode")]), drawn))
+def test_the_next_leader_knows_what_draws_taught(known: dict[PoolId, Drawn]) -> None:
+    kept = json.loads(json.dumps(checkpoint.learned(DeploymentState(drawn=known)), allow_nan=False))
+    fresh = initial_state(planner(), 2, 0.0, (), ())
+    assert joined(fresh, D, checkpoint.state(kept), 1.0).deployments[D].drawn == known
+
+
+def test_records_from_before_draws_were_kept_are_still_read() -> None:
+    kept = checkpoint.learned(DeploymentState(corrections={"decode": 1.1}))
+    del kept["drawn"]
+    assert checkpoint.state(kept).corrections == {"decode": 1.1}
+    assert checkpoint.state(kept).drawn == {}

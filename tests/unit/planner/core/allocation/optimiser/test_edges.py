@@ -1,0 +1,99 @@
+"""Where the ordinary problem ends: nothing asked, curves between steps, floors that do not fit, three stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from planner.core.allocation.optimiser.solve import allocate
+from planner.core.power.priors import Phase, curve, gpu
+from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.pool import Role
+from planner.domain.reasons import ReasonCode
+
+SITE = SiteId("row-1")
+LAW = curve(gpu("h100"), Phase.PREFILL)
+PREFILL, DECODE, THIRD = PoolId("prefill"), PoolId("decode"), PoolId("encode")
+
+
+def pool(name: PoolId, load: float, *, least: int = 1, most: int = 12) -> PoolDemand:
+    counts = range(least, most + 1)
+    return PoolDemand(
+        pool=name,
+        role=Role.DECODE if name == DECODE else Role.PREFILL,
+        gpus_per_replica=1,
+        current_replicas=least,
+        min_replicas=least,
+        required_speed=tuple(load / n for n in counts),
+        utilisation=tuple(min(1.0, load / n) for n in counts),
+        curve=LAW,
+        wanted=max(least, round(load)),
+    )
+
+
+def deployment(name: str, *pools: PoolDemand, priority: int = 0, max_gpus: int | None = None) -> DeploymentDemand:
+    return DeploymentDemand(DeploymentId(name), SITE, {p.pool: p for p in pools}, priority, max_gpus)
+
+
+def limits(watts: float, gpus: int, reserve_watts: float = 0.0) -> SiteLimits:
+    return SiteLimits(SITE, round(watts * 1000), gpus, round(reserve_watts * 1000))
+
+
+def test_nothing_asked_is_nothing_granted() -> None:
+    assert allocate([], limits(1000, 8)).pools == {}
+    assert allocate([deployment("d")], limits(1000, 8)).shortfall == {"d": 0.0}
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_curve_that_ends_between_two_steps_is_used_up_to_the_step_below(members: int) -> None:
+    law = replace(LAW, p_u_mw=698_000, max_mw=699_000)
+    asked = [deployment(f"d{i}", replace(pool(PREFILL, 4.0, most=4), curve=law)) for i in range(members)]
+    answer = allocate(asked, limits(100_000, 100))
+    for grant in answer.pools.values():
+        assert (grant.replicas, grant.cap_mw) == (4, 695_000)
+        assert 0.99 < grant.speed < 1
+    assert all(0 < lost < 0.01 for lost in answer.shortfall.values())
+
+
+def test_idle_gpus_keep_their_reserve() -> None:
+    asked = [deployment("d", pool(PREFILL, 4.0))]
+    alone = allocate(asked, limits(4 * 620, 4, 200)).pools[DeploymentId("d"), PREFILL]
+    beside = allocate(asked, limits(4 * 620, 8, 200)).pools[DeploymentId("d"), PREFILL]
+    assert (alone.replicas, alone.speed) == (4, 1.0)
+    assert beside.replicas * beside.cap_mw + (8 - beside.replicas) * 200_000 <= 4 * 620_000
+    assert beside.speed * beside.replicas < alone.speed * alone.replicas
+    assert {link.reason for link in beside.chain} == {ReasonCode.POWER_BUDGET, ReasonCode.SHORTFALL}
+
+
+def test_floors_that_do_not_fit_cost_the_lower_class_its_replicas_first() -> None:
+    low = deployment("low", pool(PREFILL, 3.0, least=2), pool(DECODE, 3.0, least=2))
+    high = deployment("high", pool(PREFILL, 3.0, least=2), pool(DECODE, 3.0, least=2), priority=1)
+    answer = allocate([low, high], limits(5 * 350, 40))
+    counts = {key: grant.replicas for key, grant in answer.pools.items()}
+    assert min(counts[high.deployment, PREFILL], counts[high.deployment, DECODE]) >= 2
+    assert counts[low.deployment, PREFILL] == counts[low.deployment, DECODE] == 0, "half an engine serves nobody"
+    assert answer.shortfall[low.deployment] == 1.0
+    assert ReasonCode.SHORTFALL in {link.reason for link in answer.pools[low.deployment, PREFILL].chain}
+
+
+def test_no_watts_at_all_leaves_no_replica() -> None:
+    answer = allocate([deployment("d", pool(PREFILL, 3.0), pool(DECODE, 3.0))], limits(0, 8, 200))
+    assert {grant.replicas for grant in answer.pools.values()} == {0}
+
+
+def test_three_stages_share_a_deployments_own_gpus() -> None:
+    asked = deployment("d", pool(PREFILL, 4.0), pool(DECODE, 4.0), pool(THIRD, 4.0), max_gpus=9)
+    answer = allocate([asked], limits(100_000, 64))
+    assert [grant.replicas for grant in answer.pools.values()] == [3, 3, 3]
+    assert answer.shortfall[asked.deployment] == pytest.approx(0.25, abs=1e-6)
+    assert all("may hold 9 GPUs" in grant.chain[0].sentence for grant in answer.pools.values())
+
+
+def test_more_replicas_than_wanted_are_told_as_what_they_stand_for() -> None:
+    (grant,) = allocate([deployment("d", pool(PREFILL, 2.0, most=6))], limits(1900, 6, 200)).pools.values()
+    assert grant.replicas == 3
+    assert [link.sentence for link in grant.chain] == [
+        "3 prefill replicas at 385 W a GPU in place of 2 at full power: 1900 W are all that GPUs may draw"
+    ]

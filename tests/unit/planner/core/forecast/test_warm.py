@@ -1,0 +1,47 @@
+"""Warm start from a recorded trace."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.core.forecast import registry
+from planner.core.forecast.warm import warmed
+from planner.core.sizing.load_forecast import QUANTITIES
+from planner.core.step import initial_state, step
+from planner.domain.arrival import Arrival
+from planner.domain.observation import Observation
+from tests.unit.planner.core.small_site import D, deployment, planner, traffic
+
+
+def bands() -> dict[str, registry.Band]:
+    return {name: registry.make("constant", 0.9, 60.0, {}) for name in QUANTITIES}
+
+
+def test_a_trace_teaches_rate_and_lengths_up_to_now() -> None:
+    arrivals = [Arrival(float(second), 100.0 * (1 + second // 60), 50.0) for second in range(180)]
+    known = warmed(bands(), arrivals, 60.0, 1000.0)
+    assert known["request_rate_per_s"].forecast(60.0).mean == 1.0
+    assert known["isl_tokens"].forecast(60.0).mean == 200.0, "the last, unfinished minute is left out"
+    assert known["osl_tokens"].forecast(60.0).mean == 50.0
+    assert len(known["request_rate_per_s"].observe(1060.0, 1.0).errors) == 2
+
+
+def test_quiet_minutes_teach_no_lengths() -> None:
+    known = warmed(bands(), [Arrival(0.0, 300.0, 20.0), Arrival(200.0, 1.0, 1.0)], 60.0, 0.0)
+    assert known["request_rate_per_s"].forecast(60.0).mean == 0.0
+    assert known["isl_tokens"].forecast(60.0).mean == 300.0
+
+
+def test_no_trace_teaches_nothing() -> None:
+    assert not warmed(bands(), [], 60.0, 0.0)["request_rate_per_s"].ready
+
+
+def test_a_planner_starts_with_what_its_trace_taught() -> None:
+    arrivals = tuple(Arrival(second / 10.0, 3000.0, 150.0) for second in range(6010))
+    cold, warm = deployment(), deployment(history=arrivals)
+    state = initial_state(planner(warm), 1, 0.0)
+    assert state.deployments[D].forecasts["request_rate_per_s"].forecast(90.0).mean == pytest.approx(10.0)
+    assert len(state.deployments[D].forecasts["request_rate_per_s"].errors) > 10
+    assert initial_state(planner(cold), 1, 0.0).deployments[D].forecasts == {}
+    _, plan = step(state, Observation({D: traffic(10.0)}), planner(warm), 0.0)
+    assert plan.deployments[D].forecasts["isl_tokens"].mean == pytest.approx(3000.0)
