@@ -10,7 +10,7 @@ from bus_schemas import codec, v1
 from tests.goldens import days, shown
 from tests.goldens.source import Line
 
-CORPUS = Path(__file__).parents[1] / "contract" / "corpus"
+CORPUS = Path(__file__).parents[1] / "contract" / "messages" / "corpus"
 PARTS = ("message", "taken-in", "written")
 
 

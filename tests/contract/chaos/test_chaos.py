@@ -25,11 +25,11 @@ from bus_schemas.jetstream.maintain_consumers import maintain
 from bus_schemas.jetstream.publisher import Publisher, publish
 from bus_schemas.streams import DECISIONS
 from deploy.nats.embedded import EmbeddedServer
-from tests.contract.actors import ChaosAgent, ChaosPlanner, all_current
 from tests.contract.bus import bench, connected, outgoing, power, until
-from tests.contract.cluster import cluster
-from tests.contract.history import History, check
-from tests.contract.proxy import Proxy
+from tests.contract.chaos.actors import ChaosAgent, ChaosPlanner, all_current
+from tests.contract.chaos.cluster import cluster
+from tests.contract.chaos.history import History, check
+from tests.contract.chaos.proxy import Proxy
 
 NODES = [f"node-{i}" for i in range(4)]
 

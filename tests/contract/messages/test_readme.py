@@ -16,7 +16,7 @@ from bus_schemas.jetstream.reader import last
 from bus_schemas.subjects import Subjects
 from tests.contract.bus import bench, until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 README = ROOT / "bus_schemas" / "README.md"
 DEPLOYMENT = "prod-llama"
 

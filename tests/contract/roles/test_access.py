@@ -19,7 +19,7 @@ from deploy.nats.cluster import Tls
 from deploy.nats.embedded import EmbeddedServer
 from deploy.nats.roles import BUS_ACCOUNT, FIELD_ACCOUNT, SiteAccounts, accounts, agent, inbox_prefix, planner
 from tests.contract.bus import applied, power, until
-from tests.contract.certificates import Authority
+from tests.contract.roles.certificates import Authority
 from tests.doubles.nats_jwt import Authority as Operator
 from tests.doubles.nats_jwt import Key
 

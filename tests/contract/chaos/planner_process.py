@@ -10,11 +10,11 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from tests.contract.actors import ChaosPlanner
 from tests.contract.bus import connected
-from tests.contract.history import History
+from tests.contract.chaos.actors import ChaosPlanner
+from tests.contract.chaos.history import History
 
 
 class Telling(list[tuple[str, str, int]]):

@@ -22,7 +22,7 @@ from planner.domain.config import SiteConfig
 from planner.domain.ids import SiteId
 from tests.contract.bus import bench, connected
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 async def test_applying_twice_changes_nothing() -> None:

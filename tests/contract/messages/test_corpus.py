@@ -218,6 +218,6 @@ def test_the_generator_says_when_files_differ() -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=HERE.parents[1],
+        cwd=HERE.parents[2],
     )
     assert (done.returncode, done.stdout) == (0, "")

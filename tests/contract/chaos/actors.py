@@ -13,7 +13,7 @@ from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.publisher import Publisher
 from bus_schemas.jetstream.reader import last_per_subject
 from tests.contract.bus import applied, outgoing, power
-from tests.contract.history import History
+from tests.contract.chaos.history import History
 
 
 class ChaosPlanner:

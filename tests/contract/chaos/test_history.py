@@ -7,7 +7,7 @@ import pytest
 from bus_schemas.errors import BusError
 from bus_schemas.jetstream.connect import Bus
 from tests.contract.bus import bench, power
-from tests.contract.history import History, check
+from tests.contract.chaos.history import History, check
 
 
 async def put(bus: Bus, number: int, *, epoch: int = 1, node: str = "a") -> None:

@@ -21,7 +21,7 @@ from deploy.nats.embedded import EmbeddedServer, ServerDownError
 from deploy.nats.examples import configurations, drifted, files
 from deploy.nats.roles import inbox_prefix
 from tests.contract.bus import connected, until
-from tests.contract.certificates import Authority
+from tests.contract.roles.certificates import Authority
 from tests.free_ports import free_port
 
 
