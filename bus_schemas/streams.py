@@ -130,16 +130,18 @@ def stream_specs(
     truth: dict[str, Any] = {"max_msgs_per_subject": 1024, "deny_delete": True, "allow_msg_ttl": True}
     decided = (subjects.all_decisions(), subjects.all_leases())
     return (
+        # A node may be silent for longer than any age. Its last decision is all that a next leader knows of the watts
+        # that it may draw, and its last answer all that proves a limit.
         spec(
             DECISIONS,
             "Decisions and the leadership lease",
             decided,
             "file",
-            7 * DAY_S,
+            FOR_EVER_S,
             allow_atomic=True,
             **truth,
         ),
-        spec(ACKS, "What is in force", (subjects.all_acks(),), "file", 7 * DAY_S, **truth),
+        spec(ACKS, "What is in force", (subjects.all_acks(),), "file", FOR_EVER_S, **truth),
         # An order holds until the next: one that aged away would give its watts back when the next planner leads.
         spec(
             CONTROL,
@@ -176,7 +178,7 @@ def _bucket(subjects: Subjects, replicas: int, max_consumers: int) -> StreamSpec
         "Current decisions as a read-only KV bucket",
         (),
         "file",
-        7 * DAY_S,
+        FOR_EVER_S,
         max_msgs_per_subject=KV_HISTORY,
         sources=((DECISIONS, subjects.all_decisions(), f"$KV.{KV_BUCKET}.decision.>"),),
         max_consumers=max_consumers,

@@ -65,6 +65,8 @@ class StoredHistory:
     power: tuple[v1.PowerDecision, ...] = ()
     heard: tuple[tuple[Message, int], ...] = ()
     """Last acknowledgement, telemetry and control message of each subject, with its sequence."""
+    doubt: str = ""
+    """Why the bus may have been put back from an old copy, as one sentence; empty: nothing says so."""
 
 
 class Term(Protocol):

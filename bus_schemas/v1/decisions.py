@@ -51,6 +51,8 @@ class GpuCap(Part):
     fallback_watts: Watts
     charged_watts: Watts | None = None
     """The most this GPU may draw by everything published up to this decision: where a next leader's ledger starts."""
+    default_watts: Watts | None = None
+    """Where a reload puts the GPU's limit, as its agent last told."""
 
 
 class PowerDecision(Message):

@@ -218,7 +218,7 @@ class PlannerProcess(Party):
         self.state = after
         if orders:
             self.counts["decision"] += len(orders)
-            self.network.send(self, self.at_bus, (self.generation, self.epoch, orders))
+            self.network.send(self, self.at_bus, (self.generation, self.epoch, after.epoch, orders))
 
     def _inspect(self, before: PowerState, after: PowerState, orders: tuple[PowerDecision, ...], now_s: float) -> None:
         found = [*invariants.step_taken(before, after, orders, self.config, now_s)]
@@ -241,29 +241,29 @@ class PlannerProcess(Party):
             for gpu, weight in zip(gpus, weights, strict=True)
         }
 
-    def at_bus(self, message: tuple[int, int, tuple[PowerDecision, ...]]) -> None:
+    def at_bus(self, message: tuple[int, int, int, tuple[PowerDecision, ...]]) -> None:
         """At the bus: a fenced batch. A refusal goes back."""
-        generation, epoch, orders = message
-        if self.bus.publish(epoch, orders, self.timeline.now_s):
+        generation, fence, epoch, orders = message
+        if self.bus.publish(fence, epoch, orders, self.timeline.now_s):
             self.delivered(orders, epoch)
         else:
             holder, sequence = self.bus.lease_holder, self.bus.lease_sequence
-            self.network.send(self, self.on_fenced, (generation, epoch, orders, holder, sequence))
+            self.network.send(self, self.on_fenced, (generation, fence, epoch, orders, holder, sequence))
 
     def delivered(self, orders: tuple[PowerDecision, ...], epoch: int) -> None:
         """Replaced by the world: carries stored decisions to their nodes."""
 
-    def on_fenced(self, message: tuple[int, int, tuple[PowerDecision, ...], int, int]) -> None:
+    def on_fenced(self, message: tuple[int, int, int, tuple[PowerDecision, ...], int, int]) -> None:
         """The bus refused: either our own renewal overtook the batch, or another one leads."""
-        generation, epoch, orders, holder, sequence = message
+        generation, fence, epoch, orders, holder, sequence = message
         if generation != self.generation or not self.awake(self.on_fenced, message):
             return
         if self.state is None:
             return
         if holder == self.index:
-            if sequence > epoch:
+            if sequence > fence and epoch == self.state.epoch:
                 self.epoch = max(self.epoch, sequence)
-                self.network.send(self, self.at_bus, (generation, self.epoch, orders))
+                self.network.send(self, self.at_bus, (generation, self.epoch, epoch, orders))
             return
         if sequence > self.epoch:
             self.counts["leader deposed"] += 1

@@ -73,9 +73,9 @@ class SimulatedBus:
         self.lease_until_s = now_s + ttl_s
         return self.lease_sequence
 
-    def publish(self, epoch: int, batch: tuple[PowerDecision, ...], now_s: float) -> bool:
+    def publish(self, fence: int, epoch: int, batch: tuple[PowerDecision, ...], now_s: float) -> bool:
         """Store a batch, all of it or nothing; False where the lease's sequence is another one, or has expired."""
-        if self.fencing and (epoch != self.lease_sequence or now_s >= self.lease_until_s):
+        if self.fencing and (fence != self.lease_sequence or now_s >= self.lease_until_s):
             self.counts["batch fenced"] += 1
             return False
         for order in batch:

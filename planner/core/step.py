@@ -39,11 +39,14 @@ def initial_state(
     now_s: float,
     last_decisions: Iterable[LastDecision] = (),
     stored_caps: Iterable[StoredCaps] | None = None,
+    *,
+    doubted: bool = False,
 ) -> PlannerState:
     """What a planner knows when it takes the lead: what the streams hold, and nothing else.
 
     ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one;
-    None: not read, so nothing rises until every GPU has answered and a lease has passed.
+    None: not read, so nothing rises until every GPU has answered and a lease has passed. ``doubted``: they may come
+    from an old copy of the bus.
     """
     known = {last.deployment: last for last in last_decisions}
     pages = None if stored_caps is None else tuple(stored_caps)
@@ -54,7 +57,7 @@ def initial_state(
             name: replace(_resumed(known.get(name)), forecasts=_warm(config, deployment, now_s))
             for name, deployment in config.deployments.items()
         },
-        power={name: ledger.initial(site, epoch, now_s, pages) for name, site in config.sites.items()},
+        power={name: ledger.initial(site, epoch, now_s, pages, doubted=doubted) for name, site in config.sites.items()},
     )
 
 

@@ -177,6 +177,8 @@ class StoredCaps:
     charged_mw: Mapping[GpuId, int]
     stored_s: float = float("-inf")
     """When it was stored, on the planner's clock."""
+    default_mw: Mapping[GpuId, int] = field(default_factory=dict)
+    """Where a reload puts each GPU's limit, as last told; absent where the decision does not say."""
 
 
 @dataclass(frozen=True, slots=True)

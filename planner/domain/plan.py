@@ -77,6 +77,8 @@ class GpuCapTarget:
     fallback_mw: int
     charged_mw: int | None = None
     """The most this GPU may draw by everything published up to this order: a next leader's ledger starts here."""
+    default_mw: int | None = None
+    """Where a reload puts its limit, as last told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from datetime import datetime
 from bus_schemas import v1
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from planner.adapters import to_wire
+from planner.core.power.incarnation import refuses
 from planner.core.power.site_state import belongs
 from planner.domain.config import PlannerConfig
 from planner.domain.ids import DeploymentId, NodeId
@@ -44,9 +45,13 @@ class DecisionPublisher:
         self._config = config
         self._expect = expect
         self._expect_power = expect_power
-        self._incarnations: dict[str, str] = {power.node: power.incarnation for power in past.power}
+        # Over a copy of an older bus a known incarnation's ids and epochs may stand for other decisions by now.
+        anew = past.doubt != ""
+        self._incarnations: dict[str, str] = {
+            power.node: uuid.uuid4().hex if anew else power.incarnation for power in past.power
+        }
         for power in past.power:
-            expect_power(NodeId(power.node), power.incarnation)
+            expect_power(NodeId(power.node), self._incarnations[power.node])
         for decision in past.scaling:
             self._incarnations[decision.deployment] = decision.incarnation
             expect(DeploymentId(decision.deployment), decision.incarnation)
@@ -58,7 +63,7 @@ class DecisionPublisher:
         A new incarnation is what they take. Who is no longer leading can not publish it.
         """
         for ack in acks:
-            if ack.epoch > self._term.epoch and ack.incarnation == self._incarnations.get(ack.node):
+            if refuses(ack, self._term.epoch, self._incarnations.get(ack.node, "")):
                 self._incarnations[ack.node] = uuid.uuid4().hex
                 log.warning("%s answers to epoch %d, later than ours: its ids begin anew", ack.node, ack.epoch)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from bus_schemas import v1
 from bus_schemas.v1 import Message
 from planner.adapters import from_wire
+from planner.core.power.incarnation import FOREIGN_EPOCH
 from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import (
     BudgetCommand,
@@ -68,7 +69,7 @@ class Inbox:
     def _read(self, ack: PowerAckSeen) -> PowerAckSeen:
         """An answer to another incarnation is a predecessor's, whatever its epoch: it may raise a charge, free none."""
         ours = self._power_incarnations.get(ack.node, ack.incarnation)
-        return ack if ack.incarnation in {"", ours} else replace(ack, epoch=-1)
+        return ack if ack.incarnation in {"", ours} else replace(ack, epoch=FOREIGN_EPOCH)
 
     def _speaks_of_ours(self, ack: v1.ScalingAck) -> bool:
         ours = self._incarnations.get(DeploymentId(ack.deployment))

@@ -162,7 +162,9 @@ class LeaderTerm:
         # One that seems to come from the future was written before the wall clock was set back.
         last = [replace(each, decided_at_s=min(each.decided_at_s, now_s)) for each in told]
         caps = [from_wire.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
-        state = initial_state(around.config, self._term.epoch, now_s, last, caps)
+        if past.doubt:
+            log.warning("what the bus holds may be old: %s; no watts are lent on its word", past.doubt)
+        state = initial_state(around.config, self._term.epoch, now_s, last, caps, doubted=past.doubt != "")
         log.info(
             "leading",
             extra={"epoch": self._term.epoch, "decisions": len(past.scaling), "nodes": len(past.power)},

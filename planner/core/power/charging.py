@@ -61,7 +61,8 @@ def inherit(stored: StoredCaps) -> NodeLedger:
     gpus = tuple(sorted(stored.charged_mw))
     charged = tuple(stored.charged_mw[gpu] for gpu in gpus)
     caps = tuple(min(stored.caps_mw.get(gpu, charge), charge) for gpu, charge in zip(gpus, charged, strict=True))
-    cards = Cards(gpus, charged, (0,) * len(gpus), charged)
+    default = tuple(max(stored.default_mw.get(gpu, 0), charge) for gpu, charge in zip(gpus, charged, strict=True))
+    cards = Cards(gpus, default, (0,) * len(gpus), default)
     return NodeLedger(
         stored.node,
         cards,
@@ -74,8 +75,23 @@ def inherit(stored: StoredCaps) -> NodeLedger:
         cost_mw=charged,
         total_mw=sum(charged),
         next_id=stored.decision_id + 1,
+        proven=False,
         inherited_s=stored.stored_s,
     )
+
+
+def doubt(ledger: NodeLedger, least_mw: int) -> NodeLedger:
+    """An inherited page that may be older than what was granted since: its GPUs at their default, until it answers.
+
+    ``least_mw``: the default of a GPU whose own is not known.
+    """
+    if ledger.proven:
+        return ledger
+    default = ledger.cards.default_mw
+    if ledger.seen is None:
+        default = tuple([max(each, least_mw) for each in default])
+    hardware = tuple(map(max, ledger.hardware_mw, default))
+    return ledger if hardware == ledger.hardware_mw else _recharged(ledger, hardware, ledger.sent)
 
 
 def hear(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
@@ -216,6 +232,7 @@ def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: f
     fresh = _recharged(ledger, hardware, sent)._replace(
         healthy=tuple(healthy),
         acked_id=ack.decision_id,
+        proven=True,
         boot=ack.boot,
         clock_s=ack.clock_s,
         heard_boot=boot,

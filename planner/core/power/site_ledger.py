@@ -22,8 +22,9 @@ from planner.core.power.cap_changes import (
     raised,
     squeeze,
 )
-from planner.core.power.charging import acknowledge, contradict, enroll, hear, inherit, issue, settle
+from planner.core.power.charging import acknowledge, contradict, doubt, enroll, hear, inherit, issue, settle
 from planner.core.power.effective_budget import level_mw, smallest_mw, with_commands
+from planner.core.power.incarnation import knows_more
 from planner.core.power.node_ledger import Column, NodeLedger
 from planner.core.power.queries import affordable, next_event_s, reserved, summary
 from planner.core.power.site_state import PowerState, Removed, belongs, charged_mw, free_mw, gpus_mw, unseen_mw
@@ -49,18 +50,27 @@ __all__ = [
 ]
 
 
-def initial(config: SiteConfig, epoch: int, now_s: float, stored: Iterable[StoredCaps] | None = None) -> PowerState:
+def initial(
+    config: SiteConfig,
+    epoch: int,
+    now_s: float,
+    stored: Iterable[StoredCaps] | None = None,
+    *,
+    doubted: bool = False,
+) -> PowerState:
     """What a new leader knows. ``stored``: the last power decision of each node, read from the bus AFTER leadership.
 
     Empty: provably the first leader ever, so that nobody's grant can be under way: it waits only until every node
     has had the time to tell of itself. None: not read, so that every GPU is charged its default until it answers
-    this leader. Otherwise the predecessor's ledger.
+    this leader. Otherwise the predecessor's ledger. ``doubted``: it may be an old copy of it. Then nothing inherited
+    is believed: until the first raise decisions only lower, and from then on a node that has not answered this leader
+    is charged its default.
     """
     pages = {page.node: inherit(page) for page in stored or () if belongs(page.node, config)}
     first_ever = stored is not None and not pages
     wait_s = config.answer_s if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
     where = {gpu: node for node, page in pages.items() for gpu in page.cards.gpus}
-    return PowerState(config.site, epoch, now_s + wait_s, pages, where)
+    return PowerState(config.site, epoch, now_s + wait_s, pages, where, doubted=doubted and bool(pages))
 
 
 def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_s: float) -> PowerState:
@@ -70,8 +80,10 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
     for seen in observation.nodes.values():
         told |= _hear(nodes, seen, state, config, now_s)
     gone = _node_commands(state, observation.node_commands, nodes, now_s)
+    doubted = state.doubted
     for ack in observation.power_acks:
         if (ledger := nodes.get(ack.node)) is not None:
+            doubted = doubted or knows_more(ack, state.epoch, ledger.next_id)
             nodes[ack.node] = _answered(ledger, ack, state.epoch, config, now_s)
     orders = state.orders
     if observation.budget_commands or orders:
@@ -80,7 +92,7 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
     counted = sum([len(ledger.cards.gpus) for ledger in nodes.values()]) if told else len(where)
     if counted != len(where) or nodes.keys() != state.nodes.keys():
         where = {gpu: node for node, ledger in nodes.items() for gpu in ledger.cards.gpus}
-    fresh = replace(gone, nodes=nodes, where=where, orders=orders)
+    fresh = replace(gone, nodes=nodes, where=where, orders=orders, doubted=doubted)
     return replace(fresh, brake=_brake(fresh, config, now_s)) if told else fresh
 
 
@@ -188,12 +200,16 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
     smallest = smallest_mw(config, state.orders, now_s)
     key = (smallest, len(state.where))
     share = state.share
+    doubts = state.doubted and now_s >= state.raises_from_s
+    default = max((max(page.cards.default_mw, default=0) for page in state.nodes.values()), default=0) if doubts else 0
     if key != state.share_key:
         share = fallback_share(state.nodes.values(), config, allowed_mw(config, smallest, len(state.nodes)))
     stale = share != state.share
     nodes = {}
     for node, ledger in state.nodes.items():
         ledger = settle(ledger, now_s, config.settle_s)
+        if doubts:
+            ledger = doubt(ledger, default)
         if ledger.goal_mw is None or stale:
             hold = state.wants is None
             ledger = ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
@@ -273,8 +289,15 @@ def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, no
     due_s = config.answer_s if cut else config.lease_s / 3.0
     if ledger.caps_mw is None or ledger.seen is None or 0.0 <= now_s - ledger.sent_s < due_s:
         return False
-    waits = ledger.unanswered_s is not None or ledger.sent_s == float("-inf")
-    return waits or not all(map(le, ledger.caps_mw, fallbacks(ledger, config, state.share)))
+    if ledger.unanswered_s is not None or ledger.sent_s == float("-inf") or _stands_above(ledger):
+        return True
+    return not all(map(le, ledger.caps_mw, fallbacks(ledger, config, state.share)))
+
+
+def _stands_above(ledger: NodeLedger) -> bool:
+    """Whether a limit that can be set was last proven above its cap: only the answer to another decision frees it."""
+    floor = map(max, ledger.caps_mw or (), ledger.cards.min_mw)
+    return any(ok and hw > cap for ok, hw, cap in zip(ledger.healthy, ledger.hardware_mw, floor, strict=True))
 
 
 def _order(
@@ -282,10 +305,11 @@ def _order(
 ) -> PowerDecision:
     falls = fallbacks(ledger, config, state.share)
     caps_mw = ledger.caps_mw or ()
-    rows = zip(ledger.cards.gpus, caps_mw, falls, ledger.charge_mw, strict=True)
-    caps = tuple([GpuCapTarget(gpu, cap, min(cap, fall), charge) for gpu, cap, fall, charge in rows])
+    rows = zip(ledger.cards.gpus, caps_mw, falls, ledger.charge_mw, ledger.cards.default_mw, strict=True)
+    caps = tuple([GpuCapTarget(gpu, cap, min(cap, fall), charge, default) for gpu, cap, fall, charge, default in rows])
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
     heard = (ledger.heard_boot, ledger.heard_clock_s)
-    over = state.over_since_s is not None
+    # A cap that was inherited in doubt may have been lent to others since: no agent climbs back to it unproven.
+    over = state.over_since_s is not None or (state.doubted and not ledger.proven)
     return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *heard, over)

@@ -37,7 +37,7 @@ async def test_applying_twice_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"max_age": 3600 * 10**9}, "~ WATTSCALE_DECISIONS: max_age 3600 s -> 604800 s"),
+        ({"max_age": 3600 * 10**9}, "~ WATTSCALE_DECISIONS: max_age 3600 s -> 0 s"),
         ({"max_msgs_per_subject": 8}, "~ WATTSCALE_DECISIONS: max_msgs_per_subject 8 -> 1024"),
         ({"allow_atomic": False}, "~ WATTSCALE_DECISIONS: allow_atomic null -> true"),
         ({"republish": None}, "~ WATTSCALE_DECISIONS: republish null -> "),
@@ -55,14 +55,15 @@ async def test_what_is_smaller_is_grown(change: dict[str, object], said: str) ->
 
 async def test_what_is_larger_stays_and_is_told() -> None:
     async with bench() as (_, bus):
-        config = {**stream_specs(bus.subjects)[0].config(), "max_age": 30 * 86400 * 10**9, "description": "ours"}
-        await ask(bus, f"$JS.API.STREAM.UPDATE.{DECISIONS}", json.dumps(config).encode())
+        spec = next(one for one in stream_specs(bus.subjects) if one.name == TELEMETRY)
+        config = {**spec.config(), "max_age": 7200 * 10**9, "description": "ours"}
+        await ask(bus, f"$JS.API.STREAM.UPDATE.{TELEMETRY}", json.dumps(config).encode())
         changes = await stream_admin.apply(bus)
         assert [bool(change.refused) for change in changes] == [False, True]
         (left,) = await stream_admin.plan(bus)
-        assert str(left).startswith("! WATTSCALE_DECISIONS: max_age 2592000 s -> 604800 s (refused: ")
-        info = await bus.js.stream_info(DECISIONS)
-        assert info.config.max_age == 30 * 86400
+        assert str(left).startswith("! WATTSCALE_TELEMETRY: max_age 7200 s -> 3600 s (refused: ")
+        info = await bus.js.stream_info(TELEMETRY)
+        assert info.config.max_age == 7200
 
 
 async def test_another_storage_and_dropped_subjects_are_refused() -> None:

@@ -38,7 +38,7 @@ def test_every_stored_message_parses_and_keeps_what_it_says(path: Path) -> None:
     body = json.loads(path.read_bytes())
     message = codec.decode(path.read_bytes())
     again = json.loads(codec.encode(message))
-    assert {key: again[key] for key in body} == body
+    assert _said_by(body, again) == body
     assert codec.decode(codec.encode(message)) == message
     assert next(iter(again)) == "type"
 
@@ -221,3 +221,12 @@ def test_the_generator_says_when_files_differ() -> None:
         cwd=HERE.parents[2],
     )
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def _said_by(old: object, new: object) -> object:
+    """``new`` without the fields that a later minor version added, at every depth."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: _said_by(old[key], new[key]) for key in old if key in new}
+    if isinstance(old, list) and isinstance(new, list):
+        return [_said_by(a, b) for a, b in zip(old, new, strict=True)]
+    return new

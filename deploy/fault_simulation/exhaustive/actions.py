@@ -1,0 +1,227 @@
+"""What may happen next in a tiny world, and what becomes of the world then. An action is a small tuple of plain values.
+
+Ticks, deliveries, looks and reports may happen at any time and any number of times; rare events as often as the scope
+says. Each action is carried out by the real ledger or the real agent core; only cards, bus and clock are written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from deploy.fault_simulation.exhaustive import ages, leaders, nodes
+from deploy.fault_simulation.exhaustive.calm import calm
+from deploy.fault_simulation.exhaustive.scope import RARE, Scope
+from deploy.fault_simulation.exhaustive.world import Copy, World, with_node
+from planner.core.power.site_ledger import advance
+
+Action = tuple[str, int, int]
+"""Kind, node or choice, and an index; -1 where there is none."""
+WEEK_S = 7 * 86_400.0 + 1.0
+
+
+def enabled(scope: Scope, world: World) -> Iterator[Action]:
+    """Everything that may happen now."""
+    yield "tick", -1, -1
+    if not world.order_heard:
+        yield "hear-order", -1, -1
+    if world.old is not None:
+        yield "old-tick", -1, -1
+    may = dict(zip(RARE, world.left, strict=True))
+    for n, node in enumerate(world.nodes):
+        if node.agent is not None:
+            yield from [("deliver", n, index) for index in range(len(node.decisions))]
+            yield "look", n, -1
+            yield "report", n, -1
+        yield from [("hear-answer", n, index) for index in range(len(node.answers))]
+        old = len(node.reports) if scope.late_reports else len(node.reports) - 1
+        yield from [("hear-report", n, index) for index in range(old)]
+        yield from _rare_of_node(scope, world, n, may)
+    yield from _rare(scope, world, may)
+
+
+def _rare_of_node(scope: Scope, world: World, n: int, may: dict[str, int]) -> Iterator[Action]:
+    node = world.nodes[n]
+    if node.agent is None:
+        if may["join"]:
+            yield "join", n, -1
+        if may["remove"]:
+            yield "remove", n, -1
+        return
+    for kind in ("restart", "reset", "reboot", "switch-off"):
+        if may[kind]:
+            yield kind, n, -1
+    if may["restart"] and scope.partial:
+        for index in range(len(node.decisions)):
+            yield from [(f"cut-off-{writes}", n, index) for writes in range(scope.gpus)]
+    if may["bound"]:
+        yield from [("bound", n, index) for index in range(len(scope.bounds_watts))]
+    if may["week"]:
+        yield "week", n, -1
+
+
+def _rare(scope: Scope, world: World, may: dict[str, int]) -> Iterator[Action]:
+    if may["time"]:
+        yield from [("time", -1, index) for index in range(len(scope.steps_s))]
+    if may["wants"]:
+        yield from [("want", -1, index) for index in range(len(scope.wants))]
+    if may["order"]:
+        yield from [("order", -1, index) for index in range(len(scope.orders_watts))]
+    if may["fail-over"]:
+        yield "fail-over", -1, -1
+    if may["copy"] and world.copied_epoch is None:
+        yield "copy", -1, -1
+    if may["put-back"] and world.copied_epoch is not None:
+        yield "put-back", -1, -1
+
+
+def _spent(world: World, kind: str) -> World:
+    at = RARE.index(kind)
+    return world._replace(left=(*world.left[:at], world.left[at] - 1, *world.left[at + 1 :]))
+
+
+def carried_out(scope: Scope, world: World, action: Action) -> World:
+    """The world afterwards."""
+    kind, n, index = action
+    if kind.startswith("cut-off-"):
+        node = nodes.cut_off(scope, n, world.nodes[n], index, int(kind[8:]), world.now_s)
+        return _spent(with_node(world, n, node), "restart")
+    return DO[kind](scope, world, n, index)
+
+
+def _tick(scope: Scope, world: World, _n: int, _index: int) -> World:
+    return leaders.stepped(scope, world)[0]
+
+
+def _hear_order(scope: Scope, world: World, _n: int, _index: int) -> World:
+    return leaders.hear_order(scope, world)
+
+
+def _old_tick(scope: Scope, world: World, _n: int, _index: int) -> World:
+    """The bus refuses what a leader publishes under a lease that is not the newest; the leader then steps down."""
+    orders = () if world.old is None else advance(world.old, scope.config, world.now_s)[1]
+    epoch, world = world.old_epoch, world._replace(old=None, old_epoch=-1)
+    return leaders.published(scope, world, orders, epoch) if ages.unfenced() else world
+
+
+def _deliver(scope: Scope, world: World, n: int, index: int) -> World:
+    return with_node(world, n, nodes.received(scope, n, world.nodes[n], index, world.now_s))
+
+
+def _look(scope: Scope, world: World, n: int, _index: int) -> World:
+    return with_node(world, n, nodes.looked(scope, n, world.nodes[n], world.now_s))
+
+
+def _report(scope: Scope, world: World, n: int, _index: int) -> World:
+    world = with_node(world, n, nodes.reported(scope, n, world.nodes[n], world.now_s))
+    return world if scope.late_reports else leaders.hear_report(scope, world, n, -1)
+
+
+def _restart(scope: Scope, world: World, n: int, _index: int) -> World:
+    return _spent(with_node(world, n, nodes.started(scope, n, world.nodes[n], world.now_s)), "restart")
+
+
+def _reset(scope: Scope, world: World, n: int, _index: int) -> World:
+    return _spent(with_node(world, n, nodes.driver_reset(scope, world.nodes[n])), "reset")
+
+
+def _reboot(scope: Scope, world: World, n: int, _index: int) -> World:
+    return _spent(with_node(world, n, nodes.rebooted(scope, n, world.nodes[n], world.now_s)), "reboot")
+
+
+def _switch_off(_scope: Scope, world: World, n: int, _index: int) -> World:
+    return _spent(with_node(world, n, nodes.switched_off(world.nodes[n])), "switch-off")
+
+
+def _join(scope: Scope, world: World, n: int, _index: int) -> World:
+    return _spent(with_node(world, n, nodes.rebooted(scope, n, world.nodes[n], world.now_s)), "join")
+
+
+def _bound(scope: Scope, world: World, n: int, index: int) -> World:
+    watts = scope.bounds_watts[index]
+    mw = None if watts is None else watts * 1000
+    return _spent(with_node(world, n, nodes.bounded(world.nodes[n], n, mw)), "bound")
+
+
+def _remove(scope: Scope, world: World, n: int, _index: int) -> World:
+    return _spent(leaders.removed(scope, world, n), "remove")
+
+
+def _week(scope: Scope, world: World, n: int, _index: int) -> World:
+    """A week in which node ``n`` is silent, while the others go on; what ages away on the bus is gone afterwards."""
+    others = frozenset(range(scope.nodes)) - {n}
+    world = calm(scope, world._replace(now_s=world.now_s + WEEK_S), 4.0, others)
+    kept = ages.kept(world.nodes[n], world.now_s)
+    return _spent(with_node(world, n, kept), "week")
+
+
+def _time(scope: Scope, world: World, _n: int, index: int) -> World:
+    return _spent(world._replace(now_s=world.now_s + scope.steps_s[index]), "time")
+
+
+def _want(scope: Scope, world: World, _n: int, index: int) -> World:
+    return _spent(leaders.wanted(scope, world, index), "wants")
+
+
+def _order(scope: Scope, world: World, _n: int, index: int) -> World:
+    watts = scope.orders_watts[index]
+    ordered = None if watts is None else watts * 1000
+    level = scope.config.budget_mw if ordered is None else ordered
+    budgets = (*world.budgets, (world.now_s, level))
+    return _spent(world._replace(budgets=budgets, ordered_mw=ordered, order_heard=False), "order")
+
+
+def _fail_over(scope: Scope, world: World, _n: int, _index: int) -> World:
+    old = (world.leader, world.epoch) if scope.zombie else (None, -1)
+    world = leaders.succeeded(scope, world, world.epoch + 1)
+    return _spent(world._replace(old=old[0], old_epoch=old[1]), "fail-over")
+
+
+def _copy(_scope: Scope, world: World, _n: int, _index: int) -> World:
+    copies = tuple([node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes])
+    return _spent(world._replace(nodes=copies, copied_epoch=world.epoch), "copy")
+
+
+def _put_back(scope: Scope, world: World, _n: int, _index: int) -> World:
+    """The bus is put back from its copy: what was under way is gone, and a planner leads over what the copy holds."""
+    back = []
+    for node in world.nodes:
+        copy = node.copy or Copy((), ())
+        answers = copy.answers if scope.answers_restored else node.answers
+        back.append(node._replace(decisions=copy.decisions, answers=answers, reports=(), copy=None))
+    epoch = (world.copied_epoch or 0) + 1
+    world = world._replace(nodes=tuple(back), copied_epoch=None)
+    return _spent(leaders.succeeded(scope, world, epoch, doubted=scope.copy_recognised), "put-back")
+
+
+def _hear_answer(scope: Scope, world: World, n: int, index: int) -> World:
+    return leaders.hear_answer(scope, world, n, index)
+
+
+def _hear_report(scope: Scope, world: World, n: int, index: int) -> World:
+    return leaders.hear_report(scope, world, n, index)
+
+
+DO: dict[str, Callable[[Scope, World, int, int], World]] = {
+    "tick": _tick,
+    "hear-order": _hear_order,
+    "old-tick": _old_tick,
+    "deliver": _deliver,
+    "look": _look,
+    "report": _report,
+    "hear-answer": _hear_answer,
+    "hear-report": _hear_report,
+    "restart": _restart,
+    "reset": _reset,
+    "reboot": _reboot,
+    "switch-off": _switch_off,
+    "join": _join,
+    "bound": _bound,
+    "remove": _remove,
+    "week": _week,
+    "time": _time,
+    "want": _want,
+    "order": _order,
+    "fail-over": _fail_over,
+    "copy": _copy,
+    "put-back": _put_back,
+}

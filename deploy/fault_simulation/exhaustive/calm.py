@@ -1,0 +1,125 @@
+"""Calm weather: everybody is up, every message arrives at once. How a search begins, and how liveness is judged."""
+
+from __future__ import annotations
+
+from deploy.fault_simulation.exhaustive import leaders, nodes
+from deploy.fault_simulation.exhaustive.scope import Scope
+from deploy.fault_simulation.exhaustive.world import Gpu, Node, World, gpu_id, node_id, with_node
+from planner.core.power import site_ledger
+from planner.core.power.site_state import PowerState
+from planner.domain.ids import GpuId
+
+STEP_S = 1.0
+CLEAR_S = 46.0
+"""After so long in calm weather nothing may be left of what happened before."""
+COMPLY_S = 16.0
+"""After so long in calm weather the limits are within the budget."""
+START_S = 1_000.0
+
+
+def calm(scope: Scope, world: World, for_s: float, who: frozenset[int] | None = None) -> World:
+    """The world after ``for_s`` seconds in which the nodes ``who`` (None: all that have power) hear everything."""
+    who = frozenset(range(scope.nodes)) if who is None else who
+    end_s = world.now_s + for_s
+    while world.now_s < end_s:
+        world = _round(scope, world._replace(now_s=world.now_s + STEP_S), who)
+    return world
+
+
+def _round(scope: Scope, world: World, who: frozenset[int]) -> World:
+    """One second: agents look and report, the leader decides, decisions arrive and are answered."""
+    if not world.order_heard:
+        world = leaders.hear_order(scope, world)
+    up = [n for n in sorted(who) if world.nodes[n].agent is not None]
+    for n in up:
+        node = nodes.reported(scope, n, nodes.looked(scope, n, world.nodes[n], world.now_s), world.now_s)
+        world = leaders.hear_report(scope, with_node(world, n, node), n, -1)
+        if node.answers:
+            world = leaders.hear_answer(scope, world, n, -1)
+    if world.leader.wants is not None:
+        # As every tick of the planner does: a node that joined since is named as well.
+        world = world._replace(leader=site_ledger.want(world.leader, {**world.leader.wants}))
+    world, _, _ = leaders.stepped(scope, world)
+    for n in up:
+        if world.nodes[n].decisions:
+            node = nodes.received(scope, n, world.nodes[n], -1, world.now_s)
+            world = with_node(world, n, node)
+        if world.nodes[n].answers:
+            world = leaders.hear_answer(scope, world, n, -1)
+    return world
+
+
+def beginning(scope: Scope) -> World:
+    """The first world of a search: at rest under the first wants, nothing under way but what was last said."""
+    blank = Node((), None)
+    world = World(
+        START_S,
+        1,
+        site_ledger.initial(scope.config, 1, START_S, ()),
+        (blank,) * scope.nodes,
+        ((float("-inf"), scope.config.budget_mw),),
+        scope.budgets(),
+    )
+    for n in range(scope.nodes):
+        off = n >= scope.nodes - scope.late
+        node = Node(tuple([Gpu(0 if off else scope.default_watts * 1000) for _ in range(scope.gpus)]), None)
+        world = with_node(world, n, node if off else nodes.started(scope, n, node, START_S))
+    world = calm(scope, world, 4.0)
+    world = calm(scope, leaders.wanted(scope, world, 0), 24.0)
+    return world._replace(nodes=tuple([_tidy(node) for node in world.nodes]))
+
+
+def _tidy(node: Node) -> Node:
+    return node._replace(
+        decisions=node.decisions[-1:],
+        answers=node.answers[-1:],
+        reports=node.reports[-1:],
+    )
+
+
+def judged(scope: Scope, world: World) -> str:
+    """Calm weather from here on: the sentence of what it does not mend; empty where it mends all."""
+    wants = world.leader.wants
+    world = leaders.wanted(scope, world, 0) if wants is None else world
+    allowed = world.budgets[-1][1]
+    world = calm(scope, world, COMPLY_S)
+    least = scope.least_watts * 1000 * scope.gpus * sum(node.agent is not None for node in world.nodes)
+    total = world.total_mw()
+    if total > max(allowed, least):
+        return f"after {COMPLY_S:g} calm seconds the limits are {total} mW, above the {allowed} mW allowed"
+    unmet = _unmet(scope, calm(scope, world, CLEAR_S - COMPLY_S))
+    return f"after {CLEAR_S:g} calm seconds {unmet}" if unmet else ""
+
+
+def _unmet(scope: Scope, world: World) -> str:
+    state = world.leader
+    if state.frozen:
+        return f"raises are still frozen by {' '.join(state.frozen)}"
+    short = []
+    for n, node in enumerate(world.nodes):
+        if node.agent is None:
+            continue
+        ledger = state.nodes.get(node_id(n))
+        if ledger is None:
+            return f"n{n} is not known to the leader"
+        for g, gpu in enumerate(node.gpus):
+            at = ledger.cards.gpus.index(gpu_id(n, g))
+            cap = (ledger.caps_mw or ledger.charge_mw)[at]
+            if ledger.cost_mw[at] > max(gpu.set_mw, cap):
+                return f"{gpu_id(n, g)} is charged {ledger.cost_mw[at]} mW with {gpu.set_mw} mW set and {cap} decided"
+            wish = _wish_mw(scope, state, node, gpu_id(n, g))
+            if gpu.set_mw >= wish + scope.config.smallest_step_mw:
+                return f"{gpu_id(n, g)} stands at {gpu.set_mw} mW with {wish} wanted"
+            if gpu.set_mw + scope.config.smallest_step_mw <= wish:
+                short.append(f"{gpu_id(n, g)} stands at {gpu.set_mw} of {wish} mW wanted")
+    free = site_ledger.free_mw(state, scope.config, world.now_s)
+    if short and free > scope.config.smallest_step_mw * len(short):
+        return f"{short[0]} while {free} mW are free"
+    return ""
+
+
+def _wish_mw(scope: Scope, state: PowerState, node: Node, gpu: GpuId) -> int:
+    """What a card should stand at with watts enough."""
+    wish = (state.wants or {}).get(gpu, 0)
+    bound = scope.most_watts * 1000 if node.agent is None else node.agent.bounds.get(gpu, wish)
+    return min(max(min(wish, bound), scope.least_watts * 1000), scope.most_watts * 1000)

@@ -1,0 +1,133 @@
+"""What the leading planner does in a tiny world: the real ledger absorbs, wants, advances, and is inherited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from deploy.fault_simulation.exhaustive.nodes import aged
+from deploy.fault_simulation.exhaustive.scope import SITE, Scope
+from deploy.fault_simulation.exhaustive.world import Stored, World, gpu_id, node_id, with_node
+from planner.core.power import site_ledger
+from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
+from planner.core.power.site_state import PowerState
+from planner.domain.observation import BudgetCommand, NodeCommand, Observation, PowerAckSeen, StoredCaps
+from planner.domain.plan import PowerDecision
+
+
+def heard(scope: Scope, world: World, seen: Observation) -> World:
+    """The leader takes something in."""
+    return world._replace(leader=site_ledger.absorb(world.leader, seen, scope.config, world.now_s))
+
+
+def hear_report(scope: Scope, world: World, n: int, index: int) -> World:
+    """A report of node ``n`` reaches the leader, however old."""
+    seen = aged(world.nodes[n].reports[index], world.now_s)
+    return heard(scope, world, Observation(nodes={seen.node: seen}))
+
+
+def hear_answer(scope: Scope, world: World, n: int, index: int) -> World:
+    """An answer of node ``n`` reaches the leader."""
+    node = world.nodes[n]
+    answer = _read(node.answers[index], node.incarnation)
+    return _heeded(heard(scope, world, Observation(power_acks=(answer,))), n, answer)
+
+
+def _heeded(world: World, n: int, answer: PowerAckSeen) -> World:
+    """As the planner's pen does: ids begin anew where the agent would refuse the leader's."""
+    node = world.nodes[n]
+    return _renamed(world, n) if refuses(answer, world.epoch, node.incarnation) else world
+
+
+def _renamed(world: World, n: int) -> World:
+    """Node ``n``'s ids are of a new counting."""
+    count = world.nodes[n].incarnations + 1
+    return with_node(world, n, world.nodes[n]._replace(incarnation=str(count), incarnations=count))
+
+
+def _read(answer: PowerAckSeen, expected: str) -> PowerAckSeen:
+    """As the planner's inbox reads it: an answer to another incarnation is a predecessor's."""
+    return answer if answer.incarnation in {"", expected} else replace(answer, epoch=FOREIGN_EPOCH)
+
+
+def wanted(scope: Scope, world: World, choice: int) -> World:
+    """The optimiser's caps, in full, as each tick of the planner names them."""
+    flat = iter(scope.wants[choice])
+    caps = {gpu_id(n, g): next(flat) * 1000 for n in range(scope.nodes) for g in range(scope.gpus)}
+    return world._replace(leader=site_ledger.want(world.leader, caps))
+
+
+def stepped(scope: Scope, world: World) -> tuple[World, PowerState, tuple[PowerDecision, ...]]:
+    """One step of the leader: the world with its decisions published, its state before, and the decisions."""
+    before = world.leader
+    after, orders = site_ledger.advance(before, scope.config, world.now_s)
+    return published(scope, world._replace(leader=after), orders, world.epoch), before, orders
+
+
+def published(scope: Scope, world: World, orders: Iterable[PowerDecision], epoch: int) -> World:
+    """Decisions on their subjects; the oldest that may still arrive are forgotten."""
+    for order in orders:
+        n = int(order.node[1:])
+        node = world.nodes[n]
+        fresh = Stored(order, epoch, node.incarnation, world.now_s)
+        world = with_node(world, n, node._replace(decisions=(*node.decisions, fresh)[-scope.decisions :]))
+    return world
+
+
+def succeeded(scope: Scope, world: World, epoch: int, *, doubted: bool = False) -> World:
+    """Another planner leads: it reads the last decision, answer and report of each node, as production does."""
+    stored = [_stored(node.decisions[-1]) for node in world.nodes if node.decisions]
+    state = site_ledger.initial(scope.config, epoch, world.now_s, stored, doubted=doubted)
+    nodes = [
+        node._replace(incarnation=node.decisions[-1].incarnation if node.decisions else node.incarnation)
+        for node in world.nodes
+    ]
+    world = world._replace(leader=state, epoch=epoch, nodes=tuple(nodes))
+    if doubted:
+        for n, node in enumerate(nodes):
+            world = _renamed(world, n) if node.decisions else world
+        nodes = list(world.nodes)
+    reports = {} if scope.telemetry_lost else {n: node.reports[-1] for n, node in enumerate(nodes) if node.reports}
+    seen = Observation(
+        nodes={node_id(n): aged(report, world.now_s) for n, report in reports.items()},
+        power_acks=tuple([_read(node.answers[-1], node.incarnation) for node in nodes if node.answers]),
+        budget_commands=budget_commands(world),
+        node_commands=node_commands(world),
+    )
+    world = heard(scope, world, seen)._replace(order_heard=True)
+    for answer in seen.power_acks:
+        world = _heeded(world, int(answer.node[1:]), answer)
+    return world
+
+
+def _stored(last: Stored) -> StoredCaps:
+    """The last decision as the planner reads it back from the bus."""
+    order = last.order
+    caps = {cap.gpu: cap.cap_mw for cap in order.caps}
+    charged = {cap.gpu: cap.charged_mw for cap in order.caps if cap.charged_mw is not None}
+    default = {cap.gpu: cap.default_mw for cap in order.caps if cap.default_mw is not None}
+    return StoredCaps(order.node, order.decision_id, caps, charged, last.published_s, default)
+
+
+def budget_commands(world: World) -> tuple[BudgetCommand, ...]:
+    """The operator's word on the budget, as it stands on the bus."""
+    if len(world.budgets) < 2:
+        return ()
+    since_s, _ = world.budgets[-1]
+    return (BudgetCommand(SITE, world.ordered_mw, since_s, None, 0.0, len(world.budgets)),)
+
+
+def node_commands(world: World) -> tuple[NodeCommand, ...]:
+    """All that operators ever said of nodes: a new leader reads the whole history."""
+    return tuple([NodeCommand(node_id(n), "remove", i, "", at_s) for i, (n, at_s) in enumerate(world.removals)])
+
+
+def removed(scope: Scope, world: World, n: int) -> World:
+    """An operator says that a node is gone for good, and the leader hears it."""
+    world = world._replace(removals=(*world.removals, (n, world.now_s)))
+    return heard(scope, world, Observation(node_commands=node_commands(world)[-1:]))
+
+
+def hear_order(scope: Scope, world: World) -> World:
+    """The newest budget order reaches the leader."""
+    return heard(scope, world, Observation(budget_commands=budget_commands(world)))._replace(order_heard=True)

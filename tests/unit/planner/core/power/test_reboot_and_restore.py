@@ -1,0 +1,156 @@
+"""What a ledger must not forget and must not keep: a parked node that reboots, and a bus that was put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from planner.core.power import site_ledger
+from planner.core.power.incarnation import FOREIGN_EPOCH, knows_more, refuses
+from planner.core.power.site_state import charged_mw
+from planner.domain.observation import StoredCaps
+from planner.domain.plan import PowerDecision
+from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, desk, g, seen
+
+SITE = replace(CONFIG, budget_mw=1_000_000, lease_s=9.0, settle_s=1.0)
+
+
+def follow(d: Desk, *, boot_of_a: str, for_s: float, limits: dict[str, int]) -> list[str]:
+    """Calm weather: decisions are carried out, answered and reported. Who was sent one."""
+    sent = []
+    end_s = d.now_s + for_s
+    while d.now_s < end_s:
+        d.now_s += 0.5
+        for node, order in d.advance().items():
+            sent.append(node)
+            limits[node] = order.caps[0].cap_mw
+            boot = boot_of_a if node == "a" else "1"
+            d.take(answer(order, d.now_s, boot=boot))
+        d.hear(seen("a", (limits["a"],), d.now_s, boot=boot_of_a), seen("b", (limits["b"],), d.now_s))
+    return sent
+
+
+def test_a_parked_node_that_reboots_gives_its_default_watts_back() -> None:
+    """Nobody else may be squeezed for ever by a limit that its new process took down long ago."""
+    d = desk(SITE, per_node=1)
+    d.settled({g("a"): LOW, g("b"): HIGH})
+    d.hear(seen("a", (HIGH,), d.now_s + 1.0, boot="2"))
+    assert d.charge(g("a")) == HIGH, "a reboot put the limit at its default"
+    d.hear(seen("a", (LOW,), d.now_s + 10.0, boot="2"))
+    assert d.charge(g("a")) == HIGH, "telemetry frees nothing"
+    limits = {"a": LOW, "b": HIGH}
+    sent = follow(d, boot_of_a="2", for_s=30.0, limits=limits)
+    assert "a" in sent, "only the answer to a later decision frees the charge"
+    assert (d.charge(g("a")), limits["b"]) == (LOW, HIGH)
+
+
+def test_a_parked_node_at_rest_is_sent_nothing() -> None:
+    d = desk(SITE, per_node=1)
+    d.settled({g("a"): LOW, g("b"): 500_000})
+    sent = follow(d, boot_of_a="1", for_s=30.0, limits={"a": LOW, "b": 500_000})
+    assert "a" not in sent
+
+
+def restored(copy: Mapping[str, PowerDecision], *, doubted: bool, default_mw: int | None = HIGH) -> Desk:
+    """A leader over what a copy of the bus holds."""
+    stored = [
+        StoredCaps(
+            order.node,
+            order.decision_id,
+            {cap.gpu: cap.cap_mw for cap in order.caps},
+            {cap.gpu: cap.charged_mw or 0 for cap in order.caps},
+            default_mw={} if default_mw is None else {cap.gpu: default_mw for cap in order.caps},
+        )
+        for order in copy.values()
+    ]
+    d = Desk(replace(SITE, budget_mw=900_000), 5_000.0)
+    d.power = site_ledger.initial(d.config, 2, d.now_s, stored, doubted=doubted)
+    return d
+
+
+def copied() -> dict[str, PowerDecision]:
+    """Decisions that gave a 500 W and b 400 W; since then, unknown to the copy, b was given 500 W and is dead."""
+    d = desk(replace(SITE, budget_mw=900_000), per_node=1)
+    d.settled({g("a"): 500_000, g("b"): 400_000})
+    d.now_s += 9.0
+    d.hear(*d.reports())
+    return d.advance()
+
+
+def test_over_an_old_copy_no_agent_is_let_back_up_and_the_silent_are_charged_their_default() -> None:
+    d = restored(copied(), doubted=True)
+    d.want({g("a"): 500_000, g("b"): 400_000})
+    d.hear(seen("a", (400_000,), d.now_s))
+    (first,) = d.advance().values()
+    assert first.only_lowers, "500 W were a's when the copy was made: they may be b's by now"
+    d.take(answer(first, d.now_s, {g("a"): 400_000}, epoch=2))
+    d.now_s += SITE.lease_s + 3.0
+    d.hear(seen("a", (400_000,), d.now_s))
+    later = d.advance()
+    assert d.charge(g("b")) == HIGH
+    assert charged_mw(d.power) >= 400_000 + HIGH
+    assert d.caps(later)[g("a")] == LOW
+
+
+def test_a_node_that_answers_is_believed_again() -> None:
+    d = restored(copied(), doubted=True)
+    d.want({g("a"): 400_000, g("b"): 500_000})
+    limits = {"a": 400_000, "b": 500_000}
+    d.hear(seen("a", (400_000,), d.now_s), seen("b", (500_000,), d.now_s))
+    end_s = d.now_s + 40.0
+    while d.now_s < end_s:
+        d.now_s += 0.5
+        for node, order in d.advance().items():
+            cap = order.caps[0].cap_mw
+            limits[node] = min(limits[node], cap) if order.only_lowers else cap
+            d.take(answer(order, d.now_s, {order.caps[0].gpu: limits[node]}, epoch=2))
+        d.hear(seen("a", (limits["a"],), d.now_s), seen("b", (limits["b"],), d.now_s))
+        assert sum(limits.values()) <= 900_000
+    assert limits == {"a": 400_000, "b": 500_000}
+
+
+def test_where_a_default_is_not_known_the_largest_of_the_site_serves() -> None:
+    d = restored(copied(), doubted=True, default_mw=None)
+    d.hear(seen("a", (400_000,), d.now_s))
+    d.advance(SITE.lease_s + 3.0)
+    assert d.charge(g("b")) == HIGH
+
+
+@pytest.mark.parametrize(("epoch", "decision_id"), [(7, 0), (2, 90)])
+def test_an_answer_that_knows_more_than_the_bus_proves_a_restore(epoch: int, decision_id: int) -> None:
+    copy = copied()
+    d = restored(copy, doubted=False)
+    d.hear(seen("a", (400_000,), d.now_s))
+    later = replace(answer(copy["a"], d.now_s, epoch=epoch), decision_id=max(decision_id, copy["a"].decision_id))
+    d.take(later)
+    assert d.power.doubted
+    d.advance(SITE.lease_s + 3.0)
+    assert d.charge(g("b")) == HIGH
+
+
+def test_a_usual_fail_over_doubts_nothing() -> None:
+    copy = copied()
+    d = restored(copy, doubted=False)
+    d.hear(seen("a", (500_000,), d.now_s), seen("b", (400_000,), d.now_s))
+    d.take(
+        answer(copy["a"], d.now_s, epoch=1), replace(answer(copy["b"], d.now_s, epoch=FOREIGN_EPOCH), decision_id=999)
+    )
+    orders = d.advance()
+    assert not d.power.doubted
+    assert set(orders) == {A, B}
+    assert not any(order.only_lowers for order in orders.values())
+    d.advance(SITE.lease_s + 3.0)
+    assert charged_mw(d.power) == 900_000
+
+
+def test_what_an_answer_proves() -> None:
+    seen_by_a = replace(answer(copied()["a"], 1.0, epoch=7), decision_id=4, incarnation="i")
+    assert knows_more(seen_by_a, 6, 5)
+    assert knows_more(seen_by_a, 7, 4)
+    assert not knows_more(seen_by_a, 7, 5)
+    assert not knows_more(replace(seen_by_a, epoch=FOREIGN_EPOCH), 6, 0)
+    assert refuses(seen_by_a, 6, "i")
+    assert not refuses(seen_by_a, 6, "another")
+    assert not refuses(seen_by_a, 7, "i")
