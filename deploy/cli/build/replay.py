@@ -109,7 +109,7 @@ def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: P
     """Records that hold an observation. Raises UsageError for one that this version can not read."""
     from planner.adapters import journal
     from planner.domain.ids import DeploymentId, PoolId
-    from planner.sim.evaluation.replay import Tick, Told
+    from planner.sim.evaluation.replay import PoolCounts, Tick
 
     for record in records:
         name = DeploymentId(record.deployment)
@@ -123,14 +123,14 @@ def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: P
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"record of {record.time:%H:%M:%S}: can not be replayed: {error}") from error
         pools = {
-            PoolId(pool): Told(
-                told.current,
-                told.wanted,
-                told.granted,
-                told.chain[-1].code if told.chain else "",
-                None if told.cap_watts is None else round(told.cap_watts * 1000),
+            PoolId(pool): PoolCounts(
+                recorded.current,
+                recorded.wanted,
+                recorded.granted,
+                recorded.chain[-1].code if recorded.chain else "",
+                None if recorded.cap_watts is None else round(recorded.cap_watts * 1000),
             )
-            for pool, told in record.pools.items()
+            for pool, recorded in record.pools.items()
         }
         yield Tick(name, now_s, seen, pools)
 

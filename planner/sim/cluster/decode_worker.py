@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from planner.domain.power import PowerCurve
 from planner.sim.cluster.engine_timing import DecodeLaw, PrefillLaw
 from planner.sim.cluster.frontend import Frontend
 from planner.sim.cluster.job import Job
-from planner.sim.cluster.sim_gpu import SimGpu, batch_share
-from planner.sim.cluster.virtual_time import Events
-from planner.sim.cluster.worker import Worker, WorkerListener, WorkerState
+from planner.sim.cluster.sim_gpu import batch_share
+from planner.sim.cluster.worker import Worker, WorkerSlot, WorkerState
 
 WATERMARK = 0.01
 """Share of the KV cache that admissions leave free, so that running requests can grow."""
@@ -45,19 +43,14 @@ class DecodeWorker(Worker):
 
     def __init__(
         self,
-        worker: str,
-        pool: str,
-        gpus: Sequence[SimGpu],
-        curve: PowerCurve,
-        events: Events,
-        owner: WorkerListener,
+        slot: WorkerSlot,
         law: DecodeLaw,
         prefill: PrefillLaw | None,
         frontend: Frontend,
         done: Callable[[Job], None],
         preempted: Callable[[Job], None],
     ) -> None:
-        super().__init__(worker, pool, gpus, curve, events, owner)
+        super().__init__(slot)
         self.law = law
         self.prefill = prefill
         self.frontend = frontend

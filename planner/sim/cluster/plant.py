@@ -22,7 +22,7 @@ from planner.sim.cluster.job import Job
 from planner.sim.cluster.sim_gpu import H200, GpuCard, SimGpu, SimGpuReading
 from planner.sim.cluster.virtual_time import Events
 from planner.sim.cluster.worker import Worker, WorkerState
-from planner.sim.cluster.worker_pool import DecodePool, Pool, PoolSpec, PrefillPool, WorkerCounts
+from planner.sim.cluster.worker_pool import DecodePool, Pool, PoolSpec, PoolSurroundings, PrefillPool, WorkerCounts
 from planner.sim.evaluation.records import Records
 
 MJ_PER_J = 1000.0
@@ -90,13 +90,13 @@ class Plant:
         self.exhausted = True
         """No request is left to arrive."""
         law = engine_law(spec.profile, spec.truth, spec.batching)
+        around = PoolSurroundings(self.events, self.frontend, self._worker_gone, law)
         self.pools: dict[str, Pool] = {}
         for pool in spec.pools:
-            books = self.frontend
             self.pools[pool.pool] = (
-                PrefillPool(pool, self.events, books, self._worker_gone, law, self._prefilled)
+                PrefillPool(pool, around, self._prefilled)
                 if pool.role is Role.PREFILL
-                else DecodePool(pool, self.events, books, self._worker_gone, law, self._finished)
+                else DecodePool(pool, around, self._finished)
             )
         self._entry, self._decode = _route(self.pools)
         for pool in spec.pools:
@@ -152,12 +152,12 @@ class Plant:
         self.frontend.cached_tokens += sum(job.cached_tokens for job in batch)
         if self.spec.first_token is Role.PREFILL:
             for job in batch:
-                self._told_first(job)
+                self._first_token_at_prefill(job)
         transfer = self.spec.transfer
         tokens = sum(job.isl for job in batch)
         self.events.at(self.now_s + transfer.base_s + transfer.per_token_s * tokens, self._transferred, batch)
 
-    def _told_first(self, job: Job) -> None:
+    def _first_token_at_prefill(self, job: Job) -> None:
         job.done_tokens = max(job.done_tokens, 1)
         if job.first_s < 0:
             job.first_s = self.now_s

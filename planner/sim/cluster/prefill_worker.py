@@ -7,15 +7,12 @@ stays with this worker. Prompts that end in one chunk are done together.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from planner.domain.power import PowerCurve
 from planner.sim.cluster.engine_timing import PrefillLaw
 from planner.sim.cluster.job import Job
 from planner.sim.cluster.prefix_cache import PrefixCache
-from planner.sim.cluster.sim_gpu import SimGpu
-from planner.sim.cluster.virtual_time import Events
-from planner.sim.cluster.worker import Worker, WorkerListener, WorkerState
+from planner.sim.cluster.worker import Worker, WorkerSlot, WorkerState
 
 Part = tuple[Job, int]
 """A prompt, and how many of its tokens one chunk computes."""
@@ -58,18 +55,13 @@ class PrefillWorker(Worker):
 
     def __init__(
         self,
-        worker: str,
-        pool: str,
-        gpus: Sequence[SimGpu],
-        curve: PowerCurve,
-        events: Events,
-        owner: WorkerListener,
+        slot: WorkerSlot,
         law: PrefillLaw,
         done: Callable[[list[Job]], None],
         max_prompts: int,
         cache: PrefixCache | None,
     ) -> None:
-        super().__init__(worker, pool, gpus, curve, events, owner)
+        super().__init__(slot)
         self.law = law
         self.done = done
         self.max_prompts = max_prompts

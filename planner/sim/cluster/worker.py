@@ -6,6 +6,7 @@ Owns states, placement on GPUs and the translation of phase and batch into load 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
@@ -40,6 +41,18 @@ class WorkerListener(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerSlot:
+    """What a new worker starts with, whatever its role: a name, GPUs with their power curve, a clock, and its pool."""
+
+    worker: str
+    pool: str
+    gpus: Sequence[SimGpu]
+    curve: PowerCurve
+    events: Events
+    owner: WorkerListener
+
+
 class Worker:
     """One engine replica. ``speed`` is relative to full power; ``busy_s`` integrates time with work at hand."""
 
@@ -61,15 +74,14 @@ class Worker:
         "worker",
     )
 
-    def __init__(
-        self, worker: str, pool: str, gpus: Sequence[SimGpu], curve: PowerCurve, events: Events, owner: WorkerListener
-    ) -> None:
-        self.worker = worker
-        self.pool = pool
-        self.gpus = tuple(gpus)
-        self.curve = curve
+    def __init__(self, slot: WorkerSlot) -> None:
+        events = slot.events
+        self.worker = slot.worker
+        self.pool = slot.pool
+        self.gpus = tuple(slot.gpus)
+        self.curve = slot.curve
         self.events = events
-        self.owner = owner
+        self.owner = slot.owner
         self.state = WorkerState.STARTING
         self.started_s = events.now_s
         self.ready_s = -1.0
@@ -78,10 +90,10 @@ class Worker:
         self.share = 0.0
         self.speed = 1.0
         self.energy_at_start_mj = 0.0
-        self.limit_mw = min(gpu.enforced_mw for gpu in gpus)
-        for gpu in gpus:
+        self.limit_mw = min(gpu.enforced_mw for gpu in self.gpus)
+        for gpu in self.gpus:
             gpu.set_load(max(gpu.card.starting_mw, gpu.card.idle_mw), events.now_s)
-            gpu.owner = worker
+            gpu.owner = slot.worker
             self.energy_at_start_mj += gpu.energy_mj
 
     def become_ready(self) -> None:

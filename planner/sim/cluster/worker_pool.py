@@ -21,7 +21,7 @@ from planner.sim.cluster.prefill_worker import PrefillWorker
 from planner.sim.cluster.prefix_cache import PrefixCache
 from planner.sim.cluster.sim_gpu import SimGpu
 from planner.sim.cluster.virtual_time import Events
-from planner.sim.cluster.worker import Worker, WorkerState
+from planner.sim.cluster.worker import Worker, WorkerSlot, WorkerState
 
 
 class Router(StrEnum):
@@ -65,20 +65,39 @@ class WorkerCounts:
     draining: int = 0
 
 
-class Pool:
-    """What all roles share. ``passed`` takes jobs that this pool is done with."""
+@dataclass(frozen=True, slots=True)
+class PoolSurroundings:
+    """What every pool of a plant shares: the clock, the frontend's counters, the engine's timing.
 
-    def __init__(self, spec: PoolSpec, events: Events, frontend: Frontend, gone: Callable[[Worker], None]) -> None:
+    ``gone`` is called with each worker that has left its pool.
+    """
+
+    events: Events
+    frontend: Frontend
+    gone: Callable[[Worker], None]
+    law: EngineLaw
+
+
+class Pool:
+    """What all roles share: the queue, the workers, and their life. Subclasses hand the work out."""
+
+    def __init__(self, spec: PoolSpec, around: PoolSurroundings) -> None:
         self.spec = spec
-        self.events = events
-        self.frontend = frontend
+        self.events = around.events
+        self.frontend = around.frontend
         self.workers: dict[str, Worker] = {}
         self.queue: deque[Job] = deque()
         self.queued_tokens = 0
-        self._gone = gone
+        self._gone = around.gone
 
     def make(self, worker: str, gpus: Sequence[SimGpu]) -> Worker:
-        """A new worker of this pool's role, starting."""
+        """A new worker of this pool's role, starting on ``gpus``."""
+        made = self.build(WorkerSlot(worker, self.spec.pool, gpus, self.spec.curve, self.events, self))
+        self.workers[worker] = made
+        return made
+
+    def build(self, slot: WorkerSlot) -> Worker:
+        """The engine for ``slot``: what differs between roles."""
         raise NotImplementedError
 
     def dispatch(self) -> None:
@@ -145,16 +164,9 @@ class Pool:
 class PrefillPool(Pool):
     """Prompts in batches to free workers."""
 
-    def __init__(
-        self,
-        spec: PoolSpec,
-        events: Events,
-        frontend: Frontend,
-        gone: Callable[[Worker], None],
-        law: EngineLaw,
-        done: Callable[[list[Job]], None],
-    ) -> None:
-        super().__init__(spec, events, frontend, gone)
+    def __init__(self, spec: PoolSpec, around: PoolSurroundings, done: Callable[[list[Job]], None]) -> None:
+        super().__init__(spec, around)
+        law = around.law
         if law.prefill is None:
             raise ValueError(f"pool {spec.pool}: the profile has no prefill part")
         self._law = law.prefill
@@ -163,21 +175,9 @@ class PrefillPool(Pool):
         self._free: deque[PrefillWorker] = deque()
         self._turn = 0
 
-    def make(self, worker: str, gpus: Sequence[SimGpu]) -> Worker:
-        made = PrefillWorker(
-            worker,
-            self.spec.pool,
-            gpus,
-            self.spec.curve,
-            self.events,
-            self,
-            self._law,
-            self._done,
-            self.spec.max_prompts,
-            PrefixCache(self._cache_tokens) if self._cache_tokens else None,
-        )
-        self.workers[worker] = made
-        return made
+    def build(self, slot: WorkerSlot) -> Worker:
+        cache = PrefixCache(self._cache_tokens) if self._cache_tokens else None
+        return PrefillWorker(slot, self._law, self._done, self.spec.max_prompts, cache)
 
     def worker_ready(self, worker: Worker) -> None:
         assert isinstance(worker, PrefillWorker)  # noqa: S101 - made above
@@ -238,16 +238,9 @@ class PrefillPool(Pool):
 class DecodePool(Pool):
     """Requests one by one to the worker with the least in its KV cache. Also the pool of aggregated workers."""
 
-    def __init__(
-        self,
-        spec: PoolSpec,
-        events: Events,
-        frontend: Frontend,
-        gone: Callable[[Worker], None],
-        law: EngineLaw,
-        done: Callable[[Job], None],
-    ) -> None:
-        super().__init__(spec, events, frontend, gone)
+    def __init__(self, spec: PoolSpec, around: PoolSurroundings, done: Callable[[Job], None]) -> None:
+        super().__init__(spec, around)
+        law = around.law
         if law.decode is None or (spec.role is Role.AGGREGATED and law.prefill is None):
             raise ValueError(f"pool {spec.pool}: the profile lacks a part that {spec.role} workers need")
         self._law = law
@@ -260,22 +253,8 @@ class DecodePool(Pool):
         """KV capacity of one worker."""
         return self._decode.max_kv_tokens
 
-    def make(self, worker: str, gpus: Sequence[SimGpu]) -> Worker:
-        made = self._kind(
-            worker,
-            self.spec.pool,
-            gpus,
-            self.spec.curve,
-            self.events,
-            self,
-            self._decode,
-            self._law.prefill,
-            self.frontend,
-            self._done,
-            self.enqueue_front,
-        )
-        self.workers[worker] = made
-        return made
+    def build(self, slot: WorkerSlot) -> Worker:
+        return self._kind(slot, self._decode, self._law.prefill, self.frontend, self._done, self.enqueue_front)
 
     def dispatch(self) -> None:
         queue = self.queue

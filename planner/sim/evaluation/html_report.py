@@ -96,9 +96,9 @@ def _changes(result: Result) -> str:
         (f"{c.t_s / 60:.1f} min", c.pool, f"{c.before} to {c.after}", c.reason, c.sentence)
         for c in result.changes[:MOST_CHANGES]
     ]
-    told = f"The first {len(rows)} of {len(result.changes)} changes"
+    title = f"The first {len(rows)} of {len(result.changes)} changes"
     table = _table(("when", "pool", "replicas", "reason", "in words"), rows, words=True)
-    return f"<details><summary>{told}</summary>{table}</details>"
+    return f"<details><summary>{title}</summary>{table}</details>"
 
 
 def _charts(scenario: Scenario, result: Result) -> Iterable[str]:

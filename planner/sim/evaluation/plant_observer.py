@@ -22,7 +22,7 @@ BOOT = "sim"
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _Totals:
     """Totals of a histogram at one instant."""
 
     sum: float
@@ -30,8 +30,8 @@ class _Look:
     total: float
 
 
-def _look(histogram: WeightedHistogram) -> _Look:
-    return _Look(histogram.sum, histogram.squares, histogram.total)
+def _totals(histogram: WeightedHistogram) -> _Totals:
+    return _Totals(histogram.sum, histogram.squares, histogram.total)
 
 
 class Watch:
@@ -42,25 +42,25 @@ class Watch:
         self._deployment = deployment
         self._at_s = plant.now_s
         self._started = plant.frontend.started
-        self._looks = self._look_all()
+        self._last = self._all_totals()
         self._cached = plant.frontend.cached_tokens
         self.pending: Mapping[str, int] = {}
         """Replicas by pool that wait for a free GPU; the scaler sets it."""
 
-    def _look_all(self) -> Mapping[str, _Look]:
+    def _all_totals(self) -> Mapping[str, _Totals]:
         books = self._plant.frontend
         return {
-            "isl": _look(books.input_tokens),
-            "osl": _look(books.output_tokens),
-            "ttft": _look(books.ttft),
-            "itl": _look(books.gaps),
-            "duration": _look(books.duration),
+            "isl": _totals(books.input_tokens),
+            "osl": _totals(books.output_tokens),
+            "ttft": _totals(books.ttft),
+            "itl": _totals(books.gaps),
+            "duration": _totals(books.duration),
         }
 
     def deployment(self) -> DeploymentObservation:
         """What happened since the last call."""
         now_s = self._plant.now_s
-        before, after = self._looks, self._look_all()
+        before, after = self._last, self._all_totals()
         started = self._plant.frontend.started
         observation = DeploymentObservation(
             interval_s=max(now_s - self._at_s, 1e-9),
@@ -75,10 +75,10 @@ class Watch:
             osl_cv2=_cv2(before["osl"], after["osl"]),
             pools={PoolId(name): self._pool(name, pool) for name, pool in self._plant.pools.items()},
         )
-        self._at_s, self._started, self._looks = now_s, started, after
+        self._at_s, self._started, self._last = now_s, started, after
         return observation
 
-    def _hit_rate(self, before: _Look, after: _Look) -> Reading:
+    def _hit_rate(self, before: _Totals, after: _Totals) -> Reading:
         cached, self._cached = self._plant.frontend.cached_tokens - self._cached, self._plant.frontend.cached_tokens
         tokens = after.sum - before.sum
         if not any(pool.prefix_cache for pool in self._plant.spec.pools) or not tokens:
@@ -126,12 +126,12 @@ def _role(roles: Mapping[str, Role], pool: str) -> Role | None:
     return roles.get(pool)
 
 
-def _mean(before: _Look, after: _Look, scale: float = 1.0) -> Reading:
+def _mean(before: _Totals, after: _Totals, scale: float = 1.0) -> Reading:
     count = after.total - before.total
     return Sample((after.sum - before.sum) / count * scale) if count > 0 else NO_DATA
 
 
-def _cv2(before: _Look, after: _Look) -> Reading:
+def _cv2(before: _Totals, after: _Totals) -> Reading:
     """Squared coefficient of variation of what was observed in between; two values at least."""
     count = after.total - before.total
     if count < 2:

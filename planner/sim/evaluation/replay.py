@@ -21,8 +21,8 @@ from planner.domain.plan import PoolPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One pool in a record."""
+class PoolCounts:
+    """One pool's counts in one plan record, and the reason that bound them."""
 
     current: int
     wanted: int
@@ -39,7 +39,7 @@ class Tick:
     deployment: DeploymentId
     now_s: float
     seen: DeploymentObservation
-    pools: Mapping[PoolId, Told]
+    pools: Mapping[PoolId, PoolCounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Compared:
     deployment: DeploymentId
     now_s: float
     pool: PoolId
-    then: Told
-    now: Told | None
+    then: PoolCounts
+    now: PoolCounts | None
     sentence: str
     """Today's last word."""
 
@@ -66,11 +66,11 @@ def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]
     goals: dict[DeploymentId, Mapping[PoolId, PoolGoal]] = {}
     for tick in ticks:
         deployment = replace(config.deployments[tick.deployment], mode=OperationMode.ADVISORY)
-        paper = replace(config, deployments={tick.deployment: deployment}, sites={})
-        state = initial_state(paper, 0, tick.now_s)
+        alone = replace(config, deployments={tick.deployment: deployment}, sites={})
+        state = initial_state(alone, 0, tick.now_s)
         known = states.get(tick.deployment) or state.deployments[tick.deployment]
         state = replace(state, deployments={tick.deployment: _in_force(known, tick, goals.get(tick.deployment, {}))})
-        state, plan = step(state, Observation({tick.deployment: tick.seen}), paper, tick.now_s)
+        state, plan = step(state, Observation({tick.deployment: tick.seen}), alone, tick.now_s)
         states[tick.deployment] = state.deployments[tick.deployment]
         goals[tick.deployment] = _goals(deployment, tick)
         found = plan.deployments[tick.deployment].pools
@@ -81,22 +81,22 @@ def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]
 def _goals(config: DeploymentConfig, tick: Tick) -> Mapping[PoolId, PoolGoal]:
     """What the record says was aimed at: in force when the next tick looks at its engines."""
     return {
-        name: PoolGoal(told.granted, told.cap_mw, speed(config.pools[name].curve, told.cap_mw))
-        for name, told in tick.pools.items()
-        if told.cap_mw is not None and name in config.pools
+        name: PoolGoal(recorded.granted, recorded.cap_mw, speed(config.pools[name].curve, recorded.cap_mw))
+        for name, recorded in tick.pools.items()
+        if recorded.cap_mw is not None and name in config.pools
     }
 
 
 def _in_force(state: DeploymentState, tick: Tick, goals: Mapping[PoolId, PoolGoal]) -> DeploymentState:
     pools = dict(state.pools)
-    for name, told in tick.pools.items():
-        pools[name] = replace(pools.get(name) or PoolState(), decided=told.current)
+    for name, recorded in tick.pools.items():
+        pools[name] = replace(pools.get(name) or PoolState(), decided=recorded.current)
     return replace(state, pools=pools, goals=goals)
 
 
-def _compared(tick: Tick, pool: PoolId, then: Told, found: PoolPlan | None) -> Compared:
+def _compared(tick: Tick, pool: PoolId, then: PoolCounts, found: PoolPlan | None) -> Compared:
     link = found.chain[-1] if found is not None and found.chain else None
     now = None
     if found is not None:
-        now = Told(found.current, found.wanted, found.granted, link.reason.value if link else "")
+        now = PoolCounts(found.current, found.wanted, found.granted, link.reason.value if link else "")
     return Compared(tick.deployment, tick.now_s, pool, then, now, link.sentence if link else "")

@@ -63,10 +63,10 @@ def _grid(top: float, x_end: float) -> Iterable[str]:
         yield f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="a" text-anchor="end">{top * share:g}</text>'
     hours = x_end >= 3 * 3600
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        told = f"{x_end * share / 3600:.3g} h" if hours else f"{x_end * share / 60:.3g} min"
+        label = f"{x_end * share / 3600:.3g} h" if hours else f"{x_end * share / 60:.3g} min"
         anchor = "start" if share == 0 else "end" if share == 1 else "middle"
         x = _x(x_end * share, x_end)
-        yield f'<text x="{x:.1f}" y="{HEIGHT - 7}" class="a" text-anchor="{anchor}">{told}</text>'
+        yield f'<text x="{x:.1f}" y="{HEIGHT - 7}" class="a" text-anchor="{anchor}">{label}</text>'
 
 
 def _path(line: ChartLine, x_end: float, top: float) -> str:

@@ -91,9 +91,9 @@ class ReactiveCaps(NoCaps):
         self._cap_mw = run.scenario.cluster.card.default_mw
         self._energy_j = run.plant.total_energy_j()
         if run.scenario.budget is not None:
-            run.plant.events.at(REACT_EVERY_S, self._look, run)
+            run.plant.events.at(REACT_EVERY_S, self._adjust, run)
 
-    def _look(self, run: SimulationRun) -> None:
+    def _adjust(self, run: SimulationRun) -> None:
         if run.over or run.scenario.budget is None:
             return
         energy_j = run.plant.total_energy_j()
@@ -109,7 +109,7 @@ class ReactiveCaps(NoCaps):
         if cap_mw != self._cap_mw:
             self._cap_mw = cap_mw
             _set_all(run, cap_mw)
-        run.plant.events.at(run.now_s + REACT_EVERY_S, self._look, run)
+        run.plant.events.at(run.now_s + REACT_EVERY_S, self._adjust, run)
 
 
 def _set_all(run: SimulationRun, mw: int) -> None:

@@ -1,6 +1,8 @@
 """The Kubernetes HorizontalPodAutoscaler's rule: ratio, tolerance, unready pods, windows and rates.
 
-Follows the published algorithm (``autoscaling/v2``): its defaults are the fields' defaults here.
+Follows the published algorithm (``autoscaling/v2``): its defaults are the fields' defaults here. Deliberately written
+apart from ``planner/core/limits/hpa_behavior.py``, which carries the same windows and rates: as a peer it must not
+change when our limiter does, and as an oracle it can contradict it.
 """
 
 from __future__ import annotations
