@@ -55,11 +55,11 @@ async def _up(run: Prepared) -> dict[str, Any]:
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def heard() -> None:
+    def interrupted() -> None:
         (hurry if stop.is_set() else stop).set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, heard)
+        loop.add_signal_handler(number, interrupted)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(bus_server(run))
         url = server.url if server else run.options.nats_url or ""
@@ -67,7 +67,7 @@ async def _up(run: Prepared) -> dict[str, Any]:
         await furnish(bus, run)
         await stack.enter_async_context(_running(*keep_furnished(bus, run)))
         if server:
-            await stack.enter_async_context(_running(keep_server(server, _say)))
+            await stack.enter_async_context(_running(keep_server(server, _print)))
         cluster, meter = make_cluster(run)
         await stack.enter_async_context(cluster)
         picture = SiteView()
@@ -84,10 +84,10 @@ async def _up(run: Prepared) -> dict[str, Any]:
         connector = keep_connector(run, await _connected(stack, run, url, "connector"), cluster)
         await stack.enter_async_context(_running(connector))
 
-        def look() -> DemoStatus:
+        def status() -> DemoStatus:
             return DemoStatus(title, hint, cluster.load_s(), time.monotonic() - began_s)
 
-        async with _planners(run, stack, url, cluster), _running(show(picture, look, quiet=options.json)):
+        async with _planners(run, stack, url, cluster), _running(show(picture, status, quiet=options.json)):
             await _until_end(run, cluster, stop)
         await _carried_out(picture, options.deployment, hurry)
         return summary_of(run, cluster, meter, picture)
@@ -143,16 +143,16 @@ async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -
 async def _carried_out(picture: SiteView, deployment: str, hurry: asyncio.Event) -> None:
     """Let the actuator finish the last decision: the cluster runs on, no new decision comes. ``hurry`` ends it."""
     deadline = time.monotonic() + SETTLE_LIMIT_S
-    said = False
+    announced = False
     while time.monotonic() < deadline and not hurry.is_set():
         view = picture.deployments.get(deployment)
         if view is None or view.scaled_decision_id >= view.decision_id:
             return
-        if not said:
-            _say("waiting for the last scaling decision to be carried out; another interrupt ends it")
-            said = True
+        if not announced:
+            _print("waiting for the last scaling decision to be carried out; another interrupt ends it")
+            announced = True
         await asyncio.sleep(POLL_S)
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr)

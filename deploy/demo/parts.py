@@ -74,17 +74,17 @@ def keep_furnished(bus: Bus, run: Prepared) -> list[Coroutine[Any, Any, None]]:
     return [stream_admin.keep(bus), consumers.keep(bus, lambda: durables)]
 
 
-async def keep_server(server: EmbeddedServer, said: Callable[[str], None]) -> None:
+async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> None:
     """Start the server again on its port and data whenever it dies, as often as it takes; until cancelled."""
     while True:
         await asyncio.sleep(WATCH_SERVER_S)
         if server.pid:
             continue
-        said("nats-server ended by itself; starting it again on the same data")
+        report("nats-server ended by itself; starting it again on the same data")
         try:
             await server.start()
         except (ServerDownError, OSError) as error:
-            said(f"{error}; trying again")
+            report(f"{error}; trying again")
             await asyncio.sleep(RESTART_S)
 
 

@@ -42,8 +42,10 @@ def as_text(summary: dict[str, Any]) -> str:
         lines[-1] += f", {summary['joules_per_output_token']:.2f} J per output token"
     lines.append(f"decisions     {summary['decisions']}, acknowledgements {summary['acks']}")
     for name, ids in summary["scaling"].items():
-        told = f"decision #{ids['decision_id']}, carried out up to #{ids['scaled_decision_id']}"
-        lines.append(f"{name}: {told if ids['decision_id'] >= 0 else 'no scaling was needed, or none was due yet'}")
+        carried_out = f"decision #{ids['decision_id']}, carried out up to #{ids['scaled_decision_id']}"
+        lines.append(
+            f"{name}: {carried_out if ids['decision_id'] >= 0 else 'no scaling was needed, or none was due yet'}"
+        )
     lines.append(
         f"caps          at most {summary['max_sum_of_caps_watts']:.0f} W in sum, budget {summary['budget_watts']:.0f} W"
     )

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from random import Random
 
 from agent.core import caps
 from agent.core.caps import Acceptance, AgentState, CapDecision, GpuTarget, Health, LimitReading, WriteResult
 from deploy.fault_simulation.hardware import Card
-from deploy.fault_simulation.network import EventQueue, Network, Party
-from deploy.fault_simulation.scenario import FaultScenario
-from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedBus, SimulatedMessage
+from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedMessage
+from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import GpuCapInForce, GpuObservation, PowerAckSeen
 
 _USABLE = (Health.OK, Health.UNKNOWN)
 
 
-class AgentProcess(Party):
+class AgentProcess(SimulatedProcess):
     """One node: its cards, its machine boot, and the agent process that runs on it."""
 
     def __init__(
         self,
         index: int,
         cards: list[Card],
-        timeline: EventQueue,
-        network: Network,
-        bus: SimulatedBus,
-        scenario: FaultScenario,
+        site: SimulatedSite,
         rng: Random,
-        counts: Counter[str],
     ) -> None:
-        super().__init__(timeline, rng, rate=1.0 + scenario.skews[index])
-        self.index = index
-        self.name = f"node-{index}"
+        super().__init__(f"node-{index}", index, site, rng, rate=1.0 + site.scenario.skews[index])
         self.node = NodeId(self.name)
         self.cards = cards
-        self.network = network
-        self.bus = bus
-        self.scenario = scenario
-        self.counts = counts
         self.machine_boot = 0
         self.powered = True
         self.reports: Callable[[str, object], None] = lambda kind, message: None

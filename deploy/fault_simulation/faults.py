@@ -51,9 +51,9 @@ class Faults:
         room = scenario.highest_mw - scenario.lowest_mw
         budget = int(scenario.lowest_mw + room * rng.uniform(low, high))
         until_s = now_s + ahead_s + ramp_s + rng.uniform(5.0, 60.0) if rng.random() < 0.4 else None
-        return self._tell(Order(budget, now_s + ahead_s, until_s, ramp_s, now_s))
+        return self._send_budget(Order(budget, now_s + ahead_s, until_s, ramp_s, now_s))
 
-    def _tell(self, order: Order) -> bool:
+    def _send_budget(self, order: Order) -> bool:
         self.world.budget.add(order)
         self.world.bus.order_budget(order)
         return True
@@ -76,7 +76,7 @@ class Faults:
 
     def _budget_release(self, rng: Random) -> bool:
         now_s = self.world.timeline.now_s
-        return self._tell(Order(None, now_s + rng.choice((0.0, 20.0)), None, rng.choice((0.0, 15.0)), now_s))
+        return self._send_budget(Order(None, now_s + rng.choice((0.0, 20.0)), None, rng.choice((0.0, 15.0)), now_s))
 
     # Hardware.
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
 from deploy.fault_simulation.checker import Order
-from deploy.fault_simulation.network import EventQueue, Network, Party
-from deploy.fault_simulation.scenario import SITE, FaultScenario
-from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedBus, SimulatedMessage
+from deploy.fault_simulation.scenario import SITE
+from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedMessage
+from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
 from planner.core.power import invariants, site_ledger
 from planner.core.power.site_state import PowerState
 from planner.domain.ids import GpuId, NodeId
@@ -30,28 +29,18 @@ REACT_S = 0.01
 Snapshot = tuple[int, int, list[SimulatedMessage], list[PowerAckSeen], list[NodeReport]]
 
 
-class PlannerProcess(Party):
+class PlannerProcess(SimulatedProcess):
     """One candidate for leadership. ``state`` is None while it does not lead, as far as it knows."""
 
     def __init__(
         self,
         index: int,
-        timeline: EventQueue,
-        network: Network,
-        bus: SimulatedBus,
-        scenario: FaultScenario,
+        site: SimulatedSite,
         rng: Random,
-        counts: Counter[str],
         broken: Callable[[str], None],
     ) -> None:
-        super().__init__(timeline, rng)
-        self.index = index
-        self.name = f"planner-{index}"
-        self.network = network
-        self.bus = bus
-        self.scenario = scenario
-        self.config = scenario.config
-        self.counts = counts
+        super().__init__(f"planner-{index}", index, site, rng)
+        self.config = site.scenario.config
         self.broken = broken
         self.strict = True
         self._forget()
@@ -62,7 +51,6 @@ class PlannerProcess(Party):
         self.led_since_s = float("inf")
         self.renewed_s = -100.0
         self.nodes: dict[NodeId, NodeObservation] = {}
-        self.told: dict[str, float] = {}
         self.acks: list[PowerAckSeen] = []
         self.orders: dict[int, BudgetCommand] = {}
         self.node_commands: tuple[NodeCommand, ...] = ()

@@ -70,7 +70,7 @@ def prove(run: ProofRun) -> Outcome:
         dict(sorted(world.counts.items())),
         world.checker.statistics,
         tuple(faults.struck),
-        tuple(_told(step) for step in trace) if failure else (),
+        tuple(_trace_line(step) for step in trace) if failure else (),
         tuple(picture(world)) if failure else (),
     )
 
@@ -90,7 +90,7 @@ def _loop(world: World, events: int) -> tuple[int, Failure | None, deque[Step]]:
     return events, None, trace
 
 
-def _told(step: tuple[float, Any, Any]) -> str:
+def _trace_line(step: tuple[float, Any, Any]) -> str:
     """One event as a line."""
     time_s, handler, argument = step
     owner = getattr(getattr(handler, "__self__", None), "name", "world")

@@ -12,6 +12,7 @@ from deploy.fault_simulation.network import EventQueue, Network
 from deploy.fault_simulation.planner_process import PlannerProcess
 from deploy.fault_simulation.scenario import FaultScenario, draw
 from deploy.fault_simulation.simulated_bus import SimulatedBus
+from deploy.fault_simulation.simulated_site import SimulatedSite
 from planner.domain.ids import GpuId
 from planner.domain.plan import PowerDecision
 
@@ -27,6 +28,7 @@ class World:
         self.timeline = EventQueue()
         self.network = Network(self.timeline, Random(f"network {seed}"), self.counts, scenario.loss)
         self.bus = SimulatedBus(self.counts, fencing=mutation != "fencing-off")
+        self.site = SimulatedSite(self.timeline, self.network, self.bus, scenario, self.counts)
         self.budget = Budget(config.budget_mw)
         self.broken: str | None = None
         self.cards = [self._card(rng, node, n) for node in range(scenario.nodes) for n in range(scenario.gpus_per_node)]
@@ -52,14 +54,13 @@ class World:
     def _agent(self, rng: Random, index: int) -> AgentProcess:
         cards = [card for card in self.cards if card.node == index]
         own = Random(rng.random())
-        agent = AgentProcess(index, cards, self.timeline, self.network, self.bus, self.scenario, own, self.counts)
+        agent = AgentProcess(index, cards, self.site, own)
         agent.reports = self._to_planners
         return agent
 
     def _planner(self, rng: Random, index: int, *, strict: bool) -> PlannerProcess:
         own = Random(rng.random())
-        parts = (index, self.timeline, self.network, self.bus, self.scenario, own, self.counts, self._is_broken)
-        planner = PlannerProcess(*parts)
+        planner = PlannerProcess(index, self.site, own, self._is_broken)
         planner.delivered = self._to_nodes  # type: ignore[method-assign]
         # A mutation must be seen by the hardware's sum alone, so the ledger's own checks stay silent then.
         planner.strict = strict

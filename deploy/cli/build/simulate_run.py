@@ -108,8 +108,8 @@ def _print(wanted: Asked, results: Sequence[Result]) -> None:
     console.print(table)
     for result in results:
         if result.scores.misses:
-            told = ", ".join(f"{name} {count}" for name, count in result.scores.misses.items())
-            console.print(f"{result.scores.policy}: missed by {told}", style="dim", highlight=False)
+            causes = ", ".join(f"{name} {count}" for name, count in result.scores.misses.items())
+            console.print(f"{result.scores.policy}: missed by {causes}", style="dim", highlight=False)
     for line in _what_if_lines(wanted, results):
         console.print(line, highlight=False)
 

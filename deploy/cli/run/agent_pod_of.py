@@ -34,15 +34,15 @@ def _print(found: CgroupIdentity, source: str, *, as_json: bool) -> int:
         why = f"{found.failure.value}: {found.detail}"
     elif found.monitor:
         why = "monitor: the container runtime's monitor, not the workload"
-    said = {"pod_uid": found.pod_uid, "container_id": found.container_id, "source": source}
+    fields = {"pod_uid": found.pod_uid, "container_id": found.container_id, "source": source}
     if found.static_pod:
-        said["static_pod"] = "true"
+        fields["static_pod"] = "true"
     if why:
-        said["reason"] = why
+        fields["reason"] = why
     if as_json:
-        print(json.dumps({**said, "static_pod": found.static_pod}))
+        print(json.dumps({**fields, "static_pod": found.static_pod}))
     else:
-        for name, value in said.items():
+        for name, value in fields.items():
             if value is not None and name != "reason":
                 print(f"{name}: {value}")
         if why:

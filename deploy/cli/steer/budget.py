@@ -61,7 +61,7 @@ async def _set(args: argparse.Namespace) -> int:
     if args.for_s is not None and args.for_s < 0:
         raise UsageError(f"--for-s must not be negative, not {args.for_s:g}")
     async with reached(args) as bus:
-        return await _tell(bus, args, args.watts, for_s=args.for_s)
+        return await _send(bus, args, args.watts, for_s=args.for_s)
 
 
 async def _release(args: argparse.Namespace) -> int:
@@ -79,10 +79,10 @@ async def _release(args: argparse.Namespace) -> int:
             raise CliError(
                 f"site {_site(args)} has no order that could be released; `wattscale budget show` lists them"
             )
-        return await _tell(bus, args, found.message.budget_watts, release=True)
+        return await _send(bus, args, found.message.budget_watts, release=True)
 
 
-async def _tell(
+async def _send(
     bus: Bus, args: argparse.Namespace, watts: float, *, for_s: float | None = None, release: bool = False
 ) -> int:
     from bus_schemas import v1

@@ -77,7 +77,7 @@ async def _deployment(args: argparse.Namespace) -> int:
         reason=args.reason,
         issued_by=user_name(),
     )
-    return await _tell(args, message, f"deployment {args.deployment}: {args.action}")
+    return await _send(args, message, f"deployment {args.deployment}: {args.action}")
 
 
 async def _node(args: argparse.Namespace) -> int:
@@ -86,10 +86,10 @@ async def _node(args: argparse.Namespace) -> int:
     message = v1.NodeControl(
         time=datetime.now(UTC), node=args.node, action=args.action, reason=args.reason, issued_by=user_name()
     )
-    return await _tell(args, message, f"node {args.node}: {args.action}")
+    return await _send(args, message, f"node {args.node}: {args.action}")
 
 
-async def _tell(args: argparse.Namespace, message: v1.DeploymentControl | v1.NodeControl, said: str) -> int:
+async def _send(args: argparse.Namespace, message: v1.DeploymentControl | v1.NodeControl, line: str) -> int:
     from bus_schemas import v1
     from bus_schemas.errors import BusError
     from bus_schemas.jetstream.publisher import publish
@@ -105,5 +105,5 @@ async def _tell(args: argparse.Namespace, message: v1.DeploymentControl | v1.Nod
             await publish(bus, subject, message, msg_id=str(uuid.uuid4()))
         except (BadNameError, BusError) as error:
             raise UsageError(str(error)) from error
-    print(message.model_dump_json() if args.json else said)
+    print(message.model_dump_json() if args.json else line)
     return 0
