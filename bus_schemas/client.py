@@ -21,8 +21,8 @@ from bus_schemas.errors import BusAwayError, BusUnreachableError
 from bus_schemas.jetstream.completed import CompletedDecisions, Completion
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import last
 from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.jetstream.stored_messages import last
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import AckStatus, ScalingAck, ScalingDecision
 

@@ -1,8 +1,9 @@
-"""The streams: what each holds, for how long, and how much. Pure values; `jetstream.provision` brings them about."""
+"""The streams: what each holds, for how long, and how much. Pure values; `jetstream.stream_admin` applies them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bus_schemas.errors import BadNameError
@@ -49,7 +50,7 @@ def stream_of(subjects: Subjects, subject: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream as it shall be. ``config`` is the same in the server's own words."""
+    """The desired configuration of one stream. Unlimited: -1 for counts and bytes, 0 for ages."""
 
     name: str
     description: str
@@ -68,39 +69,6 @@ class StreamSpec:
     max_consumers: int = MAX_CONSUMERS
     replicas: int = 1
 
-    def config(self) -> dict[str, Any]:
-        """The body of a STREAM.CREATE request: only what this spec has an opinion on."""
-        config: dict[str, Any] = {
-            "name": self.name,
-            "description": self.description,
-            "subjects": list(self.subjects),
-            "retention": "limits",
-            "discard": "old",
-            "storage": self.storage,
-            "max_age": int(self.max_age_s * 1e9),
-            "max_msgs": -1,
-            "max_msgs_per_subject": self.max_msgs_per_subject,
-            "max_bytes": self.max_bytes,
-            "max_consumers": self.max_consumers,
-            "duplicate_window": int(self.duplicate_window_s * 1e9),
-            "num_replicas": self.replicas,
-            "allow_direct": True,
-            "deny_delete": self.deny_delete,
-            "deny_purge": self.deny_delete,
-            "allow_msg_ttl": self.allow_msg_ttl,
-            "allow_atomic": self.allow_atomic,
-        }
-        if not self.subjects:
-            del config["subjects"]
-        if self.republish:
-            config["republish"] = {"src": self.republish[0], "dest": self.republish[1]}
-        if self.sources:
-            config["sources"] = [
-                {"name": stream, "subject_transforms": [{"src": src, "dest": dest}]}
-                for stream, src, dest in self.sources
-            ]
-        return config
-
 
 def stream_specs(
     subjects: Subjects,
@@ -109,65 +77,32 @@ def stream_specs(
     max_consumers: int = MAX_CONSUMERS,
     telemetry_max_bytes: int = PASSING_BYTES,
 ) -> tuple[StreamSpec, ...]:
-    """All streams, sources before those that read them. Two installations share a server by an account each."""
+    """All streams, a source before the stream that reads it. Each installation on a shared server needs an account."""
     every = subjects.everything()
-
-    def spec(
-        name: str, description: str, held: tuple[str, ...], storage: str, max_age_s: float, **more: Any
-    ) -> StreamSpec:
-        return StreamSpec(
-            name,
-            description,
-            held,
-            storage,
-            max_age_s,
-            republish=(every, subjects.stored(every)),
-            max_consumers=max_consumers,
-            replicas=replicas,
-            **more,
-        )
-
-    truth: dict[str, Any] = {"max_msgs_per_subject": 1024, "deny_delete": True, "allow_msg_ttl": True}
+    spec = partial(
+        StreamSpec, republish=(every, subjects.stored(every)), max_consumers=max_consumers, replicas=replicas
+    )
+    kept: dict[str, Any] = {"max_msgs_per_subject": 1024, "deny_delete": True, "allow_msg_ttl": True}
     decided = (subjects.all_decisions(), subjects.all_leases())
+    acks, control, telemetry = (subjects.all_acks(),), (subjects.all_control(),), (subjects.all_telemetry(),)
+    dead = (subjects.all_deadletters(),)
     return (
-        # A node may be silent for longer than any age. Its last decision is all that a next leader knows of the watts
-        # that it may draw, and its last answer all that proves a limit.
-        spec(
-            DECISIONS,
-            "Decisions and the leadership lease",
-            decided,
-            "file",
-            FOR_EVER_S,
-            allow_atomic=True,
-            **truth,
-        ),
-        spec(ACKS, "What is in force", (subjects.all_acks(),), "file", FOR_EVER_S, **truth),
-        # An order holds until the next: one that aged away would give its watts back when the next planner leads.
-        spec(
-            CONTROL,
-            "What operators and grid signals say",
-            (subjects.all_control(),),
-            "file",
-            FOR_EVER_S,
-            max_msgs_per_subject=8192,
-        ),
+        # A node may be silent for longer than any age. Its last decision is the only record of the watts that it may
+        # draw, and its last acknowledgement the only proof of a cap.
+        spec(DECISIONS, "Decisions and the leadership lease", decided, "file", FOR_EVER_S, allow_atomic=True, **kept),
+        spec(ACKS, "What is in force", acks, "file", FOR_EVER_S, **kept),
+        # A command holds until the next one: if it aged out, the next leader would give its watts back.
+        spec(CONTROL, "Commands of operators and grid signals", control, "file", FOR_EVER_S, max_msgs_per_subject=8192),
         spec(
             TELEMETRY,
             "Readings and plan records",
-            (subjects.all_telemetry(),),
+            telemetry,
             "memory",
             3600.0,
             max_msgs_per_subject=240,
             max_bytes=telemetry_max_bytes,
         ),
-        spec(
-            DEADLETTER,
-            "Messages that can not be carried out",
-            (subjects.all_deadletters(),),
-            "file",
-            30 * DAY_S,
-            max_bytes=PASSING_BYTES,
-        ),
+        spec(DEADLETTER, "Messages that cannot be carried out", dead, "file", 30 * DAY_S, max_bytes=PASSING_BYTES),
         _bucket(subjects, replicas, max_consumers),
     )
 

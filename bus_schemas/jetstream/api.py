@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
+from nats.js.errors import APIError
 
 from bus_schemas.errors import BusAwayError, NotPermittedError
 from bus_schemas.jetstream.connect import Bus
@@ -18,28 +21,48 @@ from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 async def ask(
     bus: Bus, subject: str, body: bytes = b"", headers: dict[str, str] | None = None, timeout_s: float | None = None
 ) -> Msg:
-    """One request.
+    """Send one request and return the reply.
 
-    Raises BusAwayError where no answer came, NotPermittedError where the server had refused the subject.
+    Raises BusAwayError without a reply within ``timeout_s`` (default: the connection's request time-out), and
+    NotPermittedError where the server has refused the subject.
+    """
+    with package_errors(bus, subject):
+        limit_s = timeout_s or bus.settings.request_timeout_s
+        return await bus.nc.request(subject, body, timeout=limit_s, headers=headers)
+
+
+@contextmanager
+def package_errors(bus: Bus, subject: str) -> Iterator[None]:
+    """Around one request through the client library: its errors become this package's. ``subject`` names the request.
+
+    Raises BusAwayError, NotPermittedError. A refusal by the JetStream API (``nats.js.errors.APIError``) passes through.
     """
     if not bus.nc.is_connected:
-        # The client would keep it and send it later: a stale message must not be.
+        # The client would buffer the request and send it after the reconnect, when it may be stale.
         raise BusAwayError(f"{subject}: not connected")
-    limit_s = timeout_s or bus.settings.request_timeout_s
     try:
         with cancellation_kept():
-            return await bus.nc.request(subject, body, timeout=limit_s, headers=headers)
+            yield
     except NoRespondersError as error:
-        raise BusAwayError(f"{subject}: nobody answers there; is the stream there?") from error
+        raise _no_service(subject) from error
+    except APIError as error:
+        if error.code is None:
+            # The library's form of "no responders" for an API request.
+            raise _no_service(subject) from error
+        raise
     except (NatsError, TimeoutError, OSError) as error:
         raise away(bus, subject, error) from error
 
 
+def _no_service(subject: str) -> BusAwayError:
+    return BusAwayError(f"{subject}: no service answers there; does the stream exist?")
+
+
 def away(bus: Bus, subject: str, error: BaseException | None = None) -> BusAwayError:
-    """The error for an answer that did not come."""
-    said = bus.denied(subject)
-    if said is not None:
-        return NotPermittedError(said)
+    """The error to raise for a request without a reply: NotPermittedError where the server refused the subject."""
+    refusal = bus.denied(subject)
+    if refusal is not None:
+        return NotPermittedError(refusal)
     return BusAwayError(f"{subject}: {(str(error) if error else '') or 'no answer'}")
 
 

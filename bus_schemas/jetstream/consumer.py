@@ -26,8 +26,8 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.consumers import ACK_WAIT_S, Durable, ensure, ensure_all, keep
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.pull import Pull, PullInterruptedError
-from bus_schemas.jetstream.sender_check import wrong_sender
-from bus_schemas.jetstream.stored_messages import last, message_id
+from bus_schemas.jetstream.reader import last, message_id
+from bus_schemas.sender_check import wrong_sender
 
 __all__ = [
     "CannotCarryOutError",

@@ -21,7 +21,7 @@ from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, LeadershipLostError, NotStoredError
 from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.stored_messages import StoredMessage, last
+from bus_schemas.jetstream.reader import StoredMessage, last
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 
 __all__ = ["Leadership", "LeadershipLostError"]

@@ -19,7 +19,7 @@ from bus_schemas.errors import BusAwayError, FenceRefusedError, NotPermittedErro
 from bus_schemas.jetstream.api import Refusal, answer, ask, away, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.leader_election import Leadership
-from bus_schemas.jetstream.stored_messages import stored_id
+from bus_schemas.jetstream.reader import stored_id
 from bus_schemas.v1 import Message
 
 __all__ = ["FenceRefusedError", "NotStoredError", "Outgoing", "Publisher", "publish"]

@@ -1,13 +1,188 @@
-"""Reading the bus: the one door for readers. Creates nothing on the server; direct get is all it needs."""
+"""Reading the streams without creating anything on the server: the last message of a subject, of many, and a range.
 
-from bus_schemas.jetstream.stored_messages import (
-    StoredMessage,
-    all_messages,
-    last,
-    last_per_subject,
-    next_messages,
-    stored_id,
-)
-from bus_schemas.jetstream.watch import follow
+Needs direct get only, so that an observer's rights are enough. A body that can not be read is left out: readers
+must not fall over what others have written.
+"""
 
-__all__ = ["StoredMessage", "all_messages", "follow", "last", "last_per_subject", "next_messages", "stored_id"]
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from bus_schemas import codec
+from bus_schemas.errors import BusAwayError, UndecodableError
+from bus_schemas.jetstream.api import answer, ask, away, error_of
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from bus_schemas.streams import stream_of
+from bus_schemas.v1 import Message
+
+BATCH = 256
+MOST_SUBJECTS = 1000
+"""Subjects one multi-get may match; the server refuses above 1,024."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message as a stream holds it."""
+
+    subject: str
+    sequence: int
+    message: Message
+    msg_id: str
+
+
+async def last(bus: Bus, subject: str) -> StoredMessage | None:
+    """The last message of a subject (or wildcard), or None; also None for a body that can not be read.
+
+    Raises BusAwayError, NotPermittedError.
+    """
+    found = await last_raw(bus, subject)
+    return stored(found) if found is not None else None
+
+
+async def last_raw(bus: Bus, subject: str) -> Msg | None:
+    """The same, with its headers and undecoded."""
+    api = f"$JS.API.DIRECT.GET.{stream_of(bus.subjects, subject)}"
+    if "*" in subject or ">" in subject:
+        found = await ask(bus, api, json.dumps({"last_by_subj": subject}).encode())
+    else:
+        # The subject is part of the request's own: permissions can tell subjects apart.
+        found = await ask(bus, f"{api}.{subject}")
+    status = (found.headers or {}).get("Status")
+    if status is None:
+        return found
+    if status == "404":
+        return None
+    raise BusAwayError(f"{subject}: the server answered {status}")
+
+
+async def stored_id(bus: Bus, subject: str) -> str | None:
+    """The id of the last message of ``subject``, or None."""
+    found = await last_raw(bus, subject)
+    return message_id(found.headers) if found is not None else None
+
+
+def message_id(headers: Mapping[str, str] | None) -> str:
+    """The id under which a message was published."""
+    found = headers or {}
+    return found.get("ce-id") or found.get("Nats-Msg-Id", "")
+
+
+async def last_per_subject(bus: Bus, wildcard: str) -> list[StoredMessage]:
+    """The last message of every subject that matches, oldest first. Raises BusAwayError, NotPermittedError."""
+    try:
+        found = await _batched(bus, wildcard, {"multi_last": [wildcard], "batch": MOST_SUBJECTS})
+    except _TooManyError:
+        found = []
+        subjects = await subjects_of(bus, wildcard)
+        for start in range(0, len(subjects), MOST_SUBJECTS):
+            some = subjects[start : start + MOST_SUBJECTS]
+            found += await _batched(bus, wildcard, {"multi_last": list(some), "batch": MOST_SUBJECTS})
+    kept = [one for one in map(stored, found) if one is not None]
+    return sorted(kept, key=lambda one: one.sequence)
+
+
+async def next_messages(bus: Bus, wildcard: str, after: int, count: int = BATCH) -> list[StoredMessage]:
+    """Up to ``count`` messages that match, with sequences above ``after``, in order. Empty at the end only.
+
+    Raises BusAwayError, NotPermittedError.
+    """
+    while True:
+        page = await next_raw(bus, wildcard, after, count)
+        kept = [one for one in map(stored, page) if one is not None]
+        if kept or not page:
+            return kept
+        after = sequence_of(page[-1])
+
+
+async def next_raw(bus: Bus, wildcard: str, after: int, count: int = BATCH) -> list[Msg]:
+    """The same, undecoded, so that what can not be read still moves the reader on."""
+    return await _batched(bus, wildcard, {"seq": after + 1, "next_by_subj": wildcard, "batch": count})
+
+
+class _TooManyError(Exception):
+    pass
+
+
+async def subjects_of(bus: Bus, wildcard: str) -> Sequence[str]:
+    """All subjects with messages that match. Raises BusAwayError, NotPermittedError."""
+    stream, found = stream_of(bus.subjects, wildcard), dict[str, int]()
+    while True:
+        query = {"subjects_filter": wildcard, "offset": len(found)}
+        value = answer(await ask(bus, f"$JS.API.STREAM.INFO.{stream}", json.dumps(query).encode()))
+        if (problem := error_of(value)) is not None:
+            raise BusAwayError(f"{stream}: {problem.text}")
+        more = value.get("state", {}).get("subjects") or {}
+        found |= more
+        if not more or len(found) >= value.get("total", 0):
+            return sorted(found)
+
+
+async def _batched(bus: Bus, wildcard: str, query: dict[str, Any]) -> list[Msg]:
+    """One direct get that answers with many messages and ends with an empty one."""
+    if not bus.nc.is_connected:
+        raise BusAwayError(f"{wildcard}: not connected")
+    api, inbox = f"$JS.API.DIRECT.GET.{stream_of(bus.subjects, wildcard)}", bus.nc.new_inbox()
+    found: list[Msg] = []
+    try:
+        subscription = await bus.nc.subscribe(inbox)
+        try:
+            await bus.nc.publish(api, json.dumps(query).encode(), reply=inbox)
+            while True:
+                with cancellation_kept():
+                    message = await subscription.next_msg(timeout=bus.settings.request_timeout_s)
+                status = (message.headers or {}).get("Status")
+                if status is None:
+                    found.append(message)
+                elif status in ("204", "404"):
+                    return found
+                elif status == "413":
+                    raise _TooManyError
+                else:
+                    raise BusAwayError(f"{wildcard}: the server answered {status}")
+        finally:
+            with suppress(NatsError, OSError):
+                await subscription.unsubscribe()
+    except (NatsError, OSError) as error:
+        if isinstance(error, BusAwayError):
+            raise
+        raise away(bus, api, error) from error
+
+
+def sequence_of(raw: Msg) -> int:
+    """The stream sequence of a message that direct get or the republished copy brought."""
+    try:
+        return int((raw.headers or {}).get("Nats-Sequence", "0"))
+    except ValueError:
+        return 0
+
+
+def stored(raw: Msg) -> StoredMessage | None:
+    """The message, or None (and a line in the log) for a body that can not be read."""
+    headers = raw.headers or {}
+    subject = headers.get("Nats-Subject", raw.subject)
+    try:
+        message = codec.decode(raw.data)
+    except UndecodableError as error:
+        _log.warning("unreadable message %s on %s left out: %s", headers.get("Nats-Sequence"), subject, error.reason)
+        return None
+    return StoredMessage(subject, sequence_of(raw), message, message_id(headers))
+
+
+async def all_messages(bus: Bus, wildcard: str, after: int = 0) -> list[StoredMessage]:
+    """Every message that matches, with a sequence above ``after``, in order. Raises BusAwayError."""
+    found: list[StoredMessage] = []
+    while True:
+        page = await next_messages(bus, wildcard, found[-1].sequence if found else after)
+        found += page
+        if not page:
+            return found

@@ -1,28 +1,40 @@
-"""Makes the streams, says what it would change, and never shrinks or deletes what exists."""
+"""Creates and updates the streams, or lists what it would change. Never shrinks or deletes a stream."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from nats.js.api import (
+    DiscardPolicy,
+    RePublish,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamSource,
+    SubjectTransform,
+)
+from nats.js.errors import APIError, NotFoundError
+
 from bus_schemas.errors import ProvisionRefusedError
-from bus_schemas.jetstream.api import answer, ask, error_of
+from bus_schemas.jetstream.api import package_errors
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.periodic import run_periodically
 from bus_schemas.streams import StreamSpec, stream_specs
 
 NOT_FOUND = 10059
 KEEP_EVERY_S = 10.0
-"""A stream that somebody deleted is missed for so long: less than a lease of watts lasts."""
+"""How long a deleted stream may be missing: shorter than a power lease, so no lease runs out meanwhile."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamChange:
-    """One difference between what is wanted and what is there. ``refused``: only an operator may, by hand."""
+    """One difference between a wanted and an existing stream. ``refused``: why only an operator may change it."""
 
     stream: str
     what: str
@@ -34,39 +46,47 @@ class StreamChange:
 
 
 def wanted(bus: Bus, replicas: int | None = None) -> tuple[StreamSpec, ...]:
-    """The streams that this connection's settings ask for."""
+    """The streams for this connection's prefix; ``replicas`` defaults to the settings' value."""
     return stream_specs(bus.subjects, replicas=replicas or bus.settings.replicas)
 
 
 async def plan(bus: Bus, replicas: int | None = None) -> list[StreamChange]:
-    """Every difference: what `apply` would do, and what it would refuse to. Empty: nothing."""
+    """Every difference between the server and `wanted`, including those that `apply` would refuse.
+
+    Raises BusAwayError, NotPermittedError, ProvisionRefusedError.
+    """
     changes: list[StreamChange] = []
     for spec in wanted(bus, replicas):
-        changes += differences(spec, await _there(bus, spec.name))
+        changes += differences(spec, await _existing(bus, spec.name))
     return changes
 
 
 async def apply(bus: Bus, replicas: int | None = None) -> list[StreamChange]:
-    """Create what is missing and grow what is smaller; returns what was done and what was refused."""
+    """Create missing streams and grow smaller ones. Returns what was changed and what was refused.
+
+    Raises BusAwayError, NotPermittedError, ProvisionRefusedError.
+    """
     done: list[StreamChange] = []
     for spec in wanted(bus, replicas):
-        there = await _there(bus, spec.name)
-        changes = differences(spec, there)
-        if there is None:
-            await _ask(bus, f"STREAM.CREATE.{spec.name}", spec.config())
+        existing = await _existing(bus, spec.name)
+        changes = differences(spec, existing)
+        if existing is None:
+            with _admin_errors(bus, f"STREAM.CREATE.{spec.name}"):
+                await bus.js.add_stream(stream_config(spec))
         elif any(not change.refused for change in changes):
-            # What is refused stays as the server has it; what else differs is brought about.
+            # Fields whose change is refused keep the server's value; the others are updated.
             kept = {change.what.split(" ", 1)[0] for change in changes if change.refused}
-            fresh = {key: value for key, value in spec.config().items() if key not in kept}
-            await _ask(bus, f"STREAM.UPDATE.{spec.name}", {**there, **fresh})
+            fresh = {key: value for key, value in _given(spec).items() if key not in kept}
+            with _admin_errors(bus, f"STREAM.UPDATE.{spec.name}"):
+                await bus.js.update_stream(existing.evolve(**fresh))
         done += changes
     return done
 
 
 async def keep(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
-    """See to it that the streams exist, until cancelled: at once, after each reconnect and now and then.
+    """Run `apply` at once, after each reconnect and every ``every_s`` seconds, until cancelled.
 
-    A single server forgets a stream in memory when it restarts, and telemetry has none to go to until it is made again.
+    A single server loses a stream in memory when it restarts, and telemetry is not stored until the stream is back.
     """
 
     async def work() -> None:
@@ -76,19 +96,63 @@ async def keep(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
     await run_periodically(bus, "the streams", work, every_s)
 
 
-async def _there(bus: Bus, name: str) -> dict[str, Any] | None:
-    answer = await _ask(bus, f"STREAM.INFO.{name}", None, missing_ok=True)
-    config: dict[str, Any] | None = answer.get("config")
-    return config
+def stream_config(spec: StreamSpec) -> StreamConfig:
+    """The spec as the client library's configuration. Ages and windows in seconds."""
+    return StreamConfig(**_given(spec))
 
 
-async def _ask(bus: Bus, call: str, body: Mapping[str, Any] | None, *, missing_ok: bool = False) -> dict[str, Any]:
-    payload = json.dumps(body).encode() if body is not None else b""
-    value = answer(await ask(bus, f"$JS.API.{call}", payload))
-    refusal = error_of(value)
-    if refusal is not None and not (missing_ok and refusal.code == NOT_FOUND):
-        raise ProvisionRefusedError(f"{call}: {refusal.text}")
-    return value
+def _given(spec: StreamSpec) -> dict[str, Any]:
+    """The fields of a stream's configuration that the spec decides; the server keeps its own value of the others."""
+    given: dict[str, Any] = {
+        "name": spec.name,
+        "description": spec.description,
+        "retention": RetentionPolicy.LIMITS,
+        "discard": DiscardPolicy.OLD,
+        "storage": StorageType(spec.storage),
+        "max_age": spec.max_age_s,
+        "max_msgs": -1,
+        "max_msgs_per_subject": spec.max_msgs_per_subject,
+        "max_bytes": spec.max_bytes,
+        "max_consumers": spec.max_consumers,
+        "duplicate_window": spec.duplicate_window_s,
+        "num_replicas": spec.replicas,
+        "allow_direct": True,
+        "deny_delete": spec.deny_delete,
+        "deny_purge": spec.deny_delete,
+        "allow_msg_ttl": spec.allow_msg_ttl,
+        "allow_atomic": spec.allow_atomic,
+    }
+    if spec.subjects:
+        given["subjects"] = list(spec.subjects)
+    if spec.republish:
+        given["republish"] = RePublish(src=spec.republish[0], dest=spec.republish[1])
+    if spec.sources:
+        given["sources"] = [
+            StreamSource(name=stream, subject_transforms=[SubjectTransform(src=src, dest=dest)])
+            for stream, src, dest in spec.sources
+        ]
+    return given
+
+
+async def _existing(bus: Bus, name: str) -> StreamConfig | None:
+    """A stream's configuration on the server, or None where the stream does not exist."""
+    with _admin_errors(bus, f"STREAM.INFO.{name}"):
+        try:
+            return (await bus.js.stream_info(name)).config
+        except NotFoundError as error:
+            if error.err_code != NOT_FOUND:
+                raise
+    return None
+
+
+@contextmanager
+def _admin_errors(bus: Bus, call: str) -> Iterator[None]:
+    """Raises ProvisionRefusedError for a refusal of the JetStream API, BusAwayError without an answer."""
+    try:
+        with package_errors(bus, f"$JS.API.{call}"):
+            yield
+    except APIError as error:
+        raise ProvisionRefusedError(f"{call}: {error.description}") from error
 
 
 _GROWING = ("max_age", "max_msgs_per_subject", "max_bytes", "max_consumers", "duplicate_window", "num_replicas")
@@ -97,11 +161,12 @@ _UNLIMITED = {"max_age": 0, "max_msgs_per_subject": -1, "max_bytes": -1}
 _SHRINK = "it would shrink what is there"
 
 
-def differences(spec: StreamSpec, there: Mapping[str, Any] | None) -> list[StreamChange]:
-    """What separates a stream on the server from its spec; ``there`` is None where it does not exist."""
-    if there is None:
+def differences(spec: StreamSpec, existing: StreamConfig | None) -> list[StreamChange]:
+    """What separates a stream on the server from its spec; ``existing`` is None where the stream does not exist."""
+    if existing is None:
         return [StreamChange(spec.name, "create")]
-    return list(_compare(spec.name, spec.config(), there))
+    want, there = stream_config(spec).as_dict(), existing.as_dict()
+    return list(_compare(spec.name, {key: want[key] for key in _given(spec)}, there))
 
 
 def _compare(name: str, want: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[StreamChange]:
@@ -109,7 +174,7 @@ def _compare(name: str, want: Mapping[str, Any], there: Mapping[str, Any]) -> It
         old = there.get(key)
         if old == new or (old is None and new in (False, "", [], -1)):
             continue
-        yield StreamChange(name, f"{key} {_say(key, old)} -> {_say(key, new)}", _objection(key, old, new))
+        yield StreamChange(name, f"{key} {_text(key, old)} -> {_text(key, new)}", _objection(key, old, new))
 
 
 def _objection(key: str, old: Any, new: Any) -> str:
@@ -122,11 +187,11 @@ def _objection(key: str, old: Any, new: Any) -> str:
     if key == "sources" and old:
         return "sources of an existing stream stay as they are"
     if key in _SETTLED and (key in {"storage", "retention"} or old):
-        return "the server can not change it on an existing stream"
+        return "the server cannot change it on an existing stream"
     return ""
 
 
-def _say(key: str, value: Any) -> str:
+def _text(key: str, value: Any) -> str:
     if key in {"max_age", "duplicate_window"} and isinstance(value, int):
         return f"{value / 1e9:.12g} s"
     return json.dumps(value)

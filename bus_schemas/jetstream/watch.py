@@ -19,7 +19,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from bus_schemas.errors import BusAwayError
-from bus_schemas.jetstream import stored_messages
+from bus_schemas.jetstream import reader
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import TELEMETRY, stream_of
 
@@ -28,7 +28,7 @@ RETRY_S = 0.25
 MOST_AHEAD = 20_000
 
 
-async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[stored_messages.StoredMessage]:
+async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[reader.StoredMessage]:
     """Every message that matches, with a sequence above ``after`` (None: from now on), through restarts of the server.
 
     The wildcard must lie within one stream. Ends only when its reader stops. Where the republished copies are not
@@ -39,7 +39,7 @@ async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIter
         await follower.open(after)
         while True:
             async for raw in follower.news():
-                found = stored_messages.stored(raw)
+                found = reader.stored(raw)
                 if found is not None:
                     yield found
     finally:
@@ -90,7 +90,7 @@ class _Follower:
             async for found in self._look():
                 yield found
             return
-        sequence, before = stored_messages.sequence_of(raw), _number(raw, "Nats-Last-Sequence")
+        sequence, before = reader.sequence_of(raw), _number(raw, "Nats-Last-Sequence")
         if sequence <= self._seen and sequence > before and before == 0:
             # A stream that begins again (its memory was lost) numbers from 1.
             self._missed = True
@@ -140,10 +140,10 @@ class _Follower:
                 self._restart(tail)
             self._missed = False
             while True:
-                page = await stored_messages.next_raw(self._bus, self._wildcard, self._seen)
+                page = await reader.next_raw(self._bus, self._wildcard, self._seen)
                 for raw in self._fresh(page):
                     yield raw
-                if len(page) < stored_messages.BATCH:
+                if len(page) < reader.BATCH:
                     break
         except (BusAwayError, NatsError, OSError):
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))
@@ -152,7 +152,7 @@ class _Follower:
 
     def _fresh(self, page: list[Msg]) -> Iterator[Msg]:
         for raw in page:
-            sequence = stored_messages.sequence_of(raw)
+            sequence = reader.sequence_of(raw)
             known = sequence in self._ahead
             self._ahead.discard(sequence)
             self._seen = max(self._seen, sequence)
@@ -164,8 +164,8 @@ class _Follower:
         self._ahead.clear()
 
     async def _tail(self) -> int:
-        newest = await stored_messages.last_raw(self._bus, self._wildcard)
-        return stored_messages.sequence_of(newest) if newest is not None else 0
+        newest = await reader.last_raw(self._bus, self._wildcard)
+        return reader.sequence_of(newest) if newest is not None else 0
 
     async def _listen(self) -> None:
         if self._client is self._bus.nc and self._subscription is not None:

@@ -14,8 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.reader import follow
 from bus_schemas.jetstream.tasks.task_group import run_together
+from bus_schemas.jetstream.watch import follow
 from deploy.cli.errors import CliError
 from deploy.demo.last_run import LastRun, forget, remember
 from deploy.demo.options import UpOptions

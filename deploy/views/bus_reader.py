@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.reader import StoredMessage, all_messages, follow, last, last_per_subject
+from bus_schemas.jetstream.reader import StoredMessage, all_messages, last, last_per_subject
+from bus_schemas.jetstream.watch import follow
 from deploy.views.site_view import SiteView
 
 WAITING = 256

@@ -16,9 +16,10 @@ from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.leader_election import Leadership, LeadershipLostError
 from bus_schemas.jetstream.publisher import Outgoing, Publisher
-from bus_schemas.jetstream.reader import StoredMessage, all_messages, follow, last_per_subject
-from bus_schemas.jetstream.sender_check import in_place
+from bus_schemas.jetstream.reader import StoredMessage, all_messages, last_per_subject
 from bus_schemas.jetstream.tasks.task_group import run_together
+from bus_schemas.jetstream.watch import follow
+from bus_schemas.sender_check import in_place
 from bus_schemas.streams import stream_of
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message

@@ -6,7 +6,7 @@ import asyncio
 import signal
 
 from bus_schemas.jetstream.connect import connect
-from bus_schemas.jetstream.maintain_consumers import maintain
+from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from planner.domain.config import PlannerConfig
 from planner.runtime.clock import SteadyClock

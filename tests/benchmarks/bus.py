@@ -35,8 +35,8 @@ from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.consumer import Consumer, Delivery, Durable, ensure, ensure_all
 from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.publisher import Outgoing, Publisher
-from bus_schemas.jetstream.reader import follow
 from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.jetstream.watch import follow
 from deploy.event_loop import run
 from deploy.nats.embedded import EmbeddedServer
 

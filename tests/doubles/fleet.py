@@ -15,7 +15,7 @@ from bus_schemas import v1
 from bus_schemas.errors import BusError
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publisher import publish
-from bus_schemas.jetstream.reader import follow
+from bus_schemas.jetstream.watch import follow
 
 DEFAULT_WATTS, MIN_WATTS = 700.0, 200.0
 PATIENCE = 100

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.stored_messages import next_raw, sequence_of, stored
+from bus_schemas.jetstream.reader import next_raw, sequence_of, stored
 
 
 @dataclass

@@ -17,11 +17,10 @@ import pytest
 
 from bus_schemas.errors import BusError, NotStoredError
 from bus_schemas.jetstream import stream_admin
-from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.consumer import Durable, ensure
+from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.leader_election import Leadership
-from bus_schemas.jetstream.maintain_consumers import maintain
 from bus_schemas.jetstream.publisher import Publisher, publish
 from bus_schemas.streams import DECISIONS
 from deploy.nats.embedded import EmbeddedServer
@@ -260,7 +259,4 @@ async def test_a_full_store_refuses_and_recovers_without_losing_what_it_took(tmp
 async def ask_small(bus: Bus) -> None:
     """The streams, without the reservations that a small store can not make."""
     for spec in stream_admin.wanted(bus):
-        config = {**spec.config(), "max_bytes": -1}
-        assert (
-            error_of(answer(await ask(bus, f"$JS.API.STREAM.CREATE.{spec.name}", json.dumps(config).encode()))) is None
-        )
+        await bus.js.add_stream(stream_admin.stream_config(spec), max_bytes=-1)

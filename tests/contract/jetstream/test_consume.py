@@ -23,7 +23,7 @@ from bus_schemas.jetstream.consumer import (
     ensure_all,
     keep,
 )
-from bus_schemas.jetstream.maintain_consumers import maintain
+from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import last, last_per_subject, next_messages
 from bus_schemas.v1 import Message

@@ -7,14 +7,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from nats.js.api import StoreCompression, StreamConfig
 
 from bus_schemas.errors import BusAwayError
 from bus_schemas.jetstream import stream_admin
-from bus_schemas.jetstream.api import ask
+from bus_schemas.jetstream.api import answer, ask
 from bus_schemas.streams import DECISIONS, TELEMETRY, stream_specs
 from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
@@ -37,7 +38,7 @@ async def test_applying_twice_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"max_age": 3600 * 10**9}, "~ WATTSCALE_DECISIONS: max_age 3600 s -> 0 s"),
+        ({"max_age": 3600.0}, "~ WATTSCALE_DECISIONS: max_age 3600 s -> 0 s"),
         ({"max_msgs_per_subject": 8}, "~ WATTSCALE_DECISIONS: max_msgs_per_subject 8 -> 1024"),
         ({"allow_atomic": False}, "~ WATTSCALE_DECISIONS: allow_atomic null -> true"),
         ({"republish": None}, "~ WATTSCALE_DECISIONS: republish null -> "),
@@ -45,8 +46,7 @@ async def test_applying_twice_changes_nothing() -> None:
 )
 async def test_what_is_smaller_is_grown(change: dict[str, object], said: str) -> None:
     async with bench() as (_, bus):
-        config = {**stream_specs(bus.subjects)[0].config(), **change}
-        await ask(bus, f"$JS.API.STREAM.UPDATE.{DECISIONS}", json.dumps(config).encode())
+        await bus.js.update_stream(stream_admin.stream_config(stream_specs(bus.subjects)[0]), **change)
         planned = await stream_admin.plan(bus)
         assert [str(one)[: len(said)] for one in planned] == [said]
         assert await stream_admin.apply(bus) == planned
@@ -56,8 +56,7 @@ async def test_what_is_smaller_is_grown(change: dict[str, object], said: str) ->
 async def test_what_is_larger_stays_and_is_told() -> None:
     async with bench() as (_, bus):
         spec = next(one for one in stream_specs(bus.subjects) if one.name == TELEMETRY)
-        config = {**spec.config(), "max_age": 7200 * 10**9, "description": "ours"}
-        await ask(bus, f"$JS.API.STREAM.UPDATE.{TELEMETRY}", json.dumps(config).encode())
+        await bus.js.update_stream(stream_admin.stream_config(spec), max_age=7200.0, description="ours")
         changes = await stream_admin.apply(bus)
         assert [bool(change.refused) for change in changes] == [False, True]
         (left,) = await stream_admin.plan(bus)
@@ -68,15 +67,36 @@ async def test_what_is_larger_stays_and_is_told() -> None:
 
 async def test_another_storage_and_dropped_subjects_are_refused() -> None:
     spec = next(one for one in stream_specs(Subjects()) if one.name == TELEMETRY)
-    there = replace(spec, storage="file", subjects=(*spec.subjects, "extra.>")).config()
-    refused = [change.refused for change in stream_admin.differences(spec, there)]
+    there = replace(spec, storage="file", subjects=(*spec.subjects, "extra.>"))
+    refused = [change.refused for change in stream_admin.differences(spec, stream_admin.stream_config(there))]
     assert len(refused) == 2
     assert all(refused)
 
 
+async def test_what_an_operator_added_outlives_an_update() -> None:
+    async with bench() as (_, bus):
+        config = stream_admin.stream_config(stream_specs(bus.subjects)[0])
+        added = {"compression": StoreCompression.S2, "metadata": {"owner": "site"}, "max_msg_size": 1 << 20}
+        await bus.js.update_stream(config, max_msgs_per_subject=8, **added)
+        assert [change.refused for change in await stream_admin.apply(bus)] == [""]
+        kept = (await bus.js.stream_info(DECISIONS)).config
+        assert (kept.max_msgs_per_subject, kept.compression, kept.max_msg_size) == (1024, "s2", 1 << 20)
+        assert kept.metadata is not None
+        assert kept.metadata["owner"] == "site"
+
+
+async def test_the_client_library_knows_every_field_of_a_stream_that_the_server_reports() -> None:
+    """An update sends what was read: a field that the library does not know would be reset by it."""
+    known = {field.name for field in fields(StreamConfig)}
+    async with bench() as (_, bus):
+        for spec in stream_admin.wanted(bus):
+            reply = answer(await ask(bus, f"$JS.API.STREAM.INFO.{spec.name}"))
+            assert set(reply["config"]) <= known
+
+
 async def test_without_jetstream_it_says_so() -> None:
     async with EmbeddedServer(settings={"jetstream": False}) as server, connected(server.url) as bus:
-        with pytest.raises(BusAwayError, match="nobody answers"):
+        with pytest.raises(BusAwayError, match="no service answers"):
             await stream_admin.plan(bus)
 
 

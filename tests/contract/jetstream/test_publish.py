@@ -135,7 +135,7 @@ async def test_a_plain_publish_is_stored_once_with_cloud_events_headers() -> Non
 async def test_a_subject_that_no_stream_holds_is_not_stored() -> None:
     async with bench() as (_, bus):
         bus.settings.__dict__["request_timeout_s"] = 0.2
-        with pytest.raises(NotStoredError, match="nobody answers"):
+        with pytest.raises(NotStoredError, match="no service answers"):
             await publish(bus, "wattscale.v1.nothing.x", power("n", 0), "x")
 
 

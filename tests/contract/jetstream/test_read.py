@@ -10,7 +10,8 @@ from bus_schemas import v1
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publisher import publish
-from bus_schemas.jetstream.reader import StoredMessage, follow, last, last_per_subject, next_messages
+from bus_schemas.jetstream.reader import StoredMessage, last, last_per_subject, next_messages
+from bus_schemas.jetstream.watch import follow
 from tests.contract.bus import bench, connected, outgoing, power, until
 
 

@@ -101,7 +101,7 @@ def test_wildcards_of_no_kind_are_refused() -> None:
 
 def test_every_stream_says_how_many_consumers_it_may_have() -> None:
     for spec in stream_specs(Subjects()):
-        assert spec.config()["max_consumers"] > 5000
+        assert spec.max_consumers > 5000
 
 
 def test_every_kind_is_stored_in_exactly_one_stream() -> None:

@@ -18,11 +18,12 @@ from bus_schemas.errors import BusRefusedError, NotPermittedError, NotStoredErro
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.consumer import Consumer, Delivery, Durable, ensure
+from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.leader_election import Leadership
-from bus_schemas.jetstream.maintain_consumers import maintain
 from bus_schemas.jetstream.publisher import Publisher, publish
-from bus_schemas.jetstream.reader import follow, last, last_per_subject
+from bus_schemas.jetstream.reader import last, last_per_subject
 from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.jetstream.watch import follow
 from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
 from deploy.nats.roles import SiteAccounts, accounts, inbox_prefix

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
-from bus_schemas.jetstream.maintain_consumers import maintain
+from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.embedded import EmbeddedServer
 from planner.adapters.metrics.scrape import EngineScraper

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bus_schemas import v1
-from bus_schemas.jetstream.reader import follow
+from bus_schemas.jetstream.watch import follow
 from deploy.views.explain import explain
 from planner.adapters.metrics.prometheus_client import PrometheusClient, PrometheusSettings
 from planner.adapters.metrics.prometheus_observer import PrometheusObserver

@@ -10,7 +10,7 @@ import pytest
 
 from bus_schemas import v1
 from bus_schemas.jetstream.publisher import publish
-from bus_schemas.jetstream.reader import follow
+from bus_schemas.jetstream.watch import follow
 from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, WAIT_S, config, running, staged, until
 
 
