@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import sys
@@ -15,8 +16,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.v1 import NodeTelemetry
 from tests.doubles.kubelet import FakeKubelet
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.doubles.nvml.loaded import library_environment
@@ -86,7 +89,7 @@ async def round_trips(side: PlannerSide, uuids: list[str], count: int) -> list[f
     return took
 
 
-def say(name: str, **values: object) -> None:
+def say(name: str, **values: Any) -> None:
     """One result."""
     print(json.dumps({"benchmark": name, **values}), flush=True)
 
@@ -101,6 +104,10 @@ async def measure(rounds: int, idle_s: float) -> None:
             await idling(folder, server.url, idle_s)
 
 
+def has_gpus(count: int, telemetry: NodeTelemetry) -> bool:
+    return len(telemetry.gpus) == count
+
+
 async def latency(url: str, bus: Bus, rounds: int) -> None:
     """Simulated GPUs, two sizes."""
     for gpus in (8, 64):
@@ -109,7 +116,7 @@ async def latency(url: str, bus: Bus, rounds: int) -> None:
         async with agent_process(
             "--driver", "simulated", "--gpus", str(gpus), "--nats-url", url, node=side.node
         ) as agent:
-            await side.heard(lambda telemetry, n=gpus: len(telemetry.gpus) == n)
+            await side.heard(functools.partial(has_gpus, gpus))
             took = await round_trips(side, [f"GPU-{side.node}-{index:02d}" for index in range(gpus)], rounds)
             values = {f"p{int(share * 100)}_ms": round(1000 * percentile(took, share), 2) for share in (0.5, 0.99)}
             say("decision -> cap -> ack", gpus=gpus, decisions=rounds, **values, rss_mb=round(rss_mb(agent.pid), 1))

@@ -42,7 +42,8 @@ async def ticks_s(profile: str) -> list[float]:
     await adapter.bootstrap_from_fpms(
         prefill_fpms=_convert_prefill_profiling(profile), decode_fpms=_convert_decode_profiling(profile)
     )
-    scheduled, spent, counts = adapter.initial_tick(0.0), [], [2, 2]
+    spent: list[float] = []
+    scheduled, counts = adapter.initial_tick(0.0), [2, 2]
     while len(spent) < TICKS:
         traffic = TrafficObservation(INTERVAL_S, 600.0 + 10.0 * (len(spent) % 7), 3000.0, 150.0)
         workers = WorkerCounts(counts[0], counts[1], counts[0], counts[1])

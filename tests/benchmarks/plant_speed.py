@@ -18,10 +18,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from deploy.demo.demo_profile import demo_profile
-from planner.adapters.traces import Trace, generated
+from planner.adapters.traces import Trace
 from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies.catalogue import make
+from planner.sim.workload.generated import generated
 from planner.sim.workload.scenario import Scenario, card_of, disaggregated
 
 REQUESTS = 300_000

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from planner.core.forecast import registry
 from planner.core.step import initial_state, step
@@ -85,7 +86,7 @@ def ticks_s(settings: PlannerConfig, *, powered: bool) -> list[float]:
                 PREFILL: PoolObservation(Replicas(2)),
                 DECODE: PoolObservation(Replicas(2), running_requests=Sample(40.0)),
             }
-            latencies = {"ttft_ms": Sample(120.0), "itl_ms": Sample(9.0)}
+            latencies: dict[str, Any] = {"ttft_ms": Sample(120.0), "itl_ms": Sample(9.0)}
             seen[name] = replace(traffic(rates[name], **latencies), pools=running)
             known = state.deployments[name].decision_id
             acks[name] = ScalingAckSeen(name, known, known, "applied")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from bus_schemas import v1
 from bus_schemas.jetstream import stream_admin
@@ -22,11 +22,15 @@ T = TypeVar("T")
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
-async def until(look: Callable[[], T | Awaitable[T]], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> T:
-    """Wait for something true; on a time-out say what was missed."""
+@overload
+async def until(read: Callable[[], Awaitable[T]], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> T: ...
+@overload
+async def until(read: Callable[[], T], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> T: ...
+async def until(read: Callable[[], Any], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> Any:
+    """The first true value that `read` returns. AssertionError naming `what` when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:
-        found = look()
+        found = read()
         value = await found if isinstance(found, Awaitable) else found
         if value:
             return value

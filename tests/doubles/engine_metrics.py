@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -34,7 +35,7 @@ class EngineMetrics:
     kv_usage: Gauge = field(init=False)
 
     def __post_init__(self) -> None:
-        own = {"registry": self.registry, "labelnames": ("model", "dynamo_namespace")}
+        own: dict[str, Any] = {"registry": self.registry, "labelnames": ("model", "dynamo_namespace")}
         frontend = "dynamo_frontend_"
         self.started = Counter(f"{frontend}requests_started", "arrivals", **own)
         self.ttft = Histogram(f"{frontend}time_to_first_token_seconds", "ttft", buckets=TTFT_BUCKETS, **own)
@@ -42,7 +43,7 @@ class EngineMetrics:
         self.isl = Histogram(f"{frontend}input_sequence_tokens", "isl", buckets=TOKEN_BUCKETS, **own)
         self.osl = Histogram(f"{frontend}output_sequence_tokens", "osl", buckets=TOKEN_BUCKETS, **own)
         self.duration = Histogram(f"{frontend}request_duration_seconds", "duration", buckets=TTFT_BUCKETS, **own)
-        worker = {
+        worker: dict[str, Any] = {
             "registry": self.registry,
             "labelnames": ("model_name", "dynamo_namespace", "dynamo_component", "worker"),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import json
 import uuid
 from collections import deque
@@ -225,6 +226,9 @@ class KubernetesDouble:
             self._watches.discard(task)
         return response
 
+    def _newer_than(self, seen: int) -> bool:
+        return self.revision > seen
+
     async def _stream(self, request: web.Request, target: Target, response: web.StreamResponse, seen: int) -> None:
         bookmarks = request.query.get("allowWatchBookmarks") in ("1", "true")
         while True:
@@ -235,7 +239,7 @@ class KubernetesDouble:
                     await _say(response, kind, change.item)
             try:
                 async with asyncio.timeout(self.bookmark_s), self._news:
-                    await self._news.wait_for(lambda seen=seen: self.revision > seen)
+                    await self._news.wait_for(functools.partial(self._newer_than, seen))
             except TimeoutError:
                 seen = self.revision
                 if bookmarks and not self.silent:

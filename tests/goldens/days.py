@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from planner.core.state import LastDecision, PlannerState
 from planner.core.step import initial_state, react, step
@@ -106,7 +107,7 @@ class Day:
         self.state, decided = react(self.state, Observation(**around), self.config, self.now_s)
         return self._carried(decided)
 
-    def _around(self, *, telemetry: bool) -> dict[str, object]:
+    def _around(self, *, telemetry: bool) -> dict[str, Any]:
         """All that is seen besides the load. Orders given are seen once, acknowledgements in the order of arrival."""
         self.fleet.advance(self.config.deployments.values(), self.now_s)
         acks, self.acks = tuple(self.acks), []

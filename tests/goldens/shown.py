@@ -247,7 +247,7 @@ def to_wire(message: v1.Message, config: DeploymentConfig) -> v1.Message | None:
     """The same decision or record written by the planner's own hand; None for messages that it never writes."""
     if isinstance(message, v1.ScalingDecision):
         order = _scaling(message)
-        kept = {"epoch": message.epoch, "incarnation": message.incarnation, "at": message.time}
+        kept: dict[str, Any] = {"epoch": message.epoch, "incarnation": message.incarnation, "at": message.time}
         return wire_out.scaling_decision(order, config, **kept)
     if isinstance(message, v1.PowerDecision):
         budget = message.budget_watts

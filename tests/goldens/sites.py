@@ -82,20 +82,18 @@ def _profile() -> Profile:
 PROFILE = _profile()
 
 
-def pool(name: PoolId, role: Role | None = None, **changes: object) -> PoolConfig:
+def pool(name: PoolId, role: Role | None = None, **changes: Any) -> PoolConfig:
     """One pool of single-GPU workers that start within a minute and a half."""
     down = ScalingRules(stabilization_window_s=120.0)
     base = PoolConfig(name, role or Role(name), 1, CURVE, max_replicas=10, startup_s=75.0, scale_down=down)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
-def deployment(
-    name: str, site: SiteId = ROW, pools: tuple[PoolConfig, ...] = (), **changes: object
-) -> DeploymentConfig:
+def deployment(name: str, site: SiteId = ROW, pools: tuple[PoolConfig, ...] = (), **changes: Any) -> DeploymentConfig:
     """A deployment of a prefill and a decode pool, unless it names others."""
     chosen = {each.pool: each for each in pools or (pool(PREFILL), pool(DECODE))}
     base = DeploymentConfig(DeploymentId(name), site, chosen, PROFILE, ttft_ms=700.0, itl_ms=30.0)
-    return replace(base, scaling_timeout_s=600.0, **changes)  # type: ignore[arg-type]
+    return replace(base, scaling_timeout_s=600.0, **changes)
 
 
 def _planner(deployments: tuple[DeploymentConfig, ...], *sites: SiteConfig) -> PlannerConfig:

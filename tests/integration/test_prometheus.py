@@ -100,7 +100,8 @@ async def test_readings_of_one_deployment_among_others(tmp_path: Path) -> None:
             assert 500 < seen.ttft_p95_ms.value <= 1000
             decode = seen.pools[PoolId("decode")]
             assert decode.replicas.ready == 2
-            assert decode.kv_usage == Sample(pytest.approx(0.6))
+            assert isinstance(decode.kv_usage, Sample)
+            assert decode.kv_usage.value == pytest.approx(0.6)
             assert seen.pools[PoolId("prefill")].queued_requests == Sample(4.0)
 
 

@@ -37,8 +37,11 @@ def profile(folder: Path, limits: Mapping[str, int]) -> Profile:
             *(tuple(prefill[key]) for key in ("prefill_isl", "prefill_ttft", "prefill_thpt_per_gpu"))
         ),
         decode=DecodeProfile(
-            *(tuple(decode[key]) for key in ("x_kv_usage", "y_context_length", "z_itl", "z_thpt_per_gpu")),
-            int(decode["max_kv_tokens"]),
+            kv_usage=tuple(decode["x_kv_usage"]),
+            context_tokens=tuple(decode["y_context_length"]),
+            itl_ms=tuple(decode["z_itl"]),
+            tokens_per_s_per_gpu=tuple(decode["z_thpt_per_gpu"]),
+            max_kv_tokens=int(decode["max_kv_tokens"]),
         ),
         max_num_seqs=limits["max_num_seqs"],
         max_num_batched_tokens=limits["max_num_batched_tokens"],

@@ -138,7 +138,12 @@ async def test_a_leader_stopped_for_longer_than_its_lease_publishes_nothing_when
             *NODES,
         ]
         process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-        stack.callback(lambda: process.returncode is None and process.kill())
+
+        def kill(process: asyncio.subprocess.Process = process) -> None:
+            if process.returncode is None:
+                process.kill()
+
+        stack.callback(kill)
         assert process.stdout is not None
         history = History()
 

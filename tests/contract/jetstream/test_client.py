@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +20,8 @@ from tests.contract.bus import bench, connected, outgoing, scaling, until
 NAME = "prod-llama"
 
 
-async def decide(bus: Bus, number: int, **options: object) -> None:
-    item = outgoing(bus, scaling(NAME, number, **options))  # type: ignore[arg-type]
+async def decide(bus: Bus, number: int, **options: Any) -> None:
+    item = outgoing(bus, scaling(NAME, number, **options))
     await publish(bus, item.subject, item.message, item.msg_id)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from nats.js.errors import NotFoundError
@@ -35,7 +37,7 @@ NODE = "node-7.example"
 class Agent:
     """Carries decisions out by noting them."""
 
-    def __init__(self, bus: Bus, **options: object) -> None:
+    def __init__(self, bus: Bus, **options: Any) -> None:
         self.bus = bus
         self.carried: list[int] = []
         self.durable = Durable.power(bus, NODE)
@@ -49,7 +51,7 @@ class Agent:
             self.durable.subject,
             self.handle,
             result_subject=bus.subjects.ack_power(NODE),
-            **options,  # type: ignore[arg-type]
+            **options,
         )
 
     async def handle(self, delivery: Delivery) -> Message | None:
@@ -83,7 +85,7 @@ class Agent:
 
 
 @asynccontextmanager
-async def working(bus: Bus, **options: object) -> AsyncIterator[Agent]:
+async def working(bus: Bus, **options: Any) -> AsyncIterator[Agent]:
     agent = Agent(bus, **options)
     running = asyncio.create_task(agent.consumer.run())
     if options.get("create"):
@@ -97,8 +99,8 @@ async def working(bus: Bus, **options: object) -> AsyncIterator[Agent]:
         await asyncio.wait_for(running, 30)
 
 
-async def decide(bus: Bus, number: int, **options: object) -> None:
-    item = outgoing(bus, power(NODE, number, **options))  # type: ignore[arg-type]
+async def decide(bus: Bus, number: int, **options: Any) -> None:
+    item = outgoing(bus, power(NODE, number, **options))
     await publish(bus, item.subject, item.message, item.msg_id)
 
 
@@ -180,7 +182,7 @@ async def test_a_result_that_can_not_be_stored_is_said_again_without_working_aga
     ):
         real, failing = mine.nc.request, [0]
 
-        async def losing(subject: str, *args: object, **kwargs: object) -> object:
+        async def losing(subject: str, *args: object, **kwargs: Any) -> object:
             if ".ack." in subject and not subject.startswith("$") and failing[0] < 4:
                 failing[0] += 1
                 raise TimeoutError
@@ -344,7 +346,7 @@ async def test_each_loss_after_work_that_was_done_costs_the_first_short_pause_ag
             agent.consumer._pause = noted  # type: ignore[method-assign]
             for number in range(5):
                 await decide(bus, number)
-                await until(lambda want=number: want in agent.carried, "the decision")  # type: ignore[misc]
+                await until(functools.partial(agent.carried.__contains__, number), "the decision")
                 mine.wake()
                 await until(lambda want=number: len(pauses) == want + 1, "the pause")  # type: ignore[misc]
             assert pauses == [BACKOFF_FIRST_S] * 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
@@ -124,9 +125,10 @@ async def test_a_renewal_whose_answer_was_lost_is_recognised() -> None:
     async with bench() as (_, bus):
         leadership = Leadership(bus, "a", 30)
         await leadership.acquire()
-        real, lost = bus.nc.request, []
+        real = bus.nc.request
+        lost: list[object] = []
 
-        async def losing(subject: str, *args: object, **kwargs: object) -> object:
+        async def losing(subject: str, *args: object, **kwargs: Any) -> object:
             answer = await real(subject, *args, **kwargs)  # type: ignore[arg-type]
             if subject == bus.subjects.lease() and not lost:
                 lost.append(subject)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -98,9 +99,10 @@ async def test_renewals_and_batches_at_once_never_refuse_each_other() -> None:
 
 async def test_a_lost_answer_is_found_out_by_reading() -> None:
     async with bench() as (_, bus), leading(bus, ttl_s=30) as leadership:
-        real, lost = bus.nc.request, []
+        real = bus.nc.request
+        lost: list[object] = []
 
-        async def losing(subject: str, *args: object, **kwargs: object) -> object:
+        async def losing(subject: str, *args: object, **kwargs: Any) -> object:
             answer = await real(subject, *args, **kwargs)  # type: ignore[arg-type]
             if ".decision." in subject and not subject.startswith("$") and not lost:
                 lost.append(subject)

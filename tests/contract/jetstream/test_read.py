@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from bus_schemas import v1
 from bus_schemas.jetstream import stream_admin
@@ -97,19 +98,20 @@ async def test_following_misses_nothing_and_repeats_nothing_over_kills() -> None
 async def test_copies_that_were_lost_are_read_from_the_stream() -> None:
     async with bench() as (_, bus):
         wildcard = bus.subjects.all_of("decision", "power")
-        real, dropped = bus.nc.subscribe, []
+        real = bus.nc.subscribe
+        dropped: list[object] = []
 
-        async def dropping(subject: str, **options: object) -> object:
+        async def dropping(subject: str, **options: Any) -> object:
             given = options.get("cb")
             if not subject.startswith("wattscale.stored") or given is None:
-                return await real(subject, **options)  # type: ignore[arg-type]
+                return await real(subject, **options)
 
             async def some(message: object) -> None:
                 if len(dropped) % 3 == 1:
-                    await given(message)  # type: ignore[operator]
+                    await given(message)
                 dropped.append(message)
 
-            return await real(subject, cb=some)  # type: ignore[arg-type]
+            return await real(subject, cb=some)
 
         bus.nc.subscribe = dropping  # type: ignore[method-assign,assignment]
         async with following(bus, wildcard, 0) as found:

@@ -54,9 +54,9 @@ async def test_client_certificates_and_their_roles(tmp_path: Path) -> None:
         bus = await connect(BusSettings(**at, **ca, **good))
         assert len(await stream_admin.apply(bus)) == 6
         await bus.close()
-        await refused(**at, **ca)
-        await refused(**at, **ca, tls_cert_file=forged.cert, tls_key_file=forged.key)
-        await refused(**at, **ca, tls_cert_file=expired.cert, tls_key_file=expired.key)
+        await refused("", **at, **ca)
+        await refused("", **at, **ca, tls_cert_file=forged.cert, tls_key_file=forged.key)
+        await refused("", **at, **ca, tls_cert_file=expired.cert, tls_key_file=expired.key)
         await refused("certificate", **at, **{**good, "tls_ca_file": stranger.own.cert})
         await refused("read", **at, tls_ca_file=tmp_path / "absent.pem")
 

@@ -147,7 +147,14 @@ async def test_annotation_mode_needs_no_bus(tmp_path: Path) -> None:
     async with KubernetesDouble() as kube, FakeKubelet(tmp_path) as kubelet:
         kubelet.assigned = {("ns", "a"): {"nvidia.com/gpu": [fake.uuids[1]]}}
         await kube.put("", "pods", pod("a", annotations={"dynamo.nvidia.com/gpu-power-limit": "333"}))
-        flags = ("--node", "n1", "--kubernetes", "on", "--kubeconfig", str(kubeconfig(tmp_path, kube.url)))
+        flags: tuple[str, ...] = (
+            "--node",
+            "n1",
+            "--kubernetes",
+            "on",
+            "--kubeconfig",
+            str(kubeconfig(tmp_path, kube.url)),
+        )
         flags += ("--pod-resources", str(kubelet.socket), "--safe-default-watts", "500")
         async with agent_process(*flags, env=library_environment(fake)):
             await until(lambda: fake.enforced == [700_000, 333_000], "the annotation")
@@ -207,7 +214,7 @@ async def test_the_doctor_finds_a_node_in_order(tmp_path: Path) -> None:
         await PlannerSide(bus, "n1").prepare()
         await kube.put("", "pods", pod("a"))
         async with FakeKubelet(tmp_path) as kubelet:
-            flags = ("--node", "n1", "--nats-url", server.url, "--pod-resources", str(kubelet.socket))
+            flags: tuple[str, ...] = ("--node", "n1", "--nats-url", server.url, "--pod-resources", str(kubelet.socket))
             flags += ("--kubernetes", "on", "--kubeconfig", str(kubeconfig(tmp_path, kube.url)), "--json")
             done = await asyncio.to_thread(wattscale, "check", *flags, env=library_environment(fake))
     findings = {one["name"]: one for one in json.loads(done.stdout)}
@@ -228,7 +235,7 @@ async def test_the_doctor_names_what_is_missing_and_the_remedy(tmp_path: Path) -
     fake.gpus[0].fail("uuid", 15)
     rights = {"other": lambda verb, resource: True}
     async with KubernetesDouble(rights=rights) as kube:
-        flags = (
+        flags: tuple[str, ...] = (
             "--node",
             "n1",
             "--nats-url",

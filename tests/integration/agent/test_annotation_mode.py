@@ -115,7 +115,12 @@ async def test_a_gpu_never_capped_by_us_is_left_alone(scene: Scene) -> None:
         await until(lambda: scene.limits == [555, 400], "the other GPU's cap")
         scene.driver.set_limit(G0, 666_000)
         looks = service.hardware.looks
-        await until(lambda: looks[G0].reading is not None and looks[G0].reading.requested_mw == 666_000, "a look")
+
+        def read_mw() -> int | None:
+            reading = looks[G0].reading
+            return None if reading is None else reading.requested_mw
+
+        await until(lambda: read_mw() == 666_000, "a reading of the foreign limit")
         await scene.run("capped", G1, "300")
         await until(lambda: scene.limits == [666, 300], "the foreign limit to stay")
 

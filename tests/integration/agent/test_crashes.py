@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ class Site:
         self.server, self.planner, self.fake, self.agent = server, planner, fake, agent
         self.a, self.b = fake.uuids
 
-    async def decide(self, a: float, b: float, **more: float) -> int:
+    async def decide(self, a: float, b: float, **more: Any) -> int:
         """Caps for both GPUs, based on the agent's newest report, as a planner's are."""
         heard = await self.planner.heard(lambda telemetry: bool(telemetry.gpus))
         return await self.planner.decide({self.a: a, self.b: b}, heard=heard, **more)

@@ -6,7 +6,7 @@ What a planner's ledger would charge follows from the health: anything but ``ok`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ HANG_MS = 60_000
 
 
 @pytest.fixture
-def fake(tmp_path: Path) -> AsyncIterator[FakeNvml]:
+def fake(tmp_path: Path) -> Iterator[FakeNvml]:
     with loaded_nvml(tmp_path) as fake:
         yield fake
 
@@ -158,7 +158,9 @@ async def test_a_hung_card_is_reported_not_waited_for(fake: FakeNvml) -> None:
 @pytest.mark.parametrize("call", ["get_limit", "set_limit"])
 async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # With this patience a look at all cards takes as long as the slow one, and a cut that waited for it as well.
-    monkeypatch.setitem(Hardware.read.__kwdefaults__, "patience_s", HANG_MS / 1000)
+    defaults = Hardware.read.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "patience_s", HANG_MS / 1000)
     driver = OffLoopDriver(NvmlDriver(), timeout_s=HANG_MS / 1000)
     enforcer = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
     await enforcer.start()

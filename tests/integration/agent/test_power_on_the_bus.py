@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ SETTINGS = PowerAgentSettings(node=NODE, telemetry_interval_s=0.1, call_timeout_
 
 @asynccontextmanager
 async def serving(
-    url: str, driver: SimulatedDriver, owners: GpuOwners | None = None, **changes: object
+    url: str, driver: SimulatedDriver, owners: GpuOwners | None = None, **changes: Any
 ) -> AsyncIterator[PowerAgentService]:
     """An agent of its own connection, stopped afterwards."""
     async with connected(url, "agent") as bus:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
@@ -82,7 +83,7 @@ class Stage:
         bus: Bus,
         holder: str,
         trace: Callable[[DecisionEvent], str | None] = lambda decided: None,
-        **settings: float,
+        **settings: Any,
     ) -> PlannerService:
         target = SeriesSelector(
             NAME, model=MODEL, pools={PREFILL: PoolSelector(Role.PREFILL), DECODE: PoolSelector(Role.DECODE)}
@@ -139,7 +140,7 @@ async def staged(folder: Path, planner: PlannerConfig | None = None) -> AsyncIte
 
 
 @asynccontextmanager
-async def running(stage: Stage, holder: str = "one", **settings: float) -> AsyncIterator[PlannerService]:
+async def running(stage: Stage, holder: str = "one", **settings: Any) -> AsyncIterator[PlannerService]:
     """A planner on a connection of its own, killed (not stopped) at the end when ``kill`` is set on it."""
     bus = await stage.another_bus()
     service = stage.service(bus, holder, **settings)

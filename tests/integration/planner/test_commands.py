@@ -195,7 +195,7 @@ async def test_the_health_server_of_the_process_answers(tmp_path: Path) -> None:
         port = free_port()
         file = settings(tmp_path, stage, health={"port": port})
         async with planner_process(file), aiohttp.ClientSession() as session:
-            answers = {}
+            answers: dict[str, object] = {}
             async with asyncio.timeout(60.0):
                 while len(answers) < 3:
                     for path in ("/livez", "/readyz", "/metrics"):

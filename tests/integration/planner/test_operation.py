@@ -123,6 +123,8 @@ async def test_traces_run_from_the_decision_to_its_acknowledgement(tmp_path: Pat
     carried, parents = spans[carried_out], {s.context.span_id for s in exporter.get_finished_spans()}
     assert carried.parent is not None
     assert carried.parent.span_id in parents
+    assert carried.start_time is not None
+    assert carried.end_time is not None
     assert carried.end_time > carried.start_time
 
 

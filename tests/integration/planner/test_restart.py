@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ async def keep_running(stage: Stage, kills_s: Sequence[float | asyncio.Event]) -
                 await asyncio.wait([task], timeout=until_s)
         finally:
             # Killed: the connection goes first, so that nothing is released or said any more.
-            transport = bus.nc._transport
+            transport: Any = bus.nc._transport
             if transport is not None:
                 transport._io_writer.transport.abort()
             await ended(task)

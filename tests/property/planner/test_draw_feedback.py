@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from planner.core.power.site_state import charged_mw, gpus_mw
 from planner.core.state import PlannerState
 from planner.core.step import react, step
 from planner.domain.config import PoolConfig
-from planner.domain.ids import GpuId
+from planner.domain.ids import GpuId, PoolId
 from planner.domain.observation import DeploymentObservation, GpuObservation, Observation, PoolObservation
 from planner.domain.pool import Replicas
 from planner.domain.reading import Sample
@@ -71,11 +72,11 @@ class Drawing(World):
             self.tick(traffic(rate))
             self.pass_time(INTERVAL_S)
 
-    def drawn(self, name: str) -> Drawn:
-        return self.state.deployments[D].drawn.get(name, Drawn())  # type: ignore[call-overload,no-any-return]
+    def drawn(self, name: PoolId) -> Drawn:
+        return self.state.deployments[D].drawn.get(name, Drawn())
 
 
-def world(budget_mw: int = 8 * CURVE.max_mw, **changes: object) -> Drawing:
+def world(budget_mw: int = 8 * CURVE.max_mw, **changes: Any) -> Drawing:
     pools = {name: pool(name, max_replicas=3, **changes) for name in (PREFILL, DECODE)}
     found = Drawing(planner(deployment(pools), budget_mw=budget_mw), nodes=1, gpus_per_node=8)
     found.run_pods(prefill=1, decode=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,8 +18,8 @@ HIGH, LOW = 700, 200
 BOOT = "m/1"
 
 
-def reading(gpu: str, mw: int | None, **other: object) -> LimitReading:
-    return replace(LimitReading(gpu, mw, mw, HIGH, LOW, HIGH), **other)  # type: ignore[arg-type]
+def reading(gpu: str, mw: int | None, **other: Any) -> LimitReading:
+    return replace(LimitReading(gpu, mw, mw, HIGH, LOW, HIGH), **other)
 
 
 def read(**limits: int | None) -> dict[str, LimitReading]:

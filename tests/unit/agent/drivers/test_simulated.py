@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +20,9 @@ class Clock:
         return self.now_s
 
 
-def one(**state: object) -> tuple[SimulatedDriver, SimulatedGpu, Clock]:
+def one(**state: Any) -> tuple[SimulatedDriver, SimulatedGpu, Clock]:
     clock = Clock()
-    gpu = SimulatedGpu("g", **state)  # type: ignore[arg-type]
+    gpu = SimulatedGpu("g", **state)
     return SimulatedDriver([gpu], clock=clock), gpu, clock
 
 

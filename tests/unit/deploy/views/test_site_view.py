@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -40,7 +41,7 @@ def scaled(decision_id: int, scaled_id: int, status: v1.AckStatus = v1.AckStatus
     )
 
 
-def record(**changes: object) -> v1.PlanRecord:
+def record(**changes: Any) -> v1.PlanRecord:
     fields: dict[str, object] = {
         "time": NOW,
         "deployment": "chat",

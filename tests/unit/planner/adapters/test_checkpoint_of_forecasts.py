@@ -52,7 +52,7 @@ def test_each_built_in_model_survives_a_record(name: str, wrapped: str) -> None:
 
 
 def test_a_model_in_the_registry_needs_no_second_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry._BUILT_IN, "newest", Newest())  # type: ignore[arg-type]
+    monkeypatch.setitem(registry._BUILT_IN, "newest", Newest())
     found, learned = back("newest")
     assert found == learned
 

@@ -48,7 +48,8 @@ def test_the_npz_form_is_preferred(tmp_path: Path) -> None:
     write(tmp_path, prefill={"garbage": []}, decode=None)
     folder = tmp_path / "selected_prefill_interpolation"
     folder.mkdir()
-    np.savez(folder / "raw_data.npz", **{key: np.asarray(values) for key, values in PREFILL.items()})
+    arrays: dict[str, Any] = {key: np.asarray(values) for key, values in PREFILL.items()}
+    np.savez(folder / "raw_data.npz", **arrays)
     profile = load_profile(tmp_path)
     assert profile.prefill is not None
     assert profile.decode is None

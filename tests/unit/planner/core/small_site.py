@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from planner.core.state import PlannerState
 from planner.core.step import initial_state, react, step
@@ -63,20 +64,20 @@ def line_profile() -> Profile:
 PROFILE = line_profile()
 
 
-def pool(name: PoolId, **changes: object) -> PoolConfig:
+def pool(name: PoolId, **changes: Any) -> PoolConfig:
     base = PoolConfig(name, Role(name), 1, CURVE, scale_down=ScalingRules(stabilization_window_s=300.0))
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
-def deployment(pools: Mapping[PoolId, PoolConfig] | None = None, **changes: object) -> DeploymentConfig:
+def deployment(pools: Mapping[PoolId, PoolConfig] | None = None, **changes: Any) -> DeploymentConfig:
     pools = pools if pools is not None else {PREFILL: pool(PREFILL), DECODE: pool(DECODE)}
-    return replace(DeploymentConfig(D, SITE, pools, PROFILE), **changes)  # type: ignore[arg-type]
+    return replace(DeploymentConfig(D, SITE, pools, PROFILE), **changes)
 
 
-def planner(one: DeploymentConfig | None = None, budget_mw: int | None = None, **changes: object) -> PlannerConfig:
+def planner(one: DeploymentConfig | None = None, budget_mw: int | None = None, **changes: Any) -> PlannerConfig:
     one = one if one is not None else deployment()
     sites = {} if budget_mw is None else {SITE: SiteConfig(SITE, budget_mw)}
-    return replace(PlannerConfig({one.deployment: one}, sites), **changes)  # type: ignore[arg-type]
+    return replace(PlannerConfig({one.deployment: one}, sites), **changes)
 
 
 def traffic(

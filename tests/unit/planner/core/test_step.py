@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -355,8 +356,8 @@ def test_windows_and_horizons_run_on_load_time() -> None:
     assert plan.deployments[D].forecasts["request_rate_per_s"].horizon_s == 30.0 + 60.0
 
 
-def load_drive(**changes: object) -> Drive:
-    return drive(replace(deployment(QUICK, sizing=SizingMode.LOAD, load=LoadThresholds()), **changes))  # type: ignore[arg-type]
+def load_drive(**changes: Any) -> Drive:
+    return drive(replace(deployment(QUICK, sizing=SizingMode.LOAD, load=LoadThresholds()), **changes))
 
 
 def loaded(queued: float, used: float) -> DeploymentObservation:
@@ -441,7 +442,7 @@ def test_prefix_hits_accepted_tokens_and_targets_change_what_is_wanted() -> None
 def test_slow_engines_are_found_out_and_the_correction_is_shown() -> None:
     d = drive()
     first = granted(d(traffic(60.0)))
-    slow = {"ttft_ms": Sample(400.0), "itl_ms": Sample(30.0)}
+    slow: dict[str, Any] = {"ttft_ms": Sample(400.0), "itl_ms": Sample(30.0)}
     for _ in range(20):
         plan = d(traffic(60.0, **slow))
     assert plan.deployments[D].corrections["prefill"] > 1.3
@@ -469,7 +470,9 @@ def test_the_record_is_complete() -> None:
 def test_no_key_of_a_record_stands_for_two_units() -> None:
     """A count per interval and a rate are two quantities; mean lengths are tokens in both."""
     record = drive()(traffic(40.0)).deployments[D]
-    assert record.observed["requests"] == 40.0 * record.observed["interval_s"]
+    interval_s = record.observed["interval_s"]
+    assert interval_s is not None
+    assert record.observed["requests"] == 40.0 * interval_s
     assert record.forecasts["request_rate_per_s"].mean == pytest.approx(40.0)
     for name in record.forecasts.keys() & record.observed.keys():
         assert record.forecasts[name].mean == pytest.approx(record.observed[name]), name

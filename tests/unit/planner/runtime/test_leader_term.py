@@ -52,7 +52,7 @@ class Bus:
     async def listen(self, listener: object) -> None:
         await asyncio.Event().wait()
 
-    def lead(self):  # type: ignore[no-untyped-def]
+    def lead(self):
         raise NotImplementedError
 
 
@@ -73,7 +73,7 @@ class Core:
         self.failures = failures
         self.observations = []  # type: ignore[var-annotated]
 
-    def __call__(self, state, observation, settings, now_s):  # type: ignore[no-untyped-def]
+    def __call__(self, state, observation, settings, now_s):
         self.observations.append(observation)
         if len(self.observations) <= self.failures:
             raise ZeroDivisionError("on purpose")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from planner.adapters.metrics.engine_metrics import (
     VLLM,
     EngineMetricKind,
     Quantity,
+    Source,
 )
 from planner.adapters.metrics.exposition import PageError, parse_page
 from planner.adapters.metrics.histogram import IntervalHistogram, histogram
@@ -82,12 +84,12 @@ def test_histograms_with_other_buckets_keep_their_mean_and_give_up_their_shape()
     assert both.quantile(0.5) is None
 
 
-def readout(**metrics: float) -> Snapshot:
+def readout(**metrics: Any) -> Snapshot:
     return Snapshot(30.0, {name: Sample(value) for name, value in metrics.items()})
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_each_source_is_found_by_its_own_names(source) -> None:  # type: ignore[no-untyped-def]
+def test_each_source_is_found_by_its_own_names(source: Source) -> None:
     metric = source.metrics[Quantity.REQUESTS][0]
     found = Snapshot(30.0, {metric.name: Sample(60.0)})
     assert traffic_source(found) is source
@@ -148,7 +150,7 @@ def test_hit_rate_and_accept_length_come_from_engines_and_must_be_possible() -> 
     ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_workers_of_every_engine_are_counted(source, waiting: str, usage: str) -> None:  # type: ignore[no-untyped-def]
+def test_workers_of_every_engine_are_counted(source: Source, waiting: str, usage: str) -> None:
     """Two data-parallel ranks of one worker are one worker: queues add up, KV use is their mean."""
     labels = {"dynamo_component": "backend", "pod": "d0"}
     ranks = tuple(GaugeSample({**labels, "engine": str(rank)}, 0.2 + 0.4 * rank) for rank in (0, 1))
@@ -157,7 +159,8 @@ def test_workers_of_every_engine_are_counted(source, waiting: str, usage: str) -
     decode = seen.pools[DECODE]
     assert decode.replicas == Replicas(ready=1)
     assert decode.queued_requests == Sample(4.0)
-    assert decode.kv_usage == Sample(pytest.approx(0.4))
+    assert isinstance(decode.kv_usage, Sample)
+    assert decode.kv_usage.value == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

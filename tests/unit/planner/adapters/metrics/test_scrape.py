@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ TARGET = SeriesSelector(
 
 
 @asynccontextmanager
-async def scraping(*servers: MetricsServer, **settings: float) -> AsyncIterator[EngineScraper]:
+async def scraping(*servers: MetricsServer, **settings: Any) -> AsyncIterator[EngineScraper]:
     scraper = EngineScraper([server.url for server in servers], TARGET, **settings)
     try:
         yield scraper

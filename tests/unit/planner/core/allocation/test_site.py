@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ AT_ONCE = ScalingRules(stabilization_window_s=0.0)
 QUICK = {PREFILL: pool(PREFILL, scale_down=AT_ONCE), DECODE: pool(DECODE, scale_down=AT_ONCE)}
 
 
-def world(budget_mw: int, **changes: object) -> World:
+def world(budget_mw: int, **changes: Any) -> World:
     found = World(planner(deployment(QUICK, **changes), budget_mw=budget_mw), nodes=2, gpus_per_node=4)
     found.run_pods(prefill=1, decode=1)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planner.core.forecast import registry
+from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
 from planner.core.sizing.load_forecast import QUANTITIES
 from planner.core.step import initial_state, step
@@ -13,7 +14,7 @@ from planner.domain.observation import Observation
 from tests.unit.planner.core.small_site import D, deployment, planner, traffic
 
 
-def bands() -> dict[str, registry.Band]:
+def bands() -> dict[str, Band]:
     return {name: registry.make("constant", 0.9, 60.0, {}) for name in QUANTITIES}
 
 

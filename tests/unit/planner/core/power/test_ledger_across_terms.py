@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -133,7 +134,7 @@ def test_it_comes_to_rest_and_only_renews() -> None:
     d = desk()
     caps = {g("a"): 600_000, g("b"): 600_000}
     d.settled(caps)
-    quiet = []
+    quiet: list[Any] = []
     for _ in range(60):
         orders = d.advance(1.0)
         quiet += orders.values()

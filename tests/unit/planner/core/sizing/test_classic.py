@@ -102,7 +102,11 @@ def test_a_missing_reading_keeps_the_last_correction() -> None:
     record = json.loads(shared("dynamo_decisions/h200_8b_ramp.json").read_text())
     config, seen = settings(record), record["intervals"][0]
     state = initial_state(config, 1, 0.0)
-    known = {"requests": Sample(seen["num_req"]), "isl_tokens": Sample(3000.0), "osl_tokens": Sample(150.0)}
+    known: dict[str, Any] = {
+        "requests": Sample(seen["num_req"]),
+        "isl_tokens": Sample(3000.0),
+        "osl_tokens": Sample(150.0),
+    }
     full = DeploymentObservation(
         60.0, ttft_ms=Sample(90.0), itl_ms=Sample(20.0), request_duration_s=Sample(5.0), **known
     )

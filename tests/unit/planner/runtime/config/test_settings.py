@@ -292,8 +292,10 @@ async def test_observers_share_one_client_and_close_apart(file: Path) -> None:
     assert [type(observer).__name__ for observer in made] == ["EngineScraper", "PrometheusObserver"]
     assert len(clients) == 1
     assert target("prod-chat", settings.deployments["prod-chat"]).namespace == "prod-chat"
-    for closing in (*made, *clients):
-        await closing.close()
+    for observer in made:
+        await observer.close()
+    for client in clients:
+        await client.close()
 
 
 @pytest.mark.parametrize(

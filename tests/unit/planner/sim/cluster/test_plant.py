@@ -130,6 +130,6 @@ def test_requests_are_conserved_whatever_happens_to_workers(
     assert sorted(set(plant.records.column("number"))) == sorted(plant.records.column("number"))
     assert (plant.records.column("ttft_ms") > 0).all()
     assert (plant.records.column("itl_ms") >= 0).all()
-    for pool in plant.pools.values():
-        assert pool.queued_tokens == 0
-        assert pool.running() == 0
+    for idle in plant.pools.values():
+        assert idle.queued_tokens == 0
+        assert idle.running() == 0

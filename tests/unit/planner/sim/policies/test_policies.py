@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def load(seconds: float = 600.0, rate: float = 12.0) -> Trace:
     )
 
 
-def scenario(**changes: object) -> Scenario:
+def scenario(**changes: Any) -> Scenario:
     engines = profile(max_batched=8192)
     base = Scenario(
         trace=load(),
@@ -48,7 +49,7 @@ def scenario(**changes: object) -> Scenario:
         ttft_ms=800.0,
         itl_ms=25.0,
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
 @pytest.mark.parametrize("name", ALL)
