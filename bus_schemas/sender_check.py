@@ -1,6 +1,7 @@
-"""Whether a message may stand where it was found: permissions are by subject, and a body can say any name.
+"""Rejects messages whose subject does not match the sender in their body.
 
-Pure. Must never let a body speak for another node, deployment or site than the one its writer may publish for.
+Permissions are granted by subject, while a body can hold any name. Pure. Must never accept a body for a node,
+deployment or site other than the one that its subject names.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _PLACES: dict[type[Message], tuple[str, str, str]] = {
     v1.DeploymentControl: ("control", "deployment", "deployment"),
     v1.NodeControl: ("control", "node", "node"),
 }
-"""By message: the kind of its subject, what it is about, and the field that names who."""
+"""For each message class: kind and topic of its subject, and the field that names its node, deployment or site."""
 _BELONGS = {(kind, what): message for message, (kind, what, _) in _PLACES.items()}
 
 
 def wrong_sender(place: ParsedSubject, message: Message) -> str:
-    """Why ``message`` may not stand at ``place``; empty where it may."""
+    """Why ``message`` does not belong on the subject ``place``; empty where it does."""
     wanted = _BELONGS.get((place.kind, place.what))
     if wanted is None or type(message) is not wanted:
         return f"a {message.type} where a {wanted.type_name() if wanted else place.what} belongs"
@@ -36,7 +37,7 @@ def wrong_sender(place: ParsedSubject, message: Message) -> str:
 
 
 def in_place(subjects: Subjects, subject: str, message: Message) -> bool:
-    """Whether ``message`` speaks for the one that ``subject`` names. Messages that name nobody may stand anywhere."""
+    """Whether ``message`` belongs on ``subject``. Messages without a node, deployment or site belong on any."""
     if type(message) not in _PLACES:
         return True
     try:

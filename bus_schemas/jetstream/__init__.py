@@ -1,1 +1,1 @@
-"""The contract on a real server: connect, provision, publish (fenced), consume (one loop), read, lead."""
+"""The contract on a NATS server: connections, streams and consumers, fenced publishing, consuming, reading, leading."""

@@ -1,4 +1,4 @@
-"""A question to the server and its answer, with this package's errors instead of the client library's."""
+"""Requests to the server and their replies, with this package's errors instead of the client library's."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ def package_errors(bus: Bus, subject: str) -> Iterator[None]:
             # The library's form of "no responders" for an API request.
             raise _no_service(subject) from error
         raise
+    except BusAwayError:
+        raise
     except (NatsError, TimeoutError, OSError) as error:
         raise away(bus, subject, error) from error
 
@@ -67,7 +69,7 @@ def away(bus: Bus, subject: str, error: BaseException | None = None) -> BusAwayE
 
 
 def answer(reply: Msg) -> dict[str, Any]:
-    """The body of a JetStream answer; empty where it is none."""
+    """The JSON object in a JetStream reply; empty where the body is not one."""
     try:
         value = json.loads(reply.data or b"{}")
     except ValueError:
@@ -77,13 +79,13 @@ def answer(reply: Msg) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why the server did not do what it was asked."""
+    """Why the server refused a request."""
 
     code: int
-    """The server's own number for the reason."""
+    """The server's error number (``err_code``)."""
     text: str
     passing: bool
-    """The same request may be answered otherwise soon."""
+    """Whether the same request may succeed soon."""
 
 
 SEQUENCE_IN_FLIGHT = 10164
@@ -92,11 +94,11 @@ BUSY = 429
 
 
 def error_of(value: dict[str, Any]) -> Refusal | None:
-    """The refusal in an answer, or None for a good one."""
+    """The refusal in a reply, or None where the request succeeded."""
     problem = value.get("error")
     if not isinstance(problem, dict):
         return None
     code = int(problem.get("err_code", 0))
-    # From 429 on: too much at once, no leader elected yet, storage short.
+    # Codes from 429 on: too many requests, no leader elected yet, storage short.
     passing = int(problem.get("code", 0)) >= BUSY or code in (SEQUENCE_IN_FLIGHT, BATCH_INCOMPLETE)
     return Refusal(code, str(problem.get("description", problem)), passing)

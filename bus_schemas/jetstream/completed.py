@@ -1,4 +1,4 @@
-"""Which decisions were carried out already, by what is stored as their result. Pure."""
+"""Which decisions have already been carried out, according to the stored acknowledgements. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FINAL = frozenset({AckStatus.APPLIED, AckStatus.REJECTED, AckStatus.SUPERSEDED})
 
 
 class Completion(Enum):
-    """What to do with a decision that was delivered."""
+    """What to do with a delivered decision."""
 
     FRESH = "carry it out"
     DONE = "its result is stored: acknowledge it again"
@@ -18,7 +18,7 @@ class Completion(Enum):
 
 
 class CompletedDecisions:
-    """The newest decision that has a result, in its incarnation. Knows of decisions only; anything else is FRESH."""
+    """The newest decision of an incarnation that was carried out. Messages other than decisions are FRESH."""
 
     def __init__(self) -> None:
         self._incarnation: str | None = None
@@ -26,18 +26,18 @@ class CompletedDecisions:
         self._settled = -1
 
     def learn(self, result: Message | None) -> None:
-        """A stored result."""
+        """Take in a stored acknowledgement; other messages and None change nothing."""
         if not isinstance(result, (ScalingAck, PowerAck)) or not result.incarnation:
             return
         complete = result.scaled_decision_id if isinstance(result, ScalingAck) else result.applied_decision_id
         if result.incarnation == self._incarnation:
             complete = max(complete, self._complete)
         self._incarnation, self._complete = result.incarnation, complete
-        # Only this very decision: an id that was rejected must not stand in the way of lower, valid ones.
+        # Only this one id: a rejected decision must not block valid decisions with lower ids.
         self._settled = result.decision_id if _settled(result) else -1
 
     def verdict(self, message: Message) -> Completion:
-        """What a delivered message is. Another incarnation starts its ids again, so all of it is fresh."""
+        """What to do with ``message``. A new incarnation numbers its decisions anew, so all of them are fresh."""
         if not isinstance(message, (ScalingDecision, PowerDecision)) or message.incarnation != self._incarnation:
             return Completion.FRESH
         if message.decision_id in (self._complete, self._settled):

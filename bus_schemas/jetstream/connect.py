@@ -1,7 +1,7 @@
-"""One connection to the bus: bounded in time at the start, for ever reconnecting afterwards.
+"""One connection to the bus: the first connect is bounded in time, reconnecting afterwards never ends.
 
-Owns the client and what the server said against us. Must never print a secret. The client library gives up for good
-after some refusals (an expired credential, a restarted authentication service): `ready` then opens a new one.
+Owns the client and the list of the server's refusals. Must never print a secret. The client library closes for good
+after some refusals (an expired credential, a restarted authentication service): `ready` then opens a new client.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from nats.js.client import JetStreamContext
 from bus_schemas.errors import BusError, BusRefusedError, BusUnreachableError
 from bus_schemas.jetstream.patched_client import FastClient
 from bus_schemas.jetstream.settings import PASSWORD_ENV, TOKEN_ENV, BusSettings
+from bus_schemas.jetstream.tasks.backoff import Backoff, pause_s
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from bus_schemas.jetstream.tasks.task_group import ended
 from bus_schemas.subjects import Subjects
@@ -31,7 +32,8 @@ from bus_schemas.subjects import Subjects
 __all__ = ["Bus", "BusError", "BusUnreachableError", "connect"]
 
 KEPT_VIOLATIONS = 100
-REOPEN_S = 1.0
+REOPEN_FIRST_S = 0.5
+REOPEN_LONGEST_S = 2.0
 _REFUSALS = ("authorization", "authentication", "certificate", "expired", "revoked", "maximum connections", "alert")
 
 
@@ -41,10 +43,11 @@ def _kept() -> deque[str]:
 
 @dataclass(slots=True)
 class Bus:
-    """An open connection. ``violations`` holds what the server refused us: the client shows it as a time-out only.
+    """An open connection.
 
-    ``on_reconnect`` are called after each reconnect, when the client gave up for good, and when it dropped messages it
-    could not keep up with: whoever follows a stream looks for what it missed.
+    ``violations``: the newest errors that the server or the client reported. A refused request itself only times out.
+    ``on_reconnect``: called after each reconnect, when the client closed for good, and when it dropped messages of a
+    slow subscriber; readers that follow a stream then read what they missed.
     """
 
     nc: Client
@@ -55,21 +58,22 @@ class Bus:
     on_reconnect: set[Callable[[], None]] = field(default_factory=set)
     closing: bool = False
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _reopening: Backoff = field(default_factory=lambda: Backoff(REOPEN_FIRST_S, REOPEN_LONGEST_S))
     _giving_up: asyncio.Future[None] | None = None
     _coming_back: asyncio.Future[None] | None = None
 
     @property
     def connected(self) -> bool:
-        """Whether the link stands right now."""
+        """Whether the client is connected now."""
         return self.nc.is_connected
 
     def denied(self, subject: str) -> str | None:
-        """What the server said when it refused us this subject, or None."""
-        wanted = f'"{subject.lower()}"'
-        return next((text for text in reversed(self.violations) if wanted in text.lower()), None)
+        """The server's latest permission error about ``subject``, or None."""
+        quoted = f'"{subject.lower()}"'
+        return next((text for text in reversed(self.violations) if quoted in text.lower()), None)
 
     async def ready(self) -> None:
-        """Wait until the link stands; open a new one where the client has given up. For ever, unless cancelled."""
+        """Wait until connected, without a time limit; open a new client where the old one closed for good."""
         while not self.nc.is_connected:
             if self.nc.is_closed and not self.closing:
                 await self._reopen()
@@ -84,30 +88,31 @@ class Bus:
                 self.nc = await _open(self.settings, self)
             except BusUnreachableError as error:
                 self.violations.append(str(error))
-                await asyncio.sleep(REOPEN_S * random.uniform(0.5, 1.5))
+                await asyncio.sleep(self._reopening.next_s())
                 return
+            self._reopening.reset()
             self.js = self.nc.jetstream(timeout=self.settings.request_timeout_s)
         self.wake()
 
     def wake(self) -> None:
-        """Tell those who follow streams that they may have missed something."""
+        """Call the ``on_reconnect`` listeners: they may have missed messages."""
         for listener in tuple(self.on_reconnect):
             listener()
 
-    def heard(self, text: str) -> None:
-        """Note what the client complains of."""
+    def note_error(self, text: str) -> None:
+        """Record an error that the client reported, and act on it."""
         self.violations.append(text)
         if "slow consumer" in text.lower():
             self.wake()
         elif not self.nc.is_connected and _refuses(text):
-            # It would show the same certificate or key for ever; `ready` reads them again.
+            # The client would present the same certificate or key forever; `ready` reads them from their files again.
             self._giving_up = asyncio.ensure_future(self.nc.close())
 
     def gave_up(self, client: Client) -> None:
-        """Note that the client closed for good: another is opened, whoever waits for it or does not."""
+        """Record that ``client`` closed for good. A new one is opened, also where no caller waits for it."""
         if client is self.nc and not self.closing:
             self._coming_back = asyncio.ensure_future(self.ready())
-            # Who waits for messages may take silence for normal.
+            # A reader that waits for messages cannot tell this from a quiet stream.
             self.wake()
 
     async def close(self) -> None:
@@ -122,12 +127,12 @@ class Bus:
 
 
 async def connect(settings: BusSettings) -> Bus:
-    """Connect within ``connect_timeout_s`` in all.
+    """Open a connection within ``connect_timeout_s``.
 
-    Raises BusUnreachableError (BusRefusedError where a server said no).
+    Raises BusUnreachableError; BusRefusedError (its subclass) where a server answered and refused us.
     """
-    nothing = Client()
-    bus = Bus(nothing, nothing.jetstream(), Subjects(settings.prefix), settings)
+    unopened = Client()
+    bus = Bus(unopened, unopened.jetstream(), Subjects(settings.prefix), settings)
     bus.nc = await _open(settings, bus)
     bus.js = bus.nc.jetstream(timeout=settings.request_timeout_s)
     return bus
@@ -143,7 +148,7 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
         text = str(error) or type(error).__name__
         complaints.append(text)
         if nc is bus.nc:
-            bus.heard(text)
+            bus.note_error(text)
         elif not refused.done() and _refuses(text):
             refused.set_result(text)
 
@@ -156,11 +161,11 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     try:
         options = _options(settings)
     except OSError as error:
-        raise BusUnreachableError(f"can not read {error.filename}: {error.strerror}") from error
+        raise BusUnreachableError(f"cannot read {error.filename}: {error.strerror}") from error
     except (ValueError, ssl.SSLError) as error:
-        raise BusUnreachableError(f"the TLS settings for {where} can not be used: {error}") from error
-    told: dict[str, Any] = {"error_cb": on_error, "reconnected_cb": on_reconnected, "closed_cb": on_closed}
-    opening = asyncio.ensure_future(nc.connect(**options, **told))
+        raise BusUnreachableError(f"the TLS settings for {where} cannot be used: {error}") from error
+    callbacks: dict[str, Any] = {"error_cb": on_error, "reconnected_cb": on_reconnected, "closed_cb": on_closed}
+    opening = asyncio.ensure_future(nc.connect(**options, **callbacks))
     try:
         waited: set[asyncio.Future[Any]] = {opening, refused}
         await asyncio.wait(waited, timeout=settings.connect_timeout_s, return_when=asyncio.FIRST_COMPLETED)
@@ -173,11 +178,11 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
         return nc
     await _abandon(nc, opening)
     if refused.done():
-        # What was said first: a refusal is often followed by a reset connection, which explains nothing.
+        # The first error: a refusal is often followed by a connection reset, which explains nothing.
         raise BusRefusedError(f"NATS at {where} refused us: {refused.result()}") from failure
     why = complaints[-1] if complaints else str(failure or f"no answer in {settings.connect_timeout_s:g} s")
     refused.cancel()
-    raise BusUnreachableError(f"can not reach NATS at {where}: {why}") from failure
+    raise BusUnreachableError(f"cannot reach NATS at {where}: {why}") from failure
 
 
 def _refuses(text: str) -> bool:
@@ -186,7 +191,7 @@ def _refuses(text: str) -> bool:
 
 async def _abandon(nc: Client, opening: asyncio.Future[None]) -> None:
     await ended(opening, again_s=0.1)
-    # Not yet begun, the client asserts that it was connected.
+    # A client that has not begun to connect asserts that it was connected.
     with suppress(TimeoutError, NatsError, OSError, AssertionError):
         async with asyncio.timeout(2.0):
             with cancellation_kept():
@@ -197,10 +202,9 @@ def _options(settings: BusSettings) -> dict[str, Any]:
     first_s, last_s = settings.reconnect_first_s, settings.reconnect_last_s
 
     def next_server(pool: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
-        # The server tried least often, after a wait with jitter: a fleet must not come back in one instant.
+        # The server with the fewest attempts, after a pause with jitter: a fleet must not reconnect in one instant.
         chosen = min(pool, key=lambda server: (server.reconnects, random.random()))
-        wait_s = min(last_s, first_s * 2 ** min(chosen.reconnects, 16))
-        return chosen, wait_s * random.uniform(0.5, 1.5)
+        return chosen, pause_s(first_s, last_s, chosen.reconnects)
 
     options: dict[str, Any] = {
         "servers": list(settings.servers),
@@ -217,7 +221,7 @@ def _options(settings: BusSettings) -> dict[str, Any]:
 
 
 def _identity(settings: BusSettings) -> dict[str, Any]:
-    """Who we are. Files are checked now and read again at each reconnect."""
+    """Our credentials. The files are checked now and read again at each reconnect."""
     if settings.creds_file:
         _readable(settings.creds_file)
         return {"user_credentials": str(settings.creds_file)}

@@ -1,7 +1,7 @@
-"""The one loop through which agents and connectors take decisions: survives everything, carries nothing out twice.
+"""The loop with which agents and connectors receive decisions. It survives lost connections and repeats no work.
 
 A message is acknowledged to JetStream only after its result is stored; a crash between the two repeats the
-acknowledgement, not the work. What can not be carried out goes to the dead letters with a reason and is terminated.
+acknowledgement, not the work. A message that cannot be carried out becomes a dead letter with a reason.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import random
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from bus_schemas.jetstream.consumers import ACK_WAIT_S, Durable, ensure, ensure_
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.pull import Pull, PullInterruptedError
 from bus_schemas.jetstream.reader import last, message_id
+from bus_schemas.jetstream.tasks.backoff import Backoff, pause_s
 from bus_schemas.sender_check import wrong_sender
 
 __all__ = [
@@ -45,13 +45,13 @@ BACKOFF_LAST_S = 5.0
 DEAD_BODY_BYTES = 65_536
 PLAIN_REPLY_TOKENS = 9
 ATTEMPTS = 20
-"""Tries of one message whose handler raises, before it is a dead letter."""
+"""Deliveries of a message whose handler raises, before it becomes a dead letter."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message as it was delivered. Long work needs no `in_progress`: the loop says so for the handler."""
+    """One delivered message. ``traceparent`` is the W3C trace context of the decision, also in the result's headers."""
 
     subject: str
     sequence: int
@@ -61,21 +61,23 @@ class Delivery:
     in_progress: Callable[[], Awaitable[None]]
     traceparent: str | None = None
     pending: int = 0
-    """Newer messages that wait already."""
+    """Newer messages that are already waiting."""
 
 
 Handler = Callable[[Delivery], Awaitable[v1.Message | None]]
-"""Carries a decision out and returns the result to store (None: nothing to say)."""
+"""Carries out a decision and returns the result to store, or None for no result.
+
+Long work need not report progress: the loop does while the handler runs."""
 
 
 class CannotCarryOutError(Exception):
-    """A message that never can be carried out here: it becomes a dead letter with this reason."""
+    """A message that can never be carried out here: it becomes a dead letter with this reason."""
 
 
 def _place(raw: Msg) -> tuple[int, int, int]:
     """(stream sequence, deliveries, messages still pending) of a delivered message, from its reply subject."""
     tokens = raw.reply.split(".")
-    # $JS.ACK.<stream>.<consumer>..., or with domain and account before them.
+    # $JS.ACK.<stream>.<consumer>..., or with domain and account in front of the stream.
     first = 4 if len(tokens) == PLAIN_REPLY_TOKENS else 6
     return int(tokens[first + 1]), int(tokens[first]), int(tokens[first + 4])
 
@@ -83,10 +85,10 @@ def _place(raw: Msg) -> tuple[int, int, int]:
 class Consumer:
     """One durable consumer's loop.
 
-    ``result_subject`` is where results are stored before the message is done; the newest one there tells, also after
-    a restart, what was carried out. Where this process may create consumers, ``create`` lets it bring a lost one
-    back; elsewhere it waits for the planner's side. With ``newest_only`` a decision behind which newer ones wait is
-    passed over: right for states, which power decisions are.
+    ``result_subject``: where each result is stored before its message is acknowledged. The newest result there shows,
+    also after a restart, what was carried out. ``create``: create a missing consumer, where this process has the right
+    to; otherwise the loop waits until the planner's side has created it. ``newest_only``: skip a decision when newer
+    ones are waiting; right for states, such as power decisions.
     """
 
     def __init__(
@@ -111,20 +113,20 @@ class Consumer:
         self._newest_only = newest_only
         self._done = CompletedDecisions()
         self._life = uuid.uuid4().hex[:12]
-        """Part of the results' ids: a message has one result in one life of this loop."""
-        self._unsaid: tuple[int, v1.Message | None] | None = None
+        """Part of the result ids: a message has one result per life of this loop."""
+        self._unpublished: tuple[int, v1.Message | None] | None = None
         self._stopping = asyncio.Event()
-        self._backoff_s = BACKOFF_FIRST_S
+        self._backoff = Backoff(BACKOFF_FIRST_S, BACKOFF_LAST_S)
         self._pull: Pull | None = None
 
     def stop(self) -> None:
-        """End `run` after the message in hand, result stored and acknowledged."""
+        """End `run` once the current message has its result stored and is acknowledged."""
         self._stopping.set()
         if self._pull is not None:
             self._pull.interrupt()
 
     async def run(self) -> None:
-        """Until `stop` or cancelled. A consumer that does not exist yet is waited for."""
+        """Run until `stop` is called or the task is cancelled. Waits for a consumer that does not exist yet."""
         while not self._stopping.is_set():
             try:
                 await self._bus.ready()
@@ -135,13 +137,12 @@ class Consumer:
                     await self._pump(pull)
             except (BusError, NatsError, OSError) as error:
                 level = logging.DEBUG if isinstance(error, ConsumerGoneError) else logging.INFO
-                _log.log(level, "consumer %s begins again: %s", self._durable.name, error)
-                await self._pause(self._backoff_s)
-                self._backoff_s = min(self._backoff_s * 2, BACKOFF_LAST_S)
+                _log.log(level, "consumer %s starts again: %s", self._durable.name, error)
+                await self._pause(self._backoff.next_s())
 
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds * random.uniform(0.5, 1.0)):
+            async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
     async def _stored_result(self) -> v1.Message | None:
@@ -149,13 +150,13 @@ class Consumer:
         return found.message if found is not None else None
 
     async def _pump(self, pull: Pull) -> None:
-        """Take and handle until stopped, or until the server forgets the consumer or the link breaks."""
+        """Handle messages until stopped. Raises BusError when the consumer is gone or the connection is lost."""
         self._pull = pull
         try:
             while not self._stopping.is_set():
                 raw = await pull.next()
-                # Not when the pull was opened: that succeeds also where the consumer is missing.
-                self._backoff_s = BACKOFF_FIRST_S
+                # Not when the pull was opened: that also succeeds where the consumer is missing.
+                self._backoff.reset()
                 await self._take(raw)
         except PullInterruptedError:
             return
@@ -171,8 +172,8 @@ class Consumer:
             await self._bury(raw, error.reason)
             return
         sequence, deliveries, pending = _place(raw)
-        if self._unsaid is not None and self._unsaid[0] == sequence:
-            result = self._unsaid[1]
+        if self._unpublished is not None and self._unpublished[0] == sequence:
+            result = self._unpublished[1]
         elif self._done.verdict(message) is not Completion.FRESH or (self._newest_only and pending):
             await raw.ack()
             return
@@ -196,11 +197,11 @@ class Consumer:
             except Exception as error:  # noqa: BLE001  # whatever a handler raises must not end the loop
                 await self._failed(raw, delivery, error)
                 return
-            # From here on the work is done: a lost answer repeats the saying of it, never the work.
-            self._unsaid = (sequence, result)
-        await self._say(raw, sequence, result)
+            # The work is done: if storing the result fails, only that is repeated.
+            self._unpublished = (sequence, result)
+        await self._publish_result(raw, sequence, result)
 
-    async def _say(self, raw: Msg, sequence: int, result: v1.Message | None) -> None:
+    async def _publish_result(self, raw: Msg, sequence: int, result: v1.Message | None) -> None:
         if result is not None:
             msg_id = f"{self._durable.name}-{sequence}-{self._life}"
             await publish(self._bus, self._result_subject, result, msg_id, (raw.headers or {}).get("traceparent"))
@@ -208,7 +209,7 @@ class Consumer:
         await raw.ack()
 
     def _check_subject(self, subject: str, message: v1.Message) -> None:
-        """The name in the body must be the one in the subject. Raises UndecodableError."""
+        """Raises UndecodableError where the name in the body is not the one in the subject."""
         parsed = self._own if subject == self._durable.subject else self._bus.subjects.parse(subject)
         if parsed is None or parsed.kind != "decision":
             return
@@ -220,27 +221,27 @@ class Consumer:
         if delivery.deliveries >= ATTEMPTS:
             await self._bury(raw, f"failed {delivery.deliveries} times, last with {type(error).__name__}: {error}")
             return
-        await raw.nak(delay=min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(delivery.deliveries - 1, 16)))
+        await raw.nak(delay=pause_s(BACKOFF_FIRST_S, BACKOFF_LAST_S, delivery.deliveries - 1))
 
     @contextmanager
     def _in_progress(self, raw: Msg) -> Iterator[None]:
-        """Tells the server now and then that the work goes on, so that the message is not delivered again."""
+        """Report progress to the server a few times per ack wait, so that the message is not delivered again."""
         loop, every_s = asyncio.get_running_loop(), self._durable.ack_wait_s / 3
-        telling: set[asyncio.Task[None]] = set()
+        reports: set[asyncio.Task[None]] = set()
         timer: asyncio.TimerHandle
 
-        async def say() -> None:
+        async def report() -> None:
             with suppress(NatsError, OSError):
                 await raw.in_progress()
 
-        def tell() -> None:
+        def start_report() -> None:
             nonlocal timer
-            task = loop.create_task(say())
-            telling.add(task)
-            task.add_done_callback(telling.discard)
-            timer = loop.call_later(every_s, tell)
+            task = loop.create_task(report())
+            reports.add(task)
+            task.add_done_callback(reports.discard)
+            timer = loop.call_later(every_s, start_report)
 
-        timer = loop.call_later(every_s, tell)
+        timer = loop.call_later(every_s, start_report)
         try:
             yield
         finally:

@@ -126,7 +126,7 @@ async def _keep(bus: Bus, durables: Callable[[], Awaitable[Iterable[Durable]]], 
 
 
 async def durables_in_use(bus: Bus) -> list[Durable]:
-    """A consumer for every node that reports or has decisions, and for every deployment that has decisions.
+    """A consumer for every node with telemetry or decisions, and for every deployment with decisions.
 
     Raises BusAwayError, NotPermittedError.
     """

@@ -1,7 +1,7 @@
-"""Leadership: one lease message with a time to live, renewed by its holder, and fenced by the server.
+"""Leadership: one lease message with a time to live, renewed by its holder and fenced by the server.
 
-Never trusts a clock for safety: whoever slept past its lease is refused by the server at its next batch, for each
-batch names the sequence of the lease message it was published under. Clocks only decide how soon we know.
+Safety depends on no clock: each batch names the sequence of the lease message under which it is published, and the
+server refuses the batch of a planner that slept past its lease. Clocks only decide how soon the loss is noticed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 __all__ = ["Leadership", "LeadershipLostError"]
 
 RENEWALS_PER_TTL = 3.0
-LOOK_S = 0.25
+POLL_S = 0.25
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
 class Leadership:
     """One candidate's side of the lease.
 
-    ``ttl_s`` (at least 1 s; the server counts whole seconds, so it is rounded up): after a crash another leads within
-    it plus one second. ``epoch`` is the sequence of the lease message that began this term: above every earlier
-    term's, and constant in it. ``fence`` is the newest's, and changes with each renewal.
+    ``ttl_s``: time to live of the lease, at least 1 s; the server counts whole seconds, so it is rounded up. After a
+    crash another candidate leads within ``ttl_s`` plus one second. ``epoch``: the sequence of the lease message that
+    began this term, constant during the term and higher than that of every earlier term. ``fence``: the sequence of the
+    newest lease message, which changes with each renewal.
     """
 
     def __init__(self, bus: Bus, holder: str, ttl_s: float = 5.0) -> None:
@@ -55,17 +56,17 @@ class Leadership:
 
     @property
     def epoch(self) -> int | None:
-        """The sequence that began this term; None while not held."""
+        """The sequence of the lease message that began this term; None while the lease is not held."""
         return self._epoch
 
     @property
     def fence(self) -> int | None:
-        """The sequence of our newest lease message; None while not held."""
+        """The sequence of our newest lease message; None while the lease is not held."""
         return self._fence
 
     @property
     def held(self) -> bool:
-        """Whether we lead as far as we know."""
+        """Whether the lease is held, as far as is known here."""
         return self._fence is not None
 
     async def acquire(self) -> int:
@@ -77,7 +78,7 @@ class Leadership:
 
         subscription = None
         with suppress(NatsError, OSError):
-            # Woken at once by an orderly release; without the right to listen, a look now and then does.
+            # Wakes us at once after an orderly release; without the right to subscribe, polling finds it.
             subscription = await self._bus.nc.subscribe(
                 self._bus.subjects.stored(self._bus.subjects.lease()), cb=on_lease
             )
@@ -88,7 +89,7 @@ class Leadership:
                     if await self.try_acquire() and self._epoch is not None:
                         return self._epoch
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(LOOK_S, self._ttl_s / 4) * random.uniform(0.5, 1.0)):
+                    async with asyncio.timeout(min(POLL_S, self._ttl_s / 4) * random.uniform(0.5, 1.0)):
                         await wake.wait()
                 wake.clear()
         finally:
@@ -97,7 +98,7 @@ class Leadership:
                     await subscription.unsubscribe()
 
     async def try_acquire(self) -> bool:
-        """Take the lease if it is free now. Raises BusAwayError, NotStoredError."""
+        """Take the lease if it is free now; whether it is held. Raises BusAwayError, NotStoredError."""
         async with self._lock:
             if self.held:
                 return True
@@ -116,9 +117,9 @@ class Leadership:
         return isinstance(found.message, v1.Lease) and found.message.released
 
     async def renew(self) -> int:
-        """Write the next lease message; the new fence.
+        """Write the next lease message and return the new fence.
 
-        Raises LeadershipLostError; BusAwayError or NotStoredError to try again.
+        Raises LeadershipLostError; BusAwayError or NotStoredError where the caller may try again.
         """
         async with self._lock:
             if self._fence is None:
@@ -130,7 +131,7 @@ class Leadership:
             return sequence
 
     async def keep(self) -> None:
-        """Renew three times per lease, until cancelled. Raises LeadershipLostError, also when told by `lose`."""
+        """Renew three times per ``ttl_s``, until cancelled. Raises LeadershipLostError, also after a call of `lose`."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._ttl_s / RENEWALS_PER_TTL):
@@ -146,39 +147,39 @@ class Leadership:
             except (BusAwayError, NotStoredError) as error:
                 if loop.time() > self._confirmed_s + self._ttl_s:
                     raise LeadershipLostError(self.lose(f"the lease could not be renewed: {error}")) from error
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(POLL_S)
             else:
                 return
 
-    async def _keep_heeding(self) -> None:
-        """A task group overlooks a task that is cancelled by nobody's wish; the body would go on without renewals."""
+    async def _keep_or_fail(self) -> None:
+        """`keep`, but an unrequested cancellation is an error: a task group ignores it, and renewals would stop."""
         with cancellation_kept():
             await self.keep()
 
     @asynccontextmanager
     async def lead(self) -> AsyncIterator[int]:
-        """Wait for the lead and keep it inside; the epoch. Leaving releases it.
+        """Wait for the lease, yield the epoch, and renew the lease until the body ends; then release it.
 
-        When the lead is lost inside, the body is cancelled and LeadershipLostError raised in its place, or
-        ConnectionAbortedError when the client gave a renewal up.
+        When the lease is lost, the body is cancelled and LeadershipLostError is raised in its place, or
+        ConnectionAbortedError when the client library gave up a renewal.
         """
         epoch = await self.acquire()
         try:
             async with asyncio.TaskGroup() as tasks:
-                keeper = tasks.create_task(self._keep_heeding(), name="renew lease")
+                keeper = tasks.create_task(self._keep_or_fail(), name="renew lease")
                 yield epoch
                 keeper.cancel()
         except BaseExceptionGroup as group:
             lost = group.subgroup(LeadershipLostError)
             if lost is None:
-                # The body's own error, as it would have come without us.
+                # The body's own error, as it would have been raised without the group.
                 raise (group.exceptions[0] if len(group.exceptions) == 1 else group) from None
             raise LeadershipLostError(self._why) from group
         finally:
             await self.release()
 
     async def release(self) -> None:
-        """An orderly stop: whoever waits may lead at once. Does nothing when not held. Never raises for a lost bus."""
+        """Release the lease, so that another candidate leads at once. No effect when not held or the bus is away."""
         async with self._lock:
             if self._fence is None:
                 return
@@ -188,7 +189,7 @@ class Leadership:
                 await self._write(fence, renewals=self._renewals + 1, released=True)
 
     def lose(self, why: str) -> str:
-        """Note that this term is over; the reason, for those who raise it."""
+        """End this term because of ``why``. Returns the reason for which the term ended."""
         if self._fence is not None:
             self._why = why
         self._epoch = self._fence = None
@@ -197,14 +198,20 @@ class Leadership:
 
     @asynccontextmanager
     async def steady(self) -> AsyncIterator[int]:
-        """The fence, which does not change inside: a renewal in between would make the server refuse a batch."""
+        """Yield the fence and hold off renewals meanwhile: one in between would make the server refuse the batch.
+
+        Raises LeadershipLostError.
+        """
         async with self._lock:
             if self._fence is None:
                 raise LeadershipLostError(self._why)
             yield self._fence
 
     async def _write(self, expected: int, *, renewals: int, released: bool = False) -> int | None:
-        """The new message's sequence, or None where another message came first. Raises BusAwayError, NotStoredError."""
+        """Write a lease message; its sequence, or None where another message came first.
+
+        Raises BusAwayError, NotStoredError.
+        """
         subject, sent_s = self._bus.subjects.lease(), asyncio.get_running_loop().time()
         message = v1.Lease(
             time=datetime.now(UTC), holder=self._holder, ttl_s=self._ttl_s, renewals=renewals, released=released
@@ -219,7 +226,7 @@ class Leadership:
         if problem is None:
             sequence = int(value["seq"])
         elif problem.code in WRONG_LAST_SEQUENCE:
-            # A write whose answer was lost looks like another's: the id tells.
+            # A write whose answer was lost looks like one of another candidate: the id shows whose it is.
             found = await last(self._bus, subject)
             if found is None or found.msg_id != msg_id:
                 return None

@@ -1,12 +1,11 @@
-"""Publishing: fenced atomic batches for the leading planner, plain stored messages for everyone else.
+"""Publishing: fenced atomic batches for the leading planner, single stored messages for all others.
 
-Must never store a decision of a planner that leads no more: every batch names its lease, and the server checks it.
+Must never store a decision of a planner that no longer leads: each batch names its lease, and the server checks it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bus_schemas.jetstream.api import Refusal, answer, ask, away, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.reader import stored_id
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.v1 import Message
 
 __all__ = ["FenceRefusedError", "NotStoredError", "Outgoing", "Publisher", "publish"]
@@ -30,12 +30,12 @@ DUPLICATE_IN_BATCH = 10201
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 1.0
 PATIENCE = 3.0
-"""How many request time-outs one message may take in all."""
+"""Request time-outs that one message may take in total, retries included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to store. ``msg_id`` is the same on every retry, and never that of another message."""
+    """A message to store. ``msg_id`` stays the same on retries and is never used for another message."""
 
     subject: str
     message: Message
@@ -44,7 +44,10 @@ class Outgoing:
 
 
 async def publish(bus: Bus, subject: str, message: Message, msg_id: str, traceparent: str | None = None) -> int:
-    """Store one message, not fenced; its sequence. Retries with the same id. Raises NotStoredError."""
+    """Store one message without a fence and return its stream sequence. Retries with the same id.
+
+    Raises NotStoredError.
+    """
     body, headers = _ready(bus, message), codec.headers(message, msg_id, bus.settings.name, traceparent)
     tries = _Tries(bus, subject)
     while True:
@@ -61,23 +64,24 @@ async def publish(bus: Bus, subject: str, message: Message, msg_id: str, tracepa
         if problem is not None and not problem.passing:
             raise NotStoredError(f"{subject}: {problem.text}", problem.code)
         await tries.again(
-            NotStoredError(problem.text, problem.code) if problem else NotStoredError("an answer that is none")
+            NotStoredError(problem.text, problem.code)
+            if problem
+            else NotStoredError("the reply is not one of JetStream")
         )
 
 
 class Publisher:
-    """The leader's pen: every batch carries its lease's sequence, and the server refuses a lease that is not newest."""
+    """Publishes batches fenced by the lease sequence: the server refuses a batch under an outdated lease."""
 
     def __init__(self, bus: Bus, leadership: Leadership) -> None:
         self._bus = bus
         self._leadership = leadership
 
     async def publish_batch(self, items: Sequence[Outgoing]) -> None:
-        """Store all of ``items`` or none, in order; past 1,000 in several batches, so put lowers first.
+        """Store ``items`` in order, all or none. More than 1,000 go out in several batches, so put lowers first.
 
         Raises FenceRefusedError or LeadershipLostError (step down at once: nothing more is published), or
-        NotStoredError (the same
-        items with the same ids may be tried again).
+        NotStoredError (the same items with the same ids may be tried again).
         """
         for start in range(0, len(items), MAX_BATCH):
             await self._store(_Batch(self._bus, items[start : start + MAX_BATCH]))
@@ -87,13 +91,13 @@ class Publisher:
         in_doubt = False
         while True:
             try:
-                # The lock goes back between tries, so that a lost answer does not cost the lease.
+                # The lock is released between tries: renewals go on, and a lost answer does not cost the lease.
                 async with self._leadership.steady() as fence:
                     value = await batch.send(fence)
                     problem = error_of(value)
                     if problem is None and "seq" in value:
                         return
-                    refusal = problem or Refusal(0, "an answer that is none", passing=True)
+                    refusal = problem or Refusal(0, "the reply is not one of JetStream", passing=True)
                     if refusal.code in (WRONG_LAST_SEQUENCE, DUPLICATE_IN_BATCH) and await batch.landed():
                         return
                     if refusal.code == WRONG_LAST_SEQUENCE:
@@ -117,7 +121,7 @@ class Publisher:
 
 
 class _Batch:
-    """Messages that land together."""
+    """Messages that are stored together or not at all."""
 
     def __init__(self, bus: Bus, items: Sequence[Outgoing]) -> None:
         self._bus = bus
@@ -134,7 +138,7 @@ class _Batch:
         ]
 
     async def send(self, fence: int) -> dict[str, Any]:
-        """One try; the server's answer to the commit. Raises BusAwayError."""
+        """Send once and return the server's reply to the commit. Raises BusAwayError."""
         lease, batch = self._bus.subjects.lease(), uuid.uuid4().hex
         if not self._bus.nc.is_connected:
             raise BusAwayError(f"{self.last.subject}: not connected")
@@ -143,11 +147,11 @@ class _Batch:
             "Nats-Expected-Last-Subject-Sequence-Subject": lease,
         }
         if len(self._wire) == 1:
-            # Whole by itself: the server stages a batch in files, at many times the cost of one message.
-            subject, body, said = self._wire[0]
-            return answer(await ask(self._bus, subject, body, said | fenced))
-        for position, (subject, body, said) in enumerate(self._wire, start=1):
-            headers = said | fenced | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(position)}
+            # One message needs no batch: the server stages a batch in files, at many times the cost of one message.
+            subject, body, headers = self._wire[0]
+            return answer(await ask(self._bus, subject, body, headers | fenced))
+        for position, (subject, body, own) in enumerate(self._wire, start=1):
+            headers = own | fenced | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(position)}
             if position == len(self._wire):
                 return answer(await ask(self._bus, subject, body, headers | {"Nats-Batch-Commit": "1"}))
             try:
@@ -161,7 +165,7 @@ class _Batch:
         return await stored_id(self._bus, self.last.subject) == self.last.msg_id
 
     async def landed_if_known(self) -> bool:
-        """The same; False where the bus is away."""
+        """`landed`, or False where the bus is away."""
         try:
             return await self.landed()
         except BusAwayError:
@@ -169,26 +173,26 @@ class _Batch:
 
 
 class _Tries:
-    """Back-off between tries of one message, and the end of patience."""
+    """The pauses between tries of one message, and their time limit."""
 
     def __init__(self, bus: Bus, what: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._what = what
         self._until_s = self._loop.time() + PATIENCE * bus.settings.request_timeout_s
-        self._backoff_s = FIRST_BACKOFF_S
+        self._backoff = Backoff(FIRST_BACKOFF_S, LAST_BACKOFF_S)
 
     async def again(self, error: Exception) -> None:
-        """Wait before another try. Raises NotStoredError when patience is over."""
-        if self._loop.time() + self._backoff_s > self._until_s:
+        """Pause before the next try. Raises NotStoredError where the time limit would pass."""
+        pause_s = self._backoff.next_s()
+        if self._loop.time() + pause_s > self._until_s:
             raise NotStoredError(f"{self._what}: {error}") from error
-        await asyncio.sleep(self._backoff_s * random.uniform(0.5, 1.0))
-        self._backoff_s = min(self._backoff_s * 2, LAST_BACKOFF_S)
+        await asyncio.sleep(pause_s)
 
 
 def _ready(bus: Bus, message: Message) -> bytes:
-    """The body. Raises NotStoredError for one that no server takes."""
+    """The encoded body. Raises NotStoredError for one above the server's size limit."""
     body = codec.encode(message)
-    # Until it is connected the client does not know the server's limit.
+    # The client learns the server's limit when it connects.
     most = min(codec.MAX_BODY_BYTES, bus.nc.max_payload or codec.MAX_BODY_BYTES)
     if len(body) > most:
         raise NotStoredError(f"{message.type} of {len(body)} bytes: the limit is {most}")

@@ -1,7 +1,7 @@
-"""A continuous pull on one consumer: a request is always open, so that a message needs no round trip of its own.
+"""A continuous pull on one consumer: a request is always open, so a message needs no round trip of its own.
 
-Notices what the client library hides: a request lost by a restart of the server (no heartbeat), a consumer that is
-gone (nobody answers, or the server says so). Raises instead of waiting in silence.
+Detects what the client library hides, and raises instead of waiting: a request lost by a server restart (no heartbeat),
+and a consumer that is gone (no responder, or the server reports it).
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from bus_schemas.jetstream.connect import Bus
 BATCH = 100
 EXPIRES_S = 30.0
 HEARTBEAT_S = 10.0
-"""The last resort: restarts, deletions and moves are told. 5,000 agents cost the server 500 heartbeats a second."""
+"""Restarts, deletions and moves are reported by the server; heartbeats find what remains. 5,000 agents cost the server
+500 heartbeats a second."""
 MISSED_BEATS = 2.5
 
 
 class PullInterruptedError(Exception):
-    """`Pull.interrupt` was called: nothing more is to be taken."""
+    """`Pull.interrupt` was called: no further message is to be taken."""
 
 
 class Pull:
@@ -51,7 +52,7 @@ class Pull:
         self._subscription: Subscription | None = None
         self._inbox = ""
         self._left = 0
-        self._heard = True
+        self._active = True
         self._watchdog: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,7 +61,7 @@ class Pull:
         queue = self._queue
 
         async def on_message(message: Msg) -> None:
-            self._heard = True
+            self._active = True
             queue.put_nowait(message)
 
         try:
@@ -82,10 +83,10 @@ class Pull:
                 await self._subscription.unsubscribe()
 
     def _watch(self) -> None:
-        """Note silence: cheaper than a time-out around each message."""
-        if not self._heard:
+        """Queue an error where nothing arrived since the last call: cheaper than a time-out around each message."""
+        if not self._active:
             self._queue.put_nowait(away(self._bus, self._api))
-        self._heard = False
+        self._active = False
         loop = asyncio.get_running_loop()
         self._watchdog = loop.call_later(self._heartbeat_s * MISSED_BEATS, self._watch)
 
@@ -110,9 +111,9 @@ class Pull:
             if message.reply.startswith("$JS.ACK."):
                 self._left -= 1
                 return message
-            said = message.headers or {}
-            if "Status" in said:
-                self._heed(said["Status"], said.get("Description", ""))
+            headers = message.headers or {}
+            if "Status" in headers:
+                self._apply_status(headers["Status"], headers.get("Description", ""))
 
     async def _ask(self) -> None:
         if self._bus.nc is not self._client or not self._client.is_connected:
@@ -123,14 +124,17 @@ class Pull:
             raise away(self._bus, self._api, error) from error
         self._left = BATCH
 
-    def _heed(self, status: str, said: str) -> None:
-        """A word of the server about our request. 100: a heartbeat. 404, 408: it has ended, another follows."""
+    def _apply_status(self, status: str, description: str) -> None:
+        """Act on a status message about our request. 100: a heartbeat. 404, 408: the request ended, another follows.
+
+        Raises ConsumerGoneError, BusAwayError.
+        """
         if status == "100":
             return
-        if status == "503" or "Deleted" in said or "Not Found" in said:
-            raise ConsumerGoneError(f"consumer {self._consumer}: {said.strip() or 'nobody answers'}")
+        if status == "503" or "Deleted" in description or "Not Found" in description:
+            raise ConsumerGoneError(f"consumer {self._consumer}: {description.strip() or 'no responder'}")
         if status in ("404", "408"):
             self._left = 0
             return
-        # 409 and others: leadership moved, the server is closing, too many requests wait.
-        raise BusAwayError(f"{self._api}: {status} {said}")
+        # 409 and others: leadership moved, the server is closing, too many requests are waiting.
+        raise BusAwayError(f"{self._api}: {status} {description}")

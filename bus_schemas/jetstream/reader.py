@@ -1,7 +1,7 @@
-"""Reading the streams without creating anything on the server: the last message of a subject, of many, and a range.
+"""Reads the streams: the last message of one subject, the last of each of many, or a range of messages.
 
-Needs direct get only, so that an observer's rights are enough. A body that can not be read is left out: readers
-must not fall over what others have written.
+Creates nothing on the server and needs only direct get, so an observer's rights are enough. A body that cannot be
+decoded is left out: a bad message must not stop its readers.
 """
 
 from __future__ import annotations
@@ -18,21 +18,20 @@ from nats.errors import Error as NatsError
 
 from bus_schemas import codec
 from bus_schemas.errors import BusAwayError, UndecodableError
-from bus_schemas.jetstream.api import answer, ask, away, error_of
+from bus_schemas.jetstream.api import answer, ask, error_of, package_errors
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from bus_schemas.streams import stream_of
 from bus_schemas.v1 import Message
 
 BATCH = 256
 MOST_SUBJECTS = 1000
-"""Subjects one multi-get may match; the server refuses above 1,024."""
+"""Subjects that one multi-get may match; the server refuses more than 1,024."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A message as a stream holds it."""
+    """A decoded message of a stream, with its subject, stream sequence and id."""
 
     subject: str
     sequence: int
@@ -41,7 +40,7 @@ class StoredMessage:
 
 
 async def last(bus: Bus, subject: str) -> StoredMessage | None:
-    """The last message of a subject (or wildcard), or None; also None for a body that can not be read.
+    """The last message of a subject (or wildcard); None where there is none or its body cannot be decoded.
 
     Raises BusAwayError, NotPermittedError.
     """
@@ -50,12 +49,15 @@ async def last(bus: Bus, subject: str) -> StoredMessage | None:
 
 
 async def last_raw(bus: Bus, subject: str) -> Msg | None:
-    """The same, with its headers and undecoded."""
+    """The last message of a subject (or wildcard) with its headers, not decoded; None where there is none.
+
+    Raises BusAwayError, NotPermittedError.
+    """
     api = f"$JS.API.DIRECT.GET.{stream_of(bus.subjects, subject)}"
     if "*" in subject or ">" in subject:
         found = await ask(bus, api, json.dumps({"last_by_subj": subject}).encode())
     else:
-        # The subject is part of the request's own: permissions can tell subjects apart.
+        # The subject is part of the request's subject, so permissions can be granted by subject.
         found = await ask(bus, f"{api}.{subject}")
     status = (found.headers or {}).get("Status")
     if status is None:
@@ -66,13 +68,13 @@ async def last_raw(bus: Bus, subject: str) -> Msg | None:
 
 
 async def stored_id(bus: Bus, subject: str) -> str | None:
-    """The id of the last message of ``subject``, or None."""
+    """The id of the last message of ``subject``, or None. Raises BusAwayError, NotPermittedError."""
     found = await last_raw(bus, subject)
     return message_id(found.headers) if found is not None else None
 
 
 def message_id(headers: Mapping[str, str] | None) -> str:
-    """The id under which a message was published."""
+    """The id under which a message was published; empty where the headers hold none."""
     found = headers or {}
     return found.get("ce-id") or found.get("Nats-Msg-Id", "")
 
@@ -92,20 +94,20 @@ async def last_per_subject(bus: Bus, wildcard: str) -> list[StoredMessage]:
 
 
 async def next_messages(bus: Bus, wildcard: str, after: int, count: int = BATCH) -> list[StoredMessage]:
-    """Up to ``count`` messages that match, with sequences above ``after``, in order. Empty at the end only.
+    """Up to ``count`` matching messages with sequences above ``after``, in order. Empty only at the end of the stream.
 
     Raises BusAwayError, NotPermittedError.
     """
     while True:
-        page = await next_raw(bus, wildcard, after, count)
-        kept = [one for one in map(stored, page) if one is not None]
-        if kept or not page:
+        raw = await next_raw(bus, wildcard, after, count)
+        kept = [one for one in map(stored, raw) if one is not None]
+        if kept or not raw:
             return kept
-        after = sequence_of(page[-1])
+        after = sequence_of(raw[-1])
 
 
 async def next_raw(bus: Bus, wildcard: str, after: int, count: int = BATCH) -> list[Msg]:
-    """The same, undecoded, so that what can not be read still moves the reader on."""
+    """`next_messages` without decoding, so that a reader also gets past messages that cannot be decoded."""
     return await _batched(bus, wildcard, {"seq": after + 1, "next_by_subj": wildcard, "batch": count})
 
 
@@ -114,7 +116,7 @@ class _TooManyError(Exception):
 
 
 async def subjects_of(bus: Bus, wildcard: str) -> Sequence[str]:
-    """All subjects with messages that match. Raises BusAwayError, NotPermittedError."""
+    """The subjects that match and hold messages, sorted. Raises BusAwayError, NotPermittedError."""
     stream, found = stream_of(bus.subjects, wildcard), dict[str, int]()
     while True:
         query = {"subjects_filter": wildcard, "offset": len(found)}
@@ -128,38 +130,38 @@ async def subjects_of(bus: Bus, wildcard: str) -> Sequence[str]:
 
 
 async def _batched(bus: Bus, wildcard: str, query: dict[str, Any]) -> list[Msg]:
-    """One direct get that answers with many messages and ends with an empty one."""
-    if not bus.nc.is_connected:
-        raise BusAwayError(f"{wildcard}: not connected")
+    """The replies to one direct get for many messages, which an empty reply ends.
+
+    Raises BusAwayError, NotPermittedError, _TooManyError.
+    """
     api, inbox = f"$JS.API.DIRECT.GET.{stream_of(bus.subjects, wildcard)}", bus.nc.new_inbox()
     found: list[Msg] = []
-    try:
+    with package_errors(bus, api):
         subscription = await bus.nc.subscribe(inbox)
         try:
             await bus.nc.publish(api, json.dumps(query).encode(), reply=inbox)
-            while True:
-                with cancellation_kept():
-                    message = await subscription.next_msg(timeout=bus.settings.request_timeout_s)
-                status = (message.headers or {}).get("Status")
-                if status is None:
-                    found.append(message)
-                elif status in ("204", "404"):
-                    return found
-                elif status == "413":
-                    raise _TooManyError
-                else:
-                    raise BusAwayError(f"{wildcard}: the server answered {status}")
+            while not _ends(wildcard, message := await subscription.next_msg(timeout=bus.settings.request_timeout_s)):
+                found.append(message)
         finally:
             with suppress(NatsError, OSError):
                 await subscription.unsubscribe()
-    except (NatsError, OSError) as error:
-        if isinstance(error, BusAwayError):
-            raise
-        raise away(bus, api, error) from error
+    return found
+
+
+def _ends(wildcard: str, reply: Msg) -> bool:
+    """Whether ``reply`` ends the answers to a direct get. Raises BusAwayError or _TooManyError for another status."""
+    status = (reply.headers or {}).get("Status")
+    if status is None:
+        return False
+    if status in ("204", "404"):
+        return True
+    if status == "413":
+        raise _TooManyError
+    raise BusAwayError(f"{wildcard}: the server answered {status}")
 
 
 def sequence_of(raw: Msg) -> int:
-    """The stream sequence of a message that direct get or the republished copy brought."""
+    """The stream sequence of a message from direct get or of a republished copy; 0 without one."""
     try:
         return int((raw.headers or {}).get("Nats-Sequence", "0"))
     except ValueError:
@@ -167,7 +169,7 @@ def sequence_of(raw: Msg) -> int:
 
 
 def stored(raw: Msg) -> StoredMessage | None:
-    """The message, or None (and a line in the log) for a body that can not be read."""
+    """The decoded message, or None and a line in the log where the body cannot be decoded."""
     headers = raw.headers or {}
     subject = headers.get("Nats-Subject", raw.subject)
     try:
@@ -182,7 +184,7 @@ async def all_messages(bus: Bus, wildcard: str, after: int = 0) -> list[StoredMe
     """Every message that matches, with a sequence above ``after``, in order. Raises BusAwayError."""
     found: list[StoredMessage] = []
     while True:
-        page = await next_messages(bus, wildcard, found[-1].sequence if found else after)
-        found += page
-        if not page:
+        more = await next_messages(bus, wildcard, found[-1].sequence if found else after)
+        found += more
+        if not more:
             return found

@@ -1,4 +1,4 @@
-"""How a process reaches the bus. Secrets come from files or the environment, and are never printed."""
+"""Settings of a connection to the bus. Secrets come from files or the environment and are never printed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-PASSWORD_ENV = "WATTSCALE_NATS_PASSWORD"  # noqa: S105  # the variable's name, not a password
+PASSWORD_ENV = "WATTSCALE_NATS_PASSWORD"  # noqa: S105  # the name of a variable, not a password
 TOKEN_ENV = "WATTSCALE_NATS_TOKEN"  # noqa: S105  # likewise
 
 
 class BusSettings(BaseModel):
-    """One connection. At most one way to say who we are: credentials file, nkey, user and password, or token.
+    """One connection. At most one kind of credentials: credentials file, nkey, user and password, or token.
 
     A user's password comes from ``password_file``, else from the environment (WATTSCALE_NATS_PASSWORD); a token from
     ``token_file``, else WATTSCALE_NATS_TOKEN. Files are read again at each reconnect, so that they can be rotated.
@@ -25,7 +25,7 @@ class BusSettings(BaseModel):
     prefix: str = "wattscale"
     name: str = Field(default="wattscale", min_length=1)
     inbox_prefix: str = Field(default="_INBOX", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
-    """Where answers come to. Roles that may only read their own answers have one of their own."""
+    """Prefix of the subjects on which replies arrive. Roles that may read only their own replies need their own."""
     creds_file: Path | None = None
     nkey_seed_file: Path | None = None
     user: str | None = None
@@ -35,14 +35,14 @@ class BusSettings(BaseModel):
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
     tls_hostname: str | None = None
-    """The name in the server's certificate, where it is not the one in the address."""
+    """The host name in the server's certificate, where it differs from the one in the address."""
     connect_timeout_s: float = Field(default=5.0, gt=0)
     request_timeout_s: float = Field(default=5.0, gt=0)
     reconnect_first_s: float = Field(default=0.05, gt=0)
     reconnect_last_s: float = Field(default=2.0, gt=0)
-    """Waits between attempts to reconnect grow between these, with jitter; attempts never end."""
+    """Pauses between attempts to reconnect grow from the first to the last value, with jitter; attempts never end."""
     replicas: int = Field(default=1, ge=1, le=5)
-    """Copies of each stream when this process provisions: 3 in a cluster."""
+    """Copies of each stream that this process creates: 3 in a cluster."""
 
     @field_validator("servers")
     @classmethod
@@ -55,15 +55,15 @@ class BusSettings(BaseModel):
 
     @model_validator(mode="after")
     def _one_identity(self) -> Self:
-        ways = {
+        kinds = {
             "creds_file": self.creds_file,
             "nkey_seed_file": self.nkey_seed_file,
             "user": self.user,
             "token_file": self.token_file,
         }
-        given = [name for name, value in ways.items() if value]
+        given = [name for name, value in kinds.items() if value]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are both set: say who we are in one way")
+            raise ValueError(f"{' and '.join(given)} are both set: use one kind of credentials")
         if self.password_file and not self.user:
             raise ValueError("password_file is set without user")
         if bool(self.tls_cert_file) != bool(self.tls_key_file):

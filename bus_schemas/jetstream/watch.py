@@ -1,8 +1,8 @@
-"""Following a stream live without a consumer: the server's republished copies, checked against the stream itself.
+"""Follows a stream live without a consumer: the server's republished copies, checked against the stream itself.
 
-A copy carries its stream sequence and its subject's previous one, so that a lost copy shows as a gap. Whatever may have
-been missed (gap, reconnect, overrun, long silence) is read from the stream. Each message comes once, and those of a
-subject in order.
+A copy carries its stream sequence and the previous one of its subject, so a lost copy shows as a gap. What may have
+been missed (after a gap, a reconnect, an overrun or a long silence) is read from the stream. Each message is yielded
+once, and the messages of one subject in order.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ MOST_AHEAD = 20_000
 
 
 async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[reader.StoredMessage]:
-    """Every message that matches, with a sequence above ``after`` (None: from now on), through restarts of the server.
+    """Every matching message with a sequence above ``after`` (None: from now on), through restarts of the server.
 
-    The wildcard must lie within one stream. Ends only when its reader stops. Where the republished copies are not
-    for us to hear, the stream is looked at every few seconds instead.
+    The wildcard must lie within one stream. Never ends by itself. Without the right to subscribe to the republished
+    copies, the stream is read every few seconds instead.
     """
     follower = _Follower(bus, wildcard)
     try:
@@ -47,7 +47,7 @@ async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIter
 
 
 class _Follower:
-    """``_seen``: everything up to here was handed out or does not exist; ``_ahead``: handed out beyond that."""
+    """``_seen``: every message up to it was yielded or does not exist; ``_ahead``: sequences yielded beyond it."""
 
     def __init__(self, bus: Bus, wildcard: str) -> None:
         self._bus = bus
@@ -60,7 +60,7 @@ class _Follower:
         self._due = 0.0
         self._missed = True
         self._passing = stream_of(bus.subjects, wildcard) == TELEMETRY
-        """Readings are soon followed by newer ones: without a sign of loss they are not read a second time."""
+        """Telemetry is soon replaced by newer telemetry: without a sign of loss it is not read a second time."""
 
     def _wake(self) -> None:
         self._missed = True
@@ -68,7 +68,7 @@ class _Follower:
 
     async def open(self, after: int | None) -> None:
         self._bus.on_reconnect.add(self._wake)
-        await self._listen()
+        await self._subscribe()
         while after is None:
             with suppress(BusAwayError):
                 after = await self._tail()
@@ -84,23 +84,23 @@ class _Follower:
                 await self._subscription.unsubscribe()
 
     async def news(self) -> AsyncIterator[Msg]:
-        """What came since: one copy, or what a look at the stream found."""
+        """The next new messages: one republished copy, or those that a read of the stream found."""
         raw = await self._next()
         if raw is None:
-            async for found in self._look():
+            async for found in self._read_missed():
                 yield found
             return
         sequence, before = reader.sequence_of(raw), _number(raw, "Nats-Last-Sequence")
         if sequence <= self._seen and sequence > before and before == 0:
-            # A stream that begins again (its memory was lost) numbers from 1.
+            # A stream that was created again (its memory was lost) numbers from 1.
             self._missed = True
-            async for found in self._look():
+            async for found in self._read_missed():
                 yield found
         if sequence <= self._seen or sequence in self._ahead:
             return
         if before > self._seen and before not in self._ahead:
             self._missed = True
-            async for found in self._look():
+            async for found in self._read_missed():
                 yield found
             return
         self._note(sequence)
@@ -125,14 +125,14 @@ class _Follower:
             return
         self._ahead.add(sequence)
         if len(self._ahead) > MOST_AHEAD:
-            # Other subjects of the stream lie between; what is this old was verified or is not coming.
+            # Other subjects of the stream lie between; messages this old were verified or will not come.
             self._restart(max(self._ahead))
 
-    async def _look(self) -> AsyncIterator[Msg]:
-        """Everything above ``_seen`` that was not handed out. Waits for the bus where it is away."""
+    async def _read_missed(self) -> AsyncIterator[Msg]:
+        """All messages above ``_seen`` that were not yielded yet. Waits until the bus is connected."""
         await self._bus.ready()
         try:
-            await self._listen()
+            await self._subscribe()
             tail = await self._tail()
             if tail < self._seen:
                 self._restart(0)
@@ -140,18 +140,18 @@ class _Follower:
                 self._restart(tail)
             self._missed = False
             while True:
-                page = await reader.next_raw(self._bus, self._wildcard, self._seen)
-                for raw in self._fresh(page):
+                batch = await reader.next_raw(self._bus, self._wildcard, self._seen)
+                for raw in self._fresh(batch):
                     yield raw
-                if len(page) < reader.BATCH:
+                if len(batch) < reader.BATCH:
                     break
         except (BusAwayError, NatsError, OSError):
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))
             self._wake()
         self._due = asyncio.get_running_loop().time() + VERIFY_S * random.uniform(0.8, 1.2)
 
-    def _fresh(self, page: list[Msg]) -> Iterator[Msg]:
-        for raw in page:
+    def _fresh(self, batch: list[Msg]) -> Iterator[Msg]:
+        for raw in batch:
             sequence = reader.sequence_of(raw)
             known = sequence in self._ahead
             self._ahead.discard(sequence)
@@ -167,7 +167,7 @@ class _Follower:
         newest = await reader.last_raw(self._bus, self._wildcard)
         return reader.sequence_of(newest) if newest is not None else 0
 
-    async def _listen(self) -> None:
+    async def _subscribe(self) -> None:
         if self._client is self._bus.nc and self._subscription is not None:
             return
         queue, client = self._queue, self._bus.nc

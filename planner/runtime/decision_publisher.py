@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from bus_schemas import v1
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from planner.adapters import to_wire
 from planner.core.power.incarnation import refuses
@@ -22,7 +23,6 @@ from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import PowerAckSeen
 from planner.domain.plan import Plan, SitePlan
 from planner.ports import LinkAwayError, StoredHistory, Term, TermEndedError
-from planner.runtime.backoff import Backoff
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from bus_schemas import v1
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from planner.adapters import from_wire, to_wire
 from planner.adapters.metrics.replica_counts import holders, with_replicas
 from planner.core.state import DeploymentState, PlannerState
@@ -24,7 +25,6 @@ from planner.domain.ids import DeploymentId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Plan
 from planner.ports import Clock, Link, StoredHistory, Term
-from planner.runtime.backoff import Backoff
 from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.decision_publisher import DecisionPublisher
 from planner.runtime.inbox import Inbox

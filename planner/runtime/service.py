@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from bus_schemas.jetstream.tasks.task_group import run_together
 from planner.adapters.jetstream_link import BusLink
 from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
 from planner.ports import Clock, Link, LinkAwayError, Observer, Term, TermEndedError
-from planner.runtime.backoff import Backoff
 from planner.runtime.clock import SteadyClock
 from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.inbox import Inbox

@@ -1,9 +1,9 @@
 """Keeps a cancellation from getting lost inside the client library.
 
-``asyncio.wait_for`` of Python 3.11, which nats-py waits with, swallows a cancellation that arrives in the instant in
-which the answer does, be it a good one or a refusal: a loop around it would then run for ever. And where nats-py waits
-for one thing in two of its tasks, a cancellation of the one is one of the other: a loop around that would end, and
-nobody would know. Whoever waits through nats-py does so inside this.
+``asyncio.wait_for`` of Python 3.11, with which nats-py waits, swallows a cancellation that arrives in the same instant
+as the result or the error: a loop around it would then run forever. And where two tasks of nats-py await one future,
+cancelling one of them cancels the other: a loop around that would end unnoticed. So every wait through nats-py is made
+inside this context.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def cancellation_kept() -> Iterator[None]:
-    """Raises CancelledError on the way out, also instead of an error, when the task was cancelled inside unnoticed.
+    """Raises CancelledError on leaving, also in place of an error, where a cancellation was swallowed inside.
 
-    Raises ConnectionAbortedError for a cancellation that nobody asked this task for.
+    Raises ConnectionAbortedError for a cancellation that was not requested of this task.
     """
     before = _cancelling()
     try:
@@ -25,7 +25,7 @@ def cancellation_kept() -> Iterator[None]:
     except asyncio.CancelledError as error:
         if _cancelling():
             raise
-        raise ConnectionAbortedError("the client gave the call up") from error
+        raise ConnectionAbortedError("the client library gave up the call") from error
     except Exception as error:
         if _cancelling() > before:
             raise asyncio.CancelledError from error

@@ -1,4 +1,4 @@
-"""Work that is looked after again and again: at once, after each reconnect, and every so often."""
+"""Runs a coroutine now, after each reconnect, and periodically."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from bus_schemas.errors import BusAwayError, NotStoredError, ProvisionRefusedErr
 from bus_schemas.jetstream.connect import Bus
 
 RETRY_S = 1.0
-"""After a round that failed. A lost stream is made again within this, and its consumers can be made only after it."""
+"""Pause after a failed round. Consumers can only be created once a lost stream is back, so it is short."""
 _log = logging.getLogger(__name__)
 
 
 async def run_periodically(bus: Bus, what: str, work: Callable[[], Awaitable[None]], every_s: float) -> None:
-    """Do ``work``, which must be idempotent, until cancelled. ``what`` names it in the log where a round fails."""
+    """Run ``work`` every ``every_s`` seconds and after each reconnect, until cancelled. It must be idempotent.
+
+    A round that raises a BusError of the server's side is logged, with ``what`` as its name, and repeated soon.
+    """
     wake = asyncio.Event()
     bus.on_reconnect.add(wake.set)
     try:
@@ -27,7 +30,7 @@ async def run_periodically(bus: Bus, what: str, work: Callable[[], Awaitable[Non
                 await bus.ready()
                 await work()
             except (BusAwayError, NotStoredError, ProvisionRefusedError) as error:
-                _log.warning("%s could not be looked after: %s", what, error)
+                _log.warning("%s: this round failed, the next follows soon: %s", what, error)
                 wait_s = min(RETRY_S, every_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):

@@ -1,8 +1,8 @@
 """Runs the parts of a service that never end by themselves, so that none of them can end unnoticed.
 
-``asyncio.TaskGroup`` takes a child that ends as cancelled, or that returns, for one that is done: a loop that a library
-ended with a cancellation of its own would be missing for ever. And on Python 3.11 a group that is left while a child
-fails keeps the parent's cancellation count.
+``asyncio.TaskGroup`` counts a child that was cancelled or that returned as done: a loop that a library ended with a
+cancellation of its own would stay missing. On Python 3.11, leaving a group while a child fails also leaves the parent's
+cancellation count too high.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 AGAIN_S = 10.0
-"""Longer than any part takes to leave in order."""
+"""Seconds before a cancellation is repeated: longer than any part takes to stop in order."""
 _log = logging.getLogger(__name__)
 
 
@@ -22,9 +22,9 @@ class PartEndedError(Exception):
 
 
 async def run_together(parts: Mapping[str, Coroutine[Any, Any, object]]) -> None:
-    """Run ``parts`` by name until cancelled. The first that ends, however it does, ends all.
+    """Run ``parts`` by name until cancelled. When one ends, in whatever way, all others are cancelled.
 
-    Raises what that one raised, or PartEndedError.
+    Raises the exception of the first that ended, or PartEndedError.
     """
     tasks = [asyncio.create_task(part, name=name) for name, part in parts.items()]
     try:
@@ -42,9 +42,9 @@ async def run_together(parts: Mapping[str, Coroutine[Any, Any, object]]) -> None
 
 
 async def ended(*tasks: asyncio.Future[Any], again_s: float = AGAIN_S) -> None:
-    """Cancel ``tasks`` and wait until they have ended; what they raised is theirs to tell.
+    """Cancel ``tasks`` and wait until they have ended. Exceptions that they raised are not raised here.
 
-    A client library can lose a cancellation, so it is repeated now and then until it counts.
+    The client library can lose a cancellation, so it is repeated every ``again_s`` seconds.
     """
     while waiting := [task for task in tasks if not task.done()]:
         for task in waiting:
@@ -52,4 +52,4 @@ async def ended(*tasks: asyncio.Future[Any], again_s: float = AGAIN_S) -> None:
         await asyncio.wait(waiting, timeout=again_s)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # Marked as seen.
+            task.exception()  # Retrieved, so that asyncio does not log it.

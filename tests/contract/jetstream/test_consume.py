@@ -349,7 +349,7 @@ async def test_each_loss_after_work_that_was_done_costs_the_first_short_pause_ag
                 await until(functools.partial(agent.carried.__contains__, number), "the decision")
                 mine.wake()
                 await until(lambda want=number: len(pauses) == want + 1, "the pause")  # type: ignore[misc]
-            assert pauses == [BACKOFF_FIRST_S] * 5
+            assert all(BACKOFF_FIRST_S / 2 <= pause_s <= BACKOFF_FIRST_S for pause_s in pauses)
 
 
 async def test_many_consumers_are_made_at_once_and_only_where_missing() -> None:

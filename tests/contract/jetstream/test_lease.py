@@ -105,7 +105,7 @@ async def test_a_renewal_that_the_client_gave_up_ends_the_body() -> None:
                 leadership.renew = given_up  # type: ignore[method-assign]
                 await asyncio.Event().wait()
 
-        with pytest.raises(ConnectionAbortedError, match="gave the call up"):
+        with pytest.raises(ConnectionAbortedError, match="gave up the call"):
             await asyncio.wait_for(body(), 20)
         assert await Leadership(bus, "b", 60).try_acquire(), "the lease is released"
 
