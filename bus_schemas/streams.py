@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -46,6 +47,22 @@ def stream_of(subjects: Subjects, subject: str) -> str:
     if kind not in _BY_KIND:
         raise BadNameError(f"subject {subject!r} belongs to no stream of prefix {subjects.prefix!r}")
     return _BY_KIND[kind]
+
+
+def forgets(config: Mapping[str, Any]) -> str:
+    """Why a stream of this configuration, in the server's words, may lose the last message of a silent subject.
+
+    One sentence with the remedy; empty where it keeps it whatever happens.
+    """
+    name = config.get("name", "the stream")
+    for key, words in (("max_age", "its age"), ("max_bytes", "bytes"), ("max_msgs", "messages of all subjects")):
+        limit = config.get(key, 0)
+        if isinstance(limit, int) and limit > 0:
+            told = f"{limit / 1e9:.12g} s" if key == "max_age" else str(limit)
+            return f"{name} forgets by {words} ({key} {told}), silent nodes too: run `wattscale streams apply`"
+    if config.get("storage") == "memory":
+        return f"{name} is kept in memory and forgets every node at a restart: make it anew with file storage"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ WHATS = {
     "ack": ("scaling", "power"),
     "telemetry": ("node", "plan"),
     "control": ("budget", "deployment", "node"),
-    "lease": ("planner",),
+    "lease": ("planner", "led"),
 }
 """Known kinds and what each is about; ``deadletter`` has a stream's name there instead."""
 
@@ -121,6 +121,10 @@ class Subjects:
     def control_node(self, node: str) -> str:
         """An operator's word on a node."""
         return f"{self.root}.control.node.{encode_name(node)}"
+
+    def led(self) -> str:
+        """When a planner last led: lease messages that stay, for the lease itself is gone once it has run out."""
+        return f"{self.root}.lease.led"
 
     def lease(self) -> str:
         """The planners' leadership lease."""

@@ -119,5 +119,9 @@ class TermEndedError(Exception):
     """Another planner leads, or may: nothing more is to be published under this term."""
 
 
+class LinkUnfitError(Exception):
+    """The bus answers, and no planner may lead over it as it is; one line with the remedy."""
+
+
 class LinkAwayError(Exception):
     """The bus did not answer. What was sent may or may not be stored; the same messages may be sent again."""

@@ -21,6 +21,7 @@ from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, LeadershipLostError, NotStoredError
 from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.decision_history import StreamState, decisions_state, last_led
 from bus_schemas.jetstream.reader import StoredMessage, last
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 
@@ -28,6 +29,8 @@ __all__ = ["Leadership", "LeadershipLostError"]
 
 RENEWALS_PER_TTL = 3.0
 POLL_S = 0.25
+SIGN_EVERY_S = 10.0
+"""How often a leader leaves a sign on the stream that outlives its lease."""
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
@@ -53,6 +56,13 @@ class Leadership:
         self._lock = asyncio.Lock()
         self._over = asyncio.Event()
         self._over.set()
+        self.before: StreamState | None = None
+        """The stream of decisions right before our first lease message of this term."""
+        self.led_until: datetime | None = None
+        """When a planner last led before this term, by the stream; None: it does not say."""
+        self._signed_s = float("-inf")
+        self.newest_seen = 0
+        """The highest sequence of a lease message that was seen, ours or another's."""
 
     @property
     def epoch(self) -> int | None:
@@ -103,14 +113,18 @@ class Leadership:
             if self.held:
                 return True
             found = await last(self._bus, self._bus.subjects.lease())
+            self.newest_seen = max(self.newest_seen, found.sequence if found else 0)
             if found is not None and not self._free(found):
                 return False
             self._term = uuid.uuid4().hex[:12]
+            self.before, self.led_until = await decisions_state(self._bus), await last_led(self._bus)
             sequence = await self._write(found.sequence if found else 0, renewals=0)
             if sequence is None:
                 return False
             self._epoch, self._renewals = sequence, 0
             self._over.clear()
+            self._signed_s = float("-inf")
+            await self._sign()
             return True
 
     def _free(self, found: StoredMessage) -> bool:
@@ -144,6 +158,7 @@ class Leadership:
         while True:
             try:
                 await self.renew()
+                await self._sign()
             except (BusAwayError, NotStoredError) as error:
                 if loop.time() > self._confirmed_s + self._ttl_s:
                     raise LeadershipLostError(self.lose(f"the lease could not be renewed: {error}")) from error
@@ -196,6 +211,17 @@ class Leadership:
         self._over.set()
         return self._why
 
+    async def _sign(self) -> None:
+        """Leave word that a planner led until now. A failure is made good at the next renewal."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._signed_s < SIGN_EVERY_S:
+            return
+        message = v1.Lease(time=datetime.now(UTC), holder=self._holder, ttl_s=self._ttl_s, renewals=self._renewals)
+        headers = codec.headers(message, f"led-{self._term}-{self._renewals}", self._bus.settings.name)
+        with suppress(BusAwayError, NatsError, OSError):
+            await ask(self._bus, self._bus.subjects.led(), codec.encode(message), headers)
+            self._signed_s = now_s
+
     @asynccontextmanager
     async def steady(self) -> AsyncIterator[int]:
         """Yield the fence and hold off renewals meanwhile: one in between would make the server refuse the batch.
@@ -235,4 +261,5 @@ class Leadership:
             raise NotStoredError(f"{subject}: {problem.text}", problem.code)
         if not released:
             self._fence, self._confirmed_s = sequence, sent_s
+            self.newest_seen = max(self.newest_seen, sequence)
         return sequence

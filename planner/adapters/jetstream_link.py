@@ -14,29 +14,38 @@ from nats.errors import Error as NatsError
 from bus_schemas import codec, v1
 from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.connect import Bus, BusError
+from bus_schemas.jetstream.decision_history import StreamState, forgetful
 from bus_schemas.jetstream.leader_election import Leadership, LeadershipLostError
 from bus_schemas.jetstream.publisher import Outgoing, Publisher
 from bus_schemas.jetstream.reader import StoredMessage, all_messages, last_per_subject
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.jetstream.watch import follow
 from bus_schemas.sender_check import in_place
-from bus_schemas.streams import stream_of
+from bus_schemas.streams import forgets, stream_of
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
-from planner.ports import LinkAwayError, Listener, StoredHistory, Term, TermEndedError
+from planner.ports import LinkAwayError, LinkUnfitError, Listener, StoredHistory, Term, TermEndedError
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+OLD_S = 60.0
+"""Where nobody has led for so long, by the stream of decisions, it may have been put back from a copy: leaders sign it
+every few seconds, and to put a copy back takes longer than to start a planner."""
+LEASES = 3.0
+"""The same, in leases, where they are long."""
 
 
 class BusLink:
     """``Link`` on one connection. ``holder`` names this process in the lease."""
 
-    def __init__(self, bus: Bus, holder: str, lease_ttl_s: float) -> None:
+    def __init__(self, bus: Bus, holder: str, lease_ttl_s: float, *, old_s: float = OLD_S) -> None:
         self._bus = bus
         self._holder = holder
         self._lease_ttl_s = lease_ttl_s
+        self._old_s = max(old_s, LEASES * lease_ttl_s)
+        self._newest = 0
+        """The highest sequence of the stream of decisions that this process has seen."""
 
     async def listen(self, listener: Listener) -> None:
         """Feed ``listener`` for ever. Operators' orders come with their whole history: a pin outlives a later pause."""
@@ -84,18 +93,34 @@ class BusLink:
     async def lead(self) -> AsyncIterator[Term]:
         """Waits for the lead, renews it inside the context, and releases it afterwards.
 
-        Raises LinkAwayError while waiting, and TermEndedError in place of the cancelled body when the lease is lost.
+        Raises LinkAwayError or LinkUnfitError while waiting, and TermEndedError in place of the cancelled body when the
+        lease is lost.
         """
         leadership = Leadership(self._bus, self._holder, self._lease_ttl_s)
         try:
             async with AsyncExitStack() as stack:
                 try:
+                    _fit(await forgetful(self._bus))
                     epoch = await stack.enter_async_context(leadership.lead())
                 except (BusError, NatsError, TimeoutError, OSError) as error:
                     raise LinkAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
-                yield BusTerm(self._bus, leadership, epoch)
+                before = leadership.before
+                _fit("" if before is None else forgets(before.config))
+                yield BusTerm(self._bus, leadership, epoch, self._doubt(before, leadership.led_until))
         except LeadershipLostError as error:
             raise TermEndedError(str(error)) from error
+        finally:
+            self._newest = max(self._newest, leadership.newest_seen)
+
+    def _doubt(self, before: StreamState | None, led_until: datetime | None) -> str:
+        """Why what the stream of decisions holds may be older than what agents were sent; empty: nothing says so."""
+        if before is None:
+            return ""
+        newest, self._newest = self._newest, before.last_sequence
+        if before.last_sequence < newest:
+            return f"the stream of decisions went back from sequence {newest} to {before.last_sequence}"
+        idle_s = 0.0 if led_until is None else (datetime.now(UTC) - led_until).total_seconds()
+        return f"by the stream of decisions nobody has led for {idle_s:.0f} s" if idle_s > self._old_s else ""
 
     async def record(self, record: v1.PlanRecord) -> None:
         """A plan record, sent and not waited for: the stream keeps an hour of them, and none decides anything."""
@@ -110,11 +135,17 @@ class BusLink:
             return
 
 
+def _fit(problem: str) -> None:
+    if problem:
+        raise LinkUnfitError(problem)
+
+
 class BusTerm:
     """One holding of the lease. ``epoch`` is the sequence under which it was won: renewals do not change it."""
 
-    def __init__(self, bus: Bus, leadership: Leadership, epoch: int) -> None:
+    def __init__(self, bus: Bus, leadership: Leadership, epoch: int, doubt: str = "") -> None:
         self._bus = bus
+        self._doubt = doubt
         self._publisher = Publisher(bus, leadership)
         self._epoch = epoch
 
@@ -149,6 +180,7 @@ class BusTerm:
             scaling=tuple(s.message for s in scaling if isinstance(s.message, v1.ScalingDecision)),
             power=tuple(s.message for s in power if isinstance(s.message, v1.PowerDecision)),
             heard=tuple((s.message, s.sequence) for s in heard if _genuine(bus, s)),
+            doubt=self._doubt,
         )
 
     async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:

@@ -19,7 +19,7 @@ from bus_schemas.jetstream.tasks.task_group import run_together
 from planner.adapters.jetstream_link import BusLink
 from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
-from planner.ports import Clock, Link, LinkAwayError, Observer, Term, TermEndedError
+from planner.ports import Clock, Link, LinkAwayError, LinkUnfitError, Observer, Term, TermEndedError
 from planner.runtime.clock import SteadyClock
 from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.inbox import Inbox
@@ -120,6 +120,9 @@ class PlannerService:
                         await self._serve(term)
             except TermEndedError as lost:
                 log.warning("no longer leading: %s", lost)
+            except LinkUnfitError as unfit:
+                log.error("not leading: %s", unfit)  # noqa: TRY400  # a sentence for operators, no fault of ours
+                self.vitals.unfit = str(unfit)
             except LinkAwayError as away:
                 log.warning("the bus is away: %s", away)
             except Exception:

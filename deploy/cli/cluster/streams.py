@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from typing import TYPE_CHECKING
 
 from deploy.cli.bus_address import add_bus_options, reached
 from deploy.cli.errors import CliError, UsageError
+
+if TYPE_CHECKING:
+    from bus_schemas.jetstream.connect import Bus
+    from bus_schemas.jetstream.stream_admin import StreamChange
 
 MOST_REPLICAS = 5
 
@@ -33,6 +38,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 async def _run(args: argparse.Namespace, action: str) -> int:
     from bus_schemas.errors import BusError
     from bus_schemas.jetstream import stream_admin
+    from bus_schemas.streams import DECISIONS
 
     if not 1 <= args.replicas <= MOST_REPLICAS:
         raise UsageError(f"--replicas is 1 to {MOST_REPLICAS}, not {args.replicas}")
@@ -40,15 +46,31 @@ async def _run(args: argparse.Namespace, action: str) -> int:
     async with reached(args) as bus:
         try:
             changes = await work(bus, args.replicas)
+            doubts = await _doubts(bus, changes) if action == "check" else []
         except BusError as error:
             raise CliError(str(error)) from error
     if args.json:
-        print(json.dumps([{"stream": c.stream, "what": c.what, "refused": c.refused} for c in changes], indent=2))
+        rows = [{"stream": c.stream, "what": c.what, "refused": c.refused} for c in changes]
+        rows += [{"stream": DECISIONS, "what": doubt, "refused": ""} for doubt in doubts]
+        print(json.dumps(rows, indent=2))
     else:
         for change in changes:
             print(change)
+        for doubt in doubts:
+            print(f"! {DECISIONS}: {doubt}")
         print(_summary(action, len(changes), sum(bool(change.refused) for change in changes)))
-    return 1 if action == "check" and changes else 0
+    return 1 if action == "check" and (changes or doubts) else 0
+
+
+async def _doubts(bus: Bus, changes: list[StreamChange]) -> list[str]:
+    """What a planner that leads over these decisions could not rely on."""
+    from bus_schemas.jetstream.decision_history import forgetful, put_back
+
+    found = [forgets] if (forgets := await forgetful(bus)) else []
+    if any(change.what == "create" for change in changes):
+        return found
+    back = await put_back(bus)
+    return found + [f"put back from an older copy: {sentence}" for sentence in back]
 
 
 def _summary(action: str, changes: int, refused: int) -> str:

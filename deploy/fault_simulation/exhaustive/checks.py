@@ -21,9 +21,9 @@ from planner.core.power.site_state import PowerState
 from planner.domain.plan import PowerDecision
 
 
-def broken(scope: Scope, before: World, after: World, action: Action, *, own: bool = True) -> str:
-    """The promise that this step broke; empty where all hold. ``own`` False: by the hardware's limits alone."""
-    return _rise(scope, before, after, action) or (_charged(scope, after) if own and scope.sharp else "")
+def broken(scope: Scope, before: World, after: World, action: Action) -> str:
+    """The promise that this step broke; empty where all hold."""
+    return _rise(scope, before, after, action) or (_charged(scope, after) if scope.sharp else "")
 
 
 def stepped_badly(

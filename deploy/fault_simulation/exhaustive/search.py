@@ -62,16 +62,12 @@ class Expanded:
     broken: Broken | None = None
 
 
-def expand(scope: Scope, worlds: Iterable[tuple[int, World]], *, own: bool, judging: bool) -> Expanded:
-    """Every step from each of ``worlds``, until a promise is broken.
-
-    ``own``: also by the product's own invariants and charges. A mutation must be seen by what hardware does, or by the
-    charges, and never by a check that the mutation itself switched off.
-    """
+def expand(scope: Scope, worlds: Iterable[tuple[int, World]], *, own: bool = True) -> Expanded:
+    """Every step from each of ``worlds``, and calm weather from some, until a promise is broken."""
     out = Expanded()
     for key, world in worlds:
         out.worlds += 1
-        if judging and key % JUDGED_EVERY == 0:
+        if key % JUDGED_EVERY == 0:
             out.judged += 1
             if sentence := judged(scope, world):
                 out.broken = Broken(key, None, sentence)
@@ -92,14 +88,18 @@ def expand(scope: Scope, worlds: Iterable[tuple[int, World]], *, own: bool, judg
 
 
 def steps(scope: Scope, world: World, *, own: bool = True) -> Iterator[tuple[Action, World, str]]:
-    """Every step from one world: the action, the world afterwards, and what it broke."""
+    """Every step from one world: the action, the world afterwards, and what it broke.
+
+    ``own``: also by the product's own invariants. A mutation must be seen by limits and charges, not by a check that
+    stands beside the fault.
+    """
     for action in enabled(scope, world):
         if action[0] == "tick":
             after, before, orders = stepped(scope, world)
             sentence = stepped_badly(scope, world, before, after.leader, orders) if own else ""
         else:
             after, sentence = carried_out(scope, world, action), ""
-        yield action, after, sentence or broken(scope, world, after, action, own=own)
+        yield action, after, sentence or broken(scope, world, after, action)
 
 
 class Shard:
@@ -119,14 +119,18 @@ class Shard:
         for key, parent, action, world in found:
             if key in self.index:
                 continue
-            self.index[key] = len(self.parents)
-            self.parents.append(parent)
-            self.actions.append(_shared(action))
+            self.know(key, parent, action)
             self._open.append((key, world))
             fresh += 1
             if len(self._open) >= CHUNK:
                 self._close()
         return fresh
+
+    def know(self, key: int, parent: int, action: Action | None) -> None:
+        """A world that need not be met again, and how it was reached."""
+        self.index[key] = len(self.parents)
+        self.parents.append(parent)
+        self.actions.append(_shared(action))
 
     def _close(self) -> None:
         if self._open:

@@ -20,7 +20,8 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 class HealthServer:
     """Serves one planner's signs of life on ``host:port`` (0: a free port; ``url`` tells).
 
-    Live: the loop turned within ``live_within_s`` and, while leading, ticks come. Ready: live, and the bus answers.
+    Live: the loop turned within ``live_within_s`` and, while leading, ticks come. Ready: live,
+    the bus answers, and a planner may lead over it.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class HealthServer:
         return _answer(self.problems())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(self.problems() + ([] if self._connected() else ["no connection to the bus"]))
+        away = [] if self._connected() else ["no connection to the bus"]
+        return _answer(self.problems() + away + ([self._vitals.unfit] if self._vitals.unfit else []))
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

@@ -18,6 +18,8 @@ class Liveness:
         self.led_since_s: float | None = None
         self.ticks = 0
         self.reactions = 0
+        self.unfit = ""
+        """Why no planner may lead over this bus; empty: nothing stands against it."""
         self._beat_s = time.monotonic()
 
     async def beat(self) -> None:
@@ -37,6 +39,7 @@ class Liveness:
         self.led_since_s = None if epoch is None else now_s
         if epoch is not None:
             self.terms += 1
+            self.unfit = ""
 
     def decided(self, now_s: float, *, tick: bool) -> None:
         """A decision was published, or found to need no message."""

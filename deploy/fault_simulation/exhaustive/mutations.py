@@ -1,0 +1,144 @@
+"""Faults put into the product on purpose: the search must find each, by what hardware may do or by calm weather.
+
+The random proof's four are among them. ``SHOWN_BY`` names the scope that shows each; ``README.md`` has the stories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from agent.core import caps
+from agent.core.caps import Acceptance
+from agent.core.deadman import CapLease, lease_of
+from bus_schemas import streams
+from deploy.fault_simulation.exhaustive import ages
+from deploy.fault_simulation.mutations import MUTATIONS as FOUR
+from planner.core.power import charging, site_ledger
+
+WEEK_S = 7 * 86_400.0
+_judge, _lease_of, _receive = caps.judge, lease_of, caps.receive
+_acknowledge, _hear, _settle = charging.acknowledge, charging.hear, charging.settle
+_inherit, _initial, _max_age_s = charging.inherit, site_ledger.initial, ages.max_age_s
+
+
+def _ids_off(state: Any, decision: Any) -> Acceptance:
+    """As an agent that takes whatever comes last for the newest."""
+    found = _judge(state, decision)
+    return Acceptance.ACCEPTED if found is Acceptance.OLDER_ID else found
+
+
+def _any_process(*arguments: Any) -> CapLease | None:
+    """As an agent that raises for a decision which was made for its predecessor."""
+    lease = _lease_of(*arguments)
+    return None if lease is None else replace(lease, ours=True)
+
+
+def _from_receipt(boot: str, heard_boot: str, heard_clock_s: float | None, valid_for_s: float, now_s: float) -> Any:
+    """As an agent whose leases run from a decision's arrival."""
+    lease = _lease_of(boot, heard_boot, heard_clock_s, valid_for_s, now_s)
+    return None if lease is None else replace(lease, ends_s=now_s + valid_for_s)
+
+
+def _always_raising(state: Any, decision: Any, now_s: float) -> Any:
+    """As an agent that climbs back to its cap although the site is above its budget."""
+    return _receive(state, replace(decision, only_lowers=False), now_s)
+
+
+def _recharged(page: Any, hardware_mw: Any, sent: Any) -> Any:
+    charge = charging.charge_of(hardware_mw, sent)
+    return page._replace(hardware_mw=hardware_mw, sent=sent, charge_mw=charge, cost_mw=charge, total_mw=sum(charge))
+
+
+def _forgotten_in_silence(page: Any, now_s: float, settle_s: float) -> Any:
+    """As if a decision that nobody answered within a lease had never gone out."""
+    page = _settle(page, now_s, settle_s)
+    if page.unanswered_s is None or now_s - page.unanswered_s < 9.0 or len(page.sent) < 2:
+        return page
+    return _recharged(page, page.hardware_mw, page.sent[:1])
+
+
+def _freed_by_telemetry(page: Any, seen: Any, now_s: float) -> Any:
+    """As if a report proved a limit as an answer does."""
+    page = _hear(page, seen, now_s)
+    return _recharged(page, tuple(seen.gpus[gpu].enforced_mw for gpu in page.cards.gpus), ())
+
+
+def _answered_forgotten(page: Any, ack: Any, now_s: float, settle_s: float) -> Any:
+    """As if an answered decision were over and the agent might not set its cap again."""
+    fresh = _acknowledge(page, ack, now_s, settle_s)
+    if fresh.acked_id != ack.decision_id:
+        return fresh
+    return _recharged(fresh, fresh.hardware_mw, tuple(s for s in fresh.sent if s.decision_id > ack.decision_id))
+
+
+def _never_held(page: Any, ack: Any, now_s: float, _settle_s: float) -> Any:
+    """As if power followed a limit at once."""
+    fresh = _acknowledge(page, ack, now_s, 0.0)
+    return fresh._replace(cost_mw=fresh.charge_mw, total_mw=sum(fresh.charge_mw))
+
+
+def _caps_inherited(stored: Any) -> Any:
+    """As a leader that takes its predecessor's caps for all that is under way."""
+    return _inherit(replace(stored, charged_mw=stored.caps_mw))
+
+
+def _no_wait(config: Any, epoch: int, now_s: float, stored: Any = None, *, doubted: bool = False) -> Any:
+    """As a leader that raises at once."""
+    return replace(_initial(config, epoch, now_s, stored, doubted=doubted), raises_from_s=now_s)
+
+
+def _copy_believed(config: Any, epoch: int, now_s: float, stored: Any = None, *, doubted: bool = False) -> Any:
+    """As a leader that takes an old copy of the bus for its predecessor's last word."""
+    del doubted
+    return _initial(config, epoch, now_s, stored)
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+def _always(*_: Any) -> bool:
+    return True
+
+
+def _a_week(stream: str) -> float:
+    """As streams whose decisions age away."""
+    return WEEK_S if stream in (streams.DECISIONS, streams.ACKS) else _max_age_s(stream)
+
+
+Patch = tuple[Any, str, Callable[..., Any]]
+
+EVERY: dict[str, tuple[Patch, ...]] = {
+    **FOUR,
+    "fencing-off": (*FOUR["fencing-off"], (ages, "unfenced", _always)),
+    "ids-off": ((caps, "judge", _ids_off),),
+    "raise-for-an-earlier-process": ((caps, "lease_of", _any_process),),
+    "silence-frees": ((site_ledger, "settle", _forgotten_in_silence),),
+    "telemetry-frees": ((site_ledger, "hear", _freed_by_telemetry),),
+    "lease-from-receipt": ((caps, "lease_of", _from_receipt),),
+    "answered-forgotten": ((site_ledger, "acknowledge", _answered_forgotten),),
+    "caps-inherited": ((site_ledger, "inherit", _caps_inherited),),
+    "settle-0": ((site_ledger, "acknowledge", _never_held),),
+    "only-lowers-ignored": ((caps, "receive", _always_raising),),
+    "new-leader-does-not-wait": ((site_ledger, "initial", _no_wait),),
+    "decisions-age": ((ages, "max_age_s", _a_week),),
+    "parked-not-renewed": ((site_ledger, "_stands_above", _never),),
+    "copy-believed": ((site_ledger, "initial", _copy_believed), (site_ledger, "knows_more", _never)),
+}
+
+
+@contextmanager
+def mutated(name: str | None) -> Iterator[None]:
+    """The product with one mutation, for as long as the block runs."""
+    patches = EVERY[name] if name is not None else ()
+    before = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in patches]
+    try:
+        for module, attribute, function in patches:
+            setattr(module, attribute, function)
+        yield
+    finally:
+        for module, attribute, function in before:
+            setattr(module, attribute, function)
