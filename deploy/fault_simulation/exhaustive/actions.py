@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from deploy.fault_simulation.exhaustive import ages, leaders, nodes
+from deploy.fault_simulation.exhaustive import leaders, nodes
 from deploy.fault_simulation.exhaustive.calm import calm
 from deploy.fault_simulation.exhaustive.scope import RARE, Scope
 from deploy.fault_simulation.exhaustive.world import Copy, World, with_node
@@ -100,7 +100,7 @@ def _old_tick(scope: Scope, world: World, _n: int, _index: int) -> World:
     """The bus refuses what a leader publishes under a lease that is not the newest; the leader then steps down."""
     orders = () if world.old is None else advance(world.old, scope.config, world.now_s)[1]
     epoch, world = world.old_epoch, world._replace(old=None, old_epoch=-1)
-    return leaders.published(scope, world, orders, epoch) if ages.unfenced() else world
+    return leaders.published(scope, world, orders, epoch) if leaders.unfenced() else world
 
 
 def _deliver(scope: Scope, world: World, n: int, index: int) -> World:
@@ -150,7 +150,7 @@ def _week(scope: Scope, world: World, n: int, _index: int) -> World:
     """A week in which node ``n`` is silent, while the others go on; what ages away on the bus is gone afterwards."""
     others = frozenset(range(scope.nodes)) - {n}
     world = calm(scope, world._replace(now_s=world.now_s + WEEK_S), 4.0, others)
-    kept = ages.kept(world.nodes[n], world.now_s)
+    kept = nodes.kept(world.nodes[n], world.now_s)
     return _spent(with_node(world, n, kept), "week")
 
 

@@ -131,3 +131,8 @@ def removed(scope: Scope, world: World, n: int) -> World:
 def hear_order(scope: Scope, world: World) -> World:
     """The newest budget order reaches the leader."""
     return heard(scope, world, Observation(budget_commands=budget_commands(world)))._replace(order_heard=True)
+
+
+def unfenced() -> bool:
+    """Whether the bus takes batches of a leader that was replaced: never, but a mutation may say so."""
+    return False

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from agent.core import caps
 from agent.core.caps import Acceptance, CapDecision, GpuTarget, Health, LimitReading, WriteResult
+from bus_schemas import streams
+from bus_schemas.subjects import Subjects
 from deploy.fault_simulation.exhaustive.scope import Scope
 from deploy.fault_simulation.exhaustive.world import Gpu, Node, Report, Stored, gpu_id, node_id
 from planner.domain.ids import GpuId
@@ -176,3 +179,24 @@ def bounded(node: Node, n: int, mw: int | None) -> Node:
 def aged(report: Report, now_s: float) -> NodeObservation:
     """A report as the leader hears it now."""
     return replace(report.seen, age_s=now_s - report.made_s)
+
+
+@cache
+def _max_age_s() -> dict[str, float]:
+    return {spec.name: spec.max_age_s or float("inf") for spec in streams.stream_specs(Subjects())}
+
+
+def max_age_s(stream: str) -> float:
+    """How long the product's stream keeps a message."""
+    return _max_age_s()[stream]
+
+
+def kept(node: Node, now_s: float) -> Node:
+    """A node's subjects without what has aged away."""
+    decisions, acks = max_age_s(streams.DECISIONS), max_age_s(streams.ACKS)
+    telemetry = max_age_s(streams.TELEMETRY)
+    return node._replace(
+        decisions=tuple([d for d in node.decisions if now_s - d.published_s <= decisions]),
+        answers=tuple([a for a in node.answers if now_s - (a.clock_s or 0.0) <= acks]),
+        reports=tuple([r for r in node.reports if now_s - r.made_s <= telemetry]),
+    )

@@ -38,7 +38,7 @@ class Checkpoint:
 
 
 @dataclass(slots=True)
-class Tally:
+class SearchTally:
     """How far a search has come. ``depth`` counts steps: every path of so many is covered."""
 
     scope: str
@@ -59,7 +59,7 @@ class Tally:
     blocks_left: int = 0
 
 
-class Search:
+class ExhaustiveSearch:
     """One scope, with or without a mutation."""
 
     def __init__(
@@ -70,9 +70,9 @@ class Search:
         jobs: int = 1,
         bounds: Bounds | None = None,
         checkpoint: Checkpoint | None = None,
-        progress: Callable[[Tally], None] = lambda tally: None,
+        progress: Callable[[SearchTally], None] = lambda tally: None,
     ) -> None:
-        self.tally = Tally(SCOPES[scope].name, mutation)
+        self.tally = SearchTally(SCOPES[scope].name, mutation)
         self._bounds = bounds or Bounds()
         self._checkpoint = checkpoint
         self._progress = progress
@@ -82,7 +82,7 @@ class Search:
         self._began_s = time.monotonic()
         self._saved_s = self._began_s
 
-    def run(self) -> Tally:
+    def run(self) -> SearchTally:
         """Until everything within the bounds is searched, or a promise is broken."""
         try:
             if not self._resume():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deploy.fault_simulation.exhaustive.actions import Action
 from deploy.fault_simulation.exhaustive.calm import beginning, judged
-from deploy.fault_simulation.exhaustive.mutations import mutated
+from deploy.fault_simulation.exhaustive.mutation_patches import mutated
 from deploy.fault_simulation.exhaustive.scope import Scope
 from deploy.fault_simulation.exhaustive.search import steps
 from deploy.fault_simulation.exhaustive.world import Stored, World, node_id
@@ -19,7 +19,7 @@ class UnknownStepError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Retelling:
     """A story told again: its lines, and the promise that its last step broke, or that calm weather did not mend."""
 
     lines: tuple[str, ...]
@@ -58,7 +58,7 @@ _OF_ALL = {"time", "want", "order"}
 """Kinds whose one number is a choice and not a node."""
 
 
-def tell(scope: Scope, mutation: str | None, story: Iterable[Action]) -> Told:
+def tell(scope: Scope, mutation: str | None, story: Iterable[Action]) -> Retelling:
     """The story from its beginning, step by step, over the real code. Raises UnknownStepError."""
     with mutated(mutation):
         world = beginning(scope)
@@ -70,9 +70,9 @@ def tell(scope: Scope, mutation: str | None, story: Iterable[Action]) -> Told:
             _, after, sentence = found
             lines.append(f"{_words(scope, world, after, action):58} {_stand(after)}")
             if sentence:
-                return Told(tuple(lines), sentence)
+                return Retelling(tuple(lines), sentence)
             world = after
-        return Told(tuple(lines), judged(scope, world))
+        return Retelling(tuple(lines), judged(scope, world))
 
 
 def _stand(world: World) -> str:

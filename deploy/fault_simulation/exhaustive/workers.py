@@ -16,7 +16,7 @@ from typing import Any
 from deploy.fault_simulation.exhaustive.actions import Action
 from deploy.fault_simulation.exhaustive.calm import beginning
 from deploy.fault_simulation.exhaustive.canonical import key_of
-from deploy.fault_simulation.exhaustive.mutations import mutated
+from deploy.fault_simulation.exhaustive.mutation_patches import mutated
 from deploy.fault_simulation.exhaustive.scopes import SCOPES
 from deploy.fault_simulation.exhaustive.search import Broken, Found, Shard, block, expand, unblock
 
@@ -37,7 +37,7 @@ class Round:
     outgoing: dict[int, bytes] = field(default_factory=dict)
 
 
-class Worker:
+class SearchWorker:
     """The search's share of process ``number`` of ``jobs``."""
 
     def __init__(self, scope: str, mutation: str | None, number: int, jobs: int) -> None:
@@ -114,7 +114,7 @@ class Local:
     """A worker in this process."""
 
     def __init__(self, *arguments: Any) -> None:
-        self._worker = Worker(*arguments)
+        self._worker = SearchWorker(*arguments)
         self._result: Any = None
 
     def start(self, command: str, *arguments: Any) -> None:
@@ -156,7 +156,7 @@ class Remote:
 
 
 def _serve(pipe: Connection, arguments: tuple[Any, ...]) -> None:
-    worker = Worker(*arguments)
+    worker = SearchWorker(*arguments)
     while True:
         try:
             command, given = pipe.recv()

@@ -72,7 +72,7 @@ async def _count(bus: Bus) -> bool:
     ("settings", "word"),
     [({"max_age": 7 * 86400 * 10**9}, "max_age 604800 s"), ({"max_bytes": 1 << 20}, "max_bytes 1048576")],
 )
-async def test_nobody_leads_over_a_stream_that_forgets(
+async def test_no_planner_leads_over_a_stream_that_forgets(
     settings: Mapping[str, object], word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with bench() as (server, bus):

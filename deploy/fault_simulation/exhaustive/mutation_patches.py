@@ -14,14 +14,14 @@ from agent.core import caps
 from agent.core.caps import Acceptance
 from agent.core.deadman import CapLease, lease_of
 from bus_schemas import streams
-from deploy.fault_simulation.exhaustive import ages
+from deploy.fault_simulation.exhaustive import leaders, nodes
 from deploy.fault_simulation.mutations import MUTATIONS as FOUR
 from planner.core.power import charging, site_ledger
 
 WEEK_S = 7 * 86_400.0
 _judge, _lease_of, _receive = caps.judge, lease_of, caps.receive
 _acknowledge, _hear, _settle = charging.acknowledge, charging.hear, charging.settle
-_inherit, _initial, _max_age_s = charging.inherit, site_ledger.initial, ages.max_age_s
+_inherit, _initial, _max_age_s = charging.inherit, site_ledger.initial, nodes.max_age_s
 
 
 def _ids_off(state: Any, decision: Any) -> Acceptance:
@@ -113,7 +113,7 @@ Patch = tuple[Any, str, Callable[..., Any]]
 
 EVERY: dict[str, tuple[Patch, ...]] = {
     **FOUR,
-    "fencing-off": (*FOUR["fencing-off"], (ages, "unfenced", _always)),
+    "fencing-off": (*FOUR["fencing-off"], (leaders, "unfenced", _always)),
     "ids-off": ((caps, "judge", _ids_off),),
     "raise-for-an-earlier-process": ((caps, "lease_of", _any_process),),
     "silence-frees": ((site_ledger, "settle", _forgotten_in_silence),),
@@ -124,7 +124,7 @@ EVERY: dict[str, tuple[Patch, ...]] = {
     "settle-0": ((site_ledger, "acknowledge", _never_held),),
     "only-lowers-ignored": ((caps, "receive", _always_raising),),
     "new-leader-does-not-wait": ((site_ledger, "initial", _no_wait),),
-    "decisions-age": ((ages, "max_age_s", _a_week),),
+    "decisions-age": ((nodes, "max_age_s", _a_week),),
     "parked-not-renewed": ((site_ledger, "_stands_above", _never),),
     "copy-believed": ((site_ledger, "initial", _copy_believed), (site_ledger, "knows_more", _never)),
 }
