@@ -58,7 +58,7 @@ _OF_ALL = {"time", "want", "order"}
 """Kinds whose one number is a choice and not a node."""
 
 
-def tell(scope: Scope, mutation: str | None, story: Iterable[Action]) -> Retelling:
+def replay_story(scope: Scope, mutation: str | None, story: Iterable[Action]) -> Retelling:
     """The story from its beginning, step by step, over the real code. Raises UnknownStepError."""
     with mutated(mutation):
         world = beginning(scope)
