@@ -6,7 +6,6 @@ not become no limit. Nothing here connects to anything.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -162,10 +161,11 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    import yaml
+    found = sorted(item for item in environment.items() if item[0].startswith(ENVIRONMENT_PREFIX))
+    if found:
+        import yaml  # An agent without file and variables does without the memory of it.
 
-    for name, text in sorted(environment.items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        for name, text in found:
             dotted = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             try:
                 yield dotted, yaml.safe_load(text)
@@ -205,6 +205,8 @@ def _lines(error: ValidationError) -> Iterator[str]:
 
 
 def _nearest(where: list[str]) -> str:
+    import difflib
+
     section: type[BaseModel] = AgentFile
     for part in where[:-1]:
         field = section.model_fields.get(part)

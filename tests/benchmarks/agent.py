@@ -10,24 +10,31 @@ import asyncio
 import functools
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
+import agent
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.v1 import NodeTelemetry
 from tests.doubles.kubelet import FakeKubelet
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.doubles.nvml.loaded import library_environment
 from tests.doubles.nvml.state import FakeNvml
+from tests.free_ports import free_port
 from tests.integration.agent.server import NatsServer
 from tests.integration.agent.wire import PlannerSide, connected
 
 NODE = "bench-node"
+SCRAPE_S = 4.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -37,15 +44,56 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def unit_environment() -> dict[str, str]:
+    """The variables that the systemd unit sets."""
+    unit = (Path(agent.__file__).parent / "wattscale-agent.service").read_text()
+    lines = [line.partition("=")[2] for line in unit.splitlines() if line.startswith("Environment=")]
+    return dict(pair.split("=", 1) for line in lines for pair in line.split())
+
+
+def compile_modules(folder: Path) -> None:
+    """Compiled modules in ``folder``, as pip leaves them: an agent that compiles its own keeps the memory for it."""
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    modules = "deploy.cli.main, deploy.cli.run.agent_power, agent.runtime.health, agent.runtime.instruments"
+    everything = f"import {modules}, agent.drivers.nvml, pynvml, yaml"
+    subprocess.run([sys.executable, "-c", everything], env=environment, check=True)
+
+
+@dataclass(frozen=True, slots=True)
+class BenchAgent:
+    """A running agent: its process id and the address of its metrics."""
+
+    pid: int
+    metrics: str
+
+    async def scrape(self) -> str:
+        """Ask for the metrics once, as Prometheus does."""
+        async with aiohttp.ClientSession() as session, session.get(self.metrics) as answer:
+            return await answer.text()
+
+    async def reading(self) -> None:
+        """Wait until the GPUs have been read."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    if "wattscale_gpu_enforced_watts" in await self.scrape():
+                        return
+                except aiohttp.ClientError:
+                    pass  # Not listening yet.
+                await asyncio.sleep(0.2)
+
+
 @asynccontextmanager
-async def agent_process(
-    *flags: str, env: dict[str, str] | None = None, node: str = NODE
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def agent_process(*flags: str, env: dict[str, str] | None = None, node: str = NODE) -> AsyncIterator[BenchAgent]:
     """``wattscale agent power`` as an operator runs it."""
-    program = ["-m", "deploy.cli.main", "agent", "power", "--node", node, "--port", "none", "--log-level", "warning"]
-    process = await asyncio.create_subprocess_exec(sys.executable, *program, *flags, env=env)
+    port = free_port()
+    program = ["-m", "deploy.cli.main", "agent", "power", "--node", node, "--log-level", "warning"]
+    program += ["--host", "127.0.0.1", "--port", str(port)]
+    environment = {**(env or os.environ), **unit_environment()}
+    process = await asyncio.create_subprocess_exec(sys.executable, *program, *flags, env=environment)
     try:
-        yield process
+        yield BenchAgent(process.pid, f"http://127.0.0.1:{port}/metrics")
     finally:
         if process.returncode is None:
             process.terminate()
@@ -64,11 +112,14 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
 
 
-async def idle(name: str, process: asyncio.subprocess.Process, seconds: float) -> None:
-    """Memory and CPU of an agent that has nothing to do but watch."""
+async def idle(name: str, process: BenchAgent, seconds: float) -> None:
+    """Memory and CPU of an agent that has nothing to do but watch, and is scraped every four seconds."""
+    await process.reading()
     await asyncio.sleep(3.0)
     before_cpu, before = cpu_s(process.pid), time.monotonic()
-    await asyncio.sleep(seconds)
+    while time.monotonic() - before < seconds:
+        await process.scrape()
+        await asyncio.sleep(min(SCRAPE_S, seconds))
     share = (cpu_s(process.pid) - before_cpu) / (time.monotonic() - before)
     say(name, rss_mb=round(rss_mb(process.pid), 1), idle_cpu_percent=round(100 * share, 2), seconds=seconds)
 
@@ -98,6 +149,7 @@ async def measure(rounds: int, idle_s: float) -> None:
     """All of it."""
     with tempfile.TemporaryDirectory(prefix="wattscale-bench-") as scratch:
         folder = Path(scratch)
+        compile_modules(folder / "compiled")
         async with NatsServer(folder / "nats") as server, connected(server.url) as bus:
             await PlannerSide(bus, NODE).prepare()
             await latency(server.url, bus, rounds)
@@ -115,11 +167,11 @@ async def latency(url: str, bus: Bus, rounds: int) -> None:
         await side.prepare()
         async with agent_process(
             "--driver", "simulated", "--gpus", str(gpus), "--nats-url", url, node=side.node
-        ) as agent:
+        ) as process:
             await side.heard(functools.partial(has_gpus, gpus))
             took = await round_trips(side, [f"GPU-{side.node}-{index:02d}" for index in range(gpus)], rounds)
             values = {f"p{int(share * 100)}_ms": round(1000 * percentile(took, share), 2) for share in (0.5, 0.99)}
-            say("decision -> cap -> ack", gpus=gpus, decisions=rounds, **values, rss_mb=round(rss_mb(agent.pid), 1))
+            say("decision -> cap -> ack", gpus=gpus, decisions=rounds, **values, rss_mb=round(rss_mb(process.pid), 1))
 
 
 async def idling(folder: Path, url: str, seconds: float) -> None:

@@ -8,9 +8,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.adapters.kubernetes.access import NoAccessError, find_access
 from agent.adapters.kubernetes.api import KubernetesApi
@@ -28,13 +28,14 @@ from agent.drivers.simulated import SimulatedDriver, SimulatedGpu, SimulatedGpuM
 from agent.ports import DriverErrorKind, GpuDriver, NoOwners, monotonic
 from agent.runtime.agent_file import AgentFile, SimulatedSection
 from agent.runtime.annotation_limits import AnnotationLimits
-from agent.runtime.http import HttpPage, HttpPages
-from agent.runtime.metrics import exposition, samples
 from agent.runtime.service import BusSource, LibraryMismatchError, PowerAgentService
 from bus_schemas.jetstream.connect import Bus, BusError, connect
 from bus_schemas.jetstream.tasks.task_group import AGAIN_S, ended
 from bus_schemas.subjects import BadNameError
 from deploy.cli.errors import CliError, UsageError
+
+if TYPE_CHECKING:
+    from agent.runtime.health import AgentHealthServer
 
 log = logging.getLogger("wattscale.agent")
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 10.0
@@ -119,7 +120,9 @@ async def _serve(
     kubernetes: _Kubernetes | None,
     stop: asyncio.Event,
 ) -> int:
-    # What was imported lives as long as the process: out of the collector's sight, and shared after a fork.
+    port = settings.http.port
+    server = None if port is None else _health_server(settings, port, service)
+    # What was imported lives as long as the process: out of the collector's sight.
     gc.collect()
     gc.freeze()
     running = [asyncio.create_task(_alone(settings, service), name="agent")]
@@ -127,14 +130,21 @@ async def _serve(
         kubernetes.owners.gpus = service.node_gpus
         kubernetes.pods.on_change(service.wake)
         running.append(asyncio.create_task(kubernetes.pods.run(), name="pods"))
-    if settings.http.port is not None:
-        pages = HttpPages(settings.http.host, settings.http.port, _pages(service))
-        running.append(asyncio.create_task(pages.run(), name="http"))
+    if server is not None:
+        running.append(asyncio.create_task(server.run(), name="http"))
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
     # To leave in order may take as long as two calls to a GPU that hangs.
     await ended(*running, stopping, again_s=AGAIN_S + 2 * service.settings.call_timeout_s)
     return _verdict(running)
+
+
+def _health_server(settings: AgentFile, port: int, service: PowerAgentService) -> AgentHealthServer:
+    # Imported here: an agent without the server does without the memory of it.
+    from agent.runtime.health import AgentHealthServer
+    from agent.runtime.instruments import AgentInstruments
+
+    return AgentHealthServer(service, AgentInstruments(service).page, host=settings.http.host, port=port)
 
 
 async def _alone(settings: AgentFile, service: PowerAgentService) -> None:
@@ -154,24 +164,6 @@ def _verdict(tasks: list[asyncio.Task[None]]) -> int:
             if one is not None:
                 raise one
     return 0
-
-
-def _pages(service: PowerAgentService) -> dict[str, Callable[[], HttpPage]]:
-    def metrics() -> HttpPage:
-        text = exposition(samples(service))
-        return HttpPage(text, content_type="text/plain; version=0.0.4; charset=utf-8")
-
-    def ready() -> HttpPage:
-        if service.ready:
-            return HttpPage("ok\n")
-        age_s = service.reconcile_age_s
-        return HttpPage(
-            "not ready: "
-            + ("no good look at the GPUs yet\n" if age_s is None else f"last good look {age_s:.0f} s ago\n"),
-            503,
-        )
-
-    return {"/metrics": metrics, "/livez": lambda: HttpPage("ok\n"), "/readyz": ready}
 
 
 def _bus_source(settings: AgentFile, stack: AsyncExitStack) -> BusSource | None:

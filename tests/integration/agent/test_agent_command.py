@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -106,13 +106,42 @@ async def test_the_process_serves_its_pages_obeys_and_ends_with_0(tmp_path: Path
             await planner.answered(lambda ack: ack.applied_decision_id == 0)
             assert (await page(f"{url}/livez"))[0] == 200
             text = (await page(f"{url}/metrics"))[1]
-            assert 'wattscale_agent_bus_connected{node="n1"} 1' in text
-            assert 'wattscale_agent_applied_decision_id{node="n1"} 0' in text
+            assert 'wattscale_agent_bus_connected{node="n1"} 1.0' in text
+            assert 'wattscale_agent_applied_decision_id{node="n1"} 0.0' in text
             assert any(
-                line.endswith(" 400") and 'enforced_watts{UUID="GPU-n1-00"' in line for line in text.splitlines()
+                line.endswith(" 400.0") and 'enforced_watts{UUID="GPU-n1-00"' in line for line in text.splitlines()
             )
             process.terminate()
             assert await asyncio.wait_for(process.wait(), 40) == 0
+
+
+def listening_ports(pid: int) -> set[int]:
+    """TCP ports on which a process listens, by the kernel's tables."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # Closed since it was listed.
+            inodes.add(str(link.readlink()))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
+
+
+async def test_port_0_is_one_that_the_system_chooses_and_none_is_no_server(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path) as server:
+        common = ("--driver", "simulated", "--gpus", "1", "--nats-url", server.url)
+        async with agent_process("--node", "n1", *common, "--port", "0") as (chosen, _):
+            assert chosen.stderr is not None
+            async with asyncio.timeout(60):
+                while b" on http://127.0.0.1:" not in (line := await chosen.stderr.readline()):
+                    assert line, "the agent ended"
+            url = line.decode().rpartition(" on ")[2].strip()
+            await ready(url)
+            assert int(url.rpartition(":")[2]) in listening_ports(chosen.pid)
+        async with connected(server.url) as bus:
+            planner = PlannerSide(bus, "n2")
+            await planner.prepare()
+            async with agent_process("--node", "n2", *common, "--port", "none") as (silent, _):
+                await planner.heard(lambda telemetry: len(telemetry.gpus) == 1)
+                assert listening_ports(silent.pid) == set()
 
 
 async def test_the_agent_is_not_ready_while_the_driver_does_not_answer(tmp_path: Path) -> None:
@@ -122,7 +151,7 @@ async def test_the_agent_is_not_ready_while_the_driver_does_not_answer(tmp_path:
     async with NatsServer(tmp_path) as server:
         url = server.url
         async with agent_process("--node", "n1", "--nats-url", url, env=library_environment(fake)) as (_, base):
-            assert await first_page(f"{base}/readyz") == (503, "not ready: no good look at the GPUs yet\n")
+            assert await first_page(f"{base}/readyz") == (503, "not ready: the GPUs have not been read yet\n")
             fake.fail("init", 0)
             await ready(base)
 

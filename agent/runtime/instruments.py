@@ -1,16 +1,24 @@
-"""What the agent shows Prometheus, as text.
+"""Feeds the agent's metrics from its state, through the OpenTelemetry SDK into a Prometheus page.
 
-Owns the values; the names are ``metric_names``'. Unknown is left out, never shown as 0.
+Owns the values; names and help texts are in ``agent_metrics``. Every instrument is read when the page is made, so that
+nothing goes stale by being set once, and a value that is not known is left out, never shown as 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.resources import Resource
+from prometheus_client import CollectorRegistry, generate_latest
 
 from agent.adapters.telemetry import GpuView
 from agent.core.caps import Health
-from agent.runtime.agent_metrics import METRICS
+from agent.ports import GpuOwner
+from agent.runtime.agent_metrics import METRICS, AgentMetric
 from agent.runtime.service import PowerAgentService
 
 
@@ -21,6 +29,60 @@ class MetricSample:
     name: str
     value: float
     labels: Mapping[str, str]
+
+
+class AgentInstruments:
+    """One agent's metrics; ``page`` is the exposition text."""
+
+    def __init__(self, service: PowerAgentService) -> None:
+        self._service = service
+        self._samples: dict[str, list[MetricSample]] = {}
+        self._owners: Mapping[str, GpuOwner] = {}
+        self._registry, self._provider = self._opened()
+
+    def page(self) -> bytes:
+        """The metrics as text in Prometheus' format."""
+        self._renew()
+        self._samples = {}
+        for sample in samples(self._service):
+            self._samples.setdefault(sample.name, []).append(sample)
+        return generate_latest(self._registry)
+
+    def close(self) -> None:
+        """Stop the SDK."""
+        self._provider.shutdown()
+
+    def _renew(self) -> None:
+        """The SDK keeps every label set that it has ever seen, and pods come and go: start anew with new owners."""
+        owners = self._service.tenants.owners
+        if owners != self._owners:
+            self._owners = owners
+            self._provider.shutdown()
+            self._registry, self._provider = self._opened()
+
+    def _opened(self) -> tuple[CollectorRegistry, MeterProvider]:
+        registry = CollectorRegistry()
+        reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=registry)
+        # A resource of our own: the SDK's default looks through all installed packages for detectors.
+        provider = MeterProvider(
+            metric_readers=[reader],
+            resource=Resource({}),
+            exemplar_filter=AlwaysOffExemplarFilter(),
+            shutdown_on_exit=False,
+        )
+        meter = provider.get_meter("wattscale.agent")
+        for metric in METRICS:
+            # The exporter appends the suffix of counters by itself.
+            make = meter.create_observable_counter if metric.kind == "counter" else meter.create_observable_gauge
+            make(metric.name.removesuffix("_total"), callbacks=[self._reader(metric)], description=metric.help)
+        return registry, provider
+
+    def _reader(self, metric: AgentMetric) -> Callable[[CallbackOptions], Iterator[Observation]]:
+        def read(_: CallbackOptions) -> Iterator[Observation]:
+            for sample in self._samples.get(metric.name, ()):
+                yield Observation(sample.value, sample.labels)
+
+        return read
 
 
 def samples(service: PowerAgentService) -> Iterator[MetricSample]:
@@ -86,27 +148,3 @@ def _gpu(view: GpuView, node: str) -> Iterator[MetricSample]:
         yield MetricSample("wattscale_gpu_throttle_reason", 1.0, {**labels, "reason": reason})
     if reading.last_xid is not None:
         yield MetricSample("wattscale_gpu_last_xid", reading.last_xid, labels)
-
-
-def exposition(found: Iterator[MetricSample]) -> str:
-    """Prometheus' text format, one block per metric in the order of the table."""
-    by_name: dict[str, list[MetricSample]] = {}
-    for sample in found:
-        by_name.setdefault(sample.name, []).append(sample)
-    lines = []
-    for metric in METRICS:
-        if metric.name in by_name:
-            lines.append(f"# HELP {metric.name} {metric.help}")
-            lines.append(f"# TYPE {metric.name} {metric.kind}")
-            lines.extend(_line(sample) for sample in by_name[metric.name])
-    return "\n".join(lines) + "\n"
-
-
-def _line(sample: MetricSample) -> str:
-    labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels.items())
-    value = int(sample.value) if float(sample.value).is_integer() else sample.value
-    return f"{sample.name}{{{labels}}} {value}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
