@@ -30,12 +30,12 @@ def add_bus_options(parser: argparse.ArgumentParser) -> None:
 
 def address(args: argparse.Namespace) -> tuple[str, str]:
     """(server URL, prefix). Raises UsageError when nothing says where the bus is."""
-    from deploy.demo.last_run import recall
+    from deploy.demo.last_run import last_known
 
     url = args.nats_url or os.environ.get("WATTSCALE_NATS_URL")
     if url:
         return url, args.prefix or DEFAULT_PREFIX
-    last = recall()
+    last = last_known()
     if last is None:
         raise UsageError("no bus known: start `wattscale up`, or name a server with --nats-url")
     return last.nats_url, args.prefix or last.prefix

@@ -15,7 +15,7 @@ from deploy.cli.errors import CliError
 
 COMMANDS = (
     "deploy.cli.run.up",
-    "deploy.cli.look.running_bus",
+    "deploy.cli.inspect.running_bus",
     "deploy.cli.steer.budget",
     "deploy.cli.steer.control",
     "deploy.cli.cluster.streams",

@@ -67,7 +67,7 @@ class Connector:
                 if isinstance(decision, v1.ScalingDecision):
                     await self._carry_out(decision)
             except (BusAwayError, NotStoredError) as error:
-                log.warning("the bus is away, the decision will be looked at again: %s", error)
+                log.warning("the bus is away, the decision is fetched again when it is back: %s", error)
                 await asyncio.sleep(PROGRESS_EVERY_S)
 
     async def _carry_out(self, decision: v1.ScalingDecision) -> None:

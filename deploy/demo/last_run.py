@@ -41,12 +41,12 @@ def remember(last: LastRun) -> None:
 
 def forget(pid: int) -> None:
     """Remove the record if it is still that of process ``pid``."""
-    last = recall()
+    last = last_known()
     if last is not None and last.pid == pid:
         _path().unlink(missing_ok=True)
 
 
-def recall() -> LastRun | None:
+def last_known() -> LastRun | None:
     """The record, or None where there is none or none that can be read."""
     try:
         return LastRun(**json.loads(_path().read_text()))

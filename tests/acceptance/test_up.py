@@ -78,7 +78,7 @@ async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> No
     assert summary["max_sum_of_caps_watts"] <= BUDGET_WATTS
 
 
-async def test_the_looking_commands_need_no_address(tmp_path: Path) -> None:
+async def test_commands_that_inspect_need_no_address(tmp_path: Path) -> None:
     async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
         async with outsider(run.url) as outside:

@@ -15,7 +15,7 @@ from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.cluster.sim_gpu import batch_share
 from planner.sim.evaluation.scores import Scores, score
 from planner.sim.evaluation.simulation import simulate
-from planner.sim.policies.ours import Ours, OursSettings
+from planner.sim.policies.ours import OurPlanner, OursSettings
 from planner.sim.workload.generated import generated
 from planner.sim.workload.scenario import DECODE, PREFILL, BudgetSteps, Scenario, card_of, disaggregated
 from tests.unit.planner.sim.small_plants import profile
@@ -53,7 +53,7 @@ def outcome(error: float, *, learn: bool, tight: bool) -> tuple[Scores, Drawn, D
     if tight:
         full_mw = scenario.gpus * scenario.cluster.card.max_mw
         scenario = replace(scenario, budget=BudgetSteps(((0.0, full_mw), (CUT_S, int(TIGHT * full_mw)))))
-    planner = Ours(OursSettings(p_u_error=error, learn_power=learn))
+    planner = OurPlanner(OursSettings(p_u_error=error, learn_power=learn))
     scores = score(simulate(scenario, planner))
     return scores, planner.remembered(DECODE), planner.remembered(PREFILL)
 

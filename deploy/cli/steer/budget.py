@@ -47,11 +47,11 @@ def _order_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _site(args: argparse.Namespace) -> str:
-    from deploy.demo.last_run import recall
+    from deploy.demo.last_run import last_known
 
     if args.site:
         return str(args.site)
-    last = recall()
+    last = last_known()
     return last.site if last else DEFAULT_SITE
 
 

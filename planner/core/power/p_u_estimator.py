@@ -79,7 +79,7 @@ class LearnedPower:
 
     def observe(self, batch: int, prior: PowerCurve, reading: Reading, now_s: float) -> LearnedPower:
         """The state after one reading; the same state where the reading tells nothing."""
-        if not _tells(prior, reading):
+        if not _informative(prior, reading):
             return self
         known = self.estimates.get(batch) or _begun(self.near(batch), prior, now_s)
         fresh = _updated(known, prior, reading, now_s)
@@ -106,7 +106,7 @@ class LearnedPower:
         return replace(prior, p_u_mw=p_u, p_s_mw=round(prior.p_s_mw * min(1.0, p_u / prior.p_u_mw)))
 
 
-def _tells(prior: PowerCurve, reading: Reading) -> bool:
+def _informative(prior: PowerCurve, reading: Reading) -> bool:
     settled = reading.since_change_s >= SETTLED_S and reading.cap_mw > 0
     return settled and prior.idle_mw < reading.draw_mw <= 2 * prior.max_mw
 

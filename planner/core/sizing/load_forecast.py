@@ -72,7 +72,7 @@ def learn(
     rates = learned[RATE].scenarios(ahead_s) if learned[RATE].ready else ()
     known = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else None
     # A reading that failed is no empty engine: the next one would look like a flood.
-    waiting = _in_flight(config, seen) if known is None or _told_in_flight(config, seen) else known
+    waiting = _in_flight(config, seen) if known is None or _in_flight_known(config, seen) else known
     before = waiting if known is None else known
     steady = _steady(config, bands, values.get(RATE), ahead_s, t_s)
     held_rate = steady[HELD].upper(ahead_s) if HELD in steady else None
@@ -80,7 +80,7 @@ def learn(
     return LearnedLoad({**learned, **steady, **last}, forecasts, missing, rates, held_rate, max(0.0, waiting - before))
 
 
-def _told_in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> bool:
+def _in_flight_known(config: DeploymentConfig, seen: DeploymentObservation | None) -> bool:
     """Whether every decode engine's pool says how many sequences it holds."""
     decoding = [name for name, pool in config.pools.items() if pool.role is not Role.PREFILL]
     pools = seen.pools if seen is not None else {}

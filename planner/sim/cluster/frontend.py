@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planner.sim.cluster.job import Job
 from planner.sim.cluster.weighted_histogram import WeightedHistogram
-from planner.sim.evaluation.records import Record
+from planner.sim.evaluation.records import RequestRecord
 
 TTFT_S = (
     0.01,
@@ -64,7 +64,7 @@ class Frontend:
         self.started += 1
         self.input_tokens.observe(job.isl)
 
-    def finished(self, record: Record) -> None:
+    def finished(self, record: RequestRecord) -> None:
         """A request has had its last token."""
         self.completed += 1
         self.duration.observe(record.finished_s - record.t_s)

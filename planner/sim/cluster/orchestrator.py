@@ -9,7 +9,7 @@ from planner.sim.cluster.plant import NoFreeGpuError, Plant
 RETRY_S = 1.0
 
 
-class Fleet:
+class Orchestrator:
     """Targets by pool. ``on_settled`` is called once for each ``aim`` that has been carried out completely."""
 
     def __init__(self, plant: Plant) -> None:

@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 
 from planner.sim.cluster.engine_timing import engine_law
-from planner.sim.evaluation.records import Record
+from planner.sim.evaluation.records import RequestRecord
 from planner.sim.evaluation.simulation import SimulationRun
 
 FORECAST_WINDOW_S = 30.0
@@ -81,7 +81,7 @@ class _Judge:
         self._forecasts = run.forecasts
         self._arrivals = np.asarray(run.scenario.trace.t_s)
 
-    def cause(self, record: Record) -> Cause:
+    def cause(self, record: RequestRecord) -> Cause:
         """The reason of one missed request."""
         scenario = self._scenario
         if self._prefill is not None and self._prefill.alone_s(record.isl) * 1000 > scenario.ttft_ms:

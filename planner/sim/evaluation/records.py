@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from planner.sim.cluster.job import Job
 
 
-class Record(NamedTuple):
+class RequestRecord(NamedTuple):
     """One finished request. Milliseconds for latencies, seconds of the plant's clock for instants."""
 
     number: int
@@ -35,12 +35,12 @@ class Records:
     __slots__ = ("_columns",)
 
     def __init__(self) -> None:
-        self._columns = tuple(array("q" if name in _WHOLE else "d") for name in Record._fields)
+        self._columns = tuple(array("q" if name in _WHOLE else "d") for name in RequestRecord._fields)
 
-    def add(self, job: Job, now_s: float) -> Record:
+    def add(self, job: Job, now_s: float) -> RequestRecord:
         """Write down a finished job."""
         itl_ms = (now_s - job.first_s) * 1000.0 / (job.osl - 1) if job.osl > 1 else 0.0
-        record = Record(
+        record = RequestRecord(
             job.index,
             job.t_s,
             job.isl,
@@ -59,12 +59,12 @@ class Records:
     def __len__(self) -> int:
         return len(self._columns[0])
 
-    def __getitem__(self, index: int) -> Record:
-        return Record(*(column[index] for column in self._columns))
+    def __getitem__(self, index: int) -> RequestRecord:
+        return RequestRecord(*(column[index] for column in self._columns))
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """All values of one field of ``Record``, as a copy."""
-        return np.array(self._columns[Record._fields.index(name)], dtype=np.float64)
+        """All values of one field of ``RequestRecord``, as a copy."""
+        return np.array(self._columns[RequestRecord._fields.index(name)], dtype=np.float64)
 
     def good(self, ttft_ms: float, itl_ms: float) -> int:
         """How many met both targets."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Protocol
 
-from planner.sim.cluster.orchestrator import Fleet
+from planner.sim.cluster.orchestrator import Orchestrator
 from planner.sim.cluster.plant import Plant
 from planner.sim.evaluation.timeline import CountChange, Timeline
 from planner.sim.workload.scenario import Scenario
@@ -43,7 +43,7 @@ class SimulationRun:
         self.scenario = scenario
         self.policy = policy
         self.plant: Plant = scenario.plant(policy.start_replicas(scenario))
-        self.fleet = Fleet(self.plant)
+        self.fleet = Orchestrator(self.plant)
         self.timeline = Timeline(self.plant, scenario)
         self.forecasts: list[tuple[float, float]] = []
         """Instants of decisions, and the requests a second that each was sized for."""

@@ -15,7 +15,7 @@ from planner.domain.config import SizingMode
 from planner.sim.evaluation.simulation import Policy
 from planner.sim.policies.cap_policies import Caps, NoCaps, ReactiveCaps, RoleCaps, TdpProvisioning, UniformCaps
 from planner.sim.policies.oracle import Oracle
-from planner.sim.policies.ours import Ours, OursSettings
+from planner.sim.policies.ours import OurPlanner, OursSettings
 from planner.sim.policies.peers import KnativeKpa, Peer, QueueKeda, Scaler, UtilisationHpa
 
 OURS = {
@@ -44,7 +44,7 @@ def make(name: str, settings: OursSettings | None = None) -> Policy:
     """A new policy. ``settings`` are for ours. Raises UnknownPolicyError."""
     if name.removesuffix(NO_POWER) in OURS:
         sizing = OURS[name.removesuffix(NO_POWER)]
-        return Ours(replace(settings or OursSettings(), sizing=sizing, power=not name.endswith(NO_POWER)), name)
+        return OurPlanner(replace(settings or OursSettings(), sizing=sizing, power=not name.endswith(NO_POWER)), name)
     base, _, capping = name.partition("+")
     if capping and capping not in CAPS:
         raise UnknownPolicyError(f"no way to cap is called {capping!r}; there are {', '.join(CAPS)}")

@@ -48,7 +48,7 @@ class OursSettings:
 
 
 @dataclass(slots=True)
-class Ours:
+class OurPlanner:
     """One run's planner. Not to be used for a second run."""
 
     settings: OursSettings = OursSettings()

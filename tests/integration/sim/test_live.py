@@ -60,7 +60,7 @@ async def test_it_keeps_pace_serves_metrics_and_obeys() -> None:
         assert summary["joules_per_output_token"] > 0
 
 
-async def test_the_end_of_a_finite_load_is_told_and_the_port_is_free_again() -> None:
+async def test_the_end_of_a_finite_load_is_signalled_and_the_port_is_free_again() -> None:
     cluster = LiveCluster(disaggregated(), [Request(0.1 * i, 100, 20) for i in range(20)], speed=100.0)
     async with cluster:
         await asyncio.wait_for(cluster.finished.wait(), 60.0)

@@ -107,7 +107,7 @@ def test_one_wild_reading_in_ten_moves_little() -> None:
         Reading(300_000, 0, 1.0, 60.0),
     ],
 )
-def test_what_tells_nothing_changes_nothing(reading: Reading) -> None:
+def test_readings_without_information_change_nothing(reading: Reading) -> None:
     state = LearnedPower()
     assert state.observe(KEY, PRIOR, reading, 1.0) is state
 

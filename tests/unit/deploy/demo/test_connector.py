@@ -115,7 +115,7 @@ async def test_an_unknown_pool_never_can_be_carried_out() -> None:
     assert retryable is False
 
 
-async def test_no_free_gpu_is_said_and_may_be_tried_again() -> None:
+async def test_no_free_gpu_is_reported_and_may_be_tried_again() -> None:
     [(reason, retryable)] = await carried_out(decision(prefill=2), Cluster(free=0, prefill=1))
     assert "no free GPU" in reason
     assert retryable is True

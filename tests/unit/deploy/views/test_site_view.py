@@ -134,7 +134,7 @@ def test_nothing_seen_is_not_zero_watts_of_budget() -> None:
     assert "nothing seen" in watts_bar(SiteView())
 
 
-def test_words_say_who_what_and_why() -> None:
+def test_each_line_names_who_what_and_why() -> None:
     assert sentence(scaling(4, 2, 1)) == "chat scaling #4: prefill=2 decode=1; 2 serve 9 requests/s in time"
     failed = scaled(4, 3, v1.AckStatus.FAILED).model_copy(update={"reason": "no free GPU"})
     assert sentence(failed) == "chat scaling #4 failed; no free GPU"
@@ -146,7 +146,7 @@ def test_a_decision_without_pools_falls_back_to_the_virtual_connector_counts() -
     assert sentence(bare) == "chat scaling #0: prefill=2 decode=-1"
 
 
-def test_the_story_tells_every_link_of_the_chain_in_order() -> None:
+def test_the_explanation_has_every_link_of_the_chain_in_order() -> None:
     story = explain(record(), scaling(1, 2, 1), scaled(1, 1))
     parts = ["observed", "target 500", "forecast", "band 8 to 11", "model", "wanted 4", "sla -> 4", "max_step -> 2"]
     places = [story.index(part) for part in (*parts, "granted 2 at 616 W")]

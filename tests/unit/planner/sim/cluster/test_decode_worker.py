@@ -34,7 +34,7 @@ def test_equal_requests_together_slow_each_other() -> None:
     assert plant.records.column("finished_s")[1:] == pytest.approx(expected_s, rel=2e-3)
 
 
-def test_progress_does_not_depend_on_how_often_it_is_looked_at() -> None:
+def test_progress_does_not_depend_on_how_often_it_is_read() -> None:
     requests = [Request(0.3 * i, 100 + 37 * i, 50 + 11 * i) for i in range(30)]
     rarely = finish(disaggregated(2, 2), requests)
     often = disaggregated(2, 2)
@@ -46,7 +46,7 @@ def test_progress_does_not_depend_on_how_often_it_is_looked_at() -> None:
     assert list(often.records.column("finished_s")) == pytest.approx(list(rarely.records.column("finished_s")))
 
 
-def test_a_full_cache_preempts_the_last_and_loses_nobody() -> None:
+def test_a_full_cache_preempts_the_last_and_loses_no_request() -> None:
     engines = profile(max_kv=2000, max_batched=100_000)
     plant = finish(disaggregated(engines=engines, max_prompts=256), [Request(0.0, 300, 600) for _ in range(5)])
     assert len(plant.records) == 5

@@ -14,7 +14,7 @@ from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.reading import Missing, Sample
 from planner.domain.request import Request
 from planner.sim.cluster.metrics_page import render
-from planner.sim.cluster.orchestrator import Fleet
+from planner.sim.cluster.orchestrator import Orchestrator
 from planner.sim.cluster.weighted_histogram import WeightedHistogram
 from planner.sim.evaluation.plant_observer import Watch
 from planner.sim.evaluation.scores import _comply_s, _over
@@ -37,7 +37,7 @@ def test_a_histogram_counts_like_prometheus(values: list[float]) -> None:
     assert histogram.squares == pytest.approx(sum(value * value for value in values))
 
 
-def test_a_planner_is_told_of_each_interval_what_happened_in_it() -> None:
+def test_an_observation_covers_exactly_its_interval() -> None:
     plant = disaggregated(2, 1)
     watch = Watch(plant, DeploymentId("d"))
     idle = watch.deployment()
@@ -79,7 +79,7 @@ def test_the_page_has_one_type_line_a_family_and_escaped_labels() -> None:
     assert 'wattscale_sim_workers{dynamo_namespace="ns",pool="decode",state="ready"} 1' in page
 
 
-def test_requests_that_wait_without_a_worker_are_told_at_the_router() -> None:
+def test_requests_that_wait_without_a_worker_are_counted_at_the_router() -> None:
     plant = disaggregated(startup_s=60.0)
     plant.drain_one("prefill")
     plant.submit([Request(0.1, 100, 5)])
@@ -89,7 +89,7 @@ def test_requests_that_wait_without_a_worker_are_told_at_the_router() -> None:
 
 def test_a_fleet_tries_again_until_gpus_are_free_and_settles_once() -> None:
     plant = disaggregated(3, 3, gpus=6, startup_s=5.0)
-    fleet, settled = Fleet(plant), []
+    fleet, settled = Orchestrator(plant), []
     fleet.aim({"prefill": 4, "decode": 3}, on_settled=lambda: settled.append(plant.now_s))
     assert fleet.pending == {"prefill": 1}
     plant.advance(10.0)
@@ -104,7 +104,7 @@ def test_a_fleet_tries_again_until_gpus_are_free_and_settles_once() -> None:
 
 def test_a_newer_aim_overtakes_an_older_one() -> None:
     plant = disaggregated(1, 1, startup_s=20.0)
-    fleet, settled = Fleet(plant), []
+    fleet, settled = Orchestrator(plant), []
     fleet.aim({"prefill": 3}, on_settled=lambda: settled.append("old"))
     plant.advance(5.0)
     fleet.aim({"prefill": 1}, on_settled=lambda: settled.append("new"))

@@ -100,7 +100,7 @@ def test_nameplate_provisioning_forbids_gpus() -> None:
     assert held < 9
 
 
-def test_slow_engines_are_told_as_the_model_s_fault() -> None:
+def test_slow_engines_count_as_the_model_s_fault() -> None:
     scores = score(simulate(scenario(truth=0.5, itl_ms=14.0), make("static:6p1d")))
     assert scores.misses.get("model", 0) > 0
 
