@@ -1,1 +1,1 @@
-"""`wattscale`: the one command. Each module registers its sub-commands; heavy imports wait until one runs."""
+"""`wattscale`: the one command. Modules register sub-commands; heavy imports happen only when one runs."""

@@ -1,4 +1,4 @@
-"""How the looking commands find a bus: `--nats-url`, else WATTSCALE_NATS_URL, else this user's last `up`."""
+"""How client commands find the bus: `--nats-url`, else WATTSCALE_NATS_URL, else this user's last `up`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ DEFAULT_PREFIX = "wattscale"
 def add_bus_options(parser: argparse.ArgumentParser) -> None:
     """Options that name a bus. Secrets come from files or the environment, never from the command line."""
     group = parser.add_argument_group("bus")
-    group.add_argument("--nats-url", help="server to look at; default: WATTSCALE_NATS_URL, else this user's last `up`")
+    group.add_argument(
+        "--nats-url", help="NATS server; default: WATTSCALE_NATS_URL, else this user's last `wattscale up`"
+    )
     group.add_argument("--prefix", help="first token of all subjects (default: wattscale)")
     group.add_argument("--creds", metavar="FILE", help="credentials file (JWT)")
     group.add_argument("--nkey", metavar="FILE", help="nkey seed file")
@@ -29,7 +31,7 @@ def add_bus_options(parser: argparse.ArgumentParser) -> None:
 
 
 def address(args: argparse.Namespace) -> tuple[str, str]:
-    """(server URL, prefix). Raises UsageError when nothing says where the bus is."""
+    """(server URL, subject prefix). Raises UsageError if no option, variable or last run names a bus."""
     from deploy.demo.last_run import last_known
 
     url = args.nats_url or os.environ.get("WATTSCALE_NATS_URL")
@@ -37,7 +39,7 @@ def address(args: argparse.Namespace) -> tuple[str, str]:
         return url, args.prefix or DEFAULT_PREFIX
     last = last_known()
     if last is None:
-        raise UsageError("no bus known: start `wattscale up`, or name a server with --nats-url")
+        raise UsageError("no bus is known: start `wattscale up`, or name a server with --nats-url")
     return last.nats_url, args.prefix or last.prefix
 
 
@@ -61,7 +63,7 @@ async def reached(args: argparse.Namespace) -> AsyncIterator[Bus]:
     try:
         bus = await connect(settings)
     except BusUnreachableError as error:
-        raise UsageError(f"{error}; is the server running? (--nats-url names another)") from error
+        raise UsageError(f"{error}; is the server running? (use --nats-url for another)") from error
     try:
         yield bus
     finally:

@@ -10,6 +10,6 @@ class CliError(Exception):
 
 
 class UsageError(CliError):
-    """Bad input or a bad setting: exit code 2. Nothing was started, or all that was started is stopped."""
+    """Bad input or a bad setting: exit code 2. Nothing was started, or everything started was stopped again."""
 
     exit_code = 2

@@ -1,4 +1,4 @@
-"""Entry point of `wattscale`: builds the tree of sub-commands, runs one, turns errors into one line.
+"""Entry point of `wattscale`: builds the sub-commands, runs one, and turns errors into one line.
 
 Must stay cheap to import: `wattscale --help` loads no client library.
 """
@@ -32,7 +32,7 @@ EXTRAS = "pip install 'wattscale[local]' (or [planner], [agent])"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole tree of commands."""
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="wattscale",
         description="Power-aware autoscaling for LLM inference: replicas and GPU power caps, decided together.",
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone: nothing is left to say, and Python must not try at exit.
+        # The reader of our output (head, less) has closed the pipe. Close ours too, or Python would complain at exit.
         sys.stderr.close()
         return 0
     return code

@@ -1,5 +1,5 @@
 """The embedded default: server, streams, simulated cluster, planner, agents and connector in one command.
 
-Owns how the rooms are put together on one machine. Decides nothing itself: every part runs the code that a
-real site runs, and the parts meet on the bus only.
+Owns how the packages are composed on one machine. Decides nothing itself: every part runs the same code as on a
+real site, and the parts communicate only over the bus.
 """

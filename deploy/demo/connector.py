@@ -1,7 +1,7 @@
-"""Carries scaling decisions out on the simulated cluster: starts and drains workers, and acknowledges.
+"""Carries out scaling decisions on the simulated cluster: starts and drains workers, and acknowledges.
 
-A deployment's one actuator, written against ``VirtualConnectorClient`` exactly as an outside orchestrator would
-write its own. Keeps no state but the cluster's: it may be stopped and started at any moment.
+The deployment's only connector, written against ``VirtualConnectorClient`` exactly as an outside orchestrator would
+write its own. All its state is the cluster's: it may be stopped and started at any moment.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Workers:
     draining: int
 
     def settled_at(self, target: int) -> bool:
-        """Whether nothing is left to do: ``target`` serve, and nobody is coming or going."""
+        """Whether nothing is left to do: ``target`` workers serve, and none is starting or draining."""
         return self.ready == target and self.starting == 0 and self.draining == 0
 
 
 class WorkerPool(Protocol):
-    """What the connector needs of a cluster."""
+    """What the connector needs from a cluster."""
 
     def pools(self) -> Mapping[str, Workers]:
-        """Workers of each pool."""
+        """Workers of each pool, by state."""
         ...
 
     def start(self, pool: str, gpus: Sequence[str] | None) -> bool:
@@ -47,19 +47,19 @@ class WorkerPool(Protocol):
         ...
 
     def drain(self, pool: str) -> None:
-        """Let one worker finish its requests and go: a starting one first, for it serves nobody."""
+        """Drain one worker: a starting one first, because it serves no requests yet."""
         ...
 
 
 class Connector:
-    """The loop: wait for a decision, bring it about, complete it."""
+    """The loop: wait for a decision, carry it out, complete it."""
 
     def __init__(self, client: VirtualConnectorClient, cluster: WorkerPool) -> None:
         self._client = client
         self._cluster = cluster
 
     async def run(self) -> None:
-        """Until cancelled. A bus that is away costs a pause: the decision waits, the cluster knows what was done."""
+        """Run until cancelled. Waits while the bus is away: the decision is stored there."""
         while True:
             try:
                 await self._client.wait()
@@ -84,7 +84,7 @@ class Connector:
         await self._client.complete(decision)
 
     def _aim(self, decision: v1.ScalingDecision) -> list[str]:
-        """Start and drain once; the pools that found no GPU. Drains go first: they free GPUs for others."""
+        """Start and drain once. Returns the pools that found no GPU. Drains come first: they free GPUs."""
         targets = {name: target.replicas for name, target in decision.pools.items()}
         for name, target in targets.items():
             workers = self._cluster.pools()[name]
@@ -102,7 +102,7 @@ class Connector:
         return short
 
     async def _settle(self, decision: v1.ScalingDecision) -> None:
-        """Wait until what was asked for serves and what was dropped is gone, reporting how far it is."""
+        """Wait until the new workers serve and the drained ones are gone, reporting progress."""
         targets = {name: target.replicas for name, target in decision.pools.items()}
         waited_s = 0.0
         while True:

@@ -3,7 +3,7 @@
 Generated from ``ITL = a + b * batch + c * kv_tokens`` and ``TTFT = d * isl + e * isl ** 2``. The H200 row (bf16) was
 fitted to static estimates made with aiconfigurator-core 0.12.0 for Qwen3-32B under vLLM (residuals below 4 ms). The
 others are estimates from it by the vendor's ratios: B200 (bf16) by memory bandwidth 8.0 / 4.8 TB/s, dense bf16 compute
-2.25 / 0.99 PFLOP/s and memory 192 / 141 GB; H100 with FP8 weights, for bf16 ones do not fit, by bandwidth
+2.25 / 0.99 PFLOP/s and memory 192 / 141 GB; H100 with FP8 weights, because bf16 weights do not fit, by bandwidth
 3.35 / 4.8 TB/s and half the weight bytes. A cache entry takes 256 KiB a token.
 """
 

@@ -1,4 +1,4 @@
-"""One run of `wattscale up`, from the first check to the summary; leaves no process and no port behind."""
+"""One run of `wattscale up`, from the first check to the summary; leaves no process and no open port behind."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ POLL_S = 0.05
 
 
 def run_up(options: UpOptions) -> int:
-    """Run, print the summary, and return the exit code. Raises UsageError before anything is left half started."""
+    """Run, print the summary, and return the exit code. Raises UsageError with nothing left running."""
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     run = prepare(options)
     summary = on_event_loop(_up(run))
@@ -73,7 +73,7 @@ async def _up(run: Prepared) -> dict[str, Any]:
         picture = SiteView()
         await stack.enter_async_context(_running(*_watchers(bus, picture)))
         title = f"wattscale up: {run.options.nodes} nodes, {run.options.gpu}, {run.budget_watts:.0f} W, bus {url}"
-        hint = f"look from outside: nats sub 'wattscale.v1.>' -s {url}   or   wattscale status"
+        hint = f"from outside: nats sub 'wattscale.v1.>' -s {url}   or   wattscale status"
         options = run.options
         remember(LastRun(url, bus.subjects.prefix, os.getpid(), options.site, options.deployment))
         stack.callback(forget, os.getpid())
@@ -114,7 +114,7 @@ async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """Run ``parts`` beside the body. One that fails ends the body with its error; leaving the body stops them."""
     try:
         async with asyncio.TaskGroup() as group:
-            # One task, which fails also when a part returns or is cancelled by something inside.
+            # One task, so that a part that returns, or is cancelled from within, also fails the run.
             task = group.create_task(run_together({f"part {index}": part for index, part in enumerate(parts)}))
             yield
             task.cancel()
@@ -131,7 +131,7 @@ def _watchers(bus: Bus, picture: SiteView) -> list[Coroutine[Any, Any, None]]:
 
 
 async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -> None:
-    """Until a signal, the duration, or the last request of a trace."""
+    """Wait for a signal, the end of the duration, or the last request of a trace."""
     waits = [asyncio.create_task(stop.wait()), asyncio.create_task(cluster.finished.wait())]
     try:
         await asyncio.wait(waits, timeout=run.options.duration_s, return_when=asyncio.FIRST_COMPLETED)
@@ -141,7 +141,7 @@ async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -
 
 
 async def _carried_out(picture: SiteView, deployment: str, hurry: asyncio.Event) -> None:
-    """Let the actuator finish the last decision: the cluster runs on, no new decision comes. ``hurry`` ends it."""
+    """Let the connector finish the last decision while the cluster runs on. ``hurry`` ends the wait."""
     deadline = time.monotonic() + SETTLE_LIMIT_S
     announced = False
     while time.monotonic() < deadline and not hurry.is_set():

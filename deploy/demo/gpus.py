@@ -1,7 +1,7 @@
-"""The simulated cluster's GPUs and workers as agents and connector see them: their ports, on the plant.
+"""Connects agents and connector to the simulated cluster: its GPUs and workers behind their ports.
 
-Also keeps the run's most important figure, the largest sum of limits ever in force on the simulated hardware, taken
-at every write and never from a message.
+Also keeps the run's most important figure, the largest sum of limits ever in force on the simulated hardware,
+taken at every write and never from a message.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class HardwareMeter:
         self.largest_mw = self.sum_mw
 
     def wrote(self, gpu: str, enforced_mw: int) -> None:
-        """Take a new limit into the sum. Called under the cluster's lock, so that no write slips in between."""
+        """Add a new limit to the sum. Must be called under the cluster's lock, so that no write comes in between."""
         self.sum_mw += enforced_mw - self._limits_mw[gpu]
         self._limits_mw[gpu] = enforced_mw
         self.largest_mw = max(self.largest_mw, self.sum_mw)
@@ -68,7 +68,7 @@ class PlantDriver:
             self._meter.wrote(gpu, self._cluster.set_cap(self._known(gpu), mw))
 
     def close(self) -> None:
-        """Nothing to let go of: limits stay as they are."""
+        """Nothing to release: limits stay as they are."""
 
     def _known(self, gpu: str) -> str:
         if gpu not in self._gpus:
@@ -77,7 +77,7 @@ class PlantDriver:
 
 
 class PlantOwners:
-    """Whose work runs on one node's GPUs, as a scheduler would know it."""
+    """Which workers run on one node's GPUs, as a scheduler would report it."""
 
     def __init__(self, cluster: LiveCluster, node: str, deployment: str, roles: Mapping[str, str]) -> None:
         self._cluster = cluster

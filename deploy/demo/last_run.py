@@ -1,6 +1,6 @@
-"""Remembers where this user's last `wattscale up` listens, so that `status` and its kin need no address.
+"""Remembers the bus address of this user's last `wattscale up`, so that client commands need no address.
 
-Holds an address and a prefix, never a secret; a file that can not be read is the same as none.
+Holds an address and a prefix, never a secret; an unreadable file counts as none.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _path() -> Path:
 
 
 def remember(last: LastRun) -> None:
-    """Write the record; a home that can not be written to costs a convenience, not the run."""
+    """Write the record. If the home directory is not writable, only this convenience is lost, not the run."""
     path = _path()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def forget(pid: int) -> None:
 
 
 def last_known() -> LastRun | None:
-    """The record, or None where there is none or none that can be read."""
+    """The record; None if there is none, or it cannot be read."""
     try:
         return LastRun(**json.loads(_path().read_text()))
     except (OSError, ValueError, TypeError):

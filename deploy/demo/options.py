@@ -1,4 +1,4 @@
-"""What `wattscale up` is asked to do, checked before anything starts."""
+"""The options of `wattscale up`, checked before anything starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deploy.cli.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """One run. Times in load seconds where they speak of the load, else in real seconds."""
+    """Options of one run. Times that belong to the load are in load seconds, all others in real seconds."""
 
     trace: Path | None = None
     profile: Path | None = None
@@ -33,7 +33,7 @@ class UpOptions:
     deployment: str = "default-demo"
 
     def check(self) -> None:
-        """Refuse, in one line, numbers that can not be meant. Raises UsageError."""
+        """Raises UsageError, in one line, for numbers that make no sense."""
         positive = {
             "--nodes": self.nodes,
             "--gpus-per-node": self.gpus_per_node,
@@ -50,6 +50,6 @@ class UpOptions:
         if self.startup_s < 0:
             raise UsageError(f"--startup-s must not be negative, not {self.startup_s:g}")
         if self.nats_url and self.data_dir:
-            raise UsageError("--data-dir belongs to the embedded server; leave it out with --nats-url")
+            raise UsageError("--data-dir belongs to the embedded server; omit it with --nats-url")
         if self.nodes * self.gpus_per_node < 2:
-            raise UsageError("the cluster needs two GPUs at least: one prefill and one decode worker")
+            raise UsageError("the cluster needs at least two GPUs: one prefill and one decode worker")

@@ -38,7 +38,7 @@ MODEL = "demo"
 
 @asynccontextmanager
 async def bus_server(run: Prepared) -> AsyncIterator[EmbeddedServer | None]:
-    """The embedded server, or None where another is used. Raises UsageError in one line."""
+    """The embedded server; None if the run uses another one. Raises UsageError in one line."""
     options = run.options
     if options.nats_url:
         yield None
@@ -63,24 +63,24 @@ async def reach(run: Prepared, url: str, name: str) -> Bus:
 
 
 async def furnish(bus: Bus, run: Prepared) -> None:
-    """Streams, and the agents' consumers, which agents may not create. Idempotent."""
+    """Create the streams, and the agents' consumers, which agents may not create themselves. Idempotent."""
     await stream_admin.apply(bus)
     await consumers.ensure_all(bus, [Durable.power(bus, node) for node in run.nodes])
 
 
 def keep_furnished(bus: Bus, run: Prepared) -> list[Coroutine[Any, Any, None]]:
-    """Put back what a server keeps in memory and lost, whoever's server it is; until cancelled."""
+    """Restore streams and consumers that the server kept in memory and lost; each coroutine runs until cancelled."""
     durables = [Durable.power(bus, node) for node in run.nodes]
     return [stream_admin.keep(bus), consumers.keep(bus, lambda: durables)]
 
 
 async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> None:
-    """Start the server again on its port and data whenever it dies, as often as it takes; until cancelled."""
+    """Restart the server on its port and data whenever it dies. Runs until cancelled."""
     while True:
         await asyncio.sleep(WATCH_SERVER_S)
         if server.pid:
             continue
-        report("nats-server ended by itself; starting it again on the same data")
+        report("nats-server ended unexpectedly; restarting it on the same data")
         try:
             await server.start()
         except (ServerDownError, OSError) as error:
@@ -89,7 +89,7 @@ async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> 
 
 
 def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
-    """The simulated cluster with every GPU parked at its lowest limit, as a site is handed over to software."""
+    """The simulated cluster, every GPU parked at its lowest limit, as a site would be handed over."""
     plant = Plant(run.plant)
     for uuid in plant.gpus:
         plant.set_cap(uuid, run.plant.cluster.card.min_mw)
@@ -124,7 +124,7 @@ def make_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> Connector:
 
 
 async def keep_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> None:
-    """A connector on each connection in turn, for a connection may be closed for good; until cancelled."""
+    """Run a connector, again on each new connection after one was closed for good. Runs until cancelled."""
     while True:
         await bus.ready()
         try:

@@ -1,4 +1,4 @@
-"""Everything that can be refused is refused here, before anything starts: trace, profile, budget, ports."""
+"""Checks everything that can be refused before anything starts: trace, profile, budget, ports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from planner.sim.workload.generated import generated
 
 DEFAULT_BUDGET_OF_MAXIMUM = 0.7
 SCALE_DOWN_WINDOW_S = 300.0
-"""Load seconds, as HPA does unless told otherwise."""
+"""Load seconds; HPA's default."""
 TICK_LOAD_S = 10.0
 SHORTEST_TICK_S = 0.5
 DEMO_REQUESTS_PER_S = 8.0
@@ -48,7 +48,7 @@ class Prepared:
 
 
 def prepare(options: UpOptions) -> Prepared:
-    """Check and read all that the options name. Raises UsageError with one line."""
+    """Check and read everything that the options name. Raises UsageError with one line."""
     options.check()
     kind = gpu(options.gpu)
     profile = _profile(options)
@@ -109,7 +109,7 @@ def _gpus_of(profile: Profile, role: Role) -> int:
 
 
 def _first_replicas(options: UpOptions, profile: Profile, role: Role) -> int:
-    """Two prefill workers and one decode worker serve at the start, one of each on a cluster that holds no more."""
+    """Ready at the start: two prefill workers and one decode worker; on a cluster of two GPUs, one of each."""
     enough = 2 * profile.prefill_gpus + profile.decode_gpus <= options.nodes * options.gpus_per_node
     return 2 if role is Role.PREFILL and enough else 1
 

@@ -1,4 +1,4 @@
-"""Shows a run while it goes: a live panel in a terminal, a line every few seconds elsewhere, nothing for machines."""
+"""Shows a run while it goes: a live panel in a terminal, a line every few seconds elsewhere, nothing with --json."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLAIN_POLL_S = 0.5
 
 
 async def show(picture: SiteView, status: Callable[[], DemoStatus], *, quiet: bool) -> None:
-    """Until cancelled. With ``quiet`` only the hint on where to look is printed, on standard error."""
+    """Show the run until cancelled. With ``quiet`` only the hint is printed, on standard error."""
     run = status()
     if quiet:
         print(run.hint, file=sys.stderr)
@@ -40,7 +40,7 @@ async def _live(picture: SiteView, status: Callable[[], DemoStatus]) -> None:
 
 
 async def _plain(picture: SiteView, status: Callable[[], DemoStatus]) -> None:
-    """A line every few seconds, and each scaling decision and acknowledgement as it comes."""
+    """Print a line every few seconds, and each scaling decision and acknowledgement as it arrives."""
     printed = 0
     since_line_s = 0.0
     while True:

@@ -1,4 +1,4 @@
-"""The end of a run in figures: one value, printed as JSON or as text."""
+"""The results of a run: one value, printed as JSON or as text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def summary_of(run: Prepared, cluster: LiveCluster, meter: HardwareMeter, pictur
 
 
 def as_text(summary: dict[str, Any]) -> str:
-    """For people."""
+    """The summary as text."""
     requests, good = summary["requests"], summary["good_requests"]
     share = f" ({good / requests:.1%})" if requests else ""
     lines = [

@@ -1,4 +1,4 @@
-"""Looking at a running site from the bus alone: what the messages add up to, and how it is shown.
+"""Views of a running site, built from the bus alone: the state that the messages add up to, and how it is shown.
 
-Reads only; knows nothing that an outside subscriber could not know.
+Reads only; uses nothing that an outside subscriber could not read.
 """

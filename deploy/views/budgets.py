@@ -1,6 +1,6 @@
-"""`wattscale budget show`: what each site may draw now, and the orders that say so.
+"""`wattscale budget show`: what each site may draw now, and the commands behind it.
 
-Reads orders as the planner does (the newest that has begun and not lapsed decides), and says so in words.
+Reads commands as the planner does: the newest one that has begun and not ended decides.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bus_schemas import v1
 from deploy.views.site_view import SiteView
 
 
-class OrderState(StrEnum):
-    """Where an order stands."""
+class CommandState(StrEnum):
+    """The state of a command."""
 
     WAITING = "begins later"
     RAMPING = "on its ramp"
@@ -27,74 +27,74 @@ class OrderState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SiteBudget:
-    """``budget_watts``: by the newest plan; None where no plan of the site is on the bus. ``orders``: oldest first."""
+    """``budget_watts``: of the newest plan, None without a plan on the bus. ``commands``: oldest first."""
 
     site: str
     budget_watts: float | None
-    orders: tuple[tuple[v1.BudgetChange, OrderState], ...]
+    commands: tuple[tuple[v1.BudgetChange, CommandState], ...]
 
 
-def states(orders: Sequence[v1.BudgetChange], now: datetime) -> list[OrderState]:
-    """The state of each of a site's orders, given oldest first."""
-    found: list[OrderState] = []
+def states(commands: Sequence[v1.BudgetChange], now: datetime) -> list[CommandState]:
+    """The state of each of a site's commands, given oldest first."""
+    found: list[CommandState] = []
     decided = settled = False
-    for order in reversed(orders):
-        begins, until = order.effective_from or order.time, order.effective_until
+    for command in reversed(commands):
+        begins, until = command.effective_from or command.time, command.effective_until
         if settled or (until is not None and until <= now):
-            # Behind one that has begun and has no end, none can ever show again.
-            state = OrderState.OVER
+            # Behind a command that has begun and has no end, none can take effect again.
+            state = CommandState.OVER
         elif begins > now:
-            state = OrderState.WAITING
+            state = CommandState.WAITING
         else:
-            ramping = now < begins + timedelta(seconds=order.ramp_s)
-            state = OrderState.HIDDEN if decided else OrderState.RAMPING if ramping else OrderState.IN_FORCE
+            ramping = now < begins + timedelta(seconds=command.ramp_s)
+            state = CommandState.HIDDEN if decided else CommandState.RAMPING if ramping else CommandState.IN_FORCE
             decided, settled = True, until is None
         found.append(state)
     return found[::-1]
 
 
-def budgets(picture: SiteView, orders: Sequence[v1.BudgetChange], now: datetime) -> list[SiteBudget]:
-    """Every site that a plan or an order names."""
+def budgets(picture: SiteView, commands: Sequence[v1.BudgetChange], now: datetime) -> list[SiteBudget]:
+    """Every site that a plan or a command names, sorted by site."""
     planned = {
         view.record.site: view.record.budget_watts for view in picture.deployments.values() if view.record is not None
     }
     found = []
-    for site in sorted({*planned, *(order.site for order in orders)} - {""}):
-        own = [order for order in orders if order.site == site]
+    for site in sorted({*planned, *(command.site for command in commands)} - {""}):
+        own = [command for command in commands if command.site == site]
         found.append(SiteBudget(site, planned.get(site), tuple(zip(own, states(own, now), strict=True))))
     return found
 
 
 def as_text(sites: Sequence[SiteBudget], *, everything: bool) -> str:
-    """For people; orders that are over only with ``everything``."""
+    """The budgets as text. Commands that have ended are included only with ``everything``."""
     lines: list[str] = []
     for site in sites:
         known = "no plan on this bus yet" if site.budget_watts is None else f"{site.budget_watts:.0f} W now"
-        shown = [(o, s) for o, s in site.orders if everything or s is not OrderState.OVER]
-        decided = any(s in (OrderState.IN_FORCE, OrderState.RAMPING) and not o.release for o, s in shown)
+        shown = [(o, s) for o, s in site.commands if everything or s is not CommandState.OVER]
+        decided = any(s in (CommandState.IN_FORCE, CommandState.RAMPING) and not o.release for o, s in shown)
         by = "" if decided or site.budget_watts is None else ", by configuration and schedule"
         lines.append(f"site {site.site}: {known}{by}")
-        lines += [f"    {_words(order)}: {state}" for order, state in shown]
+        lines += [f"    {_words(command)}: {state}" for command, state in shown]
     return "\n".join(lines)
 
 
 def as_json(sites: Sequence[SiteBudget]) -> list[dict[str, Any]]:
-    """For machines."""
+    """The budgets as JSON values, with all commands."""
     return [
         {
             "site": site.site,
             "budget_watts": site.budget_watts,
-            "orders": [{**o.model_dump(mode="json"), "state": s.name.lower()} for o, s in site.orders],
+            "commands": [{**o.model_dump(mode="json"), "state": s.name.lower()} for o, s in site.commands],
         }
         for site in sites
     ]
 
 
-def _words(order: v1.BudgetChange) -> str:
-    begins = order.effective_from or order.time
-    what = "back to configuration and schedule" if order.release else f"{order.budget_watts:g} W"
-    until = f" until {order.effective_until:%Y-%m-%d %H:%M:%S}" if order.effective_until else ""
-    ramp = f", by a ramp of {order.ramp_s:g} s" if order.ramp_s else ""
-    who = f", by {order.issued_by}" if order.issued_by else ""
-    why = f" ({order.reason})" if order.reason else ""
+def _words(command: v1.BudgetChange) -> str:
+    begins = command.effective_from or command.time
+    what = "back to configuration and schedule" if command.release else f"{command.budget_watts:g} W"
+    until = f" until {command.effective_until:%Y-%m-%d %H:%M:%S}" if command.effective_until else ""
+    ramp = f", over a ramp of {command.ramp_s:g} s" if command.ramp_s else ""
+    who = f", by {command.issued_by}" if command.issued_by else ""
+    why = f" ({command.reason})" if command.reason else ""
     return f"{what} from {begins:%Y-%m-%d %H:%M:%S}{until} UTC{ramp}{who}{why}"

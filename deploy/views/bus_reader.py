@@ -1,4 +1,4 @@
-"""Pictures and histories read from the streams of a running bus; creates nothing on it."""
+"""Site views and histories read from the streams of a running bus; creates nothing on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WAITING = 256
 
 
 async def newest(bus: Bus) -> SiteView:
-    """The newest of everything that the streams hold."""
+    """A view of the newest message of each kind that the streams hold."""
     picture = SiteView()
     for wildcard in ("decision", "ack", "telemetry", "control"):
         for stored in await last_per_subject(bus, bus.subjects.all_of(wildcard)):
@@ -27,7 +27,7 @@ async def newest(bus: Bus) -> SiteView:
 
 
 async def budget_commands(bus: Bus) -> list[v1.BudgetChange]:
-    """Every budget order that the streams hold, oldest first."""
+    """Every budget command that the streams hold, oldest first."""
     found = await all_messages(bus, bus.subjects.all_of("control", "budget"))
     return [stored.message for stored in found if isinstance(stored.message, v1.BudgetChange)]
 
@@ -94,7 +94,7 @@ def _pick(decisions: list[v1.ScalingDecision], decision_id: int | None) -> v1.Sc
 def _record_of(
     records: list[v1.PlanRecord], decision: v1.ScalingDecision | None, decision_id: int | None
 ) -> v1.PlanRecord | None:
-    """The tick that made the decision: the first record that carries its id; without an id the newest tick."""
+    """The record of the tick that made the decision: the first with its id; without an id, the newest record."""
     if decision_id is None:
         return records[-1] if records else None
     return next((record for record in records if record.decision_id == decision_id), None)

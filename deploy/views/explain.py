@@ -1,4 +1,4 @@
-"""Tells one decision as a story: observed, forecast, model, wanted, each limit, granted. From the record alone."""
+"""Explains one decision: observed, forecast, model, wanted, each limit, granted. From the plan record alone."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from bus_schemas import v1
 
 SAME = 0.005
-"""A draw this near to the expected one is as expected."""
+"""Draws within this share of the expected one count as expected."""
 
 
 def explain(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None) -> str:
-    """The whole story of one tick, as plain text."""
+    """The explanation of one tick as plain text."""
     lines = [f"{record.deployment}, tick of {record.time:%Y-%m-%d %H:%M:%S} UTC"]
     lines += _decided(record, decision, ack)
     lines += _section("observed", _observed(record))

@@ -1,6 +1,6 @@
-"""The live view of `up`: a rich panel where there is a terminal, plain lines where there is none.
+"""The live view of `up`: a rich panel on a terminal, plain lines elsewhere.
 
-Renders a ``Picture`` and a handful of figures; holds no state of its own beyond what was already printed.
+Renders a ``SiteView`` and a few figures; keeps no state of its own.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHOWN_EVENTS = 10
 
 @dataclass(frozen=True, slots=True)
 class DemoStatus:
-    """What the view knows of the run besides the bus."""
+    """Facts about the run that are not on the bus."""
 
     title: str
     hint: str
@@ -41,7 +41,7 @@ def pool_cells(view: DeploymentSummary) -> list[tuple[str, str, str, str, str]]:
 
 
 def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:
-    """An observed figure beside its target, or why it is missing."""
+    """An observed figure with its target, or the reason why it is missing."""
     if record is None:
         return "-"
     if name in record.observed:
@@ -52,14 +52,14 @@ def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:
 
 
 def rate(record: v1.PlanRecord | None) -> str:
-    """The observed load."""
+    """The observed load in requests per second, as text."""
     if record is None or "requests" not in record.observed or not record.observed.get("interval_s"):
         return figure(record, "requests", "requests")
     return f"{record.observed['requests'] / record.observed['interval_s']:.3g} req/s"
 
 
 def plain_line(picture: SiteView, run: DemoStatus) -> str:
-    """One line that says how the run stands."""
+    """The state of the run in one line."""
     parts = [f"{run.real_s:6.0f}s load {run.load_s:7.0f}s"]
     for view in picture.deployments.values():
         record = view.record
@@ -107,10 +107,10 @@ def panel(picture: SiteView, run: DemoStatus) -> RenderableType:
 
 
 def watts_bar(picture: SiteView, width: int = 50) -> str:
-    """Drawn, capped and budget as one bar: `=` drawn, `-` capped, space up to the budget."""
+    """Drawn, capped and budget watts as one bar: `=` drawn, `-` capped, space up to the budget."""
     budget = picture.budget_watts or picture.enforced_watts
     if not budget:
-        return "watts: nothing seen yet"
+        return "watts: no telemetry yet"
     drawn = min(width, round(width * picture.drawn_watts / budget))
     capped = min(width, round(width * picture.enforced_watts / budget))
     bar = "=" * drawn + "-" * max(0, capped - drawn)

@@ -1,6 +1,6 @@
-"""Folds bus messages into one picture of a site: the newest of everything, and a short history.
+"""Folds bus messages into one view of a site: the newest of each kind, and a short history.
 
-Pure bookkeeping: fed by `up`'s live view, by `wattscale status` and by tests; never talks to a server.
+Pure: fed by the live view of `up` and by `wattscale status`; never talks to a server.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class NodeSummary:
 
 @dataclass(slots=True)
 class SiteView:
-    """Everything seen so far. ``history`` holds decisions and acknowledgements, oldest first."""
+    """Everything received so far. ``history`` holds decisions and acknowledgements, oldest first."""
 
     deployments: dict[str, DeploymentSummary] = field(default_factory=dict)
     nodes: dict[str, NodeSummary] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class SiteView:
     acks: int = 0
 
     def add(self, message: v1.Message) -> None:
-        """Take one message in; older ones than what is known are ignored by id, not by time."""
+        """Add one message. A message older than the known one is ignored; ids decide, not times."""
         match message:
             case v1.PlanRecord():
                 self._deployment(message.deployment).record = message
@@ -108,7 +108,7 @@ class SiteView:
 
     @property
     def budget_watts(self) -> float | None:
-        """The budget that the newest plan worked under; a deployment's record carries its whole site's."""
+        """The budget of the newest plan record, in watts; a deployment's record carries that of its whole site."""
         by_site = {
             view.record.site: view.record.budget_watts
             for view in self.deployments.values()

@@ -1,4 +1,4 @@
-"""`wattscale status`: a picture as a short text or as JSON."""
+"""`wattscale status`: a site view as short text or as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deploy.views.words import clock, sentence
 
 
 def as_text(picture: SiteView) -> str:
-    """For people."""
+    """The view as text."""
     lines: list[str] = []
     for name, view in sorted(picture.deployments.items()):
         record = view.record
@@ -34,7 +34,7 @@ def as_text(picture: SiteView) -> str:
 
 
 def as_json(picture: SiteView) -> dict[str, Any]:
-    """For machines."""
+    """The view as JSON values."""
     return {
         "budget_watts": picture.budget_watts,
         "enforced_watts": round(picture.enforced_watts, 3),

@@ -1,4 +1,4 @@
-"""One line of plain words for each decision and acknowledgement: the same in every view."""
+"""One plain sentence for each decision and acknowledgement, the same in every view."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from bus_schemas import v1
 
 
 def clock(message: v1.Message) -> str:
-    """The time of day of a message, local to nobody: UTC."""
+    """The time of day of a message, in UTC."""
     return message.time.strftime("%H:%M:%S")
 
 
 def sentence(message: v1.Message) -> str:
-    """What the message says, without its time."""
+    """The content of the message in one line, without its time."""
     match message:
         case v1.ScalingDecision():
             return _scaling(message)

@@ -1,1 +1,1 @@
-"""Commands for whoever builds and measures: simulation, replay, the proof."""
+"""Commands for developers: simulation, replay, the proof."""

@@ -31,27 +31,27 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--seed", help="the first seed; with .N one episode of it (default: a fresh one, which is printed)"
     )
-    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counting up from the first (default: 1)")
+    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, counting up from the first (default: 1)")
     parser.add_argument("--mutate", choices=MUTATIONS, help="break the product on purpose: the proof must then fail")
     parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
     parser.add_argument("--without", default="", metavar="KIND,…", help="kinds of faults to leave out")
     parser.add_argument("--only", default=None, metavar="N,…", help="numbers of the faults to keep (or: none)")
-    parser.add_argument("--no-shrink", action="store_true", help="show a failing run as it is")
+    parser.add_argument("--no-shrink", action="store_true", help="show a failing run without shrinking it")
     parser.add_argument(
-        "--trace", type=int, default=40, metavar="N", help="events to show before a failure (default: 40)"
+        "--trace", type=int, default=40, metavar="N", help="events to print before a failure (default: 40)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run all seeds, stop at the first broken promise, report."""
+    """Run all seeds, stop at the first broken promise, and report. Returns the exit code: 1 when a promise broke."""
     from deploy.fault_simulation.campaign import Tally, outcomes, runs_of
     from deploy.fault_simulation.scenario import FAULTS
 
     without = frozenset(filter(None, args.without.split(",")))
     if unknown := sorted(without - set(FAULTS)):
-        raise UsageError(f"--without: no fault is called {unknown[0]!r}; there are {', '.join(FAULTS)}")
+        raise UsageError(f"--without: unknown kind of fault {unknown[0]!r}; known: {', '.join(FAULTS)}")
     if args.events < 1 or args.seeds < 1:
         raise UsageError("--events and --seeds must be 1 or more")
     only = _numbers(args.only)
@@ -79,15 +79,15 @@ def _numbers(text: str | None) -> frozenset[int] | None:
     try:
         return frozenset() if text == "none" else frozenset(int(word) for word in text.split(","))
     except ValueError:
-        raise UsageError(f"--only: numbers of faults, as in 3,17,21, not {text!r}") from None
+        raise UsageError(f"--only: expected numbers of faults, such as 3,17,21, not {text!r}") from None
 
 
 def _seeds(first: str, count: int) -> list[str]:
     whole, dot, episode = first.partition(".")
     if not whole.isdecimal() or (dot and not episode.isdecimal()):
-        raise UsageError(f"--seed: a number, or number.episode, not {first!r}")
+        raise UsageError(f"--seed: expected a number, or number.episode, not {first!r}")
     if dot and count > 1:
-        raise UsageError("--seed with an episode is one run: leave --seeds out")
+        raise UsageError("--seed with an episode is a single run: omit --seeds")
     return [first] if dot else [str(int(whole) + n) for n in range(count)]
 
 
@@ -155,7 +155,7 @@ def _show(args: argparse.Namespace, seeds: list[str], tally: Tally, small: Outco
         "(dead and cut-off nodes included; never above what was allowed before)"
     )
     if small is None or small.failure is None:
-        print("holds: no event left the hardware's limits above what is allowed")
+        print("holds: after no event were the hardware's limits above what is allowed")
         return
     print(f"\nBROKEN ({small.failure.rule}) at {small.failure.time_s:.4f} s: {small.failure.sentence}")
     print("faults: " + (", ".join(f"{number} {kind}" for number, kind in small.struck[-30:]) or "none"))

@@ -31,15 +31,20 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="run recorded observations through today's code and compare the decisions",
         description="Takes the observations that a planner kept in its plan records (its setting `journal`), runs "
         "them through the code and the settings of this installation, and shows where more or fewer replicas would be "
-        "wanted. Exit code 1 when any decision differs.",
+        "desired. Exit code 1 when any decision differs.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--from-bus", action="store_true", help="the plan records that the bus still holds")
-    source.add_argument("--journal", type=Path, metavar="FILE", help="plan records, one JSON a line, plain or gzip")
-    parser.add_argument("--deployment", metavar="NAME", help="only this one")
-    parser.add_argument("--all", action="store_true", help="show decisions that agree, too")
+    source.add_argument("--from-bus", action="store_true", help="read the plan records that the bus still holds")
+    source.add_argument(
+        "--journal",
+        type=Path,
+        metavar="FILE",
+        help="read plan records from a file: one JSON object a line, plain or gzip",
+    )
+    parser.add_argument("--deployment", metavar="NAME", help="only this deployment")
+    parser.add_argument("--all", action="store_true", help="also show decisions that agree")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="with --from-bus: keep the records for --journal")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="with --from-bus: save the records for --journal")
     add_settings(parser)
     add_bus_options(parser)
     parser.set_defaults(run=_run)
@@ -78,7 +83,7 @@ def _from_file(path: Path) -> list[v1.PlanRecord]:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw).decode()
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: can not be read: {error}") from error
+        raise UsageError(f"{path}: cannot be read: {error}") from error
     records = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -106,7 +111,7 @@ async def _from_bus(args: argparse.Namespace) -> list[v1.PlanRecord]:
 
 
 def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: PlannerConfig) -> Iterator[Tick]:
-    """Records that hold an observation. Raises UsageError for one that this version can not read."""
+    """The ticks of records that hold an observation. Raises UsageError for a record that cannot be read."""
     from planner.adapters import journal
     from planner.domain.ids import DeploymentId, PoolId
     from planner.sim.evaluation.replay import PoolCounts, Tick
@@ -117,11 +122,13 @@ def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: P
             continue
         if name not in config.deployments:
             known = ", ".join(config.deployments)
-            raise UsageError(f"the settings name no deployment {name!r}, but {known}; give its settings with --config")
+            raise UsageError(
+                f"the settings have no deployment {name!r}, only {known}; add it to the file given with --config"
+            )
         try:
             now_s, seen = journal.observation(record.journal)
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"record of {record.time:%H:%M:%S}: can not be replayed: {error}") from error
+            raise UsageError(f"record of {record.time:%H:%M:%S}: cannot be replayed: {error}") from error
         pools = {
             PoolId(pool): PoolCounts(
                 recorded.current,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 POLICY_HELP = (
     "policies, separated by commas: ours, classic, load, sla+load (each also with -nopower), static:6p2d, hpa, keda, "
-    "knative, oracle[:HEADROOM]; a peer may end in +tdp, +uniform, +role or +reactive, its way to keep to a budget"
+    "knative, oracle[:HEADROOM]; a peer may end in +tdp, +uniform, +role or +reactive: how it keeps within a budget"
 )
 
 
@@ -17,14 +17,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "simulate",
         help="measure policies on a simulated cluster",
         description="Runs one or several policies on a simulated serving cluster in virtual time, all on the same "
-        "requests, and compares what they were worth. Ours decides through the very code that runs in production.",
+        "requests, and compares their scores. Ours runs the same code as in production.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     load = parser.add_argument_group("load")
     load.add_argument("--trace", type=Path, help="Mooncake JSONL or CSV, plain or gzip; default: a generated load")
-    load.add_argument("--rate", type=float, default=1.0, help="replay the trace this many times as fast")
-    load.add_argument("--copies", type=int, default=1, help="lay the trace over itself this many times, shifted")
-    load.add_argument("--duration", type=float, dest="duration_s", metavar="S", help="stop after S seconds of the load")
+    load.add_argument("--rate", type=float, default=1.0, help="replay the trace at this many times its speed")
+    load.add_argument(
+        "--copies", type=int, default=1, help="overlay the trace with itself this many times, slightly shifted"
+    )
+    load.add_argument("--duration", type=float, dest="duration_s", metavar="S", help="stop after S seconds of load")
     load.add_argument("--ttft-ms", type=float, default=1000.0, help="target for the time to first token")
     load.add_argument("--itl-ms", type=float, default=40.0, help="target for the mean inter-token latency")
     cluster = parser.add_argument_group("cluster")
@@ -34,30 +36,30 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=float,
         default=1.0,
         metavar="X",
-        help="real speed of the engines against the profile (0.7: slower), unknown to the policies",
+        help="true speed of the engines relative to the profile (0.7: slower); the policies do not know it",
     )
     cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
     cluster.add_argument("--nodes", type=int, default=4)
     cluster.add_argument("--gpus-per-node", type=int, default=8)
     cluster.add_argument("--startup-s", type=float, default=60.0, help="mean start-up time of a worker")
-    cluster.add_argument("--start", default="1p1d", metavar="NpMd", help="workers that serve at the start")
-    cluster.add_argument("--mtbf-s", type=float, help="mean time between failures of a worker; default: none fails")
+    cluster.add_argument("--start", default="1p1d", metavar="NpMd", help="workers that are ready at the start")
+    cluster.add_argument("--mtbf-s", type=float, help="mean time between failures of a worker; default: no failures")
     cluster.add_argument(
-        "--budget-watts", metavar="W|S:W,…", help="watts for all GPUs: one number, or steps as 0:16000,3600:11000"
+        "--budget-watts", metavar="W|S:W,…", help="watts for all GPUs: one number, or steps such as 0:16000,3600:11000"
     )
     policy = parser.add_argument_group("policies")
     policy.add_argument("--policy", default="ours,hpa,keda,knative", help=POLICY_HELP)
     policy.add_argument("--interval-s", type=float, default=30.0, help="our planner's interval")
-    policy.add_argument("--ttft-quantile", type=float, default=0.95, help="our planner's quality knob")
+    policy.add_argument("--ttft-quantile", type=float, default=0.95, help="our planner's quality knob, 0 to 1")
     policy.add_argument(
         "--what-if-budget",
         default="",
         metavar="X,…",
-        help="run ours again under these fractions of the budget (without one: of its own peak draw)",
+        help="run ours again under these fractions of the budget (without a budget: of its own peak draw)",
     )
     output = parser.add_argument_group("runs and results")
-    output.add_argument("--seeds", default="0", help="seeds of start-up times and failures, separated by commas")
-    output.add_argument("--processes", type=int, default=0, help="parallel runs; 0: one for each processor")
+    output.add_argument("--seeds", default="0", help="seeds for start-up times and failures, separated by commas")
+    output.add_argument("--processes", type=int, default=0, help="parallel runs; 0: one per processor")
     output.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
     output.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots")
     parser.set_defaults(run=_run)

@@ -1,4 +1,4 @@
-"""What `wattscale simulate` is asked to do, checked and loaded before any run begins."""
+"""The options of `wattscale simulate`, checked and loaded before any run begins."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ GENERATED_S = 3600.0
 N = TypeVar("N", int, float)
 
 COPY_SHIFT_S = 0.37
-"""Copies of a trace are shifted against each other by this, so that no two requests arrive together by construction."""
+"""Shift between copies of a trace, in seconds, so that requests do not coincide merely because they are copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A checked request for runs."""
+    """What to run, checked and loaded."""
 
     scenario: Scenario
     policies: tuple[str, ...]
@@ -40,12 +40,12 @@ class Asked:
 
 
 def asked(args: argparse.Namespace) -> Asked:
-    """Check and load. Raises UsageError with one line."""
+    """Options as what to run: files read, numbers checked. Raises UsageError with one line for the first bad one."""
     _positive(args)
     profile = _profile(args)
     start = re.fullmatch(r"(\d+)p(\d+)d", args.start)
     if start is None:
-        raise UsageError(f"--start {args.start}: write workers as 5p2d")
+        raise UsageError(f"--start {args.start}: write the workers as 5p2d")
     pools = disaggregated(
         profile,
         args.gpu,
@@ -104,7 +104,7 @@ def _profile(args: argparse.Namespace) -> Profile:
     except ProfileError as error:
         raise UsageError(str(error)) from error
     if profile.prefill is None or profile.decode is None:
-        raise UsageError(f"{args.profile}: lacks a phase; prefill and decode are both simulated")
+        raise UsageError(f"{args.profile}: lacks a phase; the simulation needs prefill and decode")
     return profile
 
 
@@ -149,9 +149,9 @@ def _budget(args: argparse.Namespace) -> BudgetSteps | None:
         try:
             steps.append((float(when) if colon else 0.0, int(float(watts) * 1000)))
         except ValueError:
-            raise UsageError(f"--budget-watts {part!r}: write watts, or steps as 0:16000,3600:11000") from None
+            raise UsageError(f"--budget-watts {part!r}: write watts, or steps such as 0:16000,3600:11000") from None
     if steps[0][0] != 0.0 or any(b <= a for (a, _), (b, _) in itertools.pairwise(steps)):
-        raise UsageError("--budget-watts: the first step begins at 0 and the others follow in time")
+        raise UsageError("--budget-watts: the first step must begin at 0, and each later one after the one before")
     return BudgetSteps(tuple(steps))
 
 
@@ -167,14 +167,14 @@ def _fits(scenario: Scenario) -> None:
     least = scenario.gpus * scenario.cluster.card.min_mw
     if scenario.budget is not None and min(mw for _, mw in scenario.budget.steps) < least:
         raise UsageError(
-            f"--budget-watts: {scenario.gpus} GPUs can not be capped below {least / 1000:g} W in sum; use fewer nodes"
+            f"--budget-watts: {scenario.gpus} GPUs cannot be capped below {least / 1000:g} W in sum; use fewer nodes"
         )
 
 
 def _policies(args: argparse.Namespace) -> tuple[str, ...]:
     names = tuple(name.strip() for name in args.policy.split(",") if name.strip())
     if not names:
-        raise UsageError("--policy names no policy")
+        raise UsageError("--policy is empty: name at least one policy")
     for name in names:
         try:
             make(name)

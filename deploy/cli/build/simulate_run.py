@@ -1,4 +1,4 @@
-"""Runs what `wattscale simulate` was asked for, and shows it: progress, table, JSON, report, what-if."""
+"""Runs `wattscale simulate` and shows the results: progress, table, JSON, report, what-if."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from planner.sim.workload.scenario import BudgetSteps
 
 
 def run_simulate(args: argparse.Namespace) -> int:
-    """The command. Raises UsageError before any run begins."""
+    """Run all policies, show the results, return the exit code. Raises UsageError before any run begins."""
     wanted = asked(args)
     if args.html is not None and not args.html.parent.is_dir():
         raise UsageError(f"--html {args.html}: no such folder: {args.html.parent}")
@@ -50,7 +50,7 @@ def _jobs(wanted: Asked) -> list[RunJob]:
 
 
 def _what_if(wanted: Asked, results: Sequence[Result]) -> list[RunJob]:
-    """Our first policy again, under fractions of the budget or, without one, of the most that it drew."""
+    """Our first policy again, under fractions of the budget or, without a budget, of its peak draw."""
     ours = next((r for r in results if r.job.policy.partition("-")[0] in ("ours", "classic", "load", "sla+load")), None)
     if ours is None:
         raise UsageError("--what-if-budget needs one of our policies in --policy")
@@ -67,7 +67,7 @@ def _what_if(wanted: Asked, results: Sequence[Result]) -> list[RunJob]:
 
 
 def _made(wanted: Asked, jobs: Sequence[RunJob], processes: int) -> list[Result]:
-    """All results in the order of the jobs, with a bar for each run on a terminal."""
+    """All results in the order of the jobs. Shows a progress bar per run on a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:>28}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"))
     with Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal) as bars:

@@ -1,1 +1,1 @@
-"""Commands for whoever installs: streams, configuration."""
+"""Commands for installation: streams, configuration."""

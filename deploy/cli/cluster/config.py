@@ -1,4 +1,4 @@
-"""`wattscale config show`: every setting in force and where it came from."""
+"""`wattscale config show`: every setting in force, and where it came from."""
 
 from __future__ import annotations
 

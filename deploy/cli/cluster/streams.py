@@ -1,4 +1,4 @@
-"""`wattscale streams plan | apply | check`: the streams on a server, against what this version wants."""
+"""`wattscale streams plan | apply | check`: compares the streams on a server with what this version needs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MOST_REPLICAS = 5
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
-    streams = subparsers.add_parser("streams", help="make the bus's streams, or say what differs")
+    streams = subparsers.add_parser("streams", help="create the bus's streams, or show what differs")
     actions = streams.add_subparsers(title="actions", metavar="ACTION", required=True)
     for name, words in (
-        ("plan", "say what apply would do"),
-        ("apply", "create what is missing and grow what is smaller; never shrinks or deletes"),
-        ("check", "exit 1 where the server differs from what this version wants"),
+        ("plan", "show what apply would do"),
+        ("apply", "create missing streams and grow small ones; never shrinks or deletes"),
+        ("check", "exit 1 when the server differs from what this version needs"),
     ):
         action = actions.add_parser(name, help=words, description=words)
         add_bus_options(action)
@@ -41,7 +41,7 @@ async def _run(args: argparse.Namespace, action: str) -> int:
     from bus_schemas.streams import DECISIONS
 
     if not 1 <= args.replicas <= MOST_REPLICAS:
-        raise UsageError(f"--replicas is 1 to {MOST_REPLICAS}, not {args.replicas}")
+        raise UsageError(f"--replicas must be 1 to {MOST_REPLICAS}, not {args.replicas}")
     work = {"plan": stream_admin.plan, "apply": stream_admin.apply, "check": stream_admin.plan}[action]
     async with reached(args) as bus:
         try:
@@ -75,7 +75,7 @@ async def _doubts(bus: Bus, changes: list[StreamChange]) -> list[str]:
 
 def _summary(action: str, changes: int, refused: int) -> str:
     if not changes:
-        return "streams: as they shall be"
+        return "streams: up to date"
     verb = "made" if action == "apply" else "to make"
-    tail = f", {refused} refused: an operator decides" if refused else ""
+    tail = f", {refused} refused: an operator must decide" if refused else ""
     return f"streams: {changes - refused} changes {verb}{tail}"

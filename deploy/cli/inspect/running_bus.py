@@ -1,4 +1,4 @@
-"""`wattscale status | decisions | explain`: what a running bus says, read from its streams only."""
+"""`wattscale status | decisions | explain`: the state of a running site, read from the bus's streams only."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     decisions = subparsers.add_parser("decisions", help="decisions and acknowledgements, newest last")
     add_bus_options(decisions)
-    decisions.add_argument("--follow", "-f", action="store_true", help="go on with new ones until interrupted")
-    decisions.add_argument("--last", type=int, default=RECENT_DECISIONS, metavar="N", help="how many to begin with")
-    decisions.add_argument("--json", action="store_true", help="one JSON message a line")
+    decisions.add_argument("--follow", "-f", action="store_true", help="continue with new ones until interrupted")
+    decisions.add_argument(
+        "--last", type=int, default=RECENT_DECISIONS, metavar="N", help="how many of the newest to begin with"
+    )
+    decisions.add_argument("--json", action="store_true", help="print one JSON message per line")
     decisions.set_defaults(run=lambda args: asyncio.run(_decisions(args)))
 
     explain = subparsers.add_parser("explain", help="why a deployment's decision is what it is")

@@ -1,4 +1,4 @@
-"""`wattscale agent power|check|pod-of`: the node power agent, its doctor, and its view of a process."""
+"""`wattscale agent power|check|pod-of`: the node power agent, its preflight checks, and the pod of a process."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     power = commands.add_parser("power", help="carry out power decisions (or annotations) on this node's GPUs")
     _add_settings(power)
     power.add_argument(
-        "--dry-run", action="store_const", const=True, dest="dry_run", help="say what would be set, set nothing"
+        "--dry-run", action="store_const", const=True, dest="dry_run", help="log what would be set, and set nothing"
     )
     power.add_argument(
-        "--on-exit", choices=("keep", "restore"), help="what an orderly stop does with the caps (default: keep)"
+        "--on-exit", choices=("keep", "restore"), help="what a regular stop does with the caps (default: keep)"
     )
     power.add_argument(
         "--port",
@@ -32,12 +32,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="PORT",
         help="port of /metrics, /livez and /readyz (default 9101; 0: the system chooses one; none: no pages)",
     )
-    power.add_argument("--host", dest="http__host", help="address of the same (default: all)")
-    power.add_argument("--state-file", type=Path, help="keeps the limits found on GPUs that annotations cap")
-    power.add_argument("--lock-file", type=Path, help="on the host: a second agent waits for the first to end")
+    power.add_argument("--host", dest="http__host", help="address of these pages (default: all)")
+    power.add_argument(
+        "--state-file", type=Path, help="file for the limits found on GPUs before annotations capped them"
+    )
+    power.add_argument(
+        "--lock-file", type=Path, help="a file on the host; a second agent waits until the first has ended"
+    )
     power.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     power.set_defaults(run=_power)
-    check = commands.add_parser("check", help="examine this node: what the agent needs, what is missing, what to do")
+    check = commands.add_parser("check", help="check this node: what the agent needs, what is missing, what to do")
     _add_settings(check)
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
     check.set_defaults(run=_check)
@@ -53,11 +57,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """Flags shared by the agent and its doctor; names with ``__`` are sections of the settings file."""
+    """Add the options of `power` and `check`; a ``__`` in a name separates a section of the settings file."""
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML settings file")
     parser.add_argument("--node", "--node-name", help="this node's Kubernetes name (default: NODE_NAME)")
     parser.add_argument("--driver", choices=("nvml", "simulated"), help="real GPUs, or simulated ones (default: nvml)")
-    parser.add_argument("--gpus", type=int, dest="simulated__gpus", help="how many simulated GPUs")
+    parser.add_argument("--gpus", type=int, dest="simulated__gpus", help="number of simulated GPUs")
     parser.add_argument("--nats-url", action="append", dest="nats__servers", help="NATS server; repeat for several")
     parser.add_argument("--prefix", dest="nats__prefix", help="first token of all subjects (default: wattscale)")
     parser.add_argument("--creds", type=Path, dest="nats__creds_file", metavar="FILE", help="credentials file (JWT)")
@@ -75,12 +79,12 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--safe-default-watts",
         type=float,
         dest="annotations__safe_default_watts",
-        help="limit for an annotation that can not be read",
+        help="limit to apply for an annotation that cannot be parsed",
     )
 
 
 def settings_of(args: argparse.Namespace) -> AgentFile:
-    """Settings from file, environment and flags. Raises UsageError in one line."""
+    """Settings from file, environment and flags. Raises UsageError with one line."""
     from agent.runtime.agent_file import BadSettingsError, load
 
     skipped = {"run", "settings", "json"}

@@ -1,4 +1,4 @@
-"""`wattscale agent check`: asks the doctor's questions with the agent's own settings and prints the answers."""
+"""`wattscale agent check`: runs the preflight checks with the agent's own settings and prints the findings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUESTION_S = 15.0
 
 
 def run_check(settings: AgentFile, *, as_json: bool) -> int:
-    """Print all findings. Exit code 1 when something fails."""
+    """Print all findings. Returns the exit code: 1 when a check fails."""
     findings = asyncio.run(_ask(settings))
     if as_json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
@@ -82,7 +82,7 @@ async def _bus(settings: AgentFile) -> list[Finding]:
         durable = power_consumer(settings.node)
         bus = await connect(settings.nats)
     except BadNameError as error:
-        return [Finding("bus", Status.FAIL, str(error), "a node's name is its Kubernetes name")]
+        return [Finding("bus", Status.FAIL, str(error), "use the node's Kubernetes name")]
     except BusError as error:
         return [
             Finding("bus", Status.FAIL, str(error), "is the server up, and do the credentials belong to this node?")
@@ -90,9 +90,9 @@ async def _bus(settings: AgentFile) -> list[Finding]:
     findings = [Finding("bus", Status.OK, f"connected to {', '.join(settings.nats.servers)}")]
     try:
         await bus.js.consumer_info(DECISIONS, durable)
-        findings.append(Finding("bus consumer", Status.OK, f"{durable} is there"))
+        findings.append(Finding("bus consumer", Status.OK, f"{durable} exists"))
     except NotFoundError:
-        remedy = "the planner makes it when it first hears of this node: is a planner running?"
+        remedy = "the planner creates it after this node's first telemetry: is a planner running?"
         findings.append(Finding("bus consumer", Status.WARN, f"no consumer {durable} on {DECISIONS}", remedy))
     except (NatsError, TimeoutError) as error:
         remedy = "the agent's role must be allowed to ask for its own consumer"

@@ -12,7 +12,10 @@ from deploy.cli.errors import UsageError
 
 
 def run_pod_of(pid: int | None, cgroup_file: Path | None, proc_root: Path, *, as_json: bool) -> int:
-    """Print it. Exit code 1 when there is no pod, with the reason."""
+    """Print the pod. Returns the exit code: 1 when there is none, with the reason on standard error.
+
+    Raises UsageError when the file or the process cannot be read.
+    """
     if cgroup_file is not None:
         source = str(cgroup_file)
         try:

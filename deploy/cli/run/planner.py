@@ -1,4 +1,4 @@
-"""`wattscale planner run | check | decide`: the planner as a process, its settings checked, and on paper."""
+"""`wattscale planner run | check | decide`: run a planner, check its settings, or decide offline."""
 
 from __future__ import annotations
 
@@ -19,29 +19,33 @@ if TYPE_CHECKING:
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser("planner", help="run the planner, check its settings, or decide on paper")
+    parser = subparsers.add_parser("planner", help="run the planner, check its settings, or decide offline")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    run = commands.add_parser("run", help="run a planner until it is told to stop")
+    run = commands.add_parser("run", help="run a planner until SIGINT or SIGTERM")
     add_settings(run)
     run.set_defaults(run=_run)
 
-    check = commands.add_parser("check", help="check settings and profiles; one line a problem, exit 2 with any")
+    check = commands.add_parser(
+        "check", help="check settings and profiles; one line per problem, exit 2 if there is any"
+    )
     add_settings(check)
     check.set_defaults(run=_check)
 
     decide = commands.add_parser(
         "decide",
-        help="intervals on standard input, decisions on standard output",
+        help="decide offline: intervals on standard input, decisions on standard output",
         description="Reads one JSON object a line (num_req, isl, osl, ttft_ms, itl_ms, kv_hit_rate; a missing key is a "
-        "missing reading) and prints the decision after each, with every decision carried out at once.",
+        "missing reading) and prints the decision after each, as if every decision were carried out at once.",
     )
     add_settings(decide)
     decide.add_argument("--profile", type=Path, metavar="DIR", help="the engine's profile; overrides the settings")
     decide.add_argument("--interval", type=float, metavar="S", help="seconds of one interval; overrides the settings")
-    decide.add_argument("--deployment", metavar="NAME", help="which one, where the settings name several")
     decide.add_argument(
-        "--site-budget", action="store_true", help="hold the site's budget; default: watts for all GPUs"
+        "--deployment", metavar="NAME", help="the deployment to decide for, if the settings name several"
+    )
+    decide.add_argument(
+        "--site-budget", action="store_true", help="apply the site's budget; default: enough watts for all GPUs"
     )
     decide.set_defaults(run=_decide)
 
@@ -57,9 +61,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATH=VALUE",
-        help="one setting, as interval_s=10",
+        help="one setting, such as interval_s=10",
     )
-    group = parser.add_argument_group("Dynamo's planner flags (planner/DYNAMO_FLAGS.md says what each became)")
+    group = parser.add_argument_group("Dynamo's planner flags (planner/DYNAMO_FLAGS.md maps each to a setting)")
     for flag in FLAGS:
         names = [f"--{name.replace('_', '-')}" for name in (flag.name, *flag.aliases)]
         options: dict[str, Any] = {"nargs": "?", "const": True} if flag.switch else {}
@@ -84,7 +88,7 @@ def loaded(args: argparse.Namespace, *overrides: str) -> Loaded:
 
 
 class UnusableSettingsError(UsageError):
-    """Settings that can not be used: one line each."""
+    """Settings that cannot be used: one line per problem."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\nwattscale: ".join(problems))
@@ -111,11 +115,11 @@ def _run(args: argparse.Namespace) -> int:
     try:
         on_event_loop(run_planner(found.settings, config))
     except BusUnreachableError as error:
-        raise CliError(f"{error}; bus.servers in the settings names another") from error
+        raise CliError(f"{error}; set bus.servers to another server") from error
     except ImportError as error:
         raise UsageError(f"{error}; pip install 'wattscale[otlp]', or leave otlp.endpoint empty") from error
     except OSError as error:
-        raise CliError(f"{error}; health.host and health.port in the settings name another address") from error
+        raise CliError(f"{error}; set health.host or health.port to another address") from error
     return 0
 
 
@@ -140,7 +144,7 @@ def _check(args: argparse.Namespace) -> int:
 def _decide(args: argparse.Namespace) -> int:
     from planner.runtime.offline import OfflinePlanner, unlimited
 
-    # On paper an interval is as long as the load says: there is no faster clock to follow.
+    # Offline, an interval takes its own length of load time: no accelerated clock is involved.
     overrides = ["load_time_scale=1"] + ([] if args.interval is None else [f"interval_s={args.interval}"])
     if args.profile is not None:
         overrides.append(f"deployments.*.profile={args.profile}")

@@ -1,1 +1,1 @@
-"""Commands by which an operator changes what planners do."""
+"""Commands with which an operator changes what planners do: budgets, deployments, nodes."""

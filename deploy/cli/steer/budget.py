@@ -1,4 +1,4 @@
-"""`wattscale budget`: tells the planners of a site its new budget, takes orders back, and shows what holds."""
+"""`wattscale budget`: sets a site's budget, releases budget commands, and shows what is in force."""
 
 from __future__ import annotations
 
@@ -21,20 +21,22 @@ DEFAULT_SITE = "local"
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands."""
-    budget = subparsers.add_parser("budget", help="look at and change a site's power budget")
+    budget = subparsers.add_parser("budget", help="show and change a site's power budget")
     actions = budget.add_subparsers(title="actions", metavar="ACTION", required=True)
-    change = actions.add_parser("set", help="set the budget of a site, at once or by a ramp")
+    change = actions.add_parser("set", help="set the budget of a site, at once or over a ramp")
     _order_options(change)
     change.add_argument("watts", type=float, metavar="WATTS")
-    change.add_argument("--for-s", type=float, metavar="S", help="lapse after S seconds")
+    change.add_argument("--for-s", type=float, metavar="S", help="end after S seconds")
     change.set_defaults(run=lambda args: asyncio.run(_set(args)))
-    release = actions.add_parser("release", help="end all orders: back to the configured budget and its schedule")
+    release = actions.add_parser(
+        "release", help="end all budget commands: back to the configured budget and its schedule"
+    )
     _order_options(release)
     release.set_defaults(run=lambda args: asyncio.run(_release(args)))
-    show = actions.add_parser("show", help="every site's budget and the orders behind it")
+    show = actions.add_parser("show", help="every site's budget and the commands behind it")
     add_bus_options(show)
-    show.add_argument("--all", action="store_true", help="also orders that are over")
-    show.add_argument("--json", action="store_true", help="print JSON, with all orders")
+    show.add_argument("--all", action="store_true", help="also commands that have ended")
+    show.add_argument("--json", action="store_true", help="print JSON, with all commands")
     show.set_defaults(run=lambda args: asyncio.run(_show(args)))
 
 
@@ -65,7 +67,7 @@ async def _set(args: argparse.Namespace) -> int:
 
 
 async def _release(args: argparse.Namespace) -> int:
-    """A reader that does not know releases takes the message's watts for an order: the last one's say no more."""
+    """Publish a release. It repeats the last command's watts: a reader that does not know releases sees no change."""
     from bus_schemas import v1
     from bus_schemas.jetstream.reader import last
     from bus_schemas.subjects import BadNameError
@@ -76,9 +78,7 @@ async def _release(args: argparse.Namespace) -> int:
         except BadNameError as error:
             raise UsageError(str(error)) from error
         if found is None or not isinstance(found.message, v1.BudgetChange):
-            raise CliError(
-                f"site {_site(args)} has no order that could be released; `wattscale budget show` lists them"
-            )
+            raise CliError(f"site {_site(args)} has no budget command to release; `wattscale budget show` lists them")
         return await _send(bus, args, found.message.budget_watts, release=True)
 
 
@@ -112,7 +112,7 @@ async def _send(
         print(change.model_dump_json())
     else:
         what = "as configured and scheduled" if release else f"{watts:g} W"
-        ramp = f" by a ramp of {change.ramp_s:g} s" if change.ramp_s else " at once"
+        ramp = f" over a ramp of {change.ramp_s:g} s" if change.ramp_s else " at once"
         print(f"budget of site {change.site}: {what}{ramp}")
     return 0
 
@@ -128,14 +128,14 @@ async def _show(args: argparse.Namespace) -> int:
     elif sites:
         print(as_text(sites, everything=args.all))
     if not sites:
-        raise CliError("this bus knows no site yet: no plan and no budget order; is a planner running?")
+        raise CliError("this bus has no site yet: no plan and no budget command; is a planner running?")
     return 0
 
 
 def user_name() -> str:
-    """Who gives an order, for the record."""
+    """The name of the operator who gives a command, for the record; empty where the system knows none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        # A container may run under a user id that no one named.
+        # A container may run under a user id without a name.
         return ""

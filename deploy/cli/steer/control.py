@@ -1,4 +1,4 @@
-"""`wattscale deployment` and `wattscale node`: an operator's recorded word on a deployment or a lost node."""
+"""`wattscale deployment` and `wattscale node`: an operator's commands on a deployment or a lost node."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 DEPLOYMENT_ACTIONS = {
     "pause": "publish no scaling decisions for a deployment until it is resumed",
     "resume": "let the planner decide again",
-    "pin": "hold a deployment at given replicas",
-    "release": "let go of pinned replicas",
+    "pin": "hold a deployment at the given replicas",
+    "release": "release pinned replicas",
 }
 NODE_ACTIONS = {
-    "remove": "a node is powered off or gone for good: its watts may be given to others",
-    "restore": "a removed node is back and is charged again",
+    "remove": "declare a node powered off or gone: its watts go to others",
+    "restore": "declare a removed node back: it is charged again",
 }
 
 
@@ -34,9 +34,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for action, text in DEPLOYMENT_ACTIONS.items():
         parser = _action(actions, action, text, "deployment", "DEPLOYMENT")
         if action == "pin":
-            parser.add_argument("replicas", nargs="+", metavar="POOL=N", help="as prefill=2 decode=3")
+            parser.add_argument("replicas", nargs="+", metavar="POOL=N", help="for example prefill=2 decode=3")
         parser.set_defaults(run=lambda args: asyncio.run(_deployment(args)))
-    node = subparsers.add_parser("node", help="tell the planners that a node is gone, or back")
+    node = subparsers.add_parser("node", help="declare a node gone, or back")
     actions = node.add_subparsers(title="actions", metavar="ACTION", required=True)
     for action, text in NODE_ACTIONS.items():
         _action(actions, action, text, "node", "NODE").set_defaults(run=lambda args: asyncio.run(_node(args)))
@@ -55,12 +55,12 @@ def _action(
 
 
 def replicas_of(words: list[str]) -> dict[str, int]:
-    """``["prefill=2"]`` as a mapping. Raises UsageError for anything else."""
+    """``["prefill=2"]`` as ``{"prefill": 2}``. Raises UsageError for anything else."""
     found: dict[str, int] = {}
     for word in words:
         pool, _, count = word.partition("=")
         if not pool or not count.isdecimal():
-            raise UsageError(f"{word!r} is not POOL=N with a whole number, as prefill=2")
+            raise UsageError(f"{word!r} is not POOL=N with a whole number, such as prefill=2")
         found[pool] = int(count)
     return found
 

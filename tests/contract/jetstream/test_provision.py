@@ -115,7 +115,7 @@ async def test_the_command_line() -> None:
         assert code == 1
         assert "+ WATTSCALE_DECISIONS: create" in text
         assert (await cli(["streams", "apply", *where]))[0] == 0
-        assert await cli(["streams", "check", *where]) == (0, "streams: as they shall be\n")
+        assert await cli(["streams", "check", *where]) == (0, "streams: up to date\n")
         code, text = await cli(["streams", "plan", "--json", *where])
         assert (code, json.loads(text)) == (0, [])
         assert (await cli(["streams", "plan", "--replicas", "9", *where]))[0] == 2

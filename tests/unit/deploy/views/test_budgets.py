@@ -1,4 +1,4 @@
-"""`wattscale budget show` reads orders as the planner does."""
+"""`wattscale budget show` reads commands as the planner does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus_schemas import v1
-from deploy.views.budgets import OrderState, SiteBudget, as_json, as_text, budgets, states
+from deploy.views.budgets import CommandState, SiteBudget, as_json, as_text, budgets, states
 from deploy.views.site_view import SiteView
 from planner.adapters.from_wire import budget_command
 from planner.core.power.effective_budget import level_mw, with_commands
@@ -19,7 +19,7 @@ ZERO = datetime(2026, 1, 2, tzinfo=UTC)
 BASE_WATTS = 5000
 
 
-def order(
+def command(
     watts: float, from_s: float = 0.0, until_s: float | None = None, ramp_s: float = 0.0, *, release: bool = False
 ) -> v1.BudgetChange:
     return v1.BudgetChange(
@@ -37,7 +37,7 @@ def order(
 
 ORDERS = st.lists(
     st.builds(
-        order,
+        command,
         st.integers(0, 2000),
         st.integers(0, 100),
         st.none() | st.integers(0, 200),
@@ -49,40 +49,41 @@ ORDERS = st.lists(
 
 
 @given(ORDERS, st.integers(0, 200))
-def test_the_order_in_force_is_the_one_that_the_planner_obeys(orders: list[v1.BudgetChange], now_s: int) -> None:
+def test_the_command_in_force_is_the_one_that_the_planner_obeys(commands: list[v1.BudgetChange], now_s: int) -> None:
     config = SiteConfig(SiteId("hall-2"), BASE_WATTS * 1000)
     known = tuple(
-        budget_command(each, sequence=number, clock_offset_s=ZERO.timestamp()) for number, each in enumerate(orders)
+        budget_command(each, sequence=number, clock_offset_s=ZERO.timestamp()) for number, each in enumerate(commands)
     )
     level = level_mw(config, known, float(now_s))
-    found = states(orders, ZERO + timedelta(seconds=now_s))
-    deciding = [each for each, state in zip(orders, found, strict=True) if state in ("in force", "on its ramp")]
+    found = states(commands, ZERO + timedelta(seconds=now_s))
+    deciding = [each for each, state in zip(commands, found, strict=True) if state in ("in force", "on its ramp")]
     assert len(deciding) <= 1
     if not deciding:
         assert level == BASE_WATTS * 1000
-    elif OrderState.IN_FORCE in found:
+    elif CommandState.IN_FORCE in found:
         assert level == (BASE_WATTS if deciding[0].release else deciding[0].budget_watts) * 1000
     # What the planner has forgotten is over, and what is over without a ramp to come from it, it forgets.
     kept = {each.sequence for each in with_commands((), known, "hall-2", float(now_s))}
-    assert all(state is OrderState.OVER for number, state in enumerate(found) if number not in kept)
+    assert all(state is CommandState.OVER for number, state in enumerate(found) if number not in kept)
 
 
-def test_one_line_an_order_with_who_and_why() -> None:
-    orders = [order(900, 0.0), order(700, 10.0, until_s=60.0), order(0, 90.0, ramp_s=20.0, release=True)]
-    orders[2] = orders[2].model_copy(update={"reason": ""})
-    sites = budgets(SiteView(), orders, ZERO + timedelta(seconds=30))
+def test_one_line_per_command_with_who_and_why() -> None:
+    commands = [command(900, 0.0), command(700, 10.0, until_s=60.0), command(0, 90.0, ramp_s=20.0, release=True)]
+    commands[2] = commands[2].model_copy(update={"reason": ""})
+    sites = budgets(SiteView(), commands, ZERO + timedelta(seconds=30))
     assert as_text(sites, everything=False).splitlines() == [
         "site hall-2: no plan on this bus yet",
         "    900 W from 2026-01-02 00:00:00 UTC, by desk (grid): behind a newer one",
         "    700 W from 2026-01-02 00:00:10 until 2026-01-02 00:01:00 UTC, by desk (grid): in force",
-        "    back to configuration and schedule from 2026-01-02 00:01:30 UTC, by a ramp of 20 s, by desk: begins later",
+        "    back to configuration and schedule from 2026-01-02 00:01:30 UTC,"
+        " over a ramp of 20 s, by desk: begins later",
     ]
-    assert [row["state"] for row in as_json(sites)[0]["orders"]] == ["hidden", "in_force", "waiting"]
+    assert [row["state"] for row in as_json(sites)[0]["commands"]] == ["hidden", "in_force", "waiting"]
 
 
 def test_what_is_over_shows_when_it_is_asked_for() -> None:
-    (site,) = budgets(SiteView(), [order(900), order(800, release=True)], ZERO + timedelta(seconds=1))
-    assert [state for _, state in site.orders] == [OrderState.OVER, OrderState.IN_FORCE]
-    told = [as_text([SiteBudget("hall-2", 5000.0, site.orders)], everything=every) for every in (False, True)]
+    (site,) = budgets(SiteView(), [command(900), command(800, release=True)], ZERO + timedelta(seconds=1))
+    assert [state for _, state in site.commands] == [CommandState.OVER, CommandState.IN_FORCE]
+    told = [as_text([SiteBudget("hall-2", 5000.0, site.commands)], everything=every) for every in (False, True)]
     assert told[0].splitlines()[0] == "site hall-2: 5000 W now, by configuration and schedule"
     assert [len(text.splitlines()) for text in told] == [2, 3]
