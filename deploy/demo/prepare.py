@@ -109,7 +109,7 @@ def _gpus_of(profile: Profile, role: Role) -> int:
 
 
 def _first_replicas(options: UpOptions, profile: Profile, role: Role) -> int:
-    """Ready at the start: two prefill workers and one decode worker; on a cluster of two GPUs, one of each."""
+    """Ready at the start: two prefill workers and one decode worker; one of each where that does not fit."""
     enough = 2 * profile.prefill_gpus + profile.decode_gpus <= options.nodes * options.gpus_per_node
     return 2 if role is Role.PREFILL and enough else 1
 

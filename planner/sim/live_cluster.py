@@ -1,7 +1,7 @@
-"""The plant against the wall clock: a cluster to plan for on a machine that has none.
+"""The plant against the wall clock: a cluster to plan for on a machine without one.
 
-Owns the pace (virtual seconds per real second) and a real ``/metrics`` endpoint on loopback. Must never hold up the
-event loop: the plant is advanced in short slices. A lock guards the plant, for GPU drivers call from threads.
+Owns the pace (virtual seconds per real second) and a real ``/metrics`` endpoint on loopback. Must never block the event
+loop: the plant advances in short slices. A lock guards the plant, because GPU drivers call from threads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from planner.sim.cluster.worker_pool import WorkerCounts
 
 TICK_S = 0.02
 SLICE_S = 0.01
-"""Real seconds of computing between two looks at the loop."""
+"""Real seconds of computing before the event loop runs again."""
 
 
 class LiveCluster:
@@ -45,7 +45,7 @@ class LiveCluster:
             raise ValueError(f"speed must be above 0, not {speed}")
         self.speed = speed
         self.finished = asyncio.Event()
-        """Set when the workload has an end and its last request is done."""
+        """Set when the last request of a finite workload is done."""
         self._plant = plant
         self._requests = requests
         self._clock = clock
@@ -78,7 +78,7 @@ class LiveCluster:
             self._plant.submit(self._requests)
 
     async def run(self) -> None:
-        """Keep the plant at the pace of the clock, until cancelled."""
+        """Advance the plant with the clock, until cancelled."""
         while True:
             await self._catch_up()
             with self._lock:
@@ -105,7 +105,7 @@ class LiveCluster:
         await self.close()
 
     async def _catch_up(self) -> None:
-        """Advance to the clock's instant in slices, letting the loop run in between."""
+        """Advance to the clock's present instant in slices, letting the event loop run in between."""
         while (behind_s := self.load_s() - self._plant.now_s) > 0:
             began_s = time.perf_counter()
             step_s = behind_s
@@ -118,15 +118,15 @@ class LiveCluster:
             if behind_s <= 0:
                 return
 
-    # -- looking
+    # -- reading
 
     @property
     def url(self) -> str:
-        """Where the metrics are."""
+        """The address of the metrics page."""
         return f"http://127.0.0.1:{self._port}/metrics"
 
     def load_s(self) -> float:
-        """The instant of the load that belongs to the clock's now."""
+        """The present instant of the load, in load seconds."""
         return (self._clock() - self._zero_s) * self.speed
 
     def worker_counts(self) -> Mapping[str, WorkerCounts]:
@@ -135,12 +135,12 @@ class LiveCluster:
             return self._plant.worker_counts()
 
     def reading(self, gpu: str) -> SimGpuReading:
-        """One GPU now. Raises KeyError for an unknown one."""
+        """The present reading of one GPU. Raises KeyError for an unknown one."""
         with self._lock:
             return self._plant.gpu(gpu)
 
     def readings(self) -> list[SimGpuReading]:
-        """All GPUs now."""
+        """The present readings of all GPUs."""
         with self._lock:
             return self._plant.readings()
 
@@ -157,7 +157,7 @@ class LiveCluster:
     # -- acting
 
     def start_worker(self, pool: str, gpus: Sequence[str] | None = None) -> str | None:
-        """Start a worker, on ``gpus`` if they are free; its name, or None when no node has room."""
+        """Start a worker, on ``gpus`` if they are free. Returns its name; None if no node has room."""
         with self._lock:
             try:
                 return self._plant.start_worker(pool, gpus)
@@ -165,12 +165,12 @@ class LiveCluster:
                 return None
 
     def drain_worker(self, worker: str) -> None:
-        """Let one worker finish and go."""
+        """Drain one worker."""
         with self._lock:
             self._plant.drain_worker(worker)
 
     def drain_one(self, pool: str) -> str | None:
-        """Let the worker of ``pool`` that costs least finish and go; its name, or None when none is left."""
+        """Drain the worker of ``pool`` with the least work. Returns its name; None when none is left."""
         with self._lock:
             return self._plant.drain_one(pool)
 
@@ -180,11 +180,11 @@ class LiveCluster:
             self._plant.fail_worker(worker)
 
     def held(self) -> AbstractContextManager[object]:
-        """Keeps the plant still, for a caller whose own books must agree with it."""
+        """A lock under which the plant does not change, for callers whose own sums must agree with it."""
         return self._lock
 
     def set_cap(self, gpu: str, mw: int) -> int:
-        """Set a GPU's limit; what is enforced. Raises KeyError for an unknown GPU."""
+        """Set a GPU's limit. Returns the enforced one in milliwatts. Raises KeyError for an unknown GPU."""
         with self._lock:
             return self._plant.set_cap(gpu, mw)
 

@@ -25,7 +25,7 @@ ALMOST = 1e-6
 
 
 class DecodeWorker(Worker):
-    """``at_s`` is up to when ``iterations`` and ``kv_tokens`` are true; it may lie ahead while prompts are computed."""
+    """``iterations`` and ``kv_tokens`` are true at ``at_s``, which lies ahead of now while prompts are computed."""
 
     __slots__ = (
         "at_s",
@@ -73,7 +73,7 @@ class DecodeWorker(Worker):
         return self.kv_tokens + need <= self.law.max_kv_tokens * (1.0 - WATERMARK)
 
     def join(self, job: Job) -> None:
-        """Admit ``job``: its tokens come from the next iteration on, which begins when the present one ends."""
+        """Admit ``job``: its first token comes with the next iteration, which begins when the present one ends."""
         self.catch_up()
         now_s = self.events.now_s
         if self.batch == 0:
@@ -88,7 +88,7 @@ class DecodeWorker(Worker):
         self._after_change()
 
     def _seat(self, job: Job, begin: float) -> None:
-        """Take ``job`` into the batch; its first iteration is the one that begins at ``begin``."""
+        """Add ``job`` to the batch; its first iteration begins at iteration count ``begin``."""
         # Unique over all workers: a preempted job may sit elsewhere while its old entry is still in this heap.
         job.seat = self.events.ticket()
         job.admitted_s = self.events.now_s
@@ -102,11 +102,11 @@ class DecodeWorker(Worker):
         self.frontend.ttft.observe(when_s - job.t_s)
 
     def stall(self, work_s: float) -> None:
-        """No token for ``work_s`` of full-speed work: the engine computes a prompt."""
+        """Produce no tokens for ``work_s`` seconds of full-speed work: the engine computes a prompt."""
         self.at_s = max(self.at_s, self.events.now_s) + work_s / self.speed
 
     def catch_up(self) -> None:
-        """Bring the batch up to now."""
+        """Advance the batch to now."""
         now_s = self.events.now_s
         elapsed_s = now_s - self.at_s
         if elapsed_s <= 0:
@@ -126,7 +126,7 @@ class DecodeWorker(Worker):
             self.frontend.gaps.observe(elapsed_s / steps, batch * steps)
 
     def _after_change(self) -> None:
-        """Load, speed and the next event follow the batch."""
+        """Update load, speed and the next event after the batch has changed."""
         self.set_share(batch_share(self.batch))
         self._schedule()
 
@@ -177,11 +177,11 @@ class DecodeWorker(Worker):
             self.kv_tokens -= job.isl + job.osl
             finished.append(job)
         if self.batch == 0:
-            self.kv_tokens = 0.0  # What is left is rounding.
+            self.kv_tokens = 0.0  # Only rounding is left.
         return finished
 
     def _preempt(self) -> None:
-        """The cache is full: the request that came last gives its place up and waits for a new one."""
+        """The cache is full: preempt the newest request, which waits for another place in a batch."""
         seat, job = max((seat, job) for _, seat, job in self.heap if job.seat == seat)
         del seat
         left = max(job.finish_at - self.iterations, ALMOST)
@@ -227,7 +227,7 @@ class DecodeWorker(Worker):
 
 
 class AggregatedWorker(DecodeWorker):
-    """Prefill and decode in one engine: a prompt that joins holds the batch up for as long as it is computed.
+    """Prefill and decode in one engine: a joining prompt stalls the batch until it is computed.
 
     Chunked prefill gives the running requests one token a chunk; prompts below the token budget are one chunk.
     """

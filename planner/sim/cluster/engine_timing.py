@@ -1,8 +1,8 @@
-"""What an engine takes for its work at full speed, derived from a profile.
+"""How long an engine takes for its work at full speed, derived from a profile.
 
 Owns the plant's own law: prefill time by interpolation of the measured TTFT, ``ITL = a + b * batch + c * kv_tokens``
-fitted to the measured points. Deliberately not the planner's model: the planner is measured on a cluster that it knows
-only through its profile, and ``truth`` makes that cluster slower or faster than the profile says.
+fitted to the measured points. Deliberately not the planner's model: the planner knows the cluster
+only through its profile, and ``truth`` makes the cluster slower or faster than the profile.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 
 
 class Batching(StrEnum):
-    """What a chunk that holds parts of several prompts takes."""
+    """How the time of a chunk with several prompts is computed."""
 
     EACH = "each"
-    """Every prompt its own share, the fixed part once: attention does not reach from one prompt into another."""
+    """Each prompt's own time, the fixed part once: attention does not cross prompts."""
     TOTAL = "total"
-    """As long as one prompt of as many tokens: NVIDIA's simulator."""
+    """The time of one prompt of as many tokens, as in NVIDIA's simulator."""
 
 
 DEFAULT_MAX_SEQS = 512
@@ -33,7 +33,7 @@ DEFAULT_MAX_BATCHED_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True)
 class PrefillLaw:
-    """Seconds of a prefill by input tokens (rising), and the part that a batch pays only once."""
+    """Seconds of a prefill by input tokens (ascending), and the part that a batch pays only once."""
 
     isl: tuple[float, ...]
     seconds: tuple[float, ...]
@@ -50,7 +50,7 @@ class PrefillLaw:
         return sum(self.alone_s(whole) * part / whole for whole, part in parts) - self.once_s * (len(parts) - 1)
 
     def alone_s(self, isl: float) -> float:
-        """Seconds for one prompt of ``isl`` tokens. Straight lines between and beyond the measured points."""
+        """Seconds for one prompt of ``isl`` tokens: linear between and beyond the measured points."""
         xs, ys = self.isl, self.seconds
         if len(xs) == 1:
             return ys[0] * max(isl / xs[0], 0.0)
@@ -83,7 +83,7 @@ class EngineLaw:
 
 
 def engine_law(profile: Profile, truth: float = 1.0, batching: Batching = Batching.EACH) -> EngineLaw:
-    """The law of engines that really run at ``truth`` times the profile's speed (1 = as profiled)."""
+    """The timing of engines whose true speed is ``truth`` times the profile's (1 = as profiled)."""
     if not truth > 0:
         raise ValueError(f"an engine's speed against its profile must be above 0, not {truth}")
     tokens = profile.max_num_batched_tokens or DEFAULT_MAX_BATCHED_TOKENS
@@ -112,7 +112,7 @@ def _decode_law(points: DecodeProfile, max_seqs: int, truth: float) -> DecodeLaw
 
 
 def _fit(columns: np.ndarray, target: np.ndarray) -> tuple[float, float, float]:
-    """Least squares of the relative error with coefficients that are not negative: the best of all subsets."""
+    """Non-negative least squares of the relative error, by trying all subsets of coefficients."""
     weighted = columns / target[:, None]
     ones = np.ones(len(target))
     best, best_error = (float(target.mean()), 0.0, 0.0), float("inf")

@@ -1,4 +1,4 @@
-"""The frontend's books: counters and histograms of requests, as a serving frontend exports them."""
+"""The frontend's metrics: counters and histograms of requests, as a serving frontend exports them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOKENS = (32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384
 
 
 class Frontend:
-    """Counts since the start. Seconds and tokens."""
+    """Counts since the start; histograms in seconds and tokens."""
 
     __slots__ = (
         "cached_tokens",
@@ -51,21 +51,21 @@ class Frontend:
         self.started = 0
         self.completed = 0
         self.cached_tokens = 0.0
-        """Prompt tokens that a prefix cache held."""
+        """Prompt tokens found in a prefix cache."""
         self.ttft = WeightedHistogram(TTFT_S)
         self.gaps = WeightedHistogram(ITL_S)
-        """Gaps between tokens, seen as they pass, by the decode workers."""
+        """Gaps between tokens in seconds, observed by the decode workers as tokens come."""
         self.duration = WeightedHistogram(DURATION_S)
         self.input_tokens = WeightedHistogram(TOKENS)
         self.output_tokens = WeightedHistogram(TOKENS)
 
     def arrived(self, job: Job) -> None:
-        """A request has come in."""
+        """Count a request that has arrived."""
         self.started += 1
         self.input_tokens.observe(job.isl)
 
     def finished(self, record: RequestRecord) -> None:
-        """A request has had its last token."""
+        """Count a request that has received its last token, and keep its record."""
         self.completed += 1
         self.duration.observe(record.finished_s - record.t_s)
         self.output_tokens.observe(record.osl)

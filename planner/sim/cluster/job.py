@@ -1,4 +1,4 @@
-"""A request on its way through the plant."""
+"""A request inside the plant."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Job:
         self.done_tokens = 0
         self.cached_tokens = 0
         self.prefilled_tokens = 0
-        """Of the prompt, by chunks that are done or under way."""
+        """Prompt tokens computed by chunks that are done or running."""
         self.finish_at = 0.0
         self.preemptions = 0
         self.seat = -1
-        """Which admission to a decode batch is its current one; -1 outside."""
+        """The ticket of its current admission to a decode batch; -1 outside a batch."""

@@ -1,7 +1,7 @@
 """The plant's state as a Prometheus page, under the names that real frontends and engines use.
 
-The planner scrapes this page like any other: what it can not learn from a Dynamo frontend and vLLM workers, it is not
-told here either. Only the worker counts and the load's clock are the simulation's own (``wattscale_sim_*``).
+The planner scrapes this page like any other, and it exports nothing that a Dynamo frontend and vLLM workers would not.
+Only the worker counts and the load's clock are the simulation's own (``wattscale_sim_*``).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from planner.sim.cluster.worker_pool import Pool
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 ROUTER = "router"
-"""Stands for a worker where requests wait and no worker is ready."""
+"""Worker label for requests that wait while no worker is ready."""
 
 
 def render(plant: Plant, model: str, namespace: str) -> str:
-    """The page. ``model`` and ``namespace`` become labels as Dynamo sets them."""
+    """The page as text. ``model`` and ``namespace`` become labels, as in Dynamo."""
     return "".join(_lines(plant, _label(model), _label(namespace)))
 
 
@@ -91,7 +91,7 @@ def _worker_gauges(plant: Plant, model: str, namespace: str) -> Iterator[str]:
 
 
 def _shares(pool: Pool, serving: list[Worker]) -> dict[str, int]:
-    """The router's queue, as evenly over the ready workers as a pushing router would have spread it."""
+    """The router's queue, spread evenly over the ready workers, as a router that pushes would have done."""
     names = [w.worker for w in serving if w.state is WorkerState.READY] or [ROUTER]
     whole, rest = divmod(pool.waiting(), len(names))
     shares = {name: whole + (place < rest) for place, name in enumerate(names)}
@@ -99,7 +99,7 @@ def _shares(pool: Pool, serving: list[Worker]) -> dict[str, int]:
 
 
 def _at_hand(worker: Worker) -> tuple[int, float | None]:
-    """Running requests, and KV-cache use where the worker keeps one."""
+    """Running requests and, for workers with a KV cache, its use (0..1)."""
     if isinstance(worker, DecodeWorker):
         return worker.batch, min(worker.kv_usage, 1.0)
     if isinstance(worker, PrefillWorker):

@@ -1,4 +1,4 @@
-"""Carries wanted replica counts out on the plant, as an orchestrator does: drain, start, try again."""
+"""Carries out replica counts on the plant as an orchestrator does: drain, start, retry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RETRY_S = 1.0
 
 
 class Orchestrator:
-    """Targets by pool. ``on_settled`` is called once for each ``aim`` that has been carried out completely."""
+    """Targets by pool. ``on_settled`` is called once for each ``aim``, when it has been carried out completely."""
 
     def __init__(self, plant: Plant) -> None:
         self.targets: dict[str, int] = {
@@ -28,7 +28,7 @@ class Orchestrator:
         hints: Mapping[str, list[Sequence[str]]] | None = None,
         on_settled: Callable[[], None] | None = None,
     ) -> None:
-        """Pursue ``targets`` from now on; ``hints`` are the GPUs meant for new replicas, pool by pool."""
+        """Pursue ``targets`` from now on; ``hints`` are GPUs for new replicas, by pool."""
         self.targets |= targets
         self._hints = {name: list(gpus) for name, gpus in (hints or {}).items()}
         self._on_settled = on_settled
@@ -53,7 +53,7 @@ class Orchestrator:
             self._plant.drain_one(name)
 
     def _start(self, name: str) -> int:
-        """Start what is missing; how many found no GPU."""
+        """Start the missing replicas. Returns how many found no GPU."""
         counts = self._plant.worker_counts()[name]
         missing = self.targets[name] - counts.ready - counts.starting
         for started in range(missing):

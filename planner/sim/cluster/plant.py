@@ -1,7 +1,8 @@
 """The plant: a serving cluster in virtual time, from the arrival of a request to its last token.
 
-Owns the flow between pools, placement on nodes, and the life of workers. Must stay deterministic: everything random is
-drawn from one generator per purpose, seeded, so that two policies meet the same arrivals, start-up times and failures.
+Owns the flow between pools, placement on nodes, and the life cycle of workers. Must stay deterministic: every random
+number comes from a seeded generator of its own purpose, so that all policies meet the same arrivals, start-up times and
+failures.
 Times are seconds of the plant's own clock, powers milliwatts.
 """
 
@@ -39,7 +40,7 @@ class ClusterSpec:
 
 @dataclass(frozen=True, slots=True)
 class TransferSpec:
-    """Moving a prompt's KV cache from a prefill to a decode worker: a fixed part and a part per token."""
+    """Seconds to move a prompt's KV cache from a prefill to a decode worker: a fixed part and a part per token."""
 
     base_s: float = 0.002
     per_token_s: float = 4e-6
@@ -48,17 +49,17 @@ class TransferSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlantSpec:
-    """A cluster, the pools of one deployment on it, and how its engines really run."""
+    """A cluster, the pools of one deployment on it, and the true behaviour of its engines."""
 
     cluster: ClusterSpec
     pools: tuple[PoolSpec, ...]
     profile: Profile
     truth: float = 1.0
-    """Real speed of the engines against the profile: 0.7 makes everything take 1 / 0.7 of the profiled time."""
+    """True speed of the engines relative to the profile: at 0.7 all work takes 1 / 0.7 of the profiled time."""
     transfer: TransferSpec = TransferSpec()
     batching: Batching = Batching.EACH
     first_token: Role = Role.DECODE
-    """Whose first token the client sees: the decode worker's (vLLM, SGLang), or already the prefill worker's."""
+    """Which first token the client sees: the decode worker's (vLLM, SGLang), or the prefill worker's."""
     seed: int = 0
 
 
@@ -79,7 +80,7 @@ class Plant:
         """Requests that no worker's KV cache could ever hold."""
         self.gpu_seconds_released = 0.0
         self.starts: list[tuple[str, float, float]] = []
-        """Pool, begin and end of every start-up that has ended, in the order of the ends."""
+        """(pool, begin, end) of every completed start-up, in the order of the ends."""
         self._energy_released_mj = 0.0
         self._gpu_worker: dict[str, Worker] = {}
         self._starts = {pool.pool: random.Random(f"{spec.seed}/start/{pool.pool}") for pool in spec.pools}
@@ -88,7 +89,7 @@ class Plant:
         self._arrivals: Iterator[Request] = iter(())
         self._submission = 0
         self.exhausted = True
-        """No request is left to arrive."""
+        """Whether all submitted requests have arrived."""
         law = engine_law(spec.profile, spec.truth, spec.batching)
         around = PoolSurroundings(self.events, self.frontend, self._worker_gone, law)
         self.pools: dict[str, Pool] = {}
@@ -119,7 +120,7 @@ class Plant:
         self._plan_arrival()
 
     def advance(self, until_s: float) -> None:
-        """Let everything happen up to ``until_s``."""
+        """Process all events up to ``until_s``."""
         self.events.run_until(until_s)
 
     @property
@@ -146,7 +147,7 @@ class Plant:
             return
         self._entry.enqueue(job)
 
-    # -- the way of a request
+    # -- the path of a request
 
     def _prefilled(self, batch: list[Job]) -> None:
         self.frontend.cached_tokens += sum(job.cached_tokens for job in batch)
@@ -173,7 +174,7 @@ class Plant:
     # -- workers
 
     def start_worker(self, pool: str, gpus: Sequence[str] | None = None) -> str:
-        """Start a worker and give its name. On ``gpus`` if all of them are free, else where the fewest are left over.
+        """Start a worker on ``gpus`` if all are free, else on the node with the fewest left over. Returns its name.
 
         Raises NoFreeGpuError, and KeyError for an unknown pool.
         """
@@ -205,20 +206,20 @@ class Plant:
             self.fail_worker(worker.worker)
 
     def drain_worker(self, worker: str) -> None:
-        """Let a worker finish what it has and go. A worker that is draining or gone is left alone."""
+        """Let a worker finish its requests and stop. No effect on a worker that is draining or gone."""
         found = self._find(worker)
         if found is not None and found.state is not WorkerState.DRAINING:
             self.pools[found.pool].drain(found)
 
     def drain_one(self, pool: str) -> str | None:
-        """Drain the worker of ``pool`` that costs least, and give its name; None when none is left."""
+        """Drain the worker of ``pool`` with the least work, and return its name; None when none is left."""
         found = self.pools[pool].next_to_drain()
         if found is not None:
             self.pools[pool].drain(found)
         return None if found is None else found.worker
 
     def fail_worker(self, worker: str) -> None:
-        """A worker dies: its requests start again from their prompts, before all others."""
+        """Kill a worker: its requests start again from their prompts, ahead of all others."""
         found = self._find(worker)
         if found is None:
             return
@@ -264,7 +265,7 @@ class Plant:
     # -- power
 
     def set_cap(self, gpu: str, mw: int) -> int:
-        """Set a GPU's limit; what is enforced from now on. Raises KeyError for an unknown GPU."""
+        """Set a GPU's limit. Returns the enforced one in milliwatts. Raises KeyError for an unknown GPU."""
         enforced = self.gpus[gpu].set_limit(mw, self.now_s)
         worker = self._gpu_worker.get(gpu)
         if worker is not None:
@@ -272,7 +273,7 @@ class Plant:
         return enforced
 
     def gpu(self, gpu: str) -> SimGpuReading:
-        """One GPU now. Raises KeyError for an unknown one."""
+        """The present reading of one GPU. Raises KeyError for an unknown one."""
         found = self.gpus[gpu]
         found.advance(self.now_s)
         worker = self._gpu_worker.get(gpu)
@@ -290,17 +291,17 @@ class Plant:
         )
 
     def readings(self) -> list[SimGpuReading]:
-        """All GPUs, in the order of nodes and indices."""
+        """Readings of all GPUs, by node and index."""
         return [self.gpu(uuid) for uuid in self.gpus]
 
     def total_energy_j(self) -> float:
-        """Energy of all GPUs of the cluster since the start, idle ones included."""
+        """Energy of all GPUs since the start in joules, idle ones included."""
         for gpu in self.gpus.values():
             gpu.advance(self.now_s)
         return sum(gpu.energy_mj for gpu in self.gpus.values()) / MJ_PER_J
 
     def serving_energy_j(self) -> float:
-        """Energy of GPUs while workers held them."""
+        """Energy of GPUs while workers held them, in joules."""
         held = sum(self._energy_of(w) for pool in self.pools.values() for w in pool.workers.values())
         return (self._energy_released_mj + held) / MJ_PER_J
 
@@ -309,10 +310,10 @@ class Plant:
             gpu.advance(self.now_s)
         return sum(gpu.energy_mj for gpu in worker.gpus) - worker.energy_at_start_mj
 
-    # -- looking
+    # -- reading
 
     def gpu_hours(self) -> float:
-        """GPU-hours that workers have held."""
+        """GPU-hours held by workers so far."""
         held = sum(
             (self.now_s - w.started_s) * len(w.gpus) for pool in self.pools.values() for w in pool.workers.values()
         )

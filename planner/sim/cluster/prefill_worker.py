@@ -1,6 +1,6 @@
-"""A prefill worker: computes prompts in chunks of the engine's token budget and hands on those that are complete.
+"""A prefill worker: computes prompts in chunks of the engine's token budget and passes complete ones on.
 
-Chunked prefill: a chunk (``max_num_batched_tokens``) holds whole prompts and at its end perhaps a part of one, which
+Chunked prefill: a chunk (``max_num_batched_tokens``) holds whole prompts and possibly, at its end, part of one, which
 stays with this worker. Prompts that end in one chunk are done together.
 """
 
@@ -15,15 +15,15 @@ from planner.sim.cluster.prefix_cache import PrefixCache
 from planner.sim.cluster.worker import Worker, WorkerSlot, WorkerState
 
 Part = tuple[Job, int]
-"""A prompt, and how many of its tokens one chunk computes."""
+"""A prompt, and the number of its tokens in one chunk."""
 
 
 def take_chunk(
     begun: Job | None, queue: deque[Job], max_tokens: int, max_prompts: int, cache: PrefixCache | None = None
 ) -> list[Part]:
-    """The next chunk: what is left of ``begun``, then prompts of ``queue`` (taken off it) as long as there is room.
+    """The next chunk: the rest of ``begun``, then prompts removed from ``queue`` while there is room.
 
-    Only the last one may be a part of a prompt.
+    Only the last prompt may be partial.
     """
     chunk: list[Part] = []
     left = max_tokens
@@ -44,12 +44,12 @@ def take_chunk(
 
 
 def to_compute(job: Job) -> int:
-    """Tokens of a prompt that no cache holds; one at least, for the last token's logits are wanted."""
+    """Tokens of a prompt that are not cached; at least one, because the last token's logits are needed."""
     return max(job.isl - job.cached_tokens, 1)
 
 
 class PrefillWorker(Worker):
-    """``left_s`` is the work left at ``at_s``, in seconds at full speed."""
+    """``left_s`` is the remaining work of the chunk at ``at_s``, in seconds at full speed."""
 
     __slots__ = ("at_s", "begun", "cache", "chunk", "done", "law", "left_s", "max_prompts", "waiting")
 
@@ -67,16 +67,16 @@ class PrefillWorker(Worker):
         self.max_prompts = max_prompts
         self.cache = cache
         self.chunk: list[Part] = []
-        """Under way."""
+        """The chunk being computed."""
         self.begun: Job | None = None
-        """A prompt of which this worker holds a part."""
+        """A prompt that is partly computed here."""
         self.waiting: deque[Job] = deque()
-        """Prompts that a pushing router has bound to this worker."""
+        """Prompts that the round-robin router has assigned to this worker."""
         self.left_s = 0.0
         self.at_s = 0.0
 
     def start(self, queue: deque[Job]) -> None:
-        """Begin the next chunk with prompts of ``queue``; the worker must be free, and something there to do."""
+        """Begin the next chunk with prompts from ``queue``. The worker must be free, and there must be a prompt."""
         now_s = self.events.now_s
         self.chunk = take_chunk(self.begun, queue, self.law.max_batched_tokens, self.max_prompts, self.cache)
         for job, _ in self.chunk:
@@ -148,5 +148,5 @@ class PrefillWorker(Worker):
 
     @property
     def running(self) -> int:
-        """Prompts at hand."""
+        """Prompts in the present chunk."""
         return len(self.chunk)

@@ -1,4 +1,4 @@
-"""A worker's prefix cache: which leading blocks of a prompt it has computed before, least recently used first out."""
+"""A worker's prefix cache: the leading prompt blocks computed before, evicting the least recently used."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 BLOCK_TOKENS = 512
-"""Tokens named by one hash of a Mooncake trace."""
+"""Tokens per hash in a Mooncake trace."""
 
 
 class PrefixCache:
-    """Holds ``capacity_tokens`` worth of blocks."""
+    """Holds blocks worth up to ``capacity_tokens`` tokens."""
 
     __slots__ = ("_blocks", "_capacity")
 
@@ -19,9 +19,9 @@ class PrefixCache:
         self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def use(self, hashes: Sequence[int], isl: int) -> int:
-        """Tokens of a prompt that are held; the whole prompt is held from now on.
+        """Cached tokens of a prompt; from now on the whole prompt is cached.
 
-        Only leading blocks count, for a block's content rests on all before it; the last token is always computed.
+        Only leading blocks count, because a block depends on all before it. The last token is always computed.
         """
         blocks = self._blocks
         held = 0

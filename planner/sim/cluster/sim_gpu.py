@@ -1,7 +1,7 @@
 """One simulated GPU: a limit, a draw that follows load and limit with a lag, and energy as the integral of the draw.
 
-Owns the physics of power in the plant. Must never be read as the planner's model of power: the draw depends on the
-batch, of which the planner is told nothing.
+Owns the physics of power in the plant. Must not be used as the planner's power model: the draw here depends on the
+batch size, which the planner's curve does not contain.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from planner.domain.power import PowerCurve
 SETTLED_MW = 0.5
 BATCH_FLOOR = 0.62
 BATCH_PER_DECADE = 0.158
-"""Share of the saturated draw at batch 1, and what each tenfold adds: medians of the ML.ENERGY leaderboard v3 on H100
-are 0.77 at batch 8, 0.93 at 64 and 1 at 256."""
+"""Share of the saturated draw at batch 1, and the increase per tenfold batch: medians of the ML.ENERGY leaderboard v3
+on H100 are 0.77 at batch 8, 0.93 at 64 and 1 at 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class GpuCard:
     starting_mw: int = 200_000
     """Draw while weights are loaded."""
     lag_s: float = 0.15
-    """Time constant with which the draw follows a new load or a new limit."""
+    """Time constant of the draw after a change of load or limit."""
     overshoot: float = 0.05
-    """How far above the limit the draw heads for ``overshoot_s`` after the load has risen over it."""
+    """Share by which the draw aims above the limit for ``overshoot_s`` after the load has risen over it."""
     overshoot_s: float = 0.05
 
 
@@ -42,7 +42,7 @@ H200 = GpuCard()
 
 
 class SimGpuReading(NamedTuple):
-    """One look at a GPU. Limits and draw in milliwatts, energy in millijoules since the start of the plant."""
+    """The state of a GPU at one instant. Limits and draw in milliwatts, energy in millijoules since the start."""
 
     gpu: str
     node: str
@@ -50,7 +50,7 @@ class SimGpuReading(NamedTuple):
     enforced_mw: int
     draw_mw: int
     load_mw: int
-    """What the work would draw without a limit."""
+    """Draw of the present work without a limit."""
     energy_mj: int
     pool: str
     worker: str
@@ -66,8 +66,8 @@ def batch_share(batch: int) -> float:
 def capped_speed(curve: PowerCurve, cap_mw: float, share: float = 1.0) -> float:
     """Relative speed under ``cap_mw`` of work that draws ``share`` of the curve's saturated power without a limit.
 
-    The measured three-parameter law, scaled down with the draw: a limit above what the work draws costs nothing.
-    A tenth of full speed is the least, for no card stops at its lowest limit.
+    The measured three-parameter law, scaled with the draw: a limit above the work's draw costs no speed.
+    Never below a tenth of full speed, because no card stops at its lowest limit.
     """
     p_u, p_s = curve.p_u_mw * share, curve.p_s_mw * share
     if cap_mw >= p_u:
@@ -76,7 +76,7 @@ def capped_speed(curve: PowerCurve, cap_mw: float, share: float = 1.0) -> float:
 
 
 class SimGpu:
-    """A GPU's state at ``at_s``. The draw heads for ``target_mw`` exponentially, so its integral is exact."""
+    """A GPU's state at ``at_s``. The draw approaches ``target_mw`` exponentially, so its integral is exact."""
 
     __slots__ = (
         "at_s",
@@ -132,14 +132,14 @@ class SimGpu:
         self.draw_mw = target_mw + gap * decay
 
     def set_load(self, load_mw: float, now_s: float) -> None:
-        """New work, or none, from ``now_s`` on."""
+        """Change the work's draw from ``now_s`` on; milliwatts without a limit."""
         self.advance(now_s)
         if load_mw > self.load_mw:
             self.over_until_s = now_s + self.card.overshoot_s
         self.load_mw = load_mw
 
     def set_limit(self, mw: int, now_s: float) -> int:
-        """Ask for a limit; what is enforced: the request clamped to what the card takes."""
+        """Request a limit. Returns the enforced one: the request clamped to the card's range."""
         self.advance(now_s)
         self.requested_mw = self.enforced_mw = min(max(mw, self.card.min_mw), self.card.max_mw)
         return self.enforced_mw

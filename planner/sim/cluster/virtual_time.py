@@ -24,18 +24,20 @@ class Events:
         self._sequence = 0
 
     def at(self, when_s: float, what: Callable[[Any], None], argument: Any = None) -> None:
-        """Call ``what(argument)`` at ``when_s``, or now if that has passed. Nothing is ever taken back: a call that has
-        been overtaken must notice by itself (workers carry a version)."""
+        """Call ``what(argument)`` at ``when_s``, or now if that has passed.
+
+        Calls cannot be cancelled: one that is obsolete must detect it (workers carry a version).
+        """
         self._sequence += 1
         heapq.heappush(self._heap, (when_s, self._sequence, what, argument))
 
     def ticket(self) -> int:
-        """A number that nobody else has been given."""
+        """A number that is unique within this clock."""
         self._sequence += 1
         return self._sequence
 
     def run_until(self, until_s: float) -> None:
-        """Let everything happen up to and including ``until_s``."""
+        """Make all calls due up to and including ``until_s``."""
         heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= until_s:
             when_s, _, what, argument = pop(heap)
@@ -47,5 +49,5 @@ class Events:
 
     @property
     def next_s(self) -> float:
-        """When the next thing happens; infinity when nothing is left."""
+        """The instant of the next call; infinity when none is left."""
         return self._heap[0][0] if self._heap else float("inf")

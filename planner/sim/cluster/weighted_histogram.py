@@ -1,4 +1,4 @@
-"""A cumulative histogram with weights, as Prometheus knows it."""
+"""A histogram with weights, exported as Prometheus' cumulative histograms."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 
 
 class WeightedHistogram:
-    """``counts[i]`` is the weight of values up to ``bounds[i]`` (not cumulative); the last one has no bound.
+    """``counts[i]`` is the weight of values between ``bounds[i - 1]`` and ``bounds[i]``; the last has no upper bound.
 
-    ``squares`` is the weighted sum of squared values: the spread, which real planners estimate from the buckets.
+    ``squares`` is the weighted sum of squared values: the exact spread, which planners estimate from the buckets.
     """
 
     __slots__ = ("bounds", "counts", "squares", "sum", "total")
@@ -22,14 +22,14 @@ class WeightedHistogram:
         self.total = 0.0
 
     def observe(self, value: float, weight: float = 1.0) -> None:
-        """``value``, seen ``weight`` times."""
+        """Add ``value`` with ``weight``."""
         self.counts[bisect_left(self.bounds, value)] += weight
         self.sum += value * weight
         self.squares += value * value * weight
         self.total += weight
 
     def cumulative(self) -> Iterator[tuple[str, float]]:
-        """``le`` and the weight of all values up to it, ending with ``+Inf``."""
+        """(``le``, weight of all values up to it), ending with ``+Inf``."""
         running = 0.0
         for bound, count in zip((*map(_le, self.bounds), "+Inf"), self.counts, strict=True):
             running += count

@@ -1,6 +1,6 @@
-"""A worker's life and its GPUs: starting, ready, draining, gone; and how fast its power lets it be.
+"""A worker's states (starting, ready, draining, gone), its GPUs, and its speed under their power limits.
 
-Owns states, placement on GPUs and the translation of phase and batch into load on the GPUs. Subclasses own the work.
+Owns the translation of phase and batch size into load on the GPUs. Subclasses own the work.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from planner.sim.cluster.sim_gpu import SimGpu, capped_speed
 from planner.sim.cluster.virtual_time import Events
 
 LEAST_LOAD_CHANGE = 0.01
-"""Changes of the saturated draw below this share are not passed on to the GPUs: they cost time and show nowhere."""
+"""Smaller changes of the draw's share are not passed to the GPUs: they cost time without a visible effect."""
 
 
 class WorkerState(StrEnum):
-    """A worker's life. FAILED and GONE hold no GPU."""
+    """A worker's state. FAILED and GONE hold no GPU."""
 
     STARTING = "starting"
     READY = "ready"
@@ -30,10 +30,10 @@ class WorkerState(StrEnum):
 
 
 class WorkerListener(Protocol):
-    """What a worker tells the pool that it belongs to."""
+    """What a worker reports to its pool."""
 
     def idle(self, worker: Worker) -> None:
-        """The worker has room for more."""
+        """``worker`` has room for more."""
         ...
 
     def emptied(self, worker: Worker) -> None:
@@ -54,7 +54,7 @@ class WorkerSlot:
 
 
 class Worker:
-    """One engine replica. ``speed`` is relative to full power; ``busy_s`` integrates time with work at hand."""
+    """One engine replica. ``speed`` is relative to full power; ``busy_s`` is the time spent with work."""
 
     __slots__ = (
         "busy_s",
@@ -97,14 +97,14 @@ class Worker:
             self.energy_at_start_mj += gpu.energy_mj
 
     def become_ready(self) -> None:
-        """Weights are loaded."""
+        """Begin to serve: the weights are loaded."""
         self.state = WorkerState.READY
         self.ready_s = self.events.now_s
         self.share = -1.0
         self.set_share(0.0)
 
     def limits_changed(self) -> None:
-        """A GPU's limit was set: the slowest GPU of an engine sets its pace."""
+        """Follow a changed GPU limit: an engine is as slow as its slowest GPU."""
         limit_mw = min(gpu.enforced_mw for gpu in self.gpus)
         if limit_mw == self.limit_mw:
             return
@@ -112,7 +112,7 @@ class Worker:
         self._update_speed()
 
     def set_share(self, share: float) -> None:
-        """How much of the saturated draw the work at hand would draw without a limit; 0 when idle."""
+        """Set the share of the saturated draw that the present work takes without a limit; 0 when idle."""
         change = share - self.share
         if -LEAST_LOAD_CHANGE < change < LEAST_LOAD_CHANGE and (share == 0.0) == (self.share == 0.0):
             return
@@ -129,25 +129,25 @@ class Worker:
             self.change_speed(speed)
 
     def change_speed(self, speed: float) -> None:
-        """Bring the work at hand up to now at the old speed, then go on at the new one."""
+        """Advance the work to now at the old speed, then continue at the new one."""
         raise NotImplementedError
 
     def backlog(self) -> float:
-        """Work at hand, for choosing whom to drain first."""
+        """The amount of present work, for choosing which worker to drain first."""
         raise NotImplementedError
 
     @property
     def waiting_tokens(self) -> int:
-        """Prompt tokens that wait at this very worker."""
+        """Prompt tokens that wait at this worker, not at the router."""
         return 0
 
     @property
     def busy(self) -> bool:
-        """Whether it has any work at hand."""
+        """Whether it has any work."""
         raise NotImplementedError
 
     def abandon(self) -> list[Job]:
-        """Everything at hand, handed back: the worker has died."""
+        """Return all unfinished jobs: the worker has died."""
         raise NotImplementedError
 
     @property

@@ -1,7 +1,7 @@
 """A pool of equal workers behind one router: first come, first served, to a worker that has room.
 
-By default requests wait at the router, not at workers, so that a new worker helps those who wait already. A prompt
-goes to the worker that has been free longest; a request for decode to the one with the least in its KV cache.
+By default requests wait at the router, not at workers, so that a new worker helps those already waiting. A prompt
+goes to the worker that has been free longest, a decode request to the one with the least KV cache in use.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Router(StrEnum):
     SHARED = "shared"
     """At the router, until any worker is free."""
     ROUND_ROBIN = "round_robin"
-    """At the worker whose turn it was when they came, free or not."""
+    """At the worker whose turn it was when they arrived, free or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class PoolSpec:
     startup_cv: float = 0.1
     mtbf_s: float | None = None
     max_prompts: int = 256
-    """Most prompts in one chunk of prefill."""
+    """Maximum number of prompts in one prefill chunk."""
     router: Router = Router.SHARED
     prefix_cache: bool = False
-    """Prefill workers keep the blocks of prompts whose hashes the trace knows."""
+    """Whether prefill workers cache prompt blocks; needs a trace with hashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,48 +105,48 @@ class Pool:
         raise NotImplementedError
 
     def running(self) -> int:
-        """Requests that workers are at."""
+        """Requests being served by workers."""
         raise NotImplementedError
 
     def waiting(self) -> int:
-        """Requests that no worker is at yet."""
+        """Requests that no worker has begun yet."""
         return len(self.queue)
 
     def enqueue(self, job: Job) -> None:
-        """A job arrives."""
+        """Queue a job that arrives."""
         self.queue.append(job)
         self.queued_tokens += job.isl
         self.dispatch()
 
     def enqueue_front(self, job: Job) -> None:
-        """A job comes back and is next."""
+        """Queue a job that comes back; it is next."""
         self.queue.appendleft(job)
         self.queued_tokens += job.isl
 
     def worker_ready(self, worker: Worker) -> None:
-        """A worker has started."""
+        """Take up a worker whose start-up has ended."""
         worker.become_ready()
         self.dispatch()
 
     def idle(self, worker: Worker) -> None:
-        """A worker has room again."""
+        """Hand more work to a worker that has room again."""
         if worker.state is WorkerState.READY:
             self.dispatch()
 
     def emptied(self, worker: Worker) -> None:
-        """A draining worker is done."""
+        """Remove a draining worker that has finished."""
         del self.workers[worker.worker]
         self._gone(worker)
 
     def drain(self, worker: Worker) -> None:
-        """No new work; gone when the work at hand is finished. A starting worker goes at once."""
+        """Give the worker no new work; it stops when its present work is finished, a starting one at once."""
         idle = worker.state is WorkerState.STARTING or not worker.busy
         worker.state = WorkerState.DRAINING
         if idle:
             self.emptied(worker)
 
     def next_to_drain(self) -> Worker | None:
-        """A starting worker (the youngest) first, for it serves nobody; else the one with the least at hand."""
+        """The newest starting worker, because it serves no requests yet; else the ready one with the least work."""
         starting = [w for w in self.workers.values() if w.state is WorkerState.STARTING]
         if starting:
             return starting[-1]
@@ -162,7 +162,7 @@ class Pool:
 
 
 class PrefillPool(Pool):
-    """Prompts in batches to free workers."""
+    """Hands out prompts in batches to free workers."""
 
     def __init__(self, spec: PoolSpec, around: PoolSurroundings, done: Callable[[list[Job]], None]) -> None:
         super().__init__(spec, around)
@@ -204,7 +204,7 @@ class PrefillPool(Pool):
             self._give(ready, ready.waiting)
 
     def _in_turn(self) -> PrefillWorker | None:
-        """The next ready worker of the round; None when there is none, and the request waits at the router."""
+        """The next ready worker in turn; None without one: the request then waits at the router."""
         ready = [w for w in self.workers.values() if w.state is WorkerState.READY and isinstance(w, PrefillWorker)]
         if not ready:
             return None
@@ -236,7 +236,7 @@ class PrefillPool(Pool):
 
 
 class DecodePool(Pool):
-    """Requests one by one to the worker with the least in its KV cache. Also the pool of aggregated workers."""
+    """Hands out requests one by one to the worker with the least KV cache in use. Also for aggregated workers."""
 
     def __init__(self, spec: PoolSpec, around: PoolSurroundings, done: Callable[[Job], None]) -> None:
         super().__init__(spec, around)
@@ -267,7 +267,7 @@ class DecodePool(Pool):
             worker.join(job)
 
     def _worker_for(self, job: Job) -> DecodeWorker | None:
-        """The ready worker with the least KV in use that has room; what is in use is true as of its last change."""
+        """The ready worker with room and the least KV cache in use (as of its last change); None without one."""
         best: DecodeWorker | None = None
         best_tokens = float("inf")
         for worker in self.workers.values():

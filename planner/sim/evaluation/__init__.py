@@ -1,1 +1,1 @@
-"""Runs, scores, reports and replay: what a policy was worth on a load."""
+"""Runs, scores, reports and replay: how well a policy served a load."""

@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def score_row(result: Result) -> tuple[str, ...]:
-    """One run's figures as text, in the order of ``COLUMNS``."""
+    """One run's scores as text, in the order of ``COLUMNS``."""
     s = result.scores
     per_token = s.joules_per_good_output_token
     return (
@@ -57,7 +57,7 @@ def score_row(result: Result) -> tuple[str, ...]:
 
 
 def html(title: str, facts: Mapping[str, str], scenario: Scenario, results: Sequence[Result]) -> str:
-    """The whole page."""
+    """The report as an HTML document."""
     body = [f"<h1>{escape(title)}</h1>", _table(("", ""), facts.items(), words=True)]
     body.append(_table(COLUMNS, map(score_row, results)))
     body += [_section(scenario, result) for result in results]

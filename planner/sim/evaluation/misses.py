@@ -1,7 +1,7 @@
-"""Why requests were not good: one reason for each, from what was true when it arrived.
+"""Why requests missed their targets: one cause each, from the state at their arrival.
 
-Owns the order in which causes are looked for: what no policy could have served comes first, then what the policy was
-denied, then what it began too late, then what it did not foresee, and last what queues do at enough capacity.
+Owns the order in which causes are tried: first what no policy could have served, then what the policy was denied, then
+what it started too late, then what it did not forecast, and last queueing with enough capacity.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from planner.sim.evaluation.simulation import SimulationRun
 FORECAST_WINDOW_S = 30.0
 HELD_S = 60.0
 SHARE_OF_TARGET = 0.25
-"""A wait above this share of the target is a cause; below it, something else was."""
+"""A wait is the cause only above this share of the target."""
 
 
 class Cause(StrEnum):
-    """Why a request missed its targets."""
+    """The cause of a miss."""
 
     UNREACHABLE = "unreachable"
     """Its prompt alone takes longer than the TTFT target, at full speed."""
     REFUSED = "refused"
     """No worker's KV cache can hold it."""
     UNFINISHED = "unfinished"
-    """Still under way long after the load had ended."""
+    """Still unfinished long after the end of the load."""
     HELD = "held"
-    """The policy wanted more than a budget, a bound or a rate granted. Told with the reason: ``held:power_budget``."""
+    """The policy wanted more than a budget, bound or rate allowed. Counted with the reason: ``held:power_budget``."""
     STARTING = "starting"
-    """Capacity was ordered and not ready yet."""
+    """Capacity was starting, but not ready yet."""
     FORECAST = "forecast"
     """More arrived than the policy had sized for."""
     BATCH = "batch"
@@ -45,13 +45,13 @@ class Cause(StrEnum):
     DECODE_QUEUE = "decode_queue"
     """It waited for a place in a decode batch."""
     SLOW = "slow"
-    """It did not wait: a long prompt shared its chunk with others, or its GPU was capped."""
+    """It did not wait, but was slow: its chunk was shared with other prompts, or its GPU was capped."""
     QUEUE = "queue"
-    """It waited for a prefill worker although the load was as foreseen: a burst, or too little room for one."""
+    """It waited for a prefill worker although the load was as forecast: a burst, or too little reserve."""
 
 
 def causes(run: SimulationRun) -> Mapping[str, int]:
-    """Missed requests by cause; their sum is all that arrived less the good ones."""
+    """Missed requests by cause; they add up to all arrived requests less the good ones."""
     found: Counter[str] = Counter()
     scenario = run.scenario
     records = run.plant.records
@@ -82,7 +82,7 @@ class _Judge:
         self._arrivals = np.asarray(run.scenario.trace.t_s)
 
     def cause(self, record: RequestRecord) -> Cause:
-        """The reason of one missed request."""
+        """The cause of one miss."""
         scenario = self._scenario
         if self._prefill is not None and self._prefill.alone_s(record.isl) * 1000 > scenario.ttft_ms:
             return Cause.UNREACHABLE
@@ -101,7 +101,7 @@ class _Judge:
         return Cause.QUEUE
 
     def held_by(self, t_s: float) -> str:
-        """The reason that held the policy last before ``t_s``."""
+        """The last reason before ``t_s`` for which the policy got less than it wanted; None without one."""
         return self._held_by[max(bisect_right(self._held, t_s) - 1, 0)]
 
     def _was_held(self, t_s: float) -> bool:

@@ -1,7 +1,7 @@
 """The plant as a planner sees it: one deployment's metrics over an interval, and the GPUs of its nodes.
 
-Owns the differences between two looks. Tells only what real frontends, engines and agents tell: the spread of arrivals
-is not exported by any, so it is missing here too.
+Owns the differences between two readings. Reports only what real frontends, engines and agents export: none exports the
+spread of arrivals, so it is missing here too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _totals(histogram: WeightedHistogram) -> _Totals:
 
 
 class Watch:
-    """Looks at one plant. Each call of ``deployment`` covers the time since the last one."""
+    """Reads one plant. Each call of ``deployment`` covers the time since the call before."""
 
     def __init__(self, plant: Plant, deployment: DeploymentId) -> None:
         self._plant = plant
@@ -45,7 +45,7 @@ class Watch:
         self._last = self._all_totals()
         self._cached = plant.frontend.cached_tokens
         self.pending: Mapping[str, int] = {}
-        """Replicas by pool that wait for a free GPU; the scaler sets it."""
+        """Replicas by pool that wait for a free GPU; set by the scaler."""
 
     def _all_totals(self) -> Mapping[str, _Totals]:
         books = self._plant.frontend
@@ -58,7 +58,7 @@ class Watch:
         }
 
     def deployment(self) -> DeploymentObservation:
-        """What happened since the last call."""
+        """The deployment's metrics since the last call."""
         now_s = self._plant.now_s
         before, after = self._last, self._all_totals()
         started = self._plant.frontend.started
@@ -98,7 +98,7 @@ class Watch:
         )
 
     def nodes(self) -> Mapping[NodeId, NodeObservation]:
-        """All nodes' telemetry of this instant."""
+        """The present telemetry of all nodes."""
         found: dict[NodeId, dict[GpuId, GpuObservation]] = {}
         card = self._plant.spec.cluster.card
         roles = {pool.pool: pool.role for pool in self._plant.spec.pools}
@@ -132,7 +132,7 @@ def _mean(before: _Totals, after: _Totals, scale: float = 1.0) -> Reading:
 
 
 def _cv2(before: _Totals, after: _Totals) -> Reading:
-    """Squared coefficient of variation of what was observed in between; two values at least."""
+    """Squared coefficient of variation of the values observed between two readings; missing below two values."""
     count = after.total - before.total
     if count < 2:
         return NO_DATA

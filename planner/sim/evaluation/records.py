@@ -1,4 +1,4 @@
-"""What happened to each request, in columns: 300,000 of them fit in a few megabytes."""
+"""Records of finished requests, in columns: 300,000 of them fit in a few megabytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RequestRecord(NamedTuple):
     """One finished request. Milliseconds for latencies, seconds of the plant's clock for instants."""
 
     number: int
-    """Of its arrival, from 0."""
+    """Number of its arrival, from 0."""
     t_s: float
     isl: int
     osl: int
@@ -30,7 +30,7 @@ class RequestRecord(NamedTuple):
 
 
 class Records:
-    """Finished requests in the order of their ends."""
+    """Finished requests, in the order in which they finished."""
 
     __slots__ = ("_columns",)
 
@@ -38,7 +38,7 @@ class Records:
         self._columns = tuple(array("q" if name in _WHOLE else "d") for name in RequestRecord._fields)
 
     def add(self, job: Job, now_s: float) -> RequestRecord:
-        """Write down a finished job."""
+        """Append a finished job and return its record."""
         itl_ms = (now_s - job.first_s) * 1000.0 / (job.osl - 1) if job.osl > 1 else 0.0
         record = RequestRecord(
             job.index,
@@ -67,7 +67,7 @@ class Records:
         return np.array(self._columns[RequestRecord._fields.index(name)], dtype=np.float64)
 
     def good(self, ttft_ms: float, itl_ms: float) -> int:
-        """How many met both targets."""
+        """Number of requests that met both targets."""
         met = (self.column("ttft_ms") <= ttft_ms) & (self.column("itl_ms") <= itl_ms)
         return int(met.sum())
 

@@ -1,9 +1,9 @@
-"""Recorded ticks through today's ``step``, decisions compared.
+"""Runs recorded ticks through the present ``step`` and compares the decisions.
 
-Replaying keeps the recorded history: before each tick the state takes over the counts and the caps that were in force,
-so that every difference is that tick's own and not the echo of an earlier one, and an engine under a cap is not taken
-for one slower than its profile. Watts are not replayed: records hold what a planner saw of its deployments, so what is
-compared is the sizing and what steadies it, without a site's budget.
+Replaying keeps the recorded history: before each tick the state takes over the counts and caps that were in force.
+Every difference is then that tick's own, not an echo of an earlier one, and an engine under a cap is not mistaken for
+one that is slower than its profile. Watts are not replayed, because records hold observations of deployments only:
+sizing and limits are compared, without a site's budget.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One pool at one tick: ``then`` as recorded, and ``now`` by today's code (None where it has no such pool)."""
+    """One pool at one tick: ``then`` as recorded, ``now`` by the present code (None if it has no such pool)."""
 
     deployment: DeploymentId
     now_s: float
@@ -52,16 +52,16 @@ class Compared:
     then: PoolCounts
     now: PoolCounts | None
     sentence: str
-    """Today's last word."""
+    """The present code's last reason, as a sentence."""
 
     @property
     def same(self) -> bool:
-        """Whether the wanted counts agree: what was granted also hangs on watts, which are not replayed."""
+        """Whether the desired counts agree. Granted counts also depend on watts, which are not replayed."""
         return self.now is not None and self.then.wanted == self.now.wanted
 
 
 def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]:
-    """All ticks of deployments that ``config`` knows, in their order. Raises KeyError for an unknown deployment."""
+    """Compare every pool at every tick, in order. Raises KeyError for a deployment that ``config`` lacks."""
     states: dict[DeploymentId, DeploymentState] = {}
     goals: dict[DeploymentId, Mapping[PoolId, PoolGoal]] = {}
     for tick in ticks:
@@ -79,7 +79,7 @@ def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]
 
 
 def _goals(config: DeploymentConfig, tick: Tick) -> Mapping[PoolId, PoolGoal]:
-    """What the record says was aimed at: in force when the next tick looks at its engines."""
+    """The goals in the record: in force at the next tick, when its engines are observed."""
     return {
         name: PoolGoal(recorded.granted, recorded.cap_mw, speed(config.pools[name].curve, recorded.cap_mw))
         for name, recorded in tick.pools.items()

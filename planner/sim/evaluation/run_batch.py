@@ -1,6 +1,6 @@
 """Many runs at once: policies by seeds, over processes, with progress.
 
-Owns the pool of processes. What comes back is small: scores, rows for the plots, changes; never a plant.
+Owns the pool of processes. Only small results come back: scores, rows for the plots, changes; never a plant.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from planner.sim.workload.scenario import BudgetSteps, Scenario
 
 POLL_S = 0.2
 Report = Callable[[int, float], None]
-"""Told which run is how far (0..1)."""
+"""Called with the number of a run and its progress (0..1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunJob:
-    """One run to make. ``label`` is what the tables call it."""
+    """One run to make. ``label`` is its name in tables."""
 
     policy: str
     seed: int
@@ -39,19 +39,19 @@ class RunJob:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run that was made."""
+    """The results of one run."""
 
     job: RunJob
     scores: Scores
     rows: tuple[TimelineRow, ...]
     changes: tuple[CountChange, ...]
     ttft_ms: tuple[tuple[float, float], ...]
-    """(t_s, p95 of the minute)"""
+    """(t_s, 95th percentile of that minute)"""
     itl_ms: tuple[tuple[float, float], ...]
 
 
 def run_job(scenario: Scenario, job: RunJob, progress: Callable[[float], None] | None = None) -> Result:
-    """Make one run here."""
+    """Make one run in this process."""
     ended = simulate(replace(scenario, seed=job.seed, budget=job.budget), make(job.policy, job.settings), progress)
     records = ended.run.plant.records
     t_s = records.column("t_s")
@@ -83,7 +83,7 @@ _queue: SimpleQueue[tuple[int, float]] | None = None
 
 
 def _prepare(scenario: Scenario, queue: SimpleQueue[tuple[int, float]]) -> None:
-    """In each process, once: the trace is large and the same for all jobs."""
+    """Keep the scenario, once per process: its trace is large and the same for all jobs."""
     global _scenario, _queue
     _scenario, _queue = scenario, queue
 
@@ -96,7 +96,7 @@ def _work(number: int, job: RunJob) -> Result:
 
 
 def run_jobs(scenario: Scenario, jobs: Sequence[RunJob], processes: int, report: Report) -> Iterator[Result]:
-    """All runs, each as soon as it is there. One process: here, without any other."""
+    """Yield each result as soon as it is there. With one process, all runs are made in this one."""
     if processes <= 1 or len(jobs) == 1:
         for number, job in enumerate(jobs):
             yield run_job(scenario, job, lambda share, number=number: report(number, share))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What a run was worth, in figures that policies can be compared by."""
+"""Scores of a run: the figures by which policies are compared."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from planner.sim.evaluation.timeline import WINDOW_S
 from planner.sim.workload.scenario import BudgetSteps
 
 TOLERANCE = 1e-3
-"""Relative: the meter's rounding is no violation."""
+"""Relative tolerance: rounding of the meter does not count as a violation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One run's figures. Shares are 0..1; a request is good when its TTFT AND its mean ITL met their targets."""
+    """One run's scores. Shares are 0..1; a request is good if its TTFT and its mean ITL both met their targets."""
 
     policy: str
     requests: int
@@ -36,34 +36,34 @@ class Scores:
     itl_ms_p99: float
     gpu_hours: float
     energy_joules: float
-    """All GPUs of the cluster, idle ones included, until the end of the load."""
+    """Energy of all GPUs of the cluster, idle ones included, until the end of the load."""
     serving_energy_joules: float
-    """GPUs while workers held them."""
+    """Energy of GPUs while workers held them."""
     joules_per_good_output_token: float | None
     good_requests_per_kwh: float | None
     goodput_per_provisioned_watt: float
-    """Good requests a second, by the budget (without one: by the nameplate of the most GPUs held at once)."""
+    """Good requests per second and watt of the budget (without one: of the nameplate of the most GPUs held at once)."""
     mean_watts: float
     peak_watts: float
-    """Highest mean of a window of two seconds."""
+    """Highest mean draw in a window of two seconds."""
     violation_watt_seconds: float
     violation_share: float
     """Share of windows above the budget, outside the compliance window after a cut."""
     comply_s: float | None
-    """Longest time to get under a lowered budget; None without a cut, infinity when never."""
+    """Longest time to get below a lowered budget; None without a cut, infinity if it never did."""
     changes_per_hour: Mapping[str, float]
     misses: Mapping[str, int]
     wall_s: float
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values only."""
+        """The scores as JSON values."""
         values = asdict(self)
         values["comply_s"] = None if self.comply_s == float("inf") else self.comply_s
         return values
 
 
 def score(ended: Ended) -> Scores:
-    """The figures of a run."""
+    """Compute the scores of a finished run."""
     run = ended.run
     scenario, records = run.scenario, run.plant.records
     ttft, itl, osl = (records.column(name) for name in ("ttft_ms", "itl_ms", "osl"))
@@ -129,7 +129,7 @@ def _provisioned_watts(ended: Ended) -> float:
 
 
 def _over(watts: NDArray[np.float64], budget: BudgetSteps | None) -> NDArray[np.float64]:
-    """Watts above what had to be kept to, by window."""
+    """Watts above the budget to comply with, by window."""
     if budget is None:
         return np.zeros(len(watts))
     allowed = np.array([budget.demanded(i * WINDOW_S) for i in range(len(watts))]) / 1000

@@ -14,30 +14,30 @@ from planner.sim.evaluation.timeline import CountChange, Timeline
 from planner.sim.workload.scenario import Scenario
 
 SLICE_S = 600.0
-"""Plant seconds between two reports of progress."""
+"""Plant seconds between two progress reports."""
 DRAIN_S = 900.0
 """How long requests in flight may take to finish after the load has ended."""
 
 
 class Policy(Protocol):
-    """Something that decides. It plans its own looks on the plant's events."""
+    """Something that decides. It schedules its own decisions on the plant's clock."""
 
     @property
     def name(self) -> str:
-        """For the tables."""
+        """Its name in tables."""
         ...
 
     def start_replicas(self, scenario: Scenario) -> Mapping[str, int]:
-        """Replicas by pool that are ready at the start; pools left out start as the scenario says."""
+        """Replicas by pool that are ready at the start; other pools start as in the scenario."""
         ...
 
     def attach(self, run: SimulationRun) -> None:
-        """The run begins."""
+        """Called when the run begins; schedules the first decision."""
         ...
 
 
 class SimulationRun:
-    """What a policy may see and touch."""
+    """One run, as far as a policy may read and change it."""
 
     def __init__(self, scenario: Scenario, policy: Policy) -> None:
         self.scenario = scenario
@@ -46,9 +46,9 @@ class SimulationRun:
         self.fleet = Orchestrator(self.plant)
         self.timeline = Timeline(self.plant, scenario)
         self.forecasts: list[tuple[float, float]] = []
-        """Instants of decisions, and the requests a second that each was sized for."""
+        """(instant, requests per second sized for) of each decision."""
         self.wanted_but_held: list[tuple[float, str]] = []
-        """Instants at which a policy wanted more than it was granted, and why."""
+        """(instant, reason) whenever a policy got less than it wanted."""
 
     @property
     def now_s(self) -> float:
@@ -57,16 +57,16 @@ class SimulationRun:
 
     @property
     def over(self) -> bool:
-        """Whether the load has ended: nothing needs deciding any more."""
+        """Whether the load has ended and no more decisions are needed."""
         return self.now_s >= self.scenario.end_s
 
     def changed(self, pool: str, before: int, after: int, reason: str, sentence: str = "") -> None:
-        """Write a decision down."""
+        """Record the load that a decision was sized for."""
         if before != after:
             self.timeline.changes.append(CountChange(self.now_s, pool, before, after, reason, sentence))
 
     def scale(self, targets: Mapping[str, int], reason: str) -> None:
-        """Decide: write it down and have it carried out. Nothing happens where nothing changes."""
+        """Publish counts: record the change and let the orchestrator carry it out. No effect if nothing changes."""
         changed = {name: count for name, count in targets.items() if count != self.fleet.targets[name]}
         if not changed:
             return
@@ -76,27 +76,27 @@ class SimulationRun:
 
 
 class Progress(Protocol):
-    """Told how far a run is, 0 to 1."""
+    """Called with the progress of a run, 0 to 1."""
 
     def __call__(self, share: float, /) -> None:
-        """The share that is done."""
+        """Take the share that is done."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run that is over."""
+    """A finished run."""
 
     run: SimulationRun
     gpu_hours: float
-    """Until the end of the load."""
+    """Energy until the end of the load, in joules."""
     energy_j: float
     serving_energy_j: float
     wall_s: float
 
 
 def simulate(scenario: Scenario, policy: Policy, progress: Progress | None = None) -> Ended:
-    """Run ``policy`` on ``scenario``: virtual time, as fast as it goes."""
+    """Run ``policy`` on ``scenario`` in virtual time, as fast as possible."""
     began_s = time.perf_counter()
     run = SimulationRun(scenario, policy)
     end_s = scenario.end_s

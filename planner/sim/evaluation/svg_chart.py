@@ -1,4 +1,4 @@
-"""Line charts as SVG text, for a page that opens without a network. Knows nothing of what it draws."""
+"""Line charts as SVG text, for a page that opens without a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#b
 
 @dataclass(frozen=True, slots=True)
 class ChartLine:
-    """Points by rising x. ``dashed`` for targets and limits; ``steps`` holds each value until the next."""
+    """Points with ascending x. ``dashed`` for targets and limits; ``steps`` holds each value until the next."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -24,7 +24,7 @@ class ChartLine:
 
 
 def chart(title: str, unit: str, lines: Sequence[ChartLine], x_end: float, most: float | None = None) -> str:
-    """One chart over ``0..x_end`` seconds. ``most`` cuts the y axis off."""
+    """One chart over ``0..x_end`` seconds. ``most`` limits the y axis."""
     top = _nice(min(max((y for line in lines for _, y in line.points), default=1.0), most or math.inf))
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
@@ -83,7 +83,7 @@ def _path(line: ChartLine, x_end: float, top: float) -> str:
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
-    """At most about ``MOST_POINTS``: the highest of each stretch, for peaks are what matters here."""
+    """At most about ``MOST_POINTS`` points: the highest of each stretch, because peaks matter here."""
     size = math.ceil(len(points) / MOST_POINTS)
     if size <= 1:
         return points

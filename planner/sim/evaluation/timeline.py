@@ -1,4 +1,4 @@
-"""What is written down during a run: rows for the plots, watts in windows of two seconds, and every change of scale."""
+"""The record of a run: rows for the plots, watts in windows of two seconds, and every change of a count."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from planner.sim.cluster.plant import MJ_PER_J, Plant
 from planner.sim.workload.scenario import Scenario
 
 WINDOW_S = 2.0
-"""The time scale on which a cap acts, and on which a budget is judged."""
+"""Seconds within which a cap acts, and over which draw is compared with the budget."""
 ROWS = 240
 SHORTEST_ROW_S, LONGEST_ROW_S = 10.0, 60.0
-"""Rows are as far apart as gives ``ROWS`` of them, within these bounds."""
+"""Seconds between two rows, at least and at most; within that as many as give ``ROWS`` rows."""
 
 
 class TimelineRow(NamedTuple):
-    """The state of the run at ``t_s``; counts since the row before."""
+    """The state of the run at ``t_s``; requests are counted since the row before."""
 
     t_s: float
     arrived: int
@@ -42,7 +42,7 @@ class CountChange(NamedTuple):
 
 
 class Timeline:
-    """Fills itself from the plant's own events until the end of the load."""
+    """Samples itself on the plant's clock until the end of the load."""
 
     def __init__(self, plant: Plant, scenario: Scenario) -> None:
         self.rows: list[TimelineRow] = []

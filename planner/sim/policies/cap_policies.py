@@ -1,4 +1,4 @@
-"""Ways to keep to a watt budget without planning: by nameplate, evenly, by role, or by reacting to the meter."""
+"""Ways of keeping within a watt budget without planning: by nameplate, evenly, by role, or by reacting to a meter."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ REACT_EVERY_S = 1.0
 
 
 class Caps(Protocol):
-    """Sets limits, and may forbid replicas."""
+    """Sets GPU limits, and may refuse replicas."""
 
     def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
-        """The part of ``wanted`` that the budget allows by this rule."""
+        """The part of the ``wanted`` counts that this rule allows."""
         ...
 
     def attach(self, run: SimulationRun) -> None:
-        """The run begins."""
+        """Called when the run begins; sets the first limits."""
         ...
 
 
 class NoCaps:
-    """No limit but the card's own: the budget is not looked at."""
+    """No limits but the card's own; ignores the budget."""
 
     def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
         del scenario
@@ -35,7 +35,7 @@ class NoCaps:
 
 
 class TdpProvisioning(NoCaps):
-    """As many GPUs as the smallest budget feeds at their nameplate power; the rest idles."""
+    """As many GPUs as the smallest budget allows at nameplate power; the rest stay idle."""
 
     def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
         if scenario.budget is None:
@@ -51,7 +51,7 @@ class TdpProvisioning(NoCaps):
 
 
 class UniformCaps(NoCaps):
-    """The budget by the number of GPUs, the same for all, changed when the budget changes."""
+    """The budget divided by the number of GPUs; follows the budget."""
 
     def attach(self, run: SimulationRun) -> None:
         for t_s, mw in run.scenario.budget.steps if run.scenario.budget else ():
@@ -59,7 +59,7 @@ class UniformCaps(NoCaps):
 
 
 class RoleCaps(NoCaps):
-    """One cap a role, fixed by the fleet at the start: each role the same fraction of what it draws at most."""
+    """One cap per role, fixed by the fleet at the start: each role gets the same fraction of its maximum draw."""
 
     def attach(self, run: SimulationRun) -> None:
         for t_s, mw in run.scenario.budget.steps if run.scenario.budget else ():
@@ -79,7 +79,7 @@ class RoleCaps(NoCaps):
 
 
 class ReactiveCaps(NoCaps):
-    """No caps until the meter passes the upper threshold; then all step down; all step up below the lower one."""
+    """No caps until the meter exceeds the upper threshold; then all step down, and up again below the lower one."""
 
     UPPER, LOWER, DOWN, UP = 0.97, 0.90, 0.90, 1.03
 

@@ -1,8 +1,8 @@
-"""Policies by the names that the command line takes.
+"""Policies by their names on the command line.
 
 ``ours`` | ``classic`` | ``load`` | ``sla+load``, each also with ``-nopower``; ``static:6p2d``; ``hpa``; ``keda``;
-``knative``; ``oracle`` or ``oracle:1.1`` (headroom). A peer may be followed by ``+tdp``, ``+uniform``, ``+role`` or
-``+reactive`` for the way it keeps to a budget.
+``knative``; ``oracle`` or ``oracle:1.1`` (headroom). A peer may end in ``+tdp``, ``+uniform``, ``+role`` or
+``+reactive``: how it keeps within a budget.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ NO_POWER = "-nopower"
 
 
 class UnknownPolicyError(Exception):
-    """No policy has that name. The message says which names there are."""
+    """There is no policy of that name. The message lists the names."""
 
 
 def make(name: str, settings: OursSettings | None = None) -> Policy:
-    """A new policy. ``settings`` are for ours. Raises UnknownPolicyError."""
+    """A new policy by its name; ``settings`` apply to ours only. Raises UnknownPolicyError."""
     if name.removesuffix(NO_POWER) in OURS:
         sizing = OURS[name.removesuffix(NO_POWER)]
         return OurPlanner(replace(settings or OursSettings(), sizing=sizing, power=not name.endswith(NO_POWER)), name)

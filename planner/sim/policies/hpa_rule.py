@@ -29,7 +29,7 @@ class Behavior:
 
 @dataclass(slots=True)
 class Hpa:
-    """One autoscaler of one pool, with its memory."""
+    """The autoscaler of one pool, with the recommendations and changes that it remembers."""
 
     least: int
     most: int
@@ -62,7 +62,10 @@ class Hpa:
 
 
 def by_utilisation(values: Sequence[float], unready: int, target: float) -> int:
-    """Desired count from a metric of each ready pod. Unready pods count as idle on the way up, as at target down."""
+    """Desired count from a metric of each ready pod.
+
+    Unready pods count as idle on the way up, and as at target on the way down.
+    """
     ready = len(values)
     current = ready + unready
     if not ready:
@@ -78,7 +81,7 @@ def by_utilisation(values: Sequence[float], unready: int, target: float) -> int:
 
 
 def by_total(total: float, current: int, target_per_pod: float) -> int:
-    """Desired count from an external metric with an average value as its target, as KEDA sets it up."""
+    """Desired count from an external metric with a target average, as KEDA configures it."""
     if current and abs(total / (target_per_pod * current) - 1.0) <= TOLERANCE:
         return current
     return math.ceil(total / target_per_pod - 1e-9)

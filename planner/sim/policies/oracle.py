@@ -1,9 +1,8 @@
-"""A clairvoyant scaler: it has read the trace to its end, and knows how long a start takes.
+"""A clairvoyant scaler: it knows the whole trace in advance, and how long a start takes.
 
-The limit that a real planner is measured against. For each pool it holds what the work of the next minutes needs: for
-prefill the work that arrives in any window must fit into the window and the slack of the target; for decode the KV use
-of the requests that will be there must fit. ``headroom`` scales both; a benchmark looks for the cheapest one that is
-good enough.
+The bound that real planners are measured against. Each pool gets what the work of the next minutes needs: in prefill,
+the work that arrives in any window must fit into the window plus the slack of the target; in decode, the KV use of the
+requests then present must fit. ``headroom`` scales both; a benchmark searches for the cheapest that is good enough.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Series = NDArray[np.float64]
 
 
 class Oracle:
-    """Wanted counts by pool for every second of the run, worked out before it begins."""
+    """Counts by pool for every second of the run, computed before it begins."""
 
     every_s = 5.0
 
@@ -73,7 +72,7 @@ def needed(scenario: Scenario) -> Mapping[Role, Series]:
 
 
 def _present(start_s: Series, end_s: Series, weight: Series, bins: int) -> Series:
-    """Total weight present in each bin."""
+    """Total weight present in each one-second bin."""
     change = np.bincount(np.minimum((start_s / BIN_S).astype(int), bins), weight, bins + 1)
     change -= np.bincount(np.minimum((end_s / BIN_S).astype(int) + 1, bins), weight, bins + 1)
     return np.cumsum(change)[:bins].astype(np.float64)

@@ -1,8 +1,8 @@
 """Our planner in a closed loop with the plant: the real ``step`` and ``react``, over a bus and agents that take time.
 
-Owns what stands in for bus, agents and connector: messages take ``flight_s``, limits are set at once and read back, a
-scaling decision is acknowledged when its last worker serves and its last leaver is gone. Failures are not played here:
-the power-safety harness does that.
+Owns the stand-ins for bus, agents and connector: messages take ``flight_s``, limits are set at once and read back, a
+scaling decision is acknowledged when its last new worker serves and its last drained one is gone. Failures are
+simulated elsewhere (``deploy/fault_simulation``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DEPLOYMENT = DeploymentId("sim")
 
 @dataclass(frozen=True, slots=True)
 class OursSettings:
-    """The planner's settings that differ between variants; the same for all traces and profiles."""
+    """Planner settings that differ between variants; the same for all traces and profiles."""
 
     sizing: SizingMode = SizingMode.SLA
     power: bool = True
@@ -43,13 +43,13 @@ class OursSettings:
     flight_s: float = 0.05
     telemetry_s: float = 5.0
     p_u_error: float = 1.0
-    """The planner's prior P_u over the true one: what it is told of the GPUs may be wrong."""
+    """The planner's assumed P_u divided by the true one: its prior may be wrong."""
     learn_power: bool = True
 
 
 @dataclass(slots=True)
 class OurPlanner:
-    """One run's planner. Not to be used for a second run."""
+    """Our planner for one run; needs a new instance for each run."""
 
     settings: OursSettings = OursSettings()
     label: str = "ours"
@@ -67,14 +67,14 @@ class OurPlanner:
         self._loop = _Loop(run, self.settings)
 
     def remembered(self, pool: str) -> Drawn:
-        """What the planner knows of a pool's draw by now."""
+        """What the planner has learned of each pool's draw."""
         if self._loop is None:
             return Drawn()
         return self._loop.state.deployments[DEPLOYMENT].drawn.get(PoolId(pool), Drawn())
 
 
 def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
-    """The planner's configuration for a scenario: what an operator would write."""
+    """The planner configuration that an operator would write for a scenario."""
     pools = {
         PoolId(pool.pool): PoolConfig(
             pool=PoolId(pool.pool),
@@ -108,7 +108,7 @@ def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
 
 
 class _Loop:
-    """The runtime's work in virtual time."""
+    """The planner's runtime in virtual time: readings, messages, ticks and reactions."""
 
     def __init__(self, run: SimulationRun, settings: OursSettings) -> None:
         self._run = run
@@ -134,7 +134,7 @@ class _Loop:
                 order = BudgetCommand(SITE, mw, t_s, sequence=sequence + 1)
                 self._run.plant.events.at(t_s, self._budget, order)
 
-    # -- what the planner hears
+    # -- messages to the planner
 
     def _announce(self, _: None) -> None:
         self._react(Observation(nodes=self._nodes()))
@@ -170,7 +170,7 @@ class _Loop:
             self._wake_s = float("inf")
             self._react(Observation())
 
-    # -- what the planner says
+    # -- messages from the planner
 
     def _publish(self, plan: Plan) -> None:
         flight_s = self._settings.flight_s
@@ -221,7 +221,7 @@ class _Loop:
         self._react(Observation(scaling_acks={DEPLOYMENT: ack}, nodes=nodes))
 
     def _note(self, plan: Plan) -> None:
-        """Where the planner wanted more than it got, for the accounting of misses."""
+        """Record why the planner got less than it wanted, for the causes of misses."""
         for deployment in plan.deployments.values():
             if (rate := deployment.forecasts.get("request_rate_per_s")) is not None:
                 self._run.forecasts.append((self._run.now_s, rate.upper))

@@ -1,6 +1,6 @@
 """Autoscalers that do not know what they scale: HPA on utilisation, KEDA on queues, Knative on concurrency.
 
-Each runs one autoscaler a pool, as in production. Thresholds come from ``tuning``.
+Each runs one autoscaler per pool, as in production. Thresholds come from ``tuning``.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from planner.sim.workload.scenario import Scenario
 
 
 class Scaler(Protocol):
-    """Wanted counts at a beat of its own."""
+    """Computes counts at its own interval."""
 
     every_s: float
 
     def prepare(self, run: SimulationRun) -> None:
-        """The run begins."""
+        """Called when the run begins."""
         ...
 
     def wanted(self, run: SimulationRun) -> Mapping[str, int]:
-        """Counts by pool, now."""
+        """The counts by pool that it wants now."""
         ...
 
 
 @dataclass(slots=True)
 class Peer:
-    """A scaler and a way to cap, which know nothing of each other. Not to be used for a second run."""
+    """A scaler and a cap policy, independent of each other. Needs a new instance for each run."""
 
     label: str
     scaler: Scaler | None
@@ -71,7 +71,7 @@ class Peer:
 
 
 def _fitting(run: SimulationRun, wanted: Mapping[str, int]) -> Mapping[str, int]:
-    """No more than the cluster's GPUs hold: the later pool gives way."""
+    """Counts cut to the GPUs of the cluster; later pools are cut first."""
     left = run.scenario.gpus
     found = {}
     specs = {pool.pool: pool for pool in run.scenario.pools}

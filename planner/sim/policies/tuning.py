@@ -1,6 +1,6 @@
-"""What an operator with this profile and this trace at hand would set a peer's thresholds to.
+"""The thresholds that an operator who knows profile and trace would give a peer.
 
-Peers are given the benefit of hindsight: mean lengths of the very trace they will meet, and the profile's own law.
+Peers get the benefit of hindsight: the mean lengths of the very trace they will meet, and the profile's own law.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ KV_SHARE = 0.85
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Of one engine at full speed: requests in decode at which the ITL meets its target, and their KV use (0..1)."""
+    """One engine at full speed: the decode requests at which the ITL meets its target, and their KV use (0..1)."""
 
     decode_batch: float
     decode_kv_usage: float
     prefill_s: float
-    """Mean seconds of one prompt."""
+    """Mean seconds to compute one prompt."""
 
 
 def capacity(scenario: Scenario) -> Capacity:
-    """As the profile says, for the trace's mean lengths. Raises ValueError for a profile that lacks a phase."""
+    """The capacity by the profile at the trace's mean lengths. Raises ValueError for a profile that lacks a phase."""
     law = engine_law(scenario.profile)
     if law.prefill is None or law.decode is None:
         raise ValueError("peers need both phases of a profile")
     isl = np.asarray(scenario.trace.isl, dtype=np.float64)
     osl = np.asarray(scenario.trace.osl, dtype=np.float64)
-    # A request is seen in decode for as long as its answer is: the mean context there is weighted by it.
+    # Requests stay in decode in proportion to the length of their answers, so the mean context is weighted by it.
     context = float((osl * (isl + osl / 2)).sum() / osl.sum())
     d = law.decode
     by_itl = (scenario.itl_ms / 1000 - d.a) / (d.b + d.c * context)

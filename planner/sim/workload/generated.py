@@ -2,7 +2,7 @@
 
 The default figures describe the conversation service of the Azure LLM inference trace 2023 (CC-BY-4.0): percentiles of
 input and output tokens, and arrivals in bursts (squared coefficient of variation of the gaps 1.2). A wave stands for
-the day. Only figures are kept here, no request of the trace.
+the day. Only these figures are kept here, no request of the trace.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def generated(
 ) -> Iterator[Request]:
     """Endless requests: a mean rate, a sine of relative height ``wave`` and period ``wave_s``, gamma-distributed gaps.
 
-    ``wave_phase`` (0..1) is where in the period the workload starts. Gaps are drawn at the rate of the moment, so that
+    ``wave_phase`` (0..1) is where in the period the workload starts. Gaps are drawn at the rate at that time, so that
     bursts keep their relative size. Raises ValueError for a rate that is not positive or a wave outside 0..1.
     """
     if not requests_per_s > 0 or not 0 <= wave < 1 or not wave_s > 0:
@@ -65,7 +65,7 @@ def _requests(
 
 
 def _tokens(quantiles: tuple[tuple[float, float], ...], share: float) -> int:
-    """The quantile at ``share``, straight between the published ones."""
+    """The quantile at ``share``, interpolated linearly between the published ones."""
     above = min(bisect_right(quantiles, (share, math.inf)), len(quantiles) - 1)
     (p0, x0), (p1, x1) = quantiles[above - 1], quantiles[above]
     return max(1, round(x0 + (x1 - x0) * (share - p0) / (p1 - p0)))

@@ -1,4 +1,4 @@
-"""What is simulated: a load, a cluster, engines, targets and a budget that changes in time."""
+"""What is simulated: a load, a cluster, engines, targets and a budget that changes over time."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from planner.sim.cluster.worker_pool import PoolSpec
 
 PREFILL, DECODE = PoolId("prefill"), PoolId("decode")
 COMPLIANCE_S = 10.0
-"""How long after a cut the draw may stand above the new budget."""
+"""Seconds after a cut in which the draw may exceed the new budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetSteps:
-    """Milliwatts for all GPUs of the cluster, from each instant on. The first step is at 0."""
+    """Steps of (instant, milliwatts for all GPUs of the cluster from then on). The first step is at 0."""
 
     steps: tuple[tuple[float, int], ...]
 
     def at(self, t_s: float) -> int:
-        """The budget in force."""
+        """The budget in force at ``t_s``, in milliwatts."""
         return self.steps[max(bisect_right(self.steps, (t_s, 1 << 62)) - 1, 0)][1]
 
     def demanded(self, t_s: float) -> int:
-        """What must be kept to at ``t_s``: the larger of the budgets within the compliance window."""
+        """The budget to comply with at ``t_s``: the largest within the compliance window before it."""
         return max(self.at(t_s), self.at(t_s - COMPLIANCE_S))
 
     def scaled(self, factor: float) -> BudgetSteps:
-        """The same steps, ``factor`` times as high."""
+        """The same steps multiplied by ``factor``."""
         return BudgetSteps(tuple((t_s, int(mw * factor)) for t_s, mw in self.steps))
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One experiment's world. All policies meet the same requests, start-up times and engines."""
+    """One experiment. All policies meet the same requests, start-up times and engines."""
 
     trace: Trace
     profile: Profile
@@ -53,22 +53,22 @@ class Scenario:
     truth: float = 1.0
     seed: int = 0
     duration_s: float | None = None
-    """None: up to the last arrival, and on until the requests in flight are done."""
+    """None: until the last arrival, and then until the requests in flight are done."""
 
     def plant(self, replicas: Mapping[str, int] | None = None) -> Plant:
-        """A new plant, with other counts at the start where ``replicas`` names them."""
+        """A new plant; ``replicas`` overrides the counts at the start, by pool."""
         start = replicas or {}
         pools = tuple(_starting(pool, start.get(pool.pool, pool.replicas)) for pool in self.pools)
         return Plant(PlantSpec(self.cluster, pools, self.profile, self.truth, seed=self.seed))
 
     @property
     def end_s(self) -> float:
-        """When the load ends."""
+        """The instant when the load ends, in seconds."""
         return self.trace.duration_s if self.duration_s is None else self.duration_s
 
     @property
     def gpus(self) -> int:
-        """GPUs of the cluster."""
+        """Number of GPUs of the cluster."""
         return self.cluster.nodes * self.cluster.gpus_per_node
 
 
@@ -77,7 +77,7 @@ def _starting(pool: PoolSpec, replicas: int) -> PoolSpec:
 
 
 def card_of(gpu: str) -> GpuCard:
-    """The card of a GPU type by its short name. Raises KeyError with the known names."""
+    """The card of a GPU type by its short name. Raises KeyError, naming the known ones."""
     kind = priors.gpu(gpu)
     tdp = int(kind.tdp_watts * 1000)
     idle = int(kind.idle_watts * 1000)
@@ -99,7 +99,7 @@ def disaggregated(
     start: tuple[int, int] = (1, 1),
     moe: bool = False,
 ) -> tuple[PoolSpec, PoolSpec]:
-    """A prefill and a decode pool of ``profile`` on a GPU type, with the published priors as their real curves."""
+    """A prefill and a decode pool of ``profile`` on a GPU type, with the published priors as true power curves."""
     kind = priors.gpu(gpu)
     return (
         PoolSpec(

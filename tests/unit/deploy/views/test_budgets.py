@@ -70,13 +70,13 @@ def test_the_command_in_force_is_the_one_that_the_planner_obeys(commands: list[v
 def test_one_line_per_command_with_who_and_why() -> None:
     commands = [command(900, 0.0), command(700, 10.0, until_s=60.0), command(0, 90.0, ramp_s=20.0, release=True)]
     commands[2] = commands[2].model_copy(update={"reason": ""})
+    starts = "2026-01-02 00:01:30"
     sites = budgets(SiteView(), commands, ZERO + timedelta(seconds=30))
     assert as_text(sites, everything=False).splitlines() == [
         "site hall-2: no plan on this bus yet",
         "    900 W from 2026-01-02 00:00:00 UTC, by desk (grid): behind a newer one",
         "    700 W from 2026-01-02 00:00:10 until 2026-01-02 00:01:00 UTC, by desk (grid): in force",
-        "    back to configuration and schedule from 2026-01-02 00:01:30 UTC,"
-        " over a ramp of 20 s, by desk: begins later",
+        f"    back to configuration and schedule from {starts} UTC, over a ramp of 20 s, by desk: begins later",
     ]
     assert [row["state"] for row in as_json(sites)[0]["commands"]] == ["hidden", "in_force", "waiting"]
 
