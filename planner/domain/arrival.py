@@ -1,4 +1,4 @@
-"""One recorded request: what a trace knows of it."""
+"""One recorded request of a trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """``at_s`` is seconds from the trace's start; requests come in order."""
+    """``at_s`` is seconds from the start of the trace; arrivals are in order."""
 
     at_s: float
     isl_tokens: float

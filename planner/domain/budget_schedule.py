@@ -24,10 +24,10 @@ class BudgetWindow:
 
 @dataclass(frozen=True, slots=True)
 class BudgetSchedule:
-    """Windows in the order of rising strength: the last one that holds decides. Outside all of them: no opinion.
+    """Windows in the order of rising precedence: the last one that contains the instant decides.
 
-    ``zone`` is a loaded time zone (``zoneinfo.ZoneInfo``): whoever reads the settings loads it, so that nothing
-    here reads a file.
+    ``zone`` is a loaded time zone (``zoneinfo.ZoneInfo``); the caller loads it, so that nothing here reads
+    a file.
     """
 
     windows: tuple[BudgetWindow, ...]

@@ -1,4 +1,4 @@
-"""What the core is told: frozen settings, already validated by the runtime that read them."""
+"""The core's configuration: frozen values, validated before they get here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from planner.domain.weights import DEFAULT, Weights
 
 
 class SizingMode(StrEnum):
-    """How wanted replica counts are found."""
+    """How desired replica counts are computed."""
 
     SLA = "sla"
     CLASSIC = "classic"
@@ -27,7 +27,7 @@ class SizingMode(StrEnum):
 
 
 class OperationMode(StrEnum):
-    """Whether decisions leave the planner."""
+    """Whether decisions are published."""
 
     ACTIVE = "active"
     ADVISORY = "advisory"
@@ -35,7 +35,7 @@ class OperationMode(StrEnum):
 
 
 class Fallback(StrEnum):
-    """What counts become when the metrics stay away longer than ``metrics_timeout_s``."""
+    """The counts to use when metrics are missing for longer than ``metrics_timeout_s``."""
 
     HOLD = "hold"
     REPLICAS = "replicas"
@@ -54,9 +54,9 @@ class LoadThresholds:
     decode_kv_up: float = 0.9
     decode_kv_down: float = 0.5
     decode_grace_intervals: int = 3
-    """No decode scale-down for so many intervals after a decode replica was added: its cache fills slowly."""
+    """Intervals without decode scale-down after a decode replica was added: its cache fills slowly."""
     prefill_trend_intervals: int = 3
-    """No prefill scale-up where the queue, by its trend, falls below the threshold within so many intervals."""
+    """No prefill scale-up if the queue, by its trend, falls below the threshold within this many intervals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class ScalingPolicy:
 class ScalingRules:
     """HPA's ``scaleUp`` or ``scaleDown`` block. ``select`` is ``Max``, ``Min`` or ``Disabled``.
 
-    ``stabilization_window_s`` None: 0 upward; downward what the start-up time earns (``PoolConfig.down_window_s``).
+    ``stabilization_window_s`` None: 0 upward; downward it follows the start-up time (``PoolConfig.down_window_s``).
     """
 
     stabilization_window_s: float | None = None
@@ -83,12 +83,12 @@ class ScalingRules:
 
 SHORTEST_DOWN_WINDOW_S = 15.0
 STARTS_KEPT = 5.0
-"""Start-up times for which a replica that is no longer wanted is kept."""
+"""Start-up times for which a replica is kept after it was last desired."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """One pool's settings. ``replicas_start`` is what a deployment is assumed to run before anything is seen."""
+    """One pool's settings: bounds, rates and power curve. Seconds of load time."""
 
     pool: PoolId
     role: Role
@@ -101,19 +101,19 @@ class PoolConfig:
     scale_up: ScalingRules = ScalingRules()
     scale_down: ScalingRules = ScalingRules()
     fallback_replicas: int | None = None
-    """For ``Fallback.REPLICAS``."""
+    """The count for ``Fallback.REPLICAS``."""
     learn_power: bool = True
-    """Whether draws under load correct the curve's P_u."""
+    """Whether measured draw under load corrects the curve's P_u."""
     schedule: ReplicaSchedule | None = None
 
     @property
     def up_window_s(self) -> float:
-        """The scale-up window."""
+        """The scale-up stabilization window in seconds."""
         return self.scale_up.stabilization_window_s or 0.0
 
     @property
     def down_window_s(self) -> float:
-        """The scale-down window. What is hard to get back is kept longer: HPA's 300 s at a minute of start-up."""
+        """The scale-down window in seconds; by default it grows with the start-up time: HPA's 300 s at 60 s."""
         chosen = self.scale_down.stabilization_window_s
         return max(SHORTEST_DOWN_WINDOW_S, STARTS_KEPT * self.startup_s) if chosen is None else chosen
 
@@ -139,19 +139,19 @@ class DeploymentConfig:
     priority: int = 0
     scaling_timeout_s: float = 1800.0
     wait_for_scaling: bool = True
-    """Whether a decision waits until the last was carried out, or has timed out; else it takes the last one's place."""
+    """Whether a decision waits until the last one was carried out or timed out; if not, it replaces the last one."""
     metrics_timeout_s: float = 300.0
-    """Seconds of load time without the metrics that sizing needs, after which ``fallback`` is taken."""
+    """Seconds of load time without the metrics that sizing needs, after which ``fallback`` applies."""
     fallback: Fallback = Fallback.HOLD
     load: LoadThresholds = LoadThresholds()
     correction: bool = True
-    """Whether observed TTFT and ITL correct the profile (Dynamo's ``no_correction`` turned round)."""
+    """Whether observed TTFT and ITL correct the profile (the opposite of Dynamo's ``no_correction``)."""
     history: tuple[Arrival, ...] = ()
     """A recorded trace that forecasts learn before the first interval (Dynamo's ``load_predictor_warmup_trace``)."""
 
     @property
     def forecast_level(self) -> float:
-        """The level of the forecasts' band: below the median a forecast would only be wrong on purpose."""
+        """The quantile of the forecasts' band, at least 0.5: below, forecasts would be systematically too low."""
         return max(0.5, self.ttft_quantile) if self.forecast_quantile is None else self.forecast_quantile
 
 
@@ -168,34 +168,34 @@ class SiteConfig:
     clock_skew: float = 0.01
     flight_s: float = 1.0
     fallback_mw: int | None = None
-    """The cap a GPU falls to when its lease runs out; None = its hardware minimum."""
+    """The cap that a GPU falls to when its lease ends; None: its hardware minimum."""
     smallest_budget_mw: int | None = None
     """The smallest budget known in advance (schedules, contracts); it bounds the fallbacks."""
     smallest_step_mw: int = 5000
     expected_gpus: int | None = None
-    """GPUs that the site is known to have: those not yet seen are charged at the largest default seen."""
+    """Number of GPUs that the site has: those not yet reported are charged at the largest reported default."""
     expected_nodes: int | None = None
-    """Nodes on which they are, for their overhead; None: as few as the largest node seen allows."""
+    """Number of nodes that hold them, for the overhead; None: as few as the largest reported node allows."""
     weights: Weights = DEFAULT
-    """What the joint choice of counts and caps trades against what."""
+    """How the joint choice of counts and caps weighs its goals."""
     schedule: BudgetSchedule | None = None
     utc_at_zero_s: float = 0.0
     """UTC seconds at 0 of the planner's clock (0 where that clock is UTC itself); for the schedule only."""
     nodes: tuple[str, ...] = ("*",)
     """Shell patterns of the node names that draw from this budget; the sites of one planner must not overlap."""
     answer_s: float = 3.0
-    """A node that leaves a decision unanswered for so long is not counted on to lower anything."""
+    """A node that has not acknowledged a decision for this long is not relied on to lower anything."""
     stale_s: float = 15.0
-    """A node not heard of for so long gets no raise."""
+    """A node without a report for this long gets no raise."""
     compliance_s: float = 10.0
     """How long after a cut, or after a limit was lost, charges may stand above the budget before it is a violation."""
 
     @property
     def patience_s(self) -> float:
-        """How long a scale-up waits for ALL of its watts before what is affordable goes out alone.
+        """Seconds that a scale-up waits for ALL of its watts before the affordable part is published alone.
 
-        Long enough to lower caps elsewhere: answered within ``answer_s``, or within as much again when sent anew, and
-        then settled.
+        Long enough to lower caps elsewhere: acknowledged within ``answer_s``, or within the same time again after a
+        second attempt, and then settled.
         """
         return 2.0 * self.answer_s + self.settle_s
 
@@ -213,8 +213,8 @@ class PlannerConfig:
     utc_at_zero_s: float = 0.0
     """UTC seconds at 0 of the clock (0 where that clock is UTC itself); for schedules only."""
     predictors: Mapping[str, PointModel] = field(default_factory=dict)
-    """Forecast models beside the core's own (ARIMA, Prophet), fresh, by the name a deployment asks for."""
+    """Fresh forecast models besides the core's own (ARIMA, Prophet), by the name that a deployment uses."""
 
     def load_now_s(self, now_s: float) -> float:
-        """The instant ``now_s`` on the time axis of the load (windows, horizons, forecasts)."""
+        """The load instant at ``now_s``: load seconds, for windows, horizons and forecasts."""
         return now_s * self.load_time_scale

@@ -1,6 +1,6 @@
 """What sizing asks of the optimiser: for each pool, the speed that each replica count would need.
 
-Sizing knows queues and profiles; the optimiser knows watts. This is the seam between them, so that power
+Sizing knows queues and profiles; the optimiser knows watts. This is the interface between them, so that power
 is a variable of the decision and not a clamp after it.
 """
 
@@ -20,7 +20,7 @@ class PoolDemand:
     """One pool's options. Index ``i`` of the tuples stands for ``min_replicas + i`` replicas.
 
     ``required_speed[i]``: relative engine speed (1 = uncapped) at which that many replicas meet the targets
-    for the sized load; above 1 means that they can not, even uncapped. Falls with ``i``. ``inf`` for none.
+    for the sized load; above 1: they cannot, even uncapped. Falls with ``i``. ``inf`` for no replicas.
     ``utilisation[i]``: expected busy share of a replica at that count and speed 1, for predicting draw.
     """
 
@@ -56,7 +56,7 @@ class DeploymentDemand:
 class SiteLimits:
     """What a site's deployments share: milliwatts for GPUs that serve, and GPUs.
 
-    ``reserve_mw_per_idle_gpu`` is what a GPU that serves nobody still holds (its parked cap).
+    ``reserve_mw_per_idle_gpu`` is the charge of a GPU without a replica (its parked cap).
     """
 
     site: SiteId

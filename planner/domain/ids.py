@@ -1,4 +1,4 @@
-"""Names of things. A name is checked where it enters (configuration, bus), not here."""
+"""Identifiers. A name is validated where it enters (configuration, bus), not here."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ GpuId = NewType("GpuId", str)
 """A physical GPU's UUID, never its index: index order is not stable."""
 
 SiteId = NewType("SiteId", str)
-"""One power budget's domain: a row, a room, a rack, a breaker."""
+"""The domain of one power budget: a row, a room, a rack, a breaker."""

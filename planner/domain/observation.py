@@ -1,4 +1,4 @@
-"""What is seen of deployments and GPUs at one instant."""
+"""What is observed of deployments and GPUs at one instant, and the commands and acknowledgements since the last one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planner.domain.reading import NO_DATA, Reading
 
 @dataclass(frozen=True, slots=True)
 class PoolObservation:
-    """One pool. Queue depths count requests that wait and are not yet served."""
+    """One pool. Queue depths count waiting requests, not those being served."""
 
     replicas: Replicas
     queued_requests: Reading = NO_DATA
@@ -21,7 +21,7 @@ class PoolObservation:
     """Mean KV-cache use over ready workers, 0..1."""
     running_requests: Reading = NO_DATA
     complete: bool = False
-    """``replicas`` comes from a source that knows workers in every state, not only those that serve."""
+    """Whether ``replicas`` covers workers in every state, not only those that serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class DeploymentObservation:
 
 @dataclass(frozen=True, slots=True)
 class GpuObservation:
-    """One physical GPU as its node's agent last told it. Watts are milliwatts."""
+    """One physical GPU as last reported by its node's agent. All powers in milliwatts."""
 
     gpu: GpuId
     draw_mw: int | None
@@ -77,7 +77,7 @@ class NodeObservation:
     age_s: float = 0.0
     boot: str = ""
     clock_s: float | None = None
-    """The agent's own clock at the reading: opaque, compared only with the same boot's, and echoed in decisions."""
+    """The agent's own clock at the reading: opaque, compared only within the same boot, and echoed in decisions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ScalingAckSeen:
 
 @dataclass(frozen=True, slots=True)
 class GpuCapInForce:
-    """One GPU inside a power acknowledgement: what IS in force there, read back from the hardware."""
+    """One GPU inside a power acknowledgement: what is in force there, read back from the hardware."""
 
     gpu: GpuId
     requested_mw: int | None
@@ -118,14 +118,14 @@ class PowerAckSeen:
     clock_s: float | None = None
     """As in ``NodeObservation``: orders this readback among the same boot's others."""
     incarnation: str = ""
-    """Which counting of ids ``decision_id`` belongs to; empty: not told."""
+    """Which counting of ids ``decision_id`` belongs to; empty: not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetCommand:
-    """A change of a site's budget: reach ``budget_mw`` ``ramp_s`` after ``from_s``; lapse at ``until_s``.
+    """A change of a site's budget: reach ``budget_mw`` ``ramp_s`` after ``from_s``; end at ``until_s``.
 
-    ``budget_mw`` None is a release: back to what configuration and schedule say.
+    ``budget_mw`` None is a release: back to configuration and schedule.
 
     Times are on the planner's clock (seconds); ``sequence`` is the order on the bus: the newest wins.
     """
@@ -141,7 +141,7 @@ class BudgetCommand:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentCommand:
-    """An operator's word on one deployment: ``pause``, ``resume``, ``pin`` (with replicas) or ``release``."""
+    """An operator's command on one deployment: ``pause``, ``resume``, ``pin`` (with replicas) or ``release``."""
 
     deployment: DeploymentId
     action: str
@@ -152,15 +152,15 @@ class DeploymentCommand:
 
 @dataclass(frozen=True, slots=True)
 class NodeCommand:
-    """An operator's word: ``remove`` (gone for good: its charge may be dropped) or ``restore``."""
+    """An operator's command on one node: ``remove`` (gone for good: its charge may be dropped) or ``restore``."""
 
     node: NodeId
     action: str = "remove"
     sequence: int = 0
     reason: str = ""
     issued_s: float | None = None
-    """On the planner's clock. A node that was heard of, or commanded, after it is not gone: the order is void there.
-    None: just now."""
+    """On the planner's clock. A node that reported or was commanded after this instant is not gone: the
+    command has no effect on it. None: now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +178,12 @@ class StoredCaps:
     stored_s: float = float("-inf")
     """When it was stored, on the planner's clock."""
     default_mw: Mapping[GpuId, int] = field(default_factory=dict)
-    """Where a reload puts each GPU's limit, as last told; absent where the decision does not say."""
+    """The limit of each GPU after a driver reload, as last reported; absent if the decision does not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """All that one step sees. A deployment or a node that is absent here is unknown, not empty."""
+    """The input of one step. A deployment or node that is absent here is unknown, not empty."""
 
     deployments: Mapping[DeploymentId, DeploymentObservation] = field(default_factory=dict)
     nodes: Mapping[NodeId, NodeObservation] = field(default_factory=dict)

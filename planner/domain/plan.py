@@ -33,7 +33,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """One pool's way from wanted to granted. ``chain`` is in the order in which the limits were applied."""
+    """One pool from desired (``wanted``) to published (``granted``). ``chain``: limits in order of application."""
 
     pool: PoolId
     role: Role
@@ -44,12 +44,12 @@ class PoolPlan:
     chain: tuple[Limited, ...] = ()
     expected_utilisation: float | None = None
     power: PowerFigures | None = None
-    """None where no GPU of the pool was looked at."""
+    """None if no GPU of the pool was sampled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a new replica is meant to start. A hint: an orchestrator with a scheduler of its own may differ."""
+    """Where a new replica should start. A hint: an orchestrator with its own scheduler may place it elsewhere."""
 
     pool: PoolId
     node: NodeId
@@ -70,20 +70,20 @@ class ScalingDecision:
 
 @dataclass(frozen=True, slots=True)
 class GpuCapTarget:
-    """One GPU's desired cap and the fallback it drops to when the lease runs out."""
+    """One GPU's desired cap and the fallback that it drops to when the lease ends."""
 
     gpu: GpuId
     cap_mw: int
     fallback_mw: int
     charged_mw: int | None = None
-    """The most this GPU may draw by everything published up to this order: a next leader's ledger starts here."""
+    """The most this GPU may draw by everything published up to this decision: the next leader's ledger starts here."""
     default_mw: int | None = None
     """Where a reload puts its limit, as last told."""
 
 
 @dataclass(frozen=True, slots=True)
 class PowerDecision:
-    """A node's COMPLETE desired caps, to publish now. ``lowers`` orders go out before ``raises``."""
+    """A node's COMPLETE desired caps, to publish now. Decisions that lower go out before those with ``raises``."""
 
     node: NodeId
     decision_id: int
@@ -93,8 +93,8 @@ class PowerDecision:
     reasons: tuple[Limited, ...] = ()
     heard_boot: str = ""
     heard_clock_s: float | None = None
-    """The newest report of the node that this order knows of. The lease runs from it on the agent's clock, so that
-    an order delivered late is already old when it arrives."""
+    """The newest report of the node that this decision is based on. The lease runs from it on the agent's clock, so
+    that a decision delivered late is already old when it arrives."""
     only_lowers: bool = False
     """Charges stand above the budget: the agent renews and lowers, and raises no limit, not even back to its cap."""
 
@@ -114,7 +114,7 @@ class DeploymentPlan:
     expected_watts: float | None = None
     expected_joules_per_token: float | None = None
     shortfall: float = 0.0
-    """Expected share of the load that can not be served within its targets, 0..1."""
+    """Expected share of the load that cannot be served within its targets, 0..1."""
     notes: tuple[Limited, ...] = ()
     ready: bool = True
     """``scaled_decision_id >= decision_id``: a newer decision may be published."""
@@ -138,11 +138,11 @@ class SitePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that one step decided. Publishing ``power`` (lowers first) and then ``scaling`` is safe at every prefix."""
+    """What one step decided. Publishing ``power`` (lowers first) and then ``scaling`` is safe at every prefix."""
 
     deployments: Mapping[DeploymentId, DeploymentPlan] = field(default_factory=dict)
     sites: Mapping[SiteId, SitePlan] = field(default_factory=dict)
     scaling: tuple[ScalingDecision, ...] = ()
     power: tuple[PowerDecision, ...] = ()
     next_event_s: float | None = None
-    """When something becomes possible without a new message (a settle time ends, a lease wants renewal)."""
+    """When something is due without a new message (a settle time ends, a lease must be renewed)."""

@@ -1,4 +1,4 @@
-"""Pools: groups of equal workers. A deployment is a mapping of them, never a pair of twin variables."""
+"""Pools: groups of equal workers. A deployment is a mapping of pools, never a pair of twin variables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a worker does in the life of a request."""
+    """The phase of a request that a worker serves."""
 
     PREFILL = "prefill"
     DECODE = "decode"
@@ -29,5 +29,5 @@ class Replicas:
 
     @property
     def wanted(self) -> int:
-        """Replicas that will serve once everything under way has happened."""
+        """Replicas that will serve once those starting or pending are ready."""
         return self.ready + self.starting + self.pending

@@ -10,7 +10,7 @@ class PowerCurve:
     """``speed(cap) = 1`` above ``p_u``, ``((cap - p_s) / (p_u - p_s)) ** alpha`` below.
 
     Three-parameter law fitted to measured cap sweeps. All powers are milliwatts per GPU.
-    ``useful_mw`` is the lowest cap worth giving to a GPU that serves; ``min_mw`` and ``max_mw`` are the
+    ``useful_mw`` is the lowest sensible cap for a GPU that serves; ``min_mw`` and ``max_mw`` are the
     hardware's constraints. Draw under load is ``min(cap, p_u)``; an idle GPU draws ``idle_mw``.
     """
 
@@ -25,7 +25,7 @@ class PowerCurve:
 
 @dataclass(frozen=True, slots=True)
 class PowerFigures:
-    """What one pool's GPUs draw, beside what the law says: milliwatts per GPU.
+    """Measured and expected draw of one pool's GPUs, in milliwatts per GPU.
 
     ``p_u_mw`` is in force, ``assumed_p_u_mw`` was configured; they differ by what was learned at ``batch`` sequences a
     replica, from ``samples`` draws below the cap and ``bounds`` at it. ``drawn_mw`` and ``expected_mw`` are smoothed

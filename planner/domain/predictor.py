@@ -1,7 +1,7 @@
-"""The one interface behind which every forecasting model stands.
+"""The interface of all forecasting models.
 
 Models are frozen values: ``observe`` returns the next one. The core owns the light models; heavy ones live in adapters
-and are handed to the core through the configuration, so that the core imports no statistics package.
+and reach the core through the configuration, so that the core imports no statistics package.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class PointModel(Protocol):
-    """Forecasts one quantity's mean. Never raises: a model that can not fit answers with the last value."""
+    """Forecasts one quantity's mean. Never raises: a model that cannot be fitted returns the last value."""
 
     @property
     def name(self) -> str:
-        """The model's name, as a configuration writes it and an explanation shows it."""
+        """The model's name in configurations and explanations."""
         ...
 
     @property
     def ready(self) -> bool:
-        """Whether anything was observed yet."""
+        """Whether anything has been observed yet."""
         ...
 
     def observe(self, t_s: float, y: float) -> PointModel:
-        """The model after seeing ``y`` at ``t_s`` seconds of load time. Times never fall."""
+        """The model after observing ``y`` at load instant ``t_s`` (seconds, never decreasing)."""
         ...
 
     def mean(self, horizon_s: float) -> float:

@@ -1,4 +1,4 @@
-"""A profile: what an engine was measured to do, in Dynamo's terms."""
+"""A profile: the measured performance of an engine, in Dynamo's terms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PrefillProfile:
 
 @dataclass(frozen=True, slots=True)
 class DecodeProfile:
-    """ITL by KV use and context (``isl + osl / 2``). Equal-length tuples, one entry a measured point."""
+    """ITL by KV use and context (``isl + osl / 2``). Equal-length tuples, one entry per measured point."""
 
     kv_usage: tuple[float, ...]
     context_tokens: tuple[float, ...]
@@ -27,7 +27,7 @@ class DecodeProfile:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Both phases of one model on one GPU type, with what the sweep was made with where it is known."""
+    """Both phases of one model on one GPU type, with the software and settings of the sweep where known."""
 
     name: str
     prefill: PrefillProfile | None
@@ -37,4 +37,4 @@ class Profile:
     max_num_seqs: int | None = None
     max_num_batched_tokens: int | None = None
     dropped: tuple[str, ...] = ()
-    """One line for each measured point that was dropped, with the reason."""
+    """One line per dropped measured point, with the reason."""

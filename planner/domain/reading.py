@@ -1,4 +1,4 @@
-"""A reading is a sample or a missing with a reason and an age. Unknown is not zero."""
+"""A reading is either a sample, or missing with a reason and an age. Unknown is not zero."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 
 class MissingReason(StrEnum):
-    """Why a reading is not there."""
+    """Why a reading is missing."""
 
     NO_DATA = "no_data"
     NOT_A_NUMBER = "not_a_number"
@@ -21,7 +21,7 @@ class MissingReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A value that was read ``age_s`` seconds before the observation it belongs to."""
+    """A value, read ``age_s`` seconds before its observation."""
 
     value: float
     age_s: float = 0.0
@@ -29,7 +29,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """No value, why, and for how long (``age_s`` since the last good one; 0 when never)."""
+    """No value, with the reason; ``age_s`` seconds since the last good one, 0 if there was none."""
 
     reason: MissingReason
     age_s: float = 0.0
@@ -41,5 +41,5 @@ NO_DATA = Missing(MissingReason.NO_DATA)
 
 
 def value_or_none(reading: Reading) -> float | None:
-    """The sample's value, or None; for places where absence has one plain meaning."""
+    """The sample's value, or None if missing. For callers to whom the reason does not matter."""
     return reading.value if isinstance(reading, Sample) else None

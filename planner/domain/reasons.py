@@ -8,7 +8,7 @@ from enum import StrEnum
 class ReasonCode(StrEnum):
     """Why a number is what it is. Each member's meaning is listed in ``planner/REASONS.md``."""
 
-    # What was wanted, and from what.
+    # Why a count was desired.
     SLA = "sla"
     CLASSIC = "classic"
     LOAD = "load"

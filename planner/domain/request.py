@@ -1,4 +1,4 @@
-"""One request of a workload: when it arrives and how many tokens it brings and wants."""
+"""One request of a workload: its arrival, and its input and output tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Request(NamedTuple):
-    """``t_s`` seconds from the start of the workload. ``hash_ids`` name the prompt's blocks of 512 tokens, if known."""
+    """Arrives ``t_s`` seconds after the start. ``hash_ids`` name the prompt's blocks of 512 tokens, if known."""
 
     t_s: float
     isl: int

@@ -1,4 +1,4 @@
-"""Watts outside, integer milliwatts inside: sums of caps are exact and rounding is always downwards."""
+"""Watts outside, integer milliwatts inside: sums of caps are exact, and rounding is always down."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ MW_PER_WATT = 1000
 
 
 def mw_from_watts(watts: float) -> int:
-    """Milliwatts in ``watts``, rounded down (a budget or a cap never gains by rounding).
+    """Milliwatts in ``watts``, rounded down (rounding never raises a budget or a cap).
 
-    A hundredth of a milliwatt is forgiven, so that 0.1 + 0.2 W is 300 mW.
+    Tolerates a hundredth of a milliwatt, so that 0.1 + 0.2 W is 300 mW.
     Raises ValueError for a number that is not finite.
     """
     if not math.isfinite(watts):
@@ -19,5 +19,5 @@ def mw_from_watts(watts: float) -> int:
 
 
 def watts_from_mw(mw: int) -> float:
-    """Watts in ``mw``, for the eye and for the wire."""
+    """Watts in ``mw``, for display and for the wire."""
     return mw / MW_PER_WATT

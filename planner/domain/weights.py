@@ -1,4 +1,4 @@
-"""What the optimiser trades against what. One currency: watts, so that energy itself has weight 1.
+"""How the optimiser weighs its goals, in one currency: watts, so that energy itself has weight 1.
 
 Owns the meaning of the weights. Must never hold a limit: budgets and counts are constraints, not prices.
 """
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Each weight says how many watts of expected draw one would pay for one unit of the thing."""
+    """Each weight is the number of watts of expected draw that one unit of its quantity is worth."""
 
     sla: float = 10_000.0
-    """Watts worth paying to carry the load of ONE GPU (a deployment counts the GPUs it wants uncapped). At the default,
+    """Watts that carrying the load of ONE GPU is worth (a deployment counts its desired GPUs uncapped). At the default,
     one percent of the load is worth 100 W per GPU, above what a cap or a replica costs: targets come first."""
     energy: float = 1.0
     """Watts per watt of expected draw. 0: energy is free."""
     gpu: float = 100.0
-    """Watts per GPU that serves: one GPU more must save that many watts. Left free, it can serve somebody else."""
+    """Watts per GPU that serves: one more GPU must save that many watts. Left free, it can serve another deployment."""
     churn: float = 100.0
-    """Watts per GPU whose replica starts or stops: a change must save more than that to be worth its start-up."""
+    """Watts per GPU whose replica starts or stops: a change must save more than this to be worth its start-up."""
     priority: float = 100.0
-    """How many times the shortfall of one priority class outweighs that of the class below."""
+    """Factor by which the shortfall of one priority class outweighs that of the class below."""
 
     def __post_init__(self) -> None:
         if min(self.sla, self.energy, self.gpu, self.churn) < 0:

@@ -1,1 +1,1 @@
-"""Forecasts: what the load will be when new capacity can serve it. Light models only; pure, frozen values."""
+"""Forecasts of the load at the time when new capacity could serve it. Light models only; pure, frozen values."""

@@ -1,9 +1,9 @@
 """A band around any point model: adaptive conformal quantiles of its own past errors.
 
-Every point forecast of a request rate is short in a quarter to a half of all intervals, so capacity is sized on an
-upper quantile. The quantile is of the RELATIVE errors seen so far at the horizon that sizing uses; its level adapts to
-the coverage reached (Gibbs and Candès, "Adaptive conformal inference under distribution shift", 2021), so a load that
-changes its habits widens the band by itself.
+Any point forecast of a request rate is too low in a quarter to a half of all intervals, so capacity is sized on an
+upper quantile: of the RELATIVE errors observed so far at the horizon that sizing uses. Its level adapts to the coverage
+reached (Gibbs and Candès, "Adaptive conformal inference under distribution shift", 2021), so that the band widens by
+itself when a load changes its pattern.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from planner.domain.plan import Forecast
 from planner.domain.predictor import PointModel
 
 WINDOW = 64
-"""Errors kept: the newest, because a load that settled down should not pay for its past."""
+"""Number of errors kept. Only the newest, so that a load that has become steady gets a narrow band again."""
 ADAPTATION = 0.02
 LARGEST_ERROR = 1.0
 FLOOR = 1e-9
@@ -25,7 +25,7 @@ UPPER_CASES = 40
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A point model with its errors. ``errors`` are relative and sorted by age; ``due`` are forecasts to be judged."""
+    """A point model with its errors: ``errors`` are relative and sorted by age, ``due`` are forecasts to compare."""
 
     model: PointModel
     level: float = 0.9
@@ -39,7 +39,7 @@ class Band:
         return self.model.ready
 
     def observe(self, t_s: float, y: float) -> Band:
-        """The band after seeing ``y`` at ``t_s``: forecasts that fell due are judged, then the model learns."""
+        """The band after observing ``y`` at ``t_s``: due forecasts are compared with it, then the model learns it."""
         errors, miss_share, waiting = self.errors, self.miss_share, self.due
         if waiting and waiting[0][0] <= t_s + FLOOR:
             fallen = [mean for due_s, mean in waiting if due_s <= t_s + FLOOR]
@@ -59,7 +59,7 @@ class Band:
         return min(0.5, max(wanted / 5.0, share))
 
     def forecast(self, horizon_s: float) -> Forecast:
-        """Mean with lower and upper quantile, ``horizon_s`` after the last observation."""
+        """The forecast ``horizon_s`` after the last observation: mean, lower and upper quantile."""
         mean = self.model.mean(horizon_s)
         ordered = sorted(self.errors)
         return Forecast(
@@ -78,7 +78,7 @@ class Band:
         return self.model.mean(horizon_s) * max(0.0, 1.0 + error)
 
     def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
-        """``count`` equally likely values ``horizon_s`` ahead: the mean with its latest errors, the worst too."""
+        """``count`` equally likely values ``horizon_s`` ahead: the mean with its latest errors, including the worst."""
         mean = self.model.mean(horizon_s)
         ordered = sorted(self.errors) or [0.0]
         at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count - 1)] + [len(ordered) - 1.0]
@@ -86,14 +86,14 @@ class Band:
 
 
 def _error(y: float, forecast: float) -> float:
-    """The relative error of the newest forecast that fell due; older ones were for instants never sampled."""
+    """The relative error of the newest due forecast; older ones were for instants without an observation."""
     if not (y or forecast):
         return 0.0
     return min(LARGEST_ERROR, (y - forecast) / max(forecast, FLOOR))
 
 
 def _between(ordered: Sequence[float], position: float) -> float:
-    """The value at a fractional place in ``ordered``, by linear interpolation; beyond its ends, the ends."""
+    """The value at a fractional index of ``ordered``, interpolated linearly and clamped to its ends."""
     position = min(len(ordered) - 1.0, max(0.0, position))
     low = int(position)
     high = min(low + 1, len(ordered) - 1)

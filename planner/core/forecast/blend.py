@@ -1,7 +1,7 @@
-"""Exponentially weighted means of several memories, each counted by how well it has done lately.
+"""Exponentially weighted means with several time constants, each weighted by its recent accuracy.
 
-No single memory suits all loads: where the rate drifts a short one follows, where it only scatters a long one averages.
-Which of the two a load does is not known in advance and changes: each memory is weighed by its recent squared errors.
+No single time constant suits all loads: a short one follows a drifting rate, a long one averages a noisy one. It is
+not known in advance what a load does, and it changes. So each is weighted by its recent squared errors.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from planner.core.forecast.ewma import Ewma
 
 MEMORIES_S = (4.0, 12.0, 36.0, 108.0)
 FORGETTING = 0.05
-"""Weight of the newest error in each memory's loss."""
+"""Weight of the newest error in each mean's loss."""
 SHARPNESS = 4.0
-"""A memory with twice the loss of the best counts ``2 ** -SHARPNESS`` as much."""
+"""A mean with twice the loss of the best has ``2 ** -SHARPNESS`` of its weight."""
 _SURE = 1e-12
 
 

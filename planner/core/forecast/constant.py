@@ -1,4 +1,4 @@
-"""The last value, for ever: the model that every other has to beat."""
+"""The last value, at every horizon: the baseline that other models must beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exponentially weighted mean over time: one memory, where the default, ``blend``, weighs several of these."""
+"""Exponentially weighted mean over time, with one time constant; the default, ``blend``, combines several of these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TAU_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ewma:
-    """Weighs an observation by ``1 - exp(-dt / tau_s)``, so that uneven intervals count by the time they cover."""
+    """Weights an observation with ``1 - exp(-dt / tau_s)``, so that uneven intervals count by their length."""
 
     tau_s: float = TAU_S
     level: float | None = None

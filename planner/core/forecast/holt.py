@@ -1,4 +1,4 @@
-"""Damped Holt: a level and a trend that fades (Gardner and McKenzie 1985). Time-aware as the EWMA is."""
+"""Damped Holt: a level and a trend that fades (Gardner and McKenzie 1985). Handles uneven intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FADE_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Holt:
-    """``slope`` is per second and fades with ``fade_s``: its whole pull is ``slope * fade_s``, however far ahead."""
+    """``slope`` is per second and fades with ``fade_s``: its total effect is ``slope * fade_s``, however far ahead."""
 
     level: float | None = None
     slope: float = 0.0

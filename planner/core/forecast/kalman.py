@@ -1,7 +1,7 @@
-"""Kalman filter with a local linear trend, with the parameters that Dynamo users know.
+"""Kalman filter with a local linear trend, with the parameters of Dynamo's planner.
 
 ``x = [level, trend]``, ``F = [[1, 1], [0, 1]]``, ``H = [1, 0]``, ``P0 = 1000 I``, ``Q = diag(q_level, q_trend)``. The
-filter is written out for its two states: filterpy's numbers (a test compares them) at a fraction of its time.
+filter is written out for its two states: the results are filterpy's (a test compares them), at a fraction of the time.
 """
 
 from __future__ import annotations

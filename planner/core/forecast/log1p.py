@@ -1,4 +1,4 @@
-"""Any model on ``log(1 + y)``: for loads that grow by factors. What it forecasts is a median, not a mean."""
+"""Any model on ``log(1 + y)``: for loads that grow by factors. It forecasts a median, not a mean."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from planner.domain.predictor import PointModel
 
 LARGEST = 50.0
-"""Logarithm beyond which a forecast is an overflow, not a load."""
+"""Largest logarithm to invert: beyond it a forecast is an overflow, not a load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Log1p:
-    """Transforms before the model learns and back when it is asked."""
+    """Transforms observations for the model, and its forecasts back."""
 
     model: PointModel
 

@@ -1,4 +1,4 @@
-"""Which model a name stands for. ``+log1p`` and ``+day`` after a name wrap it. Heavy models come from outside."""
+"""Forecast models by name. ``+log1p`` and ``+day`` after a name wrap the model. Heavy models come from adapters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRAPPERS = ("log1p", "day")
 
 
 def model(name: str, horizon_s: float, extra: Mapping[str, PointModel]) -> PointModel:
-    """A fresh point model. Raises KeyError, naming the models there are, for an unknown name."""
+    """A fresh point model. Raises KeyError for an unknown name, listing the known ones."""
     base, *wrappers = name.split("+")
     found = extra.get(base) or _BUILT_IN.get(base)
     if found is None or any(wrapper not in WRAPPERS for wrapper in wrappers):
@@ -45,7 +45,7 @@ def make(name: str, level: float, horizon_s: float, extra: Mapping[str, PointMod
 
 
 def kinds() -> Mapping[str, type[Any]]:
-    """The types that bands of the built-in models are made of, by name: what a record of one is read back with."""
+    """The types of which bands of built-in models consist, by name; used to read a recorded band back."""
     found: dict[str, type[Any]] = {}
     for name in _BUILT_IN:
         for wrapper in WRAPPERS:

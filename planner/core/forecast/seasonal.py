@@ -1,7 +1,7 @@
-"""The shape of a day around any model, used only as far as it has earned it.
+"""A daily pattern around any model, used only as far as it has proven itself.
 
-A day's shape helps only horizons beyond a worker's start-up time, and only loads that have one: so its forecasts and
-the plain model's run side by side, and the shape's weight is what its measured errors deserve. It starts at 0.
+A daily pattern helps only at horizons beyond a worker's start-up time, and only loads that have one. So forecasts with
+and without it run side by side, and its weight follows their measured errors. It starts at 0.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MIN_SEPARATION = 0.75
 """Forecasts to be judged are at least a quarter of the horizon apart: fewer would learn no slower, more cost memory."""
 LARGEST_RATIO = 4.0
 SMALLEST_GAIN = 0.05
-"""The shape must be better by this share before it counts at all."""
+"""The pattern must be better by this share before it gets any weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seasonal:
-    """``shape[i]``: what bin ``i`` of the day saw lately; ``due``: (when, bare, shaped) forecasts to be judged."""
+    """``shape[i]``: recent mean of bin ``i`` of the day; ``due``: (when, bare, shaped) forecasts to be compared."""
 
     model: PointModel
     horizon_s: float = 300.0
@@ -48,7 +48,7 @@ class Seasonal:
 
     @property
     def weight(self) -> float:
-        """What the shape has earned, 0..1."""
+        """The weight of the pattern, 0..1."""
         if self.bare_error <= 0.0:
             return 0.0
         gain = 1.0 - self.shaped_error / self.bare_error
@@ -68,14 +68,14 @@ class Seasonal:
         return bare if weight <= 0.0 else bare * self.ratio(horizon_s) ** weight
 
     def ratio(self, horizon_s: float) -> float:
-        """How the day's shape changes from the last observation to ``horizon_s`` later; 1 where it is not known."""
+        """The ratio of the pattern ``horizon_s`` after the last observation to that at it; 1 where unknown."""
         then, now = self._level(self.seen_s + horizon_s), self._level(self.seen_s)
         if then is None or now is None or now <= 0.0 or then <= 0.0:
             return 1.0
         return min(LARGEST_RATIO, max(1.0 / LARGEST_RATIO, then / now))
 
     def _level(self, t_s: float) -> float | None:
-        """The shape at an instant, between the middles of its bins."""
+        """The pattern at an instant, interpolated between the middles of its bins."""
         place = (t_s % DAY_S) / DAY_S * BINS - 0.5
         low = math.floor(place)
         before, after = self.shape[low % BINS], self.shape[(low + 1) % BINS]
@@ -85,7 +85,7 @@ class Seasonal:
 
 
 def _judged(model: Seasonal, t_s: float, y: float) -> Seasonal:
-    """After comparing the oldest forecast that is due with what came."""
+    """The model after comparing the oldest due forecast with the observation."""
     if not model.due or model.due[0][0] > t_s:
         return model
     _, bare, shaped = model.due[0]
@@ -100,7 +100,7 @@ def _judged(model: Seasonal, t_s: float, y: float) -> Seasonal:
 
 
 def _with_bin(model: Seasonal, t_s: float, y: float) -> Seasonal:
-    """After adding ``y`` to the day's open bin; a bin that ends joins the shape."""
+    """The model after adding ``y`` to the open bin; a finished bin becomes part of the pattern."""
     here = _bin(t_s)
     if here == model.open_bin:
         return replace(model, open_sum=model.open_sum + y, open_count=model.open_count + 1)

@@ -1,4 +1,4 @@
-"""Warm start: forecasts that have seen a recorded trace before the first live interval."""
+"""Warm start: forecasts that have learned a recorded trace before the first live interval."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from planner.domain.arrival import Arrival
 def warmed(bands: Mapping[str, Band], arrivals: Iterable[Arrival], interval_s: float, now_s: float) -> dict[str, Band]:
     """``bands`` after the trace, in intervals of which the last ends at ``now_s``.
 
-    They are ``request_rate_per_s``, ``isl_tokens`` and ``osl_tokens``. An interval without requests teaches the rate 0
+    Their names are ``request_rate_per_s``, ``isl_tokens`` and ``osl_tokens``. An interval without requests has rate 0
     and no lengths. An unfinished last interval is left out.
     """
     bins = _bins(arrivals, interval_s)
@@ -26,7 +26,7 @@ def warmed(bands: Mapping[str, Band], arrivals: Iterable[Arrival], interval_s: f
 
 
 def _bins(arrivals: Iterable[Arrival], interval_s: float) -> list[tuple[int, float, float]]:
-    """Requests, input and output tokens of each finished interval."""
+    """(requests, input tokens, output tokens) of each finished interval."""
     sums: list[list[float]] = []
     for arrival in arrivals:
         index = int(arrival.at_s // interval_s)

@@ -1,1 +1,1 @@
-"""The performance model: what an engine can do at a load, from its profile, corrected by what is observed."""
+"""The performance model: the latency and capacity of an engine at a load, by profile and observation."""

@@ -1,4 +1,4 @@
-"""What one interval teaches about the engines: correction factors for each phase, as the sizing mode defines them."""
+"""Correction factors for each phase, learned from one interval, as the sizing mode defines them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def corrections(
     shape: SizedLoad | None,
     current: Mapping[PoolId, int],
 ) -> Mapping[str, float]:
-    """The factors after ``seen``; ``shape`` is the load that was really there, None where it is unknown."""
+    """The factors after ``seen``; ``shape`` is the observed load, None if it is unknown."""
     known = {PREFILL: state.corrections.get(PREFILL, 1.0), DECODE: state.corrections.get(DECODE, 1.0)}
     if not config.correction or config.sizing is SizingMode.LOAD:
         return {}
@@ -75,7 +75,7 @@ def _itl(
 
 
 def _classic(config: DeploymentConfig, seen: DeploymentObservation, current: Mapping[PoolId, int]) -> dict[str, float]:
-    """The published factors: each interval's own, neither bounded nor smoothed; missing readings teach nothing."""
+    """The published factors: each interval's own, neither bounded nor smoothed. Missing readings change nothing."""
     requests, isl, osl = (value_or_none(r) for r in (seen.requests, seen.isl_tokens, seen.osl_tokens))
     if requests is None or isl is None or osl is None:
         return {}

@@ -1,4 +1,4 @@
-"""Decode by profile: iteration time as ``a + b * batch + c * kv_tokens``, the line real engines follow.
+"""Decode by profile: iteration time as ``a + b * batch + c * kv_tokens``, the line that real engines follow.
 
 A fitted line has no cliffs, so capacity changes smoothly with load and its inverse is exact. Times are
 milliseconds at full speed.
@@ -13,14 +13,14 @@ import numpy as np
 from planner.domain.profile import DecodeProfile
 
 AGREEMENT = 0.25
-"""A measured point's throughput must match batch / ITL this closely, or the point contradicts itself."""
+"""A measured point is consistent if its throughput matches batch / ITL within this share."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeModel:
     """``a_ms``, ``b_ms`` per sequence, ``c_ms`` per KV token; limits of the engine.
 
-    ``fit_error`` is the median relative error against the points fitted, ``dropped`` how many contradicted themselves.
+    ``fit_error`` is the median relative error against the points fitted, ``dropped`` the number of inconsistent points.
     """
 
     a_ms: float
@@ -37,11 +37,11 @@ class DecodeModel:
         return self.a_ms + batch * self.per_sequence_ms(context_tokens)
 
     def per_sequence_ms(self, context_tokens: float) -> float:
-        """What one more sequence adds to an iteration."""
+        """Milliseconds that one more sequence adds to an iteration."""
         return self.b_ms + self.c_ms * context_tokens
 
     def batch_limit(self, context_tokens: float) -> float:
-        """The most sequences the KV cache and the scheduler hold at this context."""
+        """The largest number of sequences that KV cache and scheduler hold at this context."""
         return max(1.0, min(self.max_batch, self.max_kv_tokens / max(1.0, context_tokens)))
 
     def covers(self, context_tokens: float) -> bool:
@@ -50,7 +50,7 @@ class DecodeModel:
 
 
 def decode_model(profile: DecodeProfile, max_num_seqs: int | None, gpus: int) -> DecodeModel:
-    """Fit a profile of an engine of ``gpus`` GPUs. Raises ValueError where no point is left to fit."""
+    """Fit a profile of an engine of ``gpus`` GPUs. Raises ValueError if no point is left to fit."""
     usage = np.asarray(profile.kv_usage)
     context = np.maximum(1.0, np.asarray(profile.context_tokens))
     itl = np.asarray(profile.itl_ms)
@@ -77,7 +77,7 @@ def decode_model(profile: DecodeProfile, max_num_seqs: int | None, gpus: int) ->
 
 
 def _fit(batch: np.ndarray, kv: np.ndarray, itl: np.ndarray) -> tuple[float, float, float]:
-    """Least squares of relative errors with coefficients that are never negative (a negative one is left out)."""
+    """Non-negative least squares of relative errors (a negative coefficient is left out)."""
     columns = np.stack([np.ones_like(batch), batch, kv], axis=1) / itl[:, None]
     best, best_error = (float(np.mean(itl)), 0.0, 0.0), float("inf")
     for used in ((0, 1, 2), (0, 2), (0, 1), (1, 2), (2,), (1,), (0,)):

@@ -12,7 +12,7 @@ from planner.domain.profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """The models of both phases; None where the profile lacks the phase."""
+    """The models of both phases; None if the profile lacks the phase."""
 
     prefill: PrefillModel | None
     decode: DecodeModel | None
@@ -20,7 +20,7 @@ class Engine:
 
 @lru_cache(maxsize=4096)
 def engine(profile: Profile) -> Engine:
-    """The engine of a profile. Pure: the cache only spares the work of fitting it again at every tick."""
+    """The engine of a profile. Pure; the cache avoids fitting it again at every tick."""
     return Engine(
         prefill=prefill_model(profile.prefill, profile.max_num_batched_tokens) if profile.prefill else None,
         decode=decode_model(profile.decode, profile.max_num_seqs, profile.decode_gpus) if profile.decode else None,

@@ -1,6 +1,6 @@
-"""Prefill by profile: the time one input takes alone, and the time it costs an engine that batches.
+"""Prefill by profile: the time that one input takes alone, and its share of the engine's time under batching.
 
-Times are milliseconds at full speed. Between measured points: linear. Beyond them: the last slope, and it says so.
+Times are milliseconds at full speed: linear between measured points, and beyond them with the last slope.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ DEFAULT_BATCHED_TOKENS = 8192
 
 @dataclass(frozen=True, slots=True)
 class PrefillModel:
-    """``ttft_ms`` never falls with ``isl_tokens`` (both rise; equal lengths, at least one point)."""
+    """``ttft_ms`` by ``isl_tokens``: equal lengths, at least one point, both ascending."""
 
     isl_tokens: tuple[float, ...]
     times_ms: tuple[float, ...]
     batched_tokens: int = DEFAULT_BATCHED_TOKENS
 
     def ttft_ms(self, isl_tokens: float) -> float:
-        """TTFT of an input that waits for nobody."""
+        """TTFT of an input that does not wait, in milliseconds."""
         xs, ys = self.isl_tokens, self.times_ms
         if isl_tokens <= xs[0] or len(xs) == 1:
             return ys[0]
@@ -31,14 +31,14 @@ class PrefillModel:
         return ys[i - 1] + slope * (isl_tokens - xs[i - 1])
 
     def cost_ms(self, isl_tokens: float) -> float:
-        """Engine time an input costs when work is plenty: engines batch inputs up to ``batched_tokens``."""
+        """Engine time per input when many wait, in milliseconds: engines batch inputs up to ``batched_tokens``."""
         if isl_tokens >= self.batched_tokens:
             return self.ttft_ms(isl_tokens)
         batch = self.batched_tokens // max(1.0, isl_tokens)
         return min(self.ttft_ms(isl_tokens), self.ttft_ms(batch * isl_tokens) / batch)
 
     def covers(self, isl_tokens: float) -> bool:
-        """Whether the profile was measured at this length: False means extrapolated."""
+        """Whether this length is within the measured range; if not, results are extrapolated."""
         return self.isl_tokens[0] <= isl_tokens <= self.isl_tokens[-1]
 
 

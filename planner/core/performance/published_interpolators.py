@@ -1,7 +1,7 @@
 """The published 0.9 planner's interpolators: cubic in ISL, Clough-Tocher on a 100 x 100 grid of KV use and context.
 
-Kept for comparison and migration, bug for bug: the grid is looked up by its nearest node, holes take the nearest
-measured point, and points that contradict themselves are believed. scipy is imported where a profile is first read so.
+Kept for comparison and migration, bug for bug: lookups take the nearest grid node, holes the nearest measured point,
+and inconsistent points are used. scipy is imported when a profile is first read this way.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ClassicDecode:
         return float(self.itl[self._row(context_tokens), _nearest(usage, 1.0)])
 
     def best_rate(self, itl_ms: float, context_tokens: float) -> float:
-        """Throughput per GPU at the fullest KV cache that meets ``itl_ms``; where none does, of an empty one."""
+        """Throughput per GPU at the fullest KV cache that meets ``itl_ms``; at an empty one if none does."""
         row = self._row(context_tokens)
         fits = np.flatnonzero(self.itl[row] <= itl_ms)
         return float(self.rate[row, fits[-1] if len(fits) else 0])
@@ -70,7 +70,7 @@ def classic_prefill(profile: PrefillProfile) -> ClassicPrefill:
     """Raises ImportError, with what to install, where scipy is missing."""
     interpolate = _scipy()
     isl = np.asarray(profile.isl_tokens, dtype=float)
-    # A cubic needs four points; the published planner fails on fewer, we take the smoothest curve that they carry.
+    # A cubic needs four points. The published planner fails on fewer; we use the highest degree that they allow.
     kind = {2: "linear", 3: "quadratic"}.get(len(isl), "cubic")
     return ClassicPrefill(
         shortest=float(isl.min()),
