@@ -131,7 +131,7 @@ def test_caps_in_force_come_from_whichever_report_is_newer(later_s: int, watts: 
 
 def test_nothing_seen_is_not_zero_watts_of_budget() -> None:
     assert SiteView().budget_watts is None
-    assert "nothing seen" in watts_bar(SiteView())
+    assert "no telemetry" in watts_bar(SiteView())
 
 
 def test_each_line_names_who_what_and_why() -> None:
