@@ -1,7 +1,8 @@
-"""The caps of counts that are settled already, where watts are plenty: in closed form, without the optimiser.
+"""Caps for counts that are already fixed, where watts suffice: in closed form, without the optimiser.
 
-Limiters settle most ticks' counts. Then only caps are open, and while all of them fit the cheapest is the lowest that
-carries each pool. Must answer None wherever the optimiser would have to choose; a test compares the two.
+At most ticks the limiters fix the counts. Then only caps are open, and while all of them fit, the cheapest choice is
+the lowest cap that carries each pool. Must return None wherever the optimiser would have to choose; a test compares the
+two.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ ENOUGH = 1.0 + 1e-9
 
 
 def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocation | None:
-    """Caps for demands with one count a pool; None where a count is open, or load, GPUs or watts do not fit."""
+    """Caps for demands with one count per pool; None if a count is open, or if load, GPUs or watts do not fit."""
     grants: dict[tuple[DeploymentId, PoolId], PoolGrant] = {}
     gpus = above_parked_mw = 0
     shortfall = {}
@@ -39,7 +40,7 @@ def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocati
 
 
 def plenty(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> bool:
-    """Whether everybody's wanted counts fit at the caps that they need. A guess at the answer, not the answer."""
+    """Whether all desired counts fit at the caps that they need. A heuristic that only orders the work."""
     gpus = above_parked_mw = 0
     for demand in demands:
         for pool in demand.pools.values():

@@ -1,4 +1,4 @@
-"""Settings in force: a pool's floor and ceiling at an instant of local time, and the windows of its sizing mode."""
+"""Settings in force at an instant: minimum and maximum replicas by schedule, and the windows of the sizing mode."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WINDOWLESS = (SizingMode.CLASSIC, SizingMode.LOAD)
 
 
 def in_force(config: DeploymentConfig, utc_s: float) -> DeploymentConfig:
-    """``config`` with the floors and ceilings that hold now; a pool keeps its schedule only while a window holds."""
+    """``config`` with the bounds in force now; a pool keeps its schedule only while one of its windows applies."""
     pools = config.pools
     if config.sizing in WINDOWLESS:
         pools = {name: _without_window(pool) for name, pool in pools.items()}
@@ -23,7 +23,7 @@ def in_force(config: DeploymentConfig, utc_s: float) -> DeploymentConfig:
 
 
 def _without_window(pool: PoolConfig) -> PoolConfig:
-    """The published planners had no stabilization windows: in their modes there are only those that were asked for."""
+    """The published planners had no stabilization windows: in their modes only configured ones apply."""
     if pool.scale_down.stabilization_window_s is not None:
         return pool
     return replace(pool, scale_down=replace(pool.scale_down, stabilization_window_s=0.0))

@@ -1,7 +1,7 @@
-"""Somebody else who scales the same pools: noticed, named, and never fought.
+"""Detects external changes: a person or another autoscaler that scales the same pools. They are reported, never fought.
 
-A decision is published once. Where the counts found differ from the last one that was carried out, tick after tick, a
-hand or another autoscaler changed them; the next decision follows the load, not the quarrel.
+A decision is published once. If the running counts differ from the last one that was carried out for several ticks,
+somebody else changed them; the next decision is computed from the load, not from the conflicting edit.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
 PATIENCE_TICKS = 3
-"""Ticks for which counts may differ before somebody else is named: listings lag behind decisions."""
+"""Ticks for which counts may differ before a change is reported: listings lag behind decisions."""
 
 
 def edited_ticks(state: DeploymentState, seen: DeploymentObservation | None) -> int:
-    """For how many ticks on end the counts found differ from the decision that was carried out."""
+    """Number of consecutive ticks in which running counts differ from the decision that was carried out."""
     if seen is None or not seen.pools:
         return state.edited_ticks
     return state.edited_ticks + 1 if state.ready and _differences(state, seen) else 0
 
 
 def notes(state: DeploymentState, seen: DeploymentObservation | None) -> tuple[Limited, ...]:
-    """One note for each pool that somebody else scales."""
+    """One note for each pool that is scaled externally."""
     if seen is None or state.edited_ticks < PATIENCE_TICKS:
         return ()
     return tuple(

@@ -1,4 +1,4 @@
-"""Power: the ledger of what every GPU may draw, the orders that keep its sum within the budget, and the law of speed.
+"""Power: the ledger of what every GPU may draw, the decisions that keep its sum within the budget, and the power model.
 
-``site.py`` is the door for the planner's step; ``README.md`` states the promises and how they are proved.
+``site_ledger.py`` is what the planner's step calls; ``README.md`` states the promises and how they are proved.
 """

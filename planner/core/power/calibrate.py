@@ -1,6 +1,6 @@
-"""Predicted against measured: how far the power-performance law is off, per GPU type and phase.
+"""Compares predictions with measurements: the error of the power-performance law, per GPU type and phase.
 
-Owns the comparison. Must never fit anything silently: the report judges the curves that are in force.
+Must never fit anything silently: the report evaluates the curves that are in force.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from planner.domain.power import PowerCurve
 from planner.domain.units import mw_from_watts
 
 MIN_OF_TDP, IDLE_OF_TDP = 0.25, 0.17
-"""For GPUs without a data sheet here; neither enters the comparison at full load."""
+"""For GPUs without a data sheet here; neither affects the comparison at full load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Measurement:
 class Fit:
     """One GPU type in one phase. Speed errors are shares of full speed, draw errors of the measured draw.
 
-    A positive bias: the law promises more than was measured.
+    A positive bias means that the law predicts more than was measured.
     """
 
     gpu_type: str
@@ -54,7 +54,7 @@ def prior_for(point: Measurement) -> PowerCurve:
 
 
 def calibrate(points: Iterable[Measurement], law: Callable[[Measurement], PowerCurve] = prior_for) -> tuple[Fit, ...]:
-    """One ``Fit`` per GPU type and phase, in alphabetical order. ``law`` gives the curve that is judged."""
+    """One ``Fit`` per GPU type and phase, in alphabetical order. ``law`` gives the curve to evaluate."""
     groups: dict[tuple[str, Phase], list[Measurement]] = {}
     for point in points:
         groups.setdefault((point.gpu_type, point.phase), []).append(point)

@@ -1,7 +1,7 @@
-"""From the caps in force to the caps wanted: which decisions may go out now. Safe at every prefix.
+"""From the caps in force to the desired caps: which changes may be published now. Safe at every prefix.
 
-Lowers go out at once, all of them. Raises spend the free pool only: watts that were read back as lowered and have
-settled. A cut scales every GPU that can still be reached, proportionally above its floor. Pure; changes nothing.
+All lowers are published at once. Raises spend only the free pool: watts that were read back as lowered and have
+settled. A cut scales every reachable GPU proportionally above its minimum. Pure functions.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PER_MILLE = 1000
 
 
 def allowed_mw(config: SiteConfig, budget_mw: int, nodes: int) -> int:
-    """What is left for GPUs after host overhead and margin."""
+    """Milliwatts left for GPUs after host overhead and margin."""
     return budget_mw - config.margin_mw - nodes * config.host_overhead_mw_per_node
 
 
 def answers(ledger: NodeLedger, config: SiteConfig, now_s: float) -> bool:
-    """Whether the node can be counted on to carry out a lower."""
+    """Whether the node can be relied on to carry out a lower."""
     if now_s - ledger.heard_s > config.stale_s:
         return False
     return ledger.unanswered_s is None or now_s - ledger.unanswered_s <= config.answer_s
 
 
 def fallbacks(ledger: NodeLedger, config: SiteConfig, share: int) -> Column:
-    """Where each GPU drops to when its lease ends: the configured fallback, as far as the smallest budget carries it.
+    """The cap of each GPU after its lease ends: the configured fallback, as far as the smallest budget allows it.
 
     ``share``: per mille of the way from the hardware's minimum up to the configured fallback.
     """
@@ -55,7 +55,7 @@ def fallback_share(nodes: Iterable[NodeLedger], config: SiteConfig, allowed: int
 
 
 def goal(ledger: NodeLedger, parked_mw: Column, *, hold: bool) -> Column:
-    """Where the caps should go. Nobody's GPU is parked; one that still has a pod keeps its cap until it is gone."""
+    """The caps to aim at. A GPU without a pool is parked; one with a pod keeps its cap until the pod is gone."""
     low, high = ledger.cards.min_mw, ledger.cards.max_mw
     caps = ledger.caps_mw if ledger.caps_mw is not None else ledger.charge_mw
     if hold:
@@ -72,19 +72,19 @@ def goal(ledger: NodeLedger, parked_mw: Column, *, hold: bool) -> Column:
 
 @dataclass(frozen=True, slots=True)
 class Squeeze:
-    """How far goals must shrink to fit: GPUs get ``floor + (goal - floor) * part / whole``."""
+    """How far goals must shrink to fit: GPUs get ``minimum + (goal - minimum) * part / whole``."""
 
     part: int
     whole: int
     shortfall_mw: int = 0
-    """By how much even the floors exceed what is allowed."""
+    """Milliwatts by which even the minimum caps exceed what is allowed."""
 
     @property
     def full(self) -> bool:
         return self.part >= self.whole
 
     def apply(self, goal_mw: Column, floor_mw: Column) -> Column:
-        """Rounded down. A goal below its floor stays."""
+        """The shrunk goal, rounded down. A goal below its minimum stays."""
         if self.full:
             return goal_mw
         return tuple(
@@ -98,7 +98,7 @@ class Squeeze:
 def squeeze(
     nodes: Iterable[NodeLedger], goals: Mapping[NodeId, Column], reachable: set[NodeId], allowed: int
 ) -> Squeeze:
-    """Fit the goals into ``allowed``. What can not be lowered counts with its full charge."""
+    """Fit the goals into ``allowed``. GPUs that cannot be lowered count with their full charge."""
     fixed = above = floors = 0
     for ledger in nodes:
         if ledger.node not in reachable:
@@ -134,7 +134,7 @@ def lowered(ledger: NodeLedger, target: Column, step_mw: int, *, must: bool) -> 
 
 
 def raise_cost(ledger: NodeLedger, caps: Column, target: Column, step_mw: int) -> int:
-    """Free watts that the raises of ``target`` above ``caps`` would take."""
+    """Free milliwatts that the raises of ``target`` above ``caps`` would take."""
     rows = zip(caps, target, ledger.cost_mw, strict=True)
     return sum([max(0, to - cost) for cap, to, cost in rows if to - cap >= step_mw])
 

@@ -12,7 +12,7 @@ from planner.domain.power import PowerCurve
 
 
 def speed(curve: PowerCurve, cap_mw: int) -> float:
-    """Relative engine speed (0..1) under ``cap_mw``; 0 at or below ``P_s``, where the law has no meaning."""
+    """Relative engine speed (0..1) under ``cap_mw``; 0 at or below ``P_s``, where the law does not apply."""
     if cap_mw >= curve.p_u_mw:
         return 1.0
     if cap_mw <= curve.p_s_mw:
@@ -23,7 +23,7 @@ def speed(curve: PowerCurve, cap_mw: int) -> float:
 def cap_for_speed(curve: PowerCurve, wanted: float) -> int:
     """The smallest useful cap that reaches ``wanted``: rounded up to a milliwatt, within ``useful..max``.
 
-    Above speed 1 no cap helps: the answer is that of speed 1.
+    A speed above 1 is treated as 1, because no cap reaches it.
     """
     share = min(1.0, max(0.0, wanted))
     exact: float = curve.p_s_mw + (curve.p_u_mw - curve.p_s_mw) * share ** (1.0 / curve.alpha)

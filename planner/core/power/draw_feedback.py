@@ -1,12 +1,12 @@
-"""What pools draw, put beside what the power law says: it teaches each pool's P_u and gives the operator both figures.
+"""Compares each pool's measured draw with the power model, updates its P_u, and reports both figures to the operator.
 
-Owns the choice of readings and how busy and how full the engines were. Must never touch the ledger: what is learned
-changes what the optimiser asks for, never what a GPU is charged.
+Owns the choice of readings, and the estimate of how busy and how full the engines were. Must never touch the ledger:
+what is learned changes what the optimiser asks for, never what a GPU is charged.
 
-Cheap by sampling: one look at a few GPUs of a pool at each tick, of which the middle one counts. Uncertain where it
-leans on means: the batch is the pool's running requests over its replicas; a decode engine counts as busy as a Poisson
-count of that mean is above none; a prefill engine by rate times profile, and only while prompts wait for every replica,
-for a profile alone may be off by half; an aggregated engine mixes both phases and is learned as that mixture.
+Cheap by sampling: a few GPUs of a pool at each tick, of which the median counts. Uncertain where it relies on means:
+the batch is the pool's running requests over its replicas; a decode engine is busy with the probability that a Poisson
+count of that mean is above zero; a prefill engine by rate times profile, and only while prompts wait for every replica,
+because a profile alone can be off by half; an aggregated engine mixes both phases and is learned as that mixture.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from planner.domain.power import PowerCurve, PowerFigures
 from planner.domain.reading import value_or_none
 
 SAMPLED = 5
-"""GPUs of a pool that are looked at in a tick."""
+"""Most GPUs of a pool that are sampled in a tick."""
 SAME_BATCH = 1.5
-"""A batch within this factor of the last tick's has stood since."""
+"""A batch within this factor of the last tick's counts as unchanged."""
 SMOOTHING = 0.2
-"""Weight of one tick in the draws that are shown."""
+"""Weight of one tick in the smoothed draws."""
 NOTHING = Drawn()
 
 
 def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentConfig:
-    """The deployment with the power curves that hold now."""
+    """The deployment's configuration with the learned power curves."""
     pools = {}
     for name, pool in config.pools.items():
         drawn = state.drawn.get(name)
@@ -53,7 +53,7 @@ def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentC
 
 
 def figures(config: DeploymentConfig, state: DeploymentState) -> Mapping[PoolId, PowerFigures]:
-    """What the pools draw and what was learned of it, for the pools that were looked at."""
+    """Measured draw and learned P_u by pool, for the pools that were sampled."""
     return {name: _figures(config.pools[name], known) for name, known in state.drawn.items() if name in config.pools}
 
 
@@ -98,7 +98,7 @@ def with_telemetry(
 
 
 def _at_rest(told: PoolObservation, gpus: int, pool: PoolConfig) -> bool:
-    """Every GPU of the pool serves: one that loads weights or drains says nothing about its engine at work."""
+    """Whether all replicas serve: the draw of one that loads weights or drains says nothing about P_u."""
     ready = told.replicas.ready
     return ready > 0 and not told.replicas.starting and gpus == ready * pool.gpus_per_replica
 
@@ -112,7 +112,7 @@ def _batch(pool: PoolConfig, told: PoolObservation) -> float | None:
 
 
 def _since(known: Drawn, batch: float, now_s: float) -> float:
-    """Since when the batch stands; one that changed since the last look may have done so just now."""
+    """Since when the batch is unchanged; one that changed since the last tick may have done so just now."""
     now, before = max(1.0, batch), max(1.0, known.batch)
     same = now <= SAME_BATCH * before and before <= SAME_BATCH * now
     return known.since_s if same else now_s
@@ -127,9 +127,9 @@ class GpuRow(NamedTuple):
 
 
 def _rows(gpus: Sequence[GpuId], power: PowerState, known: frozenset[Report]) -> tuple[list[GpuRow], frozenset[Report]]:
-    """Up to ``SAMPLED`` of the GPUs, spread over the pool, by rising draw, and the reports that they are from.
+    """Up to ``SAMPLED`` GPUs spread over the pool, by rising draw, and the reports that they come from.
 
-    Only from reports that are not ``known``: after a node fell silent its last report stays, and proves nothing more.
+    Uses only reports that are not ``known``: the last report of a silent node is no new evidence.
     """
     stride = -(-len(gpus) // SAMPLED)
     found: list[GpuRow] = []
@@ -155,7 +155,7 @@ def _full_speed_share(
     seen: DeploymentObservation,
     told: PoolObservation,
 ) -> float | None:
-    """Share of its time for which an engine at full speed would be busy with the work seen; None where unknown."""
+    """Share of time for which an engine at full speed would be busy with the observed work; None if unknown."""
     if pool.role is not Role.PREFILL:
         running = value_or_none(told.running_requests)
         return None if running is None else 1.0 - math.exp(-running / told.replicas.ready)
@@ -169,7 +169,7 @@ def _full_speed_share(
 
 
 class DrawSample(NamedTuple):
-    """What one tick saw of a pool. ``busy`` is the share at full speed; ``since_s``: since when the batch stands."""
+    """One tick's sample of a pool. ``busy``: share at full speed; ``since_s``: since when the batch is unchanged."""
 
     rows: list[GpuRow]
     reports: frozenset[Report]
@@ -194,18 +194,18 @@ def _taught(known: Drawn, pool: PoolConfig, told: PoolObservation, look: DrawSam
 
 
 def _reading(pool: PoolConfig, told: PoolObservation, look: DrawSample, share: float | None) -> Reading:
-    """The middle GPU's, for as many as were looked at, where all of them are surely busy."""
+    """The median GPU's reading, weighted by the number of samples, if all engines are surely busy."""
     rows = look.rows
     row, weight = rows[len(rows) // 2], len(rows)
     waiting = pool.role is not Role.PREFILL or (value_or_none(told.queued_requests) or 0.0) >= told.replicas.ready
     if share is None or share < BUSY or not waiting:
-        # With pauses the middle one may be in its pause; the highest is the one that may be at its cap.
+        # With pauses the median engine may be idle; the GPU with the highest draw is the one that may be at its cap.
         row, share, weight = rows[-1], 0.0, 1
     return Reading(row.draw_mw, row.cap_mw, share, look.now_s - max(look.since_s, row.raised_s), weight)
 
 
 def _busy(pool: PoolConfig, at_full_speed: float, law: PowerCurve, cap_mw: int) -> float:
-    """A capped prefill engine is busy for longer; a decode engine's batch, as seen, has grown with its cap already."""
+    """A capped prefill engine is busy for longer; a decode engine's observed batch already includes that."""
     if pool.role is not Role.PREFILL:
         return at_full_speed
     return min(1.0, at_full_speed / max(speed(law, cap_mw), 1e-3))

@@ -1,7 +1,7 @@
-"""How many watts a site may draw at an instant: configuration, schedule and orders, with ramps and end times.
+"""The budget of a site at an instant: configuration, schedule and commands, with ramps and end times.
 
-Pure functions of an instant. A cut that is known ahead is obeyed ahead: the budget to keep now is the smallest
-until the slowest lower would have taken effect.
+Pure functions of an instant. A cut that is known in advance is applied in advance: the budget in force now is the
+smallest until the time by which even the slowest lower has taken effect.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from planner.domain.config import SiteConfig
 from planner.domain.observation import BudgetCommand
 
 MAX_COMMANDS = 8192
-"""Far above a week told ahead in steps of five minutes: the oldest fall out first, and may be the next to obey."""
+"""Far more than a week in steps of five minutes, because the oldest are dropped first and may be next to apply."""
 _JUST_BEFORE_S = 1e-6
 _DAY_S = 86_400.0
 
 
 def scheduled_mw(schedule: BudgetSchedule, utc_s: float) -> int | None:
-    """The schedule's budget at ``utc_s``; None outside of all its windows."""
-    # An order's ramp may begin at any instant that the wire can say; the calendar of some zones can not.
+    """The schedule's budget at ``utc_s`` in milliwatts; None outside all its windows."""
+    # A command's ramp may begin at any instant that the wire can express; the calendar of some zones cannot.
     local = datetime.fromtimestamp(max(utc_s, _DAY_S), UTC).astimezone(schedule.zone)
     minute = local.hour * 60 + local.minute
     found = None
@@ -56,7 +56,7 @@ def _goal_mw(config: SiteConfig, order: BudgetCommand, at_s: float) -> int:
 
 
 def level_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], at_s: float) -> int:
-    """The site's budget at one instant. ``orders`` rise by sequence: the newest that is in force decides."""
+    """The site's budget at one instant in milliwatts. ``orders`` ascend by sequence: the newest in force decides."""
     for index in range(len(orders) - 1, -1, -1):
         order = orders[index]
         if at_s < order.from_s or (order.until_s is not None and at_s >= order.until_s):
@@ -81,12 +81,12 @@ def _breaks_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], start_s: fl
 
 
 def lead_s(config: SiteConfig) -> float:
-    """How far ahead a cut is obeyed: an order out, its answer back, and the settle time."""
+    """Seconds by which a cut is applied in advance: a decision out, its acknowledgement back, and the settle time."""
     return 2.0 * config.flight_s + config.settle_s
 
 
 def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> int:
-    """The smallest budget from now until a lower sent now would have settled."""
+    """The smallest budget from now until a lower sent now would have settled, in milliwatts."""
     if not orders and config.schedule is None:
         return config.budget_mw
     end_s = now_s + lead_s(config)
@@ -97,7 +97,7 @@ def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: f
 
 
 def next_change_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> float | None:
-    """When the effective budget may change next without a message; within a ramp: in a second."""
+    """The next instant at which the effective budget may change without a message; within a ramp: in a second."""
     ahead_s = lead_s(config)
     for order in orders:
         if order.from_s - ahead_s <= now_s < order.from_s + order.ramp_s:
@@ -112,7 +112,7 @@ def next_change_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: 
 
 
 def smallest_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> int:
-    """The smallest budget known in advance: it bounds the sum of the fallbacks."""
+    """The smallest budget known in advance, in milliwatts; it bounds the sum of the fallbacks."""
     known = [config.budget_mw, level_mw(config, orders, now_s)]
     if config.smallest_budget_mw is not None:
         known.append(config.smallest_budget_mw)
@@ -124,7 +124,7 @@ def smallest_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: fl
 
 
 def _any_over(known: tuple[BudgetCommand, ...], now_s: float) -> bool:
-    """Whether one has lapsed, or one without an end has begun and may hide older ones for ever."""
+    """Whether a command has ended, or one without an end has begun, which may hide older ones permanently."""
     lapsed = any(order.until_s is not None and order.until_s <= now_s for order in known)
     return lapsed or any(order.until_s is None and order.from_s + order.ramp_s <= now_s for order in known[1:])
 
@@ -132,7 +132,7 @@ def _any_over(known: tuple[BudgetCommand, ...], now_s: float) -> bool:
 def with_commands(
     known: tuple[BudgetCommand, ...], new: Iterable[BudgetCommand], site: str, now_s: float
 ) -> tuple[BudgetCommand, ...]:
-    """Known and new orders of ``site`` by rising sequence, without those that can never count again."""
+    """Known and new commands of ``site`` by ascending sequence, without those that cannot apply again."""
     fresh = [order for order in new if order.site == site]
     if not fresh and not _any_over(known, now_s):
         return known
@@ -141,10 +141,10 @@ def with_commands(
     ramping = False
     for sequence in sorted(by_sequence, reverse=True):
         order = by_sequence[sequence]
-        # A ramp that is not over starts at the level of older orders: they may not go before it has ended.
+        # An unfinished ramp starts at the level of older commands: they must be kept until it has ended.
         if ramping or order.until_s is None or order.until_s > now_s:
             kept.append(order)
         ramping = ramping or (order.ramp_s > 0 and now_s < order.from_s + order.ramp_s)
         if not ramping and order.until_s is None and order.from_s <= now_s:
-            break  # in force for ever: nothing older can show through
+            break  # in force without an end: no older command can apply again
     return tuple(reversed(kept[:MAX_COMMANDS]))

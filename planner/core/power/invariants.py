@@ -1,6 +1,6 @@
 """The promises I1 to I12 as named checks, shared by the running planner, the tests and the proof.
 
-A violated promise freezes raises and is named in the plan; it never stops a lower. Each check looks at values only.
+A violated promise freezes raises and is named in the plan; it never stops a lower. Checks are functions of values.
 ``power/README.md`` states the promises in words.
 """
 
@@ -28,13 +28,13 @@ class Violation:
 
 
 def standing(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Violation, ...]:
-    """What must hold at every instant, cheap enough for every tick."""
+    """Violations of what must hold at every instant; cheap enough for every tick."""
     found = [_i1(state, config, now_s), _i5(state, config, now_s)]
     return tuple(violation for violation in found if violation is not None)
 
 
 def _i1(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None:
-    """Charges stay within the budget, outside the compliance window. Floors above it are a shortfall of their own."""
+    """Charges are within the budget, outside the compliance window. Minimum caps above it are a shortfall."""
     if state.over_since_s is None or state.shortfall_mw or now_s - state.over_since_s <= config.compliance_s:
         return None
     over = -free_mw(state, config, now_s)
@@ -42,7 +42,7 @@ def _i1(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None
 
 
 def _i5(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None:
-    """Fallbacks above the hardware's minimum fit the smallest budget known. Minima that do not are a shortfall."""
+    """Fallbacks above the hardware's minimum fit the smallest known budget. Minima that do not are a shortfall."""
     if config.fallback_mw is None or state.share == 0:
         return None
     allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
@@ -53,7 +53,7 @@ def _i5(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None
 
 
 def pages(nodes: Iterable[NodeLedger]) -> tuple[Violation, ...]:
-    """I2 in full, by recomputing every charge from what it is made of: for tests and the proof."""
+    """Violations of I2, found by recomputing every charge from its parts; for tests and the proof."""
     found = []
     for ledger in nodes:
         if ledger.charge_mw != charge_of(ledger.hardware_mw, ledger.sent):
@@ -71,7 +71,7 @@ def pages(nodes: Iterable[NodeLedger]) -> tuple[Violation, ...]:
 def step_taken(
     before: PowerState, after: PowerState, orders: Iterable[PowerDecision], config: SiteConfig, now_s: float
 ) -> tuple[Violation, ...]:
-    """What must hold of one ``advance``: the orders it sent and the charges it left."""
+    """Violations in one ``advance``: in the decisions that it sent and the charges that it left."""
     found: list[Violation] = []
     orders = tuple(orders)
     rises = [order for order in orders if order.raises]

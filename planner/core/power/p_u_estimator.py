@@ -1,13 +1,14 @@
-"""What a GPU can use at most (P_u), learned online from draws, caps and how busy the engine is.
+"""The most that a GPU draws in a phase without a cap (P_u), learned online from draw, caps and engine load.
 
-Owns one pool's estimates by batch: a pool is one model in one phase on one GPU type. Must never lower a cap by itself,
-and never trust one reading: telemetry is late (a one-second mean behind the cap) and noisy. Why: P_u decides what a cap
-costs, and it was measured from 407 to 690 W of 700 W on one GPU type, depending on model and batch.
+Owns one pool's estimates by batch size: a pool is one model in one phase on one GPU type. Must never lower a cap by
+itself, and never trust a single reading: telemetry is late (a one-second mean behind the cap) and noisy. Why: P_u
+decides how much speed a cap costs, and was measured from 407 to 690 W of 700 W on one GPU type, depending on model and
+batch.
 
-A draw tells different things. At its cap it only says that P_u is no less (a bound): an estimate well above the cap
-stays, one near the cap or below it rises, for a cap chosen by the estimate would otherwise prove it right for ever. So
-the estimate rests a few percent above the truth. Below its cap the draw of a BUSY engine is what the phase can use (a
-sample); of an engine with pauses it is less, so that it counts only where it is more than the estimate.
+A draw at its cap only shows that P_u is no less (a bound): an estimate well above the cap stays, one near or below it
+rises, because a cap chosen by the estimate would otherwise confirm it indefinitely. So the estimate settles a few
+percent above the truth. A draw below its cap is P_u if the engine is busy (a sample); if the engine has pauses the draw
+is lower, and counts only where it exceeds the estimate.
 """
 
 from __future__ import annotations
@@ -19,36 +20,36 @@ from dataclasses import dataclass, field, replace
 from planner.domain.power import PowerCurve
 
 SETTLED_S = 5.0
-"""Readings this soon after a cap or batch change still show the old one."""
+"""Seconds after a change of cap or batch in which readings still show the old state."""
 BUSY = 0.9
-"""Below this busy share a draw says how idle the engine is, not what it can use."""
+"""Below this busy share a draw reflects idle time, not P_u."""
 AT_CAP = 0.97
-"""A draw above this share of its cap is held by it."""
+"""A draw above this share of its cap counts as limited by it."""
 HALF_LIFE_S = 600.0
-"""Old evidence counts half after this long: a new driver or a hotter room is noticed."""
+"""Seconds after which evidence counts half, so that a new driver or a hotter room is noticed."""
 PRIOR_WEIGHT = 8.0
-"""How many readings the prior is worth."""
+"""Weight of the prior, in readings."""
 MOST_WEIGHT = 200.0
 OUTLIER = 3.0
-"""Readings further off than this many deviations are pulled in to it."""
+"""Readings further off than this many deviations are clipped to it."""
 LEAST_DEVIATION = 0.02
-"""Of P_u: noise is never taken to be smaller, or a first lucky pair would make every later reading an outlier."""
+"""Smallest assumed noise, as a share of P_u. Else a first lucky pair would make every later reading an outlier."""
 PROBE = 0.01
-"""How much an estimate rises with each reading that is held by a cap near it."""
+"""Share by which an estimate rises with each reading limited by a cap near it."""
 LOWEST, HIGHEST = 0.5, 1.6
 """Bounds of the estimate, as multiples of the prior."""
 
 
 def batch_bucket(batch: float) -> int:
-    """0: up to 1.4 sequences, 1: to 2.8, 2: to 5.6, … : neighbouring powers of two draw alike."""
+    """The bucket of a batch size. 0: up to 1.4 sequences, 1: to 2.8, 2: to 5.6, … as neighbouring sizes draw alike."""
     return max(0, round(math.log2(batch))) if batch > 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One GPU's telemetry. ``cap_mw`` is the enforced limit; ``since_change_s`` how long cap and batch have stood.
+    """One GPU's telemetry. ``cap_mw`` is the enforced limit; ``since_change_s``: time since cap or batch changed.
 
-    ``gpus``: how many equal GPUs this is the middle one of; it weighs as much as their readings would.
+    ``gpus``: the number of equal GPUs of which this is the median; it has the weight of that many readings.
     """
 
     draw_mw: int
@@ -60,7 +61,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """P_u as far as it is known: a decayed mean with the weight behind it."""
+    """P_u as a decayed mean, and the weight of its evidence."""
 
     p_u_mw: float
     deviation_mw: float
@@ -68,17 +69,17 @@ class Estimate:
     at_s: float
     samples: int = 0
     bounds: int = 0
-    """Readings that only said "no less"."""
+    """Number of readings that were only bounds."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedPower:
-    """One pool's estimates by batch bucket: a value. ``observe`` returns the next one."""
+    """One pool's estimates by batch bucket; a frozen value. ``observe`` returns the next one."""
 
     estimates: Mapping[int, Estimate] = field(default_factory=dict)
 
     def observe(self, batch: int, prior: PowerCurve, reading: Reading, now_s: float) -> LearnedPower:
-        """The state after one reading; the same state where the reading tells nothing."""
+        """The estimates after one reading; unchanged if it carries no information."""
         if not _informative(prior, reading):
             return self
         known = self.estimates.get(batch) or _begun(self.near(batch), prior, now_s)
@@ -86,20 +87,20 @@ class LearnedPower:
         return self if fresh is None else LearnedPower({**self.estimates, batch: fresh})
 
     def near(self, batch: int) -> Estimate | None:
-        """The estimate of this bucket, else of the nearest one: P_u moves by a few percent from one to the next.
+        """The estimate of this bucket, else of the nearest: P_u changes by a few percent from one to the next.
 
-        Of two equally near the larger batch's, which draws more. None: nothing was learned yet.
+        Of two equally near ones, that of the larger batch, which draws more. None if nothing was learned yet.
         """
         nearest = min(self.estimates, key=lambda known: (abs(known - batch), -known), default=None)
         return None if nearest is None else self.estimates[nearest]
 
     def p_u_mw(self, batch: int, prior: PowerCurve) -> int:
-        """The estimate, within its bounds; the prior's where nothing was learned."""
+        """The estimate within its bounds, in milliwatts; the prior's P_u if nothing was learned."""
         known = self.near(batch)
         return prior.p_u_mw if known is None else round(_bounded(known.p_u_mw, prior))
 
     def curve(self, batch: int, prior: PowerCurve) -> PowerCurve:
-        """The prior's law with the learned P_u. P_s keeps its distance in proportion, so that the shape stays."""
+        """The prior's curve with the learned P_u. P_s scales with it, so that the shape stays the same."""
         p_u = self.p_u_mw(batch, prior)
         if p_u == prior.p_u_mw:
             return prior
@@ -117,7 +118,7 @@ def _begun(near: Estimate | None, prior: PowerCurve, now_s: float) -> Estimate:
 
 
 def _aged(known: Estimate, now_s: float) -> float:
-    """The weight that is left: evidence decays, but an estimate never knows less than the prior did."""
+    """The remaining weight: evidence decays, but never below the weight of the prior."""
     elapsed = max(0.0, now_s - known.at_s)
     return float(max(PRIOR_WEIGHT, known.weight * 0.5 ** (elapsed / HALF_LIFE_S)))
 
@@ -128,7 +129,7 @@ def _bounded(p_u_mw: float, prior: PowerCurve) -> float:
 
 
 def _updated(known: Estimate, prior: PowerCurve, reading: Reading, now_s: float) -> Estimate | None:
-    """None where the reading tells nothing."""
+    """The next estimate; None if the reading carries no information."""
     weight, at_s = _aged(known, now_s), max(now_s, known.at_s)
     if reading.draw_mw >= AT_CAP * reading.cap_mw:
         p_u, weight = _held(known.p_u_mw, weight, prior, reading)
@@ -139,7 +140,7 @@ def _updated(known: Estimate, prior: PowerCurve, reading: Reading, now_s: float)
     error = reading.draw_mw - known.p_u_mw
     pulled = max(-OUTLIER * spread, min(OUTLIER * spread, error))
     gain = reading.gpus / (weight + reading.gpus)
-    # The deviation follows the pulled error's size, so that a true shift widens the gate and is believed.
+    # The deviation follows the clipped error, so that a true shift widens the range and is accepted.
     seen = min(abs(error), 2 * OUTLIER * spread)
     return Estimate(
         p_u_mw=_bounded(known.p_u_mw + gain * pulled, prior),
@@ -152,7 +153,7 @@ def _updated(known: Estimate, prior: PowerCurve, reading: Reading, now_s: float)
 
 
 def _held(p_u_mw: float, weight: float, prior: PowerCurve, reading: Reading) -> tuple[float, float]:
-    """The cap holds the draw: the phase may use more. An estimate near the cap rises, and its past counts for less."""
+    """After a bound: P_u may exceed the draw. An estimate near the cap rises; older evidence counts less."""
     if reading.cap_mw < AT_CAP * p_u_mw:
         return p_u_mw, weight
     higher = min(p_u_mw * (1 + PROBE * reading.gpus), reading.cap_mw / AT_CAP)

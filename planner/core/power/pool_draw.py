@@ -1,4 +1,4 @@
-"""What a planner remembers of a pool's draw: the batch it stood at, what was learned, and both draws."""
+"""A pool's draw as the planner remembers it: last batch size, learned P_u, measured and expected draw."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from planner.core.power.p_u_estimator import LearnedPower
 from planner.domain.ids import NodeId
 
 Report = tuple[NodeId, str, float | None]
-"""A node's telemetry by its boot and its agent's clock."""
+"""Identifies a node's telemetry by boot and agent clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One pool's. Draws are milliwatts per GPU, smoothed over ticks; None: not yet known."""
+    """One pool's draw. Draws are milliwatts per GPU, smoothed over ticks; None: not yet known."""
 
     learned: LearnedPower = field(default_factory=LearnedPower)
     batch: float = 0.0
-    """Sequences that each replica ran then."""
+    """Sequences per replica at the last sample."""
     bucket: int = 0
     since_s: float = float("-inf")
-    """Since when the batch has stood."""
+    """Since when the batch is unchanged."""
     measured_mw: float | None = None
     expected_mw: float | None = None
-    """By the law in force then: the prior's, or with the learned P_u."""
+    """Expected draw by the curve in force then: the prior's, or with the learned P_u."""
     told: frozenset[Report] = frozenset()
-    """The reports that the last look took in: shown again, they are no new evidence."""
+    """The reports of the last sample: if they come again, they are no new evidence."""

@@ -1,7 +1,7 @@
-"""What is assumed of a GPU before anything was measured: data sheets, and curves by phase as fractions of TDP.
+"""Assumptions about a GPU before any measurement: data sheets, and curves by phase as fractions of TDP.
 
-Our own small table of published figures. They are priors: P_u depends on model and batch (407 to 690 W of 700 W
-were measured on H100), so it is learned online and by profiling, never trusted.
+A small table of published figures. They are priors: P_u depends on model and batch (407 to 690 W of 700 W were
+measured on H100), so it is corrected online or by profiling.
 
 Sources. Data-sheet limits: vendor data sheets (H100 SXM and H200 SXM 700 W, B200 1000 W, A100 SXM 400 W). Idle: H100
 119 W and A100 70 W per GPU with a model resident (powertrace-sim operator table), B300 183 W (gpu-power-lab), H200
@@ -22,7 +22,7 @@ MIN_USEFUL_OF_TDP = 0.5
 
 
 class Phase(StrEnum):
-    """What a GPU does while it draws."""
+    """The kind of work that a power curve is for."""
 
     PREFILL = "prefill"
     DECODE_DENSE = "decode_dense"
@@ -58,7 +58,7 @@ _CURVES = {
 
 
 def gpu(name: str) -> GpuType:
-    """The data sheet of a GPU type by its short name. Raises KeyError with the known names."""
+    """The data sheet of a GPU type by its short name. Raises KeyError, listing the known names."""
     try:
         return _TYPES[name.lower()]
     except KeyError:
@@ -66,7 +66,7 @@ def gpu(name: str) -> GpuType:
 
 
 def phase_of(role: Role, *, moe: bool = False) -> Phase:
-    """The phase whose curve stands for a role. Aggregated workers mix both: the steeper (prefill) law is safe."""
+    """The phase whose curve to use for a role. Aggregated workers mix both: the steeper curve (prefill) is safe."""
     if role is Role.DECODE:
         return Phase.DECODE_MOE if moe else Phase.DECODE_DENSE
     return Phase.PREFILL

@@ -1,6 +1,6 @@
-"""What others ask of a site's ledger: is this reserved, is that affordable, how does it stand, when next.
+"""Queries on a site's ledger: reservations, free watts, a summary, the time of the next event.
 
-Reads only. ``site.py`` offers these names as its own.
+Reads only. ``site_ledger.py`` exports these names.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from planner.domain.units import watts_from_mw
 
 
 def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, smallest_step_mw: int) -> bool:
-    """Whether each of ``gpus`` is granted ``cap_mw`` (or less by under one smallest step): a pod may start there.
+    """Whether each of ``gpus`` has ``cap_mw`` reserved, up to one smallest step: a pod may start there.
 
-    ``smallest_step_mw`` is the site's: a smaller raise is never sent, so there is none to wait for.
+    ``smallest_step_mw`` is the site's: a smaller raise is never sent, so it must not be waited for.
     """
     for gpu in gpus:
         node = state.where.get(gpu)
@@ -34,7 +34,7 @@ def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, smallest_ste
 
 
 def affordable(state: PowerState, config: SiteConfig, caps: Mapping[GpuId, int], now_s: float) -> bool:
-    """Whether the free pool carries ``caps`` now."""
+    """Whether the free pool covers ``caps`` now."""
     free, cost = free_mw(state, config, now_s), 0
     for gpu, cap in caps.items():
         node = state.where.get(gpu)
@@ -46,7 +46,7 @@ def affordable(state: PowerState, config: SiteConfig, caps: Mapping[GpuId, int],
 
 
 def summary(state: PowerState, config: SiteConfig, now_s: float) -> SitePlan:
-    """The site's watts for people. ``charged_mw`` holds host overhead and margin, so that it compares to the budget."""
+    """The site's watts for display. ``charged_mw`` includes host overhead and margin, as the budget does."""
     budget = level_mw(config, state.orders, now_s)
     apart = budget - allowed_mw(config, budget, len(state.nodes))
     draws = [ledger.draw_mw for ledger in state.nodes.values() if ledger.draw_mw is not None]
@@ -91,13 +91,13 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
 
 
 def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
-    """By how much the hardware's minima exceed the smallest budget known in advance."""
+    """Milliwatts by which the hardware's minimum caps exceed the smallest budget known in advance."""
     allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
     return sum([sum(ledger.cards.min_mw) for ledger in state.nodes.values()]) - allowed
 
 
 def next_event_s(state: PowerState, config: SiteConfig, now_s: float) -> float | None:
-    """When ``advance`` may have something to do without a new message."""
+    """The next instant at which ``advance`` may have work without a new message; None if there is none."""
     times = [] if state.raises_from_s <= now_s else [state.raises_from_s]
     if (change := next_change_s(config, state.orders, now_s)) is not None:
         times.append(change)

@@ -1,6 +1,6 @@
 """Mode ``classic``: the replica formulas of the published 0.9 planner, exactly, for comparison and migration.
 
-They size on the mean capacity of a busy engine, without queues: at their answer engines run nearly full.
+They size on the mean capacity of a busy engine, without queues: at their result engines run nearly full.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from planner.domain.profile import DecodeProfile, PrefillProfile
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """One interval as the formulas see it: requests, mean lengths."""
+    """The inputs of the formulas for one interval: requests, mean lengths."""
 
     requests: float
     isl_tokens: float
@@ -27,7 +27,7 @@ class Interval:
 
 
 def prefill_correction(profile: PrefillProfile, seen: Interval, ttft_ms: float) -> float:
-    """Observed TTFT over the profile's. The wait in queues is part of it: far above 1 under load."""
+    """Observed TTFT over the profile's. It includes queueing, and is far above 1 under load."""
     return ttft_ms / classic_prefill(profile).ttft_ms(seen.isl_tokens)
 
 
@@ -55,7 +55,7 @@ def decode_replicas(profile: DecodeProfile, ahead: Interval, itl_ms: float, corr
 def within_budget(
     prefill: int, decode: int, prefill_gpus: int, decode_gpus: int, max_gpus: int | None, floors: tuple[int, int]
 ) -> tuple[int, int]:
-    """The published proportional cut; its rounding may exceed the budget, so a hard limit still follows it."""
+    """The published proportional cut; its rounding may exceed the budget, so a hard limit follows later."""
     total = prefill * prefill_gpus + decode * decode_gpus
     if max_gpus is None or total <= max_gpus:
         return prefill, decode

@@ -1,4 +1,4 @@
-"""From readings to a sized load: forecasts learn, shapes are carried over idle intervals, spreads are bounded."""
+"""From readings to the load to size for: updates forecasts, carries lengths over idle intervals, bounds spreads."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from planner.domain.reading import Missing, Reading, value_or_none
 
 RATE, ISL, OSL = "request_rate_per_s", "isl_tokens", "osl_tokens"
 QUANTITIES = (RATE, ISL, OSL)
-"""What is forecast. The rate is made from the reading ``requests``, a count per interval."""
+"""The forecast quantities. The rate is derived from the reading ``requests``, a count per interval."""
 REQUESTS = "requests"
 SMOOTH, HELD, IN_FLIGHT = "smooth", "held", "in_flight"
 SEQUENCE_LIFE_S = 30.0
-"""Time over which decode engines average arrivals: the life of a usual sequence."""
+"""Seconds over which decode engines average arrivals: the duration of a typical sequence."""
 SMALLEST_CV2, LARGEST_CV2 = 0.1, 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedLoad:
-    """Forecasts after an observation. ``missing`` names the readings that sizing lacks, with why."""
+    """Forecasts after an observation. ``missing`` names the readings that sizing lacks, with the reason."""
 
     bands: Mapping[str, Band]
     forecasts: Mapping[str, Forecast]
     missing: Mapping[str, str]
     rates: tuple[float, ...] = ()
-    """Equally likely request rates at the horizon."""
+    """Equally likely request rates at the horizon, per second."""
     held_rate: float | None = None
-    """The upper quantile of the rate as decode engines feel it: averaged over the life of a sequence."""
+    """The upper quantile of the rate for decode engines: averaged over the duration of a sequence."""
     growth: float = 0.0
-    """Sequences in flight now beyond those of the last tick: lengths show here long before answers are complete."""
+    """Increase of the sequences in flight since the last tick: longer answers show here early."""
 
     @property
     def known(self) -> bool:
-        """Whether the load can be sized."""
+        """Whether enough is known to size the load."""
         return all(name in self.forecasts for name in QUANTITIES)
 
 
 def horizon_s(config: DeploymentConfig, interval_s: float) -> float:
-    """Seconds of load time until capacity ordered now can serve: the next tick and the slowest start."""
+    """Seconds of load time until capacity decided now can serve: one interval and the slowest start-up."""
     return interval_s + max((pool.startup_s for pool in config.pools.values()), default=0.0)
 
 
@@ -58,7 +58,7 @@ def learn(
     seen: DeploymentObservation | None,
     t_s: float,
 ) -> LearnedLoad:
-    """Teach the forecasts what was seen. An idle interval has no lengths: the last ones are carried."""
+    """Update the forecasts with an observation. An idle interval has no lengths: the last ones are kept."""
     ahead_s = horizon_s(config, settings.interval_s * settings.load_time_scale)
     learned = {
         name: bands.get(name) or registry.make(config.predictor, config.forecast_level, ahead_s, settings.predictors)
@@ -71,7 +71,7 @@ def learn(
         forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
     rates = learned[RATE].scenarios(ahead_s) if learned[RATE].ready else ()
     known = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else None
-    # A reading that failed is no empty engine: the next one would look like a flood.
+    # A failed reading does not mean an empty engine: the next one would look like a flood.
     waiting = _in_flight(config, seen) if known is None or _in_flight_known(config, seen) else known
     before = waiting if known is None else known
     steady = _steady(config, bands, values.get(RATE), ahead_s, t_s)
@@ -81,14 +81,14 @@ def learn(
 
 
 def _in_flight_known(config: DeploymentConfig, seen: DeploymentObservation | None) -> bool:
-    """Whether every decode engine's pool says how many sequences it holds."""
+    """Whether all pools that decode report their number of sequences."""
     decoding = [name for name, pool in config.pools.items() if pool.role is not Role.PREFILL]
     pools = seen.pools if seen is not None else {}
     return all(name in pools and value_or_none(pools[name].running_requests) is not None for name in decoding)
 
 
 def _in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> float:
-    """Sequences that decode engines hold or that wait for one."""
+    """Sequences held by decode engines or waiting for one."""
     pools = seen.pools if seen is not None else {}
     decoding = [pools[name] for name, pool in config.pools.items() if pool.role is not Role.PREFILL and name in pools]
     return sum(_or(pool.running_requests, 0.0) + _or(pool.queued_requests, 0.0) for pool in decoding)
@@ -97,7 +97,7 @@ def _in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> 
 def _steady(
     config: DeploymentConfig, bands: Mapping[str, Band], rate: float | None, ahead_s: float, t_s: float
 ) -> dict[str, Band]:
-    """The smoothed rate, and the band of ITS changes: a burst shorter than a sequence's life is no more decode load."""
+    """The smoothed rate, and the band of ITS changes: bursts shorter than a sequence add no decode load."""
     if rate is None:
         return {name: bands[name] for name in (SMOOTH, HELD) if name in bands}
     level = config.forecast_level
@@ -127,7 +127,7 @@ def _values(seen: DeploymentObservation | None) -> tuple[dict[str, float], dict[
 
 
 def actual_load(config: DeploymentConfig, seen: DeploymentObservation | None) -> SizedLoad | None:
-    """The load that was there in the interval; None where it is not known."""
+    """The observed load of the interval; None if it is unknown."""
     values, missing = _values(seen)
     if seen is None or missing or ISL not in values or OSL not in values:
         return None

@@ -1,4 +1,4 @@
-"""The sizing modes behind one function: ``sla``, ``classic``, ``load``, and ``sla+load``, the one the other's floor."""
+"""The sizing modes: ``sla``, ``classic``, ``load``, and ``sla+load``, which takes the larger count of the two."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from planner.domain.reasons import ReasonCode
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that a mode may look at. ``ahead``: the point forecast; ``load``: the load to size for; None: unknown."""
+    """The inputs of a sizing mode. ``ahead``: the point forecast; ``load``: the load to size for; None: unknown."""
 
     config: DeploymentConfig
     engine: Engine
@@ -33,7 +33,7 @@ class Case:
 
 
 def size(case: Case) -> dict[PoolId, PoolOptions]:
-    """Every pool's options; a pool that can not be sized now is left out."""
+    """Every pool's options; a pool that cannot be sized now is left out."""
     found = {}
     for name, pool in case.config.pools.items():
         options = _pool(case, pool)

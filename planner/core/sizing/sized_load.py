@@ -1,16 +1,16 @@
-"""The load that is sized: one deployment's forecast, in the terms in which engines feel it."""
+"""The load to size for: one deployment's forecast, in terms of the engines' work."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 LARGEST_HIT_RATE = 0.95
-"""A prefix cache that hits always would make prefill free; new tokens of every prompt still have to be read."""
+"""Upper bound of the hit rate: with 1, prefill would be free, but the new tokens of a prompt must be computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """Live engines' times over the profile's, by phase."""
+    """Factors of live engines' times over the profile's, by phase."""
 
     prefill: float = 1.0
     decode: float = 1.0
@@ -22,7 +22,7 @@ class SizedLoad:
 
     ``arrival_cv2`` and ``isl_cv2`` are squared coefficients of variation (1 = Poisson arrivals, exponential lengths).
     Arrivals WITHIN an interval are taken as Poisson, not measured: with the usual scrape every 15 s an interval of 30 s
-    has two counts, whose index of dispersion lies between 0.03 and 7 (p10 to p90) on real traces and tells nothing of
+    has two counts, whose index of dispersion lies between 0.03 and 7 (p10 to p90) on real traces and does not predict
     the next one's (correlation below 0.1). Rates that change from interval to interval are the forecast's scenarios.
     """
 
@@ -35,31 +35,31 @@ class SizedLoad:
     accept_length: float = 1.0
     queued_requests: float = 0.0
     in_flight: float = 0.0
-    """Sequences that decode engines hold or that wait for one, at the next tick if they grow as since the last."""
+    """Sequences held by decode engines or waiting for one, extrapolated to the next tick."""
     rates: tuple[float, ...] = ()
-    """Equally likely request rates for the time that is sized for; empty: ``req_per_s`` alone, for ever."""
+    """Equally likely request rates at the time to size for; empty: ``req_per_s`` alone, in steady state."""
     held_req_per_s: float | None = None
-    """The rate that decode is sized for, bursts averaged over a sequence's life; None: ``req_per_s``."""
+    """The rate to size decode for, averaged over the duration of a sequence; None: ``req_per_s``."""
     serving: float = 0.0
-    """Prefill replicas that serve, or will within ``lead_s``."""
+    """Prefill replicas that serve now, or will within ``lead_s``."""
     lead_s: float = 0.0
-    """Until a replica ordered now serves."""
+    """Seconds until a replica decided now can serve."""
     interval_s: float = 0.0
-    """Until the next decision."""
+    """Seconds until the next decision."""
 
     @property
     def prefill_tokens(self) -> float:
-        """Tokens of a prompt that have to be computed."""
+        """Tokens per prompt to compute, less prefix-cache hits."""
         return max(1.0, self.isl_tokens * (1.0 - min(LARGEST_HIT_RATE, max(0.0, self.hit_rate))))
 
     @property
     def context_tokens(self) -> float:
-        """Mean KV tokens a sequence holds over its life: the whole prompt and half the answer."""
+        """Mean KV tokens of a sequence over its duration: the whole prompt and half the answer."""
         return max(1.0, self.isl_tokens + self.osl_tokens / 2.0)
 
     @property
     def decode_steps(self) -> float:
-        """Iterations an answer takes; speculative decoding accepts ``accept_length`` tokens in one."""
+        """Iterations per answer; with speculative decoding, one iteration yields ``accept_length`` tokens."""
         return max(1.0, self.osl_tokens) / max(1.0, self.accept_length)
 
     @property

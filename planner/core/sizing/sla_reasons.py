@@ -1,4 +1,4 @@
-"""Why mode ``sla`` wants what it wants: targets out of reach, extrapolation, the flow, KV capacity, the backlog."""
+"""The reasons behind a count of mode ``sla``: unreachable targets, extrapolation, load, KV capacity, backlog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planner.domain.reasons import ReasonCode
 def chain(
     config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections, wanted: int
 ) -> tuple[Limited, ...]:
-    """Links in the order of thought; the last one carries the count that was wanted."""
+    """The chain of reasons; its last link carries the desired count."""
     if load.idle:
         return (Limited(wanted, ReasonCode.SLA, "no load: nothing is needed"),)
     links = [
@@ -32,7 +32,7 @@ def chain(
 
 
 def backlog(config: DeploymentConfig, flow: tuple[Limited, ...], load: SizedLoad, wanted: int) -> tuple[Limited, ...]:
-    """The flow's chain, and what the requests that wait already add to it."""
+    """The chain for the arriving load, and the replicas that waiting requests add."""
     if wanted <= flow[-1].value:
         return flow
     text = f"{wanted} clear the {load.queued_requests:.0f} that wait within {config.drain_backlog_s:.0f} s"
@@ -75,7 +75,7 @@ def _extrapolated(pool: PoolConfig, engine: Engine, load: SizedLoad) -> list[str
 def _holds_sequences(
     config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections, wanted: int
 ) -> bool:
-    """Whether one replica fewer would meet the ITL target and only lack room."""
+    """Whether one replica fewer would meet the ITL target, but lack KV capacity."""
     if pool.role is not Role.DECODE or engine.decode is None or wanted <= 1:
         return False
     fewer = np.array([wanted - 1.0])

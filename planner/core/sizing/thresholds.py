@@ -1,7 +1,7 @@
-"""Mode ``load``: one replica up or down at each interval, by queue and KV use against thresholds.
+"""Mode ``load``: one replica up or down at each interval, by comparing queue and KV use with thresholds.
 
 Two rules keep it from over-compensating: a new decode replica needs time to fill its cache, so decode does not shrink
-for some intervals after it grew; and prefill does not grow where its queue is about to clear by itself.
+for some intervals after it grew; and prefill does not grow while its queue is about to clear by itself.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from planner.domain.reasons import ReasonCode
 
 @dataclass(frozen=True, slots=True)
 class PoolHistory:
-    """What the rules look back on: the queue at the last tick, and intervals since the pool last grew."""
+    """The past that the rules use: the queue at the last tick, and the intervals since the pool last grew."""
 
     queued_requests: float | None = None
     intervals_since_growth: float = float("inf")
 
 
 def signal(role: Role, seen: PoolObservation | None) -> float | None:
-    """The reading that the thresholds are for; None where it is missing."""
+    """The reading that is compared with the thresholds: queued requests or KV use; None if it is missing."""
     if seen is None:
         return None
     reading = seen.queued_requests if role is Role.PREFILL else seen.kv_usage
@@ -33,7 +33,7 @@ def signal(role: Role, seen: PoolObservation | None) -> float | None:
 
 
 def step(role: Role, rules: LoadThresholds, value: float, current: int, past: PoolHistory) -> tuple[Limited, ...]:
-    """The count wanted next, as a chain; one link, and another where a rule holds it."""
+    """The next desired count as a chain: one link, and a second one if a rule holds it."""
     if role is Role.PREFILL:
         return _prefill(rules, value, current, past)
     return _decode(rules, value, current, past)
