@@ -1,26 +1,17 @@
-"""The power agent's settings as operators write them: a YAML file, the environment, flags, in order of rising strength.
+"""The power agent's settings as operators write them: names, defaults, and the values that are refused.
 
-Owns the names and the refusals. An unknown key is refused by name with the nearest valid one: a misspelt limit must
-not become no limit. Nothing here connects to anything.
+Values only; ``deploy/compose`` reads them from a file, the environment and flags. Powers in watts, times in seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from agent.runtime.settings import OnExit, PowerAgentSettings
 from bus_schemas.jetstream.settings import BusSettings
-
-ENVIRONMENT_PREFIX = "WATTSCALE_AGENT_"
-"""``WATTSCALE_AGENT_HTTP__PORT=9101`` sets ``http.port``."""
-
-
-class BadSettingsError(ValueError):
-    """One line for each thing that is wrong."""
 
 
 class _Section(BaseModel):
@@ -63,7 +54,7 @@ class AnnotationSection(_Section):
 
     enabled: bool = True
     safe_default_watts: float | None = Field(default=None, gt=0)
-    """For an annotation that can not be read; needed wherever annotations are enabled and Kubernetes is on."""
+    """For an annotation that cannot be read; needed wherever annotations are enabled and Kubernetes is on."""
 
 
 def _port(value: Any) -> Any:
@@ -114,7 +105,7 @@ class AgentFile(_Section):
         return self
 
     def for_service(self) -> PowerAgentSettings:
-        """What the service is told."""
+        """The settings of the service."""
         return PowerAgentSettings(
             node=self.node,
             telemetry_interval_s=self.telemetry_interval_s,
@@ -126,94 +117,3 @@ class AgentFile(_Section):
             dry_run=self.dry_run,
             on_exit=self.on_exit,
         )
-
-
-def load(path: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> AgentFile:
-    """Settings in force. ``flags``: by dotted name, None where not given. Raises BadSettingsError."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        _merge(values, _from_file(path))
-    for name, text in _from_environment(environment):
-        _put(values, name.split("."), text, f"environment {name}")
-    for name, value in flags.items():
-        if value is not None:
-            _put(values, name.split("."), value, f"flag for {name}")
-    try:
-        return AgentFile.model_validate(values)
-    except ValidationError as error:
-        raise BadSettingsError("; ".join(_lines(error))) from error
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        document = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise BadSettingsError(f"settings file {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise BadSettingsError(f"settings file {path}: not YAML: {str(error).splitlines()[0]}") from error
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise BadSettingsError(f"settings file {path}: a mapping of names to values is wanted at the top")
-    return document
-
-
-def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    found = sorted(item for item in environment.items() if item[0].startswith(ENVIRONMENT_PREFIX))
-    if found:
-        import yaml  # An agent without file and variables does without the memory of it.
-
-        for name, text in found:
-            dotted = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-            try:
-                yield dotted, yaml.safe_load(text)
-            except yaml.YAMLError as error:
-                raise BadSettingsError(f"environment {name}: not YAML") from error
-
-
-def _put(values: dict[str, Any], path: list[str], value: Any, source: str) -> None:
-    for part in path[:-1]:
-        below = values.setdefault(part, {})
-        if below is None:
-            below = values[part] = {}
-        if not isinstance(below, dict):
-            raise BadSettingsError(f"{source}: {part} is no section")
-        values = below
-    values[path[-1]] = value
-
-
-def _merge(values: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value)
-        else:
-            values[key] = value
-
-
-def _lines(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        where = [str(part) for part in problem["loc"]]
-        name = ".".join(where)
-        if problem["type"] == "extra_forbidden":
-            yield f"unknown setting {name}{_nearest(where)}"
-        elif problem["type"] == "missing":
-            yield f"setting {name} is missing"
-        else:
-            yield f"{name or 'settings'}: {problem['msg']}"
-
-
-def _nearest(where: list[str]) -> str:
-    import difflib
-
-    section: type[BaseModel] = AgentFile
-    for part in where[:-1]:
-        field = section.model_fields.get(part)
-        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
-        inner = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if not inner:
-            return ""
-        section = inner[0]
-    found = difflib.get_close_matches(where[-1], section.model_fields, n=1)
-    return f": did you mean {'.'.join([*where[:-1], found[0]])}?" if found else ""

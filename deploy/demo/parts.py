@@ -19,21 +19,19 @@ from bus_schemas.jetstream.connect import Bus, BusUnreachableError, connect
 from bus_schemas.jetstream.consumers import Durable
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.cli.errors import UsageError
+from deploy.compose.planner_service import Planner
 from deploy.demo.connector import Connector
 from deploy.demo.gpus import HardwareMeter, PlantDriver, PlantOwners, PlantWorkers
-from deploy.demo.prepare import ROLES, Prepared
+from deploy.demo.prepare import MODEL, ROLES, Prepared
 from deploy.nats.binary import ServerMissingError
 from deploy.nats.embedded import EmbeddedServer, ServerDownError
-from planner.adapters.metrics.scrape import EngineScraper
-from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
-from planner.domain.ids import DeploymentId, PoolId
-from planner.runtime.service import PlannerService, ServiceSettings
+from planner.runtime.config.settings import LeaseSettings, MetricsSettings
 from planner.sim.cluster.plant import Plant
 from planner.sim.live_cluster import LiveCluster
 
 WATCH_SERVER_S = 0.1
 RESTART_S = 1.0
-MODEL = "demo"
+LEASE_TTL_S = 3.0
 
 
 @asynccontextmanager
@@ -97,13 +95,18 @@ def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
     return cluster, HardwareMeter(cluster)
 
 
-def make_planner(run: Prepared, bus: Bus, cluster: LiveCluster, holder: str) -> PlannerService:
-    """One planner that scrapes the cluster's page."""
-    deployment = DeploymentId(run.options.deployment)
-    pools = {PoolId(name): PoolSelector(role, component=name) for name, role in ROLES.items()}
-    target = SeriesSelector(deployment, model=MODEL, namespace=run.options.deployment, pools=pools)
-    scraper = EngineScraper(cluster.url, target, load_time_scale=run.options.speed)
-    return PlannerService(run.planner, bus, [scraper], ServiceSettings(holder=holder, lease_ttl_s=3.0))
+def make_planner(run: Prepared, bus: Bus, cluster: LiveCluster, holder: str) -> Planner:
+    """One planner that scrapes the cluster's page. Its own health and metrics pages are on a free port."""
+    settings, name = run.settings, run.options.deployment
+    metrics = MetricsSettings(source="simulated", urls=(cluster.url,))
+    block = settings.deployments[name].model_copy(update={"metrics": metrics})
+    settings = settings.model_copy(
+        update={
+            "deployments": {name: block},
+            "lease": LeaseSettings(holder=holder, ttl_s=LEASE_TTL_S),
+        }
+    )
+    return Planner(settings, run.planner, bus)
 
 
 def make_agent(run: Prepared, bus: Bus, cluster: LiveCluster, meter: HardwareMeter, node: str) -> PowerAgentService:

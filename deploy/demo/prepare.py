@@ -6,17 +6,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deploy.cli.errors import UsageError
+from deploy.compose.core_config import planner_config
+from deploy.compose.settings_layers import SettingsError
 from deploy.demo.demo_profile import demo_profile
 from deploy.demo.options import UpOptions
 from planner.adapters.profiles import ProfileError, load_profile
 from planner.adapters.traces import TraceError, read_trace
 from planner.core.power.priors import GpuType, curve, gpu, phase_of
-from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, ScalingRules, SiteConfig
-from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.config import PlannerConfig
 from planner.domain.pool import Role
 from planner.domain.profile import Profile
 from planner.domain.request import Request
 from planner.domain.units import mw_from_watts
+from planner.runtime.config.settings import (
+    BehaviorSettings,
+    DeploymentSettings,
+    HealthSettings,
+    PoolSettings,
+    RulesSettings,
+    Settings,
+    SiteSettings,
+)
 from planner.sim.cluster.plant import ClusterSpec, PlantSpec
 from planner.sim.cluster.sim_gpu import GpuCard
 from planner.sim.cluster.worker_pool import PoolSpec
@@ -29,6 +39,7 @@ TICK_LOAD_S = 10.0
 SHORTEST_TICK_S = 0.5
 DEMO_REQUESTS_PER_S = 8.0
 """A load that keeps a handful of H200s busy with the built-in profile."""
+MODEL = "demo"
 ROLES = {"prefill": Role.PREFILL, "decode": Role.DECODE}
 
 
@@ -39,6 +50,7 @@ class Prepared:
     options: UpOptions
     requests: Iterable[Request]
     plant: PlantSpec
+    settings: Settings
     planner: PlannerConfig
     budget_watts: float
 
@@ -54,11 +66,13 @@ def prepare(options: UpOptions) -> Prepared:
     profile = _profile(options)
     requests = _requests(options)
     budget_watts = _budget(options, kind)
+    settings = _settings(options, profile, budget_watts)
     return Prepared(
         options=options,
         requests=requests,
         plant=_plant(options, kind, profile),
-        planner=_planner(options, kind, profile, budget_watts),
+        settings=settings,
+        planner=_config(options, settings, profile),
         budget_watts=budget_watts,
     )
 
@@ -137,32 +151,38 @@ def _plant(options: UpOptions, kind: GpuType, profile: Profile) -> PlantSpec:
     return PlantSpec(cluster, pools, profile, seed=options.seed)
 
 
-def _planner(options: UpOptions, kind: GpuType, profile: Profile, budget_watts: float) -> PlannerConfig:
+def _settings(options: UpOptions, profile: Profile, budget_watts: float) -> Settings:
+    """The planner's settings, as a site would write them; where the cluster's page is comes later."""
     gpus = options.nodes * options.gpus_per_node
     pools = {
-        PoolId(name): PoolConfig(
-            pool=PoolId(name),
-            role=role,
-            gpus_per_replica=_gpus_of(profile, role),
-            curve=curve(kind, phase_of(role)),
+        name: PoolSettings(
+            component=name,
             max_replicas=max(1, gpus // _gpus_of(profile, role)),
             startup_s=options.startup_s,
-            scale_down=ScalingRules(stabilization_window_s=SCALE_DOWN_WINDOW_S),
+            behavior=BehaviorSettings(scale_down=RulesSettings(stabilization_window_s=SCALE_DOWN_WINDOW_S)),
         )
         for name, role in ROLES.items()
     }
-    deployment = DeploymentConfig(
-        deployment=DeploymentId(options.deployment),
-        site=SiteId(options.site),
+    deployment = DeploymentSettings(
+        site=options.site,
+        model=MODEL,
+        gpu=options.gpu,
         pools=pools,
-        profile=profile,
         ttft_ms=options.ttft_ms,
         itl_ms=options.itl_ms,
     )
-    site = SiteConfig(site=SiteId(options.site), budget_mw=mw_from_watts(budget_watts), expected_gpus=gpus)
-    return PlannerConfig(
-        deployments={deployment.deployment: deployment},
-        sites={site.site: site},
+    return Settings(
+        sites={options.site: SiteSettings(budget_watts=budget_watts, expected_gpus=gpus)},
+        deployments={options.deployment: deployment},
         interval_s=max(SHORTEST_TICK_S, TICK_LOAD_S / options.speed),
         load_time_scale=options.speed,
+        health=HealthSettings(port=0),
+        provision=False,
     )
+
+
+def _config(options: UpOptions, settings: Settings, profile: Profile) -> PlannerConfig:
+    try:
+        return planner_config(settings, offline=True, profiles={options.deployment: profile})
+    except SettingsError as error:
+        raise UsageError("\nwattscale: ".join(error.problems)) from error

@@ -99,7 +99,7 @@ def bands(known: Mapping[str, Band]) -> Plain | None:
 
 def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dict[str, Band]:
     """``bands`` back. ``models``: those beside the core's own. Raises NotPlainError."""
-    kinds = {**registry.kinds(), **{type(model).__name__: type(model) for model in models.values()}}
+    kinds = {**registry.kinds(), **{_kind(model): type(model) for model in models.values()}}
     found = {_FORMER.get(name, name): _value(band, kinds) for name, band in kept.items()}
     if not all(isinstance(band, Band) for band in found.values()):
         raise NotPlainError("a forecast without its band")
@@ -125,7 +125,7 @@ def _plain(value: object) -> Any:
         raise NotPlainError(f"{type(value).__name__} has no plain form")
     # What does not compare is a cache, which is made again where it is missed.
     kept = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
-    return {_KIND: type(value).__name__, **kept}
+    return {_KIND: _kind(value), **kept}
 
 
 def _value(kept: object, kinds: Mapping[str, type[Any]]) -> Any:
@@ -140,3 +140,9 @@ def _value(kept: object, kinds: Mapping[str, type[Any]]) -> Any:
         return kind(**{name: _value(part, kinds) for name, part in kept.items() if name != _KIND})
     except TypeError as error:
         raise NotPlainError(f"{kind.__name__} of another version: {error}") from error
+
+
+def _kind(value: object) -> str:
+    """A type's name in records: its own, or the one of the type whose state it shares."""
+    name: str = getattr(value, "kind", type(value).__name__)
+    return name

@@ -37,11 +37,11 @@ def target(namespace: str = "prod-chat") -> SeriesSelector:
 @asynccontextmanager
 async def observing(url: str, aim: SeriesSelector, *, stale_s: float = 60.0) -> AsyncIterator[PrometheusObserver]:
     client = PrometheusClient(PrometheusSettings(url, timeout_s=5.0, retries=0))
-    observer = PrometheusObserver(client, aim, window_s=WINDOW_S, stale_s=stale_s, owns_client=True)
+    observer = PrometheusObserver(client, aim, window_s=WINDOW_S, stale_s=stale_s)
     try:
         yield observer
     finally:
-        await observer.close()
+        await client.close()
 
 
 async def until(

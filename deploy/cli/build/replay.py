@@ -67,11 +67,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> PlannerConfig:
-    from planner.runtime.config.build import compose
-    from planner.runtime.config.sources import SettingsError
+    from deploy.compose.core_config import planner_config
+    from deploy.compose.settings_layers import SettingsError
 
     try:
-        return compose(loaded(args).settings, offline=True)
+        return planner_config(loaded(args).settings, offline=True)
     except SettingsError as error:
         raise UnusableSettingsError(error.problems) from error
 

@@ -11,6 +11,7 @@ from deploy.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from agent.runtime.agent_file import AgentFile
+    from deploy.compose.settings_loader import Loaded
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,9 +84,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of(args: argparse.Namespace) -> AgentFile:
-    """Settings from file, environment and flags. Raises UsageError with one line."""
-    from agent.runtime.agent_file import BadSettingsError, load
+def settings_of(args: argparse.Namespace) -> Loaded[AgentFile]:
+    """Settings from file, environment and flags. Raises UsageError with one line for each mistake."""
+    from deploy.compose.agent_settings import load
+    from deploy.compose.settings_layers import SettingsError
 
     skipped = {"run", "settings", "json"}
     flags: dict[str, Any] = {
@@ -95,8 +97,8 @@ def settings_of(args: argparse.Namespace) -> AgentFile:
         flags["node"] = os.environ.get("NODE_NAME")
     try:
         return load(args.settings, os.environ, flags)
-    except BadSettingsError as error:
-        raise UsageError(str(error)) from error
+    except SettingsError as error:
+        raise UsageError("\nwattscale: ".join(error.problems)) from error
 
 
 def _named_elsewhere(args: argparse.Namespace) -> bool:
@@ -104,15 +106,15 @@ def _named_elsewhere(args: argparse.Namespace) -> bool:
 
 
 def _power(args: argparse.Namespace) -> int:
-    from deploy.cli.run.agent_power import run_power
+    from deploy.compose.agent_service import run_power
 
-    return run_power(settings_of(args))
+    return run_power(settings_of(args).settings)
 
 
 def _check(args: argparse.Namespace) -> int:
     from deploy.cli.run.agent_check import run_check
 
-    return run_check(settings_of(args), as_json=args.json)
+    return run_check(settings_of(args).settings, as_json=args.json)
 
 
 def _pod_of(args: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from agent.runtime.preflight import (
     check_processes,
     check_rights,
 )
-from deploy.cli.run.agent_power import build_driver
+from deploy.compose.agent_service import build_driver
 
 QUESTION_S = 15.0
 

@@ -13,8 +13,9 @@ from deploy.cli.errors import CliError, UsageError
 from deploy.event_loop import run as on_event_loop
 
 if TYPE_CHECKING:
+    from deploy.compose.settings_loader import Loaded
     from planner.domain.config import PlannerConfig
-    from planner.runtime.config.sources import Loaded
+    from planner.runtime.config.settings import Settings
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,9 +73,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def loaded(args: argparse.Namespace, *overrides: str) -> Loaded:
+def loaded(args: argparse.Namespace, *overrides: str) -> Loaded[Settings]:
     """The settings that the arguments give. Raises UnusableSettingsError."""
-    from planner.runtime.config.sources import SettingsError, load
+    from deploy.compose.planner_settings import load
+    from deploy.compose.settings_layers import SettingsError
 
     flags = {
         name.removeprefix("dynamo_"): value
@@ -94,19 +96,19 @@ class UnusableSettingsError(UsageError):
         super().__init__("\nwattscale: ".join(problems))
 
 
-def _composed(found: Loaded, *, offline: bool = False) -> PlannerConfig:
-    from planner.runtime.config.build import compose
-    from planner.runtime.config.sources import SettingsError
+def _composed(found: Loaded[Settings], *, offline: bool = False) -> PlannerConfig:
+    from deploy.compose.core_config import planner_config
+    from deploy.compose.settings_layers import SettingsError
 
     try:
-        return compose(found.settings, offline=offline)
+        return planner_config(found.settings, offline=offline)
     except SettingsError as error:
         raise UnusableSettingsError(error.problems) from error
 
 
 def _run(args: argparse.Namespace) -> int:
     from bus_schemas.jetstream.connect import BusUnreachableError
-    from planner.runtime.process import run_planner
+    from deploy.compose.planner_service import run_planner
     from planner.runtime.telemetry.logs import set_up
 
     found = loaded(args)
@@ -124,9 +126,11 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from deploy.compose.predictors import predictor_notes
+
     found = loaded(args)
     config = _composed(found)
-    for note in found.notes:
+    for note in (*found.notes, *predictor_notes(found.settings)):
         print(f"note: {note}")
     for name, deployment in config.deployments.items():
         pools = ", ".join(f"{pool} {p.min_replicas} to {p.max_replicas}" for pool, p in deployment.pools.items())
@@ -165,7 +169,7 @@ def _chosen(asked: str | None, deployments: Mapping[Any, Any]) -> Any:
         return asked
     known = ", ".join(deployments)
     raise UsageError(
-        f"--deployment: {'which one?' if asked is None else f'no deployment {asked!r};'} there are {known}"
+        f"--deployment: {'name one of' if asked is None else f'no deployment {asked!r}; there are'} {known}"
     )
 
 

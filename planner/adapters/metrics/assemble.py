@@ -1,4 +1,4 @@
-"""Makes one deployment's observation from a readout, by the table of metric names. Pure."""
+"""Makes one deployment's observation from a snapshot, by the table of metric names. Pure."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 
 from planner.adapters.metrics.engine_metrics import (
     DYNAMO,
-    SIM_WORKERS,
-    SOURCES,
     TRAFFIC,
     WORKER_LABELS,
     EngineMetric,
@@ -18,6 +16,7 @@ from planner.adapters.metrics.engine_metrics import (
     Source,
 )
 from planner.adapters.metrics.histogram import IntervalHistogram
+from planner.adapters.metrics.metric_table import ENGINES, MetricTable
 from planner.adapters.metrics.series_selector import SeriesSelector
 from planner.adapters.metrics.snapshot import GaugeSample, Snapshot
 from planner.domain.ids import PoolId
@@ -26,39 +25,38 @@ from planner.domain.pool import Replicas, Role
 from planner.domain.reading import NO_DATA, Missing, MissingReason, Reading, Sample
 
 TAIL = 0.95
-KV_USAGE_METRICS = frozenset(metric for source in SOURCES for metric in source.metrics.get(Quantity.KV_USAGE, ()))
 
 
-def assemble(readout: Snapshot, target: SeriesSelector) -> DeploymentObservation:
+def assemble(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable = ENGINES) -> DeploymentObservation:
     """The observation. Pools about whose workers nothing is exported are absent: unknown, not empty."""
-    source = traffic_source(readout)
+    source = traffic_source(snapshot, table)
     isl, osl, ttft, itl = (
-        _histogram_of(readout, source, quantity)
+        _histogram_of(snapshot, source, quantity)
         for quantity in (Quantity.ISL_TOKENS, Quantity.OSL_TOKENS, Quantity.TTFT_MS, Quantity.ITL_MS)
     )
     return DeploymentObservation(
-        interval_s=readout.interval_s,
-        requests=_first(readout, source, Quantity.REQUESTS),
-        isl_tokens=_first(readout, source, Quantity.ISL_TOKENS),
-        osl_tokens=_first(readout, source, Quantity.OSL_TOKENS),
-        ttft_ms=_first(readout, source, Quantity.TTFT_MS),
-        itl_ms=_first(readout, source, Quantity.ITL_MS),
-        request_duration_s=_first(readout, source, Quantity.REQUEST_DURATION_S),
+        interval_s=snapshot.interval_s,
+        requests=_first(snapshot, source, Quantity.REQUESTS),
+        isl_tokens=_first(snapshot, source, Quantity.ISL_TOKENS),
+        osl_tokens=_first(snapshot, source, Quantity.OSL_TOKENS),
+        ttft_ms=_first(snapshot, source, Quantity.TTFT_MS),
+        itl_ms=_first(snapshot, source, Quantity.ITL_MS),
+        request_duration_s=_first(snapshot, source, Quantity.REQUEST_DURATION_S),
         isl_cv2=_reading(isl.cv2() if isl else None),
         osl_cv2=_reading(osl.cv2() if osl else None),
         ttft_p95_ms=_reading(ttft.quantile(TAIL) if ttft else None),
         itl_p95_ms=_reading(itl.quantile(TAIL) if itl else None),
-        kv_hit_rate=_bounded(_any(readout, Quantity.KV_HIT_RATE), 0.0, 1.0),
-        accept_length=_bounded(_any(readout, Quantity.ACCEPT_LENGTH), 1.0, math.inf),
-        pools=_pools(readout, target),
+        kv_hit_rate=_bounded(_any(snapshot, Quantity.KV_HIT_RATE, table), 0.0, 1.0),
+        accept_length=_bounded(_any(snapshot, Quantity.ACCEPT_LENGTH, table), 1.0, math.inf),
+        pools=_pools(snapshot, selector, table),
     )
 
 
-def traffic_source(readout: Snapshot) -> Source:
+def traffic_source(snapshot: Snapshot, table: MetricTable = ENGINES) -> Source:
     """The first source that exports anything about requests: frontends come before engines."""
-    for source in SOURCES:
+    for source in table.sources:
         names = (metric.name for quantity in TRAFFIC for metric in source.metrics.get(quantity, ()))
-        if any(readout.has(name) for name in names):
+        if any(snapshot.has(name) for name in names):
             return source
     return DYNAMO
 
@@ -74,40 +72,40 @@ def _bounded(reading: Reading, low: float, high: float) -> Reading:
     return reading
 
 
-def _first(readout: Snapshot, source: Source, quantity: Quantity) -> Reading:
+def _first(snapshot: Snapshot, source: Source, quantity: Quantity) -> Reading:
     """The first of the source's names for ``quantity`` that gives a sample, else the first reason why not."""
     missing: Missing | None = None
     for metric in source.metrics.get(quantity, ()):
-        reading = read(readout, metric)
+        reading = read(snapshot, metric)
         if isinstance(reading, Sample):
             return reading
-        if missing is None and readout.has(metric.name):
+        if missing is None and snapshot.has(metric.name):
             missing = reading
-    return missing or readout.failure or Missing(MissingReason.NOT_EXPORTED)
+    return missing or snapshot.failure or Missing(MissingReason.NOT_EXPORTED)
 
 
-def _any(readout: Snapshot, quantity: Quantity) -> Reading:
-    found = [_first(readout, source, quantity) for source in SOURCES]
+def _any(snapshot: Snapshot, quantity: Quantity, table: MetricTable) -> Reading:
+    found = [_first(snapshot, source, quantity) for source in table.sources]
     return next((reading for reading in found if isinstance(reading, Sample)), found[0])
 
 
-def read(readout: Snapshot, metric: EngineMetric) -> Reading:
+def read(snapshot: Snapshot, metric: EngineMetric) -> Reading:
     """One metric as a reading, in the quantity's unit."""
     match metric.kind:
         case EngineMetricKind.COUNTER:
-            reading = readout.increase(metric.name)
+            reading = snapshot.increase(metric.name)
             return Sample(reading.value * metric.scale, reading.age_s) if isinstance(reading, Sample) else reading
         case EngineMetricKind.HISTOGRAM:
-            histogram = readout.histogram(metric.name)
+            histogram = snapshot.histogram(metric.name)
             if isinstance(histogram, Missing):
                 return histogram
             return _reading(None if histogram.mean is None else histogram.mean * metric.scale)
         case EngineMetricKind.RATIO:
-            return _ratio(readout.increase(metric.name), readout.increase(metric.per), metric)
+            return _ratio(snapshot.increase(metric.name), snapshot.increase(metric.per), metric)
         case EngineMetricKind.GAUGE:
-            values = [sample.value for sample in readout.gauges.get(metric.name, ())]
+            values = [sample.value for sample in snapshot.gauges.get(metric.name, ())]
             if not values:
-                return readout.failure or NO_DATA
+                return snapshot.failure or NO_DATA
             return Sample(sum(values) / len(values) * metric.scale)
 
 
@@ -119,27 +117,28 @@ def _ratio(above: Reading, below: Reading, metric: EngineMetric) -> Reading:
     return Sample(metric.offset + metric.scale * above.value / below.value) if below.value > 0 else NO_DATA
 
 
-def _histogram_of(readout: Snapshot, source: Source, quantity: Quantity) -> IntervalHistogram | None:
+def _histogram_of(snapshot: Snapshot, source: Source, quantity: Quantity) -> IntervalHistogram | None:
     for metric in source.metrics.get(quantity, ()):
-        histogram = readout.histogram(metric.name) if metric.kind is EngineMetricKind.HISTOGRAM else None
+        histogram = snapshot.histogram(metric.name) if metric.kind is EngineMetricKind.HISTOGRAM else None
         if isinstance(histogram, IntervalHistogram) and histogram.count > 0:
             return histogram.scaled(metric.scale)
     return None
 
 
-def _pools(readout: Snapshot, target: SeriesSelector) -> Mapping[PoolId, PoolObservation]:
-    counts = _sim_replicas(readout, target)
-    queued = _by_pool(readout, target, Quantity.QUEUED_REQUESTS)
-    running = _by_pool(readout, target, Quantity.RUNNING_REQUESTS)
-    usage = _by_pool(readout, target, Quantity.KV_USAGE)
+def _pools(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable) -> Mapping[PoolId, PoolObservation]:
+    counts = _worker_counts(snapshot, selector, table)
+    queued, running, usage = (
+        _by_pool(snapshot, selector, table, quantity)
+        for quantity in (Quantity.QUEUED_REQUESTS, Quantity.RUNNING_REQUESTS, Quantity.KV_USAGE)
+    )
     pools: dict[PoolId, PoolObservation] = {}
-    for pool, selector in target.pools.items():
+    for pool, of_pool in selector.pools.items():
         workers = {worker for gauges in (queued, running, usage) for worker in gauges.get(pool, {})}
         if pool not in counts and not workers:
             continue
         waiting = _sum(queued.get(pool))
-        if isinstance(waiting, Missing) and selector.role is not Role.DECODE:
-            waiting = _first(readout, DYNAMO, Quantity.QUEUED_REQUESTS)
+        if isinstance(waiting, Missing) and of_pool.role is not Role.DECODE:
+            waiting = _first(snapshot, DYNAMO, Quantity.QUEUED_REQUESTS)
         pools[pool] = PoolObservation(
             replicas=counts.get(pool, Replicas(ready=len(workers))),
             queued_requests=waiting,
@@ -150,39 +149,40 @@ def _pools(readout: Snapshot, target: SeriesSelector) -> Mapping[PoolId, PoolObs
     return pools
 
 
-def _sim_replicas(readout: Snapshot, target: SeriesSelector) -> Mapping[PoolId, Replicas]:
+def _worker_counts(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable) -> Mapping[PoolId, Replicas]:
+    """Replicas by pool, from an exporter that counts them; empty where there is none."""
     counts: defaultdict[PoolId, dict[str, int]] = defaultdict(dict)
-    for sample in readout.gauges.get(SIM_WORKERS, ()):
+    for sample in snapshot.gauges.get(table.worker_counts, ()):
         pool = PoolId(sample.labels.get("pool", ""))
-        if pool in target.pools:
+        if pool in selector.pools:
             counts[pool][sample.labels.get("state", "")] = round(sample.value)
     states = ("ready", "starting", "terminating", "pending")
     return {pool: Replicas(**{state: by.get(state, 0) for state in states}) for pool, by in counts.items()}
 
 
-def _by_pool(readout: Snapshot, target: SeriesSelector, quantity: Quantity) -> Mapping[PoolId, Mapping[str, float]]:
+def _by_pool(
+    snapshot: Snapshot, selector: SeriesSelector, table: MetricTable, quantity: Quantity
+) -> Mapping[PoolId, Mapping[str, float]]:
     """Values by pool and worker, from the first name that any worker exports."""
-    for source in SOURCES:
+    for source in table.sources:
         for metric in source.metrics.get(quantity, ()) if source.per_worker else ():
-            samples = readout.gauges.get(metric.name, ())
-            if samples:
-                return _split(samples, target, metric)
+            if samples := snapshot.gauges.get(metric.name, ()):
+                return _split(samples, selector, metric.scale, mean=quantity is Quantity.KV_USAGE)
     return {}
 
 
 def _split(
-    samples: Sequence[GaugeSample], target: SeriesSelector, metric: EngineMetric
+    samples: Sequence[GaugeSample], selector: SeriesSelector, scale: float, *, mean: bool
 ) -> Mapping[PoolId, Mapping[str, float]]:
-    """A worker with several series (data-parallel ranks) counts once: its queues add up, its KV use is their mean."""
+    """A worker with several series (data-parallel ranks) counts once: as their sum, or as their ``mean``."""
     pools: defaultdict[PoolId, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
-        pool = target.pool_of(sample.labels)
+        pool = selector.pool_of(sample.labels)
         if pool is not None and math.isfinite(sample.value):
             worker = next((sample.labels[name] for name in WORKER_LABELS if name in sample.labels), "")
-            pools[pool][worker].append(sample.value * metric.scale)
-    share = metric in KV_USAGE_METRICS
+            pools[pool][worker].append(sample.value * scale)
     return {
-        pool: {worker: sum(values) / (len(values) if share else 1) for worker, values in workers.items()}
+        pool: {worker: sum(values) / (len(values) if mean else 1) for worker, values in workers.items()}
         for pool, workers in pools.items()
     }
 

@@ -207,12 +207,6 @@ POOL_LABEL = "dynamo_component"
 WORKER_LABELS = ("worker", "worker_id", "pod", "instance", "engine")
 """Labels that tell workers apart, in order of preference."""
 
-SIM_LOAD_SECONDS = "wattscale_sim_load_seconds"
-"""Gauge of the simulated cluster: its load clock. Exact where an accelerated replay would blur a real interval."""
-
-SIM_WORKERS = "wattscale_sim_workers"
-"""Gauge of the simulated cluster: workers by ``pool`` and ``state`` (ready | starting | terminating | pending)."""
-
 COMPONENTS: Mapping[str, Role] = {
     "prefill": Role.PREFILL,
     "prefillworker": Role.PREFILL,

@@ -5,104 +5,83 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from planner.adapters.metrics.engine_metrics import BOOT, SIM_LOAD_SECONDS, SIM_WORKERS, SOURCES, EngineMetricKind
+from planner.adapters.metrics.engine_metrics import BOOT
 from planner.adapters.metrics.histogram import IntervalHistogram, histogram
+from planner.adapters.metrics.metric_table import ENGINES, MetricTable
 from planner.adapters.metrics.series_selector import SeriesSelector
 from planner.adapters.metrics.snapshot import GaugeSample
 from planner.domain.reading import Missing, MissingReason, Reading, Sample
 
 Key = tuple[tuple[str, str], ...]
 
-MODEL_LABELS: Mapping[str, str] = {
-    name: source.model_label
-    for source in SOURCES
-    for metrics in source.metrics.values()
-    for metric in metrics
-    for name in (metric.name, metric.per)
-    if name
-}
-HISTOGRAMS = frozenset(
-    metric.name
-    for source in SOURCES
-    for metrics in source.metrics.values()
-    for metric in metrics
-    if metric.kind is EngineMetricKind.HISTOGRAM
-)
-COUNTERS = frozenset(
-    name
-    for source in SOURCES
-    for metrics in source.metrics.values()
-    for metric in metrics
-    if metric.kind in {EngineMetricKind.COUNTER, EngineMetricKind.RATIO}
-    for name in (metric.name, metric.per)
-    if name
-)
-GAUGES = frozenset(
-    metric.name
-    for source in SOURCES
-    for metrics in source.metrics.values()
-    for metric in metrics
-    if metric.kind is EngineMetricKind.GAUGE
-)
+Exported = tuple[str, dict[str, str], float]
+"""A sample on a page: name, labels, value."""
+
 SUFFIXES = ("_bucket", "_sum", "_count")
+WORKER_COUNTS_MODEL_LABEL = "model"
 
 
 class PageError(Exception):
     """A page that is not in the text exposition format."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MetricsPage:
-    """One page's series that matter. ``cumulative`` holds counters and histogram parts by sample name and labels."""
+    """One page's series that matter. ``cumulative`` holds counters and histogram parts by sample name and labels.
 
-    cumulative: Mapping[str, Mapping[Key, float]]
-    gauges: Mapping[str, tuple[GaugeSample, ...]]
+    ``boot``: when the exporter started, in its own seconds. ``load_s``: the load's clock, where the page shows one.
+    """
+
+    cumulative: defaultdict[str, dict[Key, float]] = field(default_factory=lambda: defaultdict(dict))
+    gauges: defaultdict[str, list[GaugeSample]] = field(default_factory=lambda: defaultdict(list))
     boot: float | None = None
     load_s: float | None = None
 
-
-def parse_page(text: str, target: SeriesSelector) -> MetricsPage:
-    """The series of ``target`` on a page. Raises PageError."""
-    cumulative: defaultdict[str, dict[Key, float]] = defaultdict(dict)
-    gauges: defaultdict[str, list[GaugeSample]] = defaultdict(list)
-    alone: dict[str, float] = {}
-    try:
-        for name, labels, value in _samples(text):
-            base = _base(name)
-            if name in {BOOT, SIM_LOAD_SECONDS}:
-                alone[name] = value
-            elif name == SIM_WORKERS:
-                if target.matches(labels, "model"):
-                    gauges[name].append(GaugeSample(labels, value))
-            elif base is None or not target.matches(labels, MODEL_LABELS[base]):
-                continue
-            elif name in GAUGES:
-                gauges[name].append(GaugeSample(labels, value))
+    def take(self, sample: Exported, selector: SeriesSelector, table: MetricTable) -> None:
+        """Keep the sample if it is one of the table's and of the deployment."""
+        name, labels, value = sample
+        if name == BOOT:
+            self.boot = value
+        elif name == table.load_clock:
+            self.load_s = value
+        elif name == table.worker_counts:
+            if selector.matches(labels, WORKER_COUNTS_MODEL_LABEL):
+                self.gauges[name].append(GaugeSample(labels, value))
+        elif (base := _base(name, table)) is not None and selector.matches(labels, table.model_labels[base]):
+            if name in table.gauges:
+                self.gauges[name].append(GaugeSample(labels, value))
             else:
-                cumulative[name][tuple(sorted(labels.items()))] = value
+                self.cumulative[name][tuple(sorted(labels.items()))] = value
+
+
+def parse_page(text: str, selector: SeriesSelector, table: MetricTable = ENGINES) -> MetricsPage:
+    """The series of one deployment on a page. Raises PageError."""
+    page = MetricsPage()
+    try:
+        for sample in _samples(text):
+            page.take(sample, selector, table)
     except (ValueError, KeyError, IndexError) as error:
         raise PageError(f"not a metrics page: {error}") from error
-    frozen = {name: tuple(samples) for name, samples in gauges.items()}
-    return MetricsPage(dict(cumulative), frozen, alone.get(BOOT), alone.get(SIM_LOAD_SECONDS))
+    return page
 
 
-def _samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
+def _samples(text: str) -> Iterator[Exported]:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             yield sample.name, sample.labels, sample.value
 
 
-def _base(name: str) -> str | None:
-    """The table's name that a sample belongs to, or None when it is none of ours."""
-    if name in MODEL_LABELS and name not in HISTOGRAMS:
+def _base(name: str, table: MetricTable) -> str | None:
+    """The table's name that a sample belongs to; None where it is not in the table."""
+    if name in table.model_labels and name not in table.histograms:
         return name
     for suffix in SUFFIXES:
         base = name.removesuffix(suffix)
-        if base is not name and base in HISTOGRAMS:
+        if base is not name and base in table.histograms:
             return base
     return None
 

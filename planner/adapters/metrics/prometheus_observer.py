@@ -12,14 +12,13 @@ import math
 from collections.abc import Iterable, Mapping
 
 from planner.adapters.metrics import promql
-from planner.adapters.metrics.assemble import assemble
-from planner.adapters.metrics.engine_metrics import SOURCES, TRAFFIC, EngineMetric, EngineMetricKind, Source
+from planner.adapters.metrics.engine_metrics import TRAFFIC, EngineMetric, EngineMetricKind, Source
 from planner.adapters.metrics.histogram import IntervalHistogram, histogram
+from planner.adapters.metrics.metric_table import ENGINES, MetricTable
 from planner.adapters.metrics.prometheus_client import PrometheusClient, PrometheusError, SeriesRow
 from planner.adapters.metrics.series_selector import SeriesSelector
 from planner.adapters.metrics.snapshot import GaugeSample, Snapshot
-from planner.adapters.metrics.staleness import Staleness
-from planner.domain.ids import DeploymentId
+from planner.adapters.metrics.snapshot_observer import SnapshotObserver
 from planner.domain.observation import DeploymentObservation
 from planner.domain.reading import NO_DATA, Missing, MissingReason, Reading, Sample
 
@@ -30,58 +29,46 @@ AGE, RESETS = "age", "resets "
 """Names of the queries beside those that are named after their series."""
 
 
-class PrometheusObserver:
+class PrometheusObserver(SnapshotObserver):
     """One deployment's readings over the last ``window_s`` seconds.
 
     ``stale_s``: a newest sample older than this is no reading. ``load_time_scale`` as in ``EngineScraper``.
-    The client may be shared; whoever made it closes it, unless ``owns_client``.
+    The client may be shared; its maker closes it.
     """
 
     def __init__(
         self,
         client: PrometheusClient,
-        target: SeriesSelector,
+        selector: SeriesSelector,
         *,
         window_s: float,
         stale_s: float = 60.0,
         load_time_scale: float = 1.0,
-        owns_client: bool = False,
+        table: MetricTable = ENGINES,
     ) -> None:
+        super().__init__(selector, table)
         self._client = client
-        self._target = target
         self._window_s = window_s
         self._stale_s = stale_s
         self._scale = load_time_scale
-        self._owns_client = owns_client
-        self._ages = Staleness()
-        self.last_error = ""
-
-    @property
-    def deployment(self) -> DeploymentId:
-        """Whose readings these are."""
-        return self._target.deployment
-
-    async def observe(self, now_s: float) -> DeploymentObservation:
-        """The readings of the window that ends now. Never raises for what Prometheus answers or fails to."""
-        return self._ages.stamp(await self._window(0.0), now_s)
 
     async def reread(self, then_s: float, now_s: float) -> DeploymentObservation:
-        """The readings of the window that ended at ``then_s``: what ``observe`` would have answered then."""
-        return await self._window(max(0.0, now_s - then_s))
+        """The readings of the window that ended at ``then_s``: what ``observe`` would have returned then."""
+        return self._assembled(await self._window(max(0.0, now_s - then_s)))
 
     async def close(self) -> None:
-        """Close the connections, where they are this observer's own."""
-        if self._owns_client:
-            await self._client.close()
+        """Nothing to close: the client is its maker's."""
 
-    async def _window(self, ago_s: float) -> DeploymentObservation:
+    async def _snapshot(self, now_s: float) -> Snapshot:
+        return await self._window(0.0)
+
+    async def _window(self, ago_s: float) -> Snapshot:
         try:
-            readout = await self._read(ago_s)
+            return await self._read(ago_s)
         except (PrometheusError, OSError) as error:
             self.last_error = str(error)
             log.warning("metrics of %s: %s", self.deployment, error)
-            readout = Snapshot(self._window_s * self._scale, failure=Missing(MissingReason.UNREACHABLE))
-        return assemble(readout, self._target)
+            return Snapshot(self._window_s * self._scale, failure=Missing(MissingReason.UNREACHABLE))
 
     async def _read(self, ago_s: float) -> Snapshot:
         at_s = (await self._client.query("time()"))[0].value - ago_s
@@ -91,19 +78,20 @@ class PrometheusObserver:
             return Snapshot(interval_s)
         traffic = next((source for source in present if any(_traffic(source, present[source]))), None)
         rows = await self._rows(present, traffic, at_s)
-        return _readout(rows, interval_s, traffic, self._trouble(rows, traffic, present))
+        trouble = self._trouble(rows, traffic, present)
+        return _combined(rows, interval_s, self._table, traffic, trouble)
 
     async def _present(self, at_s: float) -> Mapping[Source, frozenset[str]]:
         """Names that have series now, by source, in the order of preference."""
-        rows = await self._client.query(promql.presence(SOURCES, self._target), at_s)
+        rows = await self._client.query(promql.presence(self._table.sources, self._selector), at_s)
         names = frozenset(row.labels.get("__name__", "") for row in rows)
-        return {source: found for source in SOURCES if (found := names & _names(source))}
+        return {source: found for source in self._table.sources if (found := names & _names(source))}
 
     async def _rows(self, present: Mapping[Source, frozenset[str]], traffic: Source | None, at_s: float) -> Rows:
         """The answers to everything there is to ask, by query: three requests, whatever the number of metrics."""
         numbers, buckets, gauges = dict[str, str](), dict[str, str](), dict[str, str]()
         for source, names in present.items():
-            matchers = promql.selector(self._target, source)
+            matchers = promql.selector(self._selector, source)
             for quantity, metrics in source.metrics.items():
                 if quantity in TRAFFIC and source is not traffic:
                     continue
@@ -133,7 +121,7 @@ class PrometheusObserver:
 
     def _doubts(self, source: Source, names: frozenset[str]) -> dict[str, str]:
         """Queries that say whether the window's increases are to be believed."""
-        matchers = promql.selector(self._target, source)
+        matchers = promql.selector(self._selector, source)
         series = _counted(source, names)
         asked = {RESETS + name: promql.resets(name, matchers, self._window_s) for name in series}
         return {AGE: promql.age(series[0], matchers), **asked}
@@ -168,11 +156,13 @@ def _traffic(source: Source, names: frozenset[str]) -> Iterable[EngineMetric]:
                 yield metric
 
 
-def _readout(rows: Rows, interval_s: float, traffic: Source | None, trouble: Missing | None) -> Snapshot:
+def _combined(
+    rows: Rows, interval_s: float, table: MetricTable, traffic: Source | None, trouble: Missing | None
+) -> Snapshot:
     increases: dict[str, Reading] = {}
     histograms: dict[str, IntervalHistogram | Missing] = {}
     gauges: dict[str, tuple[GaugeSample, ...]] = {}
-    for source in SOURCES:
+    for source in table.sources:
         for quantity, metrics in source.metrics.items():
             doubt = trouble if source is traffic and quantity in TRAFFIC else None
             for metric in metrics:

@@ -12,10 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import aiohttp
 
-from planner.adapters.metrics.assemble import assemble
 from planner.adapters.metrics.exposition import (
-    COUNTERS,
-    HISTOGRAMS,
     MetricsPage,
     PageError,
     histogram_increase,
@@ -25,11 +22,10 @@ from planner.adapters.metrics.exposition import (
     total_increase,
 )
 from planner.adapters.metrics.histogram import IntervalHistogram
+from planner.adapters.metrics.metric_table import ENGINES, MetricTable
 from planner.adapters.metrics.series_selector import SeriesSelector
 from planner.adapters.metrics.snapshot import GaugeSample, Snapshot
-from planner.adapters.metrics.staleness import Staleness
-from planner.domain.ids import DeploymentId
-from planner.domain.observation import DeploymentObservation
+from planner.adapters.metrics.snapshot_observer import SnapshotObserver
 from planner.domain.reading import Missing, MissingReason, Reading
 
 
@@ -41,43 +37,30 @@ class _Fetched:
     pages: Mapping[str, MetricsPage]
 
 
-class EngineScraper:
+class EngineScraper(SnapshotObserver):
     """One deployment's readings from one or more metrics pages.
 
-    ``load_time_scale``: load seconds per clock second (accelerated replays); intervals are told in load seconds.
+    ``load_time_scale``: load seconds per clock second (accelerated replays); intervals are in load seconds.
     ``max_gap_s``: clock seconds after which the last pages are too old to take a difference from.
     """
 
     def __init__(
         self,
         urls: str | Sequence[str],
-        target: SeriesSelector,
+        selector: SeriesSelector,
         *,
         load_time_scale: float = 1.0,
         timeout_s: float = 5.0,
         max_gap_s: float = 600.0,
-        headers: Mapping[str, str] | None = None,
+        table: MetricTable = ENGINES,
     ) -> None:
+        super().__init__(selector, table)
         self._urls = (urls,) if isinstance(urls, str) else tuple(urls)
-        self._target = target
         self._scale = load_time_scale
         self._timeout_s = timeout_s
         self._max_gap_s = max_gap_s
-        self._headers = dict(headers or {})
         self._session: aiohttp.ClientSession | None = None
         self._last: _Fetched | None = None
-        self._ages = Staleness()
-        self.last_error = ""
-
-    @property
-    def deployment(self) -> DeploymentId:
-        """Whose readings these are."""
-        return self._target.deployment
-
-    async def observe(self, now_s: float) -> DeploymentObservation:
-        """The readings since the last good pages. Never raises for what a server answers or fails to answer."""
-        readout = await self._read(now_s)
-        return self._ages.stamp(assemble(readout, self._target), now_s)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -85,7 +68,7 @@ class EngineScraper:
             await self._session.close()
             self._session = None
 
-    async def _read(self, now_s: float) -> Snapshot:
+    async def _snapshot(self, now_s: float) -> Snapshot:
         pages = await asyncio.gather(*(self._page(url) for url in self._urls))
         fetched = {url: page for url, page in zip(self._urls, pages, strict=True) if page is not None}
         before = self._last
@@ -93,7 +76,7 @@ class EngineScraper:
         if len(fetched) < len(self._urls):
             return Snapshot(interval_s, failure=Missing(MissingReason.UNREACHABLE))
         self._last = _Fetched(now_s, fetched)
-        return _readout(before, fetched, interval_s, stale=self._is_stale(before, now_s))
+        return _differences(before, fetched, interval_s, self._table, stale=self._is_stale(before, now_s))
 
     def _is_stale(self, before: _Fetched | None, now_s: float) -> bool:
         return before is not None and now_s - before.now_s > self._max_gap_s
@@ -113,7 +96,7 @@ class EngineScraper:
             async with self._open().get(url) as response:
                 response.raise_for_status()
                 text = await response.text(errors="replace")
-            return await asyncio.to_thread(parse_page, text, self._target)
+            return await asyncio.to_thread(parse_page, text, self._selector, self._table)
         except (aiohttp.ClientError, TimeoutError, OSError, PageError) as error:
             self.last_error = f"{url}: {type(error).__name__}: {error}"
             return None
@@ -121,15 +104,18 @@ class EngineScraper:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=self._timeout_s)
-            self._session = aiohttp.ClientSession(timeout=timeout, headers=self._headers)
+            self._session = aiohttp.ClientSession(timeout=timeout)
         return self._session
 
 
-def _readout(before: _Fetched | None, pages: Mapping[str, MetricsPage], interval_s: float, *, stale: bool) -> Snapshot:
+def _differences(
+    before: _Fetched | None, pages: Mapping[str, MetricsPage], interval_s: float, table: MetricTable, *, stale: bool
+) -> Snapshot:
     gauges = _gauges(pages.values())
     why = _no_difference(before, pages, stale=stale)
-    counters = {name for page in pages.values() for name in page.cumulative if name in COUNTERS}
-    histograms = {base for base in HISTOGRAMS if any(f"{base}_count" in page.cumulative for page in pages.values())}
+    exported = {name for page in pages.values() for name in page.cumulative}
+    counters = exported & table.counters
+    histograms = {base for base in table.histograms if f"{base}_count" in exported}
     if before is None or why is not None:
         missing = why or Missing(MissingReason.FIRST_SCRAPE)
         return Snapshot(interval_s, dict.fromkeys(counters, missing), dict.fromkeys(histograms, missing), gauges)
@@ -161,7 +147,7 @@ def _gauges(pages: Iterable[MetricsPage]) -> Mapping[str, tuple[GaugeSample, ...
     gauges: dict[str, tuple[GaugeSample, ...]] = {}
     for page in pages:
         for name, samples in page.gauges.items():
-            gauges[name] = gauges.get(name, ()) + samples
+            gauges[name] = (*gauges.get(name, ()), *samples)
     return gauges
 
 

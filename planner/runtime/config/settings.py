@@ -1,17 +1,15 @@
-"""What a planner process is told: the shape of its configuration file, checked as a whole before anything starts.
+"""The shape of a planner's configuration file, checked as a whole before anything starts.
 
-Values only, with their defaults; where they come from is ``settings_sources``, what they become is ``compose``.
-Power is in watts here, as people write it, and times are in seconds of the load unless a comment says real.
+Values only, with their defaults; ``deploy/compose`` reads them and builds the planner from them. Power is in watts, as
+people write it, and times are in seconds of the load unless a comment says real seconds.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bus_schemas.jetstream.settings import BusSettings
 
@@ -120,8 +118,8 @@ class PoolSettings(Block):
 class MetricsSettings(Block):
     """Where a deployment's metrics are read. ``stale_s`` and ``timeout_s`` are real seconds."""
 
-    source: Literal["scrape", "prometheus"] | None = None
-    """Default: ``scrape`` where there are ``urls``, else ``prometheus``."""
+    source: str | None = None
+    """scrape, prometheus or simulated; default: ``scrape`` where there are ``urls``, else ``prometheus``."""
     urls: tuple[str, ...] = ()
     """Metrics pages of frontends and workers, for ``scrape``."""
     matchers: dict[str, str] = Field(default_factory=dict)
@@ -289,12 +287,8 @@ class LeaseSettings(Block):
     ttl_s: Annotated[float, Field(ge=1.0, le=300.0)] = 10.0
 
 
-class Settings(BaseSettings):
+class Settings(Block):
     """One planner process."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="WATTSCALE_", env_nested_delimiter="__", extra="forbid", frozen=True, populate_by_name=True
-    )
 
     interval_s: Positive = 30.0
     load_time_scale: Positive = 1.0
@@ -311,32 +305,3 @@ class Settings(BaseSettings):
     """Look after the streams, and a consumer for every agent and actuator; off where somebody else does."""
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     deployments: dict[str, DeploymentSettings] = Field(default_factory=dict)
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Sources are merged, with their provenance, before this class sees them."""
-        return (init_settings,)
-
-
-_USER_INFO = re.compile(r"://[^/@\s]+@")
-
-
-def plain(settings: Settings) -> dict[str, Any]:
-    """All values as plain data; secrets, also those inside URLs, are masked."""
-    dumped: dict[str, Any] = _masked(settings.model_dump(mode="json"))
-    return dumped
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _masked(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_masked(inner) for inner in value]
-    return _USER_INFO.sub("://***@", value) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from planner.adapters.metrics.simulated_cluster import LOAD_SECONDS, WORKERS
 from planner.sim.cluster.decode_worker import DecodeWorker
 from planner.sim.cluster.plant import Plant
 from planner.sim.cluster.prefill_worker import PrefillWorker
@@ -44,14 +45,14 @@ def _lines(plant: Plant, model: str, namespace: str) -> Iterator[str]:
         yield f"# TYPE {name} summary\n{name}_sum{{{labels}}} {books.cached_tokens!r}\n"
         yield f"{name}_count{{{labels}}} {books.started}\n"
     yield from _worker_gauges(plant, model, namespace)
-    yield "# TYPE wattscale_sim_workers gauge\n"
+    yield f"# TYPE {WORKERS} gauge\n"
     for name, pool in plant.pools.items():
         counts = pool.counts()
         states = {"ready": counts.ready, "starting": counts.starting, "terminating": counts.draining, "pending": 0}
         for state, count in states.items():
-            yield f'wattscale_sim_workers{{dynamo_namespace="{namespace}",pool="{name}",state="{state}"}} {count}\n'
-    yield "# TYPE wattscale_sim_load_seconds gauge\n"
-    yield f"wattscale_sim_load_seconds {plant.now_s!r}\n"
+            yield f'{WORKERS}{{dynamo_namespace="{namespace}",pool="{name}",state="{state}"}} {count}\n'
+    yield f"# TYPE {LOAD_SECONDS} gauge\n"
+    yield f"{LOAD_SECONDS} {plant.now_s!r}\n"
 
 
 def _counter(name: str, labels: str, value: float) -> Iterator[str]:

@@ -106,7 +106,7 @@ async def test_a_recorded_day_is_decided_and_explained(tmp_path: Path, hours: fl
         address = stage.metrics.url.split("/")[2]
         async with prometheus(tmp_path, {"frontend": address}, every="100ms") as url:
             client = PrometheusClient(PrometheusSettings(url, timeout_s=2.0, retries=1))
-            observer = PrometheusObserver(client, target, window_s=2 * TICK_S, load_time_scale=SCALE, owns_client=True)
+            observer = PrometheusObserver(client, target, window_s=2 * TICK_S, load_time_scale=SCALE)
             bus = await stage.another_bus()
             how = ServiceSettings(holder="day", lease_ttl_s=30.0, idle_s=0.1)
             service = PlannerService(stage.config, bus, [observer], how)
@@ -117,6 +117,7 @@ async def test_a_recorded_day_is_decided_and_explained(tmp_path: Path, hours: fl
                 assert not any(task.done() for task in tasks), tasks
             finally:
                 await ended(*tasks)
+                await client.close()
                 await bus.close()
     assert service.vitals.terms == 1
     assert service.vitals.ticks >= 0.9 * ticks

@@ -12,6 +12,7 @@ import pytest
 
 from planner.adapters.metrics.exposition import parse_page
 from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
+from planner.adapters.metrics.simulated_cluster import SIMULATED
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.pool import Role
 from planner.domain.request import Request
@@ -42,7 +43,7 @@ async def test_it_keeps_pace_serves_metrics_and_obeys() -> None:
                 await asyncio.sleep(0.02)
         # Never faster than it says; how much slower is the machine's affair.
         assert cluster.load_s() - load_s <= 50.0 * (time.monotonic() - began) + 50.0 * 0.1
-        page = parse_page(await page_of(cluster), TARGET)
+        page = parse_page(await page_of(cluster), TARGET, SIMULATED)
         started = sum(page.cumulative["dynamo_frontend_requests_started_total"].values())
         assert started > 30
         assert page.load_s is not None

@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 import agent
-from agent.runtime.agent_file import AgentFile, load
+from agent.runtime.agent_file import AgentFile
+from deploy.compose.agent_settings import load
 
 
 def names(model: type[BaseModel]) -> set[str]:
@@ -23,7 +24,7 @@ def test_the_example_is_valid_complete_and_shows_the_defaults(tmp_path: Path) ->
     file.write_text(example)
     shown: dict[str, Any] = yaml.safe_load(example)
     assert set(shown) == names(AgentFile) - {"simulated"}
-    loaded = load(file, {}, {})
+    loaded = load(file, {}, {}).settings
     plain = AgentFile(node="gpu-node-7")
     given = {"nats", "annotations", "state_file", "lock_file"}
     for name in set(shown) - given:

@@ -37,7 +37,7 @@ def test_the_planner_is_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     parser = argparse.ArgumentParser()
     planner.register(parser.add_subparsers())
-    monkeypatch.setattr("planner.runtime.process.run_planner", run_planner)
+    monkeypatch.setattr("deploy.compose.planner_service.run_planner", run_planner)
     monkeypatch.setattr("planner.runtime.telemetry.logs.set_up", lambda *_: None)
     monkeypatch.setattr(planner, "_composed", lambda _: None)
     args = parser.parse_args(["planner", "run", "--set", "sites.@.budget_watts=1"])

@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from deploy.cli.main import main
+from deploy.compose.core_config import planner_config
+from deploy.compose.planner_settings import load
 from planner.adapters import journal, to_wire
 from planner.core.step import initial_state, step
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation, Observation, PoolObservation
 from planner.domain.pool import Replicas
 from planner.domain.reading import Sample
-from planner.runtime.config.build import compose
-from planner.runtime.config.sources import load
 
 SMALL = ["simulate", "--duration", "240", "--nodes", "1", "--startup-s", "10", "--processes", "1"]
 
@@ -101,7 +101,7 @@ def profile_folder(folder: Path) -> Path:
 
 def recorded(settings: Path, target: Path) -> int:
     """Ticks of a rising load, decided by today's code and kept as plan records; how many."""
-    config = compose(load(settings, {}, []).settings, offline=True)
+    config = planner_config(load(settings, {}, []).settings, offline=True)
     name = DeploymentId("prod-chat")
     config = replace(config, sites={})
     state = initial_state(config, 1, 0.0)

@@ -16,7 +16,6 @@ from planner.adapters.metrics.assemble import assemble, traffic_source
 from planner.adapters.metrics.engine_metrics import (
     DYNAMO,
     SGLANG,
-    SIM_WORKERS,
     SOURCES,
     TRAFFIC,
     TRTLLM,
@@ -27,10 +26,12 @@ from planner.adapters.metrics.engine_metrics import (
 )
 from planner.adapters.metrics.exposition import PageError, parse_page
 from planner.adapters.metrics.histogram import IntervalHistogram, histogram
+from planner.adapters.metrics.metric_table import MetricTable
 from planner.adapters.metrics.replica_counts import holders, with_replicas
 from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
+from planner.adapters.metrics.simulated_cluster import SIMULATED, WORKERS
 from planner.adapters.metrics.snapshot import GaugeSample, Snapshot
-from planner.adapters.metrics.staleness import Staleness
+from planner.adapters.metrics.snapshot_observer import Staleness
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import DeploymentObservation, GpuObservation, NodeObservation, PoolObservation
 from planner.domain.pool import Replicas, Role
@@ -171,27 +172,25 @@ def test_workers_of_every_engine_are_counted(source: Source, waiting: str, usage
         ("trtllm_num_requests_waiting", "trtllm_kv_cache_utilization"),
     ],
 )
-def test_the_place_of_a_source_in_the_table_hides_no_worker(
-    waiting: str, usage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_place_of_a_source_in_the_table_hides_no_worker(waiting: str, usage: str) -> None:
     """Nor does it make a frontend's gauge a worker's."""
-    monkeypatch.setattr("planner.adapters.metrics.assemble.SOURCES", tuple(reversed(SOURCES)))
+    table = MetricTable(tuple(reversed(SOURCES)))
     labels = {"dynamo_component": "backend", "pod": "d0"}
     of_one = {waiting: (GaugeSample(labels, 4.0),), usage: (GaugeSample(labels, 0.5),)}
-    decode = assemble(Snapshot(30.0, gauges=of_one), TARGET).pools[DECODE]
+    decode = assemble(Snapshot(30.0, gauges=of_one), TARGET, table).pools[DECODE]
     assert (decode.queued_requests, decode.kv_usage) == (Sample(4.0), Sample(0.5))
     frontend = {"dynamo_frontend_queued_requests": (GaugeSample(labels, 4.0),)}
-    assert assemble(Snapshot(30.0, gauges=frontend), TARGET).pools == {}
+    assert assemble(Snapshot(30.0, gauges=frontend), TARGET, table).pools == {}
 
 
 def test_the_simulated_clusters_own_count_is_complete() -> None:
     gauges = {
-        SIM_WORKERS: tuple(
+        WORKERS: tuple(
             GaugeSample({"pool": "decode", "state": state}, value)
             for state, value in (("ready", 3.0), ("starting", 1.0), ("terminating", 2.0))
         )
     }
-    pool = assemble(Snapshot(30.0, gauges=gauges), TARGET).pools[DECODE]
+    pool = assemble(Snapshot(30.0, gauges=gauges), TARGET, SIMULATED).pools[DECODE]
     assert pool.replicas == Replicas(ready=3, starting=1, terminating=2)
     assert pool.complete
 

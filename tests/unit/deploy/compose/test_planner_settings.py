@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.compose.core_config import planner_config
+from deploy.compose.metric_sources import SharedClients, observers, selector
+from deploy.compose.planner_settings import load
+from deploy.compose.settings_layers import SettingsError
+from deploy.compose.settings_loader import Loaded
 from planner.domain.config import DeploymentConfig, Fallback, OperationMode, PoolConfig, SiteConfig, SizingMode
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.runtime.config import dynamo_flags
-from planner.runtime.config.build import compose
-from planner.runtime.config.build_service import observers, target
-from planner.runtime.config.settings import DeploymentSettings, PoolSettings, SiteSettings
-from planner.runtime.config.sources import Loaded, SettingsError, load
+from planner.runtime.config.settings import DeploymentSettings, PoolSettings, Settings, SiteSettings
 from planner.runtime.telemetry import planner_metrics
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 
-ROOT = Path(__file__).resolve().parents[5]
+ROOT = Path(__file__).resolve().parents[4]
 CHAT = DeploymentId("prod-chat")
 
 
@@ -59,13 +61,13 @@ def changed(file: Path, **changes: Any) -> Path:
     return save(file.parent, content)
 
 
-def origin(found: Loaded, path: str) -> str:
+def origin(found: Loaded[Settings], path: str) -> str:
     return next(origin for name, _, origin in found.rows() if name == path)
 
 
 def problems(file: Path, environ: dict[str, str] | None = None, **flags: Any) -> tuple[str, ...]:
     with pytest.raises(SettingsError) as error:
-        compose(load(file, flags, environ=environ or {}).settings)
+        planner_config(load(file, flags, environ=environ or {}).settings)
     assert all("\n" not in line for line in error.value.problems)
     return error.value.problems
 
@@ -88,9 +90,9 @@ def test_what_is_said_of_one_deployment_is_stronger_than_what_the_same_file_says
     content = yaml.safe_load(file.read_text()) | {"ttft": 300, "itl": 30}
     content["deployments"]["prod-chat"]["ttft_ms"] = 200
     save(file.parent, content)
-    deployment = compose(load(file, environ={}).settings).deployments[CHAT]
+    deployment = planner_config(load(file, environ={}).settings).deployments[CHAT]
     assert (deployment.ttft_ms, deployment.itl_ms) == (200, 30)
-    by_flag = compose(load(file, {"ttft": "100"}, environ={}).settings).deployments[CHAT]
+    by_flag = planner_config(load(file, {"ttft": "100"}, environ={}).settings).deployments[CHAT]
     assert by_flag.ttft_ms == 100
 
 
@@ -113,7 +115,7 @@ def test_dynamos_flags_alone_make_a_planner(file: Path) -> None:
         "backend": "vllm",
     }
     found = load(None, flags, environ={})
-    config = compose(found.settings)
+    config = planner_config(found.settings)
     deployment = config.deployments[DeploymentId("dynamo-chat")]
     assert config.sites[SiteId("default")].budget_mw == 1_000_000
     assert deployment.ttft_ms == 2000
@@ -146,13 +148,16 @@ def test_every_name_of_the_table_is_taken_in_a_file(flag: str, file: Path) -> No
     [
         ({"intervals": 1}, "intervals: no such setting; did you mean interval_s?"),
         ({"ttftt": 1}, "ttftt: no such setting; did you mean ttft?"),
-        ({"sites": {"a": {"budget_wats": 1}}}, "sites.a.budget_wats: no such setting; did you mean budget_watts?"),
+        (
+            {"sites": {"a": {"budget_wats": 1}}},
+            "sites.a.budget_wats: no such setting; did you mean sites.a.budget_watts?",
+        ),
         (
             {"deployments": {"a": {"pools": {"prefill": {"behavior": {"scaleUpp": {}}}}}}},
-            "deployments.a.pools.prefill.behavior.scaleUpp: no such setting; did you mean scaleUp?",
+            "behavior.scaleUpp: no such setting; did you mean deployments.a.pools.prefill.behavior.scaleUp?",
         ),
-        ({"bus": {"server": "x"}}, "bus.server: no such setting; did you mean servers?"),
-        ({"prometheus": {"verify": False}}, "prometheus.verify: no such setting; did you mean verify_tls?"),
+        ({"bus": {"server": "x"}}, "bus.server: no such setting; did you mean bus.servers?"),
+        ({"prometheus": {"verify": False}}, "prometheus.verify: no such setting; did you mean prometheus.verify_tls?"),
         ({"interval_s": -1}, "interval_s: Input should be greater than 0, not -1"),
         ({"deployments": {"a": {"sizing": "slo"}}}, "deployments.a.sizing: Input should be 'sla', 'classic', 'load'"),
         ({"mode": "both"}, "'both' is none of disagg, prefill, decode, agg"),
@@ -180,10 +185,13 @@ def test_a_misspelt_variable_is_refused_and_a_foreign_one_is_left_alone(file: Pa
         ({"gpu": "tpu"}, "no figures for GPU type 'tpu'; known: a100, h100"),
         ({"metrics": {}}, "no urls to scrape and no prometheus.url to ask"),
         ({"metrics": {"source": "scrape"}}, "metrics.urls: none to scrape"),
-        ({"metrics": {"urls": ["frontend:8000"]}}, "metrics.urls: 'frontend:8000' is no address; write http://host"),
+        (
+            {"metrics": {"urls": ["frontend:8000"]}},
+            "metrics.urls: 'frontend:8000' is not an address; write http://host",
+        ),
         ({"profile": "nowhere"}, "nowhere: no such folder"),
         ({"profile": None}, "profile: none; name a folder"),
-        ({"pools": {"big": {}}}, "pools.big: its name says no role; set role: prefill, decode or aggregated"),
+        ({"pools": {"big": {}}}, "pools.big: its name is not a role; set role: prefill, decode or aggregated"),
         ({"pools": {"prefill": {"min_replicas": 3, "max_replicas": 2}}}, "max_replicas 2 is below min_replicas 3"),
         ({"pools": {"prefill": {"max_cap_watts": 100}}}, "max_cap_watts 100 is below the GPU's minimum 200 W"),
     ],
@@ -235,7 +243,7 @@ def test_a_prometheus_that_can_not_be_asked_is_refused(file: Path) -> None:
     content = yaml.safe_load(file.read_text())
     content["prometheus"] = {"url": "prometheus:9090", "bearer_token_file": "/nowhere/token"}
     found = problems(save(file.parent, content))
-    assert "prometheus.url: 'prometheus:9090' is no address; write http://host:port/path" in found
+    assert "prometheus.url: 'prometheus:9090' is not an address; write http://host:port/path" in found
     assert "prometheus.bearer_token_file: no file /nowhere/token" in found
 
 
@@ -257,7 +265,7 @@ def test_a_full_configuration_reaches_the_core_unchanged(file: Path) -> None:
             "big": {"role": "decode", "gpus_per_replica": 4, "max_step": 2},
         },
     }
-    config = compose(load(save(file.parent, content), environ={}).settings)
+    config = planner_config(load(save(file.parent, content), environ={}).settings)
     schedule = config.sites[SiteId("row-1")].schedule
     assert schedule is not None
     assert (schedule.windows[0].start_minute, schedule.windows[0].end_minute) == (22 * 60, 6 * 60)
@@ -288,14 +296,14 @@ async def test_observers_share_one_client_and_close_apart(file: Path) -> None:
     content["deployments"]["prod-two"] = content["deployments"]["prod-chat"] | {"metrics": {}}
     content["prometheus"] = {"url": "http://prometheus:9090"}
     settings = load(save(file.parent, content), environ={}).settings
-    made, clients = observers(settings)
+    shared = SharedClients(settings)
+    made = observers(settings, shared)
     assert [type(observer).__name__ for observer in made] == ["EngineScraper", "PrometheusObserver"]
-    assert len(clients) == 1
-    assert target("prod-chat", settings.deployments["prod-chat"]).namespace == "prod-chat"
+    assert shared.prometheus() is shared.prometheus()
+    assert selector("prod-chat", settings.deployments["prod-chat"]).namespace == "prod-chat"
     for observer in made:
         await observer.close()
-    for client in clients:
-        await client.close()
+    await shared.close()
 
 
 @pytest.mark.parametrize(
@@ -312,7 +320,7 @@ def test_the_example_of_the_page_is_right(file: Path) -> None:
     content["deployments"]["prod-chat"]["profile"] = str(file.parent / "profile")
     for name in ("bearer_token_file", "ca_file"):
         content["prometheus"][name] = str(file)
-    config = compose(load(save(file.parent, content), environ={}).settings)
+    config = planner_config(load(save(file.parent, content), environ={}).settings)
     assert config.deployments[CHAT].pools[PoolId("decode")].scale_down.policies[0].value == 25
     assert config.sites[SiteId("row-1")].nodes == ("gpu-node-*",)
 
@@ -346,14 +354,14 @@ def test_everything_that_the_core_knows_can_be_set_and_has_one_default(config: A
 def test_a_recorded_trace_is_learned_from_and_a_bad_one_refused(file: Path) -> None:
     trace = file.parent / "trace.csv"
     trace.write_text("timestamp_ms,input_length,output_length\n0,100,10\n1500,200,20\n")
-    config = compose(load(changed(file), {"load_predictor_warmup_trace": str(trace)}, environ={}).settings)
+    config = planner_config(load(changed(file), {"load_predictor_warmup_trace": str(trace)}, environ={}).settings)
     assert [(one.at_s, one.isl_tokens) for one in config.deployments[CHAT].history] == [(0.0, 100), (1.5, 200)]
     trace.write_text("nothing\n")
     assert "deployments.prod-chat.history: " in problems(changed(file, history=str(trace)))[0]
 
 
 def test_weights_of_a_site_reach_the_optimiser() -> None:
-    from planner.runtime.config.build_sites import site
+    from deploy.compose.sites import site
     from planner.runtime.config.settings import SiteSettings
 
     block = SiteSettings.model_validate({"budget_watts": 1000, "weights": {"energy": 0, "gpu": 50}})

@@ -1,62 +1,30 @@
-"""Lays one source of settings over another and remembers which source each value came from. Pure.
+"""Lays the planner's sources of settings over one another, with the names that apply to every deployment. Pure.
 
-Wildcards (a Dynamo flag speaks of every deployment) are spread over the names that any source gives, and are weaker
-than what the same source says of one deployment by name.
+A Dynamo flag applies to every deployment: such a wildcard is spread over the names that any source gives. It is weaker
+than what the same source sets for one deployment by name, and stronger than every weaker source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Tree = dict[str, Any]
+from deploy.compose.settings_layers import Merged, Tree
+
 DEFAULT_POOLS = ("prefill", "decode")
+DEFAULT_PREDICTOR = "blend"
 APPEND = "+"
+"""At the end of a path: the value is appended to what is there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One source. ``spread``: (path with wildcards, value, origin); ``tree``: what is said by name, from ``origin``."""
+    """One source. ``spread``: (path with wildcards, value, origin); ``tree``: values by name, from ``origin``."""
 
     origin: str
     tree: Tree = field(default_factory=dict)
     spread: tuple[tuple[str, Any, str], ...] = ()
-
-
-@dataclass(slots=True)
-class Merged:
-    """The settings of all layers, and the origin of each leaf by dotted path."""
-
-    tree: Tree = field(default_factory=dict)
-    origins: dict[str, str] = field(default_factory=dict)
-
-    def put(self, path: Sequence[str], value: Any, origin: str) -> None:
-        """Set one value; a mapping is laid over what is there, key by key."""
-        if isinstance(value, Mapping):
-            self._table(path)
-            for key, inner in value.items():
-                self.put((*path, str(key)), inner, origin)
-            return
-        *parents, last = path
-        self._table(parents)[last] = value
-        self.origins[".".join(path)] = origin
-
-    def get(self, path: Sequence[str]) -> Any:
-        """The value at ``path``, or None."""
-        node: Any = self.tree
-        for key in path:
-            node = node.get(key) if isinstance(node, dict) else None
-        return node
-
-    def _table(self, path: Iterable[str]) -> Tree:
-        node = self.tree
-        for key in path:
-            inner = node.get(key)
-            if not isinstance(inner, dict):
-                inner = node[key] = {}
-            node = inner
-        return node
 
 
 def merge(layers: Sequence[Layer], default_deployment: str) -> Merged:
@@ -119,16 +87,6 @@ def _pools(path: tuple[str, ...], merged: Merged, layers: Sequence[Layer]) -> It
 def _put(merged: Merged, path: tuple[str, ...], value: Any, origin: str) -> None:
     if path[-1].endswith(APPEND):
         path = (*path[:-1], path[-1].removesuffix(APPEND))
-        before = merged.get(path) or "blend"
+        before = merged.get(path) or DEFAULT_PREDICTOR
         value = before if str(value) in before else f"{before}{value}"
     merged.put(path, value, origin)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves by dotted path. Lists and empty tables are leaves."""
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{path}.")
-        else:
-            yield path, value

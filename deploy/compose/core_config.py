@@ -1,6 +1,6 @@
-"""Turns settings into what runs: the core's configuration, observers, the service. Watts become milliwatts here.
+"""Builds the planner core's configuration from settings: watts become milliwatts, files become values.
 
-Finds every problem before anything starts, one line each; what it lets through, the core can run with.
+Finds every problem before anything starts, one line each.
 """
 
 from __future__ import annotations
@@ -12,9 +12,19 @@ from fnmatch import fnmatchcase
 from itertools import combinations
 
 from bus_schemas.subjects import encode_name
+from deploy.compose.metric_sources import (
+    SOURCES,
+    Sources,
+    metrics_problems,
+    pool_blocks,
+    prometheus_problems,
+    role_of,
+)
+from deploy.compose.predictors import EXTRA_PREDICTORS, ExtraPredictors, predictors
+from deploy.compose.settings_layers import SettingsError
+from deploy.compose.sites import replica_schedule, site, unsafe
 from planner.adapters.profiles import ProfileError, load_profile
 from planner.adapters.traces import TraceError, read_trace
-from planner.core.forecast.kalman import Kalman
 from planner.core.forecast.registry import model
 from planner.core.power.priors import curve, gpu, phase_of
 from planner.domain.arrival import Arrival
@@ -36,8 +46,6 @@ from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
 from planner.domain.units import mw_from_watts
-from planner.runtime.config.build_metrics import metrics_problems, prometheus_problems
-from planner.runtime.config.build_sites import replica_schedule, site, unsafe
 from planner.runtime.config.settings import (
     CurveSettings,
     DeploymentSettings,
@@ -46,30 +54,36 @@ from planner.runtime.config.settings import (
     Settings,
     SiteSettings,
 )
-from planner.runtime.config.sources import SettingsError
 
 log = logging.getLogger(__name__)
 
 CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history"})
 LONGEST_HISTORY = 200_000
-"""Requests of a recorded trace that are learned from: the last ones."""
-HEAVY = {"arima": "forecast-arima", "prophet": "forecast-prophet"}
-"""Predictors that need an extra."""
+"""How many requests of a recorded trace forecasts learn from: the last ones."""
 
 
-def compose(settings: Settings, *, offline: bool = False) -> PlannerConfig:
+def planner_config(
+    settings: Settings,
+    *,
+    offline: bool = False,
+    profiles: Mapping[str, Profile] | None = None,
+    sources: Sources = SOURCES,
+    extra_predictors: ExtraPredictors = EXTRA_PREDICTORS,
+) -> PlannerConfig:
     """The core's configuration. Raises SettingsError with every problem there is.
 
-    ``offline``: nothing will be read from engines (a filter, a replay), so that no place to read from is asked for.
+    ``offline``: engines will not be read (a filter, a replay), so that no place to read from is needed. ``profiles``:
+    by deployment, in place of the folder that its settings name. ``sources`` and ``extra_predictors``: the rows that
+    settings may name.
     """
     problems: list[str] = []
     sites = dict(_sites(settings.sites.items(), problems))
-    predictors = _predictors(settings, problems)
+    models = predictors(settings, problems, extra_predictors)
     deployments = {}
     for name, block in settings.deployments.items():
         if not offline:
-            problems += metrics_problems(f"deployments.{name}", block, settings)
-        config = _deployment(name, block, settings, predictors, problems)
+            problems += metrics_problems(f"deployments.{name}", block, settings, sources)
+        config = _deployment(name, block, settings, models, (profiles or {}).get(name), problems)
         if config is not None:
             deployments[config.deployment] = config
     problems += _across(settings)
@@ -82,7 +96,7 @@ def compose(settings: Settings, *, offline: bool = False) -> PlannerConfig:
         sites=sites,
         interval_s=settings.interval_s,
         load_time_scale=settings.load_time_scale,
-        predictors=predictors,
+        predictors=models,
     )
 
 
@@ -115,31 +129,12 @@ def _across(settings: Settings) -> list[str]:
     return problems
 
 
-def _predictors(settings: Settings, problems: list[str]) -> Mapping[str, PointModel]:
-    kalman = settings.kalman
-    found: dict[str, PointModel] = {"kalman": Kalman(kalman.q_level, kalman.q_trend, kalman.r, kalman.min_points)}
-    asked = {block.predictor.split("+")[0] for block in settings.deployments.values()}
-    for name in sorted(asked & HEAVY.keys()):
-        try:
-            found[name] = _heavy(name)
-        except ImportError as error:
-            problems.append(f"predictor {name}: {error}; pip install 'wattscale[{HEAVY[name]}]'")
-    return found
-
-
-def _heavy(name: str) -> PointModel:
-    """A model whose library loads only when it was asked for. Raises ImportError."""
-    from importlib import import_module
-
-    made: PointModel = import_module(f"planner.adapters.forecast.{name}").predictor()
-    return made
-
-
 def _deployment(
     name: str,
     block: DeploymentSettings,
     settings: Settings,
-    predictors: Mapping[str, PointModel],
+    models: Mapping[str, PointModel],
+    profile: Profile | None,
     problems: list[str],
 ) -> DeploymentConfig | None:
     where = f"deployments.{name}"
@@ -152,10 +147,10 @@ def _deployment(
         known = ", ".join(settings.sites) or "none"
         problems.append(f"{where}.site: no site {block.site!r}; there are: {known}")
     try:
-        model(block.predictor, settings.interval_s, predictors)
+        model(block.predictor, settings.interval_s, models)
     except KeyError as error:
         problems.append(f"{where}.predictor: {error.args[0]}")
-    profile = _profile(where, block, problems)
+    profile = profile or _profile(where, block, problems)
     history = _history(where, block, problems)
     pools = _pools(where, block, profile, problems)
     if len(problems) > before or profile is None:
@@ -211,19 +206,6 @@ def _pools(
         except (ValueError, KeyError) as error:
             problems.append(f"{where}.pools.{name}: {error.args[0]}")
     return pools
-
-
-def pool_blocks(block: DeploymentSettings) -> Mapping[str, PoolSettings]:
-    """The deployment's pools: prefill and decode where it names none."""
-    return block.pools or {"prefill": PoolSettings(), "decode": PoolSettings()}
-
-
-def role_of(name: str, pool: PoolSettings) -> Role:
-    """The pool's role: as said, else its name. Raises ValueError."""
-    try:
-        return Role(pool.role or name)
-    except ValueError:
-        raise ValueError("its name says no role; set role: prefill, decode or aggregated") from None
 
 
 def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Profile | None) -> PoolConfig:

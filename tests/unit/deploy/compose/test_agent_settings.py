@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from agent.runtime.agent_file import BadSettingsError, load
 from agent.runtime.settings import OnExit
+from deploy.compose.agent_settings import load
+from deploy.compose.settings_layers import SettingsError
 
 
 def test_flags_are_stronger_than_the_environment_which_is_stronger_than_the_file(tmp_path: Path) -> None:
     file = tmp_path / "agent.yaml"
     file.write_text("node: a\nhttp: {port: 1, host: 127.0.0.1}\non_exit: restore\ntelemetry_interval_s: 2\n")
     environment = {"WATTSCALE_AGENT_HTTP__PORT": "2", "WATTSCALE_AGENT_NODE": "b", "OTHER": "x"}
-    settings = load(file, environment, {"node": "c", "http.port": None, "nats.servers": ["nats://h:4222"]})
+    settings = load(file, environment, {"node": "c", "http.port": None, "nats.servers": ["nats://h:4222"]}).settings
     assert (settings.node, settings.http.port, settings.http.host) == ("c", 2, "127.0.0.1")
     assert settings.on_exit is OnExit.RESTORE
     assert settings.nats is not None
@@ -28,41 +29,41 @@ def test_flags_are_stronger_than_the_environment_which_is_stronger_than_the_file
     [
         (
             {"node": "n", "telemetry_intervall_s": 1},
-            "unknown setting telemetry_intervall_s: did you mean telemetry_interval_s?",
+            "telemetry_intervall_s: no such setting; did you mean telemetry_interval_s?",
         ),
-        ({"node": "n", "http.prt": 1}, "unknown setting http.prt: did you mean http.port?"),
-        ({"node": "n", "nats.serverz": ["x"]}, "unknown setting nats.serverz: did you mean nats.servers?"),
-        ({"node": "n", "qqqqqq": 1}, "unknown setting qqqqqq"),
-        ({}, "setting node is missing"),
+        ({"node": "n", "http.prt": 1}, "http.prt: no such setting; did you mean http.port?"),
+        ({"node": "n", "nats.serverz": ["x"]}, "nats.serverz: no such setting; did you mean nats.servers?"),
+        ({"node": "n", "qqqqqq": 1}, "qqqqqq: no such setting; known are"),
+        ({}, "node: must be set"),
         ({"node": "n", "driver": "amd"}, "driver: Input should be 'nvml' or 'simulated'"),
         ({"node": "n", "ready_within_s": 5}, "ready_within_s must be above reconcile_interval_s"),
         ({"node": "n", "reconcile_interval_s": 60}, "reconcile_interval_s"),
     ],
 )
 def test_what_is_wrong_is_named(values: dict[str, Any], line: str) -> None:
-    with pytest.raises(BadSettingsError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load(None, {}, values)
     assert line in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "line"), [("- a", "a mapping"), ("{", "not YAML")])
+@pytest.mark.parametrize(("text", "line"), [("- a", "holds a list"), ("{", "not YAML")])
 def test_a_file_that_is_no_settings_file_is_named(tmp_path: Path, text: str, line: str) -> None:
     file = tmp_path / "agent.yaml"
     file.write_text(text)
-    with pytest.raises(BadSettingsError, match=line):
+    with pytest.raises(SettingsError, match=line):
         load(file, {}, {})
-    with pytest.raises(BadSettingsError, match="No such file"):
+    with pytest.raises(SettingsError, match="No such file"):
         load(tmp_path / "absent.yaml", {}, {})
 
 
 @pytest.mark.parametrize(("text", "port"), [("0", 0), ("none", None), ("null", None), ("9101", 9101)])
 def test_a_port_of_0_is_the_systems_choice_and_none_is_off(text: str, port: int | None) -> None:
-    assert load(None, {"WATTSCALE_AGENT_HTTP__PORT": text}, {"node": "n"}).http.port == port
+    assert load(None, {"WATTSCALE_AGENT_HTTP__PORT": text}, {"node": "n"}).settings.http.port == port
     if text != "null":
-        assert load(None, {}, {"node": "n", "http.port": text}).http.port == port
+        assert load(None, {}, {"node": "n", "http.port": text}).settings.http.port == port
 
 
 def test_a_port_that_is_no_port_is_named() -> None:
     for wrong in ("some", "65536"):
-        with pytest.raises(BadSettingsError, match=r"http\.port"):
+        with pytest.raises(SettingsError, match=r"http\.port"):
             load(None, {}, {"node": "n", "http.port": wrong})

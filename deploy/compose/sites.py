@@ -41,7 +41,7 @@ def site(name: str, block: SiteSettings) -> SiteConfig:
 
 
 def unsafe(block: SiteSettings) -> list[str]:
-    """Numbers that can not keep the promise of the budget together, one line each."""
+    """Numbers that cannot keep the promise of the budget together, one line each."""
     found = []
     budgets = [block.budget_watts, *(w.budget_watts for w in (block.schedule.windows if block.schedule else ()))]
     smallest = min([*budgets, *([block.smallest_budget_watts] if block.smallest_budget_watts else [])])
@@ -102,4 +102,4 @@ def _minutes(text: str) -> int:
         total = int(hours) * 60 + int(minutes)
         if int(minutes) < 60 and total <= 24 * 60:
             return total
-    raise ValueError(f"schedule: {text!r} is no time of day; write HH:MM, 00:00 to 24:00")
+    raise ValueError(f"schedule: {text!r} is not a time of day; write HH:MM, 00:00 to 24:00")
