@@ -55,7 +55,7 @@ def compile_modules(folder: Path) -> None:
     """Compiled modules in ``folder``, as pip leaves them: an agent that compiles its own keeps the memory for it."""
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    modules = "deploy.cli.main, deploy.cli.run.agent_power, agent.runtime.health, agent.runtime.instruments"
+    modules = "deploy.cli.main, deploy.compose.agent_service, agent.runtime.health, agent.runtime.instruments"
     everything = f"import {modules}, agent.drivers.nvml, pynvml, yaml"
     subprocess.run([sys.executable, "-c", everything], env=environment, check=True)
 
