@@ -52,11 +52,23 @@ class VirtualConnectorClient:
         self._deployment = deployment
         self._decision_subject = self._bus.subjects.decision_scaling(deployment)
         self._ack_subject = self._bus.subjects.ack_scaling(deployment)
+        self._trace: tuple[tuple[str, int] | None, str | None] = None, None
 
     async def get(self) -> ScalingDecision | None:
         """The newest decision, or None while there is none. Raises BusAwayError (a TimeoutError) without an answer."""
         found = await last(self._bus, self._decision_subject)
-        return found.message if found and isinstance(found.message, ScalingDecision) else None
+        if found is None or not isinstance(found.message, ScalingDecision):
+            return None
+        self._trace = _key(found.message), found.traceparent
+        return found.message
+
+    def traceparent(self, decision: ScalingDecision) -> str | None:
+        """The W3C trace context of the newest decision that was read, for an orchestrator's own spans.
+
+        The acknowledgements carry it too. None for another decision, or where the planner sends no traces.
+        """
+        key, trace = self._trace
+        return trace if key == _key(decision) else None
 
     async def scaled(self) -> ScalingAck | None:
         """The newest acknowledgement, or None while there is none. Raises BusAwayError."""
@@ -74,8 +86,8 @@ class VirtualConnectorClient:
         async with self._wakened() as wake:
             while True:
                 decision = await self._pending()
-                if decision is not None and (decision.incarnation, decision.decision_id) != yielded:
-                    yielded = decision.incarnation, decision.decision_id
+                if decision is not None and _key(decision) != yielded:
+                    yielded = _key(decision)
                     yield decision
                 else:
                     await _woken(wake)
@@ -182,7 +194,11 @@ class VirtualConnectorClient:
         )
         # The same for retries of this call only: a second failure within the duplicate window must not be dropped.
         msg_id = f"{self._deployment}-{decision.incarnation}-{decision.decision_id}-{uuid.uuid4().hex[:12]}"
-        await publish(self._bus, self._ack_subject, ack, msg_id)
+        await publish(self._bus, self._ack_subject, ack, msg_id, self.traceparent(decision))
+
+
+def _key(decision: ScalingDecision) -> tuple[str, int]:
+    return decision.incarnation, decision.decision_id
 
 
 async def _woken(wake: asyncio.Event) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "decode_as",
     "encode",
     "headers",
+    "traceparent_of",
 ]
 
 M = TypeVar("M", bound=Message)
@@ -87,6 +88,12 @@ def headers(message: Message, msg_id: str, source: str, traceparent: str | None 
             raise BadNameError(f"{traceparent!r} is no W3C traceparent")
         made["traceparent"] = traceparent
     return made
+
+
+def traceparent_of(found: Mapping[str, str] | None) -> str | None:
+    """The W3C trace context in a message's headers; None where it is absent or malformed."""
+    value = (found or {}).get("traceparent", "")
+    return value if _TRACEPARENT.fullmatch(value) else None
 
 
 def check_headers(message: Message, found: Mapping[str, str] | None) -> None:

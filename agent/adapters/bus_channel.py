@@ -34,6 +34,8 @@ class NodeChannel:
         self._decisions = bus.subjects.decision_power(node)
         self._answers = bus.subjects.ack_power(node)
         self._telemetry = bus.subjects.telemetry_node(node)
+        self._trace: tuple[tuple[str, int, int] | None, str | None] = None, None
+        """The decision that was delivered last and its trace context."""
 
     async def listen(self, handle: Callable[[PowerDecision], Awaitable[PowerAck]]) -> None:
         """Take decisions until cancelled; each is acknowledged after its answer is stored."""
@@ -44,6 +46,7 @@ class NodeChannel:
                 raise CannotCarryOutError(f"not a power decision but {message.type}")
             if message.node != self._node:
                 raise CannotCarryOutError(f"meant for node {message.node}, not {self._node}")
+            self._trace = _key(message), delivery.traceparent
             return await handle(message)
 
         durable = power_consumer(self._node)
@@ -54,16 +57,22 @@ class NodeChannel:
 
     async def answer(self, message: PowerAck) -> None:
         """Store an answer that nobody asked for. Raises NotPublishedError."""
-        await self._publish(self._answers, message)
+        key, traceparent = self._trace
+        await self._publish(self._answers, message, traceparent if key == _key(message) else None)
 
     async def telemetry(self, message: NodeTelemetry) -> None:
         """Store telemetry. Raises NotPublishedError."""
         await self._publish(self._telemetry, message)
 
-    async def _publish(self, subject: str, message: Message) -> None:
+    async def _publish(self, subject: str, message: Message, traceparent: str | None = None) -> None:
         # A new id for every try: what a lost answer left behind twice is the same state twice.
         msg_id = f"{self._process}-{next(self._numbers)}"
         try:
-            await publish(self._bus, subject, message, msg_id)
+            await publish(self._bus, subject, message, msg_id, traceparent)
         except (BusError, NatsError, TimeoutError, OSError) as error:
             raise NotPublishedError(f"{subject}: {error or type(error).__name__}") from error
+
+
+def _key(message: PowerDecision | PowerAck) -> tuple[str, int, int]:
+    """Identifies a decision of this node, from the decision itself or from an acknowledgement of it."""
+    return message.incarnation, message.epoch, message.decision_id

@@ -185,7 +185,7 @@ class Consumer:
                 message_id(raw.headers),
                 deliveries,
                 raw.in_progress,
-                (raw.headers or {}).get("traceparent"),
+                codec.traceparent_of(raw.headers),
                 pending,
             )
             try:
@@ -204,7 +204,7 @@ class Consumer:
     async def _publish_result(self, raw: Msg, sequence: int, result: v1.Message | None) -> None:
         if result is not None:
             msg_id = f"{self._durable.name}-{sequence}-{self._life}"
-            await publish(self._bus, self._result_subject, result, msg_id, (raw.headers or {}).get("traceparent"))
+            await publish(self._bus, self._result_subject, result, msg_id, codec.traceparent_of(raw.headers))
             self._done.learn(result)
         await raw.ack()
 

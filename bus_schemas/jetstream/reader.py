@@ -37,6 +37,8 @@ class StoredMessage:
     sequence: int
     message: Message
     msg_id: str
+    traceparent: str | None = None
+    """The W3C trace context in its headers."""
 
 
 async def last(bus: Bus, subject: str) -> StoredMessage | None:
@@ -177,7 +179,8 @@ def stored(raw: Msg) -> StoredMessage | None:
     except UndecodableError as error:
         _log.warning("unreadable message %s on %s left out: %s", headers.get("Nats-Sequence"), subject, error.reason)
         return None
-    return StoredMessage(subject, sequence_of(raw), message, message_id(headers))
+    trace = codec.traceparent_of(headers)
+    return StoredMessage(subject, sequence_of(raw), message, message_id(headers), trace)
 
 
 async def all_messages(bus: Bus, wildcard: str, after: int = 0) -> list[StoredMessage]:

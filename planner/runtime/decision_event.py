@@ -25,6 +25,8 @@ class DecisionEvent:
     published: int = 0
     seen_s: float | None = None
     """When the deployments were observed, where that was before ``now_s``: a tick that fell between two leaders."""
+    read_ns: tuple[int, int] | None = None
+    """When reading the metrics began and ended, in Unix nanoseconds; None for a reaction and for a tick read later."""
     stored_s: float = 0.0
     """How long it took until the decisions were stored; 0 where there were none."""
 

@@ -191,8 +191,17 @@ class LeaderTerm:
             around.inbox.put_back(observation)
             return None
         took_s = time.perf_counter() - began
+        tick = readings is not None
         return DecisionEvent(
-            observation, plan, state, now_s, readings is not None, self._term.epoch, took_s, seen_s=seen_s
+            observation,
+            plan,
+            state,
+            now_s,
+            tick,
+            self._term.epoch,
+            took_s,
+            seen_s=seen_s,
+            read_ns=around.reader.read_ns if tick and seen_s is None else None,
         )
 
     def _counted(self, readings: Readings | None) -> dict[DeploymentId, DeploymentObservation]:

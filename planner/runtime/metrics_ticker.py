@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
@@ -41,6 +42,8 @@ class MetricsTicker:
         self._ready = ready
         self._slot: Readings | None = None
         self._kept = {o.deployment: o for o in observers if isinstance(o, Rereader)}
+        self.read_ns: tuple[int, int] | None = None
+        """When the newest readings were begun and ended, in Unix nanoseconds."""
         self.first_s: float | None = None
         """The first tick of this run; earlier ones are nobody's."""
 
@@ -56,7 +59,9 @@ class MetricsTicker:
         while True:
             await asyncio.sleep(max(0.0, tick_s - self._clock()))
             with cancellation_kept():
+                began_ns = time.time_ns()
                 self._slot = await self._observe(self._observers)
+                self.read_ns = began_ns, time.time_ns()
             self._ready()
             # A reading that took longer than an interval costs the ticks that it overran, and no more.
             tick_s = max(tick_s + self._interval_s, self._after(self._clock()))

@@ -123,25 +123,28 @@ class Fleet:
             self.power.append(decision)
             if not self.answers_power:
                 continue
-            by_name = {gpu.name: gpu for gpu in self.gpus[decision.node]}
-            for cap in decision.caps:
-                by_name[cap.gpu].cap_watts = max(MIN_WATTS, cap.cap_watts)
-            ack = v1.PowerAck(
-                time=datetime.now(UTC),
-                node=decision.node,
-                decision_id=decision.decision_id,
-                applied_decision_id=decision.decision_id,
-                incarnation=decision.incarnation,
-                epoch=decision.epoch,
-                status=v1.AckStatus.APPLIED,
-                gpus=tuple(
-                    v1.GpuInForce(gpu=gpu.name, requested_watts=gpu.cap_watts, enforced_watts=gpu.cap_watts)
-                    for gpu in by_name.values()
-                ),
-                boot="one",
-                clock_s=time.monotonic(),
-            )
-            await self._send(self.bus.subjects.ack_power(decision.node), ack)
+            await self._send(self.bus.subjects.ack_power(decision.node), self.apply_caps(decision))
+
+    def apply_caps(self, decision: v1.PowerDecision) -> v1.PowerAck:
+        """Set a node's caps; the acknowledgement."""
+        by_name = {gpu.name: gpu for gpu in self.gpus[decision.node]}
+        for cap in decision.caps:
+            by_name[cap.gpu].cap_watts = max(MIN_WATTS, cap.cap_watts)
+        return v1.PowerAck(
+            time=datetime.now(UTC),
+            node=decision.node,
+            decision_id=decision.decision_id,
+            applied_decision_id=decision.decision_id,
+            incarnation=decision.incarnation,
+            epoch=decision.epoch,
+            status=v1.AckStatus.APPLIED,
+            gpus=tuple(
+                v1.GpuInForce(gpu=gpu.name, requested_watts=gpu.cap_watts, enforced_watts=gpu.cap_watts)
+                for gpu in by_name.values()
+            ),
+            boot="one",
+            clock_s=time.monotonic(),
+        )
 
     async def _scale(self) -> None:
         async for stored in follow(self.bus, self.bus.subjects.all_of("decision", "scaling"), 0):

@@ -15,6 +15,7 @@ from bus_schemas.client import RECHECK_S, VirtualConnectorClient
 from bus_schemas.errors import BadNameError, BusUnreachableError
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import all_messages
 from tests.contract.bus import bench, connected, outgoing, scaling, until
 
 NAME = "prod-llama"
@@ -53,6 +54,26 @@ async def test_wait_get_complete() -> None:
         ack = await client.scaled()
         assert ack is not None
         assert (ack.scaled_decision_id, ack.status, ack.replicas) == (0, "applied", {"prefill": 1, "decode": 2})
+
+
+async def test_acknowledgements_carry_the_trace_context_of_their_decision() -> None:
+    trace = f"00-{'4b' * 16}-{'0f' * 8}-01"
+    async with bench() as (_, bus):
+        client = VirtualConnectorClient(bus.nc, NAME)
+        item = outgoing(bus, scaling(NAME, 0))
+        await publish(bus, item.subject, item.message, item.msg_id, trace)
+        decision = await client.get()
+        assert decision is not None
+        assert client.traceparent(decision) == trace
+        await client.progress(decision, 1, 2)
+        await client.complete(decision)
+        acks = await all_messages(bus, bus.subjects.ack_scaling(NAME))
+        assert [stored.traceparent for stored in acks] == [trace, trace]
+        await decide(bus, 1)
+        newer = await client.get()
+        assert newer is not None
+        assert client.traceparent(newer) is None
+        assert client.traceparent(decision) is None
 
 
 async def test_a_failure_that_may_be_tried_again_still_waits_and_another_does_not() -> None:

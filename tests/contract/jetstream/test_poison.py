@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bus_schemas import codec, v1
 from bus_schemas.errors import UndecodableError
 from bus_schemas.jetstream.consumer import Consumer, Delivery, Durable, ensure
-from bus_schemas.jetstream.reader import next_messages
+from bus_schemas.jetstream.reader import last, next_messages
 from tests.contract.bus import applied, bench, power, until
 
 NODE = "node-7"
@@ -73,3 +73,26 @@ async def survive(bodies: list[bytes]) -> None:
 @given(st.lists(BODIES, min_size=10, max_size=20))
 def test_no_body_ends_the_loop(bodies: list[bytes]) -> None:
     asyncio.run(survive(bodies))
+
+
+async def test_a_malformed_trace_context_does_not_stop_the_loop() -> None:
+    async with bench() as (_, bus):
+        durable = Durable.power(bus, NODE)
+        await ensure(bus, durable)
+        result = bus.subjects.ack_power(NODE)
+
+        async def carry_out(delivery: Delivery) -> v1.Message:
+            assert isinstance(delivery.message, v1.PowerDecision)
+            assert delivery.traceparent is None
+            return applied(delivery.message)
+
+        loop = Consumer(bus, durable.stream, durable.name, durable.subject, carry_out, result_subject=result)
+        running = asyncio.create_task(loop.run())
+        await bus.nc.request(durable.subject, GOOD, headers={"traceparent": "of another kind"}, timeout=30)
+
+        async def answered() -> bool:
+            return await last(bus, result) is not None
+
+        await until(answered, "the result")
+        loop.stop()
+        await asyncio.wait_for(running, 30)

@@ -125,6 +125,27 @@ async def test_without_a_renewal_the_caps_step_down_to_the_fallback(
     assert [mw for gpu, mw in driver.writes if gpu == OTHER] == [250_000]
 
 
+async def test_every_acknowledgement_of_a_decision_carries_its_trace_context(
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    trace = f"00-{'4b' * 16}-{'0f' * 8}-01"
+
+    async def carried() -> str | None:
+        stored = await last(planner.bus, planner.bus.subjects.ack_power(NODE))
+        return stored.traceparent if stored is not None else None
+
+    async with serving(server.url, driver):
+        await planner.decide({GPU: 600.0}, valid_for_s=4.0, fallback_watts=300.0, traceparent=trace)
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        assert await carried() == trace
+        # Without a renewal the cap falls back, which the agent reports by itself.
+        await planner.answered(lambda ack: any(gpu.enforced_watts == 300.0 for gpu in ack.gpus))
+        assert await carried() == trace
+        await planner.decide({GPU: 500.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 1)
+        assert await carried() is None
+
+
 async def test_a_failing_card_is_named_and_stops_no_other(
     server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
 ) -> None:

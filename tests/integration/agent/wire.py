@@ -64,6 +64,7 @@ class PlannerSide:
         decision_id: int | None = None,
         heard: PowerAck | NodeTelemetry | None = None,
         incarnation: str = "one",
+        traceparent: str | None = None,
     ) -> int:
         """Publish; the decision's id."""
         number = next(self._ids) if decision_id is None else decision_id
@@ -81,7 +82,7 @@ class PlannerSide:
             heard_clock_s=heard.clock_s if heard else None,
         )
         subject = self.bus.subjects.decision_power(self.node)
-        await publish(self.bus, subject, message, f"{self.node}-{incarnation}-{epoch}-{number}")
+        await publish(self.bus, subject, message, f"{self.node}-{incarnation}-{epoch}-{number}", traceparent)
         return number
 
     async def answer(self) -> PowerAck | None:

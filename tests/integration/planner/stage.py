@@ -114,14 +114,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path, planner: PlannerConfig | None = None) -> AsyncIterator[Stage]:
+async def staged(
+    folder: Path, planner: PlannerConfig | None = None, fleet_type: type[Fleet] = Fleet
+) -> AsyncIterator[Stage]:
     """A stage with one prefill and one decode worker running and no load yet."""
     planner = planner or config()
     async with EmbeddedServer(folder / "nats") as server, MetricsServer(EngineMetrics()) as metrics:
         bus = await connect(BusSettings(servers=(server.url,), request_timeout_s=1.0))
         try:
             await stream_admin.apply(bus)
-            fleet = Fleet(bus, NAME)
+            fleet = fleet_type(bus, NAME)
             stage = Stage(server, bus, fleet, metrics, planner)
             fleet.on_workers = stage.show_workers
             fleet.place(PREFILL, 1)
