@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
+from planner.core.power.cap_changes import answers
+from planner.core.power.site_state import PowerState
+from planner.core.state import PlannerState
+from planner.domain.config import SiteConfig
+from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.observation import NodeObservation
 from planner.domain.plan import Placement
 
@@ -25,6 +29,18 @@ class GpuInventory:
     leaving: dict[Holder, list[GpuId]] = field(default_factory=dict)
     free: dict[NodeId, list[GpuId]] = field(default_factory=dict)
     gpus: int = 0
+
+
+def powered(state: PlannerState, site: SiteId) -> bool:
+    """Whether the site's GPUs are known. Where they are not there are counts to decide, and no watts."""
+    power = state.power.get(site)
+    return power is not None and bool(power.nodes)
+
+
+def inventory_of(power: PowerState, config: SiteConfig, now_s: float) -> GpuInventory:
+    """The site's GPUs as last reported. A silent node's pods are believed to run on."""
+    silent = {name for name, node in power.nodes.items() if not answers(node, config, now_s)}
+    return survey([node.seen for node in power.nodes.values() if node.seen is not None], silent)
 
 
 def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> GpuInventory:

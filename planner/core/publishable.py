@@ -1,7 +1,7 @@
-"""What goes out now: a goal becomes a decision as soon as one may be published and its GPUs' watts are reserved.
+"""What can be published now: a goal becomes a decision once its GPUs' watts are reserved and the last one is done.
 
-Owns decision ids. Must never publish a replica whose GPUs have no watts: power before pods going up; pods before power
-coming down follows because a GPU keeps its cap until nobody holds it.
+Owns decision ids. Must never publish a replica whose GPUs have no watts: power before pods going up. Pods before power
+coming down follows, because a GPU keeps its cap until no pod holds it.
 """
 
 from __future__ import annotations
@@ -9,24 +9,68 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from planner.core.allocation.site import Reserved
 from planner.core.limits import readiness
-from planner.core.state import DeploymentState
-from planner.domain.config import DeploymentConfig, OperationMode
-from planner.domain.ids import PoolId
+from planner.core.limits.pipeline import LimitedDeployments
+from planner.core.power.reservations import Reserved, ReservedGpus
+from planner.core.sizing.deployment import Sized
+from planner.core.state import DeploymentState, PlannerState
+from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
+from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.instants import TickClock
 from planner.domain.plan import Limited, ScalingDecision
 from planner.domain.reasons import ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """A deployment's counts: in force now, and aimed at."""
+    """One deployment's counts: in force now, and aimed at. ``config`` has what is in force now."""
 
+    config: DeploymentConfig
     current: Mapping[PoolId, int]
     goal: Mapping[PoolId, int]
 
 
-def affordable(aim: Aim, reserved: Reserved | None) -> Mapping[PoolId, int]:
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The state after everything that can be published now was decided, and what that is."""
+
+    state: PlannerState
+    scaling: tuple[ScalingDecision, ...]
+    counts: Mapping[DeploymentId, Mapping[PoolId, int]]
+    """Each deployment's counts in force after it."""
+
+
+def aims_of(sized: Sized, limited: LimitedDeployments) -> dict[DeploymentId, Aim]:
+    """What this tick aims at."""
+    return {name: Aim(one.config, one.current, limited[name].counts) for name, one in sized.items()}
+
+
+def waiting_aims(reserved: Reserved, config: PlannerConfig) -> dict[DeploymentId, Aim]:
+    """What the last tick aimed at and could not publish for want of watts."""
+    found = {}
+    for name, known in reserved.state.deployments.items():
+        if name not in reserved.deployments or known.pending_since_s is None or known.paused or not known.goals:
+            continue
+        current = {pool: s.decided for pool, s in known.pools.items() if s.decided is not None}
+        goal = {pool: g.replicas for pool, g in known.goals.items()}
+        if current.keys() != goal.keys():
+            current = {pool: current.get(pool, known.running.get(pool, count)) for pool, count in goal.items()}
+        found[name] = Aim(config.deployments[name], current, goal)
+    return found
+
+
+def publish(reserved: Reserved, aims: Mapping[DeploymentId, Aim], clock: TickClock) -> Published:
+    """Decide what goes out now of ``aims``: only replicas whose watts are reserved."""
+    deployments, decisions, counts = dict(reserved.state.deployments), [], {}
+    for name, aim in aims.items():
+        deployments[name], decision, counts[name] = decide(
+            deployments[name], aim, reserved.deployments.get(name), clock
+        )
+        decisions += [decision] if decision is not None else []
+    return Published(replace(reserved.state, deployments=deployments), tuple(decisions), counts)
+
+
+def powered_counts(aim: Aim, reserved: ReservedGpus | None) -> Mapping[PoolId, int]:
     """The part of the goal that may be published now: a pool grows only onto GPUs whose watts are reserved."""
     if reserved is None:
         return dict(aim.goal)
@@ -37,15 +81,11 @@ def affordable(aim: Aim, reserved: Reserved | None) -> Mapping[PoolId, int]:
 
 
 def decide(
-    config: DeploymentConfig,
-    state: DeploymentState,
-    aim: Aim,
-    reserved: Reserved | None,
-    now_s: float,
-    t_s: float,
+    state: DeploymentState, aim: Aim, reserved: ReservedGpus | None, clock: TickClock
 ) -> tuple[DeploymentState, ScalingDecision | None, Mapping[PoolId, int]]:
     """The next state, the decision to publish, and the counts that are in force after it."""
-    counts = affordable(aim, reserved)
+    config, now_s = aim.config, clock.now_s
+    counts = powered_counts(aim, reserved)
     short = any(counts[name] < aim.goal[name] for name in counts)
     since_s = now_s if state.pending_since_s is None else state.pending_since_s
     if (pending_since_s := since_s if short else None) != state.pending_since_s:
@@ -57,7 +97,7 @@ def decide(
     may = config.mode is OperationMode.ACTIVE and readiness.blocked(state, config, now_s) is None
     if not may or waits or not (grows or shrinks):
         return state, None, aim.current if may else aim.goal
-    order = ScalingDecision(
+    decision = ScalingDecision(
         deployment=config.deployment,
         decision_id=state.decision_id + 1,
         replicas=dict(counts),
@@ -65,22 +105,22 @@ def decide(
         placements=reserved.placements if reserved is not None else (),
         reasons=tuple(state.why[name] for name in counts if counts[name] != aim.current[name] and name in state.why),
     )
-    return _decided(state, aim, counts, order.decision_id, now_s, t_s), order, counts
+    return _decided(state, aim, counts, decision.decision_id, clock), decision, counts
 
 
 def _decided(
-    state: DeploymentState, aim: Aim, counts: Mapping[PoolId, int], decision_id: int, now_s: float, t_s: float
+    state: DeploymentState, aim: Aim, counts: Mapping[PoolId, int], decision_id: int, clock: TickClock
 ) -> DeploymentState:
     pools = dict(state.pools)
     for name, count in counts.items():
         change = count - aim.current[name]
-        events = (*pools[name].events, (t_s, change)) if change else pools[name].events
+        events = (*pools[name].events, (clock.load_now_s, change)) if change else pools[name].events
         pools[name] = replace(pools[name], decided=count, events=events)
-    return replace(state, pools=pools, decision_id=decision_id, decided_at_s=now_s)
+    return replace(state, pools=pools, decision_id=decision_id, decided_at_s=clock.now_s)
 
 
 def pending_link(name: PoolId, goal: int, granted: int, placed: int) -> Limited:
-    """The word on replicas that wait for GPUs or watts; ``placed`` of the goal have GPUs."""
+    """Why replicas wait, for GPUs or for watts; ``placed`` of the goal have GPUs."""
     if placed < goal:
         return Limited(granted, ReasonCode.NO_FREE_GPU, f"{goal - placed} more {name} replicas find no free GPUs")
     return Limited(

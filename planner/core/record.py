@@ -1,19 +1,25 @@
-"""A tick put into its record: everything that ``wattscale explain`` needs, and nothing it would have to guess."""
+"""The record of an iteration: everything that ``wattscale explain`` needs, so that it need not guess."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from planner.core.limits.pipeline import LimitedCounts
+from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.performance.engine_model import engine
-from planner.core.publishable import pending_link
+from planner.core.placement import powered
+from planner.core.power import site_ledger as ledger
+from planner.core.power.draw_feedback import figures
+from planner.core.power.reservations import Reserved
+from planner.core.publishable import Published, pending_link
 from planner.core.sizing import decode_station, prefill_station
-from planner.core.sizing.deployment import SizedDeployment
+from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.core.state import DeploymentState
-from planner.domain.config import OperationMode
-from planner.domain.ids import PoolId
+from planner.domain.config import OperationMode, PlannerConfig
+from planner.domain.demand import Allocations
+from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.instants import TickClock
 from planner.domain.observation import DeploymentObservation
-from planner.domain.plan import DeploymentPlan, Limited, PoolPlan
+from planner.domain.plan import DeploymentPlan, Limited, Plan, PoolPlan
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
 from planner.domain.reading import Reading, Sample
@@ -36,7 +42,40 @@ WORTH_SAYING = 0.05
 """A learned P_u this far from the assumed one is said in a note."""
 
 
-def deployment_plan(
+def record(
+    reserved: Reserved,
+    published: Published,
+    config: PlannerConfig,
+    clock: TickClock,
+    deployments: Mapping[DeploymentId, DeploymentPlan] | None = None,
+) -> Plan:
+    """Everything that one iteration decided. ``deployments``: the records of a tick; a reaction has none."""
+    state, sites, events = published.state, {}, []
+    for name, site in config.sites.items():
+        if powered(state, name):
+            sites[name] = ledger.summary(state.power[name], site, clock.now_s)
+            events.append(ledger.next_event_s(state.power[name], site, clock.now_s))
+    for member, known in state.deployments.items():
+        if known.pending_since_s is not None and member in config.deployments:
+            events.append(known.pending_since_s + config.sites[config.deployments[member].site].patience_s)
+    times = [at for at in events if at is not None and at > clock.now_s]
+    return Plan(deployments or {}, sites, published.scaling, reserved.power, min(times, default=None))
+
+
+def deployment_plans(
+    sized: Sized, limited: LimitedDeployments, final: Allocations, published: Published, config: PlannerConfig
+) -> dict[DeploymentId, DeploymentPlan]:
+    """The record of every deployment's tick."""
+    plans = {}
+    for name, one in sized.items():
+        state, allocation = published.state.deployments[name], final.get(one.config.site)
+        shortfall = 0.0 if allocation is None else allocation.shortfall.get(name, 0.0)
+        power = figures(config.deployments[name], state)
+        plans[name] = _deployment(one, limited[name], state, published.counts[name], shortfall, power)
+    return plans
+
+
+def _deployment(
     ticked: SizedDeployment,
     granted: LimitedCounts,
     state: DeploymentState,

@@ -9,6 +9,7 @@ from enum import StrEnum
 from planner.domain.arrival import Arrival
 from planner.domain.budget_schedule import BudgetSchedule
 from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.instants import Instant, LoadInstant, TickClock
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
@@ -215,6 +216,19 @@ class PlannerConfig:
     predictors: Mapping[str, PointModel] = field(default_factory=dict)
     """Fresh forecast models besides the core's own (ARIMA, Prophet), by the name that a deployment uses."""
 
-    def load_now_s(self, now_s: float) -> float:
+    def load_now_s(self, now_s: float) -> LoadInstant:
         """The load instant at ``now_s``: load seconds, for windows, horizons and forecasts."""
-        return now_s * self.load_time_scale
+        return LoadInstant(now_s * self.load_time_scale)
+
+    def clock(self, now_s: float, seen_s: float | None = None) -> TickClock:
+        """The instants of an iteration at ``now_s``.
+
+        ``seen_s``: when the deployments were observed, where that is earlier than now (a tick that is decided late).
+        """
+        seen_s = now_s if seen_s is None else seen_s
+        return TickClock(Instant(now_s), self.load_now_s(now_s), self.load_now_s(seen_s), self.utc_at_zero_s + seen_s)
+
+    @property
+    def load_interval_s(self) -> float:
+        """The interval in seconds of load time."""
+        return self.interval_s * self.load_time_scale

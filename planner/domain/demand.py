@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.plan import Limited
@@ -84,3 +85,7 @@ class Allocation:
     objective: float = 0.0
     watt_price: float = 0.0
     gpu_price: float = 0.0
+
+
+Allocations: TypeAlias = Mapping[SiteId, Allocation]
+"""The answers by site. A site whose GPUs are unknown has none."""

@@ -18,8 +18,9 @@ from bus_schemas import v1
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from planner.adapters import from_wire, to_wire
 from planner.adapters.metrics.replica_counts import holders, with_replicas
+from planner.core.intake import initial_state
 from planner.core.state import DeploymentState, PlannerState
-from planner.core.step import initial_state, react, step
+from planner.core.step import react, step
 from planner.domain.config import PlannerConfig
 from planner.domain.ids import DeploymentId
 from planner.domain.observation import DeploymentObservation
@@ -181,10 +182,11 @@ class LeaderTerm:
         began = time.perf_counter()
         try:
             if readings is None:
-                state, plan = react(state, observation, around.config, now_s)
+                state, plan = react(state, observation, around.config, around.config.clock(now_s))
             else:
                 # Beside the loop: a tick of hundreds of deployments must not cost the lease its renewal.
-                state, plan = await asyncio.to_thread(step, state, observation, around.config, now_s, seen_s)
+                clock = around.config.clock(now_s, seen_s)
+                state, plan = await asyncio.to_thread(step, state, observation, around.config, clock)
         except Exception:
             # The state is a value: nothing of it is lost, and the events are asked about again.
             log.exception("the planner's step failed; nothing was decided")

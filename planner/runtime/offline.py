@@ -10,8 +10,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from planner.core.intake import initial_state
 from planner.core.state import PlannerState
-from planner.core.step import initial_state, react, step
+from planner.core.step import react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig, SiteConfig
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import (
@@ -80,7 +81,9 @@ class OfflinePlanner:
         """The decision at the end of one interval, as a line of output. Raises BadIntervalError."""
         self._now_s += self._config.interval_s
         seen = self._observed(interval)
-        self._state, plan = step(self._state, self._observation({self._name: seen}), self._config, self._now_s)
+        self._state, plan = step(
+            self._state, self._observation({self._name: seen}), self._config, self._config.clock(self._now_s)
+        )
         told = plan.deployments[self._name]
         self._carry_out(plan)
         self._settle(plan)
@@ -124,7 +127,7 @@ class OfflinePlanner:
             now_s = now_s + 0.1 if due_s is None else max(due_s, now_s + 0.1)
             if now_s >= end_s or (due_s is None and not self._acks):
                 return
-            self._state, plan = react(self._state, self._observation({}), self._config, now_s)
+            self._state, plan = react(self._state, self._observation({}), self._config, self._config.clock(now_s))
             self._carry_out(plan)
 
     def _observation(self, deployments: Mapping[DeploymentId, DeploymentObservation]) -> Observation:

@@ -177,7 +177,7 @@ def on_paper(
     # Without sites no watts are asked for: what is wanted does not hang on them.
     paper = replace(config, deployments={name: deployment}, sites={})
     before = PlannerState(0, then_s, {name: known})
-    after, _ = step(before, Observation({name: seen}), paper, then_s)
+    after, _ = step(before, Observation({name: seen}), paper, paper.clock(then_s))
     return after.deployments[name]
 
 

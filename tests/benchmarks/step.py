@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from planner.core.forecast import registry
-from planner.core.step import initial_state, step
+from planner.core.intake import initial_state
+from planner.core.step import step
 from planner.domain.config import PlannerConfig, SiteConfig
 from planner.domain.ids import DeploymentId, GpuId, NodeId, SiteId
 from planner.domain.observation import (
@@ -97,7 +98,7 @@ def ticks_s(settings: PlannerConfig, *, powered: bool) -> list[float]:
         gc.collect()
         gc.disable()
         started = time.process_time()
-        state, _ = step(state, observation, settings, tick * INTERVAL_S)
+        state, _ = step(state, observation, settings, settings.clock(tick * INTERVAL_S))
         spent.append(time.process_time() - started)
         gc.enable()
     return spent[2:]

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from planner.core.intake import initial_state
 from planner.core.state import LastDecision, PlannerState
-from planner.core.step import initial_state, react, step
+from planner.core.step import react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import (
@@ -99,12 +100,12 @@ class Day:
     # -- the planner's turn
 
     def _step(self, observation: Observation) -> tuple[Shown, Shown, Shown]:
-        self.state, decided = step(self.state, observation, self.config, self.now_s)
+        self.state, decided = step(self.state, observation, self.config, self.config.clock(self.now_s))
         return self._carried(decided)
 
     def _react(self) -> tuple[Shown, Shown, Shown]:
         around = self._around(telemetry=self.chance.random() < 0.5)
-        self.state, decided = react(self.state, Observation(**around), self.config, self.now_s)
+        self.state, decided = react(self.state, Observation(**around), self.config, self.config.clock(self.now_s))
         return self._carried(decided)
 
     def _around(self, *, telemetry: bool) -> dict[str, Any]:

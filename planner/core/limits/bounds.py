@@ -1,13 +1,32 @@
-"""Bounds that never move with time: floors, ceilings, the largest step, the GPU budget."""
+"""Bounds that do not move with the load: fewest and most replicas, the largest step, the GPU budget."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from planner.core.limits.limiter import CountsByPool, LimitContext, each_pool
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.ids import PoolId
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
+
+
+def replica_bounds(context: LimitContext, counts: CountsByPool) -> CountsByPool:
+    """Limiter: between each pool's fewest and most replicas."""
+    return each_pool(context, counts, floor_and_ceiling)
+
+
+def keep_partners_awake(_: LimitContext, counts: CountsByPool) -> CountsByPool:
+    """Limiter: no pool stays at zero while another serves, for a request needs all of them."""
+    if not any(counts.values.values()):
+        return counts
+    awake = Limited(1, ReasonCode.PARTNER_HELD, "kept while its partner serves")
+    return counts.then({name: awake for name, count in counts.values.items() if not count})
+
+
+def gpu_budget(context: LimitContext, counts: CountsByPool) -> CountsByPool:
+    """Limiter: the pools' GPUs together within the deployment's budget."""
+    return counts.then(gpu_shares(context.config, counts.values, context.current))
 
 
 def floor_and_ceiling(pool: PoolConfig, count: int) -> Limited | None:
@@ -31,15 +50,15 @@ def largest_step(pool: PoolConfig, current: int, count: int) -> Limited | None:
     return Limited(held, ReasonCode.MAX_STEP, f"at most {pool.max_step} replicas a tick")
 
 
-def gpu_budget(
-    config: DeploymentConfig, counts: Mapping[PoolId, int], current: Mapping[PoolId, int] | None = None
+def gpu_shares(
+    config: DeploymentConfig, counts: Mapping[PoolId, int], current: Mapping[PoolId, int]
 ) -> Mapping[PoolId, Limited]:
     """What the deployment's GPU budget leaves of ``counts``: the pools that shrink.
 
     The largest share of the load that ALL pools can carry: each pool keeps the same fraction of what it wants, whole
     replicas that are left over go where the fraction is lowest. Floors, and one replica of each pool, come before the
-    budget. With ``current``, no pool shrinks below what it runs to make room for another (its own windows decide that),
-    while that fits.
+    budget. While that fits, no pool shrinks below its count in ``current`` to make room for another: its own windows
+    decide that.
     """
     if config.max_gpus is None:
         return {}
@@ -47,7 +66,7 @@ def gpu_budget(
     if sum(counts[name] * size[name] for name in counts) <= config.max_gpus:
         return {}
     kept = {name: min(count, max(1, config.pools[name].min_replicas)) for name, count in counts.items()}
-    if current is not None:
+    if current:
         held = {name: max(kept[name], min(count, current[name])) for name, count in counts.items()}
         if sum(held[name] * size[name] for name in held) <= config.max_gpus:
             kept = held

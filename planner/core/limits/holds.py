@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from planner.core.limits import bounds
+from planner.core.limits import LIMITERS_OF_HELD
+from planner.core.limits.limiter import CountsByPool, LimitContext, Limits
 from planner.core.sizing.options import PoolOptions
 from planner.core.state import DeploymentState
 from planner.domain.config import DeploymentConfig, Fallback, OperationMode, SizingMode
 from planner.domain.ids import PoolId
+from planner.domain.instants import TickClock
 from planner.domain.reasons import ReasonCode
 
 
@@ -32,19 +34,20 @@ def hold(
     missing: Mapping[str, str],
     options: Mapping[PoolId, PoolOptions],
     current: Mapping[PoolId, int],
-    t_s: float,
+    clock: TickClock,
 ) -> tuple[Hold | None, DeploymentState]:
     """What holds the deployment, with the state that remembers when metrics were last good."""
     lacking = _lacking(config, missing, options)
     if not lacking or state.metrics_at_s is None:
-        state = replace(state, metrics_at_s=t_s)
+        state = replace(state, metrics_at_s=clock.seen_s)
     if config.mode is OperationMode.PAUSED or state.paused:
         return Hold(current, ReasonCode.PAUSED, "the deployment is paused", frozen=True), state
     if state.pinned is not None:
-        pinned = _bounded(config, {**current, **{n: c for n, c in state.pinned.items() if n in current}})
+        counts = {**current, **{n: c for n, c in state.pinned.items() if n in current}}
+        pinned = _bounded(config, state, counts, clock)
         return Hold(pinned, ReasonCode.PINNED, "an operator pinned the replicas"), state
     if lacking:
-        return _without_metrics(config, state, lacking, current, t_s), state
+        return _without_metrics(config, state, lacking, current, clock), state
     if len(options) < len(config.pools):
         names = ", ".join(sorted(set(config.pools) - set(options)))
         return Hold(current, ReasonCode.MODEL_NOT_READY, f"held: the profile has no model for {names}"), state
@@ -54,7 +57,7 @@ def hold(
 def _lacking(
     config: DeploymentConfig, missing: Mapping[str, str], options: Mapping[PoolId, PoolOptions]
 ) -> Mapping[str, str]:
-    """The readings that the mode can not do without. Thresholds need queue and cache, the other modes the traffic."""
+    """The readings that the mode cannot do without. Thresholds need queue and cache, the other modes the traffic."""
     if config.sizing is SizingMode.LOAD:
         return {f"queue or KV use of {name}": "missing" for name in config.pools if name not in options}
     return missing
@@ -65,10 +68,10 @@ def _without_metrics(
     state: DeploymentState,
     lacking: Mapping[str, str],
     current: Mapping[PoolId, int],
-    t_s: float,
+    clock: TickClock,
 ) -> Hold:
     names = ", ".join(f"{name} ({why})" for name, why in lacking.items())
-    gone_s = t_s - (t_s if state.metrics_at_s is None else state.metrics_at_s)
+    gone_s = 0.0 if state.metrics_at_s is None else clock.seen_s - state.metrics_at_s
     if gone_s < config.metrics_timeout_s or config.fallback is Fallback.HOLD:
         return Hold(current, ReasonCode.METRICS_MISSING, f"held: no {names} for {gone_s:.0f} s")
     if config.fallback is Fallback.MAX_SEEN:
@@ -78,14 +81,15 @@ def _without_metrics(
         asked = {name: config.pools[name].fallback_replicas for name in current}
         counts = {name: current[name] if count is None else count for name, count in asked.items()}
         sentence = f"no {names} for {gone_s:.0f} s: the fall-back replicas"
-    return Hold(_bounded(config, counts), ReasonCode.METRICS_FALLBACK, sentence)
+    return Hold(_bounded(config, state, counts, clock), ReasonCode.METRICS_FALLBACK, sentence)
 
 
-def _bounded(config: DeploymentConfig, counts: Mapping[PoolId, int]) -> Mapping[PoolId, int]:
-    """Nobody's word exceeds floors, ceilings and the GPU budget."""
-    within = {}
-    for name, count in counts.items():
-        limited = bounds.floor_and_ceiling(config.pools[name], count)
-        within[name] = count if limited is None else limited.value
-    shares = bounds.gpu_budget(config, within)
-    return {name: shares[name].value if name in shares else count for name, count in within.items()}
+def _bounded(
+    config: DeploymentConfig, state: DeploymentState, counts: Mapping[PoolId, int], clock: TickClock
+) -> Mapping[PoolId, int]:
+    """Pinned and fall-back counts, clamped to min/max replicas and the GPU budget."""
+    bounded = CountsByPool({name: Limits(count) for name, count in counts.items()})
+    context = LimitContext(config, state, options={}, current={}, clock=clock)
+    for limiter in LIMITERS_OF_HELD:
+        bounded = limiter(context, bounded)
+    return bounded.values

@@ -8,11 +8,59 @@ from __future__ import annotations
 
 import math
 
+from planner.core.limits import bounds
+from planner.core.limits.limiter import CountsByPool, LimitContext, each_pool
+from planner.core.sizing.options import PoolOptions
 from planner.domain.config import PoolConfig, ScalingPolicy, ScalingRules
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
 History = tuple[tuple[float, int], ...]
+
+
+def ignore_small_changes(context: LimitContext, counts: CountsByPool) -> CountsByPool:
+    """Limiter: the count in force where the load differs from what it can carry by no more than the tolerance."""
+    return each_pool(
+        context,
+        counts,
+        lambda pool, count: tolerate(pool, context.options.get(pool.pool), context.current[pool.pool], count),
+    )
+
+
+def stabilization_window(context: LimitContext, counts: CountsByPool) -> CountsByPool:
+    """Limiter: HPA's stabilization windows."""
+    current, pools, seen_s = context.current, context.state.pools, context.clock.seen_s
+    return each_pool(
+        context,
+        counts,
+        lambda pool, count: stabilize(pool, current[pool.pool], count, pools[pool.pool].recommendations, seen_s),
+    )
+
+
+def scaling_rate(context: LimitContext, counts: CountsByPool) -> CountsByPool:
+    """Limiter: HPA's rate policies, then the largest step of the pool."""
+    current, pools, seen_s = context.current, context.state.pools, context.clock.seen_s
+    limited = each_pool(
+        context,
+        counts,
+        lambda pool, count: rate_limit(pool, current[pool.pool], count, pools[pool.pool].events, seen_s),
+    )
+    return each_pool(context, limited, lambda pool, count: bounds.largest_step(pool, current[pool.pool], count))
+
+
+def tolerate(pool: PoolConfig, options: PoolOptions | None, current: int, recommended: int) -> Limited | None:
+    """``current`` where its load differs from what it can carry by no more than the tolerance.
+
+    HPA's usage ratio is the speed that the current count would need: 1 = exactly enough.
+    """
+    if options is None or current <= 0 or recommended in (0, current):
+        return None
+    ratio = options.speed_at(current)
+    if recommended > current and ratio <= 1.0 + pool.scale_up.tolerance:
+        return Limited(current, ReasonCode.TOLERANCE, f"{current} replicas are loaded {ratio:.0%}: within tolerance")
+    if recommended < current and ratio >= 1.0 - pool.scale_down.tolerance:
+        return Limited(current, ReasonCode.TOLERANCE, f"{current} replicas are loaded {ratio:.0%}: within tolerance")
+    return None
 
 
 def stabilize(pool: PoolConfig, current: int, recommended: int, past: History, t_s: float) -> Limited | None:

@@ -1,24 +1,31 @@
-"""From what a deployment wants to the counts it is meant to run: holds, windows, rates, bounds, GPU budget."""
+"""From the counts that the optimiser chose to the counts that a deployment is meant to run: the limiters, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
-from planner.core.limits import bounds, pool_limits, readiness
+from planner.core.limits import readiness
+from planner.core.limits.bounds import gpu_budget
 from planner.core.limits.holds import Hold
-from planner.core.limits.pool_limits import Limits
-from planner.core.sizing.deployment import SizedDeployment
+from planner.core.limits.limiter import CountsByPool, LimitContext, Limiter, Limits
+from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.domain.config import DeploymentConfig
-from planner.domain.demand import Allocation
-from planner.domain.ids import PoolId
+from planner.domain.demand import Allocation, Allocations
+from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.instants import TickClock
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
 
 @dataclass(frozen=True, slots=True)
 class LimitedCounts:
-    """Counts with their chains. ``recommended`` is what the windows remember: counts before they and the rates act."""
+    """One deployment's counts with their chains.
+
+    ``wanted``: what sizing asked for. ``recommended``: what windows look back on, the counts before any limiter; empty
+    for a held deployment.
+    """
 
     counts: Mapping[PoolId, int]
     wanted: Mapping[PoolId, int]
@@ -27,100 +34,35 @@ class LimitedCounts:
     notes: tuple[Limited, ...] = ()
 
 
-def limit_counts(ticked: SizedDeployment, allocation: Allocation | None, now_s: float, t_s: float) -> LimitedCounts:
-    """The counts to aim at. ``allocation``: the optimiser's free choice, None where power is not managed."""
-    if ticked.hold is not None:
-        return _held(ticked.hold)
-    wanted = _woken(ticked, {name: Limits(o.wanted, o.chain) for name, o in ticked.options.items()})
-    recommended = _allocated(ticked, wanted, allocation)
-    limited = _limited(ticked, recommended, t_s)
-    blocked = readiness.blocked(ticked.state, ticked.config, now_s)
-    if blocked is not None:
-        limited = {name: _wait(limit, ticked.current[name], blocked) for name, limit in limited.items()}
+LimitedDeployments: TypeAlias = Mapping[DeploymentId, LimitedCounts]
+
+
+def apply_limits(
+    sized: Sized, free: Allocations, clock: TickClock, limiters: Sequence[Limiter]
+) -> dict[DeploymentId, LimitedCounts]:
+    """Every deployment's counts after ``limiters``. A held deployment keeps the counts of its hold."""
+    return {
+        name: _held(one.hold) if one.hold is not None else _limited(one, free.get(one.config.site), clock, limiters)
+        for name, one in sized.items()
+    }
+
+
+def _limited(
+    sized: SizedDeployment, allocation: Allocation | None, clock: TickClock, limiters: Sequence[Limiter]
+) -> LimitedCounts:
+    context = LimitContext(sized.config, sized.state, sized.options, sized.current, clock)
+    wanted = _woken(sized, CountsByPool({name: Limits(o.wanted, o.chain) for name, o in sized.options.items()}))
+    recommended = _allocated(context, wanted, allocation)
+    counts = recommended
+    for limiter in limiters:
+        counts = limiter(context, counts)
     return LimitedCounts(
-        counts={name: limit.count for name, limit in limited.items()},
-        wanted={name: limit.count for name, limit in wanted.items()},
-        chains={name: limit.chain for name, limit in limited.items()},
-        recommended={name: limit.count for name, limit in recommended.items()},
-        notes=_timeout_note(ticked, now_s),
+        counts=counts.values,
+        wanted=wanted.values,
+        chains={name: limits.chain for name, limits in counts.pools.items()},
+        recommended=recommended.values,
+        notes=readiness.timeout_note(sized.state, sized.config, clock.now_s),
     )
-
-
-def _woken(ticked: SizedDeployment, wanted: dict[PoolId, Limits]) -> dict[PoolId, Limits]:
-    """Says so where a deployment that slept is needed again."""
-    if any(ticked.current.values()) or not any(limit.count for limit in wanted.values()):
-        return wanted
-    sentence = "requests came to a deployment that slept at zero"
-    return {
-        name: pool_limits.held(limit, max(1, limit.count), ReasonCode.SCALE_FROM_ZERO, sentence)
-        for name, limit in wanted.items()
-    }
-
-
-def shortened(granted: LimitedCounts, allocation: Allocation, config: DeploymentConfig) -> LimitedCounts:
-    """After the optimiser's second word: for want of watts or GPUs a pool may get less, but not below its floor."""
-    counts, chains = dict(granted.counts), dict(granted.chains)
-    for name, count in granted.counts.items():
-        answer = allocation.pools.get((config.deployment, name))
-        if answer is None or answer.replicas >= count or count <= config.pools[name].min_replicas:
-            continue
-        counts[name] = max(answer.replicas, config.pools[name].min_replicas)
-        sentence = f"{answer.replicas} are what the site's watts and GPUs carry now"
-        chains[name] = (
-            *chains[name],
-            *(answer.chain or (Limited(answer.replicas, ReasonCode.POWER_BUDGET, sentence),)),
-        )
-    return replace(granted, counts=counts, chains=chains)
-
-
-def _allocated(
-    ticked: SizedDeployment, wanted: Mapping[PoolId, Limits], allocation: Allocation | None
-) -> dict[PoolId, Limits]:
-    """What the optimiser makes of it under watts and GPUs; without one, the GPU budget alone."""
-    if allocation is None:
-        shares = bounds.gpu_budget(ticked.config, {name: limit.count for name, limit in wanted.items()})
-        return {name: limit.then(shares.get(name)) for name, limit in wanted.items()}
-    found = {}
-    for name, limit in wanted.items():
-        answer = allocation.pools.get((ticked.config.deployment, name))
-        if answer is None or answer.replicas == limit.count:
-            found[name] = limit
-            continue
-        links = answer.chain or (
-            Limited(answer.replicas, ReasonCode.POWER_BUDGET, f"{answer.replicas} replicas at their caps cost least"),
-        )
-        found[name] = Limits(answer.replicas, limit.chain + links)
-    return found
-
-
-def _limited(ticked: SizedDeployment, recommended: Mapping[PoolId, Limits], t_s: float) -> dict[PoolId, Limits]:
-    config, state, current = ticked.config, ticked.state, ticked.current
-    found = {}
-    for name, pool in config.pools.items():
-        limit = recommended[name]
-        limit = limit.then(pool_limits.tolerate(pool, ticked.options[name], current[name], limit.count))
-        found[name] = pool_limits.apply(pool, state.pools[name], current[name], limit, t_s)
-    found = _together(found)
-    shares = bounds.gpu_budget(config, {name: limit.count for name, limit in found.items()}, current)
-    return {name: limit.then(shares.get(name)) for name, limit in found.items()}
-
-
-def _together(found: dict[PoolId, Limits]) -> dict[PoolId, Limits]:
-    """No pool stays at zero while another serves: a request needs all of them."""
-    if not any(limit.count for limit in found.values()):
-        return found
-    return {
-        name: limit
-        if limit.count
-        else pool_limits.held(limit, 1, ReasonCode.PARTNER_HELD, "kept while its partner serves")
-        for name, limit in found.items()
-    }
-
-
-def _wait(limit: Limits, current: int, blocked: Limited) -> Limits:
-    if limit.count == current:
-        return limit
-    return pool_limits.held(limit, current, ReasonCode.SCALING_IN_PROGRESS, blocked.sentence)
 
 
 def _held(hold: Hold) -> LimitedCounts:
@@ -128,9 +70,52 @@ def _held(hold: Hold) -> LimitedCounts:
     return LimitedCounts(hold.counts, hold.counts, chains)
 
 
-def _timeout_note(ticked: SizedDeployment, now_s: float) -> tuple[Limited, ...]:
-    if not readiness.timed_out(ticked.state, ticked.config, now_s):
-        return ()
-    waited = now_s - ticked.state.decided_at_s
-    sentence = f"decision {ticked.state.decision_id} was not carried out within {waited:.0f} s: going on"
-    return (Limited(ticked.state.decision_id, ReasonCode.SCALING_TIMEOUT, sentence),)
+def _woken(sized: SizedDeployment, wanted: CountsByPool) -> CountsByPool:
+    """Record SCALE_FROM_ZERO for a deployment that wakes from zero replicas."""
+    counts = wanted.values
+    if any(sized.current.values()) or not any(counts.values()):
+        return wanted
+    sentence = "requests came to a deployment that slept at zero"
+    return wanted.then(
+        {name: Limited(max(1, count), ReasonCode.SCALE_FROM_ZERO, sentence) for name, count in counts.items()}
+    )
+
+
+def _allocated(context: LimitContext, wanted: CountsByPool, allocation: Allocation | None) -> CountsByPool:
+    """The optimiser's counts. Where none runs, its one constraint without watts: the GPU budget."""
+    if allocation is None:
+        return gpu_budget(replace(context, current={}), wanted)
+    found = {}
+    for name, limits in wanted.pools.items():
+        answer = allocation.pools.get((context.config.deployment, name))
+        if answer is None or answer.replicas == limits.count:
+            found[name] = limits
+            continue
+        links = answer.chain or (
+            Limited(answer.replicas, ReasonCode.POWER_BUDGET, f"{answer.replicas} replicas at their caps cost least"),
+        )
+        found[name] = Limits(answer.replicas, limits.chain + links)
+    return CountsByPool(found)
+
+
+def shorten(sized: Sized, limited: LimitedDeployments, final: Allocations) -> LimitedDeployments:
+    """The counts after the optimiser's second answer: fewer where the site cannot power them, never below a minimum."""
+    return {
+        name: _shortened(one, final[sized[name].config.site], sized[name].config)
+        if sized[name].config.site in final
+        else one
+        for name, one in limited.items()
+    }
+
+
+def _shortened(limited: LimitedCounts, allocation: Allocation, config: DeploymentConfig) -> LimitedCounts:
+    counts, chains = dict(limited.counts), dict(limited.chains)
+    for name, count in limited.counts.items():
+        answer = allocation.pools.get((config.deployment, name))
+        if answer is None or answer.replicas >= count or count <= config.pools[name].min_replicas:
+            continue
+        counts[name] = max(answer.replicas, config.pools[name].min_replicas)
+        sentence = f"{answer.replicas} are what the site's watts and GPUs carry now"
+        links = answer.chain or (Limited(answer.replicas, ReasonCode.POWER_BUDGET, sentence),)
+        chains[name] = (*chains[name], *links)
+    return replace(limited, counts=counts, chains=chains)

@@ -1,42 +1,31 @@
-"""The decision flow: one decision at a time, the next when the last was carried out or its time ran out.
+"""The decision flow: one decision at a time, the next when the last was carried out or has timed out.
 
-With ``wait_for_scaling`` off the next goes out while an earlier one is still being carried out: it takes its place,
-and whoever carries it out says ``superseded`` of the earlier.
-
-Owns what acknowledgements and operators' orders do to a deployment's state. Must never invent a decision.
+With ``wait_for_scaling`` off the next is published while an earlier one is still being carried out and replaces it:
+the earlier one is acknowledged as ``superseded``.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from planner.core.limits.limiter import CountsByPool, LimitContext
 from planner.core.state import DeploymentState
 from planner.domain.config import DeploymentConfig
-from planner.domain.observation import DeploymentCommand, ScalingAckSeen
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
 
-def acknowledged(state: DeploymentState, ack: ScalingAckSeen | None) -> DeploymentState:
-    """The state after an acknowledgement. What was carried out once stays carried out: ids never fall."""
-    if ack is None or ack.scaled_decision_id <= state.scaled_decision_id:
-        return state
-    return replace(state, scaled_decision_id=ack.scaled_decision_id)
-
-
-def ordered(state: DeploymentState, orders: tuple[DeploymentCommand, ...]) -> DeploymentState:
-    """The state after an operator's orders, oldest first; an order seen before changes nothing."""
-    for order in sorted(orders, key=lambda o: o.sequence):
-        if order.sequence <= state.command_sequence:
-            continue
-        state = replace(state, command_sequence=order.sequence)
-        if order.action in ("pause", "resume"):
-            state = replace(state, paused=order.action == "pause")
-        elif order.action == "pin":
-            state = replace(state, pinned=dict(order.replicas))
-        elif order.action == "release":
-            state = replace(state, pinned=None)
-    return state
+def wait_for_last_decision(context: LimitContext, counts: CountsByPool) -> CountsByPool:
+    """Limiter: the counts in force while the last decision is carried out and has not timed out."""
+    wait = blocked(context.state, context.config, context.clock.now_s)
+    if wait is None:
+        return counts
+    current = context.current
+    return counts.then(
+        {
+            name: Limited(current[name], ReasonCode.SCALING_IN_PROGRESS, wait.sentence)
+            for name, count in counts.values.items()
+            if count != current[name]
+        }
+    )
 
 
 def blocked(state: DeploymentState, config: DeploymentConfig, now_s: float) -> Limited | None:
@@ -54,3 +43,12 @@ def timed_out(state: DeploymentState, config: DeploymentConfig, now_s: float) ->
     """Whether the last decision was waited for long enough: the planner then goes on, and says so."""
     waited_s = now_s - state.decided_at_s
     return config.wait_for_scaling and not state.ready and waited_s >= config.scaling_timeout_s
+
+
+def timeout_note(state: DeploymentState, config: DeploymentConfig, now_s: float) -> tuple[Limited, ...]:
+    """A note where the last decision has timed out; else none."""
+    if not timed_out(state, config, now_s):
+        return ()
+    waited = now_s - state.decided_at_s
+    sentence = f"decision {state.decision_id} was not carried out within {waited:.0f} s: going on"
+    return (Limited(state.decision_id, ReasonCode.SCALING_TIMEOUT, sentence),)

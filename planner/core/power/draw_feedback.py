@@ -24,10 +24,11 @@ from planner.core.power.p_u_estimator import BUSY, Reading, batch_bucket
 from planner.core.power.pool_draw import Drawn, Report
 from planner.core.power.site_state import PowerState
 from planner.core.sizing.sized_load import LARGEST_HIT_RATE
-from planner.core.state import DeploymentState
-from planner.domain.config import DeploymentConfig, PoolConfig
-from planner.domain.ids import GpuId, PoolId
-from planner.domain.observation import DeploymentObservation, PoolObservation
+from planner.core.state import DeploymentState, PlannerState
+from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig
+from planner.domain.ids import GpuId, PoolId, SiteId
+from planner.domain.instants import TickClock
+from planner.domain.observation import DeploymentObservation, Observation, PoolObservation
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve, PowerFigures
 from planner.domain.reading import value_or_none
@@ -70,7 +71,26 @@ def _figures(pool: PoolConfig, known: Drawn) -> PowerFigures:
     )
 
 
-def with_telemetry(
+def measure_draws(
+    state: PlannerState,
+    observation: Observation,
+    config: PlannerConfig,
+    held: Mapping[SiteId, Mapping[Holder, Sequence[GpuId]]],
+    clock: TickClock,
+) -> PlannerState:
+    """Compare every pool's measured draw with the power model, and update its P_u estimate.
+
+    ``held``: the GPUs of each pool's living replicas, by site, for the sites whose GPUs are known.
+    """
+    deployments = dict(state.deployments)
+    for name, settings in config.deployments.items():
+        if (site := settings.site) in held:
+            seen, power = observation.deployments.get(name), state.power[site]
+            deployments[name] = _measured(deployments[name], settings, seen, power, held[site], clock.now_s)
+    return replace(state, deployments=deployments)
+
+
+def _measured(
     state: DeploymentState,
     config: DeploymentConfig,
     seen: DeploymentObservation | None,
@@ -78,7 +98,7 @@ def with_telemetry(
     held: Mapping[Holder, Sequence[GpuId]],
     now_s: float,
 ) -> DeploymentState:
-    """The deployment after a look at the GPUs that its pools hold. Unseen pools keep what they know."""
+    """Update each pool's estimate from its GPUs' telemetry. Pools without telemetry are unchanged."""
     if seen is None:
         return state
     drawn = dict(state.drawn)

@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 from planner.core.performance.decode_model import DecodeModel
-from planner.core.sizing.queueing import Counts
+from planner.core.sizing.queueing import CountArray
 from planner.core.sizing.sized_load import SizedLoad
 
 KV_HEADROOM = 0.9
@@ -36,8 +36,8 @@ def steps_per_ms(load: SizedLoad) -> float:
 
 
 def required_speed(
-    model: DecodeModel, load: SizedLoad, counts: Counts, target_ms: float, correction: float = 1.0
-) -> Counts:
+    model: DecodeModel, load: SizedLoad, counts: CountArray, target_ms: float, correction: float = 1.0
+) -> CountArray:
     """Speed at which each count keeps mean ITL within ``target_ms`` and the batch within the KV cache."""
     counts = np.maximum(counts, 1e-9)
     by_latency = latency_speed(model, load, counts, target_ms, correction)
@@ -45,7 +45,9 @@ def required_speed(
     return np.asarray(np.maximum(by_flow, held_speed(model, load, counts, target_ms, correction)))
 
 
-def latency_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms: float, correction: float) -> Counts:
+def latency_speed(
+    model: DecodeModel, load: SizedLoad, counts: CountArray, target_ms: float, correction: float
+) -> CountArray:
     """Speed at which iterations with the batch that the target itself makes take no longer than the target."""
     step_ms = step_target_ms(model, load, target_ms, correction)
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
@@ -55,7 +57,7 @@ def latency_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms
     return (a + k * (batch + BURST_SIGMAS * np.sqrt(batch))) / step_ms
 
 
-def capacity_speed(model: DecodeModel, load: SizedLoad, counts: Counts, correction: float) -> Counts:
+def capacity_speed(model: DecodeModel, load: SizedLoad, counts: CountArray, correction: float) -> CountArray:
     """Speed at which sequences leave fast enough to fit into KV cache and batch slots."""
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
     limit = max(1.0, model.batch_limit(load.context_tokens) * KV_HEADROOM)
@@ -74,7 +76,9 @@ def staying(load: SizedLoad, step_ms: float) -> float:
     return math.exp(-span_ms / max(1e-9, load.decode_steps * step_ms))
 
 
-def held_speed(model: DecodeModel, load: SizedLoad, counts: Counts, target_ms: float, correction: float) -> Counts:
+def held_speed(
+    model: DecodeModel, load: SizedLoad, counts: CountArray, target_ms: float, correction: float
+) -> CountArray:
     """What the sequences in flight NOW ask for: a forecast knows neither a batch that has built up nor what waits."""
     step_ms = step_target_ms(model, load, target_ms, correction)
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction

@@ -1,29 +1,32 @@
-"""One deployment's tick up to what it wants: learn, size, and say what holds it. Publishes nothing, grants nothing."""
+"""What every deployment wants: learn from what was seen, size every pool, and find what holds the counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from planner.core.limits import bounds_in_force, external_changes, holds
 from planner.core.limits.holds import Hold
 from planner.core.performance.corrections import DECODE, PREFILL, corrections
 from planner.core.performance.engine_model import engine
+from planner.core.power.draw_feedback import with_curves
 from planner.core.sizing import classic, load_forecast, modes
 from planner.core.sizing.options import PoolOptions
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.core.sizing.thresholds import PoolHistory, signal
-from planner.core.state import DeploymentState, PoolState
+from planner.core.state import DeploymentState, PlannerState, PoolState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
-from planner.domain.ids import PoolId
-from planner.domain.observation import DeploymentObservation
+from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.instants import TickClock
+from planner.domain.observation import DeploymentObservation, Observation
 from planner.domain.plan import Limited
 from planner.domain.pool import Replicas, Role
 
 
 @dataclass(frozen=True, slots=True)
 class SizedDeployment:
-    """What a deployment wants. ``config`` has the bounds that hold now; ``options`` lacks pools that can not be sized.
+    """What a deployment wants. ``config`` has what is in force now; ``options`` lacks pools that cannot be sized.
 
     ``hold`` says why counts stay, or which counts somebody set; None: the options decide.
     """
@@ -44,16 +47,29 @@ class SizedDeployment:
         return _factors(self.state.corrections)
 
 
-def size_deployment(
+Sized: TypeAlias = Mapping[DeploymentId, SizedDeployment]
+
+
+def size_deployments(
+    state: PlannerState, observation: Observation, config: PlannerConfig, clock: TickClock
+) -> dict[DeploymentId, SizedDeployment]:
+    """What every deployment of ``config`` wants, with the bounds and power curves in force now."""
+    return {
+        name: _sized(config, with_curves(known, state.deployments[name]), state.deployments[name], observation, clock)
+        for name, known in config.deployments.items()
+    }
+
+
+def _sized(
     settings: PlannerConfig,
     config: DeploymentConfig,
     state: DeploymentState,
-    seen: DeploymentObservation | None,
-    now_s: float,
+    observation: Observation,
+    clock: TickClock,
 ) -> SizedDeployment:
-    """Learn from ``seen`` and size every pool."""
-    t_s = settings.load_now_s(now_s)
-    config = bounds_in_force.in_force(config, settings.utc_at_zero_s + now_s)
+    """Learn from what was seen of one deployment and size every pool."""
+    seen, t_s = observation.deployments.get(config.deployment), clock.seen_s
+    config = bounds_in_force.in_force(config, clock.utc_s)
     model = engine(config.profile)
     learned = load_forecast.learn(settings, config, state.forecasts, seen, t_s)
     current = {name: current_count(state, seen, config, name) for name in config.pools}
@@ -65,7 +81,7 @@ def size_deployment(
         edited_ticks=external_changes.edited_ticks(state, seen),
         pools=_remembered(state, config, seen, current, t_s),
     )
-    interval_s = seen.interval_s if seen is not None else settings.interval_s * settings.load_time_scale
+    interval_s = seen.interval_s if seen is not None else settings.load_interval_s
     load = None
     if learned.known:
         ahead = (learned.rates, learned.held_rate, learned.growth, interval_s)
@@ -83,7 +99,7 @@ def size_deployment(
     options = modes.size(case)
     if config.sizing in (SizingMode.LOAD, SizingMode.SLA_LOAD):
         state = replace(state, pools=_signals(state, config, seen))
-    held, state = holds.hold(config, state, learned.missing, options, current, t_s)
+    held, state = holds.hold(config, state, learned.missing, options, current, clock)
     return SizedDeployment(
         config, state, seen, learned, load, options, current, held, external_changes.notes(state, seen)
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.core.sizing.queueing import Counts
+from planner.core.sizing.queueing import CountArray
 from planner.domain.plan import Limited
 
 SPARE_COUNTS = 4
@@ -33,7 +33,7 @@ class PoolOptions:
         return self.utilisation[min(count, len(self.utilisation) - 1)]
 
 
-def wanted_count(counts: Counts, speed: Counts) -> int:
+def wanted_count(counts: CountArray, speed: CountArray) -> int:
     """The least count whose speed is at most 1; beyond the table, by the 1 / count law of its end."""
     enough = np.flatnonzero(speed <= ENOUGH)
     if len(enough):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from planner.core.performance.prefill_model import PrefillModel
-from planner.core.sizing.queueing import FULLEST, Counts, Station
+from planner.core.sizing.queueing import FULLEST, CountArray, Station
 from planner.core.sizing.sized_load import SizedLoad
 from planner.core.sizing.transient import Outlook
 
@@ -41,7 +41,7 @@ def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: f
     )
 
 
-def required_speed(queue: Station, load: SizedLoad, counts: Counts, target_ms: float, drain_s: float) -> Counts:
+def required_speed(queue: Station, load: SizedLoad, counts: CountArray, target_ms: float, drain_s: float) -> CountArray:
     """Speed at which each count meets the TTFT target for the load that may come and drains what waits."""
     if queue.quantile < MEDIAN:
         half = required_speed(replace(queue, quantile=MEDIAN), load, counts, target_ms, drain_s)

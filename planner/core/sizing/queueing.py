@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.float64]
+CountArray = NDArray[np.float64]
 
 FULLEST = 0.95
 """Utilisation never planned above: there the wait of a finite queue is ruled by luck."""
@@ -34,11 +34,11 @@ class Station:
     dispersion: float
     quantile: float
 
-    def utilisation(self, counts: Counts) -> Counts:
+    def utilisation(self, counts: CountArray) -> CountArray:
         """Busy share of a replica at full speed; may exceed 1."""
         return self.req_per_s * self.cost_ms / 1000.0 / np.maximum(counts, 1e-9)
 
-    def response_ms(self, counts: Counts, speed: Counts) -> Counts:
+    def response_ms(self, counts: CountArray, speed: CountArray) -> CountArray:
         """The quantile of wait plus service at relative engine speed ``speed``; inf where the queue grows for ever."""
         rho = self.utilisation(counts) / speed
         idle = 1.0 - np.minimum(rho, 1.0 - 1e-9)
@@ -60,7 +60,7 @@ class Station:
         chance = math.pow(rho, math.sqrt(2.0 * (count + 1.0)) - 1.0)
         return (self.own_ms + self.cost_ms * self.dispersion * chance / (count * (1.0 - rho))) / speed
 
-    def required_speed(self, counts: Counts, target_ms: float) -> Counts:
+    def required_speed(self, counts: CountArray, target_ms: float) -> CountArray:
         """The least speed at which each count keeps ``response_ms`` within ``target_ms``; ``inf`` for count 0."""
         return np.array([self._speed_for(count, target_ms) for count in counts.tolist()])
 

@@ -13,19 +13,19 @@ from planner.core.performance.engine_model import Engine
 from planner.core.performance.prefill_model import PrefillModel
 from planner.core.sizing import decode_station, prefill_station, sla_reasons
 from planner.core.sizing.options import SPARE_COUNTS, PoolOptions, wanted_count
-from planner.core.sizing.queueing import Counts
+from planner.core.sizing.queueing import CountArray
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.pool import Role
 
 _FIRST_GUESS = 128
-"""Counts tried before more: a longer row costs next to nothing, a second one as much as the first."""
+"""CountArray tried before more: a longer row costs next to nothing, a second one as much as the first."""
 
-_Answer: TypeAlias = tuple[Counts, Counts]
+_Answer: TypeAlias = tuple[CountArray, CountArray]
 """Required speed and utilisation by count."""
 
 
-_Rule: TypeAlias = Callable[[Counts], _Answer]
+_Rule: TypeAlias = Callable[[CountArray], _Answer]
 
 
 def options(
@@ -50,7 +50,7 @@ def options(
     return found if flow is None else replace(found, chain=sla_reasons.backlog(config, flow.chain, load, wanted))
 
 
-def _wanted(pool: PoolConfig, load: SizedLoad, counts: Counts, speed: Counts) -> int:
+def _wanted(pool: PoolConfig, load: SizedLoad, counts: CountArray, speed: CountArray) -> int:
     return 0 if load.idle and pool.min_replicas == 0 else max(1, wanted_count(counts, speed))
 
 
@@ -72,7 +72,7 @@ def _rule(
 def _prefill(config: DeploymentConfig, model: PrefillModel, load: SizedLoad, correction: float) -> _Rule:
     queue = prefill_station.station(model, load, config.ttft_quantile, correction)
 
-    def answer(counts: Counts) -> _Answer:
+    def answer(counts: CountArray) -> _Answer:
         speed = prefill_station.required_speed(queue, load, counts, config.ttft_ms, config.drain_backlog_s)
         return speed, queue.utilisation(counts)
 
@@ -84,7 +84,7 @@ def _decode(config: DeploymentConfig, model: DecodeModel, load: SizedLoad, corre
         model, load, config.itl_ms, correction
     )
 
-    def answer(counts: Counts) -> _Answer:
+    def answer(counts: CountArray) -> _Answer:
         speed = decode_station.required_speed(model, load, counts, config.itl_ms, correction)
         return speed, -np.expm1(-in_flight / np.maximum(counts, 1e-9))
 
@@ -94,7 +94,7 @@ def _decode(config: DeploymentConfig, model: DecodeModel, load: SizedLoad, corre
 def _shared(first: _Rule, second: _Rule) -> _Rule:
     """Both phases on one engine: the time that prefill takes is lost to decode."""
 
-    def answer(counts: Counts) -> _Answer:
+    def answer(counts: CountArray) -> _Answer:
         for_prefill, prefill_busy = first(counts)
         for_decode, decode_busy = second(counts)
         return np.maximum(for_prefill, for_decode + prefill_busy), prefill_busy + decode_busy
@@ -102,8 +102,8 @@ def _shared(first: _Rule, second: _Rule) -> _Rule:
     return answer
 
 
-def _table(rule: _Rule, load: SizedLoad, most: int) -> tuple[Counts, Counts, Counts]:
-    """Counts from 0 to as many as may be of use, with speed and utilisation."""
+def _table(rule: _Rule, load: SizedLoad, most: int) -> tuple[CountArray, CountArray, CountArray]:
+    """CountArray from 0 to as many as may be of use, with speed and utilisation."""
     last = min(_FIRST_GUESS, max(1, most))
     while True:
         counts = np.arange(0, last + 1, dtype=np.float64)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.core.sizing.queueing import Counts
+from planner.core.sizing.queueing import CountArray
 
 _STEPS = 5
 _CLOSE = 0.02
@@ -65,7 +65,7 @@ class Outlook:
             total += beyond(wait / (1.0 + rho if rho < 1.0 else 2.0), backlog, rho - 1.0, rho * spread, span_ms)
         return total / len(self.rates)
 
-    def required_speed(self, counts: Counts, target_ms: float, share: float) -> Counts:
+    def required_speed(self, counts: CountArray, target_ms: float, share: float) -> CountArray:
         """The speed at which no more than ``share`` is late; inf for no replicas.
 
         Slower engines need more capacity, because the own time of a prompt leaves less room to wait: ``a + b / speed``

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from planner.core.intake import initial_state
 from planner.core.power.curve import speed
 from planner.core.state import DeploymentState, PoolGoal, PoolState
-from planner.core.step import initial_state, step
+from planner.core.step import step
 from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation, Observation
@@ -70,7 +71,7 @@ def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]
         state = initial_state(alone, 0, tick.now_s)
         known = states.get(tick.deployment) or state.deployments[tick.deployment]
         state = replace(state, deployments={tick.deployment: _in_force(known, tick, goals.get(tick.deployment, {}))})
-        state, plan = step(state, Observation({tick.deployment: tick.seen}), alone, tick.now_s)
+        state, plan = step(state, Observation({tick.deployment: tick.seen}), alone, alone.clock(tick.now_s))
         states[tick.deployment] = state.deployments[tick.deployment]
         goals[tick.deployment] = _goals(deployment, tick)
         found = plan.deployments[tick.deployment].pools

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from planner.core.intake import initial_state
 from planner.core.power.pool_draw import Drawn
-from planner.core.step import initial_state, react, step
+from planner.core.step import react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, SiteConfig, SizingMode
 from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId
 from planner.domain.observation import (
@@ -152,7 +153,7 @@ class _Loop:
         self._react(Observation(budget_commands=(order,)))
 
     def _react(self, observation: Observation) -> None:
-        self.state, plan = react(self.state, observation, self._config, self._run.now_s)
+        self.state, plan = react(self.state, observation, self._config, self._config.clock(self._run.now_s))
         self._publish(plan)
 
     def _tick(self, _: None) -> None:
@@ -160,7 +161,7 @@ class _Loop:
             return
         self._watch.pending = self._run.fleet.pending
         observation = Observation({DEPLOYMENT: self._watch.deployment()}, self._nodes())
-        self.state, plan = step(self.state, observation, self._config, self._run.now_s)
+        self.state, plan = step(self.state, observation, self._config, self._config.clock(self._run.now_s))
         self._note(plan)
         self._publish(plan)
         self._at(self._settings.interval_s, self._tick)

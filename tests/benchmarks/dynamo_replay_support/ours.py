@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from planner.core import step as core
+from planner.core.intake import initial_state
+from planner.core.step import step
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.observation import DeploymentObservation, Observation, PoolObservation, ScalingAckSeen
@@ -80,7 +81,7 @@ class Ours:
 
     def __init__(self, config: PlannerConfig) -> None:
         self._config = config
-        self._state = core.initial_state(config, epoch=1, now_s=0.0)
+        self._state = initial_state(config, epoch=1, now_s=0.0)
         self._wanted: dict[str, int] = {}
         self._decision_id = -1
         self._seen: dict[str, dict[int, Tick]] = {"prefill": {}, "decode": {}}
@@ -98,7 +99,7 @@ class Ours:
         now_s = result["now_ms"] / 1000.0
         observation = self._observation(result)
         started = time.perf_counter()
-        self._state, plan = core.step(self._state, observation, self._config, now_s)
+        self._state, plan = step(self._state, observation, self._config, self._config.clock(now_s))
         self.step_s += time.perf_counter() - started
         self.ticks += 1
         for order in plan.scaling:

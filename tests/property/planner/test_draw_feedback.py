@@ -105,12 +105,12 @@ def test_what_was_learned_changes_what_is_asked_and_never_what_is_charged(
     w = world(budget_mw)
     w.ticks(2)
     between = w.observation(None)
-    after = [react(learned_as(w.state, each), between, w.config, w.now_s) for each in (one, other)]
+    after = [react(learned_as(w.state, each), between, w.config, w.config.clock(w.now_s)) for each in (one, other)]
     assert after[0][0].power == after[1][0].power
     assert after[0][1].power == after[1][1].power
     seen = w.observation(traffic(rate))
     for each in (one, other):
-        state, plan = step(learned_as(w.state, each), seen, w.config, w.now_s)
+        state, plan = step(learned_as(w.state, each), seen, w.config, w.config.clock(w.now_s))
         assert charged_mw(state.power[SITE]) <= gpus_mw(state.power[SITE], w.config.sites[SITE], w.now_s)
         assert plan.sites[SITE].frozen == ()
 

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from bus_schemas import codec, v1
 from planner.adapters import from_wire, to_wire
+from planner.core.intake import initial_state
 from planner.core.state import PlannerState
-from planner.core.step import initial_state, step
+from planner.core.step import step
 from planner.domain.config import PlannerConfig, ScalingPolicy, ScalingRules
 from planner.domain.ids import DeploymentId
 from planner.domain.observation import DeploymentObservation, Observation, PoolObservation, ScalingAckSeen
@@ -120,7 +121,7 @@ class Planner:
         if known.decision_id >= 0:
             acks[NAME] = ScalingAckSeen(NAME, known.decision_id, known.decision_id, "applied")
         observation = Observation({NAME: self.source[tick]}, scaling_acks=acks)
-        self.state, plan = step(self.state, observation, self.config, now_s, seen_s)
+        self.state, plan = step(self.state, observation, self.config, self.config.clock(now_s, seen_s))
         for order in plan.scaling:
             decision = to_wire.scaling_decision(
                 order, self.config.deployments[NAME], epoch=1, incarnation="one", at=to_wire.utc(now_s)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.core.intake import initial_state
 from planner.core.state import PlannerState
-from planner.core.step import initial_state, step
+from planner.core.step import step
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, ScalingPolicy, ScalingRules, SizingMode
 from planner.domain.observation import DeploymentObservation, Observation, PoolObservation, ScalingAckSeen
 from planner.domain.plan import Plan
@@ -95,7 +96,9 @@ def test_no_limit_is_ever_broken(one: DeploymentConfig, course: list[tuple[Deplo
     config = planner(one)
     state = initial_state(config, 1, 0.0)
     for tick, (seen, acknowledged) in enumerate(course):
-        state, plan = step(state, observed(state, seen, acknowledged=acknowledged), config, tick * INTERVAL_S)
+        state, plan = step(
+            state, observed(state, seen, acknowledged=acknowledged), config, config.clock(tick * INTERVAL_S)
+        )
         for order in plan.scaling:
             gpus = 0
             ran = sum(plan.deployments[D].pools[name].current * one.pools[name].gpus_per_replica for name in one.pools)
@@ -118,9 +121,9 @@ def test_missing_metrics_change_nothing(one: DeploymentConfig, course: list[Depl
     config = planner(one)
     state = initial_state(config, 1, 0.0)
     for tick, seen in enumerate(course):
-        state, _ = step(state, observed(state, seen), config, tick * INTERVAL_S)
+        state, _ = step(state, observed(state, seen), config, config.clock(tick * INTERVAL_S))
         blind = DeploymentObservation(INTERVAL_S)
-        after, held = step(state, observed(state, blind), config, (tick + 0.5) * INTERVAL_S)
+        after, held = step(state, observed(state, blind), config, config.clock((tick + 0.5) * INTERVAL_S))
         assert not held.scaling
         assert counts(held) == {name: p.current for name, p in held.deployments[D].pools.items()}
         assert all(p.chain[-1].reason is ReasonCode.METRICS_MISSING for p in held.deployments[D].pools.values())
@@ -134,14 +137,14 @@ def test_the_same_inputs_give_the_same_plan(one: DeploymentConfig, course: list[
     first = second = initial_state(config, 1, 0.0)
     for tick, seen in enumerate(course):
         observation = observed(first, seen)
-        first, plan = step(first, observation, config, tick * INTERVAL_S)
-        second, again = step(second, observation, config, tick * INTERVAL_S)
+        first, plan = step(first, observation, config, config.clock(tick * INTERVAL_S))
+        second, again = step(second, observation, config, config.clock(tick * INTERVAL_S))
         assert plan == again
         assert first == second
 
 
 def wanted(config: PlannerConfig, seen: DeploymentObservation) -> dict[str, int]:
-    _, plan = step(initial_state(config, 1, 0.0), Observation({D: seen}), config, 0.0)
+    _, plan = step(initial_state(config, 1, 0.0), Observation({D: seen}), config, config.clock(0.0))
     return {name: p.wanted for name, p in plan.deployments[D].pools.items()}
 
 
@@ -177,7 +180,7 @@ def test_a_constant_load_comes_to_rest_and_stays(
     seen = replace(traffic(rate, isl, osl), pools=running)
     decided_at = []
     for tick in range(40):
-        state, plan = step(state, observed(state, seen), config, tick * INTERVAL_S)
+        state, plan = step(state, observed(state, seen), config, config.clock(tick * INTERVAL_S))
         decided_at += [tick] if plan.scaling else []
     rest = 5 + round(window_s / INTERVAL_S)
     assert all(tick <= rest for tick in decided_at), decided_at
@@ -193,7 +196,7 @@ def test_scale_down_is_never_faster_than_its_window(course: list[float], window_
     asked: dict[str, list[tuple[float, int]]] = {PREFILL: [], DECODE: []}
     for tick, rate in enumerate(course):
         now_s = tick * INTERVAL_S
-        state, plan = step(state, observed(state, traffic(rate)), config, now_s)
+        state, plan = step(state, observed(state, traffic(rate)), config, config.clock(now_s))
         for name, p in plan.deployments[D].pools.items():
             asked[name].append((now_s, p.wanted))
             if p.granted < p.current:

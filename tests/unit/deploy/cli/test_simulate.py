@@ -16,7 +16,8 @@ from deploy.cli.main import main
 from deploy.compose.core_config import planner_config
 from deploy.compose.planner_settings import load
 from planner.adapters import journal, to_wire
-from planner.core.step import initial_state, step
+from planner.core.intake import initial_state
+from planner.core.step import step
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation, Observation, PoolObservation
 from planner.domain.pool import Replicas
@@ -122,7 +123,7 @@ def recorded(settings: Path, target: Path) -> int:
             itl_ms=Sample(12.0),
             pools={p: PoolObservation(Replicas(ready=n), complete=True) for p, n in counts.items()},
         )
-        state, plan = step(state, Observation({name: seen}), config, now_s)
+        state, plan = step(state, Observation({name: seen}), config, config.clock(now_s))
         known = state.deployments[name]
         state = replace(state, deployments={name: replace(known, scaled_decision_id=known.decision_id)})
         record = to_wire.plan_record(

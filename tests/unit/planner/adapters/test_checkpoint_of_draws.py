@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.adapters import checkpoint
+from planner.core.intake import initial_state
 from planner.core.power.p_u_estimator import Estimate, LearnedPower
 from planner.core.power.pool_draw import Drawn
 from planner.core.state import DeploymentState
-from planner.core.step import initial_state
 from planner.domain.ids import PoolId
 from planner.runtime.restore import joined
 from tests.unit.planner.core.small_site import D, planner

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from planner.core.intake import initial_state
 from planner.core.state import PlannerState
-from planner.core.step import initial_state, react, step
+from planner.core.step import react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, ScalingRules, SiteConfig
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.observation import (
@@ -162,12 +163,12 @@ class World:
         )
 
     def tick(self, seen: DeploymentObservation | None) -> Plan:
-        self.state, plan = step(self.state, self.observation(seen), self.config, self.now_s)
+        self.state, plan = step(self.state, self.observation(seen), self.config, self.config.clock(self.now_s))
         self._carry_out(plan)
         return plan
 
     def react(self, budget: BudgetCommand | None = None) -> Plan:
-        self.state, plan = react(self.state, self.observation(None, budget), self.config, self.now_s)
+        self.state, plan = react(self.state, self.observation(None, budget), self.config, self.config.clock(self.now_s))
         self._carry_out(plan)
         return plan
 

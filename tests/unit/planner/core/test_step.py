@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.core.intake import initial_state
 from planner.core.state import LastDecision, PlannerState
-from planner.core.step import initial_state, step
+from planner.core.step import step
 from planner.domain.config import (
     DeploymentConfig,
     Fallback,
@@ -57,7 +58,7 @@ class Drive:
             scaling_acks={D: ScalingAckSeen(D, known.decision_id, done, "applied")},
             deployment_commands=orders,
         )
-        self.state, plan = step(self.state, observation, self.config, self.now_s)
+        self.state, plan = step(self.state, observation, self.config, self.config.clock(self.now_s))
         self.now_s += 30.0
         return plan
 
@@ -170,8 +171,12 @@ def test_waiting_or_not_ids_rise_one_by_one_and_only_waiting_holds(
 def test_an_acknowledgement_ahead_of_the_decision_counts_as_ready_and_never_falls_back() -> None:
     d = drive()
     d(traffic(40.0))
-    state, _ = step(d.state, Observation(scaling_acks={D: ScalingAckSeen(D, 999, 999, "applied")}), d.config, 30.0)
-    state, _ = step(state, Observation(scaling_acks={D: ScalingAckSeen(D, 0, 0, "applied")}), d.config, 60.0)
+    state, _ = step(
+        d.state, Observation(scaling_acks={D: ScalingAckSeen(D, 999, 999, "applied")}), d.config, d.config.clock(30.0)
+    )
+    state, _ = step(
+        state, Observation(scaling_acks={D: ScalingAckSeen(D, 0, 0, "applied")}), d.config, d.config.clock(60.0)
+    )
     assert state.deployments[D].scaled_decision_id == 999
     assert state.deployments[D].ready
 

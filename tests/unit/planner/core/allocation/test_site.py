@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from planner.core.allocation import site as powering
 from planner.core.placement import choose, keep, survey
+from planner.core.power.reservations import reserve_power
 from planner.core.state import PoolGoal
 from planner.domain.config import OperationMode, ScalingRules
 from planner.domain.ids import GpuId, NodeId
@@ -70,10 +70,10 @@ def test_a_replica_does_not_wait_for_a_raise_below_the_site_s_smallest_step() ->
     known = w.state.deployments[D]
     goals = {**known.goals, PREFILL: PoolGoal(3, CURVE.min_mw + 15_000, 1.0)}
     state = replace(w.state, deployments={D: replace(known, goals=goals)})
-    _, orders, reserved = powering.advance(state, w.config, w.now_s)
-    assert not [cap for order in orders if order.raises for cap in order.caps]
-    assert len(reserved[D].placements) == 2
-    assert reserved[D].counts[PREFILL] == 3
+    reserved = reserve_power(state, w.config, w.config.clock(w.now_s))
+    assert not [cap for order in reserved.power if order.raises for cap in order.caps]
+    assert len(reserved.deployments[D].placements) == 2
+    assert reserved.deployments[D].counts[PREFILL] == 3
 
 
 def test_idle_gpus_are_parked_at_their_fallback() -> None:

@@ -7,8 +7,9 @@ import pytest
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
+from planner.core.intake import initial_state
 from planner.core.sizing.load_forecast import QUANTITIES
-from planner.core.step import initial_state, step
+from planner.core.step import step
 from planner.domain.arrival import Arrival
 from planner.domain.observation import Observation
 from tests.unit.planner.core.small_site import D, deployment, planner, traffic
@@ -44,5 +45,5 @@ def test_a_planner_starts_with_what_its_trace_taught() -> None:
     assert state.deployments[D].forecasts["request_rate_per_s"].forecast(90.0).mean == pytest.approx(10.0)
     assert len(state.deployments[D].forecasts["request_rate_per_s"].errors) > 10
     assert initial_state(planner(cold), 1, 0.0).deployments[D].forecasts == {}
-    _, plan = step(state, Observation({D: traffic(10.0)}), planner(warm), 0.0)
+    _, plan = step(state, Observation({D: traffic(10.0)}), planner(warm), planner(warm).clock(0.0))
     assert plan.deployments[D].forecasts["isl_tokens"].mean == pytest.approx(3000.0)

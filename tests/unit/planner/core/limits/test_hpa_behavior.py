@@ -117,12 +117,12 @@ def test_floor_ceiling_and_step() -> None:
 def test_a_gpu_budget_is_shared_so_that_both_pools_carry_the_same_load() -> None:
     pools = {PREFILL: pool(PREFILL), DECODE: pool(DECODE, gpus_per_replica=2)}
     one = deployment(pools, max_gpus=12)
-    shares = bounds.gpu_budget(one, {PREFILL: 8, DECODE: 8})
+    shares = bounds.gpu_shares(one, {PREFILL: 8, DECODE: 8}, {})
     assert {name: limit.value for name, limit in shares.items()} == {PREFILL: 4, DECODE: 4}
-    assert bounds.gpu_budget(one, {PREFILL: 4, DECODE: 4}) == {}
+    assert bounds.gpu_shares(one, {PREFILL: 4, DECODE: 4}, {}) == {}
 
 
 def test_a_growing_pool_takes_no_gpu_from_one_that_its_window_holds() -> None:
     one = deployment(max_gpus=12)
-    shares = bounds.gpu_budget(one, {PREFILL: 10, DECODE: 8}, {PREFILL: 2, DECODE: 8})
+    shares = bounds.gpu_shares(one, {PREFILL: 10, DECODE: 8}, {PREFILL: 2, DECODE: 8})
     assert {name: limit.value for name, limit in shares.items()} == {PREFILL: 4}

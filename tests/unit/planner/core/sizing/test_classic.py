@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from planner.core.forecast.kalman import Kalman
+from planner.core.intake import initial_state
 from planner.core.performance.published_interpolators import classic_prefill
 from planner.core.sizing import classic
-from planner.core.step import initial_state, step
+from planner.core.step import step
 from planner.domain.config import PlannerConfig, ScalingRules, SizingMode
 from planner.domain.observation import DeploymentObservation, Observation, ScalingAckSeen
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
@@ -79,7 +80,7 @@ def test_every_recorded_decision_is_made_again(name: str) -> None:
             },
             scaling_acks={D: ScalingAckSeen(D, carried_out, carried_out, "applied")},
         )
-        state, plan = step(state, observation, config, tick * record["interval_s"])
+        state, plan = step(state, observation, config, config.clock(tick * record["interval_s"]))
         pools = plan.deployments[D].pools
         granted = (pools[PREFILL].granted, pools[DECODE].granted)
         assert granted == (wanted["num_prefill"], wanted["num_decode"]), f"interval {tick}"
@@ -110,9 +111,11 @@ def test_a_missing_reading_keeps_the_last_correction() -> None:
     full = DeploymentObservation(
         60.0, ttft_ms=Sample(90.0), itl_ms=Sample(20.0), request_duration_s=Sample(5.0), **known
     )
-    state, _ = step(state, Observation({D: full}), config, 0.0)
+    state, _ = step(state, Observation({D: full}), config, config.clock(0.0))
     before = dict(state.deployments[D].corrections)
-    state, plan = step(state, Observation({D: DeploymentObservation(60.0, ttft_ms=NO_DATA, **known)}), config, 60.0)
+    state, plan = step(
+        state, Observation({D: DeploymentObservation(60.0, ttft_ms=NO_DATA, **known)}), config, config.clock(60.0)
+    )
     assert dict(state.deployments[D].corrections) == before
     assert plan.deployments[D].pools[PREFILL].chain[0].reason is ReasonCode.CLASSIC
 

@@ -1,0 +1,72 @@
+"""What every deployment is to run from now on: replicas and caps, remembered in its state until they are published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from planner.core.limits import hpa_behavior
+from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
+from planner.core.sizing.deployment import Sized, SizedDeployment
+from planner.core.state import DeploymentState, PlannerState, PoolGoal
+from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
+from planner.domain.demand import Allocation, Allocations, PoolGrant
+from planner.domain.ids import PoolId
+from planner.domain.instants import TickClock
+from planner.domain.plan import Limited
+from planner.domain.reasons import ReasonCode
+
+Goals = Mapping[PoolId, PoolGoal]
+
+
+def aim_at(
+    state: PlannerState,
+    sized: Sized,
+    limited: LimitedDeployments,
+    final: Allocations,
+    config: PlannerConfig,
+    clock: TickClock,
+) -> PlannerState:
+    """The state that aims at the limited counts and their caps, and remembers what windows look back on."""
+    deployments = {
+        name: _aiming(one, limited[name], _goals(one, final.get(one.config.site), limited[name]), config, clock)
+        for name, one in sized.items()
+    }
+    return replace(state, deployments=deployments)
+
+
+def _aiming(
+    sized: SizedDeployment, limited: LimitedCounts, goals: Goals, config: PlannerConfig, clock: TickClock
+) -> DeploymentState:
+    remembered_s = (sized.config.load.decode_grace_intervals + 1) * config.load_interval_s
+    pools = {}
+    for name, pool in sized.state.pools.items():
+        since = clock.seen_s - max(hpa_behavior.horizon_s(sized.config.pools[name]), remembered_s)
+        past = hpa_behavior.trimmed(pool.recommendations, since)
+        if (count := limited.recommended.get(name)) is not None:
+            past = (*past, (clock.seen_s, count))
+        pools[name] = replace(pool, recommendations=past, events=hpa_behavior.trimmed(pool.events, since))
+    why = {name: _binding(chain) for name, chain in limited.chains.items() if chain}
+    return replace(sized.state, pools=pools, goals=goals, why=why, running=sized.current)
+
+
+def _binding(chain: Sequence[Limited]) -> Limited:
+    """The last link that set the count: a shortfall only follows from it."""
+    return next((link for link in reversed(chain) if link.reason is not ReasonCode.SHORTFALL), chain[-1])
+
+
+def _goals(sized: SizedDeployment, allocation: Allocation | None, limited: LimitedCounts) -> Goals:
+    """None where power is not managed or the deployment is only watched: its GPUs keep the caps that they have."""
+    held = sized.hold is not None and sized.hold.frozen
+    if allocation is None or held or sized.config.mode is not OperationMode.ACTIVE:
+        return {}
+    return pool_goals(sized.config, allocation, limited.counts)
+
+
+def pool_goals(config: DeploymentConfig, allocation: Allocation, counts: Mapping[PoolId, int]) -> Goals:
+    """What each pool is to run, with the cap of its GPUs."""
+    found = {}
+    for name, pool in config.pools.items():
+        answer = allocation.pools.get((config.deployment, name)) or PoolGrant(counts[name], pool.curve.max_mw, 1.0)
+        found[name] = PoolGoal(counts[name], answer.cap_mw, answer.speed)
+    return found

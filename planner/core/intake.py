@@ -1,0 +1,108 @@
+"""Intake: what a new leader takes over, and what every iteration takes in before anything is decided.
+
+Acknowledgements, operators' commands and telemetry become state here. Must never invent a decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+
+from planner.core.forecast import registry
+from planner.core.forecast.band import Band
+from planner.core.forecast.warm import warmed
+from planner.core.power import site_ledger as ledger
+from planner.core.sizing import load_forecast
+from planner.core.state import DeploymentState, LastDecision, PlannerState, PoolState
+from planner.domain.config import DeploymentConfig, PlannerConfig
+from planner.domain.instants import TickClock
+from planner.domain.observation import DeploymentCommand, Observation, ScalingAckSeen, StoredCaps
+
+
+def initial_state(
+    config: PlannerConfig,
+    epoch: int,
+    now_s: float,
+    last_decisions: Iterable[LastDecision] = (),
+    stored_caps: Iterable[StoredCaps] | None = None,
+    *,
+    doubted: bool = False,
+) -> PlannerState:
+    """What a planner knows when it takes the lead: what the streams hold.
+
+    ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one;
+    None: not read, so nothing rises until every GPU has answered and a lease has passed. ``doubted``: they may come
+    from an old copy of the bus.
+    """
+    known = {last.deployment: last for last in last_decisions}
+    pages = None if stored_caps is None else tuple(stored_caps)
+    return PlannerState(
+        epoch=epoch,
+        started_s=now_s,
+        deployments={
+            name: replace(_resumed(known.get(name)), forecasts=_warm(config, deployment, now_s))
+            for name, deployment in config.deployments.items()
+        },
+        power={name: ledger.initial(site, epoch, now_s, pages, doubted=doubted) for name, site in config.sites.items()},
+    )
+
+
+def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> Mapping[str, Band]:
+    """Forecasts that have seen the deployment's recorded trace; none where it has none."""
+    if not deployment.history:
+        return {}
+    interval_s = config.load_interval_s
+    ahead_s = load_forecast.horizon_s(deployment, interval_s)
+    make = partial(registry.make, deployment.predictor, deployment.forecast_level, ahead_s, config.predictors)
+    return warmed(
+        {name: make() for name in load_forecast.QUANTITIES}, deployment.history, interval_s, config.load_now_s(now_s)
+    )
+
+
+def _resumed(last: LastDecision | None) -> DeploymentState:
+    if last is None:
+        return DeploymentState()
+    return DeploymentState(
+        decision_id=last.decision_id,
+        scaled_decision_id=last.scaled_decision_id,
+        decided_at_s=last.decided_at_s,
+        pools={name: PoolState(decided=count) for name, count in last.replicas.items()},
+    )
+
+
+def absorb(state: PlannerState, observation: Observation, config: PlannerConfig, clock: TickClock) -> PlannerState:
+    """The state after acknowledgements, operators' commands and telemetry."""
+    deployments = {}
+    for name in config.deployments:
+        known = _acknowledged(state.deployments.get(name) or DeploymentState(), observation.scaling_acks.get(name))
+        if observation.deployment_commands:
+            known = _commanded(known, tuple(c for c in observation.deployment_commands if c.deployment == name))
+        deployments[name] = known
+    power = {}
+    for site, settings in config.sites.items():
+        before = state.power.get(site) or ledger.initial(settings, state.epoch, clock.now_s)
+        power[site] = ledger.absorb(before, observation, settings, clock.now_s)
+    return replace(state, deployments=deployments, power=power)
+
+
+def _acknowledged(state: DeploymentState, ack: ScalingAckSeen | None) -> DeploymentState:
+    """The state after an acknowledgement. Ids never fall: what was carried out stays carried out."""
+    if ack is None or ack.scaled_decision_id <= state.scaled_decision_id:
+        return state
+    return replace(state, scaled_decision_id=ack.scaled_decision_id)
+
+
+def _commanded(state: DeploymentState, commands: tuple[DeploymentCommand, ...]) -> DeploymentState:
+    """The state after an operator's commands, oldest first; one that was seen before changes nothing."""
+    for command in sorted(commands, key=lambda c: c.sequence):
+        if command.sequence <= state.command_sequence:
+            continue
+        state = replace(state, command_sequence=command.sequence)
+        if command.action in ("pause", "resume"):
+            state = replace(state, paused=command.action == "pause")
+        elif command.action == "pin":
+            state = replace(state, pinned=dict(command.replicas))
+        elif command.action == "release":
+            state = replace(state, pinned=None)
+    return state

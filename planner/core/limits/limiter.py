@@ -1,0 +1,74 @@
+"""What a limiter takes and returns: a deployment's counts, each with the chain of reasons that led to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from planner.core.sizing.options import PoolOptions
+from planner.core.state import DeploymentState
+from planner.domain.config import DeploymentConfig, PoolConfig
+from planner.domain.ids import PoolId
+from planner.domain.instants import TickClock
+from planner.domain.plan import Limited
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """One pool's count, with the limiters that changed it."""
+
+    count: int
+    chain: tuple[Limited, ...] = ()
+
+    def then(self, limited: Limited | None) -> Limits:
+        """After one more limiter; None let the count through."""
+        if limited is None:
+            return self
+        return Limits(limited.value, (*self.chain, limited))
+
+
+@dataclass(frozen=True, slots=True)
+class CountsByPool:
+    """One deployment's counts on their way through the limiters."""
+
+    pools: Mapping[PoolId, Limits]
+
+    @property
+    def values(self) -> dict[PoolId, int]:
+        """The counts alone."""
+        return {name: limits.count for name, limits in self.pools.items()}
+
+    def then(self, limited: Mapping[PoolId, Limited]) -> CountsByPool:
+        """After a limiter that changed the pools in ``limited``."""
+        if not limited:
+            return self
+        return CountsByPool({name: limits.then(limited.get(name)) for name, limits in self.pools.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class LimitContext:
+    """What a limiter may look at.
+
+    ``config`` has the bounds in force now. ``options`` lacks pools that cannot be sized. ``current``: the counts in
+    force; empty where counts do not start from any (an operator's, a fall-back's).
+    """
+
+    config: DeploymentConfig
+    state: DeploymentState
+    options: Mapping[PoolId, PoolOptions]
+    current: Mapping[PoolId, int]
+    clock: TickClock
+
+
+Limiter: TypeAlias = Callable[[LimitContext, CountsByPool], CountsByPool]
+"""Returns the counts that it lets through; ``CountsByPool.then`` adds its reason to each pool that it changes."""
+
+
+def each_pool(
+    context: LimitContext, counts: CountsByPool, limit: Callable[[PoolConfig, int], Limited | None]
+) -> CountsByPool:
+    """The counts after ``limit`` was asked for every pool on its own; where it answers None the count stays."""
+    return CountsByPool(
+        {name: limits.then(limit(context.config.pools[name], limits.count)) for name, limits in counts.pools.items()}
+    )

@@ -1,0 +1,112 @@
+"""Reservations: which GPUs replicas get, which caps the ledger grants them, and how many replicas have their watts.
+
+Owns the seam between a deployment's goals and the ledger. Must never decide that a watt is free: only the ledger does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from planner.core.placement import GpuInventory, choose, inventory_of, keep, powered, where
+from planner.core.power import site_ledger as ledger
+from planner.core.power.site_state import PowerState
+from planner.core.state import DeploymentState, PlannerState
+from planner.domain.config import DeploymentConfig, PlannerConfig, SiteConfig
+from planner.domain.ids import DeploymentId, GpuId, PoolId
+from planner.domain.instants import TickClock
+from planner.domain.plan import Placement, PowerDecision
+
+
+@dataclass(frozen=True, slots=True)
+class ReservedGpus:
+    """One deployment's GPUs after the ledger moved: where replicas may start, and how many each pool may have."""
+
+    placements: tuple[Placement, ...]
+    counts: Mapping[PoolId, int]
+    placed: Mapping[PoolId, int]
+    """Replicas that hold GPUs or have GPUs chosen, whether or not their watts are there."""
+    patience_s: float
+    """How long a scale-up may wait for the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """The state after the ledgers moved, the power decisions to send, and what each powered deployment may start."""
+
+    state: PlannerState
+    power: tuple[PowerDecision, ...]
+    deployments: Mapping[DeploymentId, ReservedGpus]
+
+
+def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) -> Reserved:
+    """Choose GPUs for the replicas aimed at and move every site's ledger: lower first, raise what is proven free."""
+    power = dict(state.power)
+    decisions: list[PowerDecision] = []
+    reserved: dict[DeploymentId, ReservedGpus] = {}
+    for name, site in config.sites.items():
+        if not powered(state, name):
+            continue
+        inventory = inventory_of(power[name], site, clock.now_s)
+        members = [d for d, deployment in config.deployments.items() if deployment.site == name]
+        chosen = {d: _chosen(inventory, config.deployments[d], state.deployments[d]) for d in members}
+        if any(state.deployments[d].goals for d in members):
+            power[name] = ledger.want(power[name], _caps(inventory, chosen, state.deployments))
+        power[name], sent = ledger.advance(power[name], site, clock.now_s)
+        decisions += sent
+        for d in members:
+            reserved[d] = _reserved(
+                power[name], site, inventory, config.deployments[d], state.deployments[d], chosen[d]
+            )
+    deployments = dict(state.deployments)
+    for d, held in reserved.items():
+        known = deployments[d]
+        if known.placements != held.placements or known.placed != held.placed:
+            deployments[d] = replace(known, placements=held.placements, placed=held.placed)
+    return Reserved(replace(state, power=power, deployments=deployments), tuple(decisions), reserved)
+
+
+def _chosen(inventory: GpuInventory, config: DeploymentConfig, state: DeploymentState) -> tuple[Placement, ...]:
+    """GPUs for the replicas that hold none yet: earlier choices first."""
+    earlier = where(state.placements)
+    found: list[Placement] = []
+    for name, goal in state.goals.items():
+        size = config.pools[name].gpus_per_replica
+        lacking = goal.replicas - len(inventory.held.get((config.deployment, name), ())) // size
+        if lacking <= 0:
+            continue
+        kept = keep(inventory, earlier.get(name, ()), lacking)
+        found += kept + choose(inventory, name, size, lacking - len(kept))
+    return tuple(found)
+
+
+def _caps(
+    inventory: GpuInventory,
+    chosen: Mapping[DeploymentId, Iterable[Placement]],
+    deployments: Mapping[DeploymentId, DeploymentState],
+) -> dict[GpuId, int]:
+    caps: dict[GpuId, int] = {}
+    for deployment, placements in chosen.items():
+        known = deployments[deployment].goals
+        for name, goal in known.items():
+            caps.update(dict.fromkeys(inventory.held.get((deployment, name), ()), goal.cap_mw))
+        for placement in placements:
+            caps.update(dict.fromkeys(placement.gpus, known[placement.pool].cap_mw))
+    return caps
+
+
+def _reserved(
+    power: PowerState,
+    site: SiteConfig,
+    inventory: GpuInventory,
+    config: DeploymentConfig,
+    state: DeploymentState,
+    chosen: tuple[Placement, ...],
+) -> ReservedGpus:
+    counts, placed, step_mw = {}, {}, site.smallest_step_mw
+    by_pool = where(chosen)
+    for name, goal in state.goals.items():
+        held = len(inventory.held.get((config.deployment, name), ())) // config.pools[name].gpus_per_replica
+        proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.cap_mw, step_mw)]
+        counts[name], placed[name] = held + len(proven), held + len(by_pool.get(name, ()))
+    return ReservedGpus(chosen, counts, placed, site.patience_s)

@@ -1,0 +1,25 @@
+"""The instants of one planner iteration, on both of its clocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NewType
+
+Instant = NewType("Instant", float)
+"""Seconds on the planner's own clock: leases, settle times, decisions."""
+LoadInstant = NewType("LoadInstant", float)
+"""Seconds on the time axis of the load: windows, rates, forecasts. Faster than the clock where a load is replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class TickClock:
+    """Built once per iteration by ``PlannerConfig.clock``; nothing below reads another clock."""
+
+    now_s: Instant
+    """When the iteration decides."""
+    load_now_s: LoadInstant
+    """The same instant on the load's axis."""
+    seen_s: LoadInstant
+    """When the deployments were observed: earlier than now where a missed tick is decided late."""
+    utc_s: float
+    """UTC seconds at the observation, for schedules."""
