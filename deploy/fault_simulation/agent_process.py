@@ -1,4 +1,4 @@
-"""A simulated node agent around the real agent core: reads and writes simulated cards, answers, reports, lapses."""
+"""A simulated node agent around the real agent core: reads and writes simulated cards, acknowledges and reports."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class AgentProcess(SimulatedProcess):
         self.timeline.after(self.rng.uniform(0.0, 1.0), self.reconcile, self.generation)
 
     def power_off(self) -> None:
-        """The whole machine."""
+        """Switch off the whole machine."""
         self.crash()
         self.powered = False
         for card in self.cards:
             card.power_off()
 
     def power_on(self) -> None:
-        """Every limit is at its default, and the clock is another one."""
+        """Switch the machine on: every limit is at its default, and its clock starts anew."""
         self.machine_boot += 1
         self.powered = True
         self.offset_s = self.rng.uniform(0.0, 1000.0) - self.timeline.now_s * self.rate
@@ -69,11 +69,11 @@ class AgentProcess(SimulatedProcess):
         self.start()
 
     def readings(self) -> dict[str, LimitReading]:
-        """All cards, as the driver tells."""
+        """Readings of all cards by GPU, as the driver reports them."""
         return {card.gpu: card.read() for card in self.cards}
 
     def telemetry(self, generation: object) -> None:
-        """Report; and ask for a decision that is newer than ours, or whose answer did not arrive."""
+        """Publish a report, and fetch a decision that is newer than ours or whose acknowledgement was lost."""
         if generation != self.generation or not self.awake(self.telemetry, generation):
             return
         self.timeline.after(self.scenario.telemetry_s, self.telemetry, generation)
@@ -107,7 +107,7 @@ class AgentProcess(SimulatedProcess):
         self.reports("telemetry", report)
 
     def ask_decision(self, message: tuple[int, int]) -> None:
-        """At the bus: the consumer delivers the last decision again until its answer is stored."""
+        """At the bus: the consumer redelivers the last decision until its acknowledgement is stored."""
         generation, known_id = message
         kept = self.bus.decisions.get(self.name)
         if kept is None:
@@ -118,7 +118,7 @@ class AgentProcess(SimulatedProcess):
             self.network.send(self, self.on_decision, (generation, last))
 
     def on_decision(self, message: tuple[int, SimulatedMessage]) -> None:
-        """A decision, perhaps late, perhaps again, perhaps one of long ago."""
+        """Handle a decision, which may be late, repeated, or very old."""
         generation, stored = message
         if generation != self.generation or not self.awake(self.on_decision, message):
             return
@@ -144,14 +144,14 @@ class AgentProcess(SimulatedProcess):
             self.answer("rejected")
 
     def reconcile(self, generation: object) -> None:
-        """Regularly, whatever happens."""
+        """Compare limits with the decision, at a fixed interval."""
         if generation != self.generation or not self.awake(self.reconcile, generation):
             return
         self.timeline.after(self.scenario.reconcile_s, self.reconcile, generation)
         self.work()
 
     def deadman(self, generation: object) -> None:
-        """The lease may be over."""
+        """Act on the end of the lease, if it has been reached."""
         if generation != self.generation or not self.awake(self.deadman, generation):
             return
         self.deadman_s = -1.0
@@ -172,7 +172,7 @@ class AgentProcess(SimulatedProcess):
             self.timeline.at(at_s, self.deadman, self.generation)
 
     def work(self) -> None:
-        """Write what differs, one card at a time, then read back and answer."""
+        """Write what differs, one card at a time, then read back and acknowledge."""
         if self.busy:
             self.again = True
             return
@@ -189,7 +189,7 @@ class AgentProcess(SimulatedProcess):
             self._finish()
 
     def write(self, generation: object) -> None:
-        """One write. What to write is asked again right before it: a lease may have ended since."""
+        """One write. What to write is computed again right before it: a lease may have ended since."""
         if generation != self.generation or not self.awake(self.write, generation):
             return
         done = {result.gpu for result in self.results}
@@ -212,7 +212,7 @@ class AgentProcess(SimulatedProcess):
             self.work()
 
     def answer(self, status: str = "") -> None:
-        """What is in force, to the bus. Not stored is not answered: the decision comes again."""
+        """Acknowledge what is in force. If this is not stored at the bus, the decision is redelivered."""
         if self.state.decision_id < 0:
             return
         report = caps.report(self.state, self.readings(), self.clock_s)

@@ -1,4 +1,4 @@
-"""Many runs as one proof: a seed's events in episodes, each a world of its own, over all cores; and the report."""
+"""Many runs as one proof: a seed's events in episodes, each a world of its own, over all cores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EPISODE = 10_000
 
 @dataclass(slots=True)
 class Tally:
-    """What a campaign has seen so far."""
+    """Totals of a campaign so far."""
 
     events: int = 0
     worlds: int = 0
@@ -27,7 +27,7 @@ class Tally:
     failures: list[Outcome] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
-        """One run more."""
+        """Add one run."""
         self.events += outcome.events
         self.worlds += 1
         self.virtual_s += outcome.virtual_s
@@ -42,7 +42,7 @@ class Tally:
 def runs_of(
     seed: str, events: int, mutation: str | None, without: frozenset[str], only: frozenset[int] | None
 ) -> list[ProofRun]:
-    """The runs of one seed. ``7.3`` names one episode, which runs alone; ``7`` is as many episodes as it takes."""
+    """The runs of one seed. ``7.3`` is one episode alone; ``7`` is as many episodes as the events need."""
     if "." in seed:
         return [ProofRun(seed, events, mutation, without, only)]
     starts = range(0, events, EPISODE)
@@ -60,7 +60,7 @@ def outcomes(runs: Iterable[ProofRun], jobs: int) -> Iterator[Outcome]:
 
 
 def reproduction(run: ProofRun) -> str:
-    """The line that runs it again."""
+    """The command line that repeats a run."""
     words = ["wattscale prove", f"--seed {run.seed}", f"--events {run.events}"]
     if run.mutation is not None:
         words.append(f"--mutate {run.mutation}")
@@ -72,6 +72,6 @@ def reproduction(run: ProofRun) -> str:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The smallest value that ``share`` of all do not exceed; 0 where there are none."""
+    """The smallest value that a ``share`` of all values do not exceed; 0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

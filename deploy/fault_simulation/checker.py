@@ -1,10 +1,10 @@
-"""The judge: adds up hardware limits after every event. Knows nothing of ledgers, grants or decisions.
+"""Checks the budget after every event by adding up hardware limits. Independent of ledgers, charges and decisions.
 
 Two rules, both in ``planner/core/power/README.md``.
 Rise: a sum above the budget may only fall. An event after which the sum is higher than before must leave it within
 the largest budget of the last lease (grants made under it may still be on their way).
-Comply: once everybody who is needed has been in order for the compliance time, the sum is within the largest budget
-of that time, unless the minimum caps of those who can be reached and the limits of those who can not exceed it.
+Comply: once all needed parties have been in order for the compliance time, the sum is within the largest budget of
+that time, unless the minimum caps of reachable nodes plus the limits of unreachable ones exceed it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from deploy.fault_simulation.hardware import Card
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A budget order in true time. ``budget_mw`` None: back to the site's own budget."""
+    """A budget command in true time. ``budget_mw`` None: back to the site's own budget."""
 
     budget_mw: int | None
     from_s: float
@@ -27,7 +27,7 @@ class Order:
 
 
 class Budget:
-    """The site's true budget. Written apart from the planner's own: two readings of one rule check each other."""
+    """The site's true budget, written independently of the planner's: two implementations check each other."""
 
     def __init__(self, base_mw: int) -> None:
         self.base_mw = base_mw
@@ -36,17 +36,17 @@ class Budget:
         self._level_mw = base_mw
 
     def add(self, order: Order) -> None:
-        """A newer order: it wins over all before it while it is in force."""
+        """Add a newer command: it overrides all earlier ones while it is in force."""
         self.orders = [o for o in self.orders if o.until_s is None or o.until_s > order.known_s - 120.0][-40:]
         self.orders.append(order)
         self._constant_until_s = float("-inf")
 
     def at_mw(self, time_s: float) -> int:
-        """The budget at an instant, by what had been ordered until then."""
+        """The budget at an instant, by the commands issued until then."""
         return self._level(time_s, len(self.orders), time_s)
 
     def _level(self, time_s: float, count: int, known_s: float) -> int:
-        """By the first ``count`` orders, of those that were out at ``known_s``."""
+        """The budget by the first ``count`` commands, of those issued at ``known_s``."""
         while count:
             count -= 1
             order = self.orders[count]
@@ -90,7 +90,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A promise broken: when, which, and the numbers."""
+    """A broken promise: when, which, and the numbers."""
 
     time_s: float
     rule: str
@@ -99,12 +99,12 @@ class Failure:
 
 @dataclass(slots=True)
 class Statistics:
-    """What the run saw of sums and budgets."""
+    """Statistics of sums and budgets in a run."""
 
     over_s: list[float] = field(default_factory=list)
-    """How long each stay above the budget lasted."""
+    """Duration of each time above the budget, in seconds."""
     judged: int = 0
-    """How often the comply rule was put to the test."""
+    """How often the comply rule applied."""
 
 
 class Checker:
@@ -138,11 +138,11 @@ class Checker:
 
     @property
     def overhead_mw(self) -> int:
-        """Margin, and what hosts draw besides their GPUs."""
+        """Margin plus host overhead, in milliwatts."""
         return self.apart_mw + len(self.hosts) * self.host_mw
 
     def switched(self, node: int, now_s: float, *, on: bool) -> None:
-        """A node loses its power, or gets it back: nobody can know the latter before it tells."""
+        """A node loses its power or gets it back; the latter is unknown to planners until it reports."""
         self.hosts.pop(node, None)
         self.joining.pop(node, None)
         if on:
@@ -194,7 +194,7 @@ class Checker:
         return Failure(now_s, "comply", text)
 
     def undisturb(self, now_s: float) -> None:
-        """What others raised counts in full once its agent could have told and undone it. Called every second."""
+        """Count in full what others raised, once its agent could have reported and undone it. Called every second."""
         for card in self.cards:
             known = card.lawful_mw is not None and now_s - card.disturbed_s > self.clear_s
             if known and self.parties.node_ok(card.node, now_s, self.clear_s):

@@ -1,4 +1,4 @@
-"""Everything that goes wrong, by number: one seed draws one list of faults, and a shrinker may leave some out."""
+"""All faults, by number: a seed determines one list of faults, from which a shrinker may drop some."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from planner.domain.observation import NodeCommand
 
 
 class Faults:
-    """Draws faults and carries them out. Each has its own random numbers, so that leaving one out moves no other."""
+    """Draws faults and applies them. Each has its own random numbers, so that dropping one changes no other."""
 
     def __init__(self, world: World, without: frozenset[str], only: frozenset[int] | None) -> None:
         self.world = world
@@ -29,11 +29,11 @@ class Faults:
         self.carry_out: dict[str, Callable[[Random], bool]] = {kind: getattr(self, f"_{kind}") for kind in FAULTS}
 
     def start(self) -> None:
-        """The first one."""
+        """Schedule the first fault."""
         self.world.timeline.after(self.clock.expovariate(1.0 / self.world.scenario.fault_every_s), self.strike)
 
     def strike(self, _: object) -> None:
-        """One fault, and the next one is due."""
+        """Apply one fault and schedule the next."""
         self.start()
         kind = self.clock.choice(self.world.scenario.kinds)
         number, self.number = self.number, self.number + 1
@@ -255,7 +255,7 @@ class Faults:
         self.world.network.weather = self.world.network.calm
 
     def _replay(self, rng: Random) -> bool:
-        """Old decisions arrive once more, as from a consumer that was set back."""
+        """Old decisions arrive again, as from a consumer that was reset."""
         agent = self._agent(rng)
         kept = self.world.bus.decisions.get(agent.name) if agent is not None else None
         if agent is None or not kept:

@@ -7,7 +7,7 @@ from planner.domain.ids import GpuId
 
 
 class Card:
-    """One physical GPU. ``floor_mw`` is where requests are really clamped, sometimes above what the driver tells."""
+    """One physical GPU. ``floor_mw``: the true minimum, sometimes above the one that the driver reports."""
 
     __slots__ = (
         "default_mw",
@@ -45,7 +45,7 @@ class Card:
         self.resets = 0
         self.ok_since_s = 0.0
         self.lawful_mw: int | None = None
-        """Where the limit stood before somebody else raised it; None: it stands where agents put it."""
+        """The limit before somebody else raised it; None: the limit is as set by agents."""
         self.disturbed_s = 0.0
         self.reading: LimitReading | None = None
 
@@ -53,7 +53,7 @@ class Card:
     def counted_mw(self) -> int:
         """What counts against the budget: the limit set in hardware, less what others added and is being undone.
 
-        The set limit and not the enforced one: what another limiter holds back returns by itself.
+        The set limit, not the enforced one: what another limiter holds back returns by itself.
         """
         lawful = self.lawful_mw
         return self.requested_mw if lawful is None or self.requested_mw < lawful else lawful
@@ -66,20 +66,20 @@ class Card:
             self.lawful_mw = None
 
     def write(self, mw: int) -> str | None:
-        """An agent's write: the driver clamps, fails, or says yes and does nothing."""
+        """An agent's write: the driver clamps it, fails, or reports success without effect."""
         if self.write_error or self.lost:
             return "timeout"
         if self.ignores:
             return None
         value = min(max(mw, self.floor_mw), self.default_mw)
         if value > self.requested_mw:
-            self.lawful_mw = None  # a raise is the agent's own doing and counts in full
+            self.lawful_mw = None  # a raise by the agent itself counts in full
         self.requested_mw = value
         self._enforce()
         return None
 
     def disturb(self, mw: int, now_s: float) -> None:
-        """Somebody else sets the limit: a reload, another tool, a cold start."""
+        """Change the limit from outside: a reload, another tool, a cold start."""
         before = self.requested_mw if self.lawful_mw is None else min(self.requested_mw, self.lawful_mw)
         self.requested_mw = mw
         if mw > before:
@@ -87,7 +87,7 @@ class Card:
         self._enforce()
 
     def power_off(self) -> None:
-        """No power, no limit, no draw."""
+        """Remove power: no limit, no draw."""
         self.requested_mw = self.enforced_mw = 0
         self.lawful_mw = self.limiter_mw = self.reading = None
         self.ignores = self.write_error = self.read_error = self.lost = False
@@ -98,7 +98,7 @@ class Card:
         self._enforce()
 
     def read(self) -> LimitReading:
-        """What the driver tells."""
+        """The reading that the driver reports."""
         if self.reading is None:
             blind = self.read_error or self.lost
             self.reading = LimitReading(

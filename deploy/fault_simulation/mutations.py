@@ -1,4 +1,4 @@
-"""Four faults in the product itself, put in on purpose: a proof that can not fail proves nothing."""
+"""Four deliberate faults in the product itself: a proof that cannot fail proves nothing."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from planner.core.power.site_state import PowerState
 
 
 def _planned_mw(state: PowerState) -> int:
-    """As if a lower were done once it is asked for."""
+    """Treats a lower as done as soon as it is sent."""
     return sum(sum(page.caps_mw or page.cost_mw) for page in state.nodes.values())
 
 
 def _only_proven(hardware_mw: tuple[int, ...], sent: object) -> tuple[int, ...]:
-    """As if a grant cost nothing before its answer."""
+    """Charges a raise only after its acknowledgement."""
     return hardware_mw
 
 
 def _to_default(line: Any) -> Any:
-    """As an agent that restores what it found when nobody renews."""
+    """An agent that restores the defaults when its lease ends."""
     return replace(line, ceiling_mw=10**9, may_raise=True)
 
 
 def _accept_all(state: object, decision: object) -> Acceptance:
-    """As an agent that knows neither epochs nor ids; the bus stops fencing too."""
+    """An agent that ignores epochs and ids; the bus does not fence either."""
     return Acceptance.ACCEPTED
 
 
@@ -45,7 +45,7 @@ MUTATIONS: dict[str, tuple[Patch, ...]] = {
 
 @contextmanager
 def mutated(name: str | None) -> Iterator[None]:
-    """The product with one mutation, for as long as the block runs."""
+    """A context in which the product has one mutation."""
     patches = MUTATIONS[name] if name is not None else ()
     before = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in patches]
     try:

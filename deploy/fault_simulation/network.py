@@ -1,4 +1,4 @@
-"""The simulated network and clock: one queue of events, links that lose, double, delay, reorder and part."""
+"""The simulated network and clock: one queue of events, links that lose, duplicate, delay, reorder and disconnect."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class EventQueue:
 class Party:
     """A process at the end of a link, with a clock of its own, that can be down, stopped, or cut off.
 
-    ``ok_since_s``: in order since then. ``rate``: its clock against time. ``generation``: which process it is.
+    ``ok_since_s``: in order since then. ``rate``: speed of its clock. ``generation``: the number of its process.
     """
 
     name = "?"
@@ -61,24 +61,24 @@ class Party:
 
     @property
     def clock_s(self) -> float:
-        """Its monotonic clock now."""
+        """Its monotonic clock, in seconds."""
         return self.offset_s + self.timeline.now_s * self.rate
 
     def start(self) -> None:
-        """A new process."""
+        """Start a new process."""
         self.generation += 1
         self.up = True
         self.stalled_until_s = 0.0
         self.trouble()
 
     def crash(self) -> None:
-        """Gone without a word, between any two things that it does."""
+        """End without notice, between any two steps."""
         self.generation += 1
         self.up = False
         self.trouble()
 
     def awake(self, handler: Handler, argument: object) -> bool:
-        """Whether the process runs; while it is stopped, what arrives is kept for later."""
+        """Whether the process runs; while it is stopped, the call is repeated later."""
         if not self.up:
             return False
         if self.timeline.now_s < self.stalled_until_s:
@@ -87,34 +87,34 @@ class Party:
         return True
 
     def trouble(self) -> None:
-        """Something just happened that may cost time: the party counts as in order from now on only."""
+        """Record a disturbance: the party counts as in order only from now on."""
         ready = self.up and not self.parted
         self.ok_since_s = max(self.timeline.now_s, self.stalled_until_s) if ready else FOREVER_S
 
     def stall(self, for_s: float) -> None:
-        """Stopped, clocks going on: all that arrives waits."""
+        """Stop the process while clocks go on: everything that arrives waits."""
         self.stalled_until_s = self.timeline.now_s + for_s
         self.trouble()
 
     def part(self, parted: bool) -> None:
-        """Cut off from the bus, or connected again."""
+        """Disconnect from the bus, or reconnect."""
         self.parted = parted
         self.trouble()
 
 
 class Network:
-    """Links between parties and the bus. Nothing arrives at a process that is not the one it was sent to."""
+    """Links between parties and the bus. A message reaches only the process that it was sent to, not its successor."""
 
     def __init__(self, timeline: EventQueue, rng: Random, counts: Counter[str], loss: float) -> None:
         self.timeline = timeline
         self.counts = counts
         self._random = rng.random
         self.calm = (loss, 0.04, 0.04)
-        """Loss, doubling, and the longest way in seconds, when there is no storm."""
+        """Loss, duplication, and the longest delay in seconds, outside storms."""
         self.weather = self.calm
 
     def send(self, party: Party, handler: Handler, argument: Any) -> None:
-        """A message between ``party`` and the bus, either way."""
+        """Send a message between ``party`` and the bus, in either direction."""
         random = self._random
         loss, double, slowest_s = self.weather
         if party.parted or random() < loss:
@@ -128,6 +128,6 @@ class Network:
         self.timeline.after(delay_s, handler, argument)
         if random() < double:
             self.counts["message doubled"] += 1
-            # Mostly right behind the first; now and then as late as a consumer that delivers again.
+            # Usually right behind the first; sometimes as late as a redelivery by a consumer.
             late_s = slowest_s if random() < 0.5 else REDELIVERY_S
             self.timeline.after(delay_s + late_s * random(), handler, argument)

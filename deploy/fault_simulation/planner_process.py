@@ -59,18 +59,18 @@ class PlannerProcess(SimulatedProcess):
         self.steps = 0
 
     def start(self) -> None:
-        """A new process: it knows nothing but the bus."""
+        """Start a new process, which knows only what is on the bus."""
         self._forget()
         super().start()
         self.timeline.after(self.rng.uniform(0.0, TICK_S), self.tick, self.generation)
 
     def crash(self) -> None:
-        """Gone, with all that it knew."""
+        """End without notice, losing all state."""
         self._forget()
         super().crash()
 
     def tick(self, generation: object) -> None:
-        """Twice a second: leadership, control, one step."""
+        """Twice a second: renew the lease, read commands, make one step."""
         if generation != self.generation or not self.awake(self.tick, generation):
             return
         self.timeline.after(TICK_S, self.tick, generation)
@@ -102,9 +102,9 @@ class PlannerProcess(SimulatedProcess):
         if self.state is not None and self.epoch >= term:
             self.epoch = sequence
             return
-        self._forget()  # another one led meanwhile: what is known here is from before
+        self._forget()  # another one led meanwhile: the state here is outdated
         if sequence != self.bus.lease_sequence:
-            return  # an old answer: another one has led since, so the snapshot is not the last word
+            return  # an old answer: another one has led since, so the snapshot is outdated
         self.epoch = sequence
         self.led_since_s = self.timeline.now_s
         stored = tuple(self._stored(each) for each in decisions)
@@ -129,12 +129,12 @@ class PlannerProcess(SimulatedProcess):
         self.network.send(self, self.on_control, generation)
 
     def on_control(self, generation: object) -> None:
-        """Control messages arrived."""
+        """Handle arrived control messages."""
         if generation == self.generation and self.awake(self.on_control, generation):
             self.control()
 
     def control(self) -> None:
-        """Take in all budget and node orders; a new budget is acted on at once."""
+        """Read all budget and node commands; react to a new budget at once."""
         if self.state is None:
             return
         fresh = [(seq, order) for seq, order in self.bus.budget_commands if seq not in self.orders]
@@ -151,7 +151,7 @@ class PlannerProcess(SimulatedProcess):
         return BudgetCommand(SITE, order.budget_mw, self.local_s(order.from_s), until_s, order.ramp_s, sequence)
 
     def on_telemetry(self, message: tuple[int, NodeReport]) -> None:
-        """A node's report."""
+        """Handle a node's report."""
         generation, report = message
         if generation != self.generation or not self.awake(self.on_telemetry, message):
             return
@@ -160,7 +160,7 @@ class PlannerProcess(SimulatedProcess):
         self.nodes[node] = NodeObservation(node, report.gpus, age_s, report.boot, report.clock_s)
 
     def on_ack(self, message: tuple[int, PowerAckSeen]) -> None:
-        """An answer of a node."""
+        """Handle a node's acknowledgement."""
         generation, ack = message
         if generation != self.generation or not self.awake(self.on_ack, message):
             return
@@ -169,13 +169,13 @@ class PlannerProcess(SimulatedProcess):
             self.react()
 
     def react(self) -> None:
-        """A step soon, once for all that arrives meanwhile."""
+        """Schedule one step for everything that arrives until then."""
         if not self.reacting:
             self.reacting = True
             self.timeline.after(REACT_S, self.on_react, self.generation)
 
     def on_react(self, generation: object) -> None:
-        """Between ticks: answers and budget orders do not wait."""
+        """Step between ticks: acknowledgements and budget commands do not wait for the next tick."""
         if generation != self.generation or not self.awake(self.on_react, generation):
             return
         self.reacting = False
@@ -216,7 +216,7 @@ class PlannerProcess(SimulatedProcess):
             self.broken(f"{found[0].name}: {found[0].sentence}")
 
     def _wishes(self, state: PowerState) -> dict[GpuId, int]:
-        """An optimiser of moods: some GPUs serve, at any caps, now and then for more than there is."""
+        """A random optimiser: some GPUs serve, at any caps, at times for more than the budget."""
         low, high = self.scenario.min_mw, self.scenario.default_mw
         rng = self.rng
         gpus = [gpu for gpu in state.where if rng.random() < 0.8]
@@ -230,7 +230,7 @@ class PlannerProcess(SimulatedProcess):
         }
 
     def at_bus(self, message: tuple[int, int, int, tuple[PowerDecision, ...]]) -> None:
-        """At the bus: a fenced batch. A refusal goes back."""
+        """At the bus: store a fenced batch, or return a refusal."""
         generation, fence, epoch, orders = message
         if self.bus.publish(fence, epoch, orders, self.timeline.now_s):
             self.delivered(orders, epoch)

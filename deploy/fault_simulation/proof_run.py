@@ -1,4 +1,4 @@
-"""One run: the event loop, faults on their way, and the checker after every event."""
+"""One run: the event loop with faults, and the checker after every event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Step = tuple[float, str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ProofRun:
-    """What is to be run: one line of a shell reproduces it."""
+    """The parameters of a run; one command line reproduces it."""
 
     seed: str
     events: int
@@ -32,7 +32,7 @@ class ProofRun:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a run."""
+    """The result of a run."""
 
     run: ProofRun
     events: int
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def prove(run: ProofRun) -> Outcome:
-    """One run, until its events are over or a promise is broken."""
+    """Make one run, until its events are used up or a promise is broken."""
     started = time.perf_counter()
     with mutated(run.mutation):
         world = World(run.seed, run.mutation)
@@ -99,7 +99,7 @@ def _trace_line(step: tuple[float, Any, Any]) -> str:
 
 
 def picture(world: World) -> Iterator[str]:
-    """Hardware beside every ledger, for whoever reads a failure."""
+    """The hardware beside every ledger, to analyse a failure."""
     now_s = world.timeline.now_s
     yield f"at {now_s:.4f}: hardware {world.checker.sum_mw} mW, budget {world.budget.at_mw(now_s)} mW"
     for planner in world.planners:

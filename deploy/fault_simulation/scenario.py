@@ -1,4 +1,4 @@
-"""What one seed stands for: the size of the site, its numbers, and how often each kind of fault strikes."""
+"""The world of one seed: the size of the site, its settings, and the frequency of each kind of fault."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FaultScenario:
     fault_every_s: float
     skews: tuple[float, ...]
     loss: float
-    """Share of messages lost in calm weather."""
+    """Share of messages lost outside storms."""
     kinds: tuple[str, ...]
     """Kinds of faults to draw from; some more than once."""
     default_mw: int = 700_000
@@ -76,17 +76,17 @@ class FaultScenario:
 
     @property
     def overhead_mw(self) -> int:
-        """Of all nodes, with the margin."""
+        """Host overhead of all nodes plus margin, in milliwatts."""
         return self.nodes * self.config.host_overhead_mw_per_node + self.config.margin_mw
 
     @property
     def lowest_mw(self) -> int:
-        """The site at its minimum caps."""
+        """The site at its minimum caps, in milliwatts."""
         return self.gpus * self.min_mw + self.overhead_mw
 
     @property
     def highest_mw(self) -> int:
-        """The site without caps."""
+        """The site without caps, in milliwatts."""
         return self.gpus * self.default_mw + self.overhead_mw
 
 

@@ -1,4 +1,4 @@
-"""From a failing run to a small one: fewer events, fewer kinds of faults, fewer faults. Still a failing run."""
+"""Reduces a failing run: fewer events, fewer kinds of faults, fewer faults, still failing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Shrinker:
         return True
 
     def _fewer(self) -> None:
-        """Leave out halves of the faults that struck, then quarters, down to single ones."""
+        """Drop halves of the faults that occurred, then quarters, down to single ones."""
         kept = [number for number, _ in self.best.struck]
         size = len(kept)
         while size >= 1 and self.runs < MOST_RUNS:

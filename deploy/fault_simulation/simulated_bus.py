@@ -15,7 +15,7 @@ KEPT = 24
 
 @dataclass(frozen=True, slots=True)
 class SimulatedMessage:
-    """A decision on its subject."""
+    """A decision as stored on its subject."""
 
     order: PowerDecision
     epoch: int
@@ -43,7 +43,7 @@ class SimulatedBus:
     lease_sequence: int = 0
     lease_until_s: float = -1.0
     term_sequence: int = 0
-    """The sequence with which the present holder took over: below it, nothing it knows is continuous."""
+    """The sequence with which the present holder took over; state from below it is not continuous."""
     decisions: dict[str, list[SimulatedMessage]] = field(default_factory=dict)
     acks: dict[str, PowerAckSeen] = field(default_factory=dict)
     telemetry: dict[str, NodeReport] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class SimulatedBus:
     budget_sequence: int = 0
 
     def order_budget(self, order: Order) -> None:
-        """An operator's word; the stream keeps as many as can still matter."""
+        """Store an operator's command; the stream keeps as many as can still matter."""
         self.budget_sequence += 1
         self.budget_commands.append((self.budget_sequence, order))
         del self.budget_commands[:-40]
@@ -60,7 +60,7 @@ class SimulatedBus:
     def lead(self, planner: int, ttl_s: float, now_s: float) -> int | None:
         """Take the lease, or renew it: its new sequence, or None while another planner holds it.
 
-        A lease that has expired is gone: taking it again is a new term, for the one who held it too.
+        An expired lease is gone: taking it again begins a new term, also for its former holder.
         """
         expired = now_s >= self.lease_until_s
         if self.lease_holder != planner and not expired:

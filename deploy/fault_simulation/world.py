@@ -62,7 +62,7 @@ class World:
         own = Random(rng.random())
         planner = PlannerProcess(index, self.site, own, self._is_broken)
         planner.delivered = self._to_nodes  # type: ignore[method-assign]
-        # A mutation must be seen by the hardware's sum alone, so the ledger's own checks stay silent then.
+        # A mutation must be detected by the hardware's sum alone, so the ledger's own checks are off then.
         planner.strict = strict
         return planner
 
@@ -90,12 +90,12 @@ class World:
         return now_s - agent.ok_since_s >= for_s
 
     def second(self, _: object) -> None:
-        """Once a second: what others raised counts in full where it could have been undone."""
+        """Once a second: count in full what others raised and agents could have undone."""
         self.timeline.after(1.0, self.second)
         self.checker.undisturb(self.timeline.now_s)
 
     def start(self) -> None:
-        """Everything is up, every limit at its default. Where nobody says how many GPUs there are, nodes only join."""
+        """Start everything, with every limit at its default. If the number of GPUs is not configured, nodes join."""
         if self.scenario.config.expected_gpus is None:
             for card in self.cards:
                 card.lawful_mw = 0
