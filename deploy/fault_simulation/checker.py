@@ -16,7 +16,7 @@ from deploy.fault_simulation.hardware import Card
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class IssuedCommand:
     """A budget command in true time. ``budget_mw`` None: back to the site's own budget."""
 
     budget_mw: int | None
@@ -31,36 +31,36 @@ class Budget:
 
     def __init__(self, base_mw: int) -> None:
         self.base_mw = base_mw
-        self.orders: list[Order] = []
+        self.commands: list[IssuedCommand] = []
         self._constant_until_s = float("-inf")
         self._level_mw = base_mw
 
-    def add(self, order: Order) -> None:
+    def add(self, command: IssuedCommand) -> None:
         """Add a newer command: it overrides all earlier ones while it is in force."""
-        self.orders = [o for o in self.orders if o.until_s is None or o.until_s > order.known_s - 120.0][-40:]
-        self.orders.append(order)
+        self.commands = [o for o in self.commands if o.until_s is None or o.until_s > command.known_s - 120.0][-40:]
+        self.commands.append(command)
         self._constant_until_s = float("-inf")
 
     def at_mw(self, time_s: float) -> int:
         """The budget at an instant, by the commands issued until then."""
-        return self._level(time_s, len(self.orders), time_s)
+        return self._level(time_s, len(self.commands), time_s)
 
     def _level(self, time_s: float, count: int, known_s: float) -> int:
         """The budget by the first ``count`` commands, of those issued at ``known_s``."""
         while count:
             count -= 1
-            order = self.orders[count]
+            command = self.commands[count]
             if (
-                order.known_s > known_s
-                or time_s < order.from_s
-                or (order.until_s is not None and time_s >= order.until_s)
+                command.known_s > known_s
+                or time_s < command.from_s
+                or (command.until_s is not None and time_s >= command.until_s)
             ):
                 continue
-            goal = self.base_mw if order.budget_mw is None else order.budget_mw
-            share = 1.0 if order.ramp_s <= 0 else (time_s - order.from_s) / order.ramp_s
+            goal = self.base_mw if command.budget_mw is None else command.budget_mw
+            share = 1.0 if command.ramp_s <= 0 else (time_s - command.from_s) / command.ramp_s
             if share >= 1.0:
                 return goal
-            start = self._level(order.from_s - 1e-6, count, known_s)
+            start = self._level(command.from_s - 1e-6, count, known_s)
             return int(start + (goal - start) * share)
         return self.base_mw
 
@@ -70,19 +70,19 @@ class Budget:
             self._level_mw = self.at_mw(now_s)
             edges = [
                 edge
-                for o in self.orders
+                for o in self.commands
                 for edge in (o.from_s, o.known_s, o.until_s)
                 if edge is not None and edge > now_s
             ]
-            ramping = any(o.ramp_s > 0 and o.from_s <= now_s <= o.from_s + o.ramp_s for o in self.orders)
+            ramping = any(o.ramp_s > 0 and o.from_s <= now_s <= o.from_s + o.ramp_s for o in self.commands)
             self._constant_until_s = now_s + 0.05 if ramping else min(edges, default=float("inf"))
         return self._level_mw
 
     def largest_mw(self, start_s: float, end_s: float) -> int:
         """The largest budget within ``[start, end]``."""
         times = {start_s, end_s}
-        for order in self.orders:
-            for edge in (order.from_s, order.from_s + order.ramp_s, order.until_s, order.known_s):
+        for command in self.commands:
+            for edge in (command.from_s, command.from_s + command.ramp_s, command.until_s, command.known_s):
                 if edge is not None and start_s < edge < end_s:
                     times |= {edge - 1e-6, edge}
         return max(self.at_mw(time_s) for time_s in times)
@@ -108,7 +108,7 @@ class Statistics:
 
 
 class Checker:
-    """Holds the rules against one world. ``health`` tells since when each needed party has been in order."""
+    """Applies the rules to one world. ``parties``: since when each needed party has been in order."""
 
     def __init__(
         self,

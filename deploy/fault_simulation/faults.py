@@ -7,7 +7,7 @@ from collections.abc import Callable
 from random import Random
 
 from deploy.fault_simulation.agent_process import AgentProcess
-from deploy.fault_simulation.checker import Order
+from deploy.fault_simulation.checker import IssuedCommand
 from deploy.fault_simulation.hardware import Card
 from deploy.fault_simulation.network import STORM
 from deploy.fault_simulation.planner_process import PlannerProcess
@@ -45,38 +45,40 @@ class Faults:
 
     # Budgets.
 
-    def _order(self, rng: Random, low: float, high: float, ahead_s: float, ramp_s: float) -> bool:
+    def _change_budget(self, rng: Random, low: float, high: float, ahead_s: float, ramp_s: float) -> bool:
         world, now_s = self.world, self.world.timeline.now_s
         scenario = world.scenario
         room = scenario.highest_mw - scenario.lowest_mw
         budget = int(scenario.lowest_mw + room * rng.uniform(low, high))
         until_s = now_s + ahead_s + ramp_s + rng.uniform(5.0, 60.0) if rng.random() < 0.4 else None
-        return self._send_budget(Order(budget, now_s + ahead_s, until_s, ramp_s, now_s))
+        return self._send_budget(IssuedCommand(budget, now_s + ahead_s, until_s, ramp_s, now_s))
 
-    def _send_budget(self, order: Order) -> bool:
-        self.world.budget.add(order)
-        self.world.bus.order_budget(order)
+    def _send_budget(self, command: IssuedCommand) -> bool:
+        self.world.budget.add(command)
+        self.world.bus.issue_budget(command)
         return True
 
     def _budget_cut(self, rng: Random) -> bool:
         below = rng.random() < 0.1
-        return self._order(rng, -0.05 if below else 0.02, 0.3, 0.0, 0.0)
+        return self._change_budget(rng, -0.05 if below else 0.02, 0.3, 0.0, 0.0)
 
     def _budget_raise(self, rng: Random) -> bool:
-        return self._order(rng, 0.4, 0.9, 0.0, 0.0)
+        return self._change_budget(rng, 0.4, 0.9, 0.0, 0.0)
 
     def _budget_ramp(self, rng: Random) -> bool:
-        return self._order(rng, 0.05, 0.8, rng.choice((0.0, 10.0)), rng.uniform(2.0, 40.0))
+        return self._change_budget(rng, 0.05, 0.8, rng.choice((0.0, 10.0)), rng.uniform(2.0, 40.0))
 
     def _budget_ahead(self, rng: Random) -> bool:
-        return self._order(rng, 0.05, 0.8, rng.uniform(1.0, 60.0), 0.0)
+        return self._change_budget(rng, 0.05, 0.8, rng.uniform(1.0, 60.0), 0.0)
 
     def _budget_past(self, rng: Random) -> bool:
-        return self._order(rng, 0.05, 0.8, -rng.uniform(1.0, 30.0), rng.choice((0.0, 20.0)))
+        return self._change_budget(rng, 0.05, 0.8, -rng.uniform(1.0, 30.0), rng.choice((0.0, 20.0)))
 
     def _budget_release(self, rng: Random) -> bool:
         now_s = self.world.timeline.now_s
-        return self._send_budget(Order(None, now_s + rng.choice((0.0, 20.0)), None, rng.choice((0.0, 15.0)), now_s))
+        return self._send_budget(
+            IssuedCommand(None, now_s + rng.choice((0.0, 20.0)), None, rng.choice((0.0, 15.0)), now_s)
+        )
 
     # Hardware.
 
@@ -237,7 +239,7 @@ class Faults:
     def _removed(self, agent: AgentProcess) -> None:
         rows = self.world.bus.node_commands
         rows.append((len(rows), self.world.timeline.now_s, NodeCommand(agent.node)))
-        self.world.counts["node removed by order"] += 1
+        self.world.counts["node removed by command"] += 1
 
     def _node_on(self, agent: AgentProcess) -> None:
         self.world.checker.switched(agent.index, self.world.timeline.now_s, on=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from deploy.fault_simulation.checker import Order
+from deploy.fault_simulation.checker import IssuedCommand
 from deploy.fault_simulation.scenario import SITE
 from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedMessage
 from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
@@ -52,7 +52,7 @@ class PlannerProcess(SimulatedProcess):
         self.renewed_s = -100.0
         self.nodes: dict[NodeId, NodeObservation] = {}
         self.acks: list[PowerAckSeen] = []
-        self.orders: dict[int, BudgetCommand] = {}
+        self.commands: dict[int, BudgetCommand] = {}
         self.node_commands: tuple[NodeCommand, ...] = ()
         self.reacting = False
         self.wanted_s = -100.0
@@ -115,10 +115,10 @@ class PlannerProcess(SimulatedProcess):
         self.control()
 
     def _stored(self, stored: SimulatedMessage) -> StoredCaps:
-        order = stored.order
-        caps = {cap.gpu: cap.cap_mw for cap in order.caps}
-        charged = {cap.gpu: cap.charged_mw or cap.cap_mw for cap in order.caps}
-        return StoredCaps(order.node, order.decision_id, caps, charged, self.local_s(stored.stored_s))
+        last = stored.order
+        caps = {cap.gpu: cap.cap_mw for cap in last.caps}
+        charged = {cap.gpu: cap.charged_mw or cap.cap_mw for cap in last.caps}
+        return StoredCaps(last.node, last.decision_id, caps, charged, self.local_s(stored.stored_s))
 
     def local_s(self, true_s: float) -> float:
         """An instant of true time on this clock, as an adapter translates it now."""
@@ -137,18 +137,18 @@ class PlannerProcess(SimulatedProcess):
         """Read all budget and node commands; react to a new budget at once."""
         if self.state is None:
             return
-        fresh = [(seq, order) for seq, order in self.bus.budget_commands if seq not in self.orders]
-        for sequence, order in fresh:
-            self.orders[sequence] = self._order(sequence, order)
+        fresh = [(seq, command) for seq, command in self.bus.budget_commands if seq not in self.commands]
+        for sequence, command in fresh:
+            self.commands[sequence] = self._command(sequence, command)
         rows = self.bus.node_commands
         if len(rows) != len(self.node_commands):
             self.node_commands = tuple(replace(o, sequence=seq, issued_s=self.local_s(at)) for seq, at, o in rows)
         if fresh:
             self.react()
 
-    def _order(self, sequence: int, order: Order) -> BudgetCommand:
-        until_s = None if order.until_s is None else self.local_s(order.until_s)
-        return BudgetCommand(SITE, order.budget_mw, self.local_s(order.from_s), until_s, order.ramp_s, sequence)
+    def _command(self, sequence: int, command: IssuedCommand) -> BudgetCommand:
+        until_s = None if command.until_s is None else self.local_s(command.until_s)
+        return BudgetCommand(SITE, command.budget_mw, self.local_s(command.from_s), until_s, command.ramp_s, sequence)
 
     def on_telemetry(self, message: tuple[int, NodeReport]) -> None:
         """Handle a node's report."""
@@ -191,7 +191,7 @@ class PlannerProcess(SimulatedProcess):
         seen = Observation(
             nodes=self.nodes,
             power_acks=tuple(self.acks),
-            budget_commands=tuple(self.orders.values()),
+            budget_commands=tuple(self.commands.values()),
             node_commands=self.node_commands,
         )
         self.nodes, self.acks = {}, []
@@ -199,17 +199,19 @@ class PlannerProcess(SimulatedProcess):
         if now_s - self.wanted_s >= self.scenario.want_every_s:
             self.wanted_s = now_s
             state = site_ledger.want(state, self._wishes(state))
-        after, orders = site_ledger.advance(state, self.config, now_s)
+        after, decisions = site_ledger.advance(state, self.config, now_s)
         self.steps += 1
-        if self.strict and orders:
-            self._inspect(state, after, orders, now_s)
+        if self.strict and decisions:
+            self._inspect(state, after, decisions, now_s)
         self.state = after
-        if orders:
-            self.counts["decision"] += len(orders)
-            self.network.send(self, self.at_bus, (self.generation, self.epoch, after.epoch, orders))
+        if decisions:
+            self.counts["decision"] += len(decisions)
+            self.network.send(self, self.at_bus, (self.generation, self.epoch, after.epoch, decisions))
 
-    def _inspect(self, before: PowerState, after: PowerState, orders: tuple[PowerDecision, ...], now_s: float) -> None:
-        found = [*invariants.step_taken(before, after, orders, self.config, now_s)]
+    def _inspect(
+        self, before: PowerState, after: PowerState, decisions: tuple[PowerDecision, ...], now_s: float
+    ) -> None:
+        found = [*invariants.step_taken(before, after, decisions, self.config, now_s)]
         if self.steps % 8 == 0:
             found += invariants.pages(after.nodes.values())
         if found:
@@ -231,19 +233,19 @@ class PlannerProcess(SimulatedProcess):
 
     def at_bus(self, message: tuple[int, int, int, tuple[PowerDecision, ...]]) -> None:
         """At the bus: store a fenced batch, or return a refusal."""
-        generation, fence, epoch, orders = message
-        if self.bus.publish(fence, epoch, orders, self.timeline.now_s):
-            self.delivered(orders, epoch)
+        generation, fence, epoch, decisions = message
+        if self.bus.publish(fence, epoch, decisions, self.timeline.now_s):
+            self.delivered(decisions, epoch)
         else:
             holder, sequence = self.bus.lease_holder, self.bus.lease_sequence
-            self.network.send(self, self.on_fenced, (generation, fence, epoch, orders, holder, sequence))
+            self.network.send(self, self.on_fenced, (generation, fence, epoch, decisions, holder, sequence))
 
-    def delivered(self, orders: tuple[PowerDecision, ...], epoch: int) -> None:
+    def delivered(self, decisions: tuple[PowerDecision, ...], epoch: int) -> None:
         """Replaced by the world: carries stored decisions to their nodes."""
 
     def on_fenced(self, message: tuple[int, int, int, tuple[PowerDecision, ...], int, int]) -> None:
         """The bus refused: either our own renewal overtook the batch, or another one leads."""
-        generation, fence, epoch, orders, holder, sequence = message
+        generation, fence, epoch, decisions, holder, sequence = message
         if generation != self.generation or not self.awake(self.on_fenced, message):
             return
         if self.state is None:
@@ -251,7 +253,7 @@ class PlannerProcess(SimulatedProcess):
         if holder == self.index:
             if sequence > fence and epoch == self.state.epoch:
                 self.epoch = max(self.epoch, sequence)
-                self.network.send(self, self.at_bus, (generation, self.epoch, epoch, orders))
+                self.network.send(self, self.at_bus, (generation, self.epoch, epoch, decisions))
             return
         if sequence > self.epoch:
             self.counts["leader deposed"] += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from deploy.fault_simulation.checker import Order
+from deploy.fault_simulation.checker import IssuedCommand
 from planner.domain.ids import GpuId
 from planner.domain.observation import GpuObservation, NodeCommand, PowerAckSeen
 from planner.domain.plan import PowerDecision
@@ -47,14 +47,14 @@ class SimulatedBus:
     decisions: dict[str, list[SimulatedMessage]] = field(default_factory=dict)
     acks: dict[str, PowerAckSeen] = field(default_factory=dict)
     telemetry: dict[str, NodeReport] = field(default_factory=dict)
-    budget_commands: list[tuple[int, Order]] = field(default_factory=list)
+    budget_commands: list[tuple[int, IssuedCommand]] = field(default_factory=list)
     node_commands: list[tuple[int, float, NodeCommand]] = field(default_factory=list)
     budget_sequence: int = 0
 
-    def order_budget(self, order: Order) -> None:
+    def issue_budget(self, command: IssuedCommand) -> None:
         """Store an operator's command; the stream keeps as many as can still matter."""
         self.budget_sequence += 1
-        self.budget_commands.append((self.budget_sequence, order))
+        self.budget_commands.append((self.budget_sequence, command))
         del self.budget_commands[:-40]
 
     def lead(self, planner: int, ttl_s: float, now_s: float) -> int | None:
@@ -78,8 +78,8 @@ class SimulatedBus:
         if self.fencing and (fence != self.lease_sequence or now_s >= self.lease_until_s):
             self.counts["batch fenced"] += 1
             return False
-        for order in batch:
-            kept = self.decisions.setdefault(order.node, [])
-            kept.append(SimulatedMessage(order, epoch, now_s))
+        for decision in batch:
+            kept = self.decisions.setdefault(decision.node, [])
+            kept.append(SimulatedMessage(decision, epoch, now_s))
             del kept[:-KEPT]
         return True

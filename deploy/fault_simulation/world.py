@@ -75,10 +75,10 @@ class World:
                 handler = planner.on_ack if kind == "ack" else planner.on_telemetry
                 self.network.send(planner, handler, (planner.generation, message))
 
-    def _to_nodes(self, orders: tuple[PowerDecision, ...], epoch: int) -> None:
-        for order in orders:
-            agent = self.agents[int(order.node.rpartition("-")[2])]
-            stored = self.bus.decisions[order.node][-1]
+    def _to_nodes(self, decisions: tuple[PowerDecision, ...], epoch: int) -> None:
+        for decision in decisions:
+            agent = self.agents[int(decision.node.rpartition("-")[2])]
+            stored = self.bus.decisions[decision.node][-1]
             self.network.send(agent, agent.on_decision, (agent.generation, stored))
 
     def _planner_ok(self, now_s: float, for_s: float) -> bool:

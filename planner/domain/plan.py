@@ -78,7 +78,7 @@ class GpuCapTarget:
     charged_mw: int | None = None
     """The most this GPU may draw by everything published up to this decision: the next leader's ledger starts here."""
     default_mw: int | None = None
-    """Where a reload puts its limit, as last told."""
+    """Its limit after a driver reload, as last reported."""
 
 
 @dataclass(frozen=True, slots=True)
