@@ -23,9 +23,15 @@ def resolved(path: str) -> Path:
 
 
 def definitions(file: Path) -> dict[str, ast.stmt]:
-    """Classes and functions at the top of a module, by name."""
-    found = ast.parse(file.read_text(encoding="utf-8")).body
-    return {each.name: each for each in found if isinstance(each, ast.ClassDef | ast.FunctionDef)}
+    """Classes, functions and constants at the top of a module, by name."""
+    found: dict[str, ast.stmt] = {}
+    for each in ast.parse(file.read_text(encoding="utf-8")).body:
+        match each:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                found[name] = each
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                found[name] = each
+    return found
 
 
 def members(kind: ast.ClassDef) -> set[str]:
