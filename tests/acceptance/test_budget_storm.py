@@ -88,7 +88,7 @@ class Ledger:
 
 
 @dataclass
-class Part:
+class StormPart:
     """A task that can be ended as a crash ends a process: its connection goes first, so that it says no goodbye."""
 
     task: asyncio.Task[None]
@@ -107,9 +107,9 @@ class Storm:
         self._stack = stack
         self._connected = connected
 
-    async def start(self, name: str, make: Callable[[Bus], Coroutine[Any, Any, None]]) -> Part:
+    async def start(self, name: str, make: Callable[[Bus], Coroutine[Any, Any, None]]) -> StormPart:
         bus = await self._connected(name)
-        part = Part(asyncio.create_task(make(bus), name=name), bus)
+        part = StormPart(asyncio.create_task(make(bus), name=name), bus)
         self._stack.push_async_callback(part.kill)
         return part
 
@@ -137,11 +137,11 @@ async def running(ledger: Ledger) -> AsyncIterator[tuple[Bus, Callable[[int], An
         storm = Storm(stack, connected)
         await storm.start("connector", lambda bus: make_connector(run, bus, cluster).run())
 
-        async def agent(index: int) -> Part:
+        async def agent(index: int) -> StormPart:
             node = run.nodes[index]
             return await storm.start(f"agent-{index}", lambda bus: make_agent(run, bus, cluster, meter, node).run())
 
-        async def planner(index: int) -> Part:
+        async def planner(index: int) -> StormPart:
             name = f"planner-{index}"
             return await storm.start(name, lambda bus: make_planner(run, bus, cluster, name).run())
 

@@ -121,7 +121,7 @@ async def idle(name: str, process: BenchAgent, seconds: float) -> None:
         await process.scrape()
         await asyncio.sleep(min(SCRAPE_S, seconds))
     share = (cpu_s(process.pid) - before_cpu) / (time.monotonic() - before)
-    say(name, rss_mb=round(rss_mb(process.pid), 1), idle_cpu_percent=round(100 * share, 2), seconds=seconds)
+    report(name, rss_mb=round(rss_mb(process.pid), 1), idle_cpu_percent=round(100 * share, 2), seconds=seconds)
 
 
 async def round_trips(side: PlannerSide, uuids: list[str], count: int) -> list[float]:
@@ -140,7 +140,7 @@ async def round_trips(side: PlannerSide, uuids: list[str], count: int) -> list[f
     return took
 
 
-def say(name: str, **values: Any) -> None:
+def report(name: str, **values: Any) -> None:
     """One result."""
     print(json.dumps({"benchmark": name, **values}), flush=True)
 
@@ -171,7 +171,9 @@ async def latency(url: str, bus: Bus, rounds: int) -> None:
             await side.heard(functools.partial(has_gpus, gpus))
             took = await round_trips(side, [f"GPU-{side.node}-{index:02d}" for index in range(gpus)], rounds)
             values = {f"p{int(share * 100)}_ms": round(1000 * percentile(took, share), 2) for share in (0.5, 0.99)}
-            say("decision -> cap -> ack", gpus=gpus, decisions=rounds, **values, rss_mb=round(rss_mb(process.pid), 1))
+            report(
+                "decision -> cap -> ack", gpus=gpus, decisions=rounds, **values, rss_mb=round(rss_mb(process.pid), 1)
+            )
 
 
 async def idling(folder: Path, url: str, seconds: float) -> None:

@@ -45,7 +45,7 @@ AGENTS_PER_CONNECTION = 250
 READBACKS: dict[str, tuple[v1.GpuInForce, ...]] = {}
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     """Progress goes to standard error, so that ``--json -`` stays clean."""
     print(line, file=sys.stderr, flush=True)
 
@@ -117,7 +117,7 @@ async def peer(url: str, what: str) -> AsyncIterator[None]:
 async def serve(what: str, url: str) -> None:
     """Answer until terminated."""
     if what == "agent":
-        await Agent(await open_bus(url, "agent"), "n0").consumer.run()
+        await BenchmarkAgent(await open_bus(url, "agent"), "n0").consumer.run()
         return
     answering = Client()
     await answering.connect(url)
@@ -175,7 +175,7 @@ async def tcp_ping_pong(rounds: int, body: bytes) -> list[float]:
         server.close()
 
 
-class Agent:
+class BenchmarkAgent:
     """The real loop with nothing to set."""
 
     def __init__(self, bus: Bus, node: str) -> None:
@@ -189,7 +189,7 @@ class Agent:
         return applied(delivery.message)
 
 
-class Planner:
+class BenchmarkPlanner:
     """Publishes fenced batches and sees acknowledgements as the service does."""
 
     def __init__(self, bus: Bus) -> None:
@@ -234,14 +234,15 @@ async def open_bus(url: str, name: str) -> Bus:
 
 
 async def with_planner(
-    sync_always: bool, work: Callable[[EmbeddedServer, Planner, set[asyncio.Task[None]]], Coroutine[Any, Any, Any]]
+    sync_always: bool,
+    work: Callable[[EmbeddedServer, BenchmarkPlanner, set[asyncio.Task[None]]], Coroutine[Any, Any, Any]],
 ) -> Any:
     """Run ``work`` on a fresh server with streams and a leading planner."""
     with tempfile.TemporaryDirectory(prefix="wattscale-bench-") as folder:
         async with EmbeddedServer(folder, sync_always=sync_always) as server:
             bus = await open_bus(server.url, "planner")
             await stream_admin.apply(bus)
-            planner = Planner(bus)
+            planner = BenchmarkPlanner(bus)
             await planner.leadership.acquire()
             tasks = {asyncio.create_task(planner.listen()), asyncio.create_task(planner.leadership.keep())}
             try:
@@ -253,7 +254,9 @@ async def with_planner(
                 await bus.close()
 
 
-async def round_trip(server: EmbeddedServer, planner: Planner, _: set[asyncio.Task[None]], rounds: int) -> list[float]:
+async def round_trip(
+    server: EmbeddedServer, planner: BenchmarkPlanner, _: set[asyncio.Task[None]], rounds: int
+) -> list[float]:
     """Decision published, carried out by an agent's loop in its own process, acknowledgement seen."""
     await ensure(planner.bus, Durable.power(planner.bus, "n0"))
     async with peer(server.url, "agent"):
@@ -261,14 +264,14 @@ async def round_trip(server: EmbeddedServer, planner: Planner, _: set[asyncio.Ta
 
 
 async def fan_out(
-    server: EmbeddedServer, planner: Planner, tasks: set[asyncio.Task[None]], agents: int
+    server: EmbeddedServer, planner: BenchmarkPlanner, tasks: set[asyncio.Task[None]], agents: int
 ) -> dict[str, Any]:
     """One decision for each of many agents at once; the best of three waves after a warm-up."""
     nodes = [f"node-{i}" for i in range(agents)]
     await ensure_all(planner.bus, [Durable.power(planner.bus, node) for node in nodes])
     buses = [await open_bus(server.url, f"agents-{i}") for i in range(0, agents, AGENTS_PER_CONNECTION)]
     for index, node in enumerate(nodes):
-        tasks.add(asyncio.create_task(Agent(buses[index // AGENTS_PER_CONNECTION], node).consumer.run()))
+        tasks.add(asyncio.create_task(BenchmarkAgent(buses[index // AGENTS_PER_CONNECTION], node).consumer.run()))
     # What stands now stands until the end: not to be searched for garbage with every wave.
     gc.collect()
     gc.freeze()
@@ -280,7 +283,9 @@ async def fan_out(
     return {"agents": agents, "per_second": round(max(rates[1:])), "server_rss_mb": round(memory, 1)}
 
 
-async def publications(server: EmbeddedServer, planner: Planner, _: set[asyncio.Task[None]], batches: int) -> float:
+async def publications(
+    server: EmbeddedServer, planner: BenchmarkPlanner, _: set[asyncio.Task[None]], batches: int
+) -> float:
     """Fenced decisions stored a second, in batches of ten."""
     number = 1_000_000
     start = time.perf_counter()
@@ -306,21 +311,21 @@ async def measure(agents: list[int], rounds: int) -> dict[str, Any]:
     """All of it; the keys are the contract of ``--json``."""
     body = decision("n0", 0).model_dump_json().encode()
     result: dict[str, Any] = {"floor": {}, "waves": [], "publish": []}
-    say("floor")
+    report("floor")
     result["floor"]["tcp_ms"] = shares(await tcp_ping_pong(rounds, body))
     async with EmbeddedServer() as server:
         result["floor"]["request_reply_ms"] = shares(await request_reply(server.url, rounds, body))
     for name, always in (("round_trip_ms", False), ("round_trip_sync_always_ms", True)):
-        say(name)
+        report(name)
         some = rounds if not always else min(rounds, 500)
         result[name] = shares(await with_planner(always, lambda s, p, t, n=some: round_trip(s, p, t, n)))  # type: ignore[misc]
     floor, ours = result["floor"]["request_reply_ms"], result["round_trip_ms"]
     result["times_floor"] = {key: round(ours[key] / floor[key], 3) for key in ("p50", "p99")}
     for count in agents:
-        say(f"wave to {count} agents")
+        report(f"wave to {count} agents")
         result["waves"].append(await with_planner(False, lambda s, p, t, n=count: fan_out(s, p, t, n)))  # type: ignore[misc]
     for always in (False, True):
-        say(f"publish, sync {'always' if always else 'default'}")
+        report(f"publish, sync {'always' if always else 'default'}")
         rate = await with_planner(always, lambda s, p, t: publications(s, p, t, 300))
         result["publish"].append({"sync": "always" if always else "default", "per_second": round(rate)})
     result["machine"] = {"python": platform.python_version(), "loop": type(asyncio.get_running_loop()).__module__}

@@ -89,11 +89,11 @@ class Referee:
         self._trace = work / f"{race.name}.jsonl"
         if not self._trace.exists():
             count = traces.convert(race.trace, self._trace, race.rate, race.until_s)
-            self._say(f"{race.name}: {count} requests of {race.trace.name} at {race.rate:g} times their rate")
+            self._report(f"{race.name}: {count} requests of {race.trace.name} at {race.rate:g} times their rate")
 
     def run(self, name: str, policy: Mapping[str, Any], start: tuple[int, int]) -> dict[str, Any]:
         """One replay. Raises RuntimeError with the worker's last words."""
-        self._say(f"{self._race.name}: {name} ...")
+        self._report(f"{self._race.name}: {name} ...")
         began = time.perf_counter()
         result = self._work / "result.json"
         job = {
@@ -110,7 +110,7 @@ class Referee:
         scored: dict[str, Any] = json.loads(result.read_text())
         took = time.perf_counter() - began
         share, hours = scored["good_share"], scored["gpu_hours"]
-        self._say(f"{self._race.name}: {name}: {share:.1%} good at {hours:.2f} GPU-h ({took:.0f} s)")
+        self._report(f"{self._race.name}: {name}: {share:.1%} good at {hours:.2f} GPU-h ({took:.0f} s)")
         return {"race": self._race.name, "startup_s": self._race.startup_s, "policy": name, "start": start, **scored}
 
     def _job(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Referee:
             "limits": {**ENGINE, "max_kv_tokens": int(decode["max_kv_tokens"])},
         }
 
-    def _say(self, text: str) -> None:
+    def _report(self, text: str) -> None:
         if not self._quiet:
             print(text, file=sys.stderr, flush=True)
 

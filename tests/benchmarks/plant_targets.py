@@ -39,7 +39,7 @@ DECODE_MISSES = frozenset({"decode_queue", "batch", "model"})
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class TargetCase:
     """One load on one engine. ``until_s`` in the trace's own time."""
 
     name: str
@@ -58,19 +58,19 @@ QWEN = "qwen3-32b_h200_vllm_tp1p_tp1d"
 AZURE, SERVEGEN = "azure2023_conv.csv.gz", "servegen_m_large_36h_x0.02.csv.gz"
 MOONCAKE = "mooncake_fast25_conversation.jsonl.gz"
 CASES = (
-    Case("azure-x4", AZURE, QWEN, 1000.0, 40.0, rate=4.0),
-    Case("azure-x4-slow-engines", AZURE, QWEN, 1000.0, 60.0, rate=4.0, start=(8, 3), truth=0.7, gpus=24),
-    Case("azure-x8-8b", AZURE, "llama3.1-8b_h200_vllm_tp1p_tp1d", 500.0, 30.0, rate=8.0, start=(4, 2)),
-    Case("mooncake-8b", MOONCAKE, "dynamo_h200_8b_fp8_tp1p_tp1d", 2000.0, 50.0, start=(3, 1)),
-    Case("servegen-x4-24h", SERVEGEN, QWEN, 1000.0, 40.0, rate=4.0, until_s=24 * 3600.0),
-    Case("servegen-36h", SERVEGEN, QWEN, 1000.0, 40.0, start=(2, 1), gpus=8),
+    TargetCase("azure-x4", AZURE, QWEN, 1000.0, 40.0, rate=4.0),
+    TargetCase("azure-x4-slow-engines", AZURE, QWEN, 1000.0, 60.0, rate=4.0, start=(8, 3), truth=0.7, gpus=24),
+    TargetCase("azure-x8-8b", AZURE, "llama3.1-8b_h200_vllm_tp1p_tp1d", 500.0, 30.0, rate=8.0, start=(4, 2)),
+    TargetCase("mooncake-8b", MOONCAKE, "dynamo_h200_8b_fp8_tp1p_tp1d", 2000.0, 50.0, start=(3, 1)),
+    TargetCase("servegen-x4-24h", SERVEGEN, QWEN, 1000.0, 40.0, rate=4.0, until_s=24 * 3600.0),
+    TargetCase("servegen-36h", SERVEGEN, QWEN, 1000.0, 40.0, start=(2, 1), gpus=8),
 )
 
 
-class Bench:
+class TargetBench:
     """Runs on one case, each made once."""
 
-    def __init__(self, case: Case, processes: int) -> None:
+    def __init__(self, case: TargetCase, processes: int) -> None:
         profile = load_profile(SHARED / "profiles" / case.profile)
         trace = read_trace(SHARED / "traces" / case.trace)
         trace = trace if case.until_s is None else trace.between(0.0, case.until_s)
@@ -113,9 +113,9 @@ class Bench:
                 prefill += 1
 
 
-def measured(case: Case, processes: int) -> dict[str, Any]:
+def measured(case: TargetCase, processes: int) -> dict[str, Any]:
     """One row of the table."""
-    bench = Bench(case, processes)
+    bench = TargetBench(case, processes)
     fleet, static = bench.smallest_static()
     for quantile in QUANTILES:
         ours = bench.run(["ours"], quantile)["ours"]
@@ -138,16 +138,16 @@ def measured(case: Case, processes: int) -> dict[str, Any]:
     }
 
 
-def under_budget(case: Case, fleet: tuple[int, int], quantile: float, processes: int) -> dict[str, Any]:
+def under_budget(case: TargetCase, fleet: tuple[int, int], quantile: float, processes: int) -> dict[str, Any]:
     """Ours and uniform caps on the static fleet's own GPUs under a share of their nameplate watts."""
-    bench = Bench(replace(case, start=fleet, gpus=_gpus(case, fleet)), processes)
+    bench = TargetBench(replace(case, start=fleet, gpus=_gpus(case, fleet)), processes)
     watts = int(bench.scenario.gpus * bench.scenario.cluster.card.default_mw * BUDGET_SHARE)
     uniform = f"static:{fleet[0]}p{fleet[1]}d+uniform"
     found = bench.run(["ours", uniform], quantile, BudgetSteps(((0.0, watts),)))
     return {"budget_ours": found["ours"].as_json(), "budget_uniform": found[uniform].as_json()}
 
 
-def _gpus(case: Case, fleet: tuple[int, int]) -> int:
+def _gpus(case: TargetCase, fleet: tuple[int, int]) -> int:
     profile = load_profile(SHARED / "profiles" / case.profile)
     return fleet[0] * profile.prefill_gpus + fleet[1] * profile.decode_gpus
 

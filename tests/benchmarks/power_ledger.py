@@ -51,7 +51,7 @@ def answers(orders: Iterable[PowerDecision], now_s: float) -> tuple[PowerAckSeen
     )
 
 
-class Bench:
+class LedgerBench:
     """One ledger under load."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ def wishes(turn: int) -> dict[GpuId, int]:
 
 def main() -> int:
     """Print medians; 1 where one misses its target."""
-    bench, still = Bench(), wishes(0)
+    bench, still = LedgerBench(), wishes(0)
     for _ in range(8):
         bench.tick(2.5, still)
     timings: dict[str, list[float]] = {"quiet": [], "renewal": [], "all change": []}

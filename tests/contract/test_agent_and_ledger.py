@@ -27,7 +27,7 @@ ERRORS = [*range(1, 31), 999]
 DEFAULT_MW, CAP_MW, SETTLE_S = 700_000, 400_000, 2.0
 
 
-class Pair:
+class AgentAndLedger:
     """One agent and one node's ledger, with the bus between them reduced to the messages themselves."""
 
     def __init__(self, fake: FakeNvml) -> None:
@@ -64,15 +64,15 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
+async def pair(tmp_path: Path) -> AsyncIterator[AgentAndLedger]:
     with loaded_nvml(tmp_path) as fake:
-        pair = Pair(fake)
+        pair = AgentAndLedger(fake)
         await pair.begin()
         yield pair
         await pair.agent.hardware.close()
 
 
-async def test_all_is_well(pair: Pair) -> None:
+async def test_all_is_well(pair: AgentAndLedger) -> None:
     await pair.decide(CAP_MW)
     assert pair.fake.enforced == [CAP_MW, CAP_MW]
     assert pair.charged() == [CAP_MW, CAP_MW]
@@ -82,7 +82,7 @@ async def test_all_is_well(pair: Pair) -> None:
 @pytest.mark.parametrize(
     "call", ["get_limit", "enforced", "handle_by_uuid", "uuid", "set_limit", "energy", "processes"]
 )
-async def test_no_error_makes_a_card_cheaper_than_its_hardware(pair: Pair, call: str, code: int) -> None:
+async def test_no_error_makes_a_card_cheaper_than_its_hardware(pair: AgentAndLedger, call: str, code: int) -> None:
     pair.fake.gpus[0].run(1)
     pair.fake.gpus[0].fail(call, code)
     await pair.agent.enforcer.reconcile()
@@ -98,14 +98,14 @@ async def test_no_error_makes_a_card_cheaper_than_its_hardware(pair: Pair, call:
         assert pair.charged()[0] == DEFAULT_MW
 
 
-async def test_success_without_effect_is_charged_as_it_stands(pair: Pair) -> None:
+async def test_success_without_effect_is_charged_as_it_stands(pair: AgentAndLedger) -> None:
     pair.fake.gpus[0].flags |= IGNORES_WRITES
     await pair.decide(CAP_MW)
     assert pair.charged() == [DEFAULT_MW, CAP_MW]
 
 
 @pytest.mark.parametrize("code", [15, 16])
-async def test_a_card_that_is_lost_under_a_low_cap_is_charged_at_its_default(pair: Pair, code: int) -> None:
+async def test_a_card_that_is_lost_under_a_low_cap_is_charged_at_its_default(pair: AgentAndLedger, code: int) -> None:
     await pair.decide(CAP_MW)
     pair.fake.gpus[0].fail("handle_by_uuid", code)
     await pair.agent.enforcer.reconcile()
@@ -113,7 +113,7 @@ async def test_a_card_that_is_lost_under_a_low_cap_is_charged_at_its_default(pai
     assert pair.charged() == [DEFAULT_MW, CAP_MW]
 
 
-async def test_a_reset_is_charged_at_the_default_until_the_cap_is_proven_again(pair: Pair) -> None:
+async def test_a_reset_is_charged_at_the_default_until_the_cap_is_proven_again(pair: AgentAndLedger) -> None:
     await pair.decide(CAP_MW)
     await pair.agent.enforcer.reconcile()
     pair.fake.gpus[0].reset()

@@ -23,7 +23,7 @@ PATIENCE = 100
 
 
 @dataclass(slots=True)
-class Gpu:
+class FleetGpu:
     """One GPU's cap and who holds it."""
 
     name: str
@@ -42,7 +42,7 @@ class Fleet:
     gpus_per_node: int = 4
     telemetry_every_s: float = 0.25
     on_workers: Callable[[dict[str, list[str]]], None] = lambda workers: None
-    gpus: dict[str, list[Gpu]] = field(default_factory=dict)
+    gpus: dict[str, list[FleetGpu]] = field(default_factory=dict)
     workers: dict[str, list[str]] = field(default_factory=dict)
     power: list[v1.PowerDecision] = field(default_factory=list)
     scaling: list[v1.ScalingDecision] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Fleet:
         """Have so many GPUs; those that are there already stay as they are."""
         for n in range(nodes):
             there = self.gpus.setdefault(f"node-{n}", [])
-            there.extend(Gpu(f"GPU-{n}-{g}") for g in range(len(there), gpus_per_node))
+            there.extend(FleetGpu(f"GPU-{n}-{g}") for g in range(len(there), gpus_per_node))
 
     @property
     def enforced_watts(self) -> float:
@@ -93,7 +93,7 @@ class Fleet:
                 await self._send(self.bus.subjects.telemetry_node(node), self._seen(node, gpus))
             await asyncio.sleep(self.telemetry_every_s)
 
-    def _seen(self, node: str, gpus: list[Gpu]) -> v1.NodeTelemetry:
+    def _seen(self, node: str, gpus: list[FleetGpu]) -> v1.NodeTelemetry:
         told = []
         for gpu in gpus:
             deployment, pool, worker = gpu.holder or ("", "", "")

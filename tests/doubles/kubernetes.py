@@ -213,7 +213,7 @@ class KubernetesDouble:
         await response.prepare(request)
         if seen < self._oldest:
             gone = Refused(410, "Expired", f"too old resource version: {seen} ({self._oldest})").body
-            await _say(response, "ERROR", gone)
+            await _send(response, "ERROR", gone)
             return response
         self._watches.add(task)
         try:
@@ -236,7 +236,7 @@ class KubernetesDouble:
                 seen = change.revision
                 kind = _as_seen(change, target, request.query)
                 if kind is not None and not self.silent:
-                    await _say(response, kind, change.item)
+                    await _send(response, kind, change.item)
             try:
                 async with asyncio.timeout(self.bookmark_s), self._news:
                     await self._news.wait_for(functools.partial(self._newer_than, seen))
@@ -244,7 +244,7 @@ class KubernetesDouble:
                 seen = self.revision
                 if bookmarks and not self.silent:
                     kind = KINDS.get(target.resource, "Object")
-                    await _say(response, "BOOKMARK", {"kind": kind, "metadata": {"resourceVersion": str(seen)}})
+                    await _send(response, "BOOKMARK", {"kind": kind, "metadata": {"resourceVersion": str(seen)}})
 
     # The store.
 
@@ -301,7 +301,7 @@ class KubernetesDouble:
         self.revision += 1
         gone = copy.deepcopy(item)
         gone["metadata"]["resourceVersion"] = str(self.revision)
-        await self._tell(Change(self.revision, "DELETED", target.collection, gone, item))
+        await self._send_changes(Change(self.revision, "DELETED", target.collection, gone, item))
         return gone
 
     async def _store(self, target: Target, item: Object, before: Object | None) -> Object:
@@ -314,10 +314,10 @@ class KubernetesDouble:
         meta["resourceVersion"] = str(self.revision)
         self._collection(target.collection)[(target.namespace, target.name)] = item
         kind = "ADDED" if before is None else "MODIFIED"
-        await self._tell(Change(self.revision, kind, target.collection, copy.deepcopy(item), before))
+        await self._send_changes(Change(self.revision, kind, target.collection, copy.deepcopy(item), before))
         return item
 
-    async def _tell(self, change: Change) -> None:
+    async def _send_changes(self, change: Change) -> None:
         self._changes.append(change)
         async with self._news:
             self._news.notify_all()
@@ -405,5 +405,5 @@ def _scale_of(item: Object, target: Target) -> Object:
     }
 
 
-async def _say(response: web.StreamResponse, kind: str, item: Object) -> None:
+async def _send(response: web.StreamResponse, kind: str, item: Object) -> None:
     await response.write(json.dumps({"type": kind, "object": item}).encode() + b"\n")

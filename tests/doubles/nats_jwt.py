@@ -80,7 +80,7 @@ def sign(
     return f"{text}.{_token(signature)}"
 
 
-class Authority:
+class JwtOperator:
     """An operator with the bus's accounts. ``conf`` goes to the servers, ``credentials`` to one user each."""
 
     def __init__(self, subjects: Subjects) -> None:

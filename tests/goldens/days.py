@@ -25,7 +25,7 @@ from planner.domain.plan import Plan, PowerDecision, ScalingDecision
 from planner.domain.pool import Role
 from planner.domain.reading import Missing, MissingReason, Sample
 from tests.goldens import shown, sites
-from tests.goldens.fleet import Fleet
+from tests.goldens.fleet import GoldenFleet
 from tests.goldens.shown import Shown
 from tests.goldens.sites import INTERVAL_S, Event, Orders
 from tests.goldens.source import Line
@@ -42,7 +42,7 @@ class Day:
 
     name: str
     config: PlannerConfig
-    fleet: Fleet
+    fleet: GoldenFleet
     script: Mapping[int, tuple[Event, ...]]
     met: Counter[str] = field(default_factory=Counter)
     orders: Orders = field(default_factory=Orders)

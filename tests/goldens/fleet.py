@@ -19,7 +19,7 @@ DRAIN_S = 20.0
 
 
 @dataclass
-class Card:
+class FleetCard:
     """One GPU."""
 
     gpu: GpuId
@@ -39,17 +39,17 @@ class Replica:
     role: Role
     name: str
     ready_s: float
-    cards: list[Card] = field(default_factory=list)
+    cards: list[FleetCard] = field(default_factory=list)
     pending: bool = False
     gone_s: float | None = None
 
 
 @dataclass
-class Node:
+class FleetNode:
     """One node with its agent. ``silent`` loses orders and reports both ways."""
 
     node: NodeId
-    cards: list[Card]
+    cards: list[FleetCard]
     boot: int = 1
     decision_id: int = -1
     lease_until_s: float = float("inf")
@@ -91,11 +91,11 @@ class Node:
 
 
 @dataclass
-class Fleet:
+class GoldenFleet:
     """Everything that a planner commands."""
 
     curve: PowerCurve
-    nodes: list[Node]
+    nodes: list[FleetNode]
     replicas: list[Replica] = field(default_factory=list)
     targets: dict[DeploymentId, ScalingDecision] = field(default_factory=dict)
     carried_out: dict[DeploymentId, int] = field(default_factory=dict)
@@ -103,15 +103,15 @@ class Fleet:
     started: int = 0
 
     @classmethod
-    def of(cls, curve: PowerCurve, names: Iterable[str], gpus: int) -> Fleet:
+    def of(cls, curve: PowerCurve, names: Iterable[str], gpus: int) -> GoldenFleet:
         nodes = []
         for name in names:
-            cards = [Card(GpuId(f"{name}-g{n}"), curve.max_mw, curve.min_mw) for n in range(gpus)]
-            nodes.append(Node(NodeId(name), cards))
+            cards = [FleetCard(GpuId(f"{name}-g{n}"), curve.max_mw, curve.min_mw) for n in range(gpus)]
+            nodes.append(FleetNode(NodeId(name), cards))
         return cls(curve, nodes)
 
     @property
-    def cards(self) -> Iterator[Card]:
+    def cards(self) -> Iterator[FleetCard]:
         for node in self.nodes:
             yield from node.cards
 
@@ -198,7 +198,7 @@ class Fleet:
                 found[node.node] = NodeObservation(node.node, gpus, 0.5, f"boot-{node.boot}", now_s - 0.5)
         return found
 
-    def _seen(self, card: Card, now_s: float) -> GpuObservation:
+    def _seen(self, card: FleetCard, now_s: float) -> GpuObservation:
         held, curve = card.holder, self.curve
         limit = card.requested_mw if card.healthy else None
         draw = curve.idle_mw

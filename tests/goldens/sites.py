@@ -24,7 +24,7 @@ from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.domain.replica_schedule import ReplicaSchedule, ReplicaWindow
-from tests.goldens.fleet import Fleet
+from tests.goldens.fleet import GoldenFleet
 
 INTERVAL_S = 30.0
 ROW, ANNEX = SiteId("row"), SiteId("annex")
@@ -204,7 +204,7 @@ def restart(day: Any) -> None:
 # -- the days
 
 
-def scarce() -> tuple[PlannerConfig, Fleet, Script]:
+def scarce() -> tuple[PlannerConfig, GoldenFleet, Script]:
     """Two sites with fewer watts than their GPUs could draw, four sizing modes, priorities, and every trouble."""
     sites = (
         SiteConfig(
@@ -259,12 +259,12 @@ def scarce() -> tuple[PlannerConfig, Fleet, Script]:
         205: (order("batch", "release"), by_hand("code", PREFILL, 4)),
         215: (budget(ROW, 7000, ramp_s=60.0, lasts_s=300.0),),
     }
-    row = Fleet.of(CURVE, ("r1", "r2", "r3"), 6)
-    row.nodes += Fleet.of(CURVE, ("a1",), 4).nodes
+    row = GoldenFleet.of(CURVE, ("r1", "r2", "r3"), 6)
+    row.nodes += GoldenFleet.of(CURVE, ("a1",), 4).nodes
     return _planner(deployments, *sites), row, script
 
 
-def plenty() -> tuple[PlannerConfig, Fleet, Script]:
+def plenty() -> tuple[PlannerConfig, GoldenFleet, Script]:
     """All watts that there could be, workers of two GPUs, one deployment that is only watched, scale-down rules."""
     site = SiteConfig(ROW, 24 * 700_000, expected_gpus=24)
     wide = (pool(PREFILL, gpus_per_replica=2, max_replicas=5), pool(DECODE, gpus_per_replica=2, max_replicas=6))
@@ -285,10 +285,10 @@ def plenty() -> tuple[PlannerConfig, Fleet, Script]:
         95: (agent_restart("p1"), silent("p3")),
         102: (silent("p3", on=False),),
     }
-    return _planner(deployments, site), Fleet.of(CURVE, ("p1", "p2", "p3"), 8), script
+    return _planner(deployments, site), GoldenFleet.of(CURVE, ("p1", "p2", "p3"), 8), script
 
 
-def unpowered() -> tuple[PlannerConfig, Fleet, Script]:
+def unpowered() -> tuple[PlannerConfig, GoldenFleet, Script]:
     """No watts at all: every sizing mode and forecast, limits of every kind, fall-backs, schedules, a warm start."""
     few = pool(PREFILL, fallback_replicas=3, max_step=1)
     hours = ReplicaSchedule((ReplicaWindow(60, 120, 3, 5), ReplicaWindow(150, 300, None, 4)))
@@ -322,10 +322,10 @@ def unpowered() -> tuple[PlannerConfig, Fleet, Script]:
         520: (order("night", "pause"),),
         560: (order("night", "resume"),),
     }
-    return _planner(deployments), Fleet(CURVE, []), script
+    return _planner(deployments), GoldenFleet(CURVE, []), script
 
 
-BUILT: Mapping[str, Callable[[], tuple[PlannerConfig, Fleet, Script]]] = {
+BUILT: Mapping[str, Callable[[], tuple[PlannerConfig, GoldenFleet, Script]]] = {
     "scarce": scarce,
     "plenty": plenty,
     "unpowered": unpowered,

@@ -30,7 +30,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class GoldenSource:
     """``parts`` name the digests of a line, in order."""
 
     name: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.goldens import corpus, days, proof
 from tests.goldens.shown import PLAN_PARTS
-from tests.goldens.source import Source
+from tests.goldens.source import GoldenSource
 
 SOURCES = (
-    *(Source(f"day-{name}", PLAN_PARTS, day) for name, day in days.DAYS.items()),
-    Source("corpus", corpus.PARTS, corpus.lines),
-    Source("proof", proof.PARTS, proof.lines),
+    *(GoldenSource(f"day-{name}", PLAN_PARTS, day) for name, day in days.DAYS.items()),
+    GoldenSource("corpus", corpus.PARTS, corpus.lines),
+    GoldenSource("proof", proof.PARTS, proof.lines),
 )

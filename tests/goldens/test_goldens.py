@@ -6,14 +6,14 @@ import pytest
 
 from planner.domain.reasons import ReasonCode
 from tests.goldens import days
-from tests.goldens.source import DATA, Source, compared, digest
+from tests.goldens.source import DATA, GoldenSource, compared, digest
 from tests.goldens.sources import SOURCES
 
 MOST_BYTES = 200_000
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_behaviour_is_as_recorded(source: Source) -> None:
+def test_behaviour_is_as_recorded(source: GoldenSource) -> None:
     difference = source.difference()
     assert difference is None, f"{difference}\nwhat is behind a line: python -m tests.goldens show {source.name} KEY"
 

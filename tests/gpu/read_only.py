@@ -24,7 +24,7 @@ class ReadOnlyDriver(NvmlDriver):
         raise AssertionError(f"nothing may be set here, and {mw} mW was asked for {gpu}")
 
 
-def look(seconds: float = 2.0) -> dict[str, Any]:
+def read_gpus(seconds: float = 2.0) -> dict[str, Any]:
     """Two looks ``seconds`` apart: the energy between them against the draw says whether both counters can be right."""
     driver = ReadOnlyDriver()
     version = driver.driver_version()
@@ -52,7 +52,7 @@ def look(seconds: float = 2.0) -> dict[str, Any]:
 def main() -> int:
     """Print it."""
     try:
-        print(json.dumps(look(), indent=2))
+        print(json.dumps(read_gpus(), indent=2))
     except DriverError as error:
         print(f"no GPU to look at: {error}", file=sys.stderr)
         return 1

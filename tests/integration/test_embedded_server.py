@@ -58,7 +58,7 @@ async def test_a_folder_in_use_is_refused_by_name_and_free_again_afterwards(tmp_
         await server.start()
 
 
-async def test_a_number_that_went_to_another_process_is_nobody(tmp_path: Path) -> None:
+async def test_a_number_that_went_to_another_process_counts_as_gone(tmp_path: Path) -> None:
     (tmp_path / PID_FILE).write_text(str(os.getpid()))
     async with EmbeddedServer(tmp_path) as server:
         assert server.pid

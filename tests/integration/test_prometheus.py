@@ -105,7 +105,7 @@ async def test_readings_of_one_deployment_among_others(tmp_path: Path) -> None:
             assert seen.pools[PoolId("prefill")].queued_requests == Sample(4.0)
 
 
-async def test_a_tick_that_nobody_saw_is_read_afterwards_as_it_was(tmp_path: Path) -> None:
+async def test_a_tick_that_no_planner_saw_is_read_afterwards_as_it_was(tmp_path: Path) -> None:
     engine = EngineMetrics()
     engine.worker(MODEL, "backend", "d0", running=10, waiting=0, kv=0.5)
     load = [8]
@@ -198,7 +198,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert, key
 
 
-async def test_tls_is_verified_unless_told_otherwise(tmp_path: Path) -> None:
+async def test_tls_is_verified_unless_switched_off(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     web = tmp_path / "web.yml"
     web.write_text(f"tls_server_config:\n  cert_file: {cert}\n  key_file: {key}\n")

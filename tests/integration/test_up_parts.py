@@ -23,7 +23,7 @@ from deploy.demo.prepare import Prepared
 from deploy.nats.embedded import EmbeddedServer, ServerDownError
 from deploy.views.site_view import SiteView
 from tests.contract.bus import bench, connected, until
-from tests.unit.deploy.demo.test_connector import Cluster, decision
+from tests.unit.deploy.demo.test_connector import ScriptedCluster, decision
 from tests.unit.deploy.views.test_site_view import scaling
 
 NODES = ("node-0", "node-1")
@@ -86,7 +86,7 @@ async def test_a_server_that_does_not_come_back_at_once_is_tried_again(monkeypat
 
 
 async def test_the_connector_outlives_a_connection_that_is_closed_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster = Cluster(free=2, decode=1)
+    cluster = ScriptedCluster(free=2, decode=1)
 
     def make(_run: object, bus: Bus, _cluster: object) -> Connector:
         return Connector(VirtualConnectorClient(bus.nc, "d"), cluster)

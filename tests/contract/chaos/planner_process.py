@@ -17,7 +17,7 @@ from tests.contract.chaos.actors import ChaosPlanner
 from tests.contract.chaos.history import History
 
 
-class Telling(list[tuple[str, str, int]]):
+class PrintingPlanner(list[tuple[str, str, int]]):
     """Says what is noted."""
 
     def append(self, noted: tuple[str, str, int]) -> None:
@@ -27,7 +27,7 @@ class Telling(list[tuple[str, str, int]]):
 async def main() -> None:
     url, name, seed, *nodes = sys.argv[1:]
     async with connected(url, name) as bus:
-        await ChaosPlanner(bus, name, nodes, History(acknowledged=Telling()), int(seed)).run()
+        await ChaosPlanner(bus, name, nodes, History(acknowledged=PrintingPlanner()), int(seed)).run()
 
 
 asyncio.run(main())

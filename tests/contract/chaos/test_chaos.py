@@ -147,13 +147,13 @@ async def test_a_leader_stopped_for_longer_than_its_lease_publishes_nothing_when
         assert process.stdout is not None
         history = History()
 
-        async def hear() -> None:
+        async def receive() -> None:
             assert process.stdout is not None
             async for line in process.stdout:
                 subject, incarnation, number = json.loads(line)
                 history.acknowledged.append((subject, incarnation, number))
 
-        hearing = asyncio.create_task(hear())
+        receiving = asyncio.create_task(receive())
         await until(lambda: len(history.acknowledged) > 30, "the sleeper to lead", 30)
         process.send_signal(signal.SIGSTOP)
         # Its own lease is long: whoever sees it end would see the sleeper take the lead, not a busy machine.
@@ -169,7 +169,7 @@ async def test_a_leader_stopped_for_longer_than_its_lease_publishes_nothing_when
         assert other.terms == 1
         process.terminate()
         await process.wait()
-        await hearing
+        await receiving
         leading.cancel()
         await asyncio.gather(leading, return_exceptions=True)
         await check(bus, history)

@@ -7,6 +7,7 @@ something else in it than the override stands in for.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -91,11 +92,19 @@ class CapturedFast(FastClient):
         self.sent += cmd
 
 
+def another_attempt(client: Client, before: object) -> bool:
+    return client._reconnection_task is not before
+
+
 @asynccontextmanager
 async def recording(url: str, **options: Any) -> AsyncIterator[RecordingClient]:
     """A recording client, connected."""
     client = RecordingClient()
-    await client.connect(url, reconnect_time_wait=0.05, max_reconnect_attempts=-1, **options)
+    pace: dict[str, Any] = {
+        "reconnect_time_wait": 0.05,
+        "max_reconnect_attempts": -1,
+    }  # the type of the wait is too narrow
+    await client.connect(url, **pace, **options)
     try:
         yield client
     finally:
@@ -203,7 +212,7 @@ async def test_a_reconnect_that_dies_leaves_the_librarys_client_open_and_closes_
             await client.connect(server.url, disconnected_cb=failing, max_reconnect_attempts=-1)
             before = client._reconnection_task
             client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
-            await until(lambda c=client, b=before: c._reconnection_task is not b, "the attempt")  # type: ignore[misc]
+            await until(functools.partial(another_attempt, client, before), "the attempt")
             task = client._reconnection_task
             assert task is not None
             await asyncio.wait([task], timeout=10)

@@ -34,7 +34,7 @@ from tests.contract.bus import applied, bench, connected, outgoing, power, scali
 NODE = "node-7.example"
 
 
-class Agent:
+class ConsumingAgent:
     """Carries decisions out by noting them."""
 
     def __init__(self, bus: Bus, **options: Any) -> None:
@@ -85,8 +85,8 @@ class Agent:
 
 
 @asynccontextmanager
-async def working(bus: Bus, **options: Any) -> AsyncIterator[Agent]:
-    agent = Agent(bus, **options)
+async def working(bus: Bus, **options: Any) -> AsyncIterator[ConsumingAgent]:
+    agent = ConsumingAgent(bus, **options)
     running = asyncio.create_task(agent.consumer.run())
     if options.get("create"):
         # Only from then on is every decision delivered: a new consumer begins with the newest.
@@ -174,7 +174,7 @@ async def test_a_new_incarnation_starts_its_ids_again() -> None:
         await until(lambda: agent.carried == [5, 0], "the first of the new ones")
 
 
-async def test_a_result_that_can_not_be_stored_is_said_again_without_working_again() -> None:
+async def test_a_result_that_cannot_be_stored_is_sent_again_without_working_again() -> None:
     async with (
         bench() as (server, bus),
         connected(server.url, "agent", request_timeout_s=0.5) as mine,
@@ -276,7 +276,7 @@ async def test_of_a_backlog_of_states_only_the_newest_is_carried_out() -> None:
         assert agent.carried == [0, 5]
 
 
-async def _in_flight(agent: Agent) -> bool:
+async def _in_flight(agent: ConsumingAgent) -> bool:
     try:
         info = await agent.bus.js.consumer_info(agent.durable.stream, agent.durable.name)
     except Exception:  # noqa: BLE001  # not created yet
@@ -286,7 +286,7 @@ async def _in_flight(agent: Agent) -> bool:
 
 async def test_a_stop_drains_the_message_in_hand() -> None:
     async with bench() as (_, bus):
-        agent = Agent(bus, create=True)
+        agent = ConsumingAgent(bus, create=True)
         running = asyncio.create_task(agent.consumer.run())
         agent.gate.clear()
         await decide(bus, 0)
@@ -390,7 +390,7 @@ async def test_consumers_come_back_with_the_server_and_not_at_the_next_round() -
     async with bench() as (server, bus), connected(server.url, "agent") as mine:
         await decide(bus, 0)
         tending = asyncio.create_task(maintain(bus, every_s=600.0))
-        agent = Agent(mine)
+        agent = ConsumingAgent(mine)
         await until(agent.exists, "the consumer")
         await server.kill()
         await server.start()

@@ -68,7 +68,7 @@ def answer(node: str) -> v1.PowerAck:
     )
 
 
-async def test_nobody_answers_or_orders_in_anothers_name() -> None:
+async def test_no_role_answers_or_orders_in_anothers_name() -> None:
     """Rights are by subject: an agent that may publish for its node only must not free the watts of another."""
     async with bench() as (_, bus):
         ear = Ear()

@@ -53,7 +53,7 @@ async def test_what_is_smaller_is_grown(change: dict[str, object], said: str) ->
         assert await stream_admin.plan(bus) == []
 
 
-async def test_what_is_larger_stays_and_is_told() -> None:
+async def test_what_is_larger_stays_and_is_reported() -> None:
     async with bench() as (_, bus):
         spec = next(one for one in stream_specs(bus.subjects) if one.name == TELEMETRY)
         await bus.js.update_stream(stream_admin.stream_config(spec), max_age=7200.0, description="ours")

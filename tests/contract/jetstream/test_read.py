@@ -55,7 +55,7 @@ async def test_the_last_of_one_and_of_many() -> None:
         assert [one.sequence for one in await next_messages(bus, wildcard, 1)] == [2, 3]
 
 
-async def test_what_can_not_be_read_is_left_out_and_readers_go_on() -> None:
+async def test_what_cannot_be_read_is_left_out_and_readers_go_on() -> None:
     async with bench() as (_, bus):
         wildcard = bus.subjects.all_of("decision", "power")
         async with following(bus, wildcard, 0) as found:
@@ -68,7 +68,7 @@ async def test_what_can_not_be_read_is_left_out_and_readers_go_on() -> None:
         assert [one.sequence for one in await next_messages(bus, wildcard, 1)] == [3]
 
 
-async def test_following_begins_where_it_is_told() -> None:
+async def test_following_begins_where_it_is_asked_to() -> None:
     async with bench() as (_, bus):
         wildcard = bus.subjects.all_of("decision", "power")
         for number in range(3):

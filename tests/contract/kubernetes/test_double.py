@@ -121,7 +121,7 @@ async def test_label_selectors(leases: Leases, selector: str, names: set[str]) -
     assert await leases.names(f"mark={leases.mark},{selector}") == names
 
 
-async def test_a_watch_tells_what_came_changed_and_went_from_its_version_on(leases: Leases) -> None:
+async def test_a_watch_reports_what_came_changed_and_went_from_its_version_on(leases: Leases) -> None:
     await leases.api.post(leases.path, leases.body("before"))
     query = {"labelSelector": f"mark={leases.mark}"}
     version = (await leases.api.get(leases.path, query))["metadata"]["resourceVersion"]

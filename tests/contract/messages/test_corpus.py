@@ -39,7 +39,7 @@ def test_every_stored_message_parses_and_keeps_what_it_says(path: Path) -> None:
     body = json.loads(path.read_bytes())
     message = codec.decode(path.read_bytes())
     again = json.loads(codec.encode(message))
-    assert _said_by(body, again) == body
+    assert _schema_errors(body, again) == body
     assert codec.decode(codec.encode(message)) == message
     assert next(iter(again)) == "type"
 
@@ -71,7 +71,7 @@ def test_what_a_later_minor_version_adds_is_ignored(path: Path) -> None:
     assert codec.decode(json.dumps(grown(body)).encode()) == codec.decode(path.read_bytes())
 
 
-def test_the_exported_files_are_what_the_models_say() -> None:
+def test_the_exported_files_match_the_models() -> None:
     assert generate.drifted() == [], "run: python -m bus_schemas.export.generate"
 
 
@@ -179,7 +179,7 @@ def test_any_damage_to_a_message_is_read_or_refused_with_a_reason(path: Path, da
         (b'{"type":"' + b"x" * (1 << 20) + b'"}', TooLargeError, "at most"),
     ],
 )
-def test_refusals_say_why(body: bytes, kind: type[UndecodableError], said: str) -> None:
+def test_refusals_give_the_reason(body: bytes, kind: type[UndecodableError], said: str) -> None:
     with pytest.raises(kind) as caught:
         codec.decode(body)
     assert said in caught.value.reason
@@ -202,7 +202,7 @@ def test_times_are_utc_with_microseconds_and_naive_ones_are_refused() -> None:
         codec.decode(json.dumps(body).encode())
 
 
-def test_headers_are_cloud_events_and_refuse_what_they_can_not_carry() -> None:
+def test_headers_are_cloud_events_and_refuse_what_they_cannot_carry() -> None:
     message = codec.decode((HERE / "corpus" / "v1" / "power_decision.full.json").read_bytes())
     made = codec.headers(message, "id-1", "planner-0")
     assert made["ce-time"] == "2026-01-02T03:04:05.678901Z"
@@ -224,10 +224,10 @@ def test_the_generator_says_when_files_differ() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def _said_by(old: object, new: object) -> object:
+def _schema_errors(old: object, new: object) -> object:
     """``new`` without the fields that a later minor version added, at every depth."""
     if isinstance(old, dict) and isinstance(new, dict):
-        return {key: _said_by(old[key], new[key]) for key in old if key in new}
+        return {key: _schema_errors(old[key], new[key]) for key in old if key in new}
     if isinstance(old, list) and isinstance(new, list):
-        return [_said_by(a, b) for a, b in zip(old, new, strict=True)]
+        return [_schema_errors(a, b) for a, b in zip(old, new, strict=True)]
     return new

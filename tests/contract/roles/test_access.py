@@ -20,8 +20,7 @@ from deploy.nats.embedded import EmbeddedServer
 from deploy.nats.roles import BUS_ACCOUNT, FIELD_ACCOUNT, SiteAccounts, accounts, agent, inbox_prefix, planner
 from tests.contract.bus import applied, power, until
 from tests.contract.roles.certificates import Authority
-from tests.doubles.nats_jwt import Authority as Operator
-from tests.doubles.nats_jwt import Key
+from tests.doubles.nats_jwt import JwtOperator, Key
 
 SUBJECTS = Subjects()
 NODE = "node-7"
@@ -80,7 +79,7 @@ async def test_nkeys(tmp_path: Path) -> None:
 
 
 async def test_jwt_credentials_with_the_same_roles(tmp_path: Path) -> None:
-    operator, stranger = Operator(SUBJECTS), Operator(SUBJECTS)
+    operator, stranger = JwtOperator(SUBJECTS), JwtOperator(SUBJECTS)
 
     def creds(name: str, text: str) -> Path:
         path = tmp_path / f"{name}.creds"
@@ -109,7 +108,7 @@ async def test_jwt_credentials_with_the_same_roles(tmp_path: Path) -> None:
 
 
 async def test_a_credential_that_expires_under_way_is_followed_by_its_successor(tmp_path: Path) -> None:
-    operator, path = Operator(SUBJECTS), tmp_path / "planner.creds"
+    operator, path = JwtOperator(SUBJECTS), tmp_path / "planner.creds"
     async with EmbeddedServer(settings=operator.conf()) as server:
         settings = BusSettings(servers=(server.url,), creds_file=path, inbox_prefix=inbox_prefix("planner"))
         path.write_text(operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS), time.time() + 5))
@@ -130,7 +129,7 @@ async def test_a_credential_that_expires_under_way_is_followed_by_its_successor(
 async def test_a_secret_that_was_half_written_while_reconnecting_is_read_again(
     tmp_path: Path, kind: str, half: bytes
 ) -> None:
-    operator, key, path = Operator(SUBJECTS), Key.new("user"), tmp_path / "secret"
+    operator, key, path = JwtOperator(SUBJECTS), Key.new("user"), tmp_path / "secret"
     secret, conf, who = {
         "creds": (
             operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS)).encode(),
@@ -202,8 +201,8 @@ async def test_certificates_that_were_exchanged_while_the_server_was_away_are_us
         await bus.close()
 
 
-async def test_credentials_without_a_token_are_refused_instead_of_searched_for_ever(tmp_path: Path) -> None:
-    operator, path = Operator(SUBJECTS), tmp_path / "planner.creds"
+async def test_credentials_without_a_token_are_refused_instead_of_searched_forever(tmp_path: Path) -> None:
+    operator, path = JwtOperator(SUBJECTS), tmp_path / "planner.creds"
     whole = operator.credentials(BUS_ACCOUNT, "planner", planner(SUBJECTS))
     path.write_text(whole[whole.index("-----BEGIN USER NKEY SEED") :])
     async with EmbeddedServer(settings=operator.conf()) as server:
@@ -211,7 +210,7 @@ async def test_credentials_without_a_token_are_refused_instead_of_searched_for_e
             await connect(BusSettings(servers=(server.url,), creds_file=path, connect_timeout_s=1))
 
 
-async def test_a_server_that_is_not_there_is_said_within_the_time() -> None:
+async def test_a_server_that_is_not_there_is_reported_within_the_time() -> None:
     with pytest.raises(BusUnreachableError, match="cannot reach NATS"):
         await asyncio.wait_for(connect(BusSettings(servers=("nats://127.0.0.1:1",), connect_timeout_s=0.5)), 30)
 

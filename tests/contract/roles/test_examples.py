@@ -124,7 +124,7 @@ async def test_the_embedded_server_comes_and_goes_without_a_trace(
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
-async def test_a_server_that_can_not_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_server_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     async with EmbeddedServer() as first:
         port = int(first.url.rsplit(":", 1)[1])
         with pytest.raises(ServerDownError, match="address already in use"):

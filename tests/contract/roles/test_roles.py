@@ -200,7 +200,7 @@ READS = [
 
 
 @pytest.mark.parametrize("role", ["agent", "connector", "observer", "operator"])
-async def test_only_planners_decide_and_nobody_else_touches_what_is_not_theirs(guarded: Guarded, role: str) -> None:
+async def test_only_planners_decide_and_no_role_touches_what_is_not_its_own(guarded: Guarded, role: str) -> None:
     bus = await guarded.as_(role)
     before = await guarded.tails()
     forbidden = WRITES + API + (READS if role in ("agent", "connector") else [])
@@ -233,7 +233,7 @@ async def test_even_a_planner_deletes_nothing(guarded: Guarded, subject: str) ->
         ("observer", "$JS.>"),
     ],
 )
-async def test_nobody_listens_to_others(guarded: Guarded, role: str, subject: str) -> None:
+async def test_no_role_listens_to_others(guarded: Guarded, role: str, subject: str) -> None:
     bus = await guarded.as_(role)
     await bus.nc.subscribe(subject)
     await bus.nc.flush()
@@ -267,7 +267,7 @@ async def test_an_answer_to_a_reply_subject_is_never_stored(guarded: Guarded, ro
     assert await guarded.tails() == before
 
 
-async def test_refusals_are_told_as_such(guarded: Guarded) -> None:
+async def test_refusals_are_reported_as_such(guarded: Guarded) -> None:
     agent = await guarded.as_("agent")
     with pytest.raises(NotStoredError, match="not permitted"):
         await publish(agent, agent.subjects.ack_power(OTHER), applied(power(OTHER, 0)), "x")

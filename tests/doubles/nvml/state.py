@@ -21,19 +21,19 @@ FUNCTIONS = (
 IGNORES_WRITES, CLAMPS, LOST, HAS_MODULE, NO_POWER_FIELDS, NO_INSTANT_FIELD = 1, 2, 4, 8, 16, 32
 
 
-class Limits(c.Structure):
+class FakeLimits(c.Structure):
     _fields_ = [(name, c.c_uint32) for name in ("requested", "enforced", "standard", "min", "max")]
 
 
-class Gpu(c.Structure):
+class NvmlGpu(c.Structure):
     """One card. Set ``error[...]`` through ``fail``; everything else is a plain attribute."""
 
     _fields_ = [
         ("uuid", c.c_char * 96),
         ("name", c.c_char * 96),
         ("bus", c.c_char * 32),
-        ("gpu", Limits),
-        ("module", Limits),
+        ("gpu", FakeLimits),
+        ("module", FakeLimits),
         *((name, c.c_uint32) for name in ("usage_mw", "instant_mw", "average_mw", "other_limiter_mw")),
         ("energy_mj", c.c_uint64),
         ("reasons", c.c_uint64),
@@ -95,7 +95,7 @@ class State(c.Structure):
         ("event_slot", c.c_uint32),
         ("journal_next", c.c_uint32),
         ("driver_version", c.c_char * 80),
-        ("gpus", Gpu * MAX_GPUS),
+        ("gpus", NvmlGpu * MAX_GPUS),
         ("journal", Write * JOURNAL),
     ]
 
@@ -118,7 +118,7 @@ class FakeNvml:
         self.state.magic = MAGIC
 
     @staticmethod
-    def _build(gpu: Gpu, index: int) -> None:
+    def _build(gpu: NvmlGpu, index: int) -> None:
         gpu.uuid = f"GPU-{index:08x}-0000-0000-0000-000000000000".encode()
         gpu.name = b"NVIDIA H200"
         gpu.bus = f"00000000:{index + 1:02X}:00.0".encode()
@@ -129,7 +129,7 @@ class FakeNvml:
         gpu.energy_mj, gpu.persistence, gpu.reasons = 1_000_000, 1, 1
 
     @property
-    def gpus(self) -> Sequence[Gpu]:
+    def gpus(self) -> Sequence[NvmlGpu]:
         """The cards by slot, which no renumbering changes."""
         return [self.state.gpus[slot] for slot in range(self.state.count)]
 

@@ -13,7 +13,7 @@ from tests.doubles.nvml.loaded import library_environment
 from tests.doubles.nvml.state import FakeNvml
 
 
-class AgentProcess:
+class RunningAgent:
     """``wattscale agent power`` for one node. ``log`` is the file that its standard error goes to."""
 
     def __init__(self, node: str, url: str, fake: FakeNvml, folder: Path) -> None:
@@ -21,7 +21,7 @@ class AgentProcess:
         self.log = folder / "agent.log"
         self._process: asyncio.subprocess.Process | None = None
 
-    async def __aenter__(self) -> AgentProcess:
+    async def __aenter__(self) -> RunningAgent:
         await self.start()
         return self
 

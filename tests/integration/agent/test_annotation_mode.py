@@ -148,7 +148,7 @@ async def test_a_malformed_annotation_is_the_safe_default_with_an_event(scene: S
     assert "four hundred" in event["message"]
 
 
-async def test_while_pods_can_not_be_read_caps_stay(scene: Scene) -> None:
+async def test_while_pods_cannot_be_read_caps_stay(scene: Scene) -> None:
     await scene.run("a", G0, "400")
     async with scene.agent():
         await until(lambda: scene.limits == [400, 700], "the annotation")
@@ -171,7 +171,7 @@ async def test_after_a_crash_only_what_was_ours_is_ever_given_back(scene: Scene)
         await until(lambda: scene.limits == [700, 444], "our GPU to be given back, the other left alone")
 
 
-async def test_a_state_file_that_can_not_be_read_is_kept_and_restores_nothing(scene: Scene) -> None:
+async def test_a_state_file_that_cannot_be_read_is_kept_and_restores_nothing(scene: Scene) -> None:
     scene.state_file.parent.mkdir()
     scene.state_file.write_text("{broken")
     scene.driver.set_limit(G0, 400_000)
@@ -183,14 +183,16 @@ async def test_a_state_file_that_can_not_be_read_is_kept_and_restores_nothing(sc
 
 
 @pytest.mark.parametrize(("on_exit", "limits"), [(OnExit.KEEP, [400, 700]), (OnExit.RESTORE, [700, 700])])
-async def test_an_orderly_stop_keeps_or_restores_as_told(scene: Scene, on_exit: OnExit, limits: list[int]) -> None:
+async def test_an_orderly_stop_keeps_or_restores_as_configured(
+    scene: Scene, on_exit: OnExit, limits: list[int]
+) -> None:
     await scene.run("a", G0, "400")
     async with scene.agent(on_exit):
         await until(lambda: scene.limits == [400, 700], "the annotation")
     assert scene.limits == limits
 
 
-async def test_without_a_kubelet_processes_tell_who_uses_a_gpu(tmp_path: Path) -> None:
+async def test_without_a_kubelet_processes_show_who_uses_a_gpu(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     uid = "0b7632a2-a56e-4278-987a-22de18008dbe"
     process(tmp_path / "proc", 4711, group=f"0::/kubepods/pod{uid}/{'9' * 64}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.doubles.nvml.state import FakeNvml
-from tests.integration.agent.processes import AgentProcess
+from tests.integration.agent.processes import RunningAgent
 from tests.integration.agent.server import NatsServer
 from tests.integration.agent.wire import PlannerSide, connected, until
 
@@ -21,7 +21,7 @@ BUDGET_MW = 900_000
 class Site:
     """One node with two GPUs, its agent, its server, its planner's side."""
 
-    def __init__(self, server: NatsServer, planner: PlannerSide, fake: FakeNvml, agent: AgentProcess) -> None:
+    def __init__(self, server: NatsServer, planner: PlannerSide, fake: FakeNvml, agent: RunningAgent) -> None:
         self.server, self.planner, self.fake, self.agent = server, planner, fake, agent
         self.a, self.b = fake.uuids
 
@@ -46,7 +46,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     async with NatsServer(tmp_path / "nats") as server, connected(server.url, "planner") as bus:
         planner = PlannerSide(bus, NODE)
         await planner.prepare()
-        async with AgentProcess(NODE, server.url, fake, tmp_path) as agent:
+        async with RunningAgent(NODE, server.url, fake, tmp_path) as agent:
             yield Site(server, planner, fake, agent)
 
 

@@ -136,7 +136,7 @@ async def test_long_lists_are_read_page_by_page() -> None:
             await until(lambda: names(watch) == {f"p{number}" for number in range(7)}, "all pages")
 
 
-async def test_missing_rights_are_said_and_pods_stay_unknown() -> None:
+async def test_missing_rights_are_reported_and_pods_stay_unknown() -> None:
     rights = {"agent": lambda verb, resource: verb != "list"}
     async with KubernetesDouble(rights=rights) as kube, watching(kube, token="agent") as watch:
         await until(lambda: watch.failures >= 1, "the refusal")
@@ -152,7 +152,7 @@ async def test_a_server_that_ends_watches_at_once_is_not_hammered() -> None:
         assert len(kube.requests) < 25
 
 
-async def test_the_client_says_what_the_server_said() -> None:
+async def test_the_client_passes_on_what_the_server_answered() -> None:
     async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
         with pytest.raises(ApiError, match='pods "x" not found') as caught:
             await api.get("/api/v1/namespaces/ns/pods/x")

@@ -65,7 +65,7 @@ async def cut(enforcer: Reconciler, fake: FakeNvml, number: int = 0) -> dict[str
 
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("call", ["get_limit", "enforced", "handle_by_uuid"])
-async def test_a_card_that_can_not_be_read_is_not_vouched_for_and_the_other_is_capped(
+async def test_a_card_that_cannot_be_read_is_not_vouched_for_and_the_other_is_capped(
     enforcer: Reconciler, fake: FakeNvml, call: str, code: int
 ) -> None:
     fake.gpus[0].fail(call, code)

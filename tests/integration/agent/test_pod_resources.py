@@ -43,7 +43,7 @@ async def test_long_answers_are_read_whole(tmp_path: Path) -> None:
         assert len(await PodResources(kubelet.socket).list()) == 5000
 
 
-async def test_a_server_that_knows_no_such_call_is_said_to_refuse(tmp_path: Path) -> None:
+async def test_a_server_that_knows_no_such_call_counts_as_refusing(tmp_path: Path) -> None:
     async with FakeKubelet(tmp_path) as kubelet:
         with pytest.raises(CallFailedError, match="refused"):
             await call(kubelet.socket, "/v1.Other/Method", b"", timeout_s=20.0, largest=1000)

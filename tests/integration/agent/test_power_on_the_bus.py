@@ -159,7 +159,9 @@ async def test_a_failing_card_is_named_and_stops_no_other(
     assert (by_gpu[OTHER].health, by_gpu[OTHER].enforced_watts) == (GpuHealth.OK, 400.0)
 
 
-async def test_a_reset_is_repaired_and_told(server: NatsServer, planner: PlannerSide, driver: SimulatedDriver) -> None:
+async def test_a_reset_is_repaired_and_reported(
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
     async with serving(server.url, driver) as service:
         await planner.decide({GPU: 400.0})
         await planner.answered(lambda ack: ack.applied_decision_id == 0)
@@ -181,7 +183,9 @@ async def test_a_foreign_value_is_overwritten_counted_and_named(
         assert service.enforcer.counts.drifts == 1
 
 
-async def test_owners_are_told_with_each_gpu(server: NatsServer, planner: PlannerSide, driver: SimulatedDriver) -> None:
+async def test_owners_are_reported_with_each_gpu(
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
     class Fixed:
         async def owners(self) -> dict[str, GpuOwner]:
             return {GPU: GpuOwner("ns-graph", "decode", "decode", "w-1", "ns/pod-1")}
@@ -191,7 +195,7 @@ async def test_owners_are_told_with_each_gpu(server: NatsServer, planner: Planne
     assert (seen.gpus[0].deployment, seen.gpus[0].role, seen.gpus[1].pod) == ("ns-graph", "decode", "")
 
 
-async def test_a_lease_too_short_for_the_agents_pace_is_said(
+async def test_a_lease_too_short_for_the_agents_pace_is_reported(
     server: NatsServer, planner: PlannerSide, driver: SimulatedDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(server.url, driver, telemetry_interval_s=0.5):

@@ -97,7 +97,7 @@ def test_the_same_question_has_the_same_answer(site: tuple[list[DeploymentDemand
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.floats(1.0, 2.0))
-def test_floors_are_kept_where_they_fit_and_more_watts_never_cost(seed: int, count: int, more: float) -> None:
+def test_minimums_are_kept_where_they_fit_and_more_watts_never_cost(seed: int, count: int, more: float) -> None:
     demands, limits = instance(seed, deployments=count, tightness=(0.0, 1.0))
     richer = replace(limits, budget_mw=int(limits.budget_mw * more))
     poor, rich = allocate(demands, limits), allocate(demands, richer)

@@ -26,7 +26,7 @@ from tests.unit.planner.core.small_site import (
     PREFILL,
     SITE,
     D,
-    World,
+    SmallSite,
     deployment,
     planner,
     pool,
@@ -37,7 +37,7 @@ INTERVAL_S = 30.0
 
 
 @dataclass
-class Drawing(World):
+class Drawing(SmallSite):
     """A world whose GPUs draw ``draw_mw`` at work, at most their cap, and whose engines tell how full they are."""
 
     draw_mw: int = 450_000
@@ -174,7 +174,7 @@ def test_a_prefill_pool_teaches_less_only_while_prompts_wait_for_all_of_it() -> 
     assert w.drawn(PREFILL).learned.p_u_mw(0, CURVE) < 0.9 * CURVE.p_u_mw
 
 
-def test_a_pool_that_starts_up_or_is_not_heard_of_teaches_nothing() -> None:
+def test_a_pool_that_starts_up_or_has_no_telemetry_teaches_nothing() -> None:
     w = world()
     w.queued, w.draw_mw = 3.0, 250_000
     w.ticks(3, rate=200.0)

@@ -45,7 +45,7 @@ CONFIG = SiteConfig(SiteId("s"), budget_mw=2_000_000, lease_s=9.0, settle_s=1.0,
 RISE_WINDOW_S = CONFIG.lease_s * 1.01 + 0.5
 
 
-class Node:
+class LedgerNode:
     """One agent on the real core, without a network: the machine decides what it hears."""
 
     def __init__(self, name: str) -> None:
@@ -102,7 +102,7 @@ class PowerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now_s = 100.0
-        self.nodes = [Node(f"n{n}") for n in range(NODES)]
+        self.nodes = [LedgerNode(f"n{n}") for n in range(NODES)]
         self.decisions: list[list[tuple[PowerDecision, int]]] = [[] for _ in self.nodes]
         self.answers: list[PowerAckSeen] = []
         self.reports: list[tuple[NodeObservation, float]] = []
@@ -251,7 +251,7 @@ class PowerMachine(RuleBasedStateMachine):
         self.sum_mw = total
 
     @invariant()
-    def pages_add_up(self) -> None:
+    def ledgers_add_up(self) -> None:
         if hasattr(self, "power"):
             assert not invariants.pages(self.power.nodes.values())
 

@@ -76,7 +76,7 @@ class Stream:
 
 
 @dataclass
-class Planner:
+class RestartedPlanner:
     """One life of a planner in virtual time."""
 
     config: PlannerConfig
@@ -89,7 +89,7 @@ class Planner:
     @classmethod
     def born(
         cls, settings: PlannerConfig, stream: Stream, source: Mapping[int, DeploymentObservation], tick: int
-    ) -> Planner:
+    ) -> RestartedPlanner:
         """Half a tick before ``tick``, from the streams alone; a tick that nobody saw is decided at once."""
         now_s = (tick - 0.5) * TICK_S
         last = []
@@ -104,7 +104,7 @@ class Planner:
             return source[round(then_s / TICK_S)]
 
         recall = Restore(settings, tick * TICK_S, reread)
-        term: Any = Term(stream)
+        term: Any = MemoryTerm(stream)
         for name, old in asyncio.run(recall.run(term, now_s, 0.0)).items():
             state = joined(state, name, old, settings.load_time_scale)
         planner = cls(settings, stream, source, state, Recorder(None, settings, lambda: 0.0, keep_journal=True))  # type: ignore[arg-type]
@@ -136,7 +136,7 @@ class Planner:
 
 
 @dataclass
-class Term:
+class MemoryTerm:
     """The part of a term that recalling needs: records as the stream keeps them."""
 
     stream: Stream
@@ -150,7 +150,7 @@ def recorded(seed: int, settings: PlannerConfig) -> tuple[dict[int, DeploymentOb
     """A run that nothing interrupts: what it saw, replicas included, and what was in force after each tick."""
     chance = random.Random(seed)
     source: dict[int, DeploymentObservation] = {}
-    planner = Planner(
+    planner = RestartedPlanner(
         settings,
         Stream(),
         source,
@@ -185,7 +185,7 @@ def interrupted(
     between publishing and recording (``unrecorded``), or after both (``recorded``).
     """
     stream = Stream()
-    planner = Planner.born(settings, stream, source, 1)
+    planner = RestartedPlanner.born(settings, stream, source, 1)
     found: list[Counts] = [(1, 1)]
     for tick in range(1, TICKS):
         how = kills.get(tick)
@@ -193,7 +193,7 @@ def interrupted(
             planner.tick(tick, recorded=how != "unrecorded")
         found.append(in_force(stream))
         if how is not None:
-            planner = Planner.born(settings, stream, source, tick + 1)
+            planner = RestartedPlanner.born(settings, stream, source, tick + 1)
     return found
 
 
@@ -224,7 +224,9 @@ SOME = settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.ge
 @given(st.integers(0, 3), TWENTY)
 @example(0, dict.fromkeys(range(40, 60), "unseen"))
 @example(1, dict.fromkeys(range(2, 158, 8), "unseen"))
-def test_twenty_kills_change_no_decision_but_those_of_ticks_that_nobody_saw(seed: int, kills: dict[int, str]) -> None:
+def test_twenty_kills_change_no_decision_but_those_of_ticks_that_no_planner_saw(
+    seed: int, kills: dict[int, str]
+) -> None:
     source, calm = recorded(seed, site_config())
     rough = interrupted(site_config(), source, kills)
     assert len(set(calm)) > 10, "the load must make the planner move"
@@ -271,11 +273,11 @@ def test_forecasts_of_other_settings_learn_afresh_from_what_was_seen() -> None:
     """A checkpoint of another model is not used: forecasts are taught the observations instead."""
     source, _ = recorded(0, site_config())
     stream = Stream()
-    planner = Planner.born(site_config(), stream, source, 1)
+    planner = RestartedPlanner.born(site_config(), stream, source, 1)
     for tick in range(1, 60):
         planner.tick(tick)
-    again = Planner.born(site_config(), stream, source, 60).state.deployments[NAME]
+    again = RestartedPlanner.born(site_config(), stream, source, 60).state.deployments[NAME]
     assert again.forecasts == planner.state.deployments[NAME].forecasts
-    other = Planner.born(site_config(predictor="ewma"), stream, source, 60).state.deployments[NAME]
+    other = RestartedPlanner.born(site_config(predictor="ewma"), stream, source, 60).state.deployments[NAME]
     assert other.forecasts["request_rate_per_s"].model.name == "ewma"
     assert 0 < len(other.forecasts["request_rate_per_s"].errors) < len(again.forecasts["request_rate_per_s"].errors)

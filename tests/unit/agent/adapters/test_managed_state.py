@@ -39,7 +39,7 @@ def test_a_missing_or_empty_file_is_a_first_start(tmp_path: Path, text: str | No
         '{"version": 1, "managed": {"g": {"found_mw": "x"}}}',
     ],
 )
-def test_a_file_that_can_not_be_understood_is_neither_used_nor_overwritten(tmp_path: Path, text: str) -> None:
+def test_a_file_that_cannot_be_understood_is_neither_used_nor_overwritten(tmp_path: Path, text: str) -> None:
     path = tmp_path / "state.json"
     path.write_text(text)
     state = ManagedState(path)
@@ -49,7 +49,7 @@ def test_a_file_that_can_not_be_understood_is_neither_used_nor_overwritten(tmp_p
     assert path.read_text() == text
 
 
-def test_a_folder_that_can_not_be_written_is_said_and_tried_again(
+def test_a_folder_that_cannot_be_written_is_logged_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocked = tmp_path / "file"

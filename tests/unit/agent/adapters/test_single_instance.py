@@ -76,7 +76,7 @@ async def test_without_a_file_two_run_at_once(caplog: pytest.LogCaptureFixture) 
     assert "another agent holds" not in caplog.text
 
 
-async def test_a_file_that_can_not_be_opened_is_said(tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match="file"):
         async with single_instance(tmp_path / "file" / "agent.lock"):

@@ -47,7 +47,7 @@ def started(**limits: int | None) -> AgentState:
     return caps.observed(caps.initial(BOOT, 0.0), read(**limits), 0.0)
 
 
-def told(state: AgentState, *decisions: CapDecision, now_s: float = 1.0) -> AgentState:
+def received(state: AgentState, *decisions: CapDecision, now_s: float = 1.0) -> AgentState:
     for each in decisions:
         state, verdict = caps.receive(state, each, now_s)
         assert verdict is Acceptance.ACCEPTED
@@ -74,12 +74,12 @@ def test_where_no_planner_is_expected_it_leaves_alone_what_it_found() -> None:
 
 
 def test_lowers_go_before_raises_and_only_differences_are_written() -> None:
-    state = told(started(a=300, b=600, c=500), decision(0, {"a": 500, "b": 300, "c": 500}))
+    state = received(started(a=300, b=600, c=500), decision(0, {"a": 500, "b": 300, "c": 500}))
     assert caps.actions(state, read(a=300, b=600, c=500), 1.0) == (SetLimit("b", 300), SetLimit("a", 500))
 
 
 def test_older_epochs_and_ids_are_refused_and_the_same_again_changes_nothing() -> None:
-    state = told(started(a=600), decision(5, {"a": 400}, epoch=7))
+    state = received(started(a=600), decision(5, {"a": 400}, epoch=7))
     assert caps.receive(state, decision(6, {"a": 700}, epoch=6), 1.0) == (state, Acceptance.OLDER_EPOCH)
     assert caps.receive(state, decision(4, {"a": 700}, epoch=7), 1.0) == (state, Acceptance.OLDER_ID)
     assert caps.receive(state, decision(5, {"a": 700}, epoch=8), 1.0) == (state, Acceptance.OLDER_ID)
@@ -88,13 +88,13 @@ def test_older_epochs_and_ids_are_refused_and_the_same_again_changes_nothing() -
 
 
 def test_a_new_incarnation_begins_anew_and_a_past_one_never_returns() -> None:
-    state = told(started(a=600), decision(50, {"a": 400}, epoch=7))
-    state = told(state, decision(0, {"a": 350}, epoch=2, incarnation="j"))
+    state = received(started(a=600), decision(50, {"a": 400}, epoch=7))
+    state = received(state, decision(0, {"a": 350}, epoch=2, incarnation="j"))
     assert caps.receive(state, decision(51, {"a": 700}, epoch=8), 1.0)[1] is Acceptance.OLDER_EPOCH
 
 
 def test_a_lease_that_runs_out_steps_down_to_the_fallback_and_never_up() -> None:
-    state = told(started(a=600, b=600), decision(0, {"a": 500, "b": 250}))
+    state = received(started(a=600, b=600), decision(0, {"a": 500, "b": 250}))
     assert caps.deadline_s(state) == 30.0
     assert caps.actions(state, read(a=500, b=250), 29.9) == ()
     assert caps.actions(state, read(a=500, b=250), 30.0) == (SetLimit("a", 300),)
@@ -103,62 +103,62 @@ def test_a_lease_that_runs_out_steps_down_to_the_fallback_and_never_up() -> None
 
 
 def test_a_renewal_counts_from_the_report_it_names() -> None:
-    state = told(started(a=600), decision(0, {"a": 500}))
-    state = told(state, decision(1, {"a": 500}, heard_s=20.0), now_s=25.0)
+    state = received(started(a=600), decision(0, {"a": 500}))
+    state = received(state, decision(1, {"a": 500}, heard_s=20.0), now_s=25.0)
     assert caps.deadline_s(state) == 50.0
 
 
 def test_a_late_decision_lowers_and_raises_nothing() -> None:
-    state = told(started(a=400, b=600), decision(0, {"a": 400, "b": 600}))
+    state = received(started(a=400, b=600), decision(0, {"a": 400, "b": 600}))
     late = decision(1, {"a": 650, "b": 350}, heard_s=-100.0)
-    state = told(state, late, now_s=10.0)
+    state = received(state, late, now_s=10.0)
     assert caps.actions(state, read(a=400, b=600), 10.0) == (SetLimit("b", 350),)
     assert caps.deadline_s(state) == 30.0, "and extends nothing"
 
 
 def test_a_decision_for_an_earlier_process_lowers_and_raises_nothing() -> None:
-    state = told(started(a=300, b=600), decision(9, {"a": 500, "b": 350}, heard_s=-5.0, boot="m/0"))
+    state = received(started(a=300, b=600), decision(9, {"a": 500, "b": 350}, heard_s=-5.0, boot="m/0"))
     assert caps.actions(state, read(a=300, b=600), 1.0) == (SetLimit("b", 350),)
     assert caps.deadline_s(state) == 25.0, "the machine's clock has gone on"
 
 
 def test_a_decision_from_before_the_machine_booted_holds_no_longer_than_a_lease_from_the_start() -> None:
-    state = told(started(a=300), decision(9, {"a": 500}, heard_s=5000.0, boot="l/4"))
+    state = received(started(a=300), decision(9, {"a": 500}, heard_s=5000.0, boot="l/4"))
     assert caps.actions(state, read(a=300), 1.0) == ()
     assert caps.deadline_s(state) == 30.0
 
 
 def test_over_budget_a_decision_renews_and_lowers_and_raises_nothing() -> None:
-    state = told(started(a=300, b=600), decision(0, {"a": 500, "b": 400}, only_lowers=True))
+    state = received(started(a=300, b=600), decision(0, {"a": 500, "b": 400}, only_lowers=True))
     assert caps.actions(state, read(a=300, b=600), 1.0) == (SetLimit("b", 400),)
     assert caps.actions(state, read(a=250, b=400), 1.0) == (), "not even back to where it stood"
-    state = told(state, decision(1, {"a": 500, "b": 400}))
+    state = received(state, decision(1, {"a": 500, "b": 400}))
     assert caps.actions(state, read(a=300, b=400), 1.0) == (SetLimit("a", 500),)
 
 
 def test_values_are_clamped_and_bounded_from_above() -> None:
-    state = caps.bounded(told(started(a=600, b=600), decision(0, {"a": 100, "b": 500})), {"b": 350})
+    state = caps.bounded(received(started(a=600, b=600), decision(0, {"a": 100, "b": 500})), {"b": 350})
     assert caps.actions(state, read(a=600, b=600), 1.0) == (SetLimit("a", LOW), SetLimit("b", 350))
     done = read(a=LOW, b=350)
     assert caps.report(state, done).status == "applied"
 
 
 def test_drift_is_lowered_again_and_a_foreign_cut_is_restored_while_the_lease_holds() -> None:
-    state = told(started(a=400), decision(0, {"a": 400}))
+    state = received(started(a=400), decision(0, {"a": 400}))
     assert caps.actions(state, read(a=HIGH), 2.0) == (SetLimit("a", 400),)
     assert caps.actions(state, read(a=250), 2.0) == (SetLimit("a", 400),)
     assert caps.actions(state, read(a=250), 31.0) == (), "after the lease it is not"
 
 
 def test_a_limit_held_lower_by_another_limiter_is_applied_and_not_written_again() -> None:
-    state = told(started(a=600), decision(0, {"a": 500}))
+    state = received(started(a=600), decision(0, {"a": 500}))
     held = {"a": LimitReading("a", 500, 350, HIGH, LOW, HIGH)}
     assert caps.actions(state, held, 1.0) == ()
     assert caps.report(state, held).status == "applied"
 
 
 def test_success_without_effect_is_partial_and_tried_again_with_back_off() -> None:
-    state = told(started(a=600, b=600), decision(0, {"a": 400, "b": 400}))
+    state = received(started(a=600, b=600), decision(0, {"a": 400, "b": 400}))
     stuck = read(a=600, b=400)
     times, now_s = [], 1.0
     while now_s < 120.0:
@@ -167,7 +167,7 @@ def test_success_without_effect_is_partial_and_tried_again_with_back_off() -> No
             assert acts == (SetLimit("a", 400),) or now_s >= 30.0
             times.append(now_s)
         state = caps.observed(state, stuck, now_s, [WriteResult(act.gpu, act.mw) for act in acts])
-        state = told(state, decision(len(times) + int(now_s * 10), {"a": 400, "b": 400}, now_s), now_s=now_s)
+        state = received(state, decision(len(times) + int(now_s * 10), {"a": 400, "b": 400}, now_s), now_s=now_s)
         now_s += 0.25
     assert caps.report(state, stuck).status == "partial"
     gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
@@ -176,7 +176,7 @@ def test_success_without_effect_is_partial_and_tried_again_with_back_off() -> No
 
 
 def test_a_reset_is_reported_until_the_limit_is_back() -> None:
-    state = told(started(a=600), decision(0, {"a": 400}))
+    state = received(started(a=600), decision(0, {"a": 400}))
     state = caps.observed(state, read(a=400), 1.0, [WriteResult("a", 400)])
     after = {"a": reading("a", HIGH, resets=1)}
     state = caps.observed(state, after, 2.0)
@@ -190,7 +190,7 @@ def test_a_reset_is_reported_until_the_limit_is_back() -> None:
 @pytest.mark.parametrize("noticed", [True, False], ids=["read before", "read with the write"])
 def test_a_reset_right_after_a_write_is_answered_at_once(noticed: bool) -> None:
     """The back-off is for hardware that resists; a reset lost what the write had achieved."""
-    state = told(started(a=600), decision(0, {"a": 400}))
+    state = received(started(a=600), decision(0, {"a": 400}))
     state = caps.observed(state, read(a=400), 1.0, [WriteResult("a", 400)])
     after = {"a": reading("a", HIGH, resets=1)}
     if noticed:
@@ -201,7 +201,7 @@ def test_a_reset_right_after_a_write_is_answered_at_once(noticed: bool) -> None:
 
 
 def test_a_gpu_that_never_takes_a_limit_is_uncappable_and_left_alone() -> None:
-    state = told(started(a=600), decision(0, {"a": 400}))
+    state = received(started(a=600), decision(0, {"a": 400}))
     state = caps.observed(state, read(a=600), 1.0, [WriteResult("a", 400, "no_permission")])
     assert caps.actions(state, read(a=600), 99.0) == ()
     report = caps.report(state, read(a=600))
@@ -210,14 +210,14 @@ def test_a_gpu_that_never_takes_a_limit_is_uncappable_and_left_alone() -> None:
 
 @pytest.mark.parametrize("health", [Health.UNKNOWN, Health.QUARANTINED, Health.UNCAPPABLE])
 def test_nothing_is_written_to_a_gpu_that_does_not_answer(health: Health) -> None:
-    state = told(started(a=600), decision(0, {"a": 400}))
+    state = received(started(a=600), decision(0, {"a": 400}))
     blind = {"a": reading("a", None, health=health)}
     assert caps.actions(state, blind, 1.0) == ()
     assert caps.report(state, blind).status == "failed"
 
 
 def test_a_gpu_without_a_reading_is_unknown_in_the_report() -> None:
-    state = told(started(a=600, b=600), decision(0, {"a": 400, "b": 400}))
+    state = received(started(a=600, b=600), decision(0, {"a": 400, "b": 400}))
     report = caps.report(state, read(a=400))
     assert report.status == "partial"
     assert [(g.gpu, g.health, g.enforced_mw) for g in report.gpus] == [

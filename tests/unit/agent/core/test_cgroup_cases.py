@@ -44,12 +44,12 @@ def test_two_pods_on_two_lines_are_refused() -> None:
     assert OTHER in found.detail
 
 
-def test_a_container_can_not_pass_for_another_pod_by_naming_its_own_group_like_one() -> None:
+def test_a_container_cannot_pass_for_another_pod_by_naming_its_own_group_like_one() -> None:
     found = identify(f"0::/kubepods/pod{UID}/{CID}/pod{OTHER}/{CID}\n")
     assert (found.failure, found.pod_uid) == (CgroupFailure.CONFLICT, None)
 
 
-def test_the_runtime_monitor_is_told_from_the_workload() -> None:
+def test_the_runtime_monitor_is_distinguished_from_the_workload() -> None:
     found = identify(f"0::/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/crio-conmon-{CID}.scope")
     assert found.monitor
     assert found.container_id is None
@@ -79,5 +79,5 @@ def test_a_removed_group_is_still_read() -> None:
         "/",
     ],
 )
-def test_what_only_looks_like_a_pod_is_none(path: str) -> None:
+def test_what_only_resembles_a_pod_is_none(path: str) -> None:
     assert identify(f"0::{path}").pod_uid is None

@@ -49,7 +49,7 @@ def test_a_process_of_a_pod_that_the_kubelet_does_not_name_is_a_conflict() -> No
     assert "ns/a" in found.conflicts[G0]
 
 
-def test_without_a_kubelet_the_processes_tell() -> None:
+def test_without_a_kubelet_the_processes_decide() -> None:
     inside = identify(f"0::/kubepods/pod{UID}/{'8' * 64}")
     hidden = identify(f"0::/../cri-containerd-{CID}.scope")
     host = identify("0::/system.slice/nvidia-persistenced.service")

@@ -29,7 +29,7 @@ def test_a_gpu_that_never_had_an_annotated_pod_is_left_alone() -> None:
     assert (aims.targets_mw, aims.found_mw) == ({}, {})
 
 
-def test_the_lowest_wins_on_a_shared_gpu_and_all_of_them_are_told() -> None:
+def test_the_lowest_wins_on_a_shared_gpu_and_all_of_them_are_reported() -> None:
     aims = plan(GPUS, {"g0": (pod("a", "450"), pod("b", "300"), pod("c"))}, {}, SAFE)
     assert aims.targets_mw == {"g0": 300_000}
     assert [(note.kind, note.pod.ref.name) for note in aims.notes] == [(NoteKind.SHARED, name) for name in "abc"]
@@ -37,7 +37,7 @@ def test_the_lowest_wins_on_a_shared_gpu_and_all_of_them_are_told() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "abc", "-5", "0", "400.5", "4e2", " 400", "400W", "٤٠٠", "9" * 30])
-def test_what_can_not_be_read_is_the_safe_default_with_a_note(text: str) -> None:
+def test_what_cannot_be_read_is_the_safe_default_with_a_note(text: str) -> None:
     aims = plan(GPUS, {"g0": (pod("a", text),)}, {}, SAFE)
     assert aims.targets_mw == {"g0": SAFE}
     assert [note.kind for note in aims.notes] == [NoteKind.MALFORMED]
@@ -50,13 +50,13 @@ def test_a_malformed_one_beside_a_lower_one_does_not_raise_it() -> None:
 
 
 @pytest.mark.parametrize(("watts", "target"), [("100", 200_000), ("900", 700_000)])
-def test_a_limit_that_the_gpu_does_not_take_is_clamped_and_said(watts: str, target: int) -> None:
+def test_a_limit_that_the_gpu_does_not_take_is_clamped_and_reported(watts: str, target: int) -> None:
     aims = plan(GPUS, {"g0": (pod("a", watts),)}, {}, SAFE)
     assert aims.targets_mw == {"g0": target}
     assert [note.kind for note in aims.notes] == [NoteKind.CLAMPED]
 
 
-def test_a_gpu_of_ours_keeps_its_cap_while_nobody_uses_it() -> None:
+def test_a_gpu_of_ours_keeps_its_cap_while_no_pod_uses_it() -> None:
     aims = plan(GPUS, {}, {"g0": 700_000}, SAFE)
     assert (aims.targets_mw, aims.found_mw, aims.released) == ({}, {"g0": 700_000}, frozenset())
 

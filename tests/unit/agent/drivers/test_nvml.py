@@ -137,7 +137,7 @@ def test_an_energy_counter_that_goes_back_is_a_reset(driver: NvmlDriver, fake: F
     assert driver.read(fake.uuids[0]).resets == 1
 
 
-def test_mig_instances_are_told_with_their_card(driver: NvmlDriver, fake: FakeNvml) -> None:
+def test_mig_instances_are_reported_with_their_card(driver: NvmlDriver, fake: FakeNvml) -> None:
     fake.gpus[1].split("MIG-aaaa", "MIG-bbbb")
     first, second = driver.enumerate()
     assert (first.mig_instances, second.mig_instances) == ((), ("MIG-aaaa", "MIG-bbbb"))

@@ -82,7 +82,7 @@ async def test_writes_to_one_gpu_never_overtake_each_other() -> None:
     await off_loop.close()
 
 
-async def test_a_caller_that_gives_up_does_not_make_the_gpu_look_hung() -> None:
+async def test_a_caller_that_gives_up_does_not_mark_the_gpu_as_hung() -> None:
     driver = sticky()
     off_loop = OffLoopDriver(driver, timeout_s=5.0)
     driver.stuck = {"GPU-n-00"}

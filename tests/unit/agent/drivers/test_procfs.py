@@ -40,7 +40,7 @@ def test_a_number_that_another_process_took_is_another_process(tmp_path: Path) -
     assert (found.start_ticks, found.cgroup.pod_uid) == (9000, None)
 
 
-def test_a_number_that_changes_hands_while_it_is_read_is_nobody(
+def test_a_number_that_changes_hands_while_it_is_read_is_unowned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     procfs = ProcFs(tmp_path)
@@ -64,7 +64,7 @@ def test_this_very_process_is_read_from_the_real_proc() -> None:
     assert found.start_ticks > 0
 
 
-def test_the_hosts_process_namespace_is_told_by_its_kernel_threads(tmp_path: Path) -> None:
+def test_the_hosts_process_namespace_is_recognised_by_its_kernel_threads(tmp_path: Path) -> None:
     assert not ProcFs(tmp_path).shows_host()
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "comm").write_text("kthreadd\n")

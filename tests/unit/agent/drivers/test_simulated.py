@@ -12,7 +12,7 @@ from agent.drivers.simulated import H200, SimulatedDriver, SimulatedGpu
 from agent.ports import DriverError, DriverErrorKind
 
 
-class Clock:
+class HandClock:
     def __init__(self) -> None:
         self.now_s = 0.0
 
@@ -20,8 +20,8 @@ class Clock:
         return self.now_s
 
 
-def one(**state: Any) -> tuple[SimulatedDriver, SimulatedGpu, Clock]:
-    clock = Clock()
+def one(**state: Any) -> tuple[SimulatedDriver, SimulatedGpu, HandClock]:
+    clock = HandClock()
     gpu = SimulatedGpu("g", **state)
     return SimulatedDriver([gpu], clock=clock), gpu, clock
 

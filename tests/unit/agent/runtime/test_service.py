@@ -19,7 +19,7 @@ CALL_TIMEOUT_S = 0.3
 ENDED_S = 5.0
 
 
-class Hanging:
+class HangingDriver:
     """A driver of which one call does not come back once ``call`` is set; ``free`` lets it."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Hanging:
 @pytest.mark.parametrize("call", ["enumerate", "read", "set_limit", "close"])
 @pytest.mark.parametrize("early", [True, False], ids=["while starting", "while serving"])
 async def test_a_call_that_hangs_does_not_hold_up_the_end(call: str, on_exit: OnExit, *, early: bool) -> None:
-    driver = Hanging()
+    driver = HangingDriver()
     settings = PowerAgentSettings(
         node=NODE,
         telemetry_interval_s=0.02,

@@ -94,7 +94,7 @@ async def test_closing_beside_a_reconnect_that_is_given_up_is_no_cancellation_of
         assert bus.nc.is_closed
 
 
-async def test_a_client_that_closed_for_good_is_replaced_though_nobody_waits_for_it() -> None:
+async def test_a_client_that_closed_for_good_is_replaced_without_a_waiter() -> None:
     async with freezing_server() as url:
         bus = await connect(BusSettings(servers=(url,)))
         first = bus.nc

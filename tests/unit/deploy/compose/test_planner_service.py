@@ -26,12 +26,12 @@ MORE_THAN_SOCKETS_HOLD = 32_000_000
 async def test_a_sigterm_while_connecting_ends_at_once(tmp_path: Path) -> None:
     came, gone = asyncio.Event(), asyncio.Event()
 
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         came.set()
         await gone.wait()
         writer.close()
 
-    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
+    server = await asyncio.start_server(stay_silent, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     file = settings(tmp_path, bus={"servers": [f"nats://127.0.0.1:{port}"], "connect_timeout_s": 60})
     try:

@@ -86,7 +86,7 @@ def test_file_environment_and_flags_in_rising_strength(file: Path) -> None:
     assert origin(found, "kalman.q_trend") == "default"
 
 
-def test_what_is_said_of_one_deployment_is_stronger_than_what_the_same_file_says_of_all(file: Path) -> None:
+def test_a_setting_of_one_deployment_is_stronger_than_one_of_all_in_the_same_file(file: Path) -> None:
     content = yaml.safe_load(file.read_text()) | {"ttft": 300, "itl": 30}
     content["deployments"]["prod-chat"]["ttft_ms"] = 200
     save(file.parent, content)
@@ -196,11 +196,11 @@ def test_a_misspelt_variable_is_refused_and_a_foreign_one_is_left_alone(file: Pa
         ({"pools": {"prefill": {"max_cap_watts": 100}}}, "max_cap_watts 100 is below the GPU's minimum 200 W"),
     ],
 )
-def test_what_can_not_run_is_said_with_its_place(file: Path, changes: dict[str, Any], said: str) -> None:
+def test_what_cannot_run_is_reported_with_its_place(file: Path, changes: dict[str, Any], said: str) -> None:
     assert said in "; ".join(problems(changed(file, **changes)))
 
 
-def test_all_problems_are_told_at_once(file: Path) -> None:
+def test_all_problems_are_reported_at_once(file: Path) -> None:
     found = problems(changed(file, site="x", predictor="y", profile="z"))
     assert len(found) == 3
 
@@ -233,13 +233,13 @@ def test_sites_must_not_share_nodes_and_zones_must_exist(file: Path) -> None:
         ),
     ],
 )
-def test_numbers_that_can_not_keep_the_promise_are_refused(file: Path, site: dict[str, Any], said: str) -> None:
+def test_numbers_that_cannot_keep_the_promise_are_refused(file: Path, site: dict[str, Any], said: str) -> None:
     content = yaml.safe_load(file.read_text())
     content["sites"]["row-1"] |= site
     assert said in "; ".join(problems(save(file.parent, content)))
 
 
-def test_a_prometheus_that_can_not_be_asked_is_refused(file: Path) -> None:
+def test_a_prometheus_that_cannot_be_asked_is_refused(file: Path) -> None:
     content = yaml.safe_load(file.read_text())
     content["prometheus"] = {"url": "prometheus:9090", "bearer_token_file": "/nowhere/token"}
     found = problems(save(file.parent, content))

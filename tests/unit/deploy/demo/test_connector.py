@@ -15,7 +15,7 @@ from deploy.demo import connector
 from deploy.demo.connector import Connector, Workers
 
 
-class Cluster:
+class ScriptedCluster:
     """Workers start and drain at once; ``free`` GPUs are left."""
 
     def __init__(self, free: int, **pools: int) -> None:
@@ -82,7 +82,9 @@ def decision(hints: tuple[v1.PlacementHint, ...] = (), **pools: int) -> v1.Scali
     )
 
 
-async def carried_out(wanted: v1.ScalingDecision, cluster: Cluster, away: Sequence[str] = ()) -> list[tuple[str, Any]]:
+async def carried_out(
+    wanted: v1.ScalingDecision, cluster: ScriptedCluster, away: Sequence[str] = ()
+) -> list[tuple[str, Any]]:
     client = Client(wanted, away)
     task = asyncio.create_task(Connector(client, cluster).run())  # type: ignore[arg-type]
     await asyncio.wait_for(client.done.wait(), 30)
@@ -92,36 +94,36 @@ async def carried_out(wanted: v1.ScalingDecision, cluster: Cluster, away: Sequen
 
 
 async def test_workers_are_started_and_drained_to_the_target() -> None:
-    cluster = Cluster(free=2, prefill=1, decode=4)
+    cluster = ScriptedCluster(free=2, prefill=1, decode=4)
     assert await carried_out(decision(prefill=3, decode=2), cluster) == [("complete", 7)]
     assert cluster.counts == {"prefill": 3, "decode": 2}
 
 
 async def test_drains_free_the_gpus_that_starts_need() -> None:
-    cluster = Cluster(free=0, prefill=1, decode=2)
+    cluster = ScriptedCluster(free=0, prefill=1, decode=2)
     assert await carried_out(decision(prefill=2, decode=1), cluster) == [("complete", 7)]
 
 
 async def test_hints_are_followed() -> None:
-    cluster = Cluster(free=1, prefill=1)
+    cluster = ScriptedCluster(free=1, prefill=1)
     hint = v1.PlacementHint(pool="prefill", node="n", gpus=("g7",))
     await carried_out(decision((hint,), prefill=2), cluster)
     assert cluster.hints == [("g7",)]
 
 
 async def test_an_unknown_pool_never_can_be_carried_out() -> None:
-    [(reason, retryable)] = await carried_out(decision(elsewhere=2), Cluster(free=1, prefill=1))
+    [(reason, retryable)] = await carried_out(decision(elsewhere=2), ScriptedCluster(free=1, prefill=1))
     assert "elsewhere" in reason
     assert retryable is False
 
 
 async def test_no_free_gpu_is_reported_and_may_be_tried_again() -> None:
-    [(reason, retryable)] = await carried_out(decision(prefill=2), Cluster(free=0, prefill=1))
+    [(reason, retryable)] = await carried_out(decision(prefill=2), ScriptedCluster(free=0, prefill=1))
     assert "no free GPU" in reason
     assert retryable is True
 
 
-class Slow(Cluster):
+class Slow(ScriptedCluster):
     """Workers serve only after the connector has asked for a while."""
 
     asked = 0

@@ -19,10 +19,10 @@ class Newest:
     """A model that only the registry knows: the newest value, in a part of its own."""
 
     @dataclass(frozen=True, slots=True)
-    class Part:
+    class Inner:
         value: float = 0.0
 
-    parts: tuple[Part, ...] = (Part(),)
+    parts: tuple[Inner, ...] = (Inner(),)
     ready: bool = True
 
     @property
@@ -30,7 +30,7 @@ class Newest:
         return "newest"
 
     def observe(self, t_s: float, y: float) -> Newest:
-        return Newest((self.Part(y),))
+        return Newest((Newest.Inner(y),))
 
     def mean(self, horizon_s: float) -> float:
         return self.parts[0].value
@@ -65,6 +65,6 @@ def test_forecasts_kept_under_their_former_names_come_back() -> None:
     assert checkpoint.bands_back(former, {}) == now
 
 
-def test_a_model_of_nobody_is_refused_by_name() -> None:
+def test_an_unknown_model_is_refused_by_name() -> None:
     with pytest.raises(checkpoint.NotPlainError, match="Oracle"):
         checkpoint.bands_back({"requests": {"kind": "Oracle"}}, {})

@@ -55,7 +55,7 @@ def test_the_npz_form_is_preferred(tmp_path: Path) -> None:
     assert profile.decode is None
 
 
-def test_gpus_are_inferred_where_no_meta_tells_them(tmp_path: Path) -> None:
+def test_gpus_are_inferred_where_no_meta_has_them(tmp_path: Path) -> None:
     four = {**PREFILL, "prefill_thpt_per_gpu": [value / 4 for value in PREFILL["prefill_thpt_per_gpu"]]}
     assert load_profile(write(tmp_path, four)).prefill_gpus == 4
 
@@ -84,7 +84,7 @@ def test_a_point_that_contradicts_itself_is_dropped_with_the_reason(tmp_path: Pa
         (None, None, "holds no profile; looked for"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(
+def test_what_is_wrong_is_reported_in_one_line(
     tmp_path: Path, prefill: dict[str, Any] | None, decode: dict[str, Any] | None, said: str
 ) -> None:
     with pytest.raises(ProfileError) as error:
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_said_in_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_files_that_are_not_what_their_names_say(tmp_path: Path) -> None:
+def test_files_that_are_not_what_their_names_promise(tmp_path: Path) -> None:
     (tmp_path / "prefill_raw_data.json").write_text("{")
     with pytest.raises(ProfileError, match="can not be read as JSON"):
         load_profile(tmp_path)

@@ -59,7 +59,7 @@ def test_jsonl_with_hashes(tmp_path: Path, zipped: bool) -> None:
         (JSONL + '{"timestamp": 1, "input_length": 5, "output_length": 5}\n', 3, "unsorted"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, line: int, reason: str) -> None:
+def test_what_is_wrong_is_reported_with_its_line(tmp_path: Path, text: str, line: int, reason: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(TraceError) as caught:
         read_trace(path)

@@ -92,7 +92,7 @@ def traffic(
 
 
 @dataclass
-class World:
+class SmallSite:
     """Nodes of equal GPUs, an agent that does what it is told, an orchestrator that starts pods where hinted."""
 
     config: PlannerConfig
@@ -210,7 +210,7 @@ __all__ = [
     "PROFILE",
     "SITE",
     "D",
-    "World",
+    "SmallSite",
     "deployment",
     "planner",
     "pool",

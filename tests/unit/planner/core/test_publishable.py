@@ -13,7 +13,7 @@ from planner.core.step import react
 from planner.domain.config import PlannerConfig, SiteConfig
 from planner.domain.ids import PoolId
 from planner.domain.observation import Observation
-from tests.unit.planner.core.small_site import CURVE, DECODE, PREFILL, SITE, D, World, deployment, planner, traffic
+from tests.unit.planner.core.small_site import CURVE, DECODE, PREFILL, SITE, D, SmallSite, deployment, planner, traffic
 
 POOLS = {PREFILL: PoolState(decided=1), DECODE: PoolState(decided=1)}
 AIM = Aim(deployment(), {PREFILL: 1, DECODE: 1}, {PREFILL: 3, DECODE: 1})
@@ -45,7 +45,7 @@ def test_a_wait_is_as_long_as_its_site_takes_to_move_watts() -> None:
 def test_the_planner_wakes_when_the_site_s_patience_ends(answer_s: float, settle_s: float) -> None:
     config = planner(budget_mw=8 * CURVE.max_mw)
     site = replace(config.sites[SITE], answer_s=answer_s, settle_s=settle_s)
-    w = World(replace(config, sites={SITE: site}))
+    w = SmallSite(replace(config, sites={SITE: site}))
     w.run_pods(prefill=1, decode=1)
     for _ in range(3):
         w.tick(traffic(1.0))

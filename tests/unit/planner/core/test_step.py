@@ -190,7 +190,7 @@ def test_a_restart_goes_on_where_the_streams_left_off() -> None:
     assert plan.scaling[0].decision_id == 8
 
 
-def test_missing_metrics_hold_for_ever_unless_told_otherwise() -> None:
+def test_missing_metrics_hold_forever_unless_configured_otherwise() -> None:
     d = drive()
     before = granted(d(traffic(40.0)))
     for _ in range(40):
@@ -326,7 +326,7 @@ def test_tolerance_leaves_small_differences_alone() -> None:
     assert ReasonCode.TOLERANCE in reasons(plan)
 
 
-def test_a_schedule_moves_the_floor_in_local_time() -> None:
+def test_a_schedule_moves_the_minimum_in_local_time() -> None:
     berlin = timezone(timedelta(hours=1))
     night = ReplicaSchedule((ReplicaWindow(22 * 60, 6 * 60, min_replicas=4, max_replicas=8),), berlin)
     d = drive(deployment({**QUICK, PREFILL: replace(QUICK[PREFILL], schedule=night)}))
@@ -391,7 +391,7 @@ def test_mode_load_holds_without_its_readings() -> None:
     assert reasons(plan) == [ReasonCode.METRICS_MISSING]
 
 
-def test_both_modes_together_take_the_floor_from_sla_and_the_reaction_from_load() -> None:
+def test_both_modes_together_take_the_minimum_from_sla_and_the_reaction_from_load() -> None:
     d = drive(deployment(QUICK, sizing=SizingMode.SLA_LOAD))
     floor = granted(drive()(traffic(40.0)))
     calm = replace(traffic(40.0), pools=loaded(0.0, 0.1).pools)
@@ -420,7 +420,7 @@ def test_a_profile_without_a_phase_holds_and_says_so() -> None:
     assert reasons(plan) == [ReasonCode.MODEL_NOT_READY]
 
 
-def test_a_target_below_the_service_time_is_said_to_be_unreachable() -> None:
+def test_a_target_below_the_service_time_is_reported_as_unreachable() -> None:
     plan = drive(deployment(QUICK, ttft_ms=20.0, itl_ms=2.0))(traffic(40.0))
     assert reasons(plan)[0] is ReasonCode.SLA_UNREACHABLE
     assert reasons(plan, DECODE)[0] is ReasonCode.SLA_UNREACHABLE

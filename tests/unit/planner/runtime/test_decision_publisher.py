@@ -14,7 +14,7 @@ from planner.ports import StoredHistory
 from planner.runtime.decision_publisher import DecisionPublisher
 from planner.runtime.inbox import Inbox
 from tests.integration.planner.stage import config
-from tests.unit.planner.runtime.test_leader_term import ORDER, Bus
+from tests.unit.planner.runtime.test_leader_term import ORDER, ScriptedLink
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 NODE = NodeId("node-1")
@@ -35,7 +35,7 @@ def test_agents_that_have_seen_a_later_past_are_commanded_under_a_new_incarnatio
     """Else they refuse every decision as an older leader's, for as long as this one leads."""
     agent, _ = caps.receive(caps.initial("m/1", 0.0), decision_of(decision(30, 150)), 1.0)
     inbox = Inbox(lambda: None, lambda: None, lambda: 0.0, 0.0)
-    bus = Bus(epoch=25)
+    bus = ScriptedLink(epoch=25)
     past = StoredHistory(power=(decision(20, 100),))
     pen = DecisionPublisher(bus, config(), past, inbox.expect, inbox.expect_power)
     plan = Plan(power=(ORDER,))

@@ -127,7 +127,7 @@ def test_a_node_that_answers_another_incarnation_frees_nothing() -> None:
     assert (second.decision_id, second.epoch) == (4, 3)
 
 
-def test_what_is_not_for_planners_wakes_nobody() -> None:
+def test_what_is_not_for_planners_wakes_none() -> None:
     bell = Bell()
     bell.inbox.heard(v1.Lease(time=START, holder="x", ttl_s=1.0), 1)
     assert (bell.urgent, bell.soon) == (0, 0)

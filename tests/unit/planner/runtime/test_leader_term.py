@@ -27,7 +27,7 @@ from tests.integration.planner.stage import NAME, config, until
 
 
 @dataclass
-class Bus:
+class ScriptedLink:
     """A term and a link that do as they are told. ``answers``: what each publish does in turn; then it stores."""
 
     answers: list[Exception] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Core:
         return state, Plan(power=orders)
 
 
-def around(bus: Bus) -> Surroundings:
+def around(bus: ScriptedLink) -> Surroundings:
     wake = Wakeup(0.01)
     clock = asyncio.get_running_loop().time
     inbox = Inbox(wake.now, wake.soon, clock, 0.0)
@@ -97,7 +97,7 @@ def core(monkeypatch: pytest.MonkeyPatch) -> Core:
 
 
 async def test_a_batch_without_an_answer_goes_out_again_unchanged(core: Core) -> None:
-    bus = Bus(answers=[LinkAwayError("silence"), LinkAwayError("silence")])
+    bus = ScriptedLink(answers=[LinkAwayError("silence"), LinkAwayError("silence")])
     task = asyncio.create_task(LeaderTerm(around(bus), bus).run())
     try:
         await until(lambda: len(bus.published) >= 3, "the third attempt")
@@ -110,7 +110,7 @@ async def test_a_batch_without_an_answer_goes_out_again_unchanged(core: Core) ->
 
 
 async def test_a_refused_fence_ends_the_term_at_once(core: Core) -> None:
-    bus = Bus(answers=[TermEndedError("not the newest")])
+    bus = ScriptedLink(answers=[TermEndedError("not the newest")])
     with pytest.raises(TermEndedError, match="not the newest"):
         await asyncio.wait_for(LeaderTerm(around(bus), bus).run(), 30.0)
     assert len(bus.published) == 1
@@ -120,7 +120,7 @@ async def test_a_bus_that_never_stores_ends_the_term_so_that_the_next_reads_the_
     core: Core, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decision_publisher, "PATIENCE", 3)
-    bus = Bus(answers=[LinkAwayError("silence")] * 3)
+    bus = ScriptedLink(answers=[LinkAwayError("silence")] * 3)
     with pytest.raises(TermEndedError, match="were not stored in 3 attempts"):
         await asyncio.wait_for(LeaderTerm(around(bus), bus).run(), 30.0)
 
@@ -131,7 +131,7 @@ async def test_a_failing_core_loses_no_event_and_publishes_nothing(
     caplog.set_level(logging.CRITICAL)
     core.failures = 2
     budget = v1.BudgetChange(time=datetime(2026, 1, 1, tzinfo=UTC), site="row-1", budget_watts=1000)
-    bus = Bus(heard=((budget, 5),))
+    bus = ScriptedLink(heard=((budget, 5),))
     task = asyncio.create_task(LeaderTerm(around(bus), bus).run())
     try:
         await until(lambda: bool(bus.published), "a decision after the failures")
@@ -143,7 +143,7 @@ async def test_a_failing_core_loses_no_event_and_publishes_nothing(
 
 async def test_a_watcher_that_throws_does_not_stop_decisions(core: Core, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    bus, seen = Bus(), list[DecisionEvent]()
+    bus, seen = ScriptedLink(), list[DecisionEvent]()
 
     def broken(_: DecisionEvent) -> None:
         raise RuntimeError("on purpose")
@@ -160,7 +160,7 @@ async def test_a_watcher_that_throws_does_not_stop_decisions(core: Core, caplog:
     assert seen[0].stored_s > 0
 
 
-def test_orders_say_the_same_on_the_wire() -> None:
+def test_decisions_are_the_same_on_the_wire() -> None:
     wire = to_wire.power_decision(ORDER, None, epoch=7, incarnation="i", at=datetime(2026, 1, 1, tzinfo=UTC))
     assert wire.caps[0].cap_watts == 300.0
     assert wire.caps[0].fallback_watts == 200.0

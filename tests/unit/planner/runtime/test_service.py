@@ -17,10 +17,10 @@ from planner.ports import LinkAwayError, Term, TermEndedError
 from planner.runtime import leader_term
 from planner.runtime.service import PlannerService
 from tests.integration.planner.stage import config, ended, until
-from tests.unit.planner.runtime.test_leader_term import ORDER, Bus
+from tests.unit.planner.runtime.test_leader_term import ORDER, ScriptedLink
 
 
-async def nobodys_cancellation() -> None:
+async def uncaused_cancellation() -> None:
     """As a client library can bring one about: of what is waited for, not of the one who waits."""
     await asyncio.sleep(0.01)
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -28,7 +28,7 @@ async def nobodys_cancellation() -> None:
     await future
 
 
-class Losing(Bus):
+class Losing(ScriptedLink):
     """A term that ends as told: ``lost`` by the lease, ``refused`` at the first batch, or ``dropped``: what
     was waited for was cancelled by nobody here.
     """
@@ -42,10 +42,10 @@ class Losing(Bus):
             await asyncio.sleep(0.01)
             raise TermEndedError("the lease ran out")
         with cancellation_kept():
-            await (nobodys_cancellation() if self.how == "dropped" else asyncio.Event().wait())
+            await (uncaused_cancellation() if self.how == "dropped" else asyncio.Event().wait())
 
 
-class Election(Bus):
+class Election(ScriptedLink):
     """A link whose leads end as listed, one after another; then one that stays."""
 
     def __init__(self, *ends: str) -> None:
@@ -88,10 +88,10 @@ class Deaf(Election):
     """A link that stops listening without a word."""
 
     async def listen(self, listener: object) -> None:
-        await nobodys_cancellation()
+        await uncaused_cancellation()
 
 
-async def test_a_planner_that_hears_nothing_any_more_does_not_go_on() -> None:
+async def test_a_planner_that_receives_nothing_any_more_does_not_go_on() -> None:
     service = PlannerService(config(), cast("Connection", None), [], link=Deaf())
     with pytest.raises(PartEndedError, match="listen"):
         await asyncio.wait_for(service.run(), 30.0)

@@ -114,7 +114,7 @@ def test_certificates_as_files_and_as_data(tmp_path: Path, certificate: tuple[Pa
         ("{server: 'https://h', certificate-authority-data: '!'}", "{token: t}", "not base64"),
     ],
 )
-def test_what_can_not_be_used_is_named(tmp_path: Path, cluster: str, user: str, line: str) -> None:
+def test_what_cannot_be_used_is_named(tmp_path: Path, cluster: str, user: str, line: str) -> None:
     with pytest.raises(NoAccessError, match=line):
         from_kubeconfig(write(tmp_path, cluster, user))
 

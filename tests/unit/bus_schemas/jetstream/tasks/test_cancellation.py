@@ -33,7 +33,7 @@ async def test_an_error_without_a_cancellation_comes_through() -> None:
         raise NoRespondersError
 
 
-async def test_a_cancellation_that_nobody_asked_for_is_an_error_of_the_connection() -> None:
+async def test_a_cancellation_that_was_not_asked_for_is_an_error_of_the_connection() -> None:
     answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     answer.cancel()
     with pytest.raises(ConnectionAbortedError), cancellation_kept():

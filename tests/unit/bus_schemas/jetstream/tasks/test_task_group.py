@@ -9,7 +9,7 @@ import pytest
 from bus_schemas.jetstream.tasks.task_group import PartEndedError, ended, run_together
 
 
-class Part:
+class RecordedPart:
     """Runs for ever, or ends in the way it is told once ``gate`` opens."""
 
     def __init__(self, how: str = "") -> None:
@@ -34,7 +34,7 @@ class Part:
     ("how", "error"), [("raises", OSError), ("returns", PartEndedError), ("is cancelled inside", PartEndedError)]
 )
 async def test_the_first_that_ends_ends_all(how: str, error: type[Exception]) -> None:
-    failing, other = Part(how), Part()
+    failing, other = RecordedPart(how), RecordedPart()
     failing.gate.set()
     with pytest.raises(error):
         await run_together({"failing": failing.run(), "other": other.run()})
@@ -45,7 +45,7 @@ async def test_the_first_that_ends_ends_all(how: str, error: type[Exception]) ->
 
 
 async def test_a_cancellation_ends_all_and_is_one() -> None:
-    parts = [Part(), Part()]
+    parts = [RecordedPart(), RecordedPart()]
     running = asyncio.create_task(run_together({str(index): part.run() for index, part in enumerate(parts)}))
     await asyncio.sleep(0.01)
     running.cancel()
@@ -63,7 +63,7 @@ async def test_an_error_while_the_others_end_is_logged_and_the_first_is_raised(
         finally:
             raise ValueError("while ending")
 
-    failing = Part("raises")
+    failing = RecordedPart("raises")
     failing.gate.set()
     with pytest.raises(OSError, match="no more"):
         await run_together({"failing": failing.run(), "other": bad_end()})

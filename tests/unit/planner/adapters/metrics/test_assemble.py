@@ -113,7 +113,7 @@ def test_arrivals_are_believed_before_completions() -> None:
     assert assemble(found, TARGET).requests == Sample(9.0)
 
 
-def test_names_are_used_once_and_histograms_are_told_without_their_suffix() -> None:
+def test_names_are_used_once_and_histograms_are_listed_without_their_suffix() -> None:
     seen: set[str] = set()
     for source in SOURCES:
         for metrics in source.metrics.values():
@@ -220,7 +220,7 @@ def test_any_text_is_a_page_or_a_page_error(text: str) -> None:
     assert page.cumulative == {}
 
 
-def test_promql_can_not_be_broken_out_of() -> None:
+def test_promql_cannot_be_broken_out_of() -> None:
     nasty = SeriesSelector(NAME, model='a"}) or vector(1) #', namespace="prod-chat", matchers={"team": 'x"y\\z'})
     matchers = promql.selector(nasty, DYNAMO)
     assert 'dynamo_namespace=~"(?i)prod[-_]chat"' in matchers

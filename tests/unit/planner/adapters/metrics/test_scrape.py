@@ -56,7 +56,7 @@ async def test_differences_between_scrapes_become_an_observation() -> None:
         assert value(second.isl_cv2) > 0
 
 
-async def test_an_interval_of_a_replay_is_told_in_load_seconds() -> None:
+async def test_an_interval_of_a_replay_is_in_load_seconds() -> None:
     async with MetricsServer(EngineMetrics()) as server, scraping(server, load_time_scale=60.0) as scraper:
         await scraper.observe(0.0)
         assert (await scraper.observe(2.0)).interval_s == 120.0

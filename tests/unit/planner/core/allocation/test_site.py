@@ -21,7 +21,7 @@ from tests.unit.planner.core.small_site import (
     PREFILL,
     SITE,
     D,
-    World,
+    SmallSite,
     deployment,
     planner,
     pool,
@@ -32,13 +32,13 @@ AT_ONCE = ScalingRules(stabilization_window_s=0.0)
 QUICK = {PREFILL: pool(PREFILL, scale_down=AT_ONCE), DECODE: pool(DECODE, scale_down=AT_ONCE)}
 
 
-def world(budget_mw: int, **changes: Any) -> World:
-    found = World(planner(deployment(QUICK, **changes), budget_mw=budget_mw), nodes=2, gpus_per_node=4)
+def world(budget_mw: int, **changes: Any) -> SmallSite:
+    found = SmallSite(planner(deployment(QUICK, **changes), budget_mw=budget_mw), nodes=2, gpus_per_node=4)
     found.run_pods(prefill=1, decode=1)
     return found
 
 
-def settled(found: World, rate: float, ticks: int = 3) -> Plan:
+def settled(found: SmallSite, rate: float, ticks: int = 3) -> Plan:
     for _ in range(ticks):
         plan = found.tick(traffic(rate))
         found.pass_time(30.0)
@@ -100,7 +100,7 @@ def test_caps_never_exceed_the_budget_and_counts_stay_affordable(budget_mw: int)
             assert w.caps[gpu] >= CURVE.min_mw, name
 
 
-def test_too_few_watts_grant_less_and_say_why() -> None:
+def test_too_few_watts_grant_less_and_give_the_reason() -> None:
     plan = settled(world(3_000_000), 200.0, 6)
     record = plan.deployments[D].pools[PREFILL]
     assert record.granted < record.wanted
@@ -170,7 +170,7 @@ def test_a_scale_up_waits_for_watts_and_goes_out_between_ticks() -> None:
 
 
 def test_without_telemetry_there_are_counts_and_no_watts() -> None:
-    w = World(planner(deployment(QUICK)))
+    w = SmallSite(planner(deployment(QUICK)))
     plan = w.tick(traffic(40.0))
     assert plan.scaling
     assert plan.power == ()
@@ -178,7 +178,7 @@ def test_without_telemetry_there_are_counts_and_no_watts() -> None:
     assert plan.deployments[D].pools[PREFILL].cap_mw is None
 
 
-def test_the_record_tells_watts_and_joules() -> None:
+def test_the_record_has_watts_and_joules() -> None:
     record = settled(world(8 * CURVE.max_mw), 20.0).deployments[D]
     assert record.expected_watts is not None
     assert 2 * 80.0 < record.expected_watts < 8 * 700.0
@@ -186,7 +186,7 @@ def test_the_record_tells_watts_and_joules() -> None:
     assert record.expected_joules_per_token == pytest.approx(record.expected_watts / (20.0 * 150.0), rel=0.01)
 
 
-def test_the_next_event_is_told() -> None:
+def test_the_next_event_is_known() -> None:
     w = world(8 * CURVE.max_mw)
     plan = w.tick(traffic(1.0))
     assert plan.next_event_s is not None
@@ -247,7 +247,7 @@ def test_a_choice_stands_until_its_gpu_is_taken() -> None:
     assert keep(survey([node("a", 4)]), earlier, 0) == []
 
 
-def test_who_waits_for_watts_is_not_told_that_nothing_is_needed() -> None:
+def test_a_wait_for_watts_is_not_reported_as_nothing_needed() -> None:
     w = world(8 * CURVE.max_mw)
     settled(w, 1.0)
     w.state = replace(w.state, power={site: replace(p, raises_from_s=1e9) for site, p in w.state.power.items()})

@@ -80,12 +80,12 @@ def test_a_leader_that_could_not_read_the_bus_charges_defaults() -> None:
     assert d.advance(11.0)["a"].decision_id == 41, "it goes on above the ids that the agent has seen"
 
 
-def test_gpus_that_nobody_reported_are_charged() -> None:
+def test_gpus_without_a_report_are_charged() -> None:
     d = desk(replace(CONFIG, expected_gpus=6))
     assert site_ledger.summary(d.power, d.config, d.now_s).charged_mw == 6 * HIGH
 
 
-def test_nobodys_gpu_is_parked_and_one_with_a_pod_keeps_its_cap() -> None:
+def test_an_unowned_gpu_is_parked_and_one_with_a_pod_keeps_its_cap() -> None:
     d = desk()
     d.settled({g("a"): 500_000, g("b"): 500_000})
     d.hear(seen("a", (500_000, LOW), d.now_s + 1.0, worker="w"))
@@ -236,7 +236,7 @@ def test_a_clock_that_is_set_back_delays_neither_renewals_nor_what_settles() -> 
     assert d.power.nodes[A].total_mw == sum(d.power.nodes[A].charge_mw) == 300_000 + LOW
 
 
-def test_a_budget_to_come_that_nothing_can_meet_is_said_and_freezes_nothing() -> None:
+def test_a_budget_to_come_that_nothing_can_meet_is_reported_and_freezes_nothing() -> None:
     d = desk()
     d.settled({g("a"): 600_000})
     ahead = BudgetCommand("s", 500_000, d.now_s + 3600.0, sequence=1)

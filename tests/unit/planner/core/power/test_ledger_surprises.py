@@ -57,7 +57,7 @@ def test_an_order_from_the_year_1_with_a_ramp_of_ages_stops_no_step() -> None:
     assert 0 < level_mw(config, (old,), 1.7e9) <= CONFIG.budget_mw
 
 
-def test_a_day_of_orders_told_ahead_is_kept_whole() -> None:
+def test_a_day_of_orders_given_ahead_is_kept_whole() -> None:
     """A grid's day in steps of five minutes, published at once: the first is the one to obey first."""
     day = tuple(
         BudgetCommand("s", 500_000 + n, 1000.0 + 300.0 * n, 1300.0 + 300.0 * n, sequence=n + 1) for n in range(2 * 288)

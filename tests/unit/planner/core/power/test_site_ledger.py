@@ -79,7 +79,7 @@ def test_telemetry_older_than_the_answer_changes_nothing_and_newer_raises() -> N
     assert d.charge(g("a")) == HIGH, "telemetry frees nothing"
 
 
-def test_an_older_answer_to_the_same_decision_can_not_undo_a_newer_one() -> None:
+def test_an_older_answer_to_the_same_decision_cannot_undo_a_newer_one() -> None:
     d = desk()
     d.settled({g("a"): 300_000})
     d.want({g("a"): 250_000})
@@ -133,7 +133,7 @@ def test_a_gpu_missing_from_a_report_keeps_its_charge_and_a_new_one_joins_at_its
     assert charged_mw(d.power) == before + HIGH
 
 
-def test_a_cut_is_proportional_above_the_floors_and_only_lowers() -> None:
+def test_a_cut_is_proportional_above_the_lowest_caps_and_only_lowers() -> None:
     d = desk()
     d.settled({g("a"): 600_000, g("a", 1): 400_000, g("b"): 400_000, g("b", 1): 200_000})
     cut = BudgetCommand("s", 1_200_000, d.now_s, sequence=1)
@@ -143,7 +143,7 @@ def test_a_cut_is_proportional_above_the_floors_and_only_lowers() -> None:
     assert d.caps(orders) == {g("a"): 400_000, g("a", 1): 300_000, g("b"): 300_000, g("b", 1): 200_000}
 
 
-def test_a_cut_below_the_floors_names_the_exact_shortfall() -> None:
+def test_a_cut_below_the_lowest_caps_names_the_exact_shortfall() -> None:
     d = desk()
     d.settled({g("a"): 600_000})
     cut = BudgetCommand("s", 700_000, d.now_s, sequence=1)
@@ -155,7 +155,7 @@ def test_a_cut_below_the_floors_names_the_exact_shortfall() -> None:
     assert any("100 W" in note.sentence for note in summary.notes)
 
 
-def test_a_silent_nodes_watts_are_taken_from_the_others_and_lent_to_nobody() -> None:
+def test_a_silent_nodes_watts_are_taken_from_the_others_and_lent_to_none() -> None:
     d = desk()
     d.settled({g("a"): 600_000, g("a", 1): 600_000, g("b"): 400_000, g("b", 1): 400_000})
     d.now_s += 20.0
@@ -195,7 +195,7 @@ def test_a_removed_node_is_dropped_and_comes_back_only_with_a_later_sign_of_life
     assert A in d.power.nodes, "an order heard again is not a new one"
 
 
-def test_a_node_that_was_heard_of_after_the_order_is_not_gone() -> None:
+def test_a_node_that_reported_after_the_order_is_not_gone() -> None:
     d = desk()
     d.settled({g("a"): 600_000})
     gone = NodeCommand(A, "remove", sequence=1, issued_s=d.now_s - 50.0)

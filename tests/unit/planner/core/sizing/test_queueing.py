@@ -82,7 +82,7 @@ def test_no_replica_needs_endless_speed_and_no_load_needs_only_service() -> None
     assert idle.required_speed(np.array([3.0]), 500.0)[0] == pytest.approx(0.2)
 
 
-def test_a_queue_that_grows_for_ever_has_no_response() -> None:
+def test_a_queue_that_grows_forever_has_no_response() -> None:
     queue = Station(20.0, 100.0, 100.0, 1.0, 0.95)
     assert queue.response_at(1, 1.0) is None
     assert queue.mean_response_ms(1, 1.0) == math.inf

@@ -53,7 +53,7 @@ def scenario(**changes: Any) -> Scenario:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_every_policy_runs_and_accounts_for_every_request(name: str) -> None:
+def test_every_policy_runs_and_accounts_forevery_request(name: str) -> None:
     world = scenario()
     scores = score(simulate(world, make(name)))
     assert scores.requests == len(world.trace)

@@ -67,7 +67,7 @@ def test_idle_gpus_keep_their_reserve() -> None:
     assert {link.reason for link in beside.chain} == {ReasonCode.POWER_BUDGET, ReasonCode.SHORTFALL}
 
 
-def test_floors_that_do_not_fit_cost_the_lower_class_its_replicas_first() -> None:
+def test_minimums_that_do_not_fit_cost_the_lower_class_its_replicas_first() -> None:
     low = deployment("low", pool(PREFILL, 3.0, least=2), pool(DECODE, 3.0, least=2))
     high = deployment("high", pool(PREFILL, 3.0, least=2), pool(DECODE, 3.0, least=2), priority=1)
     answer = allocate([low, high], limits(5 * 350, 40))
@@ -91,7 +91,7 @@ def test_three_stages_share_a_deployments_own_gpus() -> None:
     assert all("may hold 9 GPUs" in grant.chain[0].sentence for grant in answer.pools.values())
 
 
-def test_more_replicas_than_wanted_are_told_as_what_they_stand_for() -> None:
+def test_more_replicas_than_wanted_are_reported_as_what_they_stand_for() -> None:
     (grant,) = allocate([deployment("d", pool(PREFILL, 2.0, most=6))], limits(1900, 6, 200)).pools.values()
     assert grant.replicas == 3
     assert [link.sentence for link in grant.chain] == [

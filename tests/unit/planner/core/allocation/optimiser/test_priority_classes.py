@@ -41,7 +41,7 @@ def one(rng: random.Random, name: DeploymentId, most: int, size: int, priority: 
     return DeploymentDemand(name, SITE, {p.pool: p for p in pools}, priority)
 
 
-def beside_floors(high: DeploymentDemand, low: list[DeploymentDemand], limits: SiteLimits) -> float:
+def beside_minimums(high: DeploymentDemand, low: list[DeploymentDemand], limits: SiteLimits) -> float:
     """The high class's shortfall where the low one has its floors and nothing else."""
     held = [(p.min_replicas * p.gpus_per_replica, floor_cap_mw(p)) for d in low for p in d.pools.values()]
     left = replace(
@@ -83,14 +83,14 @@ def test_the_factor_alone_would_give_way() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 100_000), st.sampled_from([(0.02, 0.3), (0.1, 0.9)]))
-def test_the_high_class_loses_only_what_floors_below_take(seed: int, tightness: tuple[float, float]) -> None:
+def test_the_high_class_loses_only_what_minimums_below_take(seed: int, tightness: tuple[float, float]) -> None:
     rng = random.Random(seed)
     high = one(rng, HIGH, rng.choice([2, 3, 6]), rng.choice([1, 8]), 1)
     low = [one(rng, DeploymentId(f"low-{i}"), rng.choice([4, 12, 60]), rng.choice([1, 8, 16]), 0) for i in range(2)]
     demands = [*low, high]
     limits = site(rng, demands, tightness)
     found = allocate(demands, limits)
-    assert found.shortfall[HIGH] <= beside_floors(high, low, limits) + A_CAP_STEP
+    assert found.shortfall[HIGH] <= beside_minimums(high, low, limits) + A_CAP_STEP
     assert fits(found, demands, limits)
 
 
@@ -109,7 +109,7 @@ def test_three_classes_fit_and_the_order_never_costs_a_higher_one(seed: int) -> 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 100_000))
-def test_where_floors_do_not_fit_the_low_class_goes_first(seed: int) -> None:
+def test_where_minimums_do_not_fit_the_low_class_goes_first(seed: int) -> None:
     rng = random.Random(seed)
     high, low = one(rng, HIGH, 3, 1, 1), one(rng, LOW, 12, 8, 0)
     needed = sum(p.min_replicas * p.gpus_per_replica * floor_cap_mw(p) for p in high.pools.values())
