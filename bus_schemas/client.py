@@ -1,7 +1,7 @@
 """``VirtualConnectorClient`` for outside orchestrators: decisions, complete, fail, progress; and Dynamo's wait and get.
 
-Needs pydantic and nats-py only, creates nothing on the server, and keeps no truth: a decision is waiting as long as it
-is not carried out, so a client that starts late or again misses nothing.
+Needs pydantic and nats-py only, creates nothing on the server, and keeps no state: a decision is pending until it is
+carried out, so a client that starts late or again misses nothing.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ RETRY_S = 0.5
 
 
 class VirtualConnectorClient:
-    """One deployment's decisions. ``nc`` is an open nats-py connection; it stays the caller's.
+    """One deployment's decisions. ``nc`` is an open nats-py connection; the caller keeps and closes it.
 
     Open it with ``max_reconnect_attempts=-1``: nats-py gives up for good after 60 attempts otherwise. Raises
-    BadNameError
-    for a deployment that no subject can carry.
+    BadNameError for a deployment whose name a subject cannot carry.
     """
 
     def __init__(
@@ -76,11 +75,12 @@ class VirtualConnectorClient:
         return found.message if found and isinstance(found.message, ScalingAck) else None
 
     async def decisions(self) -> AsyncGenerator[ScalingDecision, None]:
-        """Each decision that is not carried out yet, once and as it comes; the newest where several came meanwhile.
+        """Each decision that is not carried out yet, once; the newest where several arrived meanwhile.
 
-        Begins with the one that waits already, and never ends by itself: cancel the task, or leave the loop, to stop.
-        One that failed retryably is not yielded again: try again inside the loop, or start another. Survives lost
-        connections and restarts of the server. Raises BusUnreachableError when the connection is closed for good.
+        Begins with a decision that is already pending, and never ends by itself: cancel the task or leave the loop to
+        stop. A decision that failed retryably is not yielded again: try again inside the loop, or call this again.
+        Survives lost connections and restarts of the server. Raises BusUnreachableError when the connection is closed
+        for good.
         """
         yielded: tuple[str, int] | None = None
         async with self._wakened() as wake:
@@ -93,11 +93,11 @@ class VirtualConnectorClient:
                     await _woken(wake)
 
     async def wait(self, timeout_s: float | None = None, *, timeout: float | None = None) -> None:
-        """Return as soon as a decision is not carried out yet: at once if one is waiting already.
+        """Wait until a decision is pending (not carried out yet); returns at once where one is.
 
-        One that failed retryably is waiting still. Raises TimeoutError after ``timeout_s`` seconds, BusUnreachableError
-        when the connection is closed for good. Survives lost connections and restarts of the server. ``timeout`` is
-        the old name of ``timeout_s`` and will be removed in 0.2.
+        A decision that failed retryably is still pending. Raises TimeoutError after ``timeout_s`` seconds,
+        BusUnreachableError when the connection is closed for good. Survives lost connections and restarts of the
+        server. ``timeout`` is the old name of ``timeout_s`` and will be removed in 0.2.
         """
         if timeout is not None:
             warnings.warn("wait(timeout=) is now wait(timeout_s=)", DeprecationWarning, stacklevel=2)
@@ -124,7 +124,7 @@ class VirtualConnectorClient:
                 await subscription.unsubscribe()
 
     async def _pending(self) -> ScalingDecision | None:
-        """The newest decision, where it is not carried out yet. None also after a server that did not answer."""
+        """The newest decision if it is not carried out yet; None also where the server did not answer."""
         try:
             decision, ack = await self.get(), await self.scaled()
         except BusAwayError as error:
@@ -141,13 +141,16 @@ class VirtualConnectorClient:
         return decision if done.verdict(decision) is Completion.FRESH else None
 
     async def complete(self, decision: ScalingDecision) -> None:
-        """Acknowledge a decision as carried out completely. Raises NotStoredError; calling it again is safe."""
+        """Acknowledge a decision as carried out completely. Raises NotStoredError, BusAwayError.
+
+        May be called again.
+        """
         replicas = {name: target.replicas for name, target in decision.pools.items()}
         scaled = max(decision.decision_id, await self._scaled_id(decision))
         await self._acknowledge(decision, AckStatus.APPLIED, scaled=scaled, replicas=replicas)
 
     async def fail(self, decision: ScalingDecision, reason: str, retryable: bool = True) -> None:
-        """Say that a decision was not carried out, and whether trying again can help.
+        """Acknowledge that a decision was not carried out, and whether another try can help.
 
         Raises NotStoredError, BusAwayError.
         """
@@ -155,7 +158,7 @@ class VirtualConnectorClient:
         await self._acknowledge(decision, AckStatus.FAILED, scaled=scaled, reason=reason, retryable=retryable)
 
     async def progress(self, decision: ScalingDecision, done: int, total: int) -> None:
-        """Say how far the work is: ``done`` of ``total`` parts. Raises NotStoredError, BusAwayError."""
+        """Report progress: ``done`` of ``total`` parts. Raises NotStoredError, BusAwayError."""
         scaled = await self._scaled_id(decision)
         await self._acknowledge(decision, AckStatus.ACCEPTED, scaled=scaled, done=done, total=total)
 
@@ -192,7 +195,7 @@ class VirtualConnectorClient:
             total=total,
             actuator=self._bus.settings.name,
         )
-        # The same for retries of this call only: a second failure within the duplicate window must not be dropped.
+        # Unique to this call: a second failure within the duplicate window must not be dropped.
         msg_id = f"{self._deployment}-{decision.incarnation}-{decision.decision_id}-{uuid.uuid4().hex[:12]}"
         await publish(self._bus, self._ack_subject, ack, msg_id, self.traceparent(decision))
 
@@ -202,7 +205,7 @@ def _key(decision: ScalingDecision) -> tuple[str, int]:
 
 
 async def _woken(wake: asyncio.Event) -> None:
-    # A wake-up can be lost with a connection, so look again after a while.
+    # A wake-up can be lost with a connection, so check again after a while.
     with suppress(TimeoutError):
         async with asyncio.timeout(RECHECK_S):
             await wake.wait()

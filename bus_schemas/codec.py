@@ -1,6 +1,6 @@
-"""Bytes to messages and back, and the headers beside them.
+"""Encodes and decodes messages, and builds and checks their headers.
 
-Pure; answers or raises UndecodableError, whatever it is fed.
+Pure. Decoding returns a message or raises UndecodableError, for any bytes.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ __all__ = [
 M = TypeVar("M", bound=Message)
 CONTENT_TYPE = "application/json"
 MAX_BODY_BYTES = 1 << 20
-"""The server's default limit for one message."""
+"""The server's default size limit of a message."""
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 _ANY: TypeAdapter[Message] = TypeAdapter(Annotated[Union[MESSAGES], Field(discriminator="type")])  # type: ignore[arg-type]  # noqa: UP007
 
 
 def encode(message: Message) -> bytes:
-    """The body: JSON, ``type`` first, nothing unknown."""
+    """The body as JSON, ``type`` first."""
     return message.model_dump_json().encode()
 
 
@@ -69,7 +69,7 @@ def decode_as(cls: type[M], body: bytes) -> M:
 def headers(message: Message, msg_id: str, source: str, traceparent: str | None = None) -> dict[str, str]:
     """Headers of a message: CloudEvents binary mode, content type, and the id by which the server drops repeats.
 
-    Raises BadNameError for an id or source that a header can not carry, or a ``traceparent`` that is not W3C's.
+    Raises BadNameError for an id or source that a header cannot carry, or for a malformed ``traceparent``.
     """
     for what, value in (("message id", msg_id), ("source", source)):
         if not value or not value.isascii() or not value.isprintable() or value[0] == " " or value[-1] == " ":
@@ -85,7 +85,7 @@ def headers(message: Message, msg_id: str, source: str, traceparent: str | None 
     }
     if traceparent is not None:
         if not _TRACEPARENT.fullmatch(traceparent):
-            raise BadNameError(f"{traceparent!r} is no W3C traceparent")
+            raise BadNameError(f"{traceparent!r} is not a W3C traceparent")
         made["traceparent"] = traceparent
     return made
 
@@ -97,25 +97,25 @@ def traceparent_of(found: Mapping[str, str] | None) -> str | None:
 
 
 def check_headers(message: Message, found: Mapping[str, str] | None) -> None:
-    """Raises WrongContentError where the headers tell of another message than the body; absent ones are not missed."""
+    """Raises WrongContentError where the headers contradict the body. Absent headers are accepted."""
     if not found:
         return
-    told = found.get("ce-type")
-    if told is not None and told != message.type:
-        raise WrongContentError(f"header ce-type says {told}, the body {message.type}")
+    ce_type = found.get("ce-type")
+    if ce_type is not None and ce_type != message.type:
+        raise WrongContentError(f"header ce-type is {ce_type}, the body's type {message.type}")
     content = found.get("Content-Type")
     if content is not None and content.partition(";")[0].strip().lower() != CONTENT_TYPE:
         raise WrongContentError(f"Content-Type is {content}, not {CONTENT_TYPE}")
     ce_id, msg_id = found.get("ce-id"), found.get("Nats-Msg-Id")
     if ce_id is not None and msg_id is not None and ce_id != msg_id:
-        raise WrongContentError(f"header ce-id says {ce_id}, Nats-Msg-Id {msg_id}")
+        raise WrongContentError(f"header ce-id is {ce_id}, but Nats-Msg-Id {msg_id}")
 
 
 def _undecodable(error: ValidationError) -> UndecodableError:
     first: dict[str, Any] = dict(error.errors(include_url=False, include_input=False)[0])
     kind = first["type"]
     if kind in {"json_invalid", "json_type", "model_type", "model_attributes_type", "dict_type"} and not first["loc"]:
-        return NotJsonError(f"no JSON object: {first['msg']}")
+        return NotJsonError(f"not a JSON object: {first['msg']}")
     if kind == "union_tag_not_found":
         return UnknownTypeError("no field 'type': not a message of this contract")
     if kind == "union_tag_invalid":

@@ -1,4 +1,4 @@
-"""What can go wrong on the bus, as one small tree. Every text is one clear line for people."""
+"""The errors of this package as one small tree. Every message is one clear line for people."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ class BusError(Exception):
 
 
 class BadNameError(BusError, ValueError):
-    """A name that no subject token can carry."""
+    """A name that a subject token cannot carry."""
 
 
 class UndecodableError(BusError, ValueError):
-    """A body that is no message of v1. ``reason`` is one line, fit for a dead letter."""
+    """A body that is not a message of v1. ``reason`` is one line, fit for a dead letter."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -20,7 +20,7 @@ class UndecodableError(BusError, ValueError):
 
 
 class NotJsonError(UndecodableError):
-    """The body is no JSON object, or is cut off."""
+    """The body is not a JSON object, or is truncated."""
 
 
 class UnknownTypeError(UndecodableError):
@@ -28,7 +28,7 @@ class UnknownTypeError(UndecodableError):
 
 
 class WrongContentError(UndecodableError):
-    """The body's ``type`` is known but its fields are not what v1 says."""
+    """The body's ``type`` is known but its fields do not match v1."""
 
 
 class TooLargeError(UndecodableError):
@@ -40,7 +40,7 @@ class BusUnreachableError(BusError):
 
 
 class BusRefusedError(BusUnreachableError):
-    """A server answered and refused us: wrong, expired or missing credentials, or no trust in its certificate."""
+    """A server answered and refused the connection: bad, expired or missing credentials, or a bad certificate."""
 
 
 class BusAwayError(BusError, TimeoutError):
@@ -48,11 +48,11 @@ class BusAwayError(BusError, TimeoutError):
 
 
 class NotPermittedError(BusAwayError):
-    """No answer, and the server said that our role may not do this."""
+    """No answer, and the server reported that our role lacks the permission."""
 
 
 class NotStoredError(BusError):
-    """The server did not store a message in the time given, or refused it for another reason than the fence."""
+    """The server did not store a message in time, or refused it for a reason other than the fence."""
 
     def __init__(self, text: str, err_code: int = 0) -> None:
         super().__init__(text)
@@ -60,15 +60,15 @@ class NotStoredError(BusError):
 
 
 class ProvisionRefusedError(BusError):
-    """The server refused a stream; the text says which and why."""
+    """The server refused a change of a stream; the text names the request and the reason."""
 
 
 class LeadershipLostError(BusError):
-    """This planner leads no more: publish nothing under this term."""
+    """This planner no longer leads: publish nothing under this term."""
 
 
 class FenceRefusedError(LeadershipLostError):
-    """The server itself refused a decision, for the lease under it is no longer ours."""
+    """The server refused a decision because another planner holds the lease."""
 
 
 class ConsumerGoneError(BusError):

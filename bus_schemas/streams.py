@@ -11,13 +11,13 @@ from bus_schemas.errors import BadNameError
 from bus_schemas.subjects import Subjects
 
 DAY_S = 86_400.0
-FOR_EVER_S = 0.0
-"""An age without a limit, in the server's words."""
+NO_AGE_LIMIT_S = 0.0
+"""The value with which the server keeps messages of any age."""
 MIB = 1 << 20
 MAX_CONSUMERS = 20_000
 """Consumers a stream may have. Always explicit: server 2.15 caps a stream at 1,000 otherwise, and -1 means that too."""
 PASSING_BYTES = 64 * MIB
-"""Bound of telemetry and of dead letters. The server reserves it, so it must fit into a small one's memory."""
+"""Size limit of telemetry and of dead letters. The server reserves it, so it must fit into a small server's memory."""
 KV_HISTORY = 64
 """The most that the KV format allows per key."""
 
@@ -58,8 +58,8 @@ def forgets(config: Mapping[str, Any]) -> str:
     for key, words in (("max_age", "its age"), ("max_bytes", "bytes"), ("max_msgs", "messages of all subjects")):
         limit = config.get(key, 0)
         if isinstance(limit, int) and limit > 0:
-            told = f"{limit / 1e9:.12g} s" if key == "max_age" else str(limit)
-            return f"{name} forgets by {words} ({key} {told}), silent nodes too: run `wattscale streams apply`"
+            text = f"{limit / 1e9:.12g} s" if key == "max_age" else str(limit)
+            return f"{name} forgets by {words} ({key} {text}), silent nodes too: run `wattscale streams apply`"
     if config.get("storage") == "memory":
         return f"{name} is kept in memory and forgets every node at a restart: make it anew with file storage"
     return ""
@@ -106,10 +106,19 @@ def stream_specs(
     return (
         # A node may be silent for longer than any age. Its last decision is the only record of the watts that it may
         # draw, and its last acknowledgement the only proof of a cap.
-        spec(DECISIONS, "Decisions and the leadership lease", decided, "file", FOR_EVER_S, allow_atomic=True, **kept),
-        spec(ACKS, "What is in force", acks, "file", FOR_EVER_S, **kept),
+        spec(
+            DECISIONS, "Decisions and the leadership lease", decided, "file", NO_AGE_LIMIT_S, allow_atomic=True, **kept
+        ),
+        spec(ACKS, "What is in force", acks, "file", NO_AGE_LIMIT_S, **kept),
         # A command holds until the next one: if it aged out, the next leader would give its watts back.
-        spec(CONTROL, "Commands of operators and grid signals", control, "file", FOR_EVER_S, max_msgs_per_subject=8192),
+        spec(
+            CONTROL,
+            "Commands of operators and grid signals",
+            control,
+            "file",
+            NO_AGE_LIMIT_S,
+            max_msgs_per_subject=8192,
+        ),
         spec(
             TELEMETRY,
             "Readings and plan records",
@@ -130,7 +139,7 @@ def _bucket(subjects: Subjects, replicas: int, max_consumers: int) -> StreamSpec
         "Current decisions as a read-only KV bucket",
         (),
         "file",
-        FOR_EVER_S,
+        NO_AGE_LIMIT_S,
         max_msgs_per_subject=KV_HISTORY,
         sources=((DECISIONS, subjects.all_decisions(), f"$KV.{KV_BUCKET}.decision.>"),),
         max_consumers=max_consumers,

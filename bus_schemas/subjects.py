@@ -1,7 +1,7 @@
-"""Names on the wire: which subject carries what, and how names become subject tokens and back.
+"""Subjects: which one carries which message, and how names become subject tokens and back.
 
-Pure text. Grammar: ``<prefix>.v1.<kind>.<what>.<who>``. A stored message is also republished, with its stream
-sequence in the headers, below ``<prefix>.stored.v1.``: watchers listen there and need no consumer.
+Pure. Grammar: ``<prefix>.v1.<kind>.<what>.<who>``. A stored message is also republished, with its stream
+sequence in the headers, below ``<prefix>.stored.v1.``: watchers subscribe there and need no consumer.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ WHATS = {
     "control": ("budget", "deployment", "node"),
     "lease": ("planner", "led"),
 }
-"""Known kinds and what each is about; ``deadletter`` has a stream's name there instead."""
+"""Known kinds and the topics of each; a ``deadletter`` subject has a stream's name in that place."""
 
 
 def encode_name(name: str) -> str:
-    """A name as one subject token: ``.`` is written ``_``. Raises BadNameError for what can not be mapped back."""
+    """A name as one subject token: ``.`` is written ``_``. Raises BadNameError for names that cannot be mapped back."""
     if not 0 < len(name) <= MAX_NAME:
         raise BadNameError(f"a name has 1 to {MAX_NAME} characters, not {len(name)}")
     if not _NAME.fullmatch(name):
         bad = next(c for c in name if not _NAME.fullmatch(c))
-        why = "it stands for '.' in subjects" if bad == "_" else "no subject token can carry it"
+        why = "it stands for '.' in subjects" if bad == "_" else "a subject token cannot carry it"
         raise BadNameError(f"the name {name!r} holds {bad!r}: {why}; use letters, digits, '-' and '.'")
     return name.replace(".", "_")
 
@@ -55,13 +55,13 @@ def decode_name(token: str) -> str:
 
 def _plain_token(token: str) -> str:
     if not 0 < len(token) <= MAX_NAME or not _TOKEN.fullmatch(token):
-        raise BadNameError(f"{token!r} is no stream or consumer name; use letters, digits, '-' and '_'")
+        raise BadNameError(f"{token!r} is not a stream or consumer name; use letters, digits, '-' and '_'")
     return token
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedSubject:
-    """A subject taken apart. ``who`` is the decoded name; empty for the lease; the consumer for dead letters."""
+    """The parts of a subject. ``who``: the decoded name; empty for the lease; the consumer for dead letters."""
 
     kind: str
     what: str
@@ -83,43 +83,43 @@ class Subjects:
 
     @property
     def root(self) -> str:
-        """What all subjects of this version begin with, without the last dot."""
+        """The common beginning of all subjects of this version, without the last dot."""
         return f"{self.prefix}.{VERSION}"
 
     def decision_scaling(self, deployment: str) -> str:
-        """Where a deployment's scaling decisions are."""
+        """Subject of a deployment's scaling decisions."""
         return f"{self.root}.decision.scaling.{encode_name(deployment)}"
 
     def decision_power(self, node: str) -> str:
-        """Where a node's power decisions are."""
+        """Subject of a node's power decisions."""
         return f"{self.root}.decision.power.{encode_name(node)}"
 
     def ack_scaling(self, deployment: str) -> str:
-        """Where the deployment's one actuator answers."""
+        """Subject of the acknowledgements of a deployment's one actuator."""
         return f"{self.root}.ack.scaling.{encode_name(deployment)}"
 
     def ack_power(self, node: str) -> str:
-        """Where the node's agent answers."""
+        """Subject of the acknowledgements of a node's agent."""
         return f"{self.root}.ack.power.{encode_name(node)}"
 
     def telemetry_node(self, node: str) -> str:
-        """What the node's agent measures."""
+        """Subject of the telemetry of a node's agent."""
         return f"{self.root}.telemetry.node.{encode_name(node)}"
 
     def telemetry_plan(self, deployment: str) -> str:
-        """What the planner saw and decided, tick by tick."""
+        """Subject of the planner's records of a deployment, one per tick."""
         return f"{self.root}.telemetry.plan.{encode_name(deployment)}"
 
     def control_budget(self, site: str) -> str:
-        """A site's power budget."""
+        """Subject of the changes of a site's power budget."""
         return f"{self.root}.control.budget.{encode_name(site)}"
 
     def control_deployment(self, deployment: str) -> str:
-        """Pause, resume, pin, release."""
+        """Subject of the commands for a deployment: pause, resume, pin, release."""
         return f"{self.root}.control.deployment.{encode_name(deployment)}"
 
     def control_node(self, node: str) -> str:
-        """An operator's word on a node."""
+        """Subject of the commands for a node: remove, restore."""
         return f"{self.root}.control.node.{encode_name(node)}"
 
     def led(self) -> str:
@@ -127,11 +127,11 @@ class Subjects:
         return f"{self.root}.lease.led"
 
     def lease(self) -> str:
-        """The planners' leadership lease."""
+        """Subject of the planners' leadership lease."""
         return f"{self.root}.lease.planner"
 
     def deadletter(self, stream: str, consumer: str) -> str:
-        """Where a consumer leaves what it can not carry out. Both names as the server knows them."""
+        """Subject of the messages that ``consumer`` of ``stream`` cannot carry out. Both names as on the server."""
         return f"{self.root}.deadletter.{_plain_token(stream)}.{_plain_token(consumer)}"
 
     def all_of(self, kind: str, what: str = "") -> str:
@@ -169,11 +169,11 @@ class Subjects:
         return f"{self.root}.>"
 
     def stored(self, subject: str) -> str:
-        """Where the server republishes what it has stored under this subject (or wildcard)."""
+        """The subject on which the server republishes messages that it stored under ``subject`` (or a wildcard)."""
         return f"{self.prefix}.stored.{subject.removeprefix(self.prefix + '.')}"
 
     def parse(self, subject: str) -> ParsedSubject | None:
-        """The subject taken apart, or None where it is none of ours."""
+        """The parts of ``subject``, or None where it is not one of this installation."""
         head = self.root + "."
         if not subject.startswith(head):
             return None
@@ -193,10 +193,10 @@ def _is_token(token: str) -> bool:
 
 
 def power_consumer(node: str) -> str:
-    """Name of the durable consumer through which a node's agent takes its power decisions."""
+    """Name of the durable consumer through which a node's agent receives its power decisions."""
     return f"power-{encode_name(node)}"
 
 
 def scaling_consumer(deployment: str) -> str:
-    """Name of the durable consumer through which a deployment's actuator takes its scaling decisions."""
+    """Name of the durable consumer through which a deployment's actuator receives its scaling decisions."""
     return f"scaling-{encode_name(deployment)}"

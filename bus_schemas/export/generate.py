@@ -3,8 +3,8 @@
     python -m bus_schemas.export.generate          writes them beside this file
     python -m bus_schemas.export.generate --check  exit 1 where the files differ from the models
 
-The files are committed and tested for drift. What is required of a reader is what v1 has always had: fields with a
-default may be absent in messages of an older minor version, and fields not named here may come.
+The files are committed and tested for drift. Fields with a default may be absent in messages of an older minor version,
+and messages of a newer one may hold fields that are not named here.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ HERE = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PUBLIC = "urn:wattscale:v1"
 _CHANNELS = {
-    "scaling_decision": ("decision", "scaling", "deployment", "How many workers a deployment shall run."),
+    "scaling_decision": ("decision", "scaling", "deployment", "How many workers a deployment should run."),
     "power_decision": ("decision", "power", "node", "The complete desired power caps of a node."),
     "scaling_ack": ("ack", "scaling", "deployment", "How far a scaling decision has come."),
     "power_ack": ("ack", "power", "node", "What caps are in force on a node."),
-    "node_telemetry": ("telemetry", "node", "node", "What a node's GPUs do."),
-    "plan_record": ("telemetry", "plan", "deployment", "What the planner saw and decided in one tick."),
+    "node_telemetry": ("telemetry", "node", "node", "Readings of a node's GPUs."),
+    "plan_record": ("telemetry", "plan", "deployment", "What the planner observed and decided in one tick."),
     "budget_change": ("control", "budget", "site", "A site's new power budget."),
     "deployment_control": ("control", "deployment", "deployment", "Pause, resume, pin or release a deployment."),
-    "node_control": ("control", "node", "node", "An operator's word that a node is gone, or back."),
+    "node_control": ("control", "node", "node", "An operator's command: a node is gone, or back."),
 }
 _WHO = {
     "deployment": "The deployment's name with '.' written '_'.",
     "node": "The node's name with '.' written '_'.",
     "site": "The site's name with '.' written '_'.",
     "stream": "The stream that held the message.",
-    "consumer": "The consumer that could not carry it out.",
+    "consumer": "The consumer that could not carry out the message.",
 }
 
 
@@ -57,12 +57,12 @@ def message_schema(cls: type[Message]) -> dict[str, Any]:
 
 
 def _with_type(schema: dict[str, Any]) -> dict[str, Any]:
-    """``type`` has a default in the model, but no body comes without it."""
+    """The schema with ``type`` required: it has a default in the model, but every body holds it."""
     return {**schema, "required": ["type", *(one for one in schema.get("required", []) if one != "type")]}
 
 
 def asyncapi() -> dict[str, Any]:
-    """The whole contract as one AsyncAPI 3 document, from the view of someone on the bus."""
+    """The whole contract as one AsyncAPI 3 document, from the point of view of a client on the bus."""
     _, shared = models_json_schema(
         [(cls, "validation") for cls in MESSAGES], ref_template="#/components/schemas/{model}"
     )
@@ -95,9 +95,9 @@ def _channels() -> Iterator[tuple[str, dict[str, Any]]]:
         address = f"{subjects.root}.{kind}.{what}.{{{who}}}"
         yield name, _channel(address, by_name[name], words, [who], stream_of(subjects, subjects.all_of(kind)))
     lease = subjects.lease()
-    yield "lease", _channel(lease, by_name["lease"], "The planners' leadership.", [], stream_of(subjects, lease))
+    yield "lease", _channel(lease, by_name["lease"], "The planners' leadership lease.", [], stream_of(subjects, lease))
     letters = f"{subjects.root}.deadletter.{{stream}}.{{consumer}}"
-    words, stream = "Messages that can not be carried out.", stream_of(subjects, subjects.all_deadletters())
+    words, stream = "Messages that cannot be carried out.", stream_of(subjects, subjects.all_deadletters())
     yield "dead_letter", _channel(letters, by_name["dead_letter"], words, ["stream", "consumer"], stream)
 
 
@@ -138,7 +138,7 @@ def _message(cls: type[Message]) -> dict[str, Any]:
 
 
 def _headers() -> dict[str, Any]:
-    """CloudEvents in binary mode, and what JetStream and W3C add."""
+    """The schema of the headers: CloudEvents in binary mode, and those of JetStream and W3C."""
     text = {"type": "string"}
     return {
         "type": "object",
@@ -151,9 +151,12 @@ def _headers() -> dict[str, Any]:
             "ce-specversion": {**text, "const": "1.0"},
             "ce-id": {**text, "description": "As Nats-Msg-Id."},
             "ce-type": {**text, "description": "As the body's `type`."},
-            "ce-source": {**text, "description": "Who published."},
+            "ce-source": {**text, "description": "The name of the publisher."},
             "ce-time": {**text, "format": "date-time"},
-            "traceparent": {**text, "description": "W3C trace context."},
+            "traceparent": {
+                **text,
+                "description": "W3C trace context of the tick that led to the decision; acknowledgements repeat it.",
+            },
         },
         "required": ["ce-specversion", "ce-id", "ce-type", "ce-source"],
     }
@@ -171,14 +174,14 @@ def _text(value: dict[str, Any]) -> str:
 
 
 def drifted() -> list[Path]:
-    """Files that are not what the models say, also those that no model makes any more."""
+    """Files that differ from the models, and files that no model generates any more."""
     wanted = files()
     wrong = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     return wrong + [path for path in HERE.glob("schemas/*.json") if path not in wanted]
 
 
 def main() -> int:
-    """Write, or check."""
+    """Write or check the files; the exit code."""
     if "--check" in sys.argv[1:]:
         for path in drifted():
             print(f"differs from the models: {path.relative_to(HERE)}")

@@ -1,4 +1,4 @@
-"""Messages v1. They only ever grow by optional fields; anything else is a v2 beside them."""
+"""Messages v1. They only grow by optional fields; any other change is a v2 beside them."""
 
 from bus_schemas.v1.acks import AckStatus, GpuHealth, GpuInForce, PowerAck, ScalingAck
 from bus_schemas.v1.control import BudgetChange, DeploymentControl, NodeControl

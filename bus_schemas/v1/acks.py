@@ -1,4 +1,4 @@
-"""Acknowledgements: what IS in force, not what was asked."""
+"""Acknowledgements: they report what is in force, not what was requested."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class AckStatus(StrEnum):
     APPLIED = "applied"
     """Carried out completely."""
     PARTIAL = "partial"
-    """Carried out in part; the message says what is in force."""
+    """Carried out in part; the other fields report what is in force."""
     FAILED = "failed"
-    """Not carried out; ``reason`` and ``retryable`` say more."""
+    """Not carried out; see ``reason`` and ``retryable``."""
     REJECTED = "rejected"
     """Never valid here: older epoch or id, unknown pool, not this node."""
     SUPERSEDED = "superseded"
@@ -28,7 +28,7 @@ class AckStatus(StrEnum):
 
 
 class ScalingAck(Message):
-    """An actuator's answer. The decision is done when ``scaled_decision_id >= decision_id``."""
+    """An actuator's acknowledgement. The decision is complete when ``scaled_decision_id >= decision_id``."""
 
     type: Literal["wattscale.v1.scaling_ack"] = "wattscale.v1.scaling_ack"
     deployment: Name
@@ -41,7 +41,7 @@ class ScalingAck(Message):
     num_prefill_workers: WorkerCount = -1
     num_decode_workers: WorkerCount = -1
     replicas: dict[str, int] = Field(default_factory=dict)
-    """Replicas in force by pool, ready ones only."""
+    """Ready replicas by pool."""
     done: int | None = None
     total: int | None = None
     actuator: str = ""
@@ -52,11 +52,11 @@ class GpuHealth(StrEnum):
 
     OK = "ok"
     UNCAPPABLE = "uncappable"
-    """The driver never lets us set a limit here: charged at its default."""
+    """The driver does not allow a limit on this GPU: charged at its default limit."""
     QUARANTINED = "quarantined"
-    """Lost, or wants a reset: charged at its default until it answers again."""
+    """Lost or in need of a reset: charged at its default limit until it responds again."""
     UNKNOWN = "unknown"
-    """The last read failed; the values are from before."""
+    """The last read failed; the values are older."""
 
 
 class GpuInForce(Part):
@@ -72,7 +72,7 @@ class GpuInForce(Part):
 
 
 class PowerAck(Message):
-    """A node agent's answer. ``applied_decision_id`` is the last decision carried out COMPLETELY."""
+    """A node agent's acknowledgement. ``applied_decision_id`` is the last decision that was carried out completely."""
 
     type: Literal["wattscale.v1.power_ack"] = "wattscale.v1.power_ack"
     node: Name
@@ -85,6 +85,7 @@ class PowerAck(Message):
     retryable: bool = True
     gpus: tuple[GpuInForce, ...]
     boot: str = ""
-    """Identity of the agent process; changes on restart."""
+    """Identifies the agent process; changes when it restarts."""
     clock_s: float | None = None
-    """The agent's monotonic clock at the readback. Opaque: decisions echo it, and it orders one boot's reports."""
+    """The agent's monotonic clock at the readback. Opaque: decisions echo it, and it orders the reports of
+    one boot."""

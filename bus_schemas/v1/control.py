@@ -1,4 +1,4 @@
-"""Control: what operators, schedules and grid signals tell planners."""
+"""Control messages: commands of operators, schedules and grid signals to planners."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bus_schemas.v1.message import Message, Name, Time, Watts
 
 
 class BudgetChange(Message):
-    """A site's new budget. Reached ``ramp_s`` seconds after ``effective_from``; lapses at ``effective_until``.
+    """A site's new budget, reached ``ramp_s`` seconds after ``effective_from`` and in force until ``effective_until``.
 
-    The newest that has begun and not lapsed decides; what lapses lets the one before it show again.
+    Of all changes that have begun and not ended, the newest applies; when it ends, the one before it applies again.
     """
 
     type: Literal["wattscale.v1.budget_change"] = "wattscale.v1.budget_change"
@@ -23,7 +23,7 @@ class BudgetChange(Message):
     effective_until: Time | None = None
     """Absent: until the next change."""
     release: bool = False
-    """Back to the planner's configuration and schedule; ``budget_watts`` is for readers that do not know this field."""
+    """Return to the configured budget and schedule; ``budget_watts`` is for readers that do not know this field."""
     ramp_s: float = Field(default=0.0, ge=0)
     reason: str = ""
     issued_by: str = ""
@@ -42,7 +42,7 @@ class DeploymentControl(Message):
 
 
 class NodeControl(Message):
-    """An operator's recorded word that a node is gone (powered off, removed): its charge may be dropped."""
+    """An operator's command: the node is gone (powered off, removed) and its charge may be dropped, or it is back."""
 
     type: Literal["wattscale.v1.node_control"] = "wattscale.v1.node_control"
     node: Name

@@ -1,4 +1,4 @@
-"""Decisions: what a leading planner tells actuators and agents to bring about."""
+"""Decisions: the state that the leading planner wants actuators and agents to bring about."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bus_schemas.v1.reason import Reason
 
 
 class PoolTarget(Part):
-    """How many replicas one pool shall have."""
+    """The number of replicas that one pool should have."""
 
     role: Literal["prefill", "decode", "aggregated"]
     replicas: int = Field(ge=0)
@@ -27,7 +27,7 @@ class PlacementHint(Part):
 
 
 class ScalingDecision(Message):
-    """How many workers a deployment shall run. ``num_*`` mirror Dynamo's VirtualConnector; ``pools`` is complete."""
+    """How many workers a deployment should run. ``num_*`` mirror Dynamo's VirtualConnector; ``pools`` is complete."""
 
     type: Literal["wattscale.v1.scaling_decision"] = "wattscale.v1.scaling_decision"
     deployment: Name
@@ -50,13 +50,13 @@ class GpuCap(Part):
     cap_watts: Watts
     fallback_watts: Watts
     charged_watts: Watts | None = None
-    """The most this GPU may draw by everything published up to this decision: where a next leader's ledger starts."""
+    """The most that this GPU may draw under all decisions so far: where the next leader's ledger starts."""
     default_watts: Watts | None = None
-    """Where a reload puts the GPU's limit, as its agent last told."""
+    """The limit that the GPU has after a driver reload, as last reported by its agent."""
 
 
 class PowerDecision(Message):
-    """A node's COMPLETE desired caps: a state, not a delta. The newest wins."""
+    """The complete desired caps of a node: a state, not a delta. The newest decision applies."""
 
     type: Literal["wattscale.v1.power_decision"] = "wattscale.v1.power_decision"
     node: Name
@@ -64,15 +64,15 @@ class PowerDecision(Message):
     incarnation: Name
     epoch: Epoch
     valid_for_s: float = Field(gt=0, le=86400)
-    """How long the caps hold on the agent's monotonic clock: from the report that ``heard_*`` names where it is of the
-    receiving process, else from the moment of receipt."""
+    """How long the caps hold on the agent's monotonic clock: from the report that ``heard_*`` names, if the receiving
+    process made it, otherwise from the moment of receipt."""
     caps: tuple[GpuCap, ...]
     site: str = ""
     budget_watts: Watts | None = None
     heard_boot: str = ""
     heard_clock_s: float | None = None
-    """``boot`` and ``clock_s`` of the node's newest report that the planner knew of: a decision delivered late is
-    already old when it arrives, and raises nothing."""
+    """``boot`` and ``clock_s`` of the node's newest report that the planner had received: a decision that is delivered
+    late counts as old on arrival and raises nothing."""
     only_lowers: bool = False
-    """The site is above its budget: lower and renew, and raise no limit, not even back to its cap."""
+    """The site is above its budget: lower and renew limits, but raise none, not even back to its cap."""
     reasons: tuple[Reason, ...] = ()

@@ -1,4 +1,4 @@
-"""The base of every message, and the field types they share."""
+"""The base class of all messages, and the field types that they share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _utc(value: datetime) -> datetime:
     try:
         return value.astimezone(UTC)
     except OverflowError:
-        # Not a ValueError by itself: it would pass every reader's guard and end its loop, at each start anew.
+        # An OverflowError is not a ValueError: it would escape the readers' error handling and end their loops.
         raise ValueError("a time whose UTC is outside the years 1 to 9999") from None
 
 
@@ -37,7 +37,7 @@ Epoch = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):
-    """A value inside a message. Frozen; unknown fields are ignored on reading, for v1 only grows."""
+    """A value inside a message. Frozen; unknown fields are ignored on reading, because v1 only grows."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 

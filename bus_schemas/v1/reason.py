@@ -1,4 +1,4 @@
-"""Why a decision says what it says: a machine's word and a person's sentence."""
+"""The reason of a decision, as a code for machines and a sentence for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bus_schemas.v1.message import Part
 
 
 class Reason(Part):
-    """``code`` is from the closed vocabulary of the planner; ``text`` is one sentence for people."""
+    """``code``: one of the planner's fixed set of codes; ``text``: one sentence for people."""
 
     code: str
     text: str = ""

@@ -10,18 +10,18 @@ from bus_schemas.v1.message import Message, Name
 
 
 class Lease(Message):
-    """Leadership. The message's stream sequence is the epoch under which its holder publishes."""
+    """The leadership lease. The stream sequence of a term's first lease is the epoch of that term's decisions."""
 
     type: Literal["wattscale.v1.lease"] = "wattscale.v1.lease"
     holder: Name
     ttl_s: float = Field(gt=0)
     renewals: int = Field(default=0, ge=0)
     released: bool = False
-    """An orderly stop: anyone may take over at once."""
+    """The holder stopped in order: another planner may lead at once."""
 
 
 class DeadLetter(Message):
-    """A message that can not be carried out, kept as it came, with the reason."""
+    """A message that cannot be carried out, stored as it came, with the reason."""
 
     type: Literal["wattscale.v1.dead_letter"] = "wattscale.v1.dead_letter"
     stream: Name

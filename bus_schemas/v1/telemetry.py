@@ -1,4 +1,4 @@
-"""Telemetry: what a node's GPUs do, and what a planner's tick saw and decided."""
+"""Telemetry: readings of a node's GPUs, and what the planner observed and decided in a tick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bus_schemas.v1.reason import Reason
 
 
 class GpuTelemetry(Part):
-    """One physical GPU. Absent values are unknown, not zero."""
+    """One physical GPU. An absent value is unknown, not zero."""
 
     gpu: Name
     index: int | None = None
@@ -49,23 +49,23 @@ class NodeTelemetry(Message):
 
 
 class PoolPowerRecord(Part):
-    """What one pool's GPUs draw, beside what the power law says: watts per GPU."""
+    """Measured draw of one pool's GPUs beside the draw that the power model expects. Watts per GPU."""
 
     assumed_p_u_watts: Watts
-    """The most that a GPU can use at work, as configured."""
+    """The most that a working GPU can use, as configured."""
     p_u_watts: Watts
-    """The same as in force: learned at ``batch`` sequences a replica."""
+    """The value in use, learned at ``batch`` sequences per replica."""
     batch: float = 0.0
     samples: int = 0
-    """Draws below the cap that it was learned from."""
+    """Draws below the cap from which it was learned."""
     bounds: int = 0
-    """Draws at the cap, which only say: no less."""
+    """Draws at the cap, which are only lower bounds."""
     drawn_watts: Watts | None = None
     expected_watts: Watts | None = None
 
 
 class PoolRecord(Part):
-    """One pool's way from wanted to granted."""
+    """The steps from one pool's desired to its published replicas: ``wanted`` before limits, ``granted`` after them."""
 
     role: str
     current: int
@@ -74,9 +74,9 @@ class PoolRecord(Part):
     cap_watts: Watts | None = None
     utilisation: float | None = None
     chain: tuple[Reason, ...] = ()
-    """In the order in which the limits were applied."""
+    """Reasons in the order in which the limits were applied."""
     values: tuple[int, ...] = ()
-    """The value that each link of ``chain`` let through."""
+    """The replica count after each entry of ``chain``."""
 
 
 class ForecastRecord(Part):
@@ -90,7 +90,7 @@ class ForecastRecord(Part):
 
 
 class PlanRecord(Message):
-    """One tick of one deployment, from observation to decision: ``wattscale explain`` needs nothing else."""
+    """One tick of one deployment, from observation to decision: all that ``wattscale explain`` needs."""
 
     type: Literal["wattscale.v1.plan_record"] = "wattscale.v1.plan_record"
     deployment: Name
@@ -105,7 +105,7 @@ class PlanRecord(Message):
     expected: dict[str, float] = Field(default_factory=dict)
     """Expected TTFT, ITL, watts, joules per token, shortfall; units in the keys."""
     gpu_power: dict[str, PoolPowerRecord] = Field(default_factory=dict)
-    """By pool, where its GPUs were looked at."""
+    """By pool, for pools whose GPUs report telemetry."""
     notes: tuple[Reason, ...] = ()
     targets: dict[str, float] = Field(default_factory=dict)
     budget_watts: Watts | None = None

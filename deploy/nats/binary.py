@@ -1,4 +1,4 @@
-"""Where the nats-server binary is: beside this Python, or on the PATH."""
+"""Finds the nats-server binary: beside this Python, or on the PATH."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class ServerMissingError(Exception):
-    """No nats-server on this machine; the text says how to have one."""
+    """There is no nats-server on this machine; the message names the ways to get one."""
 
 
 def find_server() -> Path:

@@ -1,4 +1,4 @@
-"""Configurations of a single server and of a three-server cluster. Pure values; secrets are named, never held."""
+"""Configurations of a single server and of a three-server cluster. Pure values without secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bus_schemas.streams import MAX_CONSUMERS
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """Files of a server's TLS. ``verify``: clients must show a certificate of the same authority."""
+    """Files of a server's TLS. ``verify``: clients must present a certificate of the same authority."""
 
     cert: str
     key: str
@@ -19,7 +19,7 @@ class Tls:
     verify: bool = True
 
     def conf(self) -> dict[str, Any]:
-        """As a server's configuration says it."""
+        """As a section of a server's configuration."""
         return {"cert_file": self.cert, "key_file": self.key, "ca_file": self.ca, "verify": self.verify}
 
 
@@ -34,10 +34,10 @@ def server(
     max_consumers: int = MAX_CONSUMERS,
     access: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One server. ``access``: accounts and users, of `roles.accounts`, or those of an operator's JWTs.
+    """The configuration of one server. ``access``: accounts and users from `roles.accounts`, or of an operator's JWTs.
 
-    ``sync_always`` because a power cut loses the last seconds of acknowledged messages otherwise (three servers in
-    different power zones are the other remedy); it costs nine tenths of the write rate, which is far above the need.
+    ``sync_always``: without it a power cut loses the acknowledged messages of the last seconds (three servers in
+    different power zones are the other remedy). It costs nine tenths of the write rate; what is left is ample.
     """
     jetstream: dict[str, Any] = {"store_dir": store_dir, "limits": {"default_max_consumers": max_consumers}}
     if sync_always:
@@ -51,7 +51,7 @@ def server(
 def clustered(
     settings: Mapping[str, Any], listen: str, routes: Sequence[str], tls: Tls | None = None
 ) -> dict[str, Any]:
-    """A server as a member of a cluster. Streams live on it with three replicas each."""
+    """The configuration of a member of a cluster, on which each stream has three replicas."""
     cluster: dict[str, Any] = {"name": "wattscale", "listen": listen, "routes": list(routes)}
     if tls is not None:
         cluster["tls"] = tls.conf()

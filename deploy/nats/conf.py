@@ -1,7 +1,7 @@
 """Writes nats-server configurations from plain values.
 
-JSON is valid in the server's configuration language, quoted keys and strings included, so that no name or path
-can break out of its place.
+JSON, with quoted keys and strings, is valid in the server's configuration language, so a name or path cannot break the
+syntax.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ WIDTH = 110
 
 
 def render(settings: Mapping[str, Any]) -> str:
-    """The text of a configuration file, one top-level setting a line."""
+    """The text of a configuration file, one top-level setting per line."""
     lines = [f"{name}: {json.dumps(value)}" for name, value in settings.items()]
     return "\n".join(lines) + "\n"
 
 
 def pretty(settings: Mapping[str, Any]) -> str:
-    """The same for people. A string that is a variable (``$NAME``) is taken from the server's environment."""
+    """The text of a configuration file, indented for people. ``$NAME`` is read from the server's environment."""
     text = "\n".join(f"{name}: {_block(value, 0)}" for name, value in settings.items()) + "\n"
     return _VARIABLE.sub(r"\1", text)
 

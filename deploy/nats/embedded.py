@@ -1,7 +1,7 @@
-"""A nats-server with JetStream of this process's own, on loopback: what `wattscale up` and the tests run on.
+"""Runs a nats-server with JetStream on loopback as a child process, for `wattscale up` and the tests.
 
-Owns one child process, its configuration and its scratch folder, from start to stop. Must never touch a server
-that it did not start, and leaves nothing behind but the data folder that it was given.
+Owns the process, its configuration and its scratch folder. Must never touch a server that it did not start, and leaves
+nothing behind but the data folder that it was given.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ MAX_CONSUMERS = 20_000
 POLL_S = 0.02
 PID_FILE = "wattscale-nats.pid"
 WATCHER = 'read -r _; kill -TERM "$1" 2>/dev/null'
-"""Reads a pipe that only this process holds: when this process ends, however it does, so does the server."""
+"""Reads a pipe that only this process holds open: when this process ends, in whatever way, the server is ended too."""
 LEAVING_S = 3.0
 MEMORY_LIMIT = "300MiB"
 GARBAGE_PERCENT = "50"
-"""Go lets a heap double before it looks for garbage; at 5,000 agents that is half a gigabyte, of which 230 MB live."""
+"""By default Go lets the heap double between collections: at 5,000 agents half a gigabyte, with 230 MB in use."""
 MEMORY_STORE_BYTES = 256 << 20
-"""Said, because the server derives it from the memory limit otherwise."""
+"""Set, because the server would derive it from the memory limit otherwise."""
 
 
 class ServerDownError(Exception):
-    """The server did not start, or ended by itself; the text holds its last words."""
+    """The server did not start, or ended by itself; the message holds its last log lines."""
 
 
 class EmbeddedServer:
@@ -43,10 +43,9 @@ class EmbeddedServer:
 
     Without ``data_dir`` the data lives in the scratch folder and goes with it. ``port`` 0 lets the system choose; a
     restarted server keeps its port. ``sync_always`` makes every stored message survive a power cut, at about a tenth
-    of the rate. ``memory_limit`` is soft: what the server aims at. ``settings`` are added to the server's
-    configuration, and replace what is there by the same name. Raises ServerMissingError without a binary,
-    ServerDownError when
-    it does not start.
+    of the rate. ``memory_limit`` is soft: the server tries to stay below it. ``settings`` are added to the server's
+    configuration and replace entries of the same name. Raises ServerMissingError without a binary, ServerDownError
+    when it does not start.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class EmbeddedServer:
         self._data_dir = Path(data_dir) if data_dir is not None else None
         self._host, self._port, self._monitor_port = host, port, 0
         self._name = name
-        # What is set for all of this process's children wins.
+        # A value in the environment takes precedence.
         self._environment = {"GOMEMLIMIT": memory_limit, "GOGC": GARBAGE_PERCENT, **os.environ}
         self._jetstream: dict[str, Any] = {
             "max_memory_store": MEMORY_STORE_BYTES,
@@ -91,7 +90,7 @@ class EmbeddedServer:
 
     @property
     def log(self) -> str:
-        """What the server wrote so far."""
+        """The server's log so far."""
         path = self._scratch / "server.log" if self._scratch else None
         return path.read_text(errors="replace") if path and path.exists() else ""
 
@@ -105,7 +104,7 @@ class EmbeddedServer:
         await self.close()
 
     async def start(self) -> None:
-        """Start (again, after `stop` or `kill`) and wait until JetStream is healthy."""
+        """Start, also again after `stop` or `kill`, and wait until JetStream is healthy."""
         binary = find_server()
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="wattscale-nats-"))
@@ -122,7 +121,8 @@ class EmbeddedServer:
                     stdout=log,
                     stderr=log,
                     env=self._environment,
-                    # A session of its own: an interrupt in the terminal is for us, and we stop the server last.
+                    # A session of its own: an interrupt in the terminal is for this process, which stops the server
+                    # last.
                     start_new_session=True,
                 )
             (store / PID_FILE).write_text(f"{self._process.pid}\n")
@@ -140,11 +140,11 @@ class EmbeddedServer:
             raise
 
     async def stop(self) -> None:
-        """Orderly stop (SIGTERM, then SIGKILL after five seconds); `start` may follow."""
+        """Stop in order (SIGTERM, and SIGKILL after five seconds); `start` may follow."""
         await self._end(signal.SIGTERM, 5.0)
 
     async def kill(self) -> None:
-        """End it as a crash does (SIGKILL); `start` may follow."""
+        """End the server like a crash (SIGKILL); `start` may follow."""
         await self._end(signal.SIGKILL, 5.0)
 
     async def close(self) -> None:
@@ -206,7 +206,7 @@ class EmbeddedServer:
             raise ServerDownError(f"nats-server ended with code {self._process.returncode}: {self._last_words()}")
 
     def _last_words(self) -> str:
-        return " | ".join(self.log.strip().splitlines()[-3:]) or "it said nothing"
+        return " | ".join(self.log.strip().splitlines()[-3:]) or "its log is empty"
 
     async def _watch(self, pid: int) -> None:
         await self._unwatch()
@@ -215,7 +215,7 @@ class EmbeddedServer:
         )
 
     async def _unwatch(self) -> None:
-        """First of all ends: a watcher that outlives its server would signal whoever has the number next."""
+        """Stop the watcher. Done before the server ends: afterwards its process id may belong to another process."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None and watcher.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -238,9 +238,9 @@ class EmbeddedServer:
 
 
 async def _refuse_another(store: Path) -> None:
-    """Two servers on one folder would ruin it. One that is about to end is waited for.
+    """Wait until no other server uses the folder: two servers would corrupt it.
 
-    Raises ServerDownError, naming it.
+    Raises ServerDownError with the process id of one that does not end in time.
     """
     for _ in range(round(LEAVING_S / POLL_S)):
         if (pid := _user_of(store)) is None:
@@ -250,7 +250,7 @@ async def _refuse_another(store: Path) -> None:
 
 
 def _user_of(store: Path) -> int | None:
-    """The server that was started on the folder and still runs."""
+    """The process id of a running server that was started on the folder, or None."""
     try:
         pid = int((store / PID_FILE).read_text())
         os.kill(pid, 0)
@@ -260,5 +260,5 @@ def _user_of(store: Path) -> int | None:
         name, _, state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
     except OSError:
         return pid
-    # The number may have gone to another process since, and one that only waits to be reaped has ended.
+    # The id may belong to another process by now, and a zombie has ended.
     return pid if "nats-server" in name and state.split()[0] != "Z" else None

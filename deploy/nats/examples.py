@@ -1,4 +1,4 @@
-"""Worked examples of server configurations, generated so that they can not differ from what is tested.
+"""Worked examples of server configurations, generated so that they cannot differ from what is tested.
 
 python -m deploy.nats.examples           writes them beside this file, into examples/
 python -m deploy.nats.examples --check   exit 1 where the files differ
@@ -54,7 +54,7 @@ def certificates() -> SiteAccounts:
 
 
 def configurations() -> dict[str, dict[str, Any]]:
-    """File name to settings."""
+    """Settings by file name."""
     subjects = Subjects()
     single = server("wattscale-1", store_dir=STORE, access=accounts(subjects, passwords()))
     secure = server("wattscale-1", store_dir=STORE, tls=FILES, access=accounts(subjects, certificates()))
@@ -93,12 +93,12 @@ def _head(words: str) -> str:
 
 
 def drifted() -> Mapping[Path, str]:
-    """Files that are not what this module would write."""
+    """Files that differ from what this module would write."""
     return {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
 
 
 def main() -> int:
-    """Write, or check."""
+    """Write or check the files; the exit code."""
     if "--check" in sys.argv[1:]:
         for path in drifted():
             print(f"differs: {path.name}")

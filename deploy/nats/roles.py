@@ -1,8 +1,8 @@
-"""Who may do what on the bus: four roles, and the accounts that keep them apart. Pure values.
+"""Permissions on the bus by role, and the accounts that keep the roles apart. Pure values.
 
-Planners live in the bus's own account, beside the streams. Everyone else lives in another one and reaches the bus by
-service imports only: in a shared account permissions are not enough, for the server answers an API request to ANY
-reply subject with its own rights, so that a harmless question could have its answer stored as a decision.
+Planners are in the account of the bus, with the streams. All others are in other accounts and reach the bus through
+service imports only. Permissions within one account are not enough: the server replies to an API request on any reply
+subject with its own rights, so the reply to a harmless request could be stored as a decision.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class Permissions:
     subscribe: tuple[str, ...]
 
     def conf(self) -> dict[str, Any]:
-        """As a server's configuration says it."""
+        """As a section of a server's configuration."""
         return {"publish": {"allow": list(self.publish)}, "subscribe": {"allow": list(self.subscribe)}}
 
 
 def inbox_prefix(role: str, name: str = "") -> str:
-    """Where a user's answers come to: its own, so that nobody reads another's. To be set in its BusSettings."""
+    """The prefix of the subjects of a user's replies, which no other user may read. Belongs into its BusSettings."""
     return f"_INBOX_{role}" + (f"_{name.replace('.', '_')}" if name else "")
 
 
 def planner(subjects: Subjects) -> Permissions:
-    """Writes decisions, the lease, plan records; makes streams and consumers; deletes nothing."""
+    """A planner: writes decisions, the lease and plan records; creates streams and consumers; deletes nothing."""
     root = subjects.root
     api = [f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE", "INFO") for stream in _STREAMS]
     api += [f"$JS.API.CONSUMER.{verb}.{stream}.>" for verb in ("CREATE", "INFO") for stream in _STREAMS]
@@ -54,7 +54,7 @@ def planner(subjects: Subjects) -> Permissions:
 
 
 def agent(subjects: Subjects, node: str) -> Permissions:
-    """Its own node only: takes its decisions, acknowledges, reports."""
+    """An agent, for its own node only: receives decisions, acknowledges, publishes telemetry."""
     consumer = power_consumer(node)
     mine = (subjects.ack_power(node), subjects.telemetry_node(node), subjects.deadletter(DECISIONS, consumer))
     api = (f"{_NEXT}.{consumer}", f"{_ACK}.{consumer}.>", f"$JS.API.DIRECT.GET.{ACKS}.{subjects.ack_power(node)}")
@@ -62,7 +62,7 @@ def agent(subjects: Subjects, node: str) -> Permissions:
 
 
 def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Permissions:
-    """Its own deployments only: by the client (direct get), or by a durable consumer."""
+    """A connector, for its own deployments only: by the client (direct get) or by a durable consumer."""
     publish: list[str] = []
     subscribe = [f"{inbox_prefix('connector', name)}.>"]
     for deployment in deployments:
@@ -75,7 +75,7 @@ def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Pe
 
 
 def observer(subjects: Subjects) -> Permissions:
-    """Reads all, writes nothing, creates nothing."""
+    """An observer: reads everything, writes and creates nothing."""
     api = [f"$JS.API.DIRECT.GET.{stream}{tail}" for stream in _STREAMS for tail in ("", ".>")]
     api += [f"$JS.API.STREAM.INFO.{stream}" for stream in _STREAMS]
     root = subjects.root
@@ -83,7 +83,7 @@ def observer(subjects: Subjects) -> Permissions:
 
 
 def operator(subjects: Subjects) -> Permissions:
-    """An observer who may also speak on the control subjects: budgets, pauses, pins, nodes that are gone."""
+    """An observer that may also send commands: budgets, pauses, pins, nodes that are gone."""
     seen = observer(subjects)
     inbox = f"{inbox_prefix('operator')}.>"
     return Permissions((*seen.publish, f"{subjects.root}.control.>"), (inbox, *seen.subscribe[1:]))
@@ -91,18 +91,18 @@ def operator(subjects: Subjects) -> Permissions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the bus's account offers to another one."""
+    """The services and subjects that the bus's account exports to another account."""
 
     single: tuple[str, ...]
-    """Services with one answer."""
+    """Services with one reply per request."""
     many: tuple[str, ...] = ()
-    """Services with a stream of answers."""
-    heard: tuple[str, ...] = ()
-    """Subjects that may be listened to."""
+    """Services with a stream of replies."""
+    subscribed: tuple[str, ...] = ()
+    """Subjects to which the account may subscribe."""
 
 
 def field_services(subjects: Subjects) -> Services:
-    """For agents and connectors."""
+    """Exports for agents and connectors."""
     root = subjects.root
     single = [f"{root}.ack.power.*", f"{root}.ack.scaling.*", f"{root}.telemetry.node.*"]
     single += [f"{root}.deadletter.{DECISIONS}.*", f"{_ACK}.>"]
@@ -112,23 +112,23 @@ def field_services(subjects: Subjects) -> Services:
 
 
 def view_services(subjects: Subjects) -> Services:
-    """For observers and operators."""
+    """Exports for observers and operators."""
     root = subjects.root
     many = [f"$JS.API.DIRECT.GET.{stream}{tail}" for stream in _STREAMS for tail in ("", ".>")]
     single = [f"$JS.API.STREAM.INFO.{stream}" for stream in _STREAMS] + [f"{root}.control.>"]
-    # What is stored is heard below `stored.`; the subjects themselves would be a service and a stream at once.
-    heard = [f"{root}.{kind}.>" for kind in ("decision", "ack", "telemetry", "lease", "deadletter")]
-    return Services(tuple(single), tuple(many), (*heard, subjects.stored(f"{root}.>")))
+    # Stored control messages are read below `stored.`: their own subjects would be a service and a stream at once.
+    subscribed = [f"{root}.{kind}.>" for kind in ("decision", "ack", "telemetry", "lease", "deadletter")]
+    return Services(tuple(single), tuple(many), (*subscribed, subjects.stored(f"{root}.>")))
 
 
 User = Mapping[str, Any]
-"""How a user shows who it is, in the server's words: ``{"user": .., "password": ..}``, ``{"nkey": ..}`` or, with
+"""A user's credentials as in the server's configuration: ``{"user": .., "password": ..}``, ``{"nkey": ..}`` or, with
 client certificates, ``{"user": <subject of the certificate>}``."""
 
 
 @dataclass(frozen=True, slots=True)
 class SiteAccounts:
-    """Everyone on one installation's bus."""
+    """The users of one installation's bus."""
 
     planners: tuple[User, ...] = ()
     operators: tuple[User, ...] = ()
@@ -136,7 +136,7 @@ class SiteAccounts:
     agents: Mapping[str, User] = field(default_factory=dict)
     """By node."""
     connectors: Mapping[str, tuple[User, tuple[str, ...]]] = field(default_factory=dict)
-    """By name: who, and for which deployments."""
+    """By name: the user and its deployments."""
     system: tuple[User, ...] = ()
 
 
@@ -168,14 +168,14 @@ def accounts(subjects: Subjects, site: SiteAccounts) -> dict[str, Any]:
 
 
 def _exports(offered: Mapping[str, Services]) -> list[dict[str, Any]]:
-    """Each subject once, with all accounts that may import it."""
+    """Each exported subject once, with all accounts that may import it."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for account, services in offered.items():
         for subject in services.single:
             found.setdefault(("service", subject, "singleton"), []).append(account)
         for subject in services.many:
             found.setdefault(("service", subject, "stream"), []).append(account)
-        for subject in services.heard:
+        for subject in services.subscribed:
             found.setdefault(("stream", subject, ""), []).append(account)
     return [
         {kind: subject, **({"response_type": answers} if answers else {}), "accounts": allowed}
@@ -185,4 +185,4 @@ def _exports(offered: Mapping[str, Services]) -> list[dict[str, Any]]:
 
 def _imports(services: Services) -> list[dict[str, Any]]:
     made = [{"service": {"account": BUS_ACCOUNT, "subject": one}} for one in (*services.single, *services.many)]
-    return made + [{"stream": {"account": BUS_ACCOUNT, "subject": one}} for one in services.heard]
+    return made + [{"stream": {"account": BUS_ACCOUNT, "subject": one}} for one in services.subscribed]

@@ -137,7 +137,7 @@ def _exports(offered: Mapping[str, Services]) -> list[dict[str, Any]]:
             made["service", subject] = {"type": "service", "response_type": "Singleton"}
         for subject in services.many:
             made["service", subject] = {"type": "service", "response_type": "Stream"}
-        for subject in services.heard:
+        for subject in services.subscribed:
             made["stream", subject] = {"type": "stream"}
     # A JWT may not export a subject twice, also not within a wider one.
     return [
@@ -162,5 +162,5 @@ def _imports(services: Services, bus: str) -> list[dict[str, Any]]:
     asked = [(subject, "service") for subject in (*services.single, *services.many)]
     return [
         {"name": subject, "subject": subject, "account": bus, "type": kind}
-        for subject, kind in asked + [(subject, "stream") for subject in services.heard]
+        for subject, kind in asked + [(subject, "stream") for subject in services.subscribed]
     ]

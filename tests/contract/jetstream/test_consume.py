@@ -224,9 +224,9 @@ async def test_what_can_never_be_carried_out_becomes_a_dead_letter_and_the_next_
 @pytest.mark.parametrize(
     ("body", "headers", "reason"),
     [
-        (b"", {}, "no JSON object"),
-        (b"{", {}, "no JSON object"),
-        (b"[]", {}, "no JSON object"),
+        (b"", {}, "not a JSON object"),
+        (b"{", {}, "not a JSON object"),
+        (b"[]", {}, "not a JSON object"),
         (b'{"type":"wattscale.v2.power_decision"}', {}, "version this reader does not know"),
         (b'{"type":"wattscale.v1.nonsense"}', {}, "not one of v1"),
         (b'{"type":"wattscale.v1.power_decision","node":7}', {}, "power_decision"),

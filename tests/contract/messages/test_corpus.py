@@ -169,9 +169,9 @@ def test_any_damage_to_a_message_is_read_or_refused_with_a_reason(path: Path, da
 @pytest.mark.parametrize(
     ("body", "kind", "said"),
     [
-        (b"", NotJsonError, "no JSON object"),
-        (b"null", NotJsonError, "no JSON object"),
-        (b"[" * 100_000, NotJsonError, "no JSON object"),
+        (b"", NotJsonError, "not a JSON object"),
+        (b"null", NotJsonError, "not a JSON object"),
+        (b"[" * 100_000, NotJsonError, "not a JSON object"),
         (b'{"type": 7}', UnknownTypeError, "not one of v1"),
         (b"{}", UnknownTypeError, "no field 'type'"),
         (b'{"type":"wattscale.v9.lease"}', UnknownTypeError, "version this reader does not know"),
