@@ -10,7 +10,10 @@ others are estimates from it by the vendor's ratios: B200 (bf16) by memory bandw
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from deploy.cli.errors import UsageError
+from planner.adapters.profiles import ProfileError, load_profile
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 
 FLOOR_TTFT_MS = 20.0
@@ -77,3 +80,16 @@ def _decode(figures: _Figures) -> DecodeProfile:
         tokens_per_s_per_gpu=tuple(rate),
         max_kv_tokens=figures.max_kv_tokens,
     )
+
+
+def profile_of_both_phases(folder: Path | None, gpu: str) -> Profile:
+    """The profile in ``folder``, or the built-in one of a GPU type. Raises UsageError where a phase is missing."""
+    if folder is None:
+        return demo_profile(gpu)
+    try:
+        profile = load_profile(folder)
+    except ProfileError as error:
+        raise UsageError(str(error)) from error
+    if profile.prefill is None or profile.decode is None:
+        raise UsageError(f"profile {folder}: lacks a phase; prefill and decode are both simulated")
+    return profile

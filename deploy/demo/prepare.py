@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from deploy.cli.errors import UsageError
 from deploy.compose.core_config import planner_config
 from deploy.compose.settings_layers import SettingsError
-from deploy.demo.demo_profile import demo_profile
+from deploy.demo.demo_profile import profile_of_both_phases
 from deploy.demo.options import UpOptions
-from planner.adapters.profiles import ProfileError, load_profile
 from planner.adapters.traces import TraceError, read_trace
 from planner.core.power.priors import GpuType, curve, gpu, phase_of
 from planner.domain.config import PlannerConfig
@@ -78,14 +77,7 @@ def prepare(options: UpOptions) -> Prepared:
 
 
 def _profile(options: UpOptions) -> Profile:
-    if options.profile is None:
-        return demo_profile(options.gpu)
-    try:
-        profile = load_profile(options.profile)
-    except ProfileError as error:
-        raise UsageError(str(error)) from error
-    if profile.prefill is None or profile.decode is None:
-        raise UsageError(f"profile {options.profile}: `up` needs both phases, prefill and decode")
+    profile = profile_of_both_phases(options.profile, options.gpu)
     largest = max(profile.prefill_gpus, profile.decode_gpus)
     if largest > options.gpus_per_node:
         raise UsageError(

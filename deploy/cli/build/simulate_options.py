@@ -10,10 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from deploy.cli.errors import UsageError
-from deploy.demo.demo_profile import demo_profile
-from planner.adapters.profiles import ProfileError, load_profile
+from deploy.demo.demo_profile import profile_of_both_phases
 from planner.adapters.traces import Trace, TraceError, read_trace
-from planner.domain.profile import Profile
 from planner.domain.request import Request
 from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.policies.catalogue import UnknownPolicyError, make
@@ -42,7 +40,7 @@ class Asked:
 def asked(args: argparse.Namespace) -> Asked:
     """Options as what to run: files read, numbers checked. Raises UsageError with one line for the first bad one."""
     _positive(args)
-    profile = _profile(args)
+    profile = profile_of_both_phases(args.profile, args.gpu)
     start = re.fullmatch(r"(\d+)p(\d+)d", args.start)
     if start is None:
         raise UsageError(f"--start {args.start}: write the workers as 5p2d")
@@ -94,18 +92,6 @@ def _positive(args: argparse.Namespace) -> None:
         raise UsageError("--startup-s and --processes must not be negative")
     if not 0 < args.ttft_quantile < 1:
         raise UsageError(f"--ttft-quantile must lie between 0 and 1, not {args.ttft_quantile:g}")
-
-
-def _profile(args: argparse.Namespace) -> Profile:
-    if args.profile is None:
-        return demo_profile(args.gpu)
-    try:
-        profile = load_profile(args.profile)
-    except ProfileError as error:
-        raise UsageError(str(error)) from error
-    if profile.prefill is None or profile.decode is None:
-        raise UsageError(f"{args.profile}: lacks a phase; the simulation needs prefill and decode")
-    return profile
 
 
 def _trace(args: argparse.Namespace) -> Trace:

@@ -84,8 +84,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of(args: argparse.Namespace) -> Loaded[AgentFile]:
-    """Settings from file, environment and flags. Raises UsageError with one line for each mistake."""
+def settings_of(args: argparse.Namespace, *, in_child: bool = False) -> Loaded[AgentFile]:
+    """Settings from file, environment and flags; ``in_child`` as in ``load``. Raises UsageError, one line a mistake."""
     from deploy.compose.agent_settings import load
     from deploy.compose.settings_layers import SettingsError
 
@@ -96,7 +96,7 @@ def settings_of(args: argparse.Namespace) -> Loaded[AgentFile]:
     if flags.get("node") is None and not _named_elsewhere(args):
         flags["node"] = os.environ.get("NODE_NAME")
     try:
-        return load(args.settings, os.environ, flags)
+        return load(args.settings, os.environ, flags, in_child=in_child)
     except SettingsError as error:
         raise UsageError("\nwattscale: ".join(error.problems)) from error
 
@@ -108,7 +108,7 @@ def _named_elsewhere(args: argparse.Namespace) -> bool:
 def _power(args: argparse.Namespace) -> int:
     from deploy.compose.agent_service import run_power
 
-    return run_power(settings_of(args).settings)
+    return run_power(settings_of(args, in_child=True).settings)
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -44,7 +44,7 @@ class Instruments:
         reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self._registry)
         self._provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
         self._meter = self._provider.get_meter("wattscale.planner")
-        self._looks = self._counter(names.DECIDED)
+        self._iterations = [self._counter(names.ITERATIONS), self._counter(names.ITERATIONS_FORMER_NAME)]
         self._decisions = self._counter(names.DECISIONS)
         self._limits = self._counter(names.LIMITS)
         self._step_s = self._histogram(names.STEP_SECONDS)
@@ -62,7 +62,8 @@ class Instruments:
     def watch(self, decided: DecisionEvent) -> None:
         """Take one decision in."""
         cause = {"cause": "tick" if decided.tick else "event"}
-        self._looks.add(1, cause)
+        for iterations in self._iterations:
+            iterations.add(1, cause)
         self._step_s.record(decided.took_s, cause)
         if decided.published:
             self._publish_s.record(decided.stored_s)

@@ -38,14 +38,20 @@ DECISIONS = PlannerMetric(
     "Decisions published, by kind (scaling, power).",
     ("kind",),
 )
-DECIDED = PlannerMetric(
+ITERATIONS = PlannerMetric(
     "wattscale_planner_iterations_total",
     InstrumentKind.COUNTER,
-    "Times the state was looked at, by cause (tick, event).",
+    "Planner iterations, by cause (tick, event).",
+    ("cause",),
+)
+ITERATIONS_FORMER_NAME = PlannerMetric(
+    "wattscale_planner_looks_total",
+    InstrumentKind.COUNTER,
+    "Former name of wattscale_planner_iterations_total; goes away with the next release.",
     ("cause",),
 )
 STEP_SECONDS = PlannerMetric(
-    "wattscale_planner_step_seconds", InstrumentKind.HISTOGRAM, "Computing time of one look, by cause.", ("cause",)
+    "wattscale_planner_step_seconds", InstrumentKind.HISTOGRAM, "Computing time of one iteration, by cause.", ("cause",)
 )
 PUBLISH_SECONDS = PlannerMetric(
     "wattscale_planner_publish_seconds", InstrumentKind.HISTOGRAM, "Time until a batch of decisions was stored."
@@ -157,7 +163,8 @@ OURS = (
     LEADING,
     EPOCH,
     TERMS,
-    DECIDED,
+    ITERATIONS,
+    ITERATIONS_FORMER_NAME,
     DECISIONS,
     STEP_SECONDS,
     PUBLISH_SECONDS,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import pytest
 from agent.runtime.settings import OnExit
 from deploy.compose.agent_settings import load
 from deploy.compose.settings_layers import SettingsError
+
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_flags_are_stronger_than_the_environment_which_is_stronger_than_the_file(tmp_path: Path) -> None:
@@ -67,3 +72,60 @@ def test_a_port_that_is_no_port_is_named() -> None:
     for wrong in ("some", "65536"):
         with pytest.raises(SettingsError, match=r"http\.port"):
             load(None, {}, {"node": "n", "http.port": wrong})
+
+
+AS_THE_AGENT_DOES = """
+import json, sys
+import json
+import subprocess
+import sys
+from pathlib import Path
+from deploy.compose.agent_settings import load
+from deploy.compose.settings_layers import SettingsError
+try:
+    found = load(Path(sys.argv[1]), json.loads(sys.argv[2]), {"http.host": "::1"}, in_child=True)
+    print(json.dumps(found.rows()))
+except SettingsError as error:
+    print(json.dumps(error.problems))
+print(json.dumps([name for name in ("yaml", "pydantic_settings") if name in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ("node: n\nsimulated: {faults: {0: {read: unknown}}}\n", {"WATTSCALE_AGENT_HTTP__PORT": "null"}),
+        ("node: n\nhttp: 5\n", {}),
+        ("node: n\nhttp: {prt: 5}\n", {}),
+        ("- a\n", {}),
+        ("node: n\n", {"WATTSCALE_AGENT_HTP": "1", "WATTSCALE_AGENT_NOD": "1"}),
+    ],
+)
+def test_a_child_reads_what_this_process_would_and_leaves_no_library_behind(
+    tmp_path: Path, text: str, environ: dict[str, str]
+) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text(text)
+    program = [sys.executable, "-c", AS_THE_AGENT_DOES, str(file), json.dumps(environ)]
+    answer = subprocess.run(program, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
+    try:
+        here: Any = [list(row) for row in load(file, environ, {"http.host": "::1"}).rows()]
+    except SettingsError as error:
+        here = list(error.problems)
+    assert json.loads(answer[0]) == here
+    assert json.loads(answer[1]) == []
+
+
+def test_each_value_has_its_origin_and_each_mistake_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("node: n\nhttp: {port: 1}\n")
+    environ = {"WATTSCALE_AGENT_GRACE_S": "7", "WATTSCALE_AGENT_NATS": '{"servers": ["nats://h:4222"]}'}
+    origins = {path: origin for path, _, origin in load(file, environ, {"http.host": "::1"}).rows()}
+    assert origins["http.port"] == str(file)
+    assert origins["grace_s"] == "environment WATTSCALE_AGENT_GRACE_S"
+    assert origins["nats.servers"] == "environment WATTSCALE_AGENT_NATS"
+    assert origins["http.host"] == "flag for http.host"
+    assert origins["on_exit"] == "default"
+    with pytest.raises(SettingsError) as caught:
+        load(file, {}, {"driver": "amd", "grace_s": -1, "http.prt": 2})
+    assert len(caught.value.problems) == 3
