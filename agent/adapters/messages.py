@@ -5,22 +5,17 @@ Owns rounding: a cap is rounded down, so that a sum of caps never gains by it; a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from agent.core.caps import CapDecision, CapReport, GpuTarget, InForce
+from bus_schemas.units import mw_from_watts, watts_from_mw
 from bus_schemas.v1 import AckStatus, GpuHealth, GpuInForce, PowerAck, PowerDecision
-
-
-def mw_down(watts: float) -> int:
-    """Milliwatts, rounded down; a hundredth of a milliwatt is forgiven (0.1 + 0.2 W is 300 mW)."""
-    return math.floor(watts * 1000 + 0.01)
 
 
 def watts(mw: int | None) -> float | None:
     """Watts, or None where nothing is known."""
-    return None if mw is None else mw / 1000
+    return None if mw is None else watts_from_mw(mw)
 
 
 def decision_of(message: PowerDecision) -> CapDecision:
@@ -30,7 +25,9 @@ def decision_of(message: PowerDecision) -> CapDecision:
         decision_id=message.decision_id,
         incarnation=message.incarnation,
         valid_for_s=message.valid_for_s,
-        caps=tuple(GpuTarget(cap.gpu, mw_down(cap.cap_watts), mw_down(cap.fallback_watts)) for cap in message.caps),
+        caps=tuple(
+            GpuTarget(cap.gpu, mw_from_watts(cap.cap_watts), mw_from_watts(cap.fallback_watts)) for cap in message.caps
+        ),
         heard_boot=message.heard_boot,
         heard_clock_s=message.heard_clock_s,
         only_lowers=message.only_lowers,

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from agent.adapters.messages import watts
 from agent.core.caps import Health
 from agent.ports import GpuInfo, GpuOwner, GpuReading
+from bus_schemas.units import watts_from_mw
 from bus_schemas.v1 import GpuHealth, GpuTelemetry, NodeTelemetry
 
 NOBODY = GpuOwner()
@@ -56,9 +57,9 @@ def _gpu(view: GpuView) -> GpuTelemetry:
         granted_watts=watts(view.granted_mw),
         requested_watts=watts(reading.requested_mw) if reading else None,
         enforced_watts=watts(reading.enforced_mw) if reading else None,
-        default_watts=info.default_mw / 1000,
-        min_watts=info.min_mw / 1000,
-        max_watts=info.max_mw / 1000,
+        default_watts=watts_from_mw(info.default_mw),
+        min_watts=watts_from_mw(info.min_mw),
+        max_watts=watts_from_mw(info.max_mw),
         energy_joules=None if reading is None or reading.energy_mj is None else reading.energy_mj / 1000,
         throttle_reasons=reading.throttle_reasons if reading else (),
         health=GpuHealth(view.health.value),

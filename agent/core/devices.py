@@ -27,8 +27,6 @@ class Assignment:
     """One device that the kubelet has given to a container."""
 
     pod: PodRef
-    container: str
-    resource: str
     device: str
 
 

@@ -11,12 +11,13 @@ import logging
 from agent.adapters.bus_channel import NodeChannel, NotPublishedError
 from agent.adapters.telemetry import worth_saying
 from agent.ports import MonotonicClock
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.v1 import NodeTelemetry, PowerAck
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.2
-LAST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 5.0
 
 
 class StatusPublisher:
@@ -49,17 +50,16 @@ class StatusPublisher:
 
     async def run(self, line: NodeChannel) -> None:
         """Publish until cancelled. A server that is away costs a pause, never an error."""
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             await self._new.wait()
             self._new.clear()
             try:
                 await self._flush(line)
-                pause_s = FIRST_PAUSE_S
+                backoff.reset()
             except NotPublishedError as error:
                 log.warning("not published, will try again with what is true then: %s", error)
-                await asyncio.sleep(pause_s)
-                pause_s = min(LAST_PAUSE_S, pause_s * 2)
+                await asyncio.sleep(backoff.next_s())
                 self._new.set()
 
     async def _flush(self, line: NodeChannel) -> None:

@@ -19,7 +19,6 @@ from agent.adapters.kubernetes.gpu_owners import KubernetesOwners, PodLabels
 from agent.adapters.kubernetes.list_watch import ListWatch
 from agent.adapters.kubernetes.pods import pods_of_node
 from agent.adapters.managed_state import ManagedState
-from agent.adapters.messages import mw_down
 from agent.adapters.pod_resources.kubelet import PodResources
 from agent.adapters.single_instance import single_instance
 from agent.core.ownership import Pod
@@ -30,15 +29,17 @@ from agent.runtime.agent_file import AgentFile, SimulatedSection
 from agent.runtime.annotation_limits import AnnotationLimits
 from agent.runtime.service import BusSource, LibraryMismatchError, PowerAgentService
 from bus_schemas.jetstream.connect import Bus, BusError, connect
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import AGAIN_S, ended
 from bus_schemas.subjects import BadNameError
+from bus_schemas.units import mw_from_watts
 from deploy.cli.errors import CliError, UsageError
 
 if TYPE_CHECKING:
     from agent.runtime.health import AgentHealthServer
 
 log = logging.getLogger("wattscale.agent")
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.5, 10.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 
 def run_power(settings: AgentFile) -> int:
@@ -61,15 +62,15 @@ def build_driver(settings: AgentFile) -> GpuDriver:
 def simulated_driver(node: str, section: SimulatedSection) -> SimulatedDriver:
     """Simulated GPUs as configured, with a constant load."""
     card = SimulatedGpuModel(
-        default_mw=mw_down(section.default_watts),
-        min_mw=mw_down(section.min_watts),
-        max_mw=mw_down(section.max_watts),
-        idle_mw=mw_down(section.idle_watts),
+        default_mw=mw_from_watts(section.default_watts),
+        min_mw=mw_from_watts(section.min_watts),
+        max_mw=mw_from_watts(section.max_watts),
+        idle_mw=mw_from_watts(section.idle_watts),
         lag_s=section.lag_s,
         overshoot=section.overshoot,
     )
     gpus = [
-        SimulatedGpu(f"GPU-{node}-{index:02d}", card, load_mw=mw_down(section.load_watts))
+        SimulatedGpu(f"GPU-{node}-{index:02d}", card, load_mw=mw_from_watts(section.load_watts))
         for index in range(section.gpus)
     ]
     for index in section.ignores_writes:
@@ -173,14 +174,14 @@ def _bus_source(settings: AgentFile, stack: AsyncExitStack) -> BusSource | None:
     named = settings.nats.model_copy(update={"name": f"wattscale-agent-{settings.node}"})
 
     async def connected() -> Bus:
-        pause_s = FIRST_PAUSE_S
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             try:
                 bus = await connect(named)
             except BusError as error:
+                pause_s = backoff.next_s()
                 log.warning("%s; trying again in %.1f s", error, pause_s)
                 await asyncio.sleep(pause_s)
-                pause_s = min(LAST_PAUSE_S, pause_s * 2)
                 continue
             stack.push_async_callback(bus.close)
             return bus
@@ -216,7 +217,7 @@ def _annotator(settings: AgentFile, owners: KubernetesOwners, events: Kubernetes
         )
     return AnnotationLimits(
         owners,
-        safe_default_mw=mw_down(safe),
+        safe_default_mw=mw_from_watts(safe),
         alone=settings.nats is None,
         clock=monotonic,
         state=ManagedState(settings.state_file),

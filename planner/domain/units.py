@@ -1,23 +1,5 @@
-"""Watts outside, integer milliwatts inside: sums of caps are exact, and rounding is always down."""
+"""Unit conversion for core and domain: the one definition that the wire uses too, under a name of the planner's own."""
 
-from __future__ import annotations
+from bus_schemas.units import MW_PER_WATT, mw_from_watts, watts_from_mw
 
-import math
-
-MW_PER_WATT = 1000
-
-
-def mw_from_watts(watts: float) -> int:
-    """Milliwatts in ``watts``, rounded down (rounding never raises a budget or a cap).
-
-    Tolerates a hundredth of a milliwatt, so that 0.1 + 0.2 W is 300 mW.
-    Raises ValueError for a number that is not finite.
-    """
-    if not math.isfinite(watts):
-        raise ValueError(f"watts must be a finite number, not {watts}")
-    return math.floor(watts * MW_PER_WATT + 0.01)
-
-
-def watts_from_mw(mw: int) -> float:
-    """Watts in ``mw``, for display and for the wire."""
-    return mw / MW_PER_WATT
+__all__ = ["MW_PER_WATT", "mw_from_watts", "watts_from_mw"]

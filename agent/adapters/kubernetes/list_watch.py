@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from agent.ports import MonotonicClock, monotonic
+from bus_schemas.jetstream.tasks.backoff import Backoff
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class WatchTiming:
     watch_s: int = 290
     silence_s: float = 100.0
     first_pause_s: float = 0.5
-    last_pause_s: float = 30.0
+    longest_pause_s: float = 30.0
     page: int = 500
 
 
@@ -81,16 +81,16 @@ class ListWatch(Generic[T]):
 
     async def run(self) -> None:
         """Keep current until cancelled."""
-        pause_s = self._timing.first_pause_s
+        backoff = Backoff(self._timing.first_pause_s, self._timing.longest_pause_s)
         while True:
             try:
                 if not self._version:
                     await self._list()
-                    pause_s = self._timing.first_pause_s
+                    backoff.reset()
                 heard_s = self._heard_s
                 await self._watch()
                 if self._heard_s > heard_s:
-                    pause_s = self._timing.first_pause_s
+                    backoff.reset()
                     continue
                 # A watch that ends at once and said nothing is no success: do not hammer the server.
             except TooOldError:
@@ -99,8 +99,7 @@ class ListWatch(Generic[T]):
                 self.failures += 1
                 self.last_error = str(error)
                 log.warning("%s: %s", self._path, error)
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
-            pause_s = min(self._timing.last_pause_s, pause_s * 2)
+            await asyncio.sleep(backoff.next_s())
 
     async def _list(self) -> None:
         found: dict[str, T] = {}

@@ -93,25 +93,34 @@ async def _read(reader: asyncio.StreamReader) -> _Frame:
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, largest: int) -> bytes:
-    """All data of our stream until its end."""
+    """All data of our stream until its end. Raises CallFailedError."""
     data = bytearray()
     while True:
         frame = await _read(reader)
-        if frame.kind == SETTINGS and not frame.flags & ACK:
-            writer.write(_frame(SETTINGS, ACK, 0, b""))
-        elif frame.kind == PING and not frame.flags & ACK:
-            writer.write(_frame(PING, ACK, 0, frame.payload))
-        elif frame.kind == GOAWAY:
-            raise CallFailedError("the server is going away")
-        elif frame.stream == STREAM and frame.kind == RST_STREAM:
-            raise CallFailedError(f"the server ended the call (HTTP/2 error {int.from_bytes(frame.payload)})")
-        elif frame.stream == STREAM and frame.kind in (DATA, HEADERS):
-            if frame.kind == DATA:
-                data += _unpadded(frame)
-                if len(data) > largest:
-                    raise CallFailedError(f"an answer of more than {largest} bytes")
-            if frame.flags & END_STREAM:
-                return bytes(data)
+        if frame.stream != STREAM:
+            writer.write(_reply(frame))
+        elif _collect(frame, data, largest):
+            return bytes(data)
+
+
+def _reply(frame: _Frame) -> bytes:
+    """What a frame of the connection itself is answered with; empty for most. Raises CallFailedError on GOAWAY."""
+    if frame.kind == GOAWAY:
+        raise CallFailedError("the server is going away")
+    if frame.kind not in (SETTINGS, PING) or frame.flags & ACK:
+        return b""
+    return _frame(frame.kind, ACK, 0, frame.payload if frame.kind == PING else b"")
+
+
+def _collect(frame: _Frame, data: bytearray, largest: int) -> bool:
+    """Append a frame of our stream to ``data``; whether it was the last one. Raises CallFailedError."""
+    if frame.kind == RST_STREAM:
+        raise CallFailedError(f"the server ended the call (HTTP/2 error {int.from_bytes(frame.payload)})")
+    if frame.kind == DATA:
+        data += _unpadded(frame)
+        if len(data) > largest:
+            raise CallFailedError(f"an answer of more than {largest} bytes")
+    return frame.kind in (DATA, HEADERS) and bool(frame.flags & END_STREAM)
 
 
 def _unpadded(frame: _Frame) -> bytes:

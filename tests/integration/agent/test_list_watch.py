@@ -17,7 +17,7 @@ from agent.core.ownership import Pod
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.integration.agent.wire import until
 
-FAST = WatchTiming(watch_s=60, silence_s=5.0, first_pause_s=0.02, last_pause_s=0.2)
+FAST = WatchTiming(watch_s=60, silence_s=5.0, first_pause_s=0.02, longest_pause_s=0.2)
 
 
 def pod(name: str, node: str = "n1", **more: Any) -> dict[str, Any]:
@@ -109,7 +109,7 @@ async def test_bookmarks_move_the_version_on_so_that_a_quiet_watch_does_not_grow
 
 
 async def test_a_watch_that_falls_silent_is_begun_again() -> None:
-    timing = WatchTiming(watch_s=60, silence_s=0.3, first_pause_s=0.02, last_pause_s=0.1)
+    timing = WatchTiming(watch_s=60, silence_s=0.3, first_pause_s=0.02, longest_pause_s=0.1)
     async with KubernetesDouble() as kube, watching(kube, timing) as watch:
         await until(lambda: names(watch) == set(), "the list")
         kube.silent = True
@@ -145,7 +145,7 @@ async def test_missing_rights_are_reported_and_pods_stay_unknown() -> None:
 
 
 async def test_a_server_that_ends_watches_at_once_is_not_hammered() -> None:
-    timing = WatchTiming(watch_s=0, first_pause_s=0.05, last_pause_s=0.2)
+    timing = WatchTiming(watch_s=0, first_pause_s=0.05, longest_pause_s=0.2)
     async with KubernetesDouble() as kube, watching(kube, timing) as watch:
         await until(lambda: names(watch) == set(), "the list")
         await asyncio.sleep(1.0)

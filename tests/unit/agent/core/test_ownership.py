@@ -15,7 +15,7 @@ A, B = Pod(UID, PodRef("ns", "a")), Pod("other", PodRef("ns", "b"), container_id
 
 
 def given(pod: Pod, device: str) -> Assignment:
-    return Assignment(pod.ref, "engine", "nvidia.com/gpu", device)
+    return Assignment(pod.ref, device)
 
 
 @pytest.mark.parametrize(
