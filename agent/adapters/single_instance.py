@@ -31,11 +31,11 @@ async def single_instance(path: Path | None, *, retry_s: float = RETRY_S) -> Asy
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        told = False
+        logged = False
         while not _locked(file):
-            if not told:
+            if not logged:
                 log.warning("another agent holds %s (%s): waiting until it ends", path, _holder(file))
-                told = True
+                logged = True
             await asyncio.sleep(retry_s)
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} of {platform.node()}".encode(), 0)

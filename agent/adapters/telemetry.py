@@ -15,7 +15,7 @@ from agent.ports import GpuInfo, GpuOwner, GpuReading
 from bus_schemas.units import watts_from_mw
 from bus_schemas.v1 import GpuHealth, GpuTelemetry, NodeTelemetry
 
-NOBODY = GpuOwner()
+NO_OWNER = GpuOwner()
 SMALLEST_CHANGE_WATTS = 5.0
 """Draw that moves less than this (or 2 %) since it was last said is the same draw."""
 
@@ -29,7 +29,7 @@ class GpuView:
     health: Health
     granted_mw: int | None = None
     error: str = ""
-    owner: GpuOwner = NOBODY
+    owner: GpuOwner = NO_OWNER
 
 
 def telemetry_of(
@@ -73,7 +73,7 @@ def _gpu(view: GpuView) -> GpuTelemetry:
     )
 
 
-def worth_saying(before: NodeTelemetry | None, now: NodeTelemetry) -> bool:
+def worth_publishing(before: NodeTelemetry | None, now: NodeTelemetry) -> bool:
     """Whether ``now`` tells anything that ``before`` did not. Energy alone always grows and tells nothing new."""
     if before is None or before.applied_decision_id != now.applied_decision_id or len(before.gpus) != len(now.gpus):
         return True

@@ -80,8 +80,8 @@ def plan(
     notes: list[Note] = []
     for gpu, limits in gpus.items():
         here = pods.get(gpu, ())
-        wanted, said = bound_of(gpu, here, safe_default_mw)
-        notes.extend(said)
+        wanted, found_notes = bound_of(gpu, here, safe_default_mw)
+        notes.extend(found_notes)
         if wanted is not None:
             ours.setdefault(gpu, limits.requested_mw)
             targets[gpu] = min(max(wanted, limits.min_mw), limits.max_mw)

@@ -1,6 +1,6 @@
 """Brings pod annotations to bear: alone they are the targets; under a planner each is one more upper bound.
 
-Owns the way from annotations to the enforcer. Must never act on pods that are not known: a list that failed keeps
+Owns the way from annotations to the reconciler. Must never act on pods that are not known: a list that failed keeps
 what is in force.
 """
 
@@ -54,12 +54,12 @@ class AnnotationLimits:
         """The GPUs that are ours, and what was found on each."""
         return self._found_mw
 
-    def adopt(self, enforcer: Reconciler) -> None:
+    def adopt(self, reconciler: Reconciler) -> None:
         """Before the first look: alone, only the GPUs that are ours are anybody's business."""
         if self.alone:
-            enforcer.managed = frozenset(self._found_mw)
+            reconciler.managed = frozenset(self._found_mw)
 
-    async def apply(self, enforcer: Reconciler) -> None:
+    async def apply(self, reconciler: Reconciler) -> None:
         """One pass."""
         try:
             found = await self._owners.node_pods()
@@ -70,37 +70,37 @@ class AnnotationLimits:
             return
         self.unknown_since_s = None
         if self.alone:
-            await self._aim(enforcer, found)
+            await self._aim(reconciler, found)
         else:
-            await self._bound(enforcer, found)
+            await self._bound(reconciler, found)
 
-    async def _bound(self, enforcer: Reconciler, found: NodePods) -> None:
+    async def _bound(self, reconciler: Reconciler, found: NodePods) -> None:
         bounds: dict[str, int] = {}
         notes: list[Note] = []
         for gpu, pods in found.pods.items():
-            bound, said = bound_of(gpu, pods, self._safe_default_mw)
-            notes.extend(said)
+            bound, found_notes = bound_of(gpu, pods, self._safe_default_mw)
+            notes.extend(found_notes)
             if bound is not None:
                 bounds[gpu] = bound
-        await enforcer.bound(bounds)
-        await self._say(tuple(notes))
+        await reconciler.bound(bounds)
+        await self._report(tuple(notes))
 
-    async def _aim(self, enforcer: Reconciler, found: NodePods) -> None:
+    async def _aim(self, reconciler: Reconciler, found: NodePods) -> None:
         limits = {
-            gpu: GpuLimits(look.info.min_mw, look.info.max_mw, look.reading.requested_mw)
-            for gpu, look in enforcer.hardware.looks.items()
-            if look.error is None and look.reading is not None and look.reading.requested_mw is not None
+            gpu: GpuLimits(snapshot.info.min_mw, snapshot.info.max_mw, snapshot.reading.requested_mw)
+            for gpu, snapshot in reconciler.hardware.snapshots.items()
+            if snapshot.error is None and snapshot.reading is not None and snapshot.reading.requested_mw is not None
         }
         aims = plan(limits, found.pods, self._found_mw, self._safe_default_mw)
         # Kept before the first write: a crash in between leaves a GPU that we know to be ours.
         self._found_mw = dict(aims.found_mw)
         self._state.write(self._found_mw)
-        enforcer.managed = frozenset(self._found_mw)
-        await self._decide(enforcer, aims)
-        self._let_go(enforcer, aims)
-        await self._say(aims.notes)
+        reconciler.managed = frozenset(self._found_mw)
+        await self._decide(reconciler, aims)
+        self._release(reconciler, aims)
+        await self._report(aims.notes)
 
-    async def _decide(self, enforcer: Reconciler, plan: AnnotationPlan) -> None:
+    async def _decide(self, reconciler: Reconciler, plan: AnnotationPlan) -> None:
         now_s = self._clock()
         if plan.targets_mw == self._targets_mw and now_s - self._decided_s < VALID_S / 2:
             return
@@ -108,30 +108,30 @@ class AnnotationLimits:
         self._targets_mw, self._decided_s = plan.targets_mw, now_s
         # The fallback is the target itself: an annotation does not run out.
         caps = tuple(GpuTarget(gpu, mw, mw) for gpu, mw in plan.targets_mw.items())
-        await enforcer.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
+        await reconciler.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
 
-    def _let_go(self, enforcer: Reconciler, plan: AnnotationPlan) -> None:
+    def _release(self, reconciler: Reconciler, plan: AnnotationPlan) -> None:
         """A GPU that stands as it was found is nobody's business any more."""
         for gpu in plan.released:
-            look = enforcer.hardware.looks[gpu]
-            if look.reading is not None and look.reading.requested_mw == plan.targets_mw[gpu]:
+            snapshot = reconciler.hardware.snapshots[gpu]
+            if snapshot.reading is not None and snapshot.reading.requested_mw == plan.targets_mw[gpu]:
                 del self._found_mw[gpu]
-                enforcer.forget(gpu)
+                reconciler.forget(gpu)
                 log.info("GPU %s is given back at %.3f W", gpu, plan.targets_mw[gpu] / 1000)
         self._state.write(self._found_mw)
-        enforcer.managed = frozenset(self._found_mw)
+        reconciler.managed = frozenset(self._found_mw)
 
-    async def restore(self, enforcer: Reconciler) -> None:
+    async def restore(self, reconciler: Reconciler) -> None:
         """Give everything back, on an orderly stop that was asked to."""
         if not self.alone or not self._found_mw:
             return
         self._number += 1
         caps = tuple(GpuTarget(gpu, mw, mw) for gpu, mw in self._found_mw.items())
-        await enforcer.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
+        await reconciler.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
         self._found_mw = {}
         self._state.write(self._found_mw)
 
-    async def _say(self, notes: tuple[Note, ...]) -> None:
+    async def _report(self, notes: tuple[Note, ...]) -> None:
         self.malformed = sum(note.kind is NoteKind.MALFORMED for note in notes)
         if self._events is not None:
             for note in notes:

@@ -25,8 +25,8 @@ class GpuOwnersLoop:
     def __init__(
         self,
         source: GpuOwners,
-        enforcer: Reconciler,
-        annotator: AnnotationLimits | None,
+        reconciler: Reconciler,
+        annotation_limits: AnnotationLimits | None,
         events: KubernetesEvents | None,
         *,
         interval_s: float,
@@ -34,8 +34,8 @@ class GpuOwnersLoop:
     ) -> None:
         self.owners: Mapping[str, GpuOwner] = {}
         self._source = source
-        self._enforcer = enforcer
-        self._annotator = annotator
+        self._reconciler = reconciler
+        self._annotation_limits = annotation_limits
         self._events = events
         self._interval_s = interval_s
         self._on_change = on_change
@@ -49,10 +49,10 @@ class GpuOwnersLoop:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._look()
-            if self._annotator is not None:
-                await self._annotator.apply(self._enforcer)
-            await self._tell_drifts()
+            await self._update_owners()
+            if self._annotation_limits is not None:
+                await self._annotation_limits.apply(self._reconciler)
+            await self._report_drifts()
             try:
                 async with asyncio.timeout(self._interval_s):
                     await self._wake.wait()
@@ -60,7 +60,7 @@ class GpuOwnersLoop:
                 pass  # The usual end of the wait.
             self._wake.clear()
 
-    async def _look(self) -> None:
+    async def _update_owners(self) -> None:
         try:
             async with asyncio.timeout(OWNERS_TIMEOUT_S):
                 owners = await self._source.owners()
@@ -75,8 +75,8 @@ class GpuOwnersLoop:
             self.owners = owners
             self._on_change()
 
-    async def _tell_drifts(self) -> None:
+    async def _report_drifts(self) -> None:
         """An event on the node for each value that somebody else has set."""
-        while self._events is not None and self._enforcer.untold:
-            drift = self._enforcer.untold.popleft()
+        while self._events is not None and self._reconciler.unreported_drifts:
+            drift = self._reconciler.unreported_drifts.popleft()
             await self._events.warn_node("ForeignGpuPowerLimit", f"GPU {drift.gpu}: {drift}")

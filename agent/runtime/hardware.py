@@ -65,7 +65,7 @@ class Hardware:
         self._dry_run = dry_run
         self._on_late = on_late
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self.looks: dict[str, HardwareSnapshot] = {}
+        self.snapshots: dict[str, HardwareSnapshot] = {}
         self.unidentified: Mapping[str, DriverError] = {}
         """GPUs that fail before they tell their UUID, by index."""
         self.driver_error: DriverError | None = None
@@ -80,28 +80,28 @@ class Hardware:
             return
         self.driver_error = None
         failed = self._driver.failed()
-        self.unidentified = {name: error for name, error in failed.items() if name not in self.looks}
-        for gpu, look in self.looks.items():
+        self.unidentified = {name: error for name, error in failed.items() if name not in self.snapshots}
+        for gpu, snapshot in self.snapshots.items():
             if gpu not in found:
                 gone = DriverError(DriverErrorKind.NO_SUCH_GPU, "no longer enumerated", call="enumerate", gpu=gpu)
-                self.looks[gpu] = replace(look, error=failed.get(gpu, gone))
+                self.snapshots[gpu] = replace(snapshot, error=failed.get(gpu, gone))
         for gpu, info in found.items():
-            before = self.looks.get(gpu)
-            self.looks[gpu] = HardwareSnapshot(info) if before is None else replace(before, info=info)
+            before = self.snapshots.get(gpu)
+            self.snapshots[gpu] = HardwareSnapshot(info) if before is None else replace(before, info=info)
 
     def _doubt(self, error: DriverError) -> None:
         if self.driver_error is None or self.driver_error.kind is not error.kind:
             log.error("the GPU driver does not answer: %s", error)
         self.driver_error = error
-        self.looks = {gpu: replace(look, error=error) for gpu, look in self.looks.items()}
+        self.snapshots = {gpu: replace(snapshot, error=error) for gpu, snapshot in self.snapshots.items()}
 
     async def read(self, *, patience_s: float = READ_PATIENCE_S) -> None:
-        """Read all GPUs side by side. One that takes longer keeps its last look until it answers or times out."""
-        free = [gpu for gpu in self.looks if gpu not in self._under_way]
-        await self._in_time({gpu: self._look(gpu) for gpu in free}, patience_s)
+        """Read all GPUs side by side. One that takes longer keeps its last snapshot until it answers or times out."""
+        free = [gpu for gpu in self.snapshots if gpu not in self._under_way]
+        await self._in_time({gpu: self._read_one(gpu) for gpu in free}, patience_s)
 
-    async def _look(self, gpu: str) -> None:
-        before = self.looks[gpu]
+    async def _read_one(self, gpu: str) -> None:
+        before = self.snapshots[gpu]
         try:
             reading = await self._driver.read(gpu)
         except DriverError as error:
@@ -109,11 +109,11 @@ class Hardware:
                 log.warning("GPU %s: %s", gpu, error)
             if error.kind in DRIVER_WIDE_KINDS:
                 self.driver_error = error
-            self.looks[gpu] = replace(self.looks[gpu], error=error)
+            self.snapshots[gpu] = replace(self.snapshots[gpu], error=error)
             return
         if before.error is not None:
             log.info("GPU %s answers again", gpu)
-        self.looks[gpu] = HardwareSnapshot(self.looks[gpu].info, reading)
+        self.snapshots[gpu] = HardwareSnapshot(self.snapshots[gpu].info, reading)
 
     async def write(self, orders: Sequence[SetLimit], *, patience_s: float = WRITE_PATIENCE_S) -> list[WriteResult]:
         """Set limits side by side and read each back. Errors are in the results.
@@ -130,7 +130,7 @@ class Hardware:
         for gpu in late:
             message = f"set_limit: still under way after {patience_s:g} s"
             slow = DriverError(DriverErrorKind.TIMEOUT, message, call="set_limit", gpu=gpu)
-            self.looks[gpu] = replace(self.looks[gpu], error=slow)
+            self.snapshots[gpu] = replace(self.snapshots[gpu], error=slow)
             errors[gpu] = slow.kind.value
         return [WriteResult(order.gpu, order.mw, errors.get(order.gpu)) for order in free]
 
@@ -140,7 +140,7 @@ class Hardware:
         except DriverError as error:
             log.warning("GPU %s refused %.3f W: %s", order.gpu, order.mw / 1000, error)
             errors[order.gpu] = error.kind.value
-        await self._look(order.gpu)
+        await self._read_one(order.gpu)
 
     async def _in_time(self, work: Mapping[str, Coroutine[Any, Any, None]], patience_s: float) -> list[str]:
         """Run all of ``work``; what is not done in time, or when we are cancelled, goes on by itself.
@@ -172,7 +172,7 @@ class Hardware:
 
     def for_caps(self) -> dict[str, CapReading]:
         """All GPUs as the core sees them."""
-        return {gpu: look.for_caps() for gpu, look in self.looks.items()}
+        return {gpu: snapshot.for_caps() for gpu, snapshot in self.snapshots.items()}
 
     async def close(self) -> None:
         """Let go of the driver; limits stay."""

@@ -54,7 +54,7 @@ class AgentInstruments:
 
     def _renew(self) -> None:
         """The SDK keeps every label set that it has ever seen, and pods come and go: start anew with new owners."""
-        owners = self._service.tenants.owners
+        owners = self._service.gpu_owners.owners
         if owners != self._owners:
             self._owners = owners
             self._provider.shutdown()
@@ -88,9 +88,9 @@ class AgentInstruments:
 def samples(service: PowerAgentService) -> Iterator[MetricSample]:
     """Everything that is known now."""
     node = {"node": service.settings.node}
-    for view in service.picture.views().values():
+    for view in service.view.views().values():
         yield from _gpu(view, service.settings.node)
-    counts, state = service.enforcer.counts, service.enforcer.state
+    counts, state = service.reconciler.counts, service.reconciler.state
     yield MetricSample("wattscale_agent_decision_id", state.decision_id, node)
     yield MetricSample("wattscale_agent_applied_decision_id", state.applied_id, node)
     for verdict, count in sorted(counts.decisions.items()):
@@ -109,9 +109,9 @@ def samples(service: PowerAgentService) -> Iterator[MetricSample]:
         yield MetricSample(
             "wattscale_agent_bus_connected", float(service.bus is not None and service.bus.connected), node
         )
-    if service.annotator is not None:
-        yield MetricSample("wattscale_agent_malformed_annotations", service.annotator.malformed, node)
-        yield MetricSample("wattscale_agent_managed_gpus", len(service.annotator.found_mw), node)
+    if service.annotation_limits is not None:
+        yield MetricSample("wattscale_agent_malformed_annotations", service.annotation_limits.malformed, node)
+        yield MetricSample("wattscale_agent_managed_gpus", len(service.annotation_limits.found_mw), node)
 
 
 def _gpu(view: GpuView, node: str) -> Iterator[MetricSample]:

@@ -1,6 +1,6 @@
-"""What a node looks like now, in the words of answers, telemetry and metrics.
+"""What a node snapshots like now, in the words of answers, telemetry and metrics.
 
-Owns the putting together of looks, grants, owners and notes. Changes nothing.
+Owns the putting together of snapshots, grants, owners and notes. Changes nothing.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from agent.adapters.messages import ack_of
-from agent.adapters.telemetry import NOBODY, GpuView, telemetry_of
+from agent.adapters.telemetry import NO_OWNER, GpuView, telemetry_of
 from agent.core.caps import CapReport
 from agent.ports import GpuOwner, MonotonicClock
 from agent.runtime.reconciler import Reconciler
@@ -22,37 +22,37 @@ class NodeView:
         self,
         node: str,
         boot: str,
-        enforcer: Reconciler,
+        reconciler: Reconciler,
         owners: Callable[[], Mapping[str, GpuOwner]],
         clock: MonotonicClock,
     ) -> None:
         self._node = node
         self._boot = boot
-        self._enforcer = enforcer
+        self._reconciler = reconciler
         self._owners = owners
         self._clock = clock
 
     def notes(self) -> dict[str, str]:
         """Why a GPU stands as it does, where there is something to say."""
-        looks = self._enforcer.hardware.looks
-        notes = {gpu: str(look.error) for gpu, look in looks.items() if look.error is not None}
-        for gpu, drift in self._enforcer.drifts.items():
+        snapshots = self._reconciler.hardware.snapshots
+        notes = {gpu: str(snapshot.error) for gpu, snapshot in snapshots.items() if snapshot.error is not None}
+        for gpu, drift in self._reconciler.drifts.items():
             notes.setdefault(gpu, str(drift))
         return notes
 
     def views(self) -> dict[str, GpuView]:
         """All GPUs with everything known of them."""
-        notes, lines, owners = self.notes(), self._enforcer.state.lines, self._owners()
+        notes, lines, owners = self.notes(), self._reconciler.state.lines, self._owners()
         found = {}
-        for gpu, look in self._enforcer.hardware.looks.items():
+        for gpu, snapshot in self._reconciler.hardware.snapshots.items():
             line = lines.get(gpu)
             found[gpu] = GpuView(
-                info=look.info,
-                reading=look.reading if look.error is None else None,
-                health=look.for_caps().health,
+                info=snapshot.info,
+                reading=snapshot.reading if snapshot.error is None else None,
+                health=snapshot.for_caps().health,
                 granted_mw=line.ceiling_mw if line is not None else None,
                 error=notes.get(gpu, ""),
-                owner=owners.get(gpu, NOBODY),
+                owner=owners.get(gpu, NO_OWNER),
             )
         return found
 
@@ -63,7 +63,7 @@ class NodeView:
             node=self._node,
             boot=self._boot,
             clock_s=self._clock(),
-            incarnation=self._enforcer.state.incarnation,
+            incarnation=self._reconciler.state.incarnation,
             reason=reason,
             reasons=self.notes(),
         )

@@ -58,7 +58,7 @@ class Reconciler:
         self.managed: Collection[str] | None = None
         self.drifts: dict[str, Drift] = {}
         """By GPU, until the limit stands as it should again."""
-        self.untold: deque[Drift] = deque(maxlen=100)
+        self.unreported_drifts: deque[Drift] = deque(maxlen=100)
         """Drifts that nobody has made an event of yet."""
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -142,23 +142,23 @@ class Reconciler:
         if ends_s is not None and self.state.ends_s is None:
             self.counts.lapses += 1
             log.warning("no renewal in time: caps step down to their fallbacks")
-        for gpu, look in self.hardware.looks.items():
-            if look.error is None and look.reading is not None and look.reading.requested_mw is not None:
-                self._last_mw[gpu] = look.reading.requested_mw
+        for gpu, snapshot in self.hardware.snapshots.items():
+            if snapshot.error is None and snapshot.reading is not None and snapshot.reading.requested_mw is not None:
+                self._last_mw[gpu] = snapshot.reading.requested_mw
 
     def _count(self, results: Collection[WriteResult]) -> None:
         for result in results:
             self.counts.writes += 1
             self.counts.write_errors += result.error_kind is not None
-            look = self.hardware.looks[result.gpu]
-            if look.reading is not None and result.error_kind is None:
-                self.counts.clamped += look.reading.requested_mw != result.mw
+            snapshot = self.hardware.snapshots[result.gpu]
+            if snapshot.reading is not None and result.error_kind is None:
+                self.counts.clamped += snapshot.reading.requested_mw != result.mw
 
     def _note_foreign_values(self) -> None:
         """Whoever changed a limit since the last look was not us: name the value once, in log and reports."""
-        for gpu, look in self.hardware.looks.items():
-            line, reading = self.state.lines.get(gpu), look.reading
-            if line is None or reading is None or look.error is not None or reading.requested_mw is None:
+        for gpu, snapshot in self.hardware.snapshots.items():
+            line, reading = self.state.lines.get(gpu), snapshot.reading
+            if line is None or reading is None or snapshot.error is not None or reading.requested_mw is None:
                 continue
             ours, found = self._last_mw.get(gpu, reading.requested_mw), reading.requested_mw
             if reading.resets != line.resets:
@@ -167,7 +167,7 @@ class Reconciler:
             elif found != ours:
                 self.counts.drifts += 1
                 self.drifts[gpu] = Drift(gpu, ours, found)
-                self.untold.append(self.drifts[gpu])
+                self.unreported_drifts.append(self.drifts[gpu])
                 log.warning("GPU %s: %s", gpu, self.drifts[gpu])
             elif gpu in self.drifts and found == self.drifts[gpu].ours_mw:
                 del self.drifts[gpu]

@@ -60,7 +60,7 @@ class PowerAgentService:
         driver: GpuDriver,
         owners: GpuOwners,
         clock: MonotonicClock = monotonic,
-        annotator: AnnotationLimits | None = None,
+        annotation_limits: AnnotationLimits | None = None,
         events: KubernetesEvents | None = None,
     ) -> None:
         self.settings = settings
@@ -71,24 +71,24 @@ class PowerAgentService:
             driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=lambda _: self.wake()
         )
         self.hardware = Hardware(self._off_loop, dry_run=settings.dry_run, on_late=self.wake)
-        self.enforcer = Reconciler(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
-        self.tenants = GpuOwnersLoop(
+        self.reconciler = Reconciler(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
+        self.gpu_owners = GpuOwnersLoop(
             owners,
-            self.enforcer,
-            annotator,
+            self.reconciler,
+            annotation_limits,
             events,
             interval_s=settings.telemetry_interval_s,
             on_change=self._wake.set,
         )
-        self.picture = NodeView(settings.node, self.boot, self.enforcer, lambda: self.tenants.owners, clock)
-        self.annotator = annotator
-        if annotator is not None:
-            annotator.adopt(self.enforcer)
+        self.view = NodeView(settings.node, self.boot, self.reconciler, lambda: self.gpu_owners.owners, clock)
+        self.annotation_limits = annotation_limits
+        if annotation_limits is not None:
+            annotation_limits.adopt(self.reconciler)
         if bus is not None:
             power_consumer(settings.node)  # Refuses a bad name now, not when the bus is there.
         self.bus: Bus | None = bus if isinstance(bus, Bus) else None
         self._bus_source = bus
-        self._speaker = StatusPublisher(clock, heartbeat_s=settings.heartbeat_s)
+        self._publisher = StatusPublisher(clock, heartbeat_s=settings.heartbeat_s)
         self._clock = clock
         self._lease_s = 0.0
         self._discovery: asyncio.Task[None] | None = None
@@ -121,34 +121,34 @@ class PowerAgentService:
     async def run(self) -> None:
         """Adopt, then serve. Raises LibraryMismatchError when only a restart can help."""
         await self._discover()
-        await self._look_around()
+        await self._reconcile()
         self._found_mw = {
-            gpu: look.reading.requested_mw
-            for gpu, look in self.hardware.looks.items()
-            if look.reading is not None and look.reading.requested_mw is not None
+            gpu: snapshot.reading.requested_mw
+            for gpu, snapshot in self.hardware.snapshots.items()
+            if snapshot.reading is not None and snapshot.reading.requested_mw is not None
         }
         try:
-            parts = {"watch": self._watch(), "tenants": self.tenants.run()}
+            parts = {"watch": self._watch(), "owners": self.gpu_owners.run()}
             if self._bus_source is not None:
-                parts["talk"] = self._talk(self._bus_source)
+                parts["bus"] = self._serve_bus(self._bus_source)
             await run_together(parts)
         finally:
             await self._stop()
 
-    async def _talk(self, source: Bus | BusSource) -> None:
+    async def _serve_bus(self, source: Bus | BusSource) -> None:
         self.bus = source if isinstance(source, Bus) else await source()
-        line = NodeChannel(self.bus, self.settings.node, self.boot)
-        await run_together({"speak": self._speaker.run(line), "listen": line.listen(self._on_decision)})
+        channel = NodeChannel(self.bus, self.settings.node, self.boot)
+        await run_together({"publish": self._publisher.run(channel), "listen": channel.listen(self._on_decision)})
 
     async def _watch(self) -> None:
         """The dead-man's loop: nothing in it may take long, whatever hangs."""
         while True:
             await self._wait()
-            deadline_s = self.enforcer.deadline_s()
+            deadline_s = self.reconciler.deadline_s()
             if deadline_s is not None and self._clock() >= deadline_s:
-                await self.enforcer.lapse()
+                await self.reconciler.lapse()
             self._discover_when_due()
-            await self._look_around()
+            await self._reconcile()
 
     async def _wait(self) -> None:
         """Until the next reading is due, the dead-man acts, or somebody wakes us."""
@@ -156,7 +156,7 @@ class PowerAgentService:
         if self._follow_up < len(FOLLOW_UPS_S) and not self._settled():
             delay_s = min(delay_s, FOLLOW_UPS_S[self._follow_up])
             self._follow_up += 1
-        deadline_s = self.enforcer.deadline_s()
+        deadline_s = self.reconciler.deadline_s()
         if deadline_s is not None:
             delay_s = min(delay_s, max(0.0, deadline_s - self._clock()))
         try:
@@ -167,7 +167,7 @@ class PowerAgentService:
         self._wake.clear()
 
     def _settled(self) -> bool:
-        report = self.enforcer.report()
+        report = self.reconciler.report()
         return report.decision_id < 0 or report.status == "applied"
 
     def _discover_when_due(self) -> None:
@@ -184,15 +184,15 @@ class PowerAgentService:
         if self.hardware.driver_error is None:
             self.last_good_s = self._clock()
 
-    async def _look_around(self) -> None:
-        report = await self.enforcer.reconcile()
+    async def _reconcile(self) -> None:
+        report = await self.reconciler.reconcile()
         error = self.hardware.driver_error
         if error is not None and error.kind is DriverErrorKind.LIBRARY_MISMATCH:
             raise LibraryMismatchError(str(error)) from error
-        self._speaker.say(self._ack(report) if report.decision_id >= 0 else None, self.picture.telemetry(report))
+        self._publisher.update(self._ack(report) if report.decision_id >= 0 else None, self.view.telemetry(report))
 
     async def _on_decision(self, message: PowerDecision) -> PowerAck:
-        verdict, report = await self.enforcer.decide(decision_of(message))
+        verdict, report = await self.reconciler.decide(decision_of(message))
         reason = ""
         if verdict in (Acceptance.OLDER_EPOCH, Acceptance.OLDER_ID):
             reason = f"refused decision {message.decision_id} of epoch {message.epoch}: {verdict.value}"
@@ -201,7 +201,7 @@ class PowerAgentService:
         self._follow_up = 0
         self._wake.set()
         answer = self._ack(report, reason)
-        self._speaker.said(answer)
+        self._publisher.answered(answer)
         return answer
 
     def _fit_lease(self, lease_s: float) -> None:
@@ -209,24 +209,24 @@ class PowerAgentService:
         if lease_s == self._lease_s:
             return
         self._lease_s = lease_s
-        self._speaker.heartbeat_s = min(self.settings.heartbeat_s, lease_s / HEARTBEATS_PER_LEASE)
-        telemetry_s = max(self._speaker.heartbeat_s, self.settings.telemetry_interval_s)
+        self._publisher.heartbeat_s = min(self.settings.heartbeat_s, lease_s / HEARTBEATS_PER_LEASE)
+        telemetry_s = max(self._publisher.heartbeat_s, self.settings.telemetry_interval_s)
         for why in unsafe(lease_s, self.settings.reconcile_interval_s, telemetry_s):
             log.warning("this lease is not safe here: %s", why)
 
     def _ack(self, report: CapReport, reason: str = "") -> PowerAck:
-        return self.picture.ack(report, reason or ("dry run: nothing is set" if self.settings.dry_run else ""))
+        return self.view.ack(report, reason or ("dry run: nothing is set" if self.settings.dry_run else ""))
 
     def wake(self) -> None:
         """Look at once: pods, processes or GPUs have changed, or a slow call has come back."""
         self._wake.set()
-        self.tenants.wake()
+        self.gpu_owners.wake()
 
     def node_gpus(self) -> NodeGpus:
         """What owners are looked for on."""
-        looks = self.hardware.looks
-        pids = {gpu: look.reading.pids or () for gpu, look in looks.items() if look.reading is not None}
-        return NodeGpus({gpu: look.info for gpu, look in looks.items()}, pids)
+        snapshots = self.hardware.snapshots
+        pids = {gpu: snapshot.reading.pids or () for gpu, snapshot in snapshots.items() if snapshot.reading is not None}
+        return NodeGpus({gpu: snapshot.info for gpu, snapshot in snapshots.items()}, pids)
 
     async def _stop(self) -> None:
         """Caps stay. What was found at the start is given back only on request, and only if nobody ever decided."""
@@ -237,8 +237,8 @@ class PowerAgentService:
             # What was being written when we were stopped has to be seen, or it would be left behind.
             await self.hardware.settle(self.settings.call_timeout_s)
             await self.hardware.read()
-            if self.annotator is not None and self.annotator.alone:
-                await self.annotator.restore(self.enforcer)
-            elif self.enforcer.state.decision_id < 0:
+            if self.annotation_limits is not None and self.annotation_limits.alone:
+                await self.annotation_limits.restore(self.reconciler)
+            elif self.reconciler.state.decision_id < 0:
                 await self.hardware.write([SetLimit(gpu, mw) for gpu, mw in self._found_mw.items()])
         await self.hardware.close()

@@ -9,7 +9,7 @@ import asyncio
 import logging
 
 from agent.adapters.bus_channel import NodeChannel, NotPublishedError
-from agent.adapters.telemetry import worth_saying
+from agent.adapters.telemetry import worth_publishing
 from agent.ports import MonotonicClock
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.v1 import NodeTelemetry, PowerAck
@@ -29,53 +29,53 @@ class StatusPublisher:
         self._new = asyncio.Event()
         self._answer: PowerAck | None = None
         self._telemetry: NodeTelemetry | None = None
-        self._said_answer: PowerAck | None = None
-        self._said_telemetry: NodeTelemetry | None = None
-        self._said_at_s = float("-inf")
+        self._published_answer: PowerAck | None = None
+        self._published_telemetry: NodeTelemetry | None = None
+        self._published_s = float("-inf")
 
-    def said(self, answer: PowerAck) -> None:
+    def answered(self, answer: PowerAck) -> None:
         """This answer goes out another way: with the decision that it answers."""
-        self._said_answer = answer
+        self._published_answer = answer
         self._answer = None
 
-    def say(self, answer: PowerAck | None, telemetry: NodeTelemetry) -> None:
+    def update(self, answer: PowerAck | None, telemetry: NodeTelemetry) -> None:
         """Take in what is true now; what of it is news is sent."""
-        if answer is not None and _tells_more(self._said_answer, answer):
+        if answer is not None and _differs(self._published_answer, answer):
             self._answer = answer
             self._new.set()
-        due = self._clock() - self._said_at_s >= self.heartbeat_s
-        if due or worth_saying(self._said_telemetry, telemetry):
+        due = self._clock() - self._published_s >= self.heartbeat_s
+        if due or worth_publishing(self._published_telemetry, telemetry):
             self._telemetry = telemetry
             self._new.set()
 
-    async def run(self, line: NodeChannel) -> None:
+    async def run(self, channel: NodeChannel) -> None:
         """Publish until cancelled. A server that is away costs a pause, never an error."""
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             await self._new.wait()
             self._new.clear()
             try:
-                await self._flush(line)
+                await self._flush(channel)
                 backoff.reset()
             except NotPublishedError as error:
                 log.warning("not published, will try again with what is true then: %s", error)
                 await asyncio.sleep(backoff.next_s())
                 self._new.set()
 
-    async def _flush(self, line: NodeChannel) -> None:
+    async def _flush(self, channel: NodeChannel) -> None:
         if (answer := self._answer) is not None:
-            await line.answer(answer)
-            self._said_answer = answer
+            await channel.answer(answer)
+            self._published_answer = answer
             if self._answer is answer:
                 self._answer = None
         if (telemetry := self._telemetry) is not None:
-            await line.telemetry(telemetry)
-            self._said_telemetry, self._said_at_s = telemetry, self._clock()
+            await channel.telemetry(telemetry)
+            self._published_telemetry, self._published_s = telemetry, self._clock()
             if self._telemetry is telemetry:
                 self._telemetry = None
 
 
-def _tells_more(before: PowerAck | None, now: PowerAck) -> bool:
+def _differs(before: PowerAck | None, now: PowerAck) -> bool:
     if before is None:
         return True
     moving = {"time": now.time, "clock_s": now.clock_s, "reason": now.reason}

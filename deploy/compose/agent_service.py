@@ -54,7 +54,7 @@ def build_driver(settings: AgentFile) -> GpuDriver:
     """The driver that the settings name; nothing is opened yet."""
     if settings.driver == "simulated":
         return simulated_driver(settings.node, settings.simulated)
-    from agent.drivers.nvml import NvmlDriver
+    from agent.drivers.nvml.driver import NvmlDriver
 
     return NvmlDriver(settings.power_scope)
 
@@ -84,7 +84,7 @@ def simulated_driver(node: str, section: SimulatedSection) -> SimulatedDriver:
 class _Kubernetes:
     owners: KubernetesOwners
     pods: ListWatch[Pod]
-    annotator: AnnotationLimits | None
+    annotation_limits: AnnotationLimits | None
     events: KubernetesEvents
 
 
@@ -99,16 +99,21 @@ async def _run(settings: AgentFile) -> int:
         raise UsageError(f"simulated GPUs: {error}") from error
     async with AsyncExitStack() as stack:
         kubernetes = await _kubernetes(settings, stack)
-        if settings.nats is None and (kubernetes is None or kubernetes.annotator is None):
+        if settings.nats is None and (kubernetes is None or kubernetes.annotation_limits is None):
             raise UsageError(
                 "nothing to obey: name a bus (--nats-url), or run with Kubernetes and --safe-default-watts"
             )
         owners = kubernetes.owners if kubernetes else NoOwners()
-        annotator = kubernetes.annotator if kubernetes else None
+        annotation_limits = kubernetes.annotation_limits if kubernetes else None
         try:
             events = kubernetes.events if kubernetes else None
             service = PowerAgentService(
-                settings.for_service(), _bus_source(settings, stack), driver, owners, annotator=annotator, events=events
+                settings.for_service(),
+                _bus_source(settings, stack),
+                driver,
+                owners,
+                annotation_limits=annotation_limits,
+                events=events,
             )
         except BadNameError as error:
             raise UsageError(f"node: {error}") from error
@@ -204,10 +209,12 @@ async def _kubernetes(settings: AgentFile, stack: AsyncExitStack) -> _Kubernetes
     labels = PodLabels(section.deployment_label, section.pool_label, section.role_label)
     owners = KubernetesOwners(pods, pod_resources=kubelet, processes=ProcFs(section.proc_root), labels=labels)
     events = KubernetesEvents(api, settings.node)
-    return _Kubernetes(owners, pods, _annotator(settings, owners, events), events)
+    return _Kubernetes(owners, pods, _annotation_limits(settings, owners, events), events)
 
 
-def _annotator(settings: AgentFile, owners: KubernetesOwners, events: KubernetesEvents) -> AnnotationLimits | None:
+def _annotation_limits(
+    settings: AgentFile, owners: KubernetesOwners, events: KubernetesEvents
+) -> AnnotationLimits | None:
     if not settings.annotations.enabled:
         return None
     safe = settings.annotations.safe_default_watts

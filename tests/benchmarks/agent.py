@@ -56,7 +56,7 @@ def compile_modules(folder: Path) -> None:
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     modules = "deploy.cli.main, deploy.compose.agent_service, agent.runtime.health, agent.runtime.instruments"
-    everything = f"import {modules}, agent.drivers.nvml, pynvml, yaml"
+    everything = f"import {modules}, agent.drivers.nvml.driver, pynvml, yaml"
     subprocess.run([sys.executable, "-c", everything], env=environment, check=True)
 
 
@@ -168,7 +168,7 @@ async def latency(url: str, bus: Bus, rounds: int) -> None:
         async with agent_process(
             "--driver", "simulated", "--gpus", str(gpus), "--nats-url", url, node=side.node
         ) as process:
-            await side.heard(functools.partial(has_gpus, gpus))
+            await side.telemetry_where(functools.partial(has_gpus, gpus))
             took = await round_trips(side, [f"GPU-{side.node}-{index:02d}" for index in range(gpus)], rounds)
             values = {f"p{int(share * 100)}_ms": round(1000 * percentile(took, share), 2) for share in (0.5, 0.99)}
             report(

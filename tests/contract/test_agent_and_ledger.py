@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.messages import ack_of, decision_of
-from agent.drivers.nvml import NvmlDriver
-from agent.drivers.nvml_errors import KINDS
+from agent.drivers.nvml.driver import NvmlDriver
+from agent.drivers.nvml.errors import KINDS
 from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, NoOwners, monotonic
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
@@ -37,10 +37,10 @@ class AgentAndLedger:
         self.clock_s = 0.0
 
     def telemetry(self) -> NodeTelemetry:
-        return self.agent.picture.telemetry(self.agent.enforcer.report())
+        return self.agent.view.telemetry(self.agent.reconciler.report())
 
     async def begin(self) -> None:
-        await self.agent.enforcer.start()
+        await self.agent.reconciler.start()
         self.ledger = ledgers.enroll(from_wire.node(self.telemetry(), age_s=0.0), self.clock_s)
 
     async def decide(self, cap_mw: int) -> None:
@@ -52,7 +52,7 @@ class AgentAndLedger:
         message = PowerDecision(
             time=told.time, node="n", decision_id=number, incarnation="i", epoch=1, valid_for_s=60.0, caps=caps
         )
-        _, report = await self.agent.enforcer.decide(decision_of(message))
+        _, report = await self.agent.reconciler.decide(decision_of(message))
         ack = ack_of(report, node="n", boot=self.agent.boot, clock_s=monotonic())
         self.clock_s += 1.0
         self.ledger = ledgers.acknowledge(self.ledger, from_wire.power_ack(ack), self.clock_s, SETTLE_S)
@@ -85,9 +85,9 @@ async def test_all_is_well(pair: AgentAndLedger) -> None:
 async def test_no_error_makes_a_card_cheaper_than_its_hardware(pair: AgentAndLedger, call: str, code: int) -> None:
     pair.fake.gpus[0].run(1)
     pair.fake.gpus[0].fail(call, code)
-    await pair.agent.enforcer.reconcile()
+    await pair.agent.reconciler.reconcile()
     await pair.decide(CAP_MW)
-    await pair.agent.enforcer.reconcile()
+    await pair.agent.reconciler.reconcile()
     await pair.decide(CAP_MW - 50_000)
     assert all(charge >= enforced for charge, enforced in zip(pair.charged(), pair.fake.enforced, strict=True))
     assert pair.charged()[1] == pair.fake.enforced[1] == CAP_MW - 50_000
@@ -108,14 +108,14 @@ async def test_success_without_effect_is_charged_as_it_stands(pair: AgentAndLedg
 async def test_a_card_that_is_lost_under_a_low_cap_is_charged_at_its_default(pair: AgentAndLedger, code: int) -> None:
     await pair.decide(CAP_MW)
     pair.fake.gpus[0].fail("handle_by_uuid", code)
-    await pair.agent.enforcer.reconcile()
+    await pair.agent.reconciler.reconcile()
     pair.ledger = ledgers.hear(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
     assert pair.charged() == [DEFAULT_MW, CAP_MW]
 
 
 async def test_a_reset_is_charged_at_the_default_until_the_cap_is_proven_again(pair: AgentAndLedger) -> None:
     await pair.decide(CAP_MW)
-    await pair.agent.enforcer.reconcile()
+    await pair.agent.reconciler.reconcile()
     pair.fake.gpus[0].reset()
     await pair.agent.hardware.read()
     pair.ledger = ledgers.hear(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)

@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from agent.drivers.nvml import NvmlDriver
+from agent.drivers.nvml.driver import NvmlDriver
 from agent.ports import DriverError
 
 

@@ -21,7 +21,7 @@ class KubernetesEvents:
     def __init__(self, api: KubernetesApi, node: str) -> None:
         self._api = api
         self._node = node
-        self._said: set[tuple[str, str, str]] = set()
+        self._sent: set[tuple[str, str, str]] = set()
 
     async def warn(self, pod: Pod, reason: str, text: str) -> None:
         """A warning about ``pod``, once for each text."""
@@ -36,11 +36,11 @@ class KubernetesEvents:
 
     async def _warn(self, about: dict[str, str], namespace: str, reason: str, text: str) -> None:
         key = (about["uid"], reason, text)
-        if key in self._said:
+        if key in self._sent:
             return
-        if len(self._said) >= LARGEST_MEMORY:
-            self._said.clear()
-        self._said.add(key)
+        if len(self._sent) >= LARGEST_MEMORY:
+            self._sent.clear()
+        self._sent.add(key)
         log.warning("%s %s: %s", about["kind"], about["name"], text)
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         body = {

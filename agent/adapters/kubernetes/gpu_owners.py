@@ -63,7 +63,7 @@ class KubernetesOwners:
         self._processes = processes
         self._labels = labels or PodLabels()
         self._kubelet_seen = False
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     async def owners(self) -> Mapping[str, GpuOwner]:
         """The first pod of each GPU. Raises OwnersUnknownError."""
@@ -80,7 +80,7 @@ class KubernetesOwners:
         assigned = await self._assigned()
         running = await asyncio.to_thread(self._running, gpus.pids)
         found = join(frozenset(gpus.infos), _mig_parents(gpus.infos), assigned, running, live.values())
-        self._tell(found)
+        self._log_conflicts(found)
         return NodePods({gpu: _known(refs, live) for gpu, refs in found.pods.items() if refs}, found.conflicts)
 
     async def _assigned(self) -> list[Assignment] | None:
@@ -94,16 +94,18 @@ class KubernetesOwners:
         if self._processes is None:
             return {}
         table = self._processes
-        looked = {gpu: [table.process(pid) for pid in found] for gpu, found in pids.items()}
-        return {gpu: [process.cgroup for process in found if process is not None] for gpu, found in looked.items()}
+        found_processes = {gpu: [table.process(pid) for pid in found] for gpu, found in pids.items()}
+        return {
+            gpu: [process.cgroup for process in found if process is not None] for gpu, found in found_processes.items()
+        }
 
-    def _tell(self, found: GpuPods) -> None:
+    def _log_conflicts(self, found: GpuPods) -> None:
         """Each oddity once."""
         news = {f"GPU {gpu}: {why}" for gpu, why in found.conflicts.items()}
         news |= {f"the kubelet gave out {device}, which is no GPU of this node" for device in found.unknown_devices}
-        for line in sorted(news - self._told):
+        for line in sorted(news - self._logged):
             log.warning("%s", line)
-        self._told = news
+        self._logged = news
 
 
 def owner_of(pod: Pod, labels: PodLabels) -> GpuOwner:

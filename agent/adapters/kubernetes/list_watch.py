@@ -60,7 +60,7 @@ class ListWatch(Generic[T]):
         self._items: dict[str, T] = {}
         self._version = ""
         self._listed = False
-        self._heard_s = float("-inf")
+        self._last_message_s = float("-inf")
         self.failures = 0
         """Lists and watches that failed since the start."""
         self.last_error = ""
@@ -73,7 +73,7 @@ class ListWatch(Generic[T]):
     @property
     def age_s(self) -> float:
         """Seconds since the server was last heard of."""
-        return self._clock() - self._heard_s
+        return self._clock() - self._last_message_s
 
     def on_change(self, call: Callable[[], None]) -> None:
         """Whom to tell when something came, changed or went."""
@@ -87,9 +87,9 @@ class ListWatch(Generic[T]):
                 if not self._version:
                     await self._list()
                     backoff.reset()
-                heard_s = self._heard_s
+                before_s = self._last_message_s
                 await self._watch()
-                if self._heard_s > heard_s:
+                if self._last_message_s > before_s:
                     backoff.reset()
                     continue
                 # A watch that ends at once and said nothing is no success: do not hammer the server.
@@ -113,7 +113,7 @@ class ListWatch(Generic[T]):
                 break
             query["continue"] = metadata["continue"]
         self._items, self._version, self._listed = found, str(metadata.get("resourceVersion", "")), True
-        self._heard()
+        self._mark_alive()
         self._on_change()
 
     async def _watch(self) -> None:
@@ -138,7 +138,7 @@ class ListWatch(Generic[T]):
             if code == GONE:
                 raise TooOldError
             raise ApiError(code, str(item.get("message", "the watch ended with an error")))
-        self._heard()
+        self._mark_alive()
         version = item.get("metadata", {}).get("resourceVersion")
         if version:
             self._version = str(version)
@@ -157,8 +157,8 @@ class ListWatch(Generic[T]):
         else:
             items[_uid(item)] = value
 
-    def _heard(self) -> None:
-        self._heard_s = self._clock()
+    def _mark_alive(self) -> None:
+        self._last_message_s = self._clock()
 
 
 def _uid(item: Mapping[str, Any]) -> str:

@@ -140,7 +140,7 @@ async def test_port_0_is_one_that_the_system_chooses_and_none_is_no_server(tmp_p
             planner = PlannerSide(bus, "n2")
             await planner.prepare()
             async with agent_process("--node", "n2", *common, "--port", "none") as (silent, _):
-                await planner.heard(lambda telemetry: len(telemetry.gpus) == 1)
+                await planner.telemetry_where(lambda telemetry: len(telemetry.gpus) == 1)
                 assert listening_ports(silent.pid) == set()
 
 
@@ -224,7 +224,7 @@ def test_pod_of_prints_the_pod_the_container_and_where_it_read_them(tmp_path: Pa
     assert (found["pod_uid"], found["container_id"], found["static_pod"]) == (UID, CID, False)
 
 
-def test_pod_of_says_why_there_is_none(tmp_path: Path) -> None:
+def test_pod_of_prints_why_there_is_no_pod(tmp_path: Path) -> None:
     file = tmp_path / "cgroup"
     file.write_text("0::/user.slice\n")
     done = wattscale("pod-of", "--cgroup-file", str(file), "--json")

@@ -66,7 +66,7 @@ class Scene:
             source = PodResources(self.kubelet.socket) if self.kubelet else None
             owners = KubernetesOwners(watch, pod_resources=source, processes=ProcFs(self.folder / "proc"))
             events = KubernetesEvents(api, "n1")
-            annotator = AnnotationLimits(
+            annotation_limits = AnnotationLimits(
                 owners,
                 safe_default_mw=500_000,
                 alone=alone,
@@ -74,7 +74,9 @@ class Scene:
                 state=ManagedState(self.state_file),
                 events=events,
             )
-            service = PowerAgentService(settings, None, self.driver, owners, annotator=annotator, events=events)
+            service = PowerAgentService(
+                settings, None, self.driver, owners, annotation_limits=annotation_limits, events=events
+            )
             owners.gpus = service.node_gpus
             tasks = [asyncio.create_task(watch.run()), asyncio.create_task(service.run())]
             try:
@@ -114,7 +116,7 @@ async def test_a_gpu_never_capped_by_us_is_left_alone(scene: Scene) -> None:
         await scene.run("capped", G1, "400")
         await until(lambda: scene.limits == [555, 400], "the other GPU's cap")
         scene.driver.set_limit(G0, 666_000)
-        looks = service.hardware.looks
+        looks = service.hardware.snapshots
 
         def read_mw() -> int | None:
             reading = looks[G0].reading
@@ -141,8 +143,8 @@ async def test_a_malformed_annotation_is_the_safe_default_with_an_event(scene: S
         await scene.run("a", G0, "four hundred")
         await until(lambda: scene.limits == [500, 700], "the safe default")
         await until(lambda: bool(scene.kube.objects("", "events")), "the event")
-        assert service.annotator is not None
-        assert service.annotator.malformed == 1
+        assert service.annotation_limits is not None
+        assert service.annotation_limits.malformed == 1
     event = scene.kube.objects("", "events")[0]
     assert (event["reason"], event["involvedObject"]["uid"]) == ("MalformedGpuPowerLimit", "uid-a")
     assert "four hundred" in event["message"]
@@ -202,7 +204,7 @@ async def test_without_a_kubelet_processes_show_who_uses_a_gpu(tmp_path: Path) -
         await scene.run("a", None, "400", uid=uid)
         async with scene.agent() as service:
             await until(lambda: scene.limits == [700, 400], "the annotation")
-            assert service.tenants.owners[G1].pod == "ns/a"
+            assert service.gpu_owners.owners[G1].pod == "ns/a"
 
 
 async def test_under_a_planner_the_annotation_is_one_more_upper_bound(scene: Scene) -> None:
@@ -210,18 +212,18 @@ async def test_under_a_planner_the_annotation_is_one_more_upper_bound(scene: Sce
     async with scene.agent(alone=False) as service:
         await until(lambda: scene.limits == [400, 700], "what was found to be lowered to the bound")
         caps = (GpuTarget(G0, 600_000, 200_000), GpuTarget(G1, 600_000, 200_000))
-        _, report = await service.enforcer.decide(CapDecision(1, 0, "one", 60.0, caps))
+        _, report = await service.reconciler.decide(CapDecision(1, 0, "one", 60.0, caps))
         assert scene.limits == [400, 600]
         assert {gpu.gpu: gpu.enforced_mw for gpu in report.gpus} == {G0: 400_000, G1: 600_000}
         caps = (GpuTarget(G0, 300_000, 200_000), GpuTarget(G1, 600_000, 200_000))
-        await service.enforcer.decide(CapDecision(1, 1, "one", 60.0, caps))
+        await service.reconciler.decide(CapDecision(1, 1, "one", 60.0, caps))
         assert scene.limits == [300, 600]
 
 
 async def test_a_foreign_value_is_an_event_on_the_node(scene: Scene) -> None:
     async with scene.agent() as service:
         await scene.run("a", G0, "400")
-        await until(lambda: service.enforcer.state.applied_id >= 0 and scene.limits == [400, 700], "the annotation")
+        await until(lambda: service.reconciler.state.applied_id >= 0 and scene.limits == [400, 700], "the annotation")
         scene.driver.set_limit(G0, 650_000)
         await until(lambda: bool(scene.kube.objects("", "events")), "the event")
         await until(lambda: scene.limits == [400, 700], "the cap to be set again")

@@ -27,7 +27,7 @@ class Site:
 
     async def decide(self, a: float, b: float, **more: Any) -> int:
         """Caps for both GPUs, based on the agent's newest report, as a planner's are."""
-        heard = await self.planner.heard(lambda telemetry: bool(telemetry.gpus))
+        heard = await self.planner.telemetry_where(lambda telemetry: bool(telemetry.gpus))
         return await self.planner.decide({self.a: a, self.b: b}, heard=heard, **more)
 
     def never_above_budget(self) -> None:
@@ -51,7 +51,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def boot_after(site: Site, boot: str) -> str:
-    seen = await site.planner.heard(lambda telemetry: telemetry.boot not in ("", boot))
+    seen = await site.planner.telemetry_where(lambda telemetry: telemetry.boot not in ("", boot))
     return seen.boot
 
 

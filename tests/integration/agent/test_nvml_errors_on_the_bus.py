@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.core.caps import CapDecision, GpuTarget, Health
-from agent.drivers.nvml import NvmlDriver
-from agent.drivers.nvml_errors import KINDS
+from agent.drivers.nvml.driver import NvmlDriver
+from agent.drivers.nvml.errors import KINDS
 from agent.drivers.off_loop import OffLoopDriver
 from agent.ports import QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverErrorKind, GpuOwner, NoOwners, monotonic
 from agent.runtime.hardware import Hardware
@@ -39,7 +39,7 @@ def fake(tmp_path: Path) -> Iterator[FakeNvml]:
 
 
 @pytest.fixture
-async def enforcer(fake: FakeNvml) -> AsyncIterator[Reconciler]:
+async def reconciler(fake: FakeNvml) -> AsyncIterator[Reconciler]:
     driver = OffLoopDriver(NvmlDriver(), timeout_s=30.0)
     made = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
     await made.start()
@@ -55,11 +55,11 @@ def expected_health(code: int) -> Health:
     return Health.QUARANTINED if kind in QUARANTINE_KINDS else Health.UNKNOWN
 
 
-async def cut(enforcer: Reconciler, fake: FakeNvml, number: int = 0) -> dict[str, Health]:
+async def cut(reconciler: Reconciler, fake: FakeNvml, number: int = 0) -> dict[str, Health]:
     """A decision for both cards; the health by card in what is reported."""
     caps = tuple(GpuTarget(gpu, 400_000, 200_000) for gpu in fake.uuids)
-    await enforcer.decide(CapDecision(1, number, "one", 60.0, caps))
-    report = await enforcer.reconcile()
+    await reconciler.decide(CapDecision(1, number, "one", 60.0, caps))
+    report = await reconciler.reconcile()
     return {gpu.gpu: gpu.health for gpu in report.gpus}
 
 
@@ -69,28 +69,28 @@ async def test_a_card_that_cannot_be_read_is_not_vouched_for_and_the_other_is_ca
     enforcer: Reconciler, fake: FakeNvml, call: str, code: int
 ) -> None:
     fake.gpus[0].fail(call, code)
-    await enforcer.reconcile()
-    health = await cut(enforcer, fake)
+    await reconciler.reconcile()
+    health = await cut(reconciler, fake)
     sick, sound = fake.uuids
     assert health == {sick: expected_health(code), sound: Health.OK}
     assert fake.enforced == [700_000, 400_000]
-    report = enforcer.report()
+    report = reconciler.report()
     assert (report.status, report.applied_id) == ("partial", -1)
     assert next(gpu.enforced_mw for gpu in report.gpus if gpu.gpu == sick) is None
 
 
 @pytest.mark.parametrize("code", ERRORS)
 async def test_a_card_that_refuses_limits_is_reported_at_what_is_in_force(
-    enforcer: Reconciler, fake: FakeNvml, code: int
+    reconciler: Reconciler, fake: FakeNvml, code: int
 ) -> None:
     fake.gpus[0].fail("set_limit", code)
-    health = await cut(enforcer, fake)
+    health = await cut(reconciler, fake)
     sick, sound = fake.uuids
     assert fake.enforced == [700_000, 400_000]
     assert health[sound] is Health.OK
     # A refused write says nothing about reading: only what is permanent changes the health.
     assert health[sick] is (Health.UNCAPPABLE if expected_health(code) is Health.UNCAPPABLE else Health.OK)
-    report = enforcer.report()
+    report = reconciler.report()
     assert report.status == "partial"
     assert {gpu.gpu: gpu.enforced_mw for gpu in report.gpus} == {sick: 700_000, sound: 400_000}
 
@@ -98,13 +98,13 @@ async def test_a_card_that_refuses_limits_is_reported_at_what_is_in_force(
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("call", ["power_usage", "energy", "processes", "reasons", "mig", "persistence", "event_wait"])
 async def test_what_is_only_good_to_know_never_keeps_a_cap_from_being_set(
-    enforcer: Reconciler, fake: FakeNvml, call: str, code: int
+    reconciler: Reconciler, fake: FakeNvml, call: str, code: int
 ) -> None:
     fake.gpus[0].run(1)
     fake.gpus[0].fail(call, code)
     if call == "event_wait":
         fake.fail(call, code)
-    await cut(enforcer, fake)
+    await cut(reconciler, fake)
     assert fake.enforced[1] == 400_000
     lost = expected_health(code) is Health.QUARANTINED or KINDS.get(code) in (
         DriverErrorKind.DRIVER_DOWN,
@@ -115,38 +115,38 @@ async def test_what_is_only_good_to_know_never_keeps_a_cap_from_being_set(
 
 
 @pytest.mark.parametrize("code", [10, 27, 15, 16, 999])
-async def test_a_card_that_recovers_gets_its_cap(enforcer: Reconciler, fake: FakeNvml, code: int) -> None:
+async def test_a_card_that_recovers_gets_its_cap(reconciler: Reconciler, fake: FakeNvml, code: int) -> None:
     fake.gpus[0].fail("enforced", code)
-    await enforcer.reconcile()
-    await cut(enforcer, fake)
+    await reconciler.reconcile()
+    await cut(reconciler, fake)
     assert fake.enforced == [700_000, 400_000]
     fake.gpus[0].fail("enforced", 0)
-    await enforcer.reconcile()
+    await reconciler.reconcile()
     assert fake.enforced == [400_000, 400_000]
-    assert enforcer.report().status == "applied"
+    assert reconciler.report().status == "applied"
 
 
-async def test_success_without_effect_is_not_called_applied(enforcer: Reconciler, fake: FakeNvml) -> None:
+async def test_success_without_effect_is_not_called_applied(reconciler: Reconciler, fake: FakeNvml) -> None:
     fake.gpus[0].flags |= IGNORES_WRITES
-    await cut(enforcer, fake)
-    report = enforcer.report()
+    await cut(reconciler, fake)
+    report = reconciler.report()
     assert report.status == "partial"
     assert {gpu.gpu: gpu.enforced_mw for gpu in report.gpus}[fake.uuids[0]] == 700_000
 
 
 async def test_a_hung_card_is_reported_not_waited_for(fake: FakeNvml) -> None:
     driver = OffLoopDriver(NvmlDriver(), timeout_s=3.0)
-    enforcer = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
-    await enforcer.start()
+    reconciler = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    await reconciler.start()
     fake.gpus[0].hang("get_limit", HANG_MS)
-    health = await asyncio.wait_for(cut(enforcer, fake), 30)
+    health = await asyncio.wait_for(cut(reconciler, fake), 30)
     assert health == {fake.uuids[0]: Health.UNKNOWN, fake.uuids[1]: Health.OK}
     assert fake.enforced[1] == 400_000
     await until(lambda: driver.hung == {fake.uuids[0]}, "the call to be given up")
     fake.gpus[0].hang("get_limit", 0)
 
     async def settled() -> bool:
-        return (await enforcer.reconcile()).status == "applied"
+        return (await reconciler.reconcile()).status == "applied"
 
     async with asyncio.timeout(30):
         while not await settled():
@@ -162,15 +162,15 @@ async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str, mo
     assert defaults is not None
     monkeypatch.setitem(defaults, "patience_s", HANG_MS / 1000)
     driver = OffLoopDriver(NvmlDriver(), timeout_s=HANG_MS / 1000)
-    enforcer = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
-    await enforcer.start()
+    reconciler = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    await reconciler.start()
     calls = fake.calls(call)
     fake.gpus[0].hang(call, HANG_MS)
-    looking = asyncio.create_task(enforcer.reconcile())
+    looking = asyncio.create_task(reconciler.reconcile())
     if call == "get_limit":
         await until(lambda: fake.calls(call) >= calls + 2, "the look to hang")
     caps = tuple(GpuTarget(gpu, 400_000, 200_000) for gpu in fake.uuids)
-    deciding = asyncio.create_task(enforcer.decide(CapDecision(1, 0, "one", 60.0, caps)))
+    deciding = asyncio.create_task(reconciler.decide(CapDecision(1, 0, "one", 60.0, caps)))
     await until(lambda: fake.enforced[1] == 400_000, "the cut of the sound card")
     _, report = await asyncio.wait_for(deciding, 30)
     assert call != "get_limit" or not looking.done(), "the cut was made while the look was waiting"
@@ -178,7 +178,7 @@ async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str, mo
     fake.gpus[0].hang(call, 0)
     await looking
     async with asyncio.timeout(30):
-        while (await enforcer.reconcile()).status != "applied":
+        while (await reconciler.reconcile()).status != "applied":
             await asyncio.sleep(0.05)
     assert fake.enforced == [400_000, 400_000]
     await driver.close()
@@ -196,11 +196,11 @@ async def test_the_dead_man_acts_in_time_while_a_card_the_driver_and_the_owners_
     )
     service = PowerAgentService(settings, None, NvmlDriver(), Never())
     task = asyncio.create_task(service.run())
-    looks = service.hardware.looks
+    looks = service.hardware.snapshots
     await until(lambda: [look.reading is not None for look in looks.values()] == [True, True], "a look at the cards")
     caps = tuple(GpuTarget(gpu, 600_000, 250_000) for gpu in fake.uuids)
     began = asyncio.get_running_loop().time()
-    await service.enforcer.decide(CapDecision(1, 0, "one", lease_s, caps))
+    await service.reconciler.decide(CapDecision(1, 0, "one", lease_s, caps))
     fake.gpus[0].hang("energy", HANG_MS)
     fake.state.hang_ms[FUNCTIONS.index("count")] = HANG_MS
     # Neither the calls nor their time-outs are over by then.
@@ -213,32 +213,32 @@ async def test_the_dead_man_acts_in_time_while_a_card_the_driver_and_the_owners_
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_renumbered_cards_keep_their_caps(enforcer: Reconciler, fake: FakeNvml) -> None:
+async def test_renumbered_cards_keep_their_caps(reconciler: Reconciler, fake: FakeNvml) -> None:
     caps = (GpuTarget(fake.uuids[0], 300_000, 200_000), GpuTarget(fake.uuids[1], 500_000, 200_000))
     fake.renumber(1, 0)
-    await enforcer.decide(CapDecision(1, 0, "one", 60.0, caps))
+    await reconciler.decide(CapDecision(1, 0, "one", 60.0, caps))
     assert fake.enforced == [300_000, 500_000]
-    await enforcer.hardware.discover()
-    await enforcer.reconcile()
+    await reconciler.hardware.discover()
+    await reconciler.reconcile()
     assert fake.enforced == [300_000, 500_000]
 
 
-async def test_a_card_that_is_no_longer_enumerated_stays_on_the_books(enforcer: Reconciler, fake: FakeNvml) -> None:
-    await cut(enforcer, fake)
+async def test_a_card_that_is_no_longer_enumerated_stays_on_the_books(reconciler: Reconciler, fake: FakeNvml) -> None:
+    await cut(reconciler, fake)
     fake.state.count = 1
-    await enforcer.hardware.discover()
-    await enforcer.reconcile()
-    health = {gpu.gpu: gpu.health for gpu in enforcer.report().gpus}
+    await reconciler.hardware.discover()
+    await reconciler.reconcile()
+    health = {gpu.gpu: gpu.health for gpu in reconciler.report().gpus}
     assert health == {fake.uuids[0]: Health.OK, "GPU-00000001-0000-0000-0000-000000000000": Health.QUARANTINED}
 
 
-async def test_a_driver_reload_is_noticed_and_the_caps_are_set_again(enforcer: Reconciler, fake: FakeNvml) -> None:
-    await cut(enforcer, fake)
+async def test_a_driver_reload_is_noticed_and_the_caps_are_set_again(reconciler: Reconciler, fake: FakeNvml) -> None:
+    await cut(reconciler, fake)
     for gpu in fake.gpus:
         gpu.reset()
-    await enforcer.reconcile()
+    await reconciler.reconcile()
     assert fake.enforced == [400_000, 400_000]
-    assert enforcer.counts.resets == 2
+    assert reconciler.counts.resets == 2
 
 
 @pytest.mark.parametrize(
@@ -253,9 +253,9 @@ async def test_the_answer_on_the_bus_names_the_card_and_the_error(
         settings = PowerAgentSettings(node=NODE, telemetry_interval_s=0.1)
         service = PowerAgentService(settings, bus, NvmlDriver(), NoOwners())
         task = asyncio.create_task(service.run())
-        await planner.heard(lambda telemetry: len(telemetry.gpus) == 2)
+        await planner.telemetry_where(lambda telemetry: len(telemetry.gpus) == 2)
         fake.gpus[0].fail("enforced", code)
-        await until(lambda: service.hardware.looks[fake.uuids[0]].error is not None, "the error")
+        await until(lambda: service.hardware.snapshots[fake.uuids[0]].error is not None, "the error")
         await planner.decide(dict.fromkeys(fake.uuids, 400.0))
         ack = await planner.answered(lambda ack: ack.decision_id == 0)
         task.cancel()

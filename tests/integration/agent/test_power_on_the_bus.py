@@ -83,7 +83,7 @@ async def test_what_is_in_force_is_adopted_before_anything_is_decided(
     driver.set_limit(GPU, 333_000)
     driver.writes.clear()
     async with serving(server.url, driver):
-        seen = await planner.heard(lambda telemetry: bool(telemetry.gpus))
+        seen = await planner.telemetry_where(lambda telemetry: bool(telemetry.gpus))
     assert [gpu.enforced_watts for gpu in seen.gpus] == [333.0, 700.0]
     assert driver.writes == []
 
@@ -167,7 +167,7 @@ async def test_a_reset_is_repaired_and_reported(
         await planner.answered(lambda ack: ack.applied_decision_id == 0)
         driver.gpus[GPU].reset(asyncio.get_running_loop().time())
         await until(lambda: driver.gpus[GPU].enforced_mw == 400_000, "the limit to be set again")
-        assert service.enforcer.counts.resets == 1
+        assert service.reconciler.counts.resets == 1
 
 
 async def test_a_foreign_value_is_overwritten_counted_and_named(
@@ -177,10 +177,12 @@ async def test_a_foreign_value_is_overwritten_counted_and_named(
         await planner.decide({GPU: 400.0})
         await planner.answered(lambda ack: ack.applied_decision_id == 0)
         driver.set_limit(GPU, 650_000)
-        ack_or_telemetry = await planner.heard(lambda telemetry: "somebody set 650 W" in telemetry.gpus[0].error)
+        ack_or_telemetry = await planner.telemetry_where(
+            lambda telemetry: "somebody set 650 W" in telemetry.gpus[0].error
+        )
         assert ack_or_telemetry.gpus[0].error.endswith("where we had 400 W")
         await until(lambda: driver.gpus[GPU].enforced_mw == 400_000, "the cap to be set again")
-        assert service.enforcer.counts.drifts == 1
+        assert service.reconciler.counts.drifts == 1
 
 
 async def test_owners_are_reported_with_each_gpu(
@@ -191,7 +193,7 @@ async def test_owners_are_reported_with_each_gpu(
             return {GPU: GpuOwner("ns-graph", "decode", "decode", "w-1", "ns/pod-1")}
 
     async with serving(server.url, driver, Fixed()):
-        seen = await planner.heard(lambda telemetry: telemetry.gpus[0].pod != "")
+        seen = await planner.telemetry_where(lambda telemetry: telemetry.gpus[0].pod != "")
     assert (seen.gpus[0].deployment, seen.gpus[0].role, seen.gpus[1].pod) == ("ns-graph", "decode", "")
 
 
@@ -207,7 +209,7 @@ async def test_a_lease_too_short_for_the_agents_pace_is_reported(
     assert "a lease of 1 s ends before a renewal" in caplog.text
 
 
-async def test_a_dry_run_says_and_sets_nothing(
+async def test_a_dry_run_logs_and_sets_nothing(
     server: NatsServer, planner: PlannerSide, driver: SimulatedDriver, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):

@@ -21,11 +21,11 @@ from bus_schemas.v1 import GpuCap, NodeTelemetry, PowerAck, PowerDecision
 T = TypeVar("T")
 
 
-async def until(look: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:
+async def until(holds: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:
     """Wait for a condition; on a time-out say which."""
     try:
         async with asyncio.timeout(timeout_s):
-            while not look():
+            while not holds():
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"waited {timeout_s} s in vain for: {what}") from None
@@ -108,7 +108,7 @@ class PlannerSide:
         except TimeoutError:
             raise AssertionError(f"no such answer within {timeout_s} s; the last was {seen}") from None
 
-    async def heard(self, accept: Callable[[NodeTelemetry], bool], timeout_s: float = 40.0) -> NodeTelemetry:
+    async def telemetry_where(self, accept: Callable[[NodeTelemetry], bool], timeout_s: float = 40.0) -> NodeTelemetry:
         """The first newest telemetry that ``accept`` takes."""
         seen: NodeTelemetry | None = None
         try:

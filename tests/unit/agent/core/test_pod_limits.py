@@ -61,7 +61,7 @@ def test_a_gpu_of_ours_keeps_its_cap_while_no_pod_uses_it() -> None:
     assert (aims.targets_mw, aims.found_mw, aims.released) == ({}, {"g0": 700_000}, frozenset())
 
 
-def test_a_gpu_of_ours_gets_back_what_was_found_when_another_tenant_moves_in() -> None:
+def test_a_managed_gpu_gets_back_the_limit_found_when_a_pod_without_annotation_moves_in() -> None:
     aims = plan(GPUS, {"g0": (pod("b"),)}, {"g0": 690_000}, SAFE)
     assert (aims.targets_mw, aims.released) == ({"g0": 690_000}, frozenset({"g0"}))
 

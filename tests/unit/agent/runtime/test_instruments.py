@@ -36,7 +36,7 @@ async def running(owners: Owners) -> AsyncIterator[PowerAgentService]:
     service = PowerAgentService(PowerAgentSettings(node="n", telemetry_interval_s=0.02), None, driver, owners)
     task = asyncio.create_task(service.run())
     try:
-        await until(lambda: bool(service.tenants.owners), "the owners of the GPUs")
+        await until(lambda: bool(service.gpu_owners.owners), "the owners of the GPUs")
         yield service
     finally:
         task.cancel()
@@ -83,7 +83,7 @@ async def test_pods_that_have_gone_leave_the_page_and_the_memory() -> None:
         instruments = AgentInstruments(service)
         for number in range(2_100):
             # More label sets than the SDK keeps: above its limit it would merge them into one without labels.
-            service.tenants.owners = {"GPU-n-00": GpuOwner("d", "decode", "decode", "w", f"ns/pod-{number}")}
+            service.gpu_owners.owners = {"GPU-n-00": GpuOwner("d", "decode", "decode", "w", f"ns/pod-{number}")}
             if number % 100 == 0 or number > 2_090:
                 text = instruments.page()
                 assert {s.labels["pod"] for _, s in shown(text) if s.name == "wattscale_gpu_draw_watts"} == {

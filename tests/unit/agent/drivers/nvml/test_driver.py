@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.drivers.nvml import NvmlDriver
-from agent.drivers.nvml_errors import KINDS
+from agent.drivers.nvml.driver import NvmlDriver
+from agent.drivers.nvml.errors import KINDS
 from agent.ports import DRIVER_WIDE_KINDS, QUARANTINE_KINDS, UNCAPPABLE_KINDS, DriverError, DriverErrorKind
 from tests.doubles.nvml.loaded import library_environment, loaded_nvml
 from tests.doubles.nvml.state import (
@@ -256,7 +256,7 @@ def test_no_function_beyond_the_documented_ones_is_needed_on_an_older_driver(fak
     fake.gpus[0].run(99)
     program = """
 import json
-from agent.drivers.nvml import NvmlDriver
+from agent.drivers.nvml.driver import NvmlDriver
 driver = NvmlDriver()
 info = driver.enumerate()[0]
 driver.set_limit(info.gpu, 300000)

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from agent.drivers.nvml_errors import translate
-from agent.drivers.nvml_session import NvmlSession
+from agent.drivers.nvml.errors import translate
+from agent.drivers.nvml.session import NvmlSession
 from agent.ports import DRIVER_WIDE_KINDS, DriverError, DriverErrorKind, GpuInfo, GpuReading
 
 T = TypeVar("T")

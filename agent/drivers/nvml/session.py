@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from agent.drivers.nvml_errors import OPTIONAL, translate
-from agent.drivers.nvml_events import EventWatch
-from agent.drivers.nvml_scope import GpuScope, ModuleScope, Scope
+from agent.drivers.nvml.errors import OPTIONAL, translate
+from agent.drivers.nvml.events import EventWatch
+from agent.drivers.nvml.scope import GpuScope, ModuleScope, Scope
 from agent.ports import DRIVER_WIDE_KINDS, DriverError, DriverErrorKind, GpuInfo, GpuReading
 
 T = TypeVar("T")
