@@ -1,1 +1,1 @@
-"""Agents: carry decisions out on one machine, and say what is in force. Never import the planner."""
+"""Agents: carry out decisions on one machine and report what is in force. Never import the planner."""

@@ -1,7 +1,7 @@
-"""The seams between the agent's loops and the machine: GPUs, who owns them, and the clock.
+"""The interfaces between the agent's loops and the machine: GPUs, their owners, and the clock.
 
-Owns the Protocols and the plain values that cross them. Must never import a client library: a driver, the service and
-every test double meet here. Only the calls that the agent really makes exist.
+Owns the Protocols and the plain values that cross them. Imports no client library: drivers, the service and test
+doubles meet here. Only calls that the agent makes exist.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ monotonic: MonotonicClock = time.monotonic
 
 
 class DriverErrorKind(StrEnum):
-    """What went wrong below us, as far as it changes what the agent does next."""
+    """What went wrong in the driver, as far as it changes what the agent does next."""
 
     TIMEOUT = "timeout"
     """No answer in time. Retried."""
     NOT_READY = "not_ready"
     """The driver is loading, or the GPU is busy with a mode change. Retried."""
     UNSUPPORTED = "unsupported"
-    """This GPU never takes a limit. Permanent: uncappable."""
+    """This GPU supports no limit. Permanent: uncappable."""
     NO_PERMISSION = "no_permission"
-    """We may not set limits here. Permanent until the agent is started with more rights: uncappable."""
+    """The agent may not set limits here. Permanent until it is started with more rights: uncappable."""
     GPU_LOST = "gpu_lost"
     """The GPU fell off the bus. Quarantined."""
     RESET_REQUIRED = "reset_required"
@@ -56,11 +56,11 @@ QUARANTINE_KINDS = frozenset({DriverErrorKind.GPU_LOST, DriverErrorKind.RESET_RE
 """The GPU is charged at its default limit until it answers again."""
 
 DRIVER_WIDE_KINDS = frozenset({DriverErrorKind.LIBRARY_MISMATCH, DriverErrorKind.DRIVER_DOWN})
-"""Not one GPU's trouble: the driver has to be opened anew."""
+"""Not specific to one GPU: the driver has to be reopened."""
 
 
 class DriverError(Exception):
-    """A call to the GPU driver failed. ``call`` names it; ``permanent`` means that trying again can not help."""
+    """A call to the GPU driver failed. ``call`` names it; ``permanent`` means that a retry cannot help."""
 
     def __init__(self, kind: DriverErrorKind, message: str, *, call: str = "", gpu: str = "") -> None:
         super().__init__(message)
@@ -86,14 +86,14 @@ class GpuInfo:
     max_mw: int
     mig: bool = False
     persistence: bool | None = None
-    """None: the driver does not say."""
+    """None: the driver does not report it."""
     mig_instances: tuple[str, ...] = ()
     """UUIDs of the MIG instances on this card. A limit is always the whole card's."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuReading:
-    """One look at a GPU. None: the driver could not say, which is never the same as zero."""
+    """One reading of a GPU. None: the driver did not report the value, which is never the same as zero."""
 
     gpu: str
     requested_mw: int | None
@@ -124,11 +124,11 @@ class GpuDriver(Protocol):
         ...
 
     def set_limit(self, gpu: str, mw: int) -> None:
-        """Ask for a limit. Says nothing about what is enforced afterwards: read it back."""
+        """Ask for a limit. What is enforced afterwards has to be read back."""
         ...
 
     def close(self) -> None:
-        """Let go of the driver. Limits stay as they are."""
+        """Release the driver. Limits stay as they are."""
         ...
 
 
@@ -156,17 +156,17 @@ class GpuOwners(Protocol):
     """Who owns which GPU. A GPU that is absent from the answer is free; an error means that nothing is known."""
 
     async def owners(self) -> Mapping[str, GpuOwner]:
-        """Owners by GPU UUID. Raises OwnersUnknownError when the source can not be read."""
+        """Owners by GPU UUID. Raises OwnersUnknownError when the source cannot be read."""
         ...
 
 
 class OwnersUnknownError(Exception):
-    """The source of ownership could not be read: keep what was known, change nothing because of it."""
+    """The source of ownership could not be read: keep what was known and change nothing because of it."""
 
 
 class NoOwners:
-    """A machine without Kubernetes: nobody is known to own anything."""
+    """A machine without Kubernetes: no owner is known."""
 
     async def owners(self) -> Mapping[str, GpuOwner]:
-        """Nothing, truthfully."""
+        """No owners."""
         return {}

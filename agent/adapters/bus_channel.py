@@ -1,7 +1,7 @@
-"""One node's line to the bus: decisions in, answers and telemetry out.
+"""One node's connection to the bus: decisions in, acknowledgements and telemetry out.
 
-Owns subjects, names and message ids. The planner's side creates the consumer (an agent may not), so that a missing one
-is waited for with patience. Decisions are states: only the newest matters, and so does only the newest answer.
+Owns subjects, consumer names and message ids. The planner creates the consumer (an agent may not), so the agent waits
+until it exists. Decisions are states: only the newest one matters, and the same holds for acknowledgements.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from bus_schemas.v1 import Message, NodeTelemetry, PowerAck, PowerDecision
 
 
 class NotPublishedError(Exception):
-    """The server did not take a message."""
+    """The server did not store a message."""
 
 
 class NodeChannel:
-    """The subjects of one node. Raises BadNameError where a subject can not carry the node's name."""
+    """The subjects of one node. Raises BadNameError if the node's name cannot be part of a subject."""
 
     def __init__(self, bus: Bus, node: str, boot: str) -> None:
         self._bus = bus
@@ -38,7 +38,7 @@ class NodeChannel:
         """The decision that was delivered last and its trace context."""
 
     async def listen(self, handle: Callable[[PowerDecision], Awaitable[PowerAck]]) -> None:
-        """Take decisions until cancelled; each is acknowledged after its answer is stored."""
+        """Receive decisions until cancelled. A decision is acknowledged to the server after its answer is stored."""
 
         async def carry_out(delivery: Delivery) -> PowerAck:
             message = delivery.message
@@ -56,16 +56,16 @@ class NodeChannel:
         await consumer.run()
 
     async def answer(self, message: PowerAck) -> None:
-        """Store an answer that nobody asked for. Raises NotPublishedError."""
+        """Publish an acknowledgement that was not requested. Raises NotPublishedError."""
         key, traceparent = self._trace
         await self._publish(self._answers, message, traceparent if key == _key(message) else None)
 
     async def telemetry(self, message: NodeTelemetry) -> None:
-        """Store telemetry. Raises NotPublishedError."""
+        """Publish telemetry. Raises NotPublishedError."""
         await self._publish(self._telemetry, message)
 
     async def _publish(self, subject: str, message: Message, traceparent: str | None = None) -> None:
-        # A new id for every try: what a lost answer left behind twice is the same state twice.
+        # A new id for every attempt: if the reply was lost, the same state is stored twice, which is harmless.
         msg_id = f"{self._process}-{next(self._numbers)}"
         try:
             await publish(self._bus, subject, message, msg_id, traceparent)

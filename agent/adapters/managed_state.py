@@ -1,7 +1,7 @@
-"""Which GPUs are ours, and which limit was found on each: one small file that outlives a crash.
+"""The GPUs that annotations have capped and the limit found on each: one small file that survives a crash.
 
-Owns the file. A missing or empty one is a first start. One that can not be read is left as it is and nothing is
-restored by it: restoring a wrong limit is worse than leaving a cap. It is replaced whole, never half.
+Owns the file. A missing or empty file means a first start. A file that cannot be read is left unchanged and nothing is
+restored from it: restoring a wrong limit is worse than leaving a cap. The file is always replaced atomically.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ManagedState:
         self._path = path
         self._written: dict[str, int] | None = None
         self.broken = False
-        """The file is there and can not be understood: it is neither used nor overwritten."""
+        """The file exists but cannot be parsed: it is neither used nor overwritten."""
 
     def read(self) -> dict[str, int]:
         """Limits found, in milliwatts, by GPU."""
@@ -48,7 +48,7 @@ class ManagedState:
         return found
 
     def write(self, found_mw: Mapping[str, int]) -> None:
-        """Replace the file if anything changed. A disk that refuses is said, and tried again at the next change."""
+        """Replace the file if anything changed. Write errors are logged and retried on the next change."""
         if self._path is None or self.broken or self._written == dict(found_mw):
             return
         document = {"version": VERSION, "managed": {gpu: {"found_mw": mw} for gpu, mw in sorted(found_mw.items())}}
@@ -61,13 +61,13 @@ class ManagedState:
                 os.fsync(file.fileno())
             scratch.replace(self._path)
         except OSError as error:
-            log.error(  # noqa: TRY400 - one line says it all
-                "the list of managed GPUs can not be kept at %s: %s", self._path, error
+            log.error(  # noqa: TRY400 - the one line holds everything
+                "cannot write the list of managed GPUs to %s: %s", self._path, error
             )
             return
         self._written = dict(found_mw)
 
     def _give_up(self, why: str) -> dict[str, int]:
         self.broken = True
-        log.error("%s can not be read (%s): it is left as it is, and nothing is restored by it", self._path, why)
+        log.error("cannot read %s (%s): the file is left unchanged and nothing is restored from it", self._path, why)
         return {}

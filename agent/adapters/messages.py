@@ -1,6 +1,6 @@
-"""Wire messages to the core's values and back: watts with three decimals outside, integer milliwatts inside.
+"""Converts wire messages to core values and back: watts on the wire, integer milliwatts in the core.
 
-Owns rounding: a cap is rounded down, so that a sum of caps never gains by it; a reading is rounded to the nearest.
+A cap is rounded down, so that rounding never increases a sum of caps.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from bus_schemas.v1 import AckStatus, GpuHealth, GpuInForce, PowerAck, PowerDeci
 
 
 def watts(mw: int | None) -> float | None:
-    """Watts, or None where nothing is known."""
+    """Watts in ``mw``; None if it is unknown."""
     return None if mw is None else watts_from_mw(mw)
 
 
 def decision_of(message: PowerDecision) -> CapDecision:
-    """A decision as the core takes it."""
+    """The core's form of a decision from the bus."""
     return CapDecision(
         epoch=message.epoch,
         decision_id=message.decision_id,
@@ -44,7 +44,7 @@ def ack_of(
     reason: str = "",
     reasons: Mapping[str, str] | None = None,
 ) -> PowerAck:
-    """A report as the bus carries it. ``reasons`` by GPU: why it stands as it does."""
+    """The wire form of a report. ``reasons``: by GPU, why its state is what it is."""
     notes = reasons or {}
     return PowerAck(
         time=datetime.now(UTC),

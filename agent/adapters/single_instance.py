@@ -1,7 +1,7 @@
-"""One agent on one node: a lock on a file of the host that all of them name.
+"""At most one active agent per node: a lock on a file of the host that all agents are configured with.
 
-Owns the lock. Must never be a reason to touch a GPU: who waits for it has set nothing yet. Why: two agents share one
-node's decisions out between them, and the one with the older grant would put its limit back.
+Owns the lock. An agent that waits for it has not touched any GPU. Two active agents would each receive some of the
+node's decisions, and the one with the older grant would restore its limit.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ RETRY_S = 1.0
 
 @asynccontextmanager
 async def single_instance(path: Path | None, *, retry_s: float = RETRY_S) -> AsyncIterator[None]:
-    """Wait until no other process holds ``path``, and hold it. None: nobody asks. Raises OSError where it can not be.
+    """Wait until no other process locks ``path``, then hold the lock. ``None`` disables it.
 
-    The kernel lets go when the process ends, however it ends: nothing is left behind that must be cleaned.
+    Raises OSError if the file cannot be opened.
+
+    The kernel releases the lock when the process ends, however it ends, so there is nothing to clean up.
     """
     if path is None:
         yield

@@ -1,6 +1,6 @@
-"""What a node's GPUs do, as the bus carries it, and when it is worth saying.
+"""Builds a node's telemetry for the bus and decides when a change is worth publishing.
 
-Owns the picture of a node and the rule of silence: nothing is published while nothing that matters has changed.
+Nothing is published while nothing that matters has changed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bus_schemas.v1 import GpuHealth, GpuTelemetry, NodeTelemetry
 
 NO_OWNER = GpuOwner()
 SMALLEST_CHANGE_WATTS = 5.0
-"""Draw that moves less than this (or 2 %) since it was last said is the same draw."""
+"""A change of draw below this (or below 2 %) since the last publication is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuView:
-    """One GPU with all that is known of it."""
+    """Everything known about one GPU."""
 
     info: GpuInfo
     reading: GpuReading | None
@@ -35,7 +35,7 @@ class GpuView:
 def telemetry_of(
     views: Mapping[str, GpuView], *, node: str, boot: str, clock_s: float, applied_id: int
 ) -> NodeTelemetry:
-    """All GPUs by index order."""
+    """The wire message for all GPUs, ordered by index."""
     ordered = sorted(views.values(), key=lambda view: view.info.index)
     return NodeTelemetry(
         time=datetime.now(UTC),
@@ -74,7 +74,7 @@ def _gpu(view: GpuView) -> GpuTelemetry:
 
 
 def worth_publishing(before: NodeTelemetry | None, now: NodeTelemetry) -> bool:
-    """Whether ``now`` tells anything that ``before`` did not. Energy alone always grows and tells nothing new."""
+    """Whether ``now`` contains news compared with ``before``. Energy, which always grows, does not count."""
     if before is None or before.applied_decision_id != now.applied_decision_id or len(before.gpus) != len(now.gpus):
         return True
     return any(_changed(old, new) for old, new in zip(before.gpus, now.gpus, strict=True))

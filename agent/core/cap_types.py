@@ -1,6 +1,6 @@
-"""What an agent's caps are made of: decisions, readings, writes, reports, and its state. Milliwatts throughout.
+"""Value types of the cap logic: decisions, readings, writes, reports, and the agent's state. All powers in milliwatts.
 
-Plain frozen values without behaviour; ``caps.py`` says what is done with them and is the door to them.
+Frozen values without behaviour; ``caps.py`` holds the logic and re-exports them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HEALTH_OF_ERROR = {
 
 
 def health_of(error_kind: str | None) -> Health:
-    """Health after a driver error (the values of ``DriverErrorKind``); what is not known is tried again."""
+    """Health after a driver error (a value of ``DriverErrorKind``); any other error is UNKNOWN and retried."""
     return Health.OK if error_kind is None else _HEALTH_OF_ERROR.get(error_kind, Health.UNKNOWN)
 
 
@@ -59,7 +59,7 @@ class CapDecision:
 
 @dataclass(frozen=True, slots=True)
 class LimitReading:
-    """One look at a GPU: limits, and what is in force. None: the driver could not say."""
+    """One reading of a GPU: its limits and what is in force. None: the driver did not report the value."""
 
     gpu: str
     requested_mw: int | None
@@ -89,21 +89,21 @@ class WriteResult:
 
 
 class Acceptance(StrEnum):
-    """What becomes of a decision that was received."""
+    """What was done with a received decision."""
 
     ACCEPTED = "accepted"
     REPEATED = "repeated"
-    """The one in force again: answered again, changes nothing and renews nothing."""
+    """The decision already in force: answered again, changes nothing and renews nothing."""
     OLDER_EPOCH = "older_epoch"
     OLDER_ID = "older_id"
 
 
 @dataclass(frozen=True, slots=True)
 class GpuTargetState:
-    """What the agent strives for on one GPU. ``cap_mw`` is the decision's word; ``ceiling_mw`` what stands now.
+    """The agent's target for one GPU. ``cap_mw``: as the decision named it; ``ceiling_mw``: the bound that holds now.
 
     The limit is lowered to the ceiling whenever it is found above it, and raised to it only with ``may_raise``.
-    ``fallback_mw`` None: no decision has named one, the hardware's minimum serves.
+    ``fallback_mw`` None: no decision has named one, and the hardware's minimum is used.
     """
 
     ceiling_mw: int
@@ -115,9 +115,9 @@ class GpuTargetState:
     retry_s: float = float("-inf")
     resets: int = 0
     refused: bool = False
-    """The driver never lets us set this limit."""
+    """The driver refuses permanently to set this limit."""
     lost: bool = False
-    """The limit went away by a reset and is not restored yet."""
+    """The limit was lost by a reset and is not restored yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class AgentState:
     boot: str
     started_s: float
     grace_s: float = 30.0
-    """How long a limit found at the start may stand without any decision."""
+    """How long a limit found at the start is kept without any decision."""
     hold_without_decision: bool = False
     """True where no planner is expected: limits found at the start stay until a decision comes."""
     epoch: int = -1
@@ -138,7 +138,7 @@ class AgentState:
     ends_s: float | None = None
     """When the caps above their fallbacks lapse; None before the first reading, and after a lapse."""
     only_lowers: bool = False
-    """The newest decision only lowers: a limit that is below what it names is as good as carried out."""
+    """The newest decision only lowers: a limit below the one it names counts as carried out."""
     lines: Mapping[str, GpuTargetState] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
 
@@ -156,7 +156,7 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class CapReport:
-    """An answer: ``applied``, ``partial`` or ``failed``, and what IS in force."""
+    """What is in force, and whether the newest decision is ``applied``, ``partial`` or ``failed``."""
 
     epoch: int
     decision_id: int

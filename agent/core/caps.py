@@ -1,8 +1,8 @@
 """Desired and observed caps to writes: what one node's agent does with its GPUs. Pure.
 
-Owns fencing (older epochs and ids are refused), the dead-man (a cap that nobody renews steps down to its fallback),
-and drift. Must never write a limit above what the newest accepted decision allows, never raise for a decision that
-was meant for an earlier process or whose lease is over, and never return to a default. Milliwatts throughout.
+Owns fencing (older epochs and ids are refused), the dead-man (a cap that is not renewed steps down to its fallback),
+and drift. Never writes a limit above what the newest accepted decision allows, never raises for a decision that was
+made for an earlier process or whose lease has ended, and never returns to a default. All powers in milliwatts.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ LAST_RETRY_S = 15.0
 
 
 def initial(boot: str, now_s: float, *, grace_s: float = 30.0, hold_without_decision: bool = False) -> AgentState:
-    """A process that has just started: it knows no decision and adopts what it will read."""
+    """The state of a process that has just started: no decision yet; it adopts the limits that it reads."""
     return AgentState(boot, now_s, grace_s, hold_without_decision)
 
 
 def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[AgentState, Acceptance]:
-    """Take a decision in, or refuse it. A new incarnation starts ids and epochs anew; a past one never returns."""
+    """Accept or refuse a decision. A new incarnation restarts ids and epochs; an earlier one stays refused."""
     state = lapse(state, now_s)
     verdict = judge(state, decision)
     if verdict is not Acceptance.ACCEPTED:
@@ -95,7 +95,7 @@ def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[Age
 
 
 def judge(state: AgentState, decision: CapDecision) -> Acceptance:
-    """Fencing: whether a decision is the newest word of the newest leader."""
+    """Fencing: whether a decision is the newest one of the newest leader."""
     if state.incarnation and decision.incarnation != state.incarnation:
         return Acceptance.OLDER_EPOCH if decision.incarnation in state.past else Acceptance.ACCEPTED
     if decision.epoch < state.epoch:
@@ -111,7 +111,7 @@ def _granted(line: GpuTargetState | None, target: GpuTarget) -> GpuTargetState:
 
 
 def _only_lowered(line: GpuTargetState | None, target: GpuTarget, *, lapsed: bool) -> GpuTargetState:
-    """A decision that comes too late, or was made for another process: it may lower, and raises nothing."""
+    """The target after a decision that is late or was made for another process: it may lower and never raises."""
     base = line or GpuTargetState(target.cap_mw)
     ceiling = min(base.ceiling_mw, target.cap_mw, target.fallback_mw if lapsed else target.cap_mw)
     return replace(base, ceiling_mw=ceiling, cap_mw=target.cap_mw, fallback_mw=target.fallback_mw)
@@ -152,7 +152,7 @@ def _aim(state: AgentState, line: GpuTargetState, reading: LimitReading) -> int:
 
 
 def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: float) -> tuple[SetLimit, ...]:
-    """Writes to make now, lowers first. Nothing where the limit stands as it should."""
+    """Writes to make now, lowers first; none for a GPU whose limit is as it should be."""
     state = lapse(state, now_s)
     lowers: list[SetLimit] = []
     raises: list[SetLimit] = []
@@ -162,7 +162,7 @@ def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: floa
             continue
         aim = _aim(state, line, reading)
         requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
-        # A reset since the last write lost what that write achieved: it says nothing about the next one.
+        # A reset since the last write lost what that write achieved: the next one may succeed.
         if line.wrote_mw == aim and now_s < line.retry_s and reading.resets == line.resets:
             continue
         if max(requested, reading.enforced_mw) > aim:
@@ -175,7 +175,7 @@ def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: floa
 def observed(
     state: AgentState, readings: Mapping[str, LimitReading], now_s: float, results: Iterable[WriteResult] = ()
 ) -> AgentState:
-    """Take in what was read, after the writes of ``results``: adopt new GPUs, note resets, back off what resists."""
+    """The state after readings that follow ``results``: adopts new GPUs, notes resets, backs off retries."""
     state = lapse(state, now_s)
     wrote = {result.gpu: result for result in results}
     lines = dict(state.lines)
@@ -219,7 +219,7 @@ def _seen(
 
 
 def report(state: AgentState, readings: Mapping[str, LimitReading], now_s: float | None = None) -> CapReport:
-    """What is in force, against the newest decision. A GPU without a reading is unknown, not fine."""
+    """What is in force, against the newest decision. A GPU without a reading is reported as unknown."""
     if now_s is not None:
         state = lapse(state, now_s)
     gpus, done, named = [], 0, 0
@@ -250,7 +250,7 @@ def _carried_out(state: AgentState, line: GpuTargetState, reading: LimitReading 
 
 
 def deadline_s(state: AgentState) -> float | None:
-    """The next instant at which the dead-man acts without a message, on the agent's clock."""
+    """When the dead-man acts next, on the agent's clock in seconds; None: never without a new message."""
     if state.decision_id < 0 and state.hold_without_decision:
         return None
     return state.ends_s

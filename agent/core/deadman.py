@@ -1,4 +1,4 @@
-"""The dead-man: until when a cap above its fallback may stand without the planner's word.
+"""The dead-man: how long a cap above its fallback may stay without a renewal by the planner.
 
 Owns the arithmetic of leases on the agent's own clock. Must never extend a lease because of a message's arrival
 alone: a decision that names the report it was based on is as old as that report, however late it comes.
@@ -22,7 +22,7 @@ def clock_of(boot: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CapLease:
-    """When it ends on this agent's clock, and whether its caps may be raised to by THIS process."""
+    """When the lease ends on this agent's clock, and whether this process may raise limits because of it."""
 
     ends_s: float
     ours: bool
@@ -44,7 +44,7 @@ def lease_of(
 
 
 def unsafe(lease_s: float, reconcile_s: float, telemetry_s: float, flight_s: float = 1.0) -> tuple[str, ...]:
-    """Why these numbers are unsafe together, one sentence each; empty when they are fit to start with."""
+    """Why these numbers are unsafe together, one sentence each; empty when they are safe."""
     found = []
     if lease_s <= 0 or reconcile_s <= 0 or telemetry_s <= 0:
         found.append("lease, reconcile and telemetry times must be above 0 s")

@@ -1,7 +1,7 @@
-"""Names of devices, as the kubelet hands them out, to the physical GPUs that carry a power limit. Pure.
+"""Maps device ids from the kubelet to the physical GPUs that carry a power limit. Pure.
 
-Owns every form of device id that NVIDIA's device plugin uses: whole GPUs, time-sliced replicas, MIG instances. Must
-never guess: an id that names no GPU of this node is reported, not matched to the nearest.
+Owns every form of device id that NVIDIA's device plugin uses: whole GPUs, time-sliced replicas, MIG instances. An
+id that names no GPU of this node is reported, never matched to a similar one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _OLD_MIG = re.compile(r"MIG-(GPU-[0-9a-fA-F-]+)/\d+/\d+")
 
 @dataclass(frozen=True, slots=True)
 class PodRef:
-    """A pod by name; the kubelet's API does not tell its uid."""
+    """A pod by name; the kubelet's API does not report its uid."""
 
     namespace: str
     name: str

@@ -1,9 +1,9 @@
-"""Who owns which GPU: the kubelet's word, the processes' word, and what to do when they differ. Pure.
+"""Which pod owns which GPU, from the kubelet's assignments and the processes, and what holds if they differ. Pure.
 
-Owns the joining of assignments, processes and pods. The kubelet's assignment comes first, for it is there before any
-process starts; processes are the cross-check, and the only source where there is no kubelet to ask. A GPU on which the
-two name different pods is a conflict: it is reported, and its owner stays what the kubelet says. Must never conclude
-from silence that a GPU is free.
+Owns the joining of assignments, processes and pods. The kubelet's assignment comes first, because it exists before
+any process starts; processes are the cross-check, and the only source without a kubelet. A GPU for which the two name
+different pods is a conflict: it is reported, and the kubelet's pod remains the owner. A missing answer never means
+that a GPU is free.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.core.devices import Assignment, PodRef, physical_gpu
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """What matters of a pod. ``config_hash``: the id that a static pod's groups carry instead of the uid."""
+    """The parts of a pod that the agent needs. ``config_hash``: the id in a static pod's groups instead of the uid."""
 
     uid: str
     ref: PodRef
@@ -32,7 +32,7 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process while it was looked at. (pid, start) is its identity, never the pid alone."""
+    """One process at the time it was read. (pid, start) is its identity, never the pid alone."""
 
     pid: int
     start_ticks: int
@@ -41,7 +41,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class GpuPods:
-    """The pods on each GPU, and what did not fit together."""
+    """The pods on each GPU, and conflicts between the sources."""
 
     pods: Mapping[str, tuple[PodRef, ...]]
     conflicts: Mapping[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class GpuPods:
 
 
 def pod_of_process(identity: CgroupIdentity, pods: Iterable[Pod]) -> Pod | None:
-    """The pod behind a process: by uid, by a static pod's hash, or by container id where no pod shows."""
+    """The pod behind a process: by uid, by a static pod's hash, or by container id where no pod id is visible."""
     if identity.monitor:
         return None
     for pod in pods:
@@ -69,7 +69,7 @@ def join(
     running: Mapping[str, Iterable[CgroupIdentity]],
     pods: Iterable[Pod],
 ) -> GpuPods:
-    """Pods by GPU. ``assigned`` None: no kubelet to ask. ``running``: identities of the processes on each GPU."""
+    """Pods by GPU. ``assigned`` None: there is no kubelet. ``running``: identities of the processes on each GPU."""
     everyone = list(pods)
     by_process = {
         gpu: _distinct(pod.ref for identity in identities if (pod := pod_of_process(identity, everyone)))
@@ -90,7 +90,7 @@ def join(
         foreign = [ref for ref in refs if ref not in found.get(gpu, ())]
         if foreign:
             names = ", ".join(f"{ref.namespace}/{ref.name}" for ref in foreign)
-            conflicts[gpu] = f"processes of {names} run on it, which the kubelet did not give it to"
+            conflicts[gpu] = f"processes of {names} run on it, to which the kubelet did not assign it"
             found[gpu] = _distinct((*found.get(gpu, ()), *foreign))
     return GpuPods(found, conflicts, tuple(strangers))
 

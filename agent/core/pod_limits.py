@@ -1,8 +1,8 @@
 """Power limits by pod annotation, the way Dynamo's power agent reads them. Pure.
 
-Owns what an annotation means for a GPU: positive whole watts; the lowest wins where pods share a GPU; what can not be
-read is the safe default; a GPU that never had an annotated pod is left alone. A GPU that we capped keeps its cap while
-nobody uses it, and gets back the limit that was found on it when a pod without an annotation moves in.
+Owns what an annotation means for a GPU: positive whole watts; the lowest wins where pods share a GPU; an unreadable
+annotation gets the safe default; a GPU that never had an annotated pod is left alone. A GPU that was capped keeps its
+cap while it is idle, and gets back the limit that was found on it when a pod without an annotation is placed on it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LARGEST_WATTS = 1_000_000
 
 
 class NoteKind(StrEnum):
-    """Why somebody should look at a pod; also the reason of the Kubernetes event."""
+    """What is wrong with a pod's annotation; also the reason of the Kubernetes event."""
 
     MALFORMED = "MalformedGpuPowerLimit"
     SHARED = "SharedGpuPowerLimit"
@@ -27,7 +27,7 @@ class NoteKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One thing to say about one pod."""
+    """One remark about one pod, for a Kubernetes event."""
 
     kind: NoteKind
     pod: Pod
@@ -37,7 +37,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class GpuLimits:
-    """What a GPU takes, and what is asked of it now. Milliwatts."""
+    """The range of a GPU's limit, and the limit requested now. Milliwatts."""
 
     min_mw: int
     max_mw: int
@@ -46,7 +46,7 @@ class GpuLimits:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationPlan:
-    """Targets by GPU; ``found_mw`` of every GPU that is ours; which of them are being given back."""
+    """Targets by GPU; ``found_mw`` of every managed GPU; which of them are being released."""
 
     targets_mw: Mapping[str, int]
     found_mw: Mapping[str, int]
@@ -55,7 +55,7 @@ class AnnotationPlan:
 
 
 def watts_of(pod: Pod) -> int | None:
-    """The annotation's watts; None without one. Raises ValueError for one that is no positive whole number."""
+    """The annotation's watts; None without one. Raises ValueError unless it is a positive whole number."""
     text = pod.annotations.get(ANNOTATION)
     if text is None:
         return None
@@ -70,9 +70,9 @@ def plan(
     found_mw: Mapping[str, int],
     safe_default_mw: int,
 ) -> AnnotationPlan:
-    """Targets for the GPUs that are or become ours; one that is ours and idle has none, its cap stays.
+    """Targets for the GPUs that are or become managed; an idle managed GPU has none and keeps its cap.
 
-    ``found_mw``: limits as they were found, of the GPUs that are ours already.
+    ``found_mw``: the limits that were found on the GPUs that are managed already.
     """
     targets: dict[str, int] = {}
     ours = dict(found_mw)
@@ -94,7 +94,7 @@ def plan(
 
 
 def bound_of(gpu: str, pods: tuple[Pod, ...], safe_default_mw: int) -> tuple[int | None, list[Note]]:
-    """The limit that the pods on one GPU ask for (None: none of them does), and what is to be said about it."""
+    """The limit that the pods on one GPU request (None: none of them does), and remarks about it."""
     asked: dict[str, int] = {}
     notes: list[Note] = []
     for pod in pods:
@@ -119,5 +119,5 @@ def bound_of(gpu: str, pods: tuple[Pod, ...], safe_default_mw: int) -> tuple[int
 
 
 def _clamped(gpu: str, pods: tuple[Pod, ...], wanted_mw: int, target_mw: int) -> Note:
-    text = f"{wanted_mw / 1000:g} W is outside what GPU {gpu} takes: {target_mw / 1000:g} W holds"
+    text = f"{wanted_mw / 1000:g} W is outside the range of GPU {gpu}: {target_mw / 1000:g} W holds"
     return Note(NoteKind.CLAMPED, pods[0], gpu, text)

@@ -1,4 +1,4 @@
-"""GPU calls off the event loop, each under a time-out.
+"""Runs GPU calls off the event loop, each with a time-out.
 
 Owns a few daemon threads. A call that hangs is reported as a time-out and its GPU is refused until the call comes back,
 so that a late write can never overtake a newer one and one sick GPU never holds up another. Must never wait for a
@@ -85,7 +85,7 @@ class OffLoopDriver:
         try:
             await self._run(WHOLE_DRIVER, "close", self._driver.close)
         except DriverError:
-            pass  # A driver that can not be closed dies with the process; there is nothing left to save.
+            pass  # A driver that cannot be closed dies with the process; there is nothing left to save.
         for _ in range(self._threads):
             self._calls.put(None)
 

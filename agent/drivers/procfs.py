@@ -1,7 +1,7 @@
-"""Processes as the kernel tells them: who a process id is, which group it is in, and since when it lives.
+"""Processes as the kernel reports them: identity, control group and start time of a process id.
 
 Owns reads below one ``/proc`` root (the host's, wherever it is mounted). A process id alone is never an identity: the
-kernel gives it to the next process, so that the start time is read before and after and has to be the same.
+kernel reuses it, so the start time is read before and after and has to be the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ProcFs:
         except OSError:
             return None
         if self.start_ticks(pid) != start:
-            return None  # Another process has taken the number while we read: look again later.
+            return None  # The id was reused while it was read: try again later.
         process = self._known[pid] = Process(pid, start, identify(text))
         return process
 

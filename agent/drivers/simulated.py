@@ -2,7 +2,7 @@
 
 Owns a small physical model of power-capped GPUs (a limit that acts with a lag, a short overshoot, clamping, idle and
 phase draw, counters that start again at a reset) and a list of faults to inject. Must never sleep or start threads:
-time is read from the clock it is given, so that a test can own it.
+time is read from the clock passed in, so that a test can control it.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ class SimulatedDriver:
             self._on_write(gpu, mw)
 
     def close(self) -> None:
-        """Nothing to let go of; limits stay."""
+        """Nothing to release; limits stay."""
 
     def _card(self, gpu: str, call: str) -> SimulatedGpu:
         card = self.gpus.get(gpu)

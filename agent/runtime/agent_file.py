@@ -31,7 +31,7 @@ class SimulatedSection(_Section):
     lag_s: float = Field(default=0.15, ge=0)
     overshoot: float = Field(default=0.08, ge=0)
     ignores_writes: tuple[int, ...] = ()
-    """GPUs, by index, whose writes succeed and change nothing."""
+    """Indices of the GPUs whose writes succeed and change nothing."""
     faults: dict[int, dict[Literal["enumerate", "read", "set_limit"], str]] = Field(default_factory=dict)
     """By GPU index and call: the error to answer with."""
 
@@ -67,7 +67,7 @@ class HttpSection(_Section):
 
     host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from outside the pod
     port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = 9101
-    """0: one that the system chooses, named in the log; ``none`` or null: no pages."""
+    """0: one that the system chooses, named in the log; ``none`` or null: no server."""
 
 
 class AgentFile(_Section):
@@ -85,7 +85,7 @@ class AgentFile(_Section):
     state_file: Path | None = None
     """Limits found on the GPUs that annotations cap, kept over restarts."""
     lock_file: Path | None = None
-    """A file of the host that every agent of this node names: the second one waits until the first has ended."""
+    """A file of the host that every agent of this node locks: the second waits until the first has ended."""
     on_exit: OnExit = OnExit.KEEP
     dry_run: bool = False
     telemetry_interval_s: float = Field(default=1.0, gt=0, le=60)

@@ -1,4 +1,4 @@
-"""The names that the agent shows Prometheus, with their types and meanings: one table, and the page made from it.
+"""Names, types and meanings of the agent's Prometheus metrics: one table, and METRICS.md made from it.
 
 Names stand beside dcgm-exporter's and carry the same ``UUID`` label, so that the two join. ``METRICS.md`` is made from
 this table (``python -m agent.runtime.agent_metrics``) and checked against it.
@@ -14,7 +14,7 @@ GPU = ("UUID", "gpu", "modelName", "node", "pod", "deployment", "pool", "role")
 
 @dataclass(frozen=True, slots=True)
 class AgentMetric:
-    """One name. ``beside``: what dcgm-exporter calls the nearest thing."""
+    """One metric. ``beside``: the nearest metric of dcgm-exporter."""
 
     name: str
     kind: str
@@ -38,29 +38,29 @@ def _counter(name: str, text: str, *more: str) -> AgentMetric:
 METRICS: tuple[AgentMetric, ...] = (
     _gpu("draw_watts", "Power drawn now.", "POWER_USAGE"),
     _gpu("energy_joules_total", "Energy since the driver was loaded.", "TOTAL_ENERGY_CONSUMPTION (mJ)", kind="counter"),
-    _gpu("granted_watts", "The most that the newest decision, or what is left of it, allows."),
-    _gpu("requested_watts", "The limit asked of the driver, by whomever.", "POWER_MGMT_LIMIT"),
-    _gpu("enforced_watts", "The limit in force: the lowest of all limiters.", "ENFORCED_POWER_LIMIT"),
+    _gpu("granted_watts", "Upper bound by the newest decision, or its fallback once the lease has ended."),
+    _gpu("requested_watts", "The limit requested from the driver, by any process.", "POWER_MGMT_LIMIT"),
+    _gpu("enforced_watts", "The limit in force: the lowest of all limits.", "ENFORCED_POWER_LIMIT"),
     _gpu("default_watts", "The limit after a driver reload or reset.", "POWER_MGMT_LIMIT_DEF"),
-    _gpu("min_watts", "The lowest limit that the GPU takes.", "POWER_MGMT_LIMIT_MIN"),
-    _gpu("max_watts", "The highest limit that the GPU takes.", "POWER_MGMT_LIMIT_MAX"),
+    _gpu("min_watts", "The lowest limit that the GPU accepts.", "POWER_MGMT_LIMIT_MIN"),
+    _gpu("max_watts", "The highest limit that the GPU accepts.", "POWER_MGMT_LIMIT_MAX"),
     _gpu("health", "1 for the state that the GPU is in: ok, uncappable, quarantined, unknown.", "", "state"),
-    _gpu("throttle_reason", "1 for each reason that holds the clocks back now.", "CLOCKS_EVENT_REASONS", "reason"),
+    _gpu("throttle_reason", "1 for each reason that throttles the clocks now.", "CLOCKS_EVENT_REASONS", "reason"),
     _gpu("last_xid", "The newest XID error since the driver was opened.", "XID_ERRORS"),
     _gauge("decision_id", "The newest decision that was accepted; -1: none yet."),
-    _gauge("applied_decision_id", "The last decision in force completely; -1: none yet."),
-    _counter("decisions", "Decisions received, by what became of them.", "verdict"),
+    _gauge("applied_decision_id", "The last decision that was fully in force; -1: none yet."),
+    _counter("decisions", "Decisions received, by verdict.", "verdict"),
     _counter("writes", "Limits written."),
     _counter("write_errors", "Limits that the driver refused."),
-    _counter("clamped", "Writes after which another limit was asked of the driver than we wrote."),
-    _counter("drift", "Limits found changed by somebody else."),
+    _counter("clamped", "Writes after which the driver requested another limit than the one written."),
+    _counter("drift", "Limits found changed by another process."),
     _counter("resets", "GPU resets and driver reloads seen."),
-    _counter("lapses", "Leases that ran out: caps stepped down to their fallbacks."),
-    _gauge("hung_gpus", "GPUs whose driver call has not come back."),
-    _gauge("unidentified_gpus", "GPUs that fail before they tell their UUID."),
-    _gauge("last_reconcile_age_seconds", "Since the last good reconcile."),
+    _counter("lapses", "Leases that ended: caps stepped down to their fallbacks."),
+    _gauge("hung_gpus", "GPUs whose driver call has not returned."),
+    _gauge("unidentified_gpus", "GPUs that fail before their UUID is known."),
+    _gauge("last_reconcile_age_seconds", "Seconds since the last good reconcile."),
     _gauge("bus_connected", "1 while connected to the bus; absent without one."),
-    _gauge("malformed_annotations", "Power annotations on this node that can not be read."),
+    _gauge("malformed_annotations", "Power annotations on this node that cannot be read."),
     _gauge("managed_gpus", "GPUs that annotations have capped."),
 )
 _HEAD = """# Metrics of the power agent

@@ -1,7 +1,7 @@
-"""Brings pod annotations to bear: alone they are the targets; under a planner each is one more upper bound.
+"""Applies pod annotations: without a planner they are the targets; with one, each is a further upper bound.
 
-Owns the way from annotations to the reconciler. Must never act on pods that are not known: a list that failed keeps
-what is in force.
+Owns the path from annotations to the reconciler. Never acts on unknown pods: after a failed list, what is in force
+stays.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INCARNATION = "annotations"
 
 
 class AnnotationLimits:
-    """``alone``: there is no planner. ``safe_default_mw``: the limit for an annotation that can not be read."""
+    """``alone``: there is no planner. ``safe_default_mw``: the limit for an unreadable annotation."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class AnnotationLimits:
     ) -> None:
         self.alone = alone
         self.malformed = 0
-        """Annotations on this node that can not be read now."""
+        """Annotations on this node that are unreadable now."""
         self.unknown_since_s: float | None = None
         self._owners = owners
         self._safe_default_mw = safe_default_mw
@@ -51,11 +51,11 @@ class AnnotationLimits:
 
     @property
     def found_mw(self) -> Mapping[str, int]:
-        """The GPUs that are ours, and what was found on each."""
+        """The managed GPUs, and the limit found on each."""
         return self._found_mw
 
     def adopt(self, reconciler: Reconciler) -> None:
-        """Before the first look: alone, only the GPUs that are ours are anybody's business."""
+        """Before the first reading: without a planner, only the GPUs in the state file are managed."""
         if self.alone:
             reconciler.managed = frozenset(self._found_mw)
 
@@ -66,7 +66,7 @@ class AnnotationLimits:
         except OwnersUnknownError as error:
             if self.unknown_since_s is None:
                 self.unknown_since_s = self._clock()
-                log.warning("pods are not known now, caps stay as they are: %s", error)
+                log.warning("pods are unknown, caps stay unchanged: %s", error)
             return
         self.unknown_since_s = None
         if self.alone:
@@ -92,7 +92,7 @@ class AnnotationLimits:
             if snapshot.error is None and snapshot.reading is not None and snapshot.reading.requested_mw is not None
         }
         aims = plan(limits, found.pods, self._found_mw, self._safe_default_mw)
-        # Kept before the first write: a crash in between leaves a GPU that we know to be ours.
+        # Stored before the first write: after a crash in between, the GPU is still known to be managed.
         self._found_mw = dict(aims.found_mw)
         self._state.write(self._found_mw)
         reconciler.managed = frozenset(self._found_mw)
@@ -106,23 +106,23 @@ class AnnotationLimits:
             return
         self._number += 1
         self._targets_mw, self._decided_s = plan.targets_mw, now_s
-        # The fallback is the target itself: an annotation does not run out.
+        # The fallback is the target itself: an annotation does not expire.
         caps = tuple(GpuTarget(gpu, mw, mw) for gpu, mw in plan.targets_mw.items())
         await reconciler.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
 
     def _release(self, reconciler: Reconciler, plan: AnnotationPlan) -> None:
-        """A GPU that stands as it was found is nobody's business any more."""
+        """A GPU whose limit is back at the value found is no longer managed."""
         for gpu in plan.released:
             snapshot = reconciler.hardware.snapshots[gpu]
             if snapshot.reading is not None and snapshot.reading.requested_mw == plan.targets_mw[gpu]:
                 del self._found_mw[gpu]
                 reconciler.forget(gpu)
-                log.info("GPU %s is given back at %.3f W", gpu, plan.targets_mw[gpu] / 1000)
+                log.info("GPU %s is released at %.3f W", gpu, plan.targets_mw[gpu] / 1000)
         self._state.write(self._found_mw)
         reconciler.managed = frozenset(self._found_mw)
 
     async def restore(self, reconciler: Reconciler) -> None:
-        """Give everything back, on an orderly stop that was asked to."""
+        """Restore the limits found on all managed GPUs, on an orderly stop with ``on_exit: restore``."""
         if not self.alone or not self._found_mw:
             return
         self._number += 1

@@ -1,4 +1,4 @@
-"""Names this process and the machine's boot, so that a lease never outlives the clock that it is measured on."""
+"""Names this process and the machine's boot, so that a lease never outlives the clock it is measured on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def boot_name(boot_id: Path = BOOT_ID) -> str:
-    """``<machine boot>/<process>``. Where the kernel names no boot, each process is a boot of its own."""
+    """``<machine boot>/<process>``. Without a boot id from the kernel, each process counts as its own boot."""
     process = uuid.uuid4().hex[:12]
     try:
         machine = boot_id.read_text().strip()

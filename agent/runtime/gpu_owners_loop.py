@@ -1,6 +1,6 @@
-"""Who is on the GPUs, kept current apart from the GPUs themselves: the kubelet or the API server may take their time.
+"""Keeps the owners of the GPUs current, apart from the GPUs themselves: the kubelet or the API server may be slow.
 
-Owns the loop over owners, annotations and events. Must never hold up the loop that watches the hardware.
+Owns the loop over owners, annotations and events. Never delays the loop that watches the hardware.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OWNERS_TIMEOUT_S = 5.0
 
 
 class GpuOwnersLoop:
-    """Looks every ``interval_s``, and at once when woken. ``on_change`` is called when an owner changed."""
+    """Runs every ``interval_s``, and at once when woken. ``on_change`` is called when an owner changed."""
 
     def __init__(
         self,
@@ -43,11 +43,11 @@ class GpuOwnersLoop:
         self._missed = False
 
     def wake(self) -> None:
-        """Look at once."""
+        """Run at once."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         while True:
             await self._update_owners()
             if self._annotation_limits is not None:
@@ -67,7 +67,7 @@ class GpuOwnersLoop:
         except (OwnersUnknownError, TimeoutError) as error:
             if not self._missed:
                 why = error if isinstance(error, OwnersUnknownError) else "no answer in time"
-                log.warning("owners of GPUs are not known now, the last known ones stand: %s", why)
+                log.warning("owners of GPUs are unknown, keeping the last known ones: %s", why)
             self._missed = True
             return
         self._missed = False
@@ -76,7 +76,7 @@ class GpuOwnersLoop:
             self._on_change()
 
     async def _report_drifts(self) -> None:
-        """An event on the node for each value that somebody else has set."""
+        """Write an event on the node for each limit that another process has set."""
         while self._events is not None and self._reconciler.unreported_drifts:
             drift = self._reconciler.unreported_drifts.popleft()
             await self._events.warn_node("ForeignGpuPowerLimit", f"GPU {drift.gpu}: {drift}")

@@ -1,9 +1,9 @@
-"""What the node's GPUs were when last looked at, and the writes to them.
+"""The newest readings of the node's GPUs, and the writes to them.
 
-Owns the off-loop driver and turns its errors into health, GPU by GPU: one GPU's failure is a value, never an
-exception that stops the others, and a slow one is left to come in later. Must never decide a limit, and never hold up
-its caller for longer than its patience: the dead-man runs there. A GPU that was once seen is never forgotten, because
-its watts do not go away when it stops answering.
+Owns the off-loop driver and turns its errors into health per GPU: the failure of one GPU is a value, never an
+exception that stops the others, and a slow reading is taken in later. Never decides a limit, and never blocks its
+caller for longer than the patience: the dead-man runs there. A GPU that was once seen is never forgotten, because its
+watts do not go away when it stops answering.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 
 READ_PATIENCE_S = 0.5
 WRITE_PATIENCE_S = 0.5
-"""How long a caller is held up by slow GPUs. A limit is written in milliseconds when all is well."""
+"""How long slow GPUs may delay a caller. Normally a limit is written in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class HardwareSnapshot:
-    """The newest look at one GPU. With an error, ``reading`` is the last good one, if there ever was one."""
+    """The newest state of one GPU. With an error, ``reading`` is the last good one, if there was one."""
 
     info: GpuInfo
     reading: GpuReading | None = None
@@ -41,7 +41,7 @@ class HardwareSnapshot:
         return health_of(self.error.kind.value if self.error else None)
 
     def for_caps(self) -> CapReading:
-        """As the core sees it: after an error the limits are unknown, for an old value is no readback."""
+        """The core's form: after an error the limits are unknown, because an old value is not a readback."""
         known = self.reading if self.error is None else None
         return CapReading(
             gpu=self.info.gpu,
@@ -67,12 +67,12 @@ class Hardware:
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self.snapshots: dict[str, HardwareSnapshot] = {}
         self.unidentified: Mapping[str, DriverError] = {}
-        """GPUs that fail before they tell their UUID, by index."""
+        """GPUs that fail before their UUID is known, by index."""
         self.driver_error: DriverError | None = None
-        """Why the driver as a whole does not answer; None: it does."""
+        """Why the driver as a whole does not answer; None if it does."""
 
     async def discover(self) -> None:
-        """Enumerate anew. A driver that does not answer leaves all GPUs known and their health in doubt."""
+        """Enumerate the GPUs again. If the driver does not answer, all GPUs stay known and get its error."""
         try:
             found = {info.gpu: info for info in await self._driver.enumerate()}
         except DriverError as error:
@@ -96,7 +96,7 @@ class Hardware:
         self.snapshots = {gpu: replace(snapshot, error=error) for gpu, snapshot in self.snapshots.items()}
 
     async def read(self, *, patience_s: float = READ_PATIENCE_S) -> None:
-        """Read all GPUs side by side. One that takes longer keeps its last snapshot until it answers or times out."""
+        """Read all GPUs concurrently. One that takes longer keeps its last snapshot until it answers or times out."""
         free = [gpu for gpu in self.snapshots if gpu not in self._under_way]
         await self._in_time({gpu: self._read_one(gpu) for gpu in free}, patience_s)
 
@@ -116,9 +116,9 @@ class Hardware:
         self.snapshots[gpu] = HardwareSnapshot(self.snapshots[gpu].info, reading)
 
     async def write(self, orders: Sequence[SetLimit], *, patience_s: float = WRITE_PATIENCE_S) -> list[WriteResult]:
-        """Set limits side by side and read each back. Errors are in the results.
+        """Set limits concurrently and read each back. Errors are in the results.
 
-        A GPU that is still at it after ``patience_s`` is unknown until it comes back: nobody can say what is in force.
+        A GPU whose write takes longer than ``patience_s`` is unknown until the call returns.
         """
         if self._dry_run:
             for order in orders:
@@ -143,9 +143,9 @@ class Hardware:
         await self._read_one(order.gpu)
 
     async def _in_time(self, work: Mapping[str, Coroutine[Any, Any, None]], patience_s: float) -> list[str]:
-        """Run all of ``work``; what is not done in time, or when we are cancelled, goes on by itself.
+        """Run all of ``work``; what is not done in time, or at a cancellation, continues in the background.
 
-        Returns the GPUs that are late. A write that was begun is never forgotten: what it does is looked at.
+        Returns the GPUs that are late. A write that was started is never forgotten: its outcome is read.
         """
         tasks = {gpu: asyncio.create_task(one, name=f"gpu {gpu}") for gpu, one in work.items()}
         try:
@@ -162,7 +162,7 @@ class Hardware:
         return late
 
     async def settle(self, timeout_s: float) -> None:
-        """Wait for what is under way, but not for a GPU that hangs."""
+        """Wait up to ``timeout_s`` for calls in progress."""
         if self._under_way:
             await asyncio.wait(list(self._under_way.values()), timeout=timeout_s)
 
@@ -171,11 +171,11 @@ class Hardware:
         self._on_late()
 
     def for_caps(self) -> dict[str, CapReading]:
-        """All GPUs as the core sees them."""
+        """All GPUs in the core's form."""
         return {gpu: snapshot.for_caps() for gpu, snapshot in self.snapshots.items()}
 
     async def close(self) -> None:
-        """Let go of the driver; limits stay."""
+        """Release the driver; limits stay."""
         for task in list(self._under_way.values()):
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)

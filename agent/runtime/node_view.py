@@ -1,6 +1,6 @@
-"""What a node snapshots like now, in the words of answers, telemetry and metrics.
+"""The current state of a node as acknowledgements, telemetry and metrics show it.
 
-Owns the putting together of snapshots, grants, owners and notes. Changes nothing.
+Combines snapshots, grants, owners and notes. Changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bus_schemas.v1 import NodeTelemetry, PowerAck
 
 
 class NodeView:
-    """One node. ``owners`` tells who is on which GPU."""
+    """One node. ``owners`` returns the owner of each GPU."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class NodeView:
         self._clock = clock
 
     def notes(self) -> dict[str, str]:
-        """Why a GPU stands as it does, where there is something to say."""
+        """By GPU: the error or the drift that explains its state, if there is one."""
         snapshots = self._reconciler.hardware.snapshots
         notes = {gpu: str(snapshot.error) for gpu, snapshot in snapshots.items() if snapshot.error is not None}
         for gpu, drift in self._reconciler.drifts.items():
@@ -41,7 +41,7 @@ class NodeView:
         return notes
 
     def views(self) -> dict[str, GpuView]:
-        """All GPUs with everything known of them."""
+        """All GPUs with everything known about them."""
         notes, lines, owners = self.notes(), self._reconciler.state.lines, self._owners()
         found = {}
         for gpu, snapshot in self._reconciler.hardware.snapshots.items():
@@ -57,7 +57,7 @@ class NodeView:
         return found
 
     def ack(self, report: CapReport, reason: str = "") -> PowerAck:
-        """The answer to the newest decision."""
+        """The acknowledgement of the newest decision."""
         return ack_of(
             report,
             node=self._node,
@@ -69,7 +69,7 @@ class NodeView:
         )
 
     def telemetry(self, report: CapReport) -> NodeTelemetry:
-        """All GPUs as the bus carries them."""
+        """The wire message about all GPUs."""
         return telemetry_of(
             self.views(), node=self._node, boot=self._boot, clock_s=self._clock(), applied_id=report.applied_id
         )

@@ -1,6 +1,6 @@
-"""`wattscale agent check`: what the agent needs on this node, what is missing, and what to do about it.
+"""`wattscale agent check`: what the agent needs on this node, what is missing, and how to fix it.
 
-Owns the questions and the remedies. Must never change anything: it sets no limit and writes no object.
+Owns the checks and the remedies. Changes nothing: it sets no limit and writes no object.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ CAP_SYS_ADMIN = 21
 
 
 class Status(StrEnum):
-    """How one question was answered."""
+    """The result of one check."""
 
     OK = "ok"
     WARN = "warn"
-    """Works, but not as well as it could."""
+    """Works, with restrictions."""
     FAIL = "fail"
     SKIP = "skip"
-    """Not asked, because the settings do not need it."""
+    """Not checked, because the settings do not need it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer. ``remedy`` is empty where nothing has to be done."""
+    """The result of one check. ``remedy`` is empty if nothing has to be done."""
 
     name: str
     status: Status
@@ -47,12 +47,12 @@ _DRIVER_REMEDY = {
     DriverErrorKind.DRIVER_DOWN: "install the NVIDIA driver and nvidia-ml-py; in a pod set runtimeClassName: nvidia "
     "and NVIDIA_VISIBLE_DEVICES=all",
     DriverErrorKind.LIBRARY_MISMATCH: "the driver was updated under a running system: reboot, or reload the module",
-    DriverErrorKind.TIMEOUT: "the driver hangs: look for XID errors in the kernel log; the GPU may need a reset",
+    DriverErrorKind.TIMEOUT: "the driver hangs: check for XID errors in the kernel log; the GPU may need a reset",
 }
 
 
 async def check_driver(driver: GpuDriver, timeout_s: float) -> list[Finding]:
-    """Whether GPUs answer, and what they say of themselves."""
+    """Whether GPUs answer, with their models and limits."""
     off_loop = OffLoopDriver(driver, timeout_s=timeout_s)
     try:
         infos = await off_loop.enumerate()
@@ -73,11 +73,11 @@ async def _check_gpu(driver: OffLoopDriver, info: GpuInfo) -> Finding:
     try:
         reading = await driver.read(info.gpu)
     except DriverError as error:
-        return Finding(f"gpu {info.gpu}", Status.FAIL, f"{info.model}: {error}", "look for XID errors; reset the GPU")
+        return Finding(f"gpu {info.gpu}", Status.FAIL, f"{info.model}: {error}", "check for XID errors; reset the GPU")
     enforced = "unknown" if reading.enforced_mw is None else f"{reading.enforced_mw / 1000:g} W"
     detail = f"{info.model}: {limits}; in force {enforced}"
     if info.min_mw == info.max_mw:
-        return Finding(f"gpu {info.gpu}", Status.WARN, detail, "this GPU takes no limit: it is charged at its default")
+        return Finding(f"gpu {info.gpu}", Status.WARN, detail, "no limit supported: it is charged at its default")
     if info.mig:
         return Finding(
             f"gpu {info.gpu}", Status.WARN, detail + "; MIG", "a limit is the whole GPU's, for all instances"
@@ -88,7 +88,7 @@ async def _check_gpu(driver: OffLoopDriver, info: GpuInfo) -> Finding:
 def _persistence(infos: Sequence[GpuInfo]) -> Finding:
     off = [info.gpu for info in infos if info.persistence is False]
     if not off:
-        return Finding("persistence mode", Status.OK, "on, or not told")
+        return Finding("persistence mode", Status.OK, "on, or not reported")
     remedy = (
         "run nvidia-persistenced (or nvidia-smi -pm 1): without it the driver unloads when idle and limits are lost"
     )
@@ -105,22 +105,22 @@ def check_rights(status: Path = Path("/proc/self/status")) -> Finding:
     if effective >> CAP_SYS_ADMIN & 1:
         return Finding("rights", Status.OK, "CAP_SYS_ADMIN is in force")
     return Finding(
-        "rights", Status.FAIL, "without CAP_SYS_ADMIN no limit can be set", "run as root; in a pod: privileged"
+        "rights", Status.FAIL, "no limit can be set without CAP_SYS_ADMIN", "run as root; in a pod: privileged"
     )
 
 
 def check_processes(procfs: ProcFs, root: Path) -> Finding:
-    """Whether process ids of the GPU driver mean the same here."""
+    """Whether this process sees the same process ids as the GPU driver."""
     if procfs.shows_host():
         return Finding("host processes", Status.OK, f"{root} is the host's")
     remedy = "set hostPID: true, or mount the host's /proc and name it with --proc-root"
     return Finding(
-        "host processes", Status.WARN, f"{root} is not the host's: processes can not be matched to pods", remedy
+        "host processes", Status.WARN, f"{root} is not the host's: processes cannot be matched to pods", remedy
     )
 
 
 async def check_kubelet(kubelet: PodResources, socket: Path) -> Finding:
-    """Whether the kubelet tells assignments."""
+    """Whether the kubelet reports assignments."""
     if not kubelet.present():
         remedy = (
             "mount /var/lib/kubelet/pod-resources from the host; without it pods are found when their processes run"
@@ -129,12 +129,12 @@ async def check_kubelet(kubelet: PodResources, socket: Path) -> Finding:
     try:
         found = await kubelet.list()
     except OwnersUnknownError as error:
-        return Finding("pod-resources", Status.FAIL, str(error), "look at the kubelet's log; is the socket stale?")
-    return Finding("pod-resources", Status.OK, f"{len(found)} devices handed out")
+        return Finding("pod-resources", Status.FAIL, str(error), "check the kubelet's log; is the socket stale?")
+    return Finding("pod-resources", Status.OK, f"{len(found)} devices assigned")
 
 
 async def check_api(api: KubernetesApi, node: str) -> list[Finding]:
-    """Whether pods of this node can be listed, watched, and told events."""
+    """Whether the pods of this node can be listed."""
     findings = []
     try:
         found = await api.get(PODS, {"fieldSelector": f"spec.nodeName={node}", "limit": "1"})
@@ -153,11 +153,9 @@ async def check_api(api: KubernetesApi, node: str) -> list[Finding]:
 
 
 async def bounded(name: str, work: Callable[[], Awaitable[list[Finding]]], timeout_s: float) -> list[Finding]:
-    """One group of questions under a time-out."""
+    """Run one group of checks with a time-out."""
     try:
         async with asyncio.timeout(timeout_s):
             return await work()
     except TimeoutError:
-        return [
-            Finding(name, Status.FAIL, f"no answer within {timeout_s:g} s", "something between here and there hangs")
-        ]
+        return [Finding(name, Status.FAIL, f"no answer within {timeout_s:g} s", "a connection in between hangs")]

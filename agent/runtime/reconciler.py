@@ -1,7 +1,7 @@
-"""Carries the core's writes out: the only place where limits are set.
+"""Carries out the core's writes: the only place where limits are set.
 
-Owns the agent's state and the order of things in one pass: read, take in, lower, read back, raise, read back. Must
-never run two passes at once, and never wait for a healthy GPU behind a sick one.
+Owns the agent's state and the order of one pass: read, update the state, lower, read back, raise, read back. Never
+runs two passes at once, and a sick GPU never delays a healthy one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from agent.runtime.hardware import Hardware
 log = logging.getLogger(__name__)
 
 ROUNDS = 4
-"""Lowers, raises, and room for what a readback brings to light; what is left then is tried in the next pass."""
+"""Lowers, raises, and two more for what a readback reveals; the rest is tried in the next pass."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What happened since the start, for ``/metrics``."""
+    """Events since the start, for ``/metrics``."""
 
     writes: int = 0
     write_errors: int = 0
@@ -38,14 +38,14 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A limit that somebody else changed."""
+    """A limit that another process changed."""
 
     gpu: str
     ours_mw: int
     found_mw: int
 
     def __str__(self) -> str:
-        return f"somebody set {self.found_mw / 1000:g} W where we had {self.ours_mw / 1000:g} W"
+        return f"another process set {self.found_mw / 1000:g} W where the agent had set {self.ours_mw / 1000:g} W"
 
 
 class Reconciler:
@@ -57,20 +57,20 @@ class Reconciler:
         self.counts = Counts()
         self.managed: Collection[str] | None = None
         self.drifts: dict[str, Drift] = {}
-        """By GPU, until the limit stands as it should again."""
+        """By GPU, until the limit is restored."""
         self.unreported_drifts: deque[Drift] = deque(maxlen=100)
-        """Drifts that nobody has made an event of yet."""
+        """Drifts not yet reported as Kubernetes events."""
         self._clock = clock
         self._lock = asyncio.Lock()
         self._last_mw: dict[str, int] = {}
 
     async def start(self) -> None:
-        """Read what is enforced and adopt it, before anything else."""
+        """Read what is enforced and adopt it."""
         await self.hardware.discover()
         await self.reconcile()
 
     async def decide(self, decision: CapDecision) -> tuple[Acceptance, CapReport]:
-        """Take a decision in and carry it out on what was last read: a cut must not wait for a look around."""
+        """Accept a decision and carry it out on the last readings: a cut must not wait for new ones."""
         async with self._lock:
             self.state, verdict = caps.receive(self.state, decision, self._clock())
             self.counts.decisions[verdict.value] = self.counts.decisions.get(verdict.value, 0) + 1
@@ -79,7 +79,7 @@ class Reconciler:
             return verdict, self.report()
 
     async def reconcile(self) -> CapReport:
-        """Read all GPUs, take in what is found, and write where it differs.
+        """Read all GPUs, update the state, and write where a limit differs.
 
         The reading is done before the lock is taken: a decision that cuts must not wait for a slow GPU. Calls to one
         GPU are made in order, so that a reading never comes after a write that it did not see.
@@ -92,7 +92,7 @@ class Reconciler:
             return self.report()
 
     async def lapse(self) -> CapReport:
-        """The dead-man's moment: act on what was last read, wait for nothing."""
+        """Called when the lease ends: act on the last readings, wait for nothing."""
         async with self._lock:
             self._take_in(())
             await self._act()
@@ -103,11 +103,11 @@ class Reconciler:
         return caps.report(self.state, self._readings(), self._clock())
 
     def deadline_s(self) -> float | None:
-        """When the dead-man acts next."""
+        """When the dead-man acts next, in seconds on the clock; None: never."""
         return caps.deadline_s(self.state)
 
     async def bound(self, upper_bounds: Mapping[str, int]) -> None:
-        """Write no limit above these, and lower what stands above them now."""
+        """Write no limit above these bounds, and lower limits that exceed them now."""
         async with self._lock:
             before = self.state.bounds
             self.state = caps.bounded(self.state, upper_bounds)
@@ -115,7 +115,7 @@ class Reconciler:
                 await self._act()
 
     def forget(self, gpu: str) -> None:
-        """Strive for nothing on this GPU any more."""
+        """Drop the target of this GPU."""
         self.state = replace(self.state, lines={key: line for key, line in self.state.lines.items() if key != gpu})
 
     def _readings(self) -> dict[str, caps.LimitReading]:
@@ -141,7 +141,7 @@ class Reconciler:
         self.state = caps.observed(self.state, self._readings(), now_s, results)
         if ends_s is not None and self.state.ends_s is None:
             self.counts.lapses += 1
-            log.warning("no renewal in time: caps step down to their fallbacks")
+            log.warning("the lease ended without a renewal: caps step down to their fallbacks")
         for gpu, snapshot in self.hardware.snapshots.items():
             if snapshot.error is None and snapshot.reading is not None and snapshot.reading.requested_mw is not None:
                 self._last_mw[gpu] = snapshot.reading.requested_mw
@@ -155,7 +155,7 @@ class Reconciler:
                 self.counts.clamped += snapshot.reading.requested_mw != result.mw
 
     def _note_foreign_values(self) -> None:
-        """Whoever changed a limit since the last look was not us: name the value once, in log and reports."""
+        """A limit that changed since the last reading was changed by another process: report the value once."""
         for gpu, snapshot in self.hardware.snapshots.items():
             line, reading = self.state.lines.get(gpu), snapshot.reading
             if line is None or reading is None or snapshot.error is not None or reading.requested_mw is None:
@@ -163,7 +163,7 @@ class Reconciler:
             ours, found = self._last_mw.get(gpu, reading.requested_mw), reading.requested_mw
             if reading.resets != line.resets:
                 self.counts.resets += 1
-                log.warning("GPU %s was reset: its limit is %.3f W again", gpu, found / 1000)
+                log.warning("GPU %s was reset: its limit is back at %.3f W", gpu, found / 1000)
             elif found != ours:
                 self.counts.drifts += 1
                 self.drifts[gpu] = Drift(gpu, ours, found)

@@ -1,7 +1,7 @@
-"""The power agent of one node: takes decisions from the bus, brings them about, and says what is in force.
+"""The power agent of one node: takes decisions from the bus, carries them out, and reports what is in force.
 
-Owns the loops and their order. On start it reads what is enforced and adopts it, and only then listens. It must never
-restore a default by itself, never answer before the readback, and never acknowledge a message to the server before
+Owns the loops and their order. On start it reads what is enforced and adopts it, and only then listens. It never
+restores a default by itself, never answers before the readback, and never acknowledges a message to the server before
 its answer is stored: a crash in between repeats the work, which is idempotent.
 """
 
@@ -35,7 +35,7 @@ from bus_schemas.v1 import PowerAck, PowerDecision
 log = logging.getLogger(__name__)
 
 FOLLOW_UPS_S = (0.05, 0.1, 0.2, 0.4)
-"""When a decision that is not in force yet is looked at again: a limit may act with a lag."""
+"""Delays of the extra readings while a decision is not in force yet: a limit may act with a lag."""
 HEARTBEATS_PER_LEASE = 4.0
 
 
@@ -47,9 +47,9 @@ BusSource = Callable[[], Awaitable[Bus]]
 
 
 class PowerAgentService:
-    """Runs until cancelled. ``bus``: connected, or how to connect, or None for a node that only answers to itself.
+    """Runs until cancelled. ``bus``: connected, or how to connect, or None without a bus.
 
-    A bus that is away when the agent starts is no reason to wait: what is in force has to be watched all the same.
+    The agent does not wait for its bus: what is in force has to be watched in any case.
     Raises BadNameError for a node's name that no subject can carry.
     """
 
@@ -85,7 +85,7 @@ class PowerAgentService:
         if annotation_limits is not None:
             annotation_limits.adopt(self.reconciler)
         if bus is not None:
-            power_consumer(settings.node)  # Refuses a bad name now, not when the bus is there.
+            power_consumer(settings.node)  # Raises BadNameError now rather than when the bus is there.
         self.bus: Bus | None = bus if isinstance(bus, Bus) else None
         self._bus_source = bus
         self._publisher = StatusPublisher(clock, heartbeat_s=settings.heartbeat_s)
@@ -98,7 +98,7 @@ class PowerAgentService:
 
     @property
     def ready(self) -> bool:
-        """Whether the last good reconcile is young enough."""
+        """Whether the last good reconcile is recent enough."""
         if self.last_good_s is None or self.hardware.driver_error is not None:
             return False
         return self._clock() - self.last_good_s <= self.settings.ready_within_s
@@ -110,16 +110,16 @@ class PowerAgentService:
 
     @property
     def expects_bus(self) -> bool:
-        """Whether decisions come over a bus, there or not."""
+        """Whether decisions come over a bus, connected or not."""
         return self._bus_source is not None
 
     @property
     def hung_gpus(self) -> int:
-        """GPUs whose driver call has not come back."""
+        """Number of GPUs whose driver call has not returned."""
         return len(self._off_loop.hung)
 
     async def run(self) -> None:
-        """Adopt, then serve. Raises LibraryMismatchError when only a restart can help."""
+        """Adopt what is in force, then serve until cancelled. Raises LibraryMismatchError if only a restart helps."""
         await self._discover()
         await self._reconcile()
         self._found_mw = {
@@ -141,7 +141,7 @@ class PowerAgentService:
         await run_together({"publish": self._publisher.run(channel), "listen": channel.listen(self._on_decision)})
 
     async def _watch(self) -> None:
-        """The dead-man's loop: nothing in it may take long, whatever hangs."""
+        """The loop of the dead-man: nothing in it may block, whatever hangs."""
         while True:
             await self._wait()
             deadline_s = self.reconciler.deadline_s()
@@ -151,7 +151,7 @@ class PowerAgentService:
             await self._reconcile()
 
     async def _wait(self) -> None:
-        """Until the next reading is due, the dead-man acts, or somebody wakes us."""
+        """Wait until the next reading is due, the dead-man has to act, or ``wake`` is called."""
         delay_s = self.settings.telemetry_interval_s
         if self._follow_up < len(FOLLOW_UPS_S) and not self._settled():
             delay_s = min(delay_s, FOLLOW_UPS_S[self._follow_up])
@@ -171,7 +171,7 @@ class PowerAgentService:
         return report.decision_id < 0 or report.status == "applied"
 
     def _discover_when_due(self) -> None:
-        """Beside the loop, for an enumeration may hang for seconds."""
+        """Enumerate in a task of its own, because it may hang for seconds."""
         if self._discovery is not None and not self._discovery.done():
             return
         due = self._clock() - self._discovered_s >= self.settings.reconcile_interval_s
@@ -205,36 +205,36 @@ class PowerAgentService:
         return answer
 
     def _fit_lease(self, lease_s: float) -> None:
-        """Report often enough for this lease to be renewed, and say so where that can not be."""
+        """Report often enough for this lease to be renewed; log a warning if that is impossible."""
         if lease_s == self._lease_s:
             return
         self._lease_s = lease_s
         self._publisher.heartbeat_s = min(self.settings.heartbeat_s, lease_s / HEARTBEATS_PER_LEASE)
         telemetry_s = max(self._publisher.heartbeat_s, self.settings.telemetry_interval_s)
         for why in unsafe(lease_s, self.settings.reconcile_interval_s, telemetry_s):
-            log.warning("this lease is not safe here: %s", why)
+            log.warning("the lease is unsafe with these settings: %s", why)
 
     def _ack(self, report: CapReport, reason: str = "") -> PowerAck:
         return self.view.ack(report, reason or ("dry run: nothing is set" if self.settings.dry_run else ""))
 
     def wake(self) -> None:
-        """Look at once: pods, processes or GPUs have changed, or a slow call has come back."""
+        """Run at once: pods, processes or GPUs have changed, or a slow call has returned."""
         self._wake.set()
         self.gpu_owners.wake()
 
     def node_gpus(self) -> NodeGpus:
-        """What owners are looked for on."""
+        """The GPUs, and the processes on them, for which owners are needed."""
         snapshots = self.hardware.snapshots
         pids = {gpu: snapshot.reading.pids or () for gpu, snapshot in snapshots.items() if snapshot.reading is not None}
         return NodeGpus({gpu: snapshot.info for gpu, snapshot in snapshots.items()}, pids)
 
     async def _stop(self) -> None:
-        """Caps stay. What was found at the start is given back only on request, and only if nobody ever decided."""
+        """Caps stay. The limits found at the start are restored with ``on_exit: restore`` if no decision came."""
         if self._discovery is not None:
             self._discovery.cancel()
             await asyncio.gather(self._discovery, return_exceptions=True)
         if self.settings.on_exit is OnExit.RESTORE:
-            # What was being written when we were stopped has to be seen, or it would be left behind.
+            # A write in progress has to be read back, or its limit would be left behind.
             await self.hardware.settle(self.settings.call_timeout_s)
             await self.hardware.read()
             if self.annotation_limits is not None and self.annotation_limits.alone:

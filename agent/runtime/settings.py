@@ -1,4 +1,4 @@
-"""What a power agent is told: one frozen value, refused at start when its numbers are unsafe together."""
+"""The settings of one power agent's service, as one frozen value."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class PowerAgentSettings:
     heartbeat_s: float = 10.0
     """Telemetry is published at least this often, and three times in a lease where leases are short."""
     reconcile_interval_s: float = 15.0
-    """How often GPUs are enumerated anew and everything is compared with everything."""
+    """How often GPUs are enumerated again."""
     call_timeout_s: float = 5.0
     """How long one call to the GPU driver may take before it is reported as hanging."""
     call_threads: int = 4
     grace_s: float = 30.0
-    """How long limits found at the start may stand without any decision."""
+    """How long limits found at the start are kept without any decision."""
     ready_within_s: float = 45.0
     """Not ready when the last good reconcile is older."""
     dry_run: bool = False
-    """Say what would be set, set nothing."""
+    """Log what would be set, set nothing."""
     on_exit: OnExit = OnExit.KEEP
     boot: str = field(default="")
     """``<machine boot>/<process>``; empty: made at start."""

@@ -1,6 +1,6 @@
-"""Says what is new: unasked answers and telemetry, newest first, however long the server was away.
+"""Publishes unsolicited acknowledgements and telemetry, always the newest state, across reconnects.
 
-Owns one slot for each and the pace. Must never queue: a state that is no longer true is not worth sending.
+Owns one slot for each and the pace. Never queues: an outdated state is not worth sending.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST_PAUSE_S = 5.0
 
 
 class StatusPublisher:
-    """Publishes for one node: remembers what is new until there is a line to say it on."""
+    """Publishes for one node; keeps the newest state until there is a connection."""
 
     def __init__(self, clock: MonotonicClock, *, heartbeat_s: float) -> None:
         self.heartbeat_s = heartbeat_s
@@ -34,12 +34,12 @@ class StatusPublisher:
         self._published_s = float("-inf")
 
     def answered(self, answer: PowerAck) -> None:
-        """This answer goes out another way: with the decision that it answers."""
+        """Note an answer that is published elsewhere, with the decision that it answers."""
         self._published_answer = answer
         self._answer = None
 
     def update(self, answer: PowerAck | None, telemetry: NodeTelemetry) -> None:
-        """Take in what is true now; what of it is news is sent."""
+        """Take the current state; what changed is published."""
         if answer is not None and _differs(self._published_answer, answer):
             self._answer = answer
             self._new.set()
@@ -49,7 +49,7 @@ class StatusPublisher:
             self._new.set()
 
     async def run(self, channel: NodeChannel) -> None:
-        """Publish until cancelled. A server that is away costs a pause, never an error."""
+        """Publish until cancelled. While the server is away, retries with growing pauses."""
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         while True:
             await self._new.wait()
@@ -58,7 +58,7 @@ class StatusPublisher:
                 await self._flush(channel)
                 backoff.reset()
             except NotPublishedError as error:
-                log.warning("not published, will try again with what is true then: %s", error)
+                log.warning("not published, trying again with the state at that time: %s", error)
                 await asyncio.sleep(backoff.next_s())
                 self._new.set()
 

@@ -1,4 +1,4 @@
-"""Composes the power agent from its settings, runs it, and ends it in order."""
+"""Composes the power agent from its settings, runs it, and stops it in order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 
 def run_power(settings: AgentFile) -> int:
-    """Run until SIGTERM or SIGINT. Raises UsageError for settings that can not work here."""
+    """Run until SIGTERM or SIGINT. Raises UsageError for settings that cannot work here."""
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
@@ -101,7 +101,7 @@ async def _run(settings: AgentFile) -> int:
         kubernetes = await _kubernetes(settings, stack)
         if settings.nats is None and (kubernetes is None or kubernetes.annotation_limits is None):
             raise UsageError(
-                "nothing to obey: name a bus (--nats-url), or run with Kubernetes and --safe-default-watts"
+                "no source of limits: name a bus (--nats-url), or run with Kubernetes and --safe-default-watts"
             )
         owners = kubernetes.owners if kubernetes else NoOwners()
         annotation_limits = kubernetes.annotation_limits if kubernetes else None
@@ -140,13 +140,13 @@ async def _serve(
         running.append(asyncio.create_task(server.run(), name="http"))
     stopping = asyncio.create_task(stop.wait(), name="stop")
     await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
-    # To leave in order may take as long as two calls to a GPU that hangs.
+    # An orderly stop may take as long as two calls to a GPU that hangs.
     await ended(*running, stopping, again_s=AGAIN_S + 2 * service.settings.call_timeout_s)
     return _verdict(running)
 
 
 def _health_server(settings: AgentFile, port: int, service: PowerAgentService) -> AgentHealthServer:
-    # Imported here: an agent without the server does without the memory of it.
+    # Imported here, because an agent without the server does not need the 4 MB.
     from agent.runtime.health import AgentHealthServer
     from agent.runtime.instruments import AgentInstruments
 
@@ -173,7 +173,7 @@ def _verdict(tasks: list[asyncio.Task[None]]) -> int:
 
 
 def _bus_source(settings: AgentFile, stack: AsyncExitStack) -> BusSource | None:
-    """How to connect, however long the server takes to come: an agent outlives its bus."""
+    """A function that connects, retrying until the server is there; None without a bus."""
     if settings.nats is None:
         return None
     named = settings.nats.model_copy(update={"name": f"wattscale-agent-{settings.node}"})

@@ -1,7 +1,7 @@
 """How to reach a Kubernetes API server: from inside a pod by its service account, from outside by a kubeconfig file.
 
 Owns addresses, certificates and tokens. Tokens in files are read again when they change, for the kubelet renews them.
-Exists because the generated client library holds 36 to 38 MB of models in memory, of which a node agent needs one.
+Written here because the generated client library holds 36 to 38 MB of models, of which a node agent needs one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class NoAccessError(Exception):
-    """There is no way to the API server; the message says what was looked for."""
+    """No way to reach the API server was found; the message lists what was tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One API server and who we are there."""
+    """The address of an API server and the credentials for it."""
 
     server: str
     token: str = field(default="", repr=False)
@@ -63,7 +63,7 @@ def from_service_account(environment: Mapping[str, str], folder: Path = SERVICE_
 
 
 def from_kubeconfig(path: Path) -> Access:
-    """The current context of a kubeconfig. Raises NoAccessError for what this reader does not do (exec plugins)."""
+    """The current context of a kubeconfig. Raises NoAccessError for unsupported content (exec plugins)."""
     import yaml
 
     try:

@@ -1,6 +1,6 @@
 """A small Kubernetes client: requests with JSON bodies and one kind of stream.
 
-Owns one HTTP session. Must never retry by itself: what a failure means is the caller's to know.
+Owns one HTTP session. Never retries: the caller knows what a failure means.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class KubernetesApi:
         try:
             return {"Accept": "application/json", **self.access.headers()}
         except OSError as error:
-            raise ApiError(0, f"the token can not be read: {error}") from error
+            raise ApiError(0, f"cannot read the token: {error}") from error
 
 
 async def _refusal(answer: aiohttp.ClientResponse) -> ApiError:

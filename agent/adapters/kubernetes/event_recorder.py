@@ -1,6 +1,6 @@
 """Kubernetes events about pods and their node: what an operator sees under ``kubectl describe``.
 
-Owns one event per thing to say. Best effort: an event that can not be written is dropped, for the log has it too.
+Writes each distinct event once. Best effort: an event that cannot be written is dropped, because the log has it too.
 """
 
 from __future__ import annotations
@@ -59,4 +59,4 @@ class KubernetesEvents:
         try:
             await self._api.post(f"/api/v1/namespaces/{namespace}/events", body)
         except ApiError as error:
-            log.warning("no event written about %s %s: %s", about["kind"], about["name"], error)
+            log.warning("cannot write an event for %s %s: %s", about["kind"], about["name"], error)

@@ -1,7 +1,7 @@
 """Owners of this node's GPUs from Kubernetes: the kubelet's assignments, the processes, and the pods behind both.
 
-Owns the joining of three sources, each of which may be absent. Must never take a source that failed for an empty one:
-while pods or assignments can not be read, nothing new is said.
+Joins three sources, each of which may be absent. A source that failed is never treated as empty: while pods or
+assignments cannot be read, the owners are unknown.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PodLabels:
 
 @dataclass(frozen=True, slots=True)
 class NodeGpus:
-    """What the agent knows of its GPUs: needed to read device ids and process ids."""
+    """The agent's GPUs and the processes on them, needed to interpret device ids and process ids."""
 
     infos: Mapping[str, GpuInfo] = field(default_factory=dict)
     pids: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class NodeGpus:
 
 @dataclass(frozen=True, slots=True)
 class NodePods:
-    """Pods by GPU, as objects, and what did not fit."""
+    """Pods by GPU, and conflicts between the sources by GPU."""
 
     pods: Mapping[str, tuple[Pod, ...]]
     conflicts: Mapping[str, str]
 
 
 class KubernetesOwners:
-    """A ``GpuOwners``. ``gpus`` tells what is on the node now; set it before the first call."""
+    """A ``GpuOwners``. ``gpus`` returns what is on the node now; set it before the first call."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class KubernetesOwners:
         return NodePods({gpu: _known(refs, live) for gpu, refs in found.pods.items() if refs}, found.conflicts)
 
     async def _assigned(self) -> list[Assignment] | None:
-        """None where there is no kubelet to ask. One that was there once and is gone is a failure, not an absence."""
+        """None without a kubelet. A kubelet that was present before and is gone now is a failure, not an absence."""
         if self._pod_resources is None or not (self._kubelet_seen or self._pod_resources.present()):
             return None
         self._kubelet_seen = True
@@ -100,16 +100,16 @@ class KubernetesOwners:
         }
 
     def _log_conflicts(self, found: GpuPods) -> None:
-        """Each oddity once."""
+        """Log each new conflict and each unknown device once."""
         news = {f"GPU {gpu}: {why}" for gpu, why in found.conflicts.items()}
-        news |= {f"the kubelet gave out {device}, which is no GPU of this node" for device in found.unknown_devices}
+        news |= {f"the kubelet assigned {device}, which is not a GPU of this node" for device in found.unknown_devices}
         for line in sorted(news - self._logged):
             log.warning("%s", line)
         self._logged = news
 
 
 def owner_of(pod: Pod, labels: PodLabels) -> GpuOwner:
-    """A pod as the wire names owners: the deployment is Dynamo's namespace, ``{namespace}-{graph deployment}``."""
+    """A pod in the wire's terms: the deployment is Dynamo's namespace, ``{namespace}-{graph deployment}``."""
     graph = pod.labels.get(labels.deployment, "")
     role = pod.labels.get(labels.role, "")
     return GpuOwner(
@@ -123,7 +123,7 @@ def owner_of(pod: Pod, labels: PodLabels) -> GpuOwner:
 
 
 def _known(refs: tuple[PodRef, ...], live: Mapping[PodRef, Pod]) -> tuple[Pod, ...]:
-    """Pods the watch does not show yet (or no more) still hold their GPU: the kubelet says so."""
+    """Pods that the watch does not show yet (or any more) still hold their GPU according to the kubelet."""
     return tuple(live.get(ref) or Pod(uid="", ref=ref) for ref in refs)
 
 

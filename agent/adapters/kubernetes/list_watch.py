@@ -1,8 +1,8 @@
-"""One collection of Kubernetes objects, kept current: list, then watch from there, for ever.
+"""One collection of Kubernetes objects, kept current: list, then watch from that version on.
 
-Owns the resource version and the rules of watching: a version that is too old (410) means a new list; bookmarks move
-the version on; silence means a dead connection; failures back off, and a success ends the back-off. Must never tell
-less than it knows: until the first list nothing is known, and a list that failed changes nothing.
+Owns the resource version and the rules of watching: a version that is too old (410) requires a new list; bookmarks
+advance the version; silence means a dead connection; failures back off, and a success resets the back-off. Until the
+first list the content is unknown, and a failed list changes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TooOldError(Exception):
 
 
 class ListWatch(Generic[T]):
-    """Objects of ``path`` by uid, as ``read`` sees them. ``read`` returns None for an object that is of no interest."""
+    """Objects of ``path`` by uid, as ``read`` sees them. ``read`` returns None for an object to be ignored."""
 
     def __init__(
         self,
@@ -72,11 +72,11 @@ class ListWatch(Generic[T]):
 
     @property
     def age_s(self) -> float:
-        """Seconds since the server was last heard of."""
+        """Seconds since the last message from the server."""
         return self._clock() - self._last_message_s
 
     def on_change(self, call: Callable[[], None]) -> None:
-        """Whom to tell when something came, changed or went."""
+        """Call ``call`` whenever an object was added, changed or removed."""
         self._on_change = call
 
     async def run(self) -> None:
@@ -92,7 +92,7 @@ class ListWatch(Generic[T]):
                 if self._last_message_s > before_s:
                     backoff.reset()
                     continue
-                # A watch that ends at once and said nothing is no success: do not hammer the server.
+                # A watch that ends at once without a message is not a success: back off.
             except TooOldError:
                 self._version = ""
             except ApiError as error:

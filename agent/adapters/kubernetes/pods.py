@@ -1,6 +1,6 @@
 """This node's pods, as the agent needs them: uid, annotations, containers, and whether they still hold a GPU.
 
-Owns the reading of pod objects; everything that is not needed is dropped at once, for a node has hundreds of them.
+Parses pod objects and drops everything that is not needed at once, because a node has hundreds of them.
 """
 
 from __future__ import annotations

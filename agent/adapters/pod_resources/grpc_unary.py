@@ -1,8 +1,8 @@
 """One gRPC call over a local socket: a request, an answer, and the connection is closed again.
 
-Owns the few frames of HTTP/2 that a unary call on a connection of its own needs. Exists because the gRPC library, with
-its threads and buffers, would be a fifth of the agent's memory for one question a second. Must never be used across a
-network: there is no TLS, no retry, and a refusal is known only by the absence of an answer.
+Owns the few HTTP/2 frames that one unary call per connection needs. The gRPC library would add 9 MB to the agent for
+one request a second. Not for use across a network: there is no TLS and no retry, and a refusal is recognised only by
+the missing answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STREAM = 1
 
 
 class CallFailedError(Exception):
-    """No answer, or none that is whole."""
+    """There was no answer, or an incomplete one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class _Frame:
 
 
 async def call(socket: Path, method: str, request: bytes, *, timeout_s: float, largest: int) -> bytes:
-    """The answer's message. ``largest``: bytes that an answer may have. Raises CallFailedError."""
+    """The message of the answer. ``largest``: maximum size of an answer in bytes. Raises CallFailedError."""
     try:
         async with asyncio.timeout(timeout_s):
             reader, writer = await asyncio.open_unix_connection(str(socket))
@@ -52,7 +52,7 @@ async def _closed(writer: asyncio.StreamWriter) -> None:
     try:
         await writer.wait_closed()
     except OSError:
-        pass  # The other side was quicker.
+        pass  # The other side closed first.
 
 
 def _question(method: str, request: bytes) -> bytes:
@@ -78,7 +78,7 @@ def _question(method: str, request: bytes) -> bytes:
 
 
 def _literal(name: str, value: str) -> bytes:
-    """A header as HPACK's plainest form: not indexed, not compressed. Names and values here are below 127 bytes."""
+    """A header in HPACK's simplest form: not indexed, not compressed. Names and values here are below 127 bytes."""
     return b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
 
 

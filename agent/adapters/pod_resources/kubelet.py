@@ -1,7 +1,7 @@
 """Which pod has which GPU, asked of the kubelet: its pod-resources API over a local socket.
 
-It knows an assignment before any process starts. Each question is a connection of its own, so that a kubelet that was
-restarted is simply asked. Must never keep an old answer as a new one: a call that fails is an error to the caller.
+The kubelet knows an assignment before any process starts. Each request uses its own connection, so a restarted kubelet
+needs no special handling. Answers are never cached: a failed call is an error to the caller.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class PodResources:
         self._timeout_s = timeout_s
 
     def present(self) -> bool:
-        """Whether there is a kubelet to ask."""
+        """Whether the kubelet's socket exists."""
         return self._socket.is_socket()
 
     async def list(self) -> list[Assignment]:
-        """All devices handed out on this node. Raises OwnersUnknownError when the kubelet can not be asked."""
+        """All devices assigned on this node. Raises OwnersUnknownError if the kubelet cannot be queried."""
         try:
             answer = await call(self._socket, LIST, b"", timeout_s=self._timeout_s, largest=LARGEST_ANSWER_BYTES)
             return assignments(answer)
@@ -39,7 +39,7 @@ class PodResources:
                 f"the kubelet's pod-resources API at {self._socket} does not answer: {error}"
             ) from error
         except MalformedMessageError as error:
-            raise OwnersUnknownError(f"the kubelet's pod-resources API answered with no message: {error}") from error
+            raise OwnersUnknownError(f"the kubelet's pod-resources API sent a malformed answer: {error}") from error
 
 
 def assignments(answer: bytes) -> list[Assignment]:

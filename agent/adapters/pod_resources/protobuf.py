@@ -1,7 +1,7 @@
-"""Just enough of the protobuf wire format to read one answer: fields by number, nested messages, strings.
+"""The part of the protobuf wire format that one answer needs: fields by number, nested messages, strings.
 
-Owns the decoding of length-delimited and varint fields; skips all others. Exists so that the agent carries neither a
-code generator nor a runtime for three small messages.
+Decodes length-delimited and varint fields and skips all others, so that the agent needs neither a code generator nor
+a runtime library for three small messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ LARGEST_VARINT_SHIFT = 63
 
 
 class MalformedMessageError(ValueError):
-    """The bytes are no protobuf message."""
+    """The bytes are not a protobuf message."""
 
 
 def fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:

@@ -1,8 +1,8 @@
 """NVIDIA GPUs through NVML: the ``nvidia-ml-py`` package (module ``pynvml``), and only the calls that are used.
 
-Owns the opening, and the opening anew after the driver went away. Must never be called on the event loop (calls block,
-sometimes for seconds), must never trust an index, and must never set a limit on a handle that it has not just
-verified. The library is loaded when the first call is made, not when this module is imported.
+Owns opening NVML, and reopening it after the driver went away. Must not be called on the event loop (calls block,
+sometimes for seconds), never trusts an index, and never sets a limit on a handle that it has not just verified.
+The library is loaded by the first call, not by the import of this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class _Memory:
-    """What is remembered of one GPU between reads, and across openings."""
+    """What is kept about one GPU between reads and across reopenings."""
 
     energy_mj: int | None = None
     resets: int = 0
@@ -51,7 +51,7 @@ class NvmlDriver:
         return dict(self._failed)
 
     def read(self, gpu: str) -> GpuReading:
-        """One GPU's state. Limits must answer; what is only good to know may be None."""
+        """One GPU's state. Limits must answer; optional values may be None."""
         reading = self._with(lambda session: session.read(gpu))
         return replace(reading, resets=self._count_resets(gpu, reading.energy_mj))
 

@@ -1,4 +1,4 @@
-"""NVML's error numbers in the agent's words.
+"""Maps NVML's error numbers to the agent's kinds of error.
 
 Owns the table that decides what each error means for a GPU. The numbers are part of NVML's documented interface.
 """
@@ -44,7 +44,7 @@ OPTIONAL = frozenset(
         DriverErrorKind.UNKNOWN,
     }
 )
-"""Kinds that, on a call that is only good to know (draw, energy, processes), leave a gap and harm nothing else."""
+"""Kinds of error after which an optional value (draw, energy, processes) is left out and nothing else happens."""
 
 
 def translate(error: Exception, call: str, gpu: str) -> DriverError:

@@ -1,7 +1,7 @@
 """The driver's events: XID errors and GPUs that become unavailable.
 
-Owns one event set. Must never block: it only takes what is already waiting. Where the driver has no events (older
-cards, virtual machines) there is none, and that is no error.
+Owns one event set. Never blocks: it only takes events that are already waiting. Older cards and virtual machines have
+no events, which is not an error.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class EventWatch:
 
     @classmethod
     def open(cls, nvml: Any, handles: Sequence[Any]) -> EventWatch | None:
-        """Register for every GPU that takes it. None where the driver has no events at all."""
+        """Register every GPU that supports events. None where the driver has no events at all."""
         try:
             event_set = nvml.nvmlEventSetCreate()
         except nvml.NVMLError:
@@ -42,7 +42,7 @@ class EventWatch:
         return cls(nvml, event_set)
 
     def drain(self, uuid_of: Callable[[Any], str]) -> None:
-        """Take all that waits, unless another thread is at it."""
+        """Take all waiting events, unless another thread is doing so."""
         if self._draining.acquire(blocking=False):
             try:
                 self._drain(uuid_of)

@@ -1,7 +1,7 @@
 """Which power a limit limits: the GPU's own, or the whole module's (Grace Hopper: GPU, memory and CPU together).
 
-Owns the pairs of calls for each. Must never believe a write: the bindings throw away the answer of the newer write
-call, so that it is made here and its answer looked at.
+Owns the pairs of calls for each. The bindings discard the return value of the newer write call, so that call is made
+here and its return value is checked.
 """
 
 from __future__ import annotations

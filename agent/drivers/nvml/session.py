@@ -1,7 +1,7 @@
-"""One opened NVML: the calls that are used, and nothing that outlives the driver behind them.
+"""One opened NVML library: the calls that are used, and nothing that outlives the driver behind them.
 
-Owns scopes and events of one opening. Called from several threads at once, so that what it holds is only ever added
-to; when the driver goes away the whole session is dropped, not emptied under another thread's hands.
+Owns the scopes and events of one opening. It is called from several threads at once, so its content only grows; when
+the driver goes away the whole session is dropped instead of being emptied while another thread uses it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class NvmlSession:
         return found, failed
 
     def read(self, gpu: str) -> GpuReading:
-        """One GPU's state. Limits must answer; what is only good to know may be None."""
+        """One GPU's state. Limits must answer; optional values may be None."""
         nvml = self.nvml
         handle = self._handle(gpu)
         scope = self._scope(gpu, handle)
@@ -120,7 +120,7 @@ class NvmlSession:
         )
 
     def _constraints(self, gpu: str, scope: Scope, handle: Any) -> tuple[int, int] | None:
-        """None for a card that takes no limit at all: it is described, and charged, at its default."""
+        """None for a card that supports no limit: it is described, and charged, at its default."""
         try:
             return self._call("constraints", gpu, scope.constraints_mw, handle)
         except DriverError as error:
@@ -151,7 +151,7 @@ class NvmlSession:
                 instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, slot)
                 found.append(str(nvml.nvmlDeviceGetUUID(instance)))
             except nvml.NVMLError:
-                continue  # An empty slot, or an instance that is being made or removed: the next look will tell.
+                continue  # An empty slot, or an instance being created or removed: the next enumeration shows it.
         return tuple(found)
 
     def _scope(self, gpu: str, handle: Any) -> Scope:

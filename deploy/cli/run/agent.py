@@ -31,7 +31,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--prometheus-port",
         dest="http__port",
         metavar="PORT",
-        help="port of /metrics, /livez and /readyz (default 9101; 0: the system chooses one; none: no pages)",
+        help="port of /metrics, /livez and /readyz (default 9101; 0: the system chooses one; none: no server)",
     )
     power.add_argument("--host", dest="http__host", help="address of these pages (default: all)")
     power.add_argument(

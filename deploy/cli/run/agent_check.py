@@ -95,7 +95,7 @@ async def _bus(settings: AgentFile) -> list[Finding]:
         remedy = "the planner creates it after this node's first telemetry: is a planner running?"
         findings.append(Finding("bus consumer", Status.WARN, f"no consumer {durable} on {DECISIONS}", remedy))
     except (NatsError, TimeoutError) as error:
-        remedy = "the agent's role must be allowed to ask for its own consumer"
+        remedy = "the agent's role must be allowed to query its own consumer"
         findings.append(Finding("bus consumer", Status.FAIL, f"{error or type(error).__name__}", remedy))
     finally:
         await bus.close()

@@ -198,7 +198,7 @@ async def test_annotation_mode_needs_no_bus(tmp_path: Path) -> None:
     ("args", "line"),
     [
         (("power", "--driver", "simulated"), "setting node is missing"),
-        (("power", "--node", "n", "--driver", "simulated"), "nothing to obey"),
+        (("power", "--node", "n", "--driver", "simulated"), "no source of limits"),
         (("power", "--node", "n", "--settings", "/nowhere.yaml"), "settings file /nowhere.yaml"),
         (("power", "--node", "n", "--kubernetes", "on"), "kubernetes: not in a pod"),
         (("power", "--node", "a_b", "--driver", "simulated", "--nats-url", "URL"), "node: "),

@@ -229,4 +229,4 @@ async def test_a_foreign_value_is_an_event_on_the_node(scene: Scene) -> None:
         await until(lambda: scene.limits == [400, 700], "the cap to be set again")
     event = scene.kube.objects("", "events")[0]
     assert (event["reason"], event["involvedObject"]["kind"]) == ("ForeignGpuPowerLimit", "Node")
-    assert event["message"] == f"GPU {G0}: somebody set 650 W where we had 400 W"
+    assert event["message"] == f"GPU {G0}: another process set 650 W where the agent had set 400 W"

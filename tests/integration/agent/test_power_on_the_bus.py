@@ -178,9 +178,9 @@ async def test_a_foreign_value_is_overwritten_counted_and_named(
         await planner.answered(lambda ack: ack.applied_decision_id == 0)
         driver.set_limit(GPU, 650_000)
         ack_or_telemetry = await planner.telemetry_where(
-            lambda telemetry: "somebody set 650 W" in telemetry.gpus[0].error
+            lambda telemetry: "another process set 650 W" in telemetry.gpus[0].error
         )
-        assert ack_or_telemetry.gpus[0].error.endswith("where we had 400 W")
+        assert ack_or_telemetry.gpus[0].error.endswith("where the agent had set 400 W")
         await until(lambda: driver.gpus[GPU].enforced_mw == 400_000, "the cap to be set again")
         assert service.reconciler.counts.drifts == 1
 
@@ -203,7 +203,7 @@ async def test_a_lease_too_short_for_the_agents_pace_is_reported(
     async with serving(server.url, driver, telemetry_interval_s=0.5):
         await planner.decide({GPU: 400.0}, valid_for_s=30.0)
         await planner.answered(lambda ack: ack.applied_decision_id == 0)
-        assert "not safe" not in caplog.text
+        assert "unsafe" not in caplog.text
         await planner.decide({GPU: 400.0}, valid_for_s=1.0)
         await planner.answered(lambda ack: ack.applied_decision_id == 1)
     assert "a lease of 1 s ends before a renewal" in caplog.text

@@ -56,7 +56,7 @@ def test_a_folder_that_cannot_be_written_is_logged_and_tried_again(
     blocked.write_text("in the way")
     state = ManagedState(blocked / "state.json")
     state.write({"g0": 1})
-    assert "can not be kept" in caplog.text
+    assert "cannot write the list of managed GPUs" in caplog.text
     blocked.unlink()
     state.write({"g0": 1})
     assert ManagedState(blocked / "state.json").read() == {"g0": 1}

@@ -1,4 +1,4 @@
-"""The script for real GPUs, on the library with NVML's ABI: it reports, and it can not write."""
+"""The script for real GPUs, on the library with NVML's ABI: it reports, and it cannot write."""
 
 from __future__ import annotations
 

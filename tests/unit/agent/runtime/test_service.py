@@ -94,5 +94,5 @@ class Dropped:
 async def test_an_agent_does_not_go_on_without_one_of_its_loops() -> None:
     driver = SimulatedDriver.of(NODE, 2)
     service = PowerAgentService(PowerAgentSettings(node=NODE), None, driver, Dropped())
-    with pytest.raises(PartEndedError, match="tenants"):
+    with pytest.raises(PartEndedError, match="owners"):
         await asyncio.wait_for(service.run(), ENDED_S)
