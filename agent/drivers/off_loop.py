@@ -102,7 +102,7 @@ class OffLoopDriver:
     def _give_up(self, key: str, mine: Sequence[_Call]) -> None:
         """Our call that was not begun never will be. One that was is hanging, and another thread takes its place.
 
-        Another's call is not ours to take back: who waits for it would be cancelled by nobody.
+        A call of another caller is not cancelled: that caller would never be notified.
         """
         call = self._busy.get(key)
         if call is None or (mine and call not in mine):
@@ -159,6 +159,6 @@ class OffLoopDriver:
             call.future.set_result(result)
         else:
             call.future.set_exception(error)
-            call.future.exception()  # Marked as seen: after a time-out nobody awaits it.
+            call.future.exception()  # Marked as seen: nothing awaits it after a time-out.
         if hung and self._on_return is not None:
             self._on_return(call.key)

@@ -66,7 +66,7 @@ async def cut(reconciler: Reconciler, fake: FakeNvml, number: int = 0) -> dict[s
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("call", ["get_limit", "enforced", "handle_by_uuid"])
 async def test_a_card_that_cannot_be_read_is_not_vouched_for_and_the_other_is_capped(
-    enforcer: Reconciler, fake: FakeNvml, call: str, code: int
+    reconciler: Reconciler, fake: FakeNvml, call: str, code: int
 ) -> None:
     fake.gpus[0].fail(call, code)
     await reconciler.reconcile()
