@@ -197,9 +197,9 @@ async def test_annotation_mode_needs_no_bus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (("power", "--driver", "simulated"), "setting node is missing"),
+        (("power", "--driver", "simulated"), "node: must be set"),
         (("power", "--node", "n", "--driver", "simulated"), "no source of limits"),
-        (("power", "--node", "n", "--settings", "/nowhere.yaml"), "settings file /nowhere.yaml"),
+        (("power", "--node", "n", "--settings", "/nowhere.yaml"), "/nowhere.yaml: cannot be read"),
         (("power", "--node", "n", "--kubernetes", "on"), "kubernetes: not in a pod"),
         (("power", "--node", "a_b", "--driver", "simulated", "--nats-url", "URL"), "node: "),
         (("pod-of", "--pid", "999999999"), "no process 999999999"),
