@@ -15,7 +15,7 @@ from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.power.p_u_estimator import Estimate, LearnedPower
 from planner.core.power.pool_draw import Drawn
-from planner.core.state import DeploymentState, PoolState
+from planner.core.state import DeploymentState, Flow, Learned, PoolState
 from planner.domain.ids import PoolId
 from planner.domain.predictor import PointModel
 
@@ -31,22 +31,23 @@ class NotPlainError(ValueError):
 
 
 def learned(state: DeploymentState) -> Plain:
-    """Everything but the forecasts: small, for every record."""
+    """What ``state`` learned without its forecasts, and the counts published then: small, for every record."""
+    known = state.learned
     return {
-        "corrections": dict(state.corrections),
-        "metrics_at_s": state.metrics_at_s,
-        "edited_ticks": state.edited_ticks,
+        "corrections": dict(known.corrections),
+        "metrics_at_s": known.metrics_at_s,
+        "edited_ticks": known.edited_ticks,
         "pools": {
             name: {
-                "decided": pool.decided,
+                "decided": state.flow.published.get(name),
                 "recommendations": [list(entry) for entry in pool.recommendations],
                 "events": [list(entry) for entry in pool.events],
                 "most_seen": pool.most_seen,
                 "queued": pool.queued,
             }
-            for name, pool in state.pools.items()
+            for name, pool in known.pools.items()
         },
-        "drawn": {name: _drawn(known) for name, known in state.drawn.items()},
+        "drawn": {name: _drawn(draws) for name, draws in known.draws.items()},
     }
 
 
@@ -66,24 +67,28 @@ def _drawn_back(kept: Mapping[str, Any]) -> Drawn:
     return Drawn(LearnedPower(estimates), **shown)
 
 
+def _pool_back(kept: Mapping[str, Any]) -> PoolState:
+    return PoolState(
+        recommendations=tuple((float(at), int(count)) for at, count in kept["recommendations"]),
+        events=tuple((float(at), int(change)) for at, change in kept["events"]),
+        most_seen=kept["most_seen"],
+        queued=kept["queued"],
+    )
+
+
 def state(kept: Mapping[str, Any]) -> DeploymentState:
     """``learned`` back, in a state that has decided nothing. Raises NotPlainError."""
     try:
+        pools = {PoolId(name): pool for name, pool in kept["pools"].items()}
         return DeploymentState(
-            pools={
-                PoolId(name): PoolState(
-                    decided=pool["decided"],
-                    recommendations=tuple((float(at), int(count)) for at, count in pool["recommendations"]),
-                    events=tuple((float(at), int(change)) for at, change in pool["events"]),
-                    most_seen=pool["most_seen"],
-                    queued=pool["queued"],
-                )
-                for name, pool in kept["pools"].items()
-            },
-            corrections=dict(kept["corrections"]),
-            metrics_at_s=kept["metrics_at_s"],
-            edited_ticks=kept["edited_ticks"],
-            drawn={PoolId(name): _drawn_back(known) for name, known in kept.get("drawn", {}).items()},
+            Flow(published={name: pool["decided"] for name, pool in pools.items() if pool["decided"] is not None}),
+            Learned(
+                corrections=dict(kept["corrections"]),
+                draws={PoolId(name): _drawn_back(known) for name, known in kept.get("drawn", {}).items()},
+                pools={name: _pool_back(pool) for name, pool in pools.items()},
+                metrics_at_s=kept["metrics_at_s"],
+                edited_ticks=kept["edited_ticks"],
+            ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise NotPlainError(f"what was learned is not readable: {error!r}") from error

@@ -6,7 +6,7 @@ Message times are UTC; the domain's are seconds of the planner's clock, which re
 from __future__ import annotations
 
 from bus_schemas import v1
-from planner.core.state import LastDecision
+from planner.core.state import Flow
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import (
     BudgetCommand,
@@ -146,16 +146,15 @@ def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> S
 
 def last_decision(
     decision: v1.ScalingDecision, ack: v1.ScalingAck | None, *, clock_offset_s: float = 0.0
-) -> LastDecision:
+) -> tuple[DeploymentId, Flow]:
     """A deployment's last decision and how far it was carried out, as a new leader finds them.
 
     An acknowledgement of another incarnation speaks of other ids: it proves nothing about this decision.
     """
     same = ack is not None and ack.incarnation in {"", decision.incarnation}
-    return LastDecision(
-        deployment=DeploymentId(decision.deployment),
+    return DeploymentId(decision.deployment), Flow(
         decision_id=decision.decision_id,
-        replicas={PoolId(pool): target.replicas for pool, target in decision.pools.items()},
+        published={PoolId(pool): target.replicas for pool, target in decision.pools.items()},
         scaled_decision_id=ack.scaled_decision_id if same and ack is not None else -1,
         decided_at_s=decision.time.timestamp() - clock_offset_s,
     )

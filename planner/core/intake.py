@@ -14,8 +14,9 @@ from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
 from planner.core.power import site_ledger as ledger
 from planner.core.sizing import load_forecast
-from planner.core.state import DeploymentState, LastDecision, PlannerState, PoolState
+from planner.core.state import DeploymentState, Flow, Learned, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig
+from planner.domain.ids import DeploymentId
 from planner.domain.instants import TickClock
 from planner.domain.observation import DeploymentCommand, Observation, ScalingAckSeen, StoredCaps
 
@@ -24,7 +25,7 @@ def initial_state(
     config: PlannerConfig,
     epoch: int,
     now_s: float,
-    last_decisions: Iterable[LastDecision] = (),
+    last_decisions: Iterable[tuple[DeploymentId, Flow]] = (),
     stored_caps: Iterable[StoredCaps] | None = None,
     *,
     doubted: bool = False,
@@ -35,13 +36,13 @@ def initial_state(
     None: not read, so nothing rises until every GPU has answered and a lease has passed. ``doubted``: they may come
     from an old copy of the bus.
     """
-    known = {last.deployment: last for last in last_decisions}
+    flows = dict(last_decisions)
     pages = None if stored_caps is None else tuple(stored_caps)
     return PlannerState(
         epoch=epoch,
         started_s=now_s,
         deployments={
-            name: replace(_resumed(known.get(name)), forecasts=_warm(config, deployment, now_s))
+            name: DeploymentState(flows.get(name, Flow()), Learned(forecasts=_warm(config, deployment, now_s)))
             for name, deployment in config.deployments.items()
         },
         power={name: ledger.initial(site, epoch, now_s, pages, doubted=doubted) for name, site in config.sites.items()},
@@ -57,17 +58,6 @@ def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> 
     make = partial(registry.make, deployment.predictor, deployment.forecast_level, ahead_s, config.predictors)
     return warmed(
         {name: make() for name in load_forecast.QUANTITIES}, deployment.history, interval_s, config.load_now_s(now_s)
-    )
-
-
-def _resumed(last: LastDecision | None) -> DeploymentState:
-    if last is None:
-        return DeploymentState()
-    return DeploymentState(
-        decision_id=last.decision_id,
-        scaled_decision_id=last.scaled_decision_id,
-        decided_at_s=last.decided_at_s,
-        pools={name: PoolState(decided=count) for name, count in last.replicas.items()},
     )
 
 
@@ -88,21 +78,22 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
 
 def _acknowledged(state: DeploymentState, ack: ScalingAckSeen | None) -> DeploymentState:
     """The state after an acknowledgement. Ids never fall: what was carried out stays carried out."""
-    if ack is None or ack.scaled_decision_id <= state.scaled_decision_id:
+    if ack is None or ack.scaled_decision_id <= state.flow.scaled_decision_id:
         return state
-    return replace(state, scaled_decision_id=ack.scaled_decision_id)
+    return replace(state, flow=replace(state.flow, scaled_decision_id=ack.scaled_decision_id))
 
 
 def _commanded(state: DeploymentState, commands: tuple[DeploymentCommand, ...]) -> DeploymentState:
     """The state after an operator's commands, oldest first; one that was seen before changes nothing."""
+    operator = state.operator
     for command in sorted(commands, key=lambda c: c.sequence):
-        if command.sequence <= state.command_sequence:
+        if command.sequence <= operator.sequence:
             continue
-        state = replace(state, command_sequence=command.sequence)
+        operator = replace(operator, sequence=command.sequence)
         if command.action in ("pause", "resume"):
-            state = replace(state, paused=command.action == "pause")
+            operator = replace(operator, paused=command.action == "pause")
         elif command.action == "pin":
-            state = replace(state, pinned=dict(command.replicas))
+            operator = replace(operator, pinned=dict(command.replicas))
         elif command.action == "release":
-            state = replace(state, pinned=None)
-    return state
+            operator = replace(operator, pinned=None)
+    return state if operator is state.operator else replace(state, operator=operator)

@@ -49,12 +49,13 @@ def waiting_aims(reserved: Reserved, config: PlannerConfig) -> dict[DeploymentId
     """What the last tick aimed at and could not publish for want of watts."""
     found = {}
     for name, known in reserved.state.deployments.items():
-        if name not in reserved.deployments or known.pending_since_s is None or known.paused or not known.goals:
+        goals = known.pending.goals
+        if name not in reserved.deployments or known.pending.since_s is None or known.operator.paused or not goals:
             continue
-        current = {pool: s.decided for pool, s in known.pools.items() if s.decided is not None}
-        goal = {pool: g.replicas for pool, g in known.goals.items()}
+        current = dict(known.flow.published)
+        goal = {pool: g.replicas for pool, g in goals.items()}
         if current.keys() != goal.keys():
-            current = {pool: current.get(pool, known.running.get(pool, count)) for pool, count in goal.items()}
+            current = {pool: current.get(pool, known.pending.running.get(pool, count)) for pool, count in goal.items()}
         found[name] = Aim(config.deployments[name], current, goal)
     return found
 
@@ -87,23 +88,27 @@ def decide(
     config, now_s = aim.config, clock.now_s
     counts = powered_counts(aim, reserved)
     short = any(counts[name] < aim.goal[name] for name in counts)
-    since_s = now_s if state.pending_since_s is None else state.pending_since_s
-    if (pending_since_s := since_s if short else None) != state.pending_since_s:
-        state = replace(state, pending_since_s=pending_since_s)
+    since_s = now_s if state.pending.since_s is None else state.pending.since_s
+    if (waiting_since_s := since_s if short else None) != state.pending.since_s:
+        state = replace(state, pending=replace(state.pending, since_s=waiting_since_s))
     grows = any(counts[name] > aim.current[name] for name in counts)
     shrinks = any(counts[name] < aim.current[name] for name in counts)
     patience_s = reserved.patience_s if reserved is not None else 0.0
     waits = short and grows and not shrinks and now_s - since_s < patience_s
-    may = config.mode is OperationMode.ACTIVE and readiness.blocked(state, config, now_s) is None
+    may = config.mode is OperationMode.ACTIVE and readiness.blocked(state.flow, config, now_s) is None
     if not may or waits or not (grows or shrinks):
         return state, None, aim.current if may else aim.goal
     decision = ScalingDecision(
         deployment=config.deployment,
-        decision_id=state.decision_id + 1,
+        decision_id=state.flow.decision_id + 1,
         replicas=dict(counts),
         roles={name: pool.role for name, pool in config.pools.items()},
         placements=reserved.placements if reserved is not None else (),
-        reasons=tuple(state.why[name] for name in counts if counts[name] != aim.current[name] and name in state.why),
+        reasons=tuple(
+            state.pending.why[name]
+            for name in counts
+            if counts[name] != aim.current[name] and name in state.pending.why
+        ),
     )
     return _decided(state, aim, counts, decision.decision_id, clock), decision, counts
 
@@ -111,12 +116,14 @@ def decide(
 def _decided(
     state: DeploymentState, aim: Aim, counts: Mapping[PoolId, int], decision_id: int, clock: TickClock
 ) -> DeploymentState:
-    pools = dict(state.pools)
+    pools = dict(state.learned.pools)
     for name, count in counts.items():
         change = count - aim.current[name]
-        events = (*pools[name].events, (clock.load_now_s, change)) if change else pools[name].events
-        pools[name] = replace(pools[name], decided=count, events=events)
-    return replace(state, pools=pools, decision_id=decision_id, decided_at_s=clock.now_s)
+        if change:
+            pools[name] = replace(pools[name], events=(*pools[name].events, (clock.load_now_s, change)))
+    published = {**state.flow.published, **counts}
+    flow = replace(state.flow, decision_id=decision_id, published=published, decided_at_s=clock.now_s)
+    return replace(state, flow=flow, learned=replace(state.learned, pools=pools))
 
 
 def pending_link(name: PoolId, goal: int, granted: int, placed: int) -> Limited:

@@ -56,8 +56,8 @@ def record(
             sites[name] = ledger.summary(state.power[name], site, clock.now_s)
             events.append(ledger.next_event_s(state.power[name], site, clock.now_s))
     for member, known in state.deployments.items():
-        if known.pending_since_s is not None and member in config.deployments:
-            events.append(known.pending_since_s + config.sites[config.deployments[member].site].patience_s)
+        if known.pending.since_s is not None and member in config.deployments:
+            events.append(known.pending.since_s + config.sites[config.deployments[member].site].patience_s)
     times = [at for at in events if at is not None and at > clock.now_s]
     return Plan(deployments or {}, sites, published.scaling, reserved.power, min(times, default=None))
 
@@ -95,14 +95,14 @@ def _deployment(
         observed=observed,
         missing={**missing, **ticked.learned.missing},
         forecasts=dict(ticked.learned.forecasts),
-        corrections=dict(state.corrections),
+        corrections=dict(state.learned.corrections),
         expected_ttft_ms=ttft,
         expected_itl_ms=itl,
         expected_watts=watts,
         expected_joules_per_token=_joules(ticked, watts),
         shortfall=shortfall,
         notes=(*granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, granted, counts)),
-        ready=state.ready,
+        ready=state.flow.ready,
     )
 
 
@@ -114,10 +114,10 @@ def _pool(
     name: PoolId,
     power: PowerFigures | None,
 ) -> PoolPlan:
-    aimed, goal = granted.counts[name], state.goals.get(name)
+    aimed, goal = granted.counts[name], state.pending.goals.get(name)
     chain = granted.chains[name]
     if count != aimed:
-        chain = (*chain, pending_link(name, aimed, count, state.placed.get(name, aimed)))
+        chain = (*chain, pending_link(name, aimed, count, state.pending.placed.get(name, aimed)))
     if ticked.config.mode is OperationMode.ADVISORY:
         chain = (*chain, Limited(count, ReasonCode.ADVISORY, "advisory: shown, not published"))
     return PoolPlan(
@@ -142,7 +142,7 @@ def _watts(ticked: SizedDeployment, state: DeploymentState, counts: Mapping[Pool
     """Expected draw of the deployment's GPUs: idle watts, and for the busy share the cap or what the phase can use."""
     total = 0.0
     for name, pool in ticked.config.pools.items():
-        busy, goal = _busy(ticked, name, counts[name]), state.goals.get(name)
+        busy, goal = _busy(ticked, name, counts[name]), state.pending.goals.get(name)
         if busy is None or goal is None:
             return None
         curve = pool.curve
@@ -184,7 +184,7 @@ def _expected(
         return None, None
     ttft = itl = None
     for name, pool in ticked.config.pools.items():
-        count, goal = counts[name], state.goals.get(name)
+        count, goal = counts[name], state.pending.goals.get(name)
         speed = goal.speed if goal is not None and goal.speed > 0 else 1.0
         if count <= 0:
             continue

@@ -17,17 +17,59 @@ from planner.domain.plan import Limited, Placement
 
 
 @dataclass(frozen=True, slots=True)
-class PoolState:
-    """One pool. ``decided`` is the last published count; times are load seconds."""
+class Flow:
+    """What was decided and how far it was carried out: the streams hold all of it.
 
-    decided: int | None = None
+    ``decision_id`` is -1 before the first decision. ``decided_at_s``: when the last one was published, on the planner's
+    clock. ``published``: the counts in force by it.
+    """
+
+    decision_id: int = -1
+    published: Mapping[PoolId, int] = field(default_factory=dict)
+    scaled_decision_id: int = -1
+    decided_at_s: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether the last decision was carried out completely."""
+        return self.scaled_decision_id >= self.decision_id
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """One pool's past. Times are load seconds."""
+
     recommendations: tuple[tuple[float, int], ...] = ()
-    """(when, count wanted before limits), for the stabilization windows."""
+    """(when, count recommended before limits), for the stabilization windows."""
     events: tuple[tuple[float, int], ...] = ()
     """(when, change), for the rate policies."""
     most_seen: int = 0
     queued: float | None = None
     """Requests that waited at the last tick, for the trend of mode ``load``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What ticks taught: the part of a deployment's state that plan records keep for the next leader."""
+
+    forecasts: Mapping[str, Band] = field(default_factory=dict)
+    corrections: Mapping[str, float] = field(default_factory=dict)
+    draws: Mapping[PoolId, Drawn] = field(default_factory=dict)
+    """What the pools' GPUs drew, and the P_u estimated from it."""
+    pools: Mapping[PoolId, PoolState] = field(default_factory=dict)
+    metrics_at_s: float | None = None
+    """Load time of the last tick with the metrics that sizing needs."""
+    edited_ticks: int = 0
+    """For how many ticks on end another party's counts were found."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCommands:
+    """What operators ordered; the streams hold it. ``sequence`` is the newest command's."""
+
+    paused: bool = False
+    pinned: Mapping[PoolId, int] | None = None
+    sequence: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,52 +82,31 @@ class PoolGoal:
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentState:
-    """One deployment. ``decision_id`` is -1 before the first decision."""
+class Pending:
+    """What the last tick aims at, until it is published. The next tick makes it anew."""
 
-    decision_id: int = -1
-    scaled_decision_id: int = -1
-    decided_at_s: float = 0.0
-    """When the last decision was published, on the planner's clock."""
-    pools: Mapping[PoolId, PoolState] = field(default_factory=dict)
-    forecasts: Mapping[str, Band] = field(default_factory=dict)
-    corrections: Mapping[str, float] = field(default_factory=dict)
-    drawn: Mapping[PoolId, Drawn] = field(default_factory=dict)
-    """What the pools' GPUs drew, and the P_u that it taught."""
-    metrics_at_s: float | None = None
-    """Load time of the last tick with the metrics that sizing needs."""
-    paused: bool = False
-    pinned: Mapping[PoolId, int] | None = None
-    command_sequence: int = -1
-    edited_ticks: int = 0
     goals: Mapping[PoolId, PoolGoal] = field(default_factory=dict)
-    """The last tick's; empty where power is not managed."""
+    """Empty where power is not managed."""
     placements: tuple[Placement, ...] = ()
     """GPUs chosen for replicas that hold none yet."""
     placed: Mapping[PoolId, int] = field(default_factory=dict)
     """Replicas that hold GPUs or have GPUs chosen."""
-    pending_since_s: float | None = None
+    since_s: float | None = None
     """Since when replicas wait for watts, on the planner's clock."""
     running: Mapping[PoolId, int] = field(default_factory=dict)
     """The counts that the last tick started from."""
     why: Mapping[PoolId, Limited] = field(default_factory=dict)
-    """The last tick's last word on each pool, for a decision that goes out between ticks."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether the last decision was carried out completely."""
-        return self.scaled_decision_id >= self.decision_id
+    """The link that set each pool's count, for a decision that is published between ticks."""
 
 
 @dataclass(frozen=True, slots=True)
-class LastDecision:
-    """What the streams hold of a deployment: its last decision and how far it was carried out."""
+class DeploymentState:
+    """One deployment, in four parts by how long each lives and where it comes back from after a restart."""
 
-    deployment: DeploymentId
-    decision_id: int
-    replicas: Mapping[PoolId, int]
-    scaled_decision_id: int = -1
-    decided_at_s: float = 0.0
+    flow: Flow = Flow()
+    learned: Learned = Learned()
+    operator: OperatorCommands = OperatorCommands()
+    pending: Pending = Pending()
 
 
 @dataclass(frozen=True, slots=True)

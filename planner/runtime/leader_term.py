@@ -161,7 +161,7 @@ class LeaderTerm:
         now_s = around.clock()
         told = [from_wire.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]
         # One that seems to come from the future was written before the wall clock was set back.
-        last = [replace(each, decided_at_s=min(each.decided_at_s, now_s)) for each in told]
+        last = [(name, replace(flow, decided_at_s=min(flow.decided_at_s, now_s))) for name, flow in told]
         caps = [from_wire.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
         if past.doubt:
             log.warning("what the bus holds may be old: %s; no watts are lent on its word", past.doubt)

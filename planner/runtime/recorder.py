@@ -61,8 +61,8 @@ class Recorder:
                 self._plans[name],
                 config,
                 plan.sites.get(config.site),
-                decision_id=known.decision_id,
-                scaled_decision_id=known.scaled_decision_id,
+                decision_id=known.flow.decision_id,
+                scaled_decision_id=known.flow.scaled_decision_id,
                 at=to_wire.utc(decided.now_s + self._offset_s()),
                 journal=self._entry(decided, name, whole=whole),
             )
@@ -74,5 +74,5 @@ class Recorder:
         known = decided.state.deployments[name]
         entry = journal.entry(seen, decided.tick_s, self._config.interval_s)
         entry["learned"] = checkpoint.learned(known)
-        bands = checkpoint.bands(known.forecasts) if whole else None
+        bands = checkpoint.bands(known.learned.forecasts) if whole else None
         return entry if bands is None else {**entry, "bands": bands}

@@ -132,7 +132,7 @@ def recalled(config: PlannerConfig, name: DeploymentId, records: Sequence[v1.Pla
         return None
     try:
         state, at_s = checkpoint.state(kept[-1]["learned"]), journal.observation(kept[-1])[0]
-        return Restored(replace(state, forecasts=_forecasts(config, name, kept)), at_s)
+        return Restored(replace(state, learned=replace(state.learned, forecasts=_forecasts(config, name, kept))), at_s)
     except (checkpoint.NotPlainError, KeyError, TypeError, ValueError) as error:
         log.warning("what earlier ticks of %s taught can not be read: %s", name, error)
         return None
@@ -184,30 +184,19 @@ def on_paper(
 def joined(state: PlannerState, name: DeploymentId, old: DeploymentState, load_time_scale: float) -> PlannerState:
     """The state with what was learned before. What was published since, and operators' orders, are left as they are."""
     known = state.deployments[name]
-    decided_t_s = known.decided_at_s * load_time_scale
-    pools = {pool: _pool(known.pools.get(pool) or PoolState(), was, decided_t_s) for pool, was in old.pools.items()}
-    fresh = replace(
-        known,
-        pools={**known.pools, **pools},
-        forecasts=old.forecasts,
-        corrections=old.corrections,
-        metrics_at_s=old.metrics_at_s,
-        edited_ticks=old.edited_ticks,
-        drawn=old.drawn,
-    )
+    decided_s = known.flow.decided_at_s * load_time_scale
+    pools = {}
+    for pool, was in old.learned.pools.items():
+        since = known.learned.pools.get(pool) or PoolState()
+        before, now = old.flow.published.get(pool), known.flow.published.get(pool)
+        change = None if before is None or now is None else now - before
+        pools[pool] = _pool(since, was, change, decided_s)
+    fresh = replace(known, learned=replace(old.learned, pools={**known.learned.pools, **pools}))
     return replace(state, deployments={**state.deployments, name: fresh})
 
 
-def _pool(known: PoolState, old: PoolState, decided_t_s: float) -> PoolState:
-    """``known`` with what was learned; a decision that was published but not recorded is an event all the same."""
-    events = old.events
-    if known.decided is not None and old.decided is not None:
-        unrecorded = known.decided - old.decided - sum(change for _, change in known.events)
-        events = (*events, (decided_t_s, unrecorded)) if unrecorded else events
-    return replace(
-        known,
-        recommendations=old.recommendations,
-        events=(*events, *known.events),
-        most_seen=max(old.most_seen, known.most_seen),
-        queued=old.queued,
-    )
+def _pool(since: PoolState, was: PoolState, change: int | None, decided_s: float) -> PoolState:
+    """One pool's past before and since. ``change``: of its published count; what no event explains was not recorded."""
+    unrecorded = 0 if change is None else change - sum(step for _, step in since.events)
+    events = (*was.events, (decided_s, unrecorded)) if unrecorded else was.events
+    return replace(was, events=(*events, *since.events), most_seen=max(was.most_seen, since.most_seen))

@@ -89,7 +89,7 @@ def ticks_s(settings: PlannerConfig, *, powered: bool) -> list[float]:
             }
             latencies: dict[str, Any] = {"ttft_ms": Sample(120.0), "itl_ms": Sample(9.0)}
             seen[name] = replace(traffic(rates[name], **latencies), pools=running)
-            known = state.deployments[name].decision_id
+            known = state.deployments[name].flow.decision_id
             acks[name] = ScalingAckSeen(name, known, known, "applied")
             if powered:
                 told = node(name, one.site, {PREFILL: 2, DECODE: 2})

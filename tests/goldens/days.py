@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from planner.core.intake import initial_state
-from planner.core.state import LastDecision, PlannerState
+from planner.core.state import Flow, PlannerState
 from planner.core.step import react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
@@ -82,7 +82,7 @@ class Day:
     def restart(self) -> None:
         """A new leader that knows only what the streams hold."""
         last = [
-            LastDecision(name, order.decision_id, dict(order.replicas), self.fleet.carried_out.get(name, -1), at_s)
+            (name, Flow(order.decision_id, dict(order.replicas), self.fleet.carried_out.get(name, -1), at_s))
             for name, (order, at_s) in self.last_scaling.items()
         ]
         stored = [

@@ -206,9 +206,9 @@ def from_wire(message: v1.Message) -> Shown:
         ledger = (tuple(sorted(stored.caps_mw.items())), tuple(sorted(stored.charged_mw.items())))
         return (stored.node, stored.decision_id, *ledger, stored.stored_s)
     if isinstance(message, v1.ScalingDecision):
-        last = wire_in.last_decision(message, None, clock_offset_s=1000.0)
-        replicas = tuple(sorted(last.replicas.items()))
-        return (last.deployment, last.decision_id, replicas, last.scaled_decision_id, last.decided_at_s)
+        name, last = wire_in.last_decision(message, None, clock_offset_s=1000.0)
+        replicas = tuple(sorted(last.published.items()))
+        return (name, last.decision_id, replicas, last.scaled_decision_id, last.decided_at_s)
     return _control(message)
 
 

@@ -40,14 +40,18 @@ def _aiming(
 ) -> DeploymentState:
     remembered_s = (sized.config.load.decode_grace_intervals + 1) * config.load_interval_s
     pools = {}
-    for name, pool in sized.state.pools.items():
+    for name, pool in sized.state.learned.pools.items():
         since = clock.seen_s - max(hpa_behavior.horizon_s(sized.config.pools[name]), remembered_s)
         past = hpa_behavior.trimmed(pool.recommendations, since)
         if (count := limited.recommended.get(name)) is not None:
             past = (*past, (clock.seen_s, count))
         pools[name] = replace(pool, recommendations=past, events=hpa_behavior.trimmed(pool.events, since))
     why = {name: _binding(chain) for name, chain in limited.chains.items() if chain}
-    return replace(sized.state, pools=pools, goals=goals, why=why, running=sized.current)
+    return replace(
+        sized.state,
+        learned=replace(sized.state.learned, pools=pools),
+        pending=replace(sized.state.pending, goals=goals, why=why, running=sized.current),
+    )
 
 
 def _binding(chain: Sequence[Limited]) -> Limited:

@@ -18,13 +18,13 @@ PATIENCE_TICKS = 3
 def edited_ticks(state: DeploymentState, seen: DeploymentObservation | None) -> int:
     """Number of consecutive ticks in which running counts differ from the decision that was carried out."""
     if seen is None or not seen.pools:
-        return state.edited_ticks
-    return state.edited_ticks + 1 if state.ready and _differences(state, seen) else 0
+        return state.learned.edited_ticks
+    return state.learned.edited_ticks + 1 if state.flow.ready and _differences(state, seen) else 0
 
 
 def notes(state: DeploymentState, seen: DeploymentObservation | None) -> tuple[Limited, ...]:
     """One note for each pool that is scaled externally."""
-    if seen is None or state.edited_ticks < PATIENCE_TICKS:
+    if seen is None or state.learned.edited_ticks < PATIENCE_TICKS:
         return ()
     return tuple(
         Limited(
@@ -36,7 +36,7 @@ def notes(state: DeploymentState, seen: DeploymentObservation | None) -> tuple[L
 
 def _differences(state: DeploymentState, seen: DeploymentObservation) -> dict[str, tuple[int, int]]:
     return {
-        name: (seen.pools[name].replicas.wanted, pool.decided)
-        for name, pool in state.pools.items()
-        if pool.decided is not None and name in seen.pools and seen.pools[name].replicas.wanted != pool.decided
+        name: (seen.pools[name].replicas.wanted, count)
+        for name, count in state.flow.published.items()
+        if name in seen.pools and seen.pools[name].replicas.wanted != count
     }

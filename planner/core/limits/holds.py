@@ -38,12 +38,12 @@ def hold(
 ) -> tuple[Hold | None, DeploymentState]:
     """What holds the deployment, with the state that remembers when metrics were last good."""
     lacking = _lacking(config, missing, options)
-    if not lacking or state.metrics_at_s is None:
-        state = replace(state, metrics_at_s=clock.seen_s)
-    if config.mode is OperationMode.PAUSED or state.paused:
+    if not lacking or state.learned.metrics_at_s is None:
+        state = replace(state, learned=replace(state.learned, metrics_at_s=clock.seen_s))
+    if config.mode is OperationMode.PAUSED or state.operator.paused:
         return Hold(current, ReasonCode.PAUSED, "the deployment is paused", frozen=True), state
-    if state.pinned is not None:
-        counts = {**current, **{n: c for n, c in state.pinned.items() if n in current}}
+    if state.operator.pinned is not None:
+        counts = {**current, **{n: c for n, c in state.operator.pinned.items() if n in current}}
         pinned = _bounded(config, state, counts, clock)
         return Hold(pinned, ReasonCode.PINNED, "an operator pinned the replicas"), state
     if lacking:
@@ -71,11 +71,12 @@ def _without_metrics(
     clock: TickClock,
 ) -> Hold:
     names = ", ".join(f"{name} ({why})" for name, why in lacking.items())
-    gone_s = 0.0 if state.metrics_at_s is None else clock.seen_s - state.metrics_at_s
+    since_s = state.learned.metrics_at_s
+    gone_s = 0.0 if since_s is None else clock.seen_s - since_s
     if gone_s < config.metrics_timeout_s or config.fallback is Fallback.HOLD:
         return Hold(current, ReasonCode.METRICS_MISSING, f"held: no {names} for {gone_s:.0f} s")
     if config.fallback is Fallback.MAX_SEEN:
-        counts = {name: max(count, state.pools[name].most_seen) for name, count in current.items()}
+        counts = {name: max(count, state.learned.pools[name].most_seen) for name, count in current.items()}
         sentence = f"no {names} for {gone_s:.0f} s: the most replicas ever seen"
     else:
         asked = {name: config.pools[name].fallback_replicas for name in current}

@@ -29,7 +29,7 @@ def ignore_small_changes(context: LimitContext, counts: CountsByPool) -> CountsB
 
 def stabilization_window(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: HPA's stabilization windows."""
-    current, pools, seen_s = context.current, context.state.pools, context.clock.seen_s
+    current, pools, seen_s = context.current, context.state.learned.pools, context.clock.seen_s
     return each_pool(
         context,
         counts,
@@ -39,7 +39,7 @@ def stabilization_window(context: LimitContext, counts: CountsByPool) -> CountsB
 
 def scaling_rate(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: HPA's rate policies, then the largest step of the pool."""
-    current, pools, seen_s = context.current, context.state.pools, context.clock.seen_s
+    current, pools, seen_s = context.current, context.state.learned.pools, context.clock.seen_s
     limited = each_pool(
         context,
         counts,

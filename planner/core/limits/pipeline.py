@@ -61,7 +61,7 @@ def _limited(
         wanted=wanted.values,
         chains={name: limits.chain for name, limits in counts.pools.items()},
         recommended=recommended.values,
-        notes=readiness.timeout_note(sized.state, sized.config, clock.now_s),
+        notes=readiness.timeout_note(sized.state.flow, sized.config, clock.now_s),
     )
 
 

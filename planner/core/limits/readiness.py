@@ -7,7 +7,7 @@ the earlier one is acknowledged as ``superseded``.
 from __future__ import annotations
 
 from planner.core.limits.limiter import CountsByPool, LimitContext
-from planner.core.state import DeploymentState
+from planner.core.state import Flow
 from planner.domain.config import DeploymentConfig
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
@@ -15,7 +15,7 @@ from planner.domain.reasons import ReasonCode
 
 def wait_for_last_decision(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: the counts in force while the last decision is carried out and has not timed out."""
-    wait = blocked(context.state, context.config, context.clock.now_s)
+    wait = blocked(context.state.flow, context.config, context.clock.now_s)
     if wait is None:
         return counts
     current = context.current
@@ -28,27 +28,27 @@ def wait_for_last_decision(context: LimitContext, counts: CountsByPool) -> Count
     )
 
 
-def blocked(state: DeploymentState, config: DeploymentConfig, now_s: float) -> Limited | None:
+def blocked(flow: Flow, config: DeploymentConfig, now_s: float) -> Limited | None:
     """Why no newer decision may be published now; None where one may."""
-    if state.ready or not config.wait_for_scaling or timed_out(state, config, now_s):
+    if flow.ready or not config.wait_for_scaling or timed_out(flow, config, now_s):
         return None
-    waited = now_s - state.decided_at_s
+    waited = now_s - flow.decided_at_s
     sentence = (
-        f"decision {state.decision_id} is not carried out yet ({waited:.0f} s of {config.scaling_timeout_s:.0f} s)"
+        f"decision {flow.decision_id} is not carried out yet ({waited:.0f} s of {config.scaling_timeout_s:.0f} s)"
     )
-    return Limited(state.decision_id, ReasonCode.SCALING_IN_PROGRESS, sentence)
+    return Limited(flow.decision_id, ReasonCode.SCALING_IN_PROGRESS, sentence)
 
 
-def timed_out(state: DeploymentState, config: DeploymentConfig, now_s: float) -> bool:
+def timed_out(flow: Flow, config: DeploymentConfig, now_s: float) -> bool:
     """Whether the last decision was waited for long enough: the planner then goes on, and says so."""
-    waited_s = now_s - state.decided_at_s
-    return config.wait_for_scaling and not state.ready and waited_s >= config.scaling_timeout_s
+    waited_s = now_s - flow.decided_at_s
+    return config.wait_for_scaling and not flow.ready and waited_s >= config.scaling_timeout_s
 
 
-def timeout_note(state: DeploymentState, config: DeploymentConfig, now_s: float) -> tuple[Limited, ...]:
+def timeout_note(flow: Flow, config: DeploymentConfig, now_s: float) -> tuple[Limited, ...]:
     """A note where the last decision has timed out; else none."""
-    if not timed_out(state, config, now_s):
+    if not timed_out(flow, config, now_s):
         return ()
-    waited = now_s - state.decided_at_s
-    sentence = f"decision {state.decision_id} was not carried out within {waited:.0f} s: going on"
-    return (Limited(state.decision_id, ReasonCode.SCALING_TIMEOUT, sentence),)
+    waited = now_s - flow.decided_at_s
+    sentence = f"decision {flow.decision_id} was not carried out within {waited:.0f} s: going on"
+    return (Limited(flow.decision_id, ReasonCode.SCALING_TIMEOUT, sentence),)

@@ -27,7 +27,7 @@ def corrections(
     current: Mapping[PoolId, int],
 ) -> Mapping[str, float]:
     """The factors after ``seen``; ``shape`` is the observed load, None if it is unknown."""
-    known = {PREFILL: state.corrections.get(PREFILL, 1.0), DECODE: state.corrections.get(DECODE, 1.0)}
+    known = {PREFILL: state.learned.corrections.get(PREFILL, 1.0), DECODE: state.learned.corrections.get(DECODE, 1.0)}
     if not config.correction or config.sizing is SizingMode.LOAD:
         return {}
     if seen is None or shape is None or shape.idle:
@@ -37,7 +37,7 @@ def corrections(
     ratios: dict[str, float | None] = {PREFILL: None, DECODE: None}
     for name, pool in config.pools.items():
         count = seen.pools[name].replicas.ready if name in seen.pools else current[name]
-        speed = state.goals[name].speed if name in state.goals else 1.0
+        speed = state.pending.goals[name].speed if name in state.pending.goals else 1.0
         if count <= 0:
             continue
         if pool.role is not Role.DECODE:

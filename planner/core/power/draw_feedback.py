@@ -46,7 +46,7 @@ def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentC
     """The deployment's configuration with the learned power curves."""
     pools = {}
     for name, pool in config.pools.items():
-        drawn = state.drawn.get(name)
+        drawn = state.learned.draws.get(name)
         law = pool.curve if drawn is None or not pool.learn_power else drawn.learned.curve(drawn.bucket, pool.curve)
         if law is not pool.curve:
             pools[name] = replace(pool, curve=law)
@@ -55,7 +55,9 @@ def with_curves(config: DeploymentConfig, state: DeploymentState) -> DeploymentC
 
 def figures(config: DeploymentConfig, state: DeploymentState) -> Mapping[PoolId, PowerFigures]:
     """Measured draw and learned P_u by pool, for the pools that were sampled."""
-    return {name: _figures(config.pools[name], known) for name, known in state.drawn.items() if name in config.pools}
+    return {
+        name: _figures(config.pools[name], known) for name, known in state.learned.draws.items() if name in config.pools
+    }
 
 
 def _figures(pool: PoolConfig, known: Drawn) -> PowerFigures:
@@ -101,7 +103,7 @@ def _measured(
     """Update each pool's estimate from its GPUs' telemetry. Pools without telemetry are unchanged."""
     if seen is None:
         return state
-    drawn = dict(state.drawn)
+    drawn = dict(state.learned.draws)
     for name, pool in config.pools.items():
         told, gpus = seen.pools.get(name), held.get((config.deployment, name), ())
         if told is None or not _at_rest(told, len(gpus), pool):
@@ -114,7 +116,7 @@ def _measured(
         since_s = _since(known, batch, now_s)
         busy = _full_speed_share(config, state, pool, seen, told)
         drawn[name] = _taught(known, pool, told, DrawSample(rows, reports, batch, since_s, busy, now_s))
-    return replace(state, drawn=drawn)
+    return replace(state, learned=replace(state.learned, draws=drawn))
 
 
 def _at_rest(told: PoolObservation, gpus: int, pool: PoolConfig) -> bool:
@@ -184,7 +186,7 @@ def _full_speed_share(
     if model is None or requests is None or isl is None:
         return None
     fresh = isl * (1.0 - min(LARGEST_HIT_RATE, value_or_none(seen.kv_hit_rate) or 0.0))
-    cost_s = model.cost_ms(max(1.0, fresh)) * state.corrections.get(PREFILL, 1.0) / 1000.0
+    cost_s = model.cost_ms(max(1.0, fresh)) * state.learned.corrections.get(PREFILL, 1.0) / 1000.0
     return requests / max(1e-9, seen.interval_s) * cost_s / told.replicas.ready
 
 

@@ -50,7 +50,7 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
         inventory = inventory_of(power[name], site, clock.now_s)
         members = [d for d, deployment in config.deployments.items() if deployment.site == name]
         chosen = {d: _chosen(inventory, config.deployments[d], state.deployments[d]) for d in members}
-        if any(state.deployments[d].goals for d in members):
+        if any(state.deployments[d].pending.goals for d in members):
             power[name] = ledger.want(power[name], _caps(inventory, chosen, state.deployments))
         power[name], sent = ledger.advance(power[name], site, clock.now_s)
         decisions += sent
@@ -60,17 +60,18 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             )
     deployments = dict(state.deployments)
     for d, held in reserved.items():
-        known = deployments[d]
-        if known.placements != held.placements or known.placed != held.placed:
-            deployments[d] = replace(known, placements=held.placements, placed=held.placed)
+        pending = deployments[d].pending
+        if pending.placements != held.placements or pending.placed != held.placed:
+            pending = replace(pending, placements=held.placements, placed=held.placed)
+            deployments[d] = replace(deployments[d], pending=pending)
     return Reserved(replace(state, power=power, deployments=deployments), tuple(decisions), reserved)
 
 
 def _chosen(inventory: GpuInventory, config: DeploymentConfig, state: DeploymentState) -> tuple[Placement, ...]:
     """GPUs for the replicas that hold none yet: earlier choices first."""
-    earlier = where(state.placements)
+    earlier = where(state.pending.placements)
     found: list[Placement] = []
-    for name, goal in state.goals.items():
+    for name, goal in state.pending.goals.items():
         size = config.pools[name].gpus_per_replica
         lacking = goal.replicas - len(inventory.held.get((config.deployment, name), ())) // size
         if lacking <= 0:
@@ -87,7 +88,7 @@ def _caps(
 ) -> dict[GpuId, int]:
     caps: dict[GpuId, int] = {}
     for deployment, placements in chosen.items():
-        known = deployments[deployment].goals
+        known = deployments[deployment].pending.goals
         for name, goal in known.items():
             caps.update(dict.fromkeys(inventory.held.get((deployment, name), ()), goal.cap_mw))
         for placement in placements:
@@ -105,7 +106,7 @@ def _reserved(
 ) -> ReservedGpus:
     counts, placed, step_mw = {}, {}, site.smallest_step_mw
     by_pool = where(chosen)
-    for name, goal in state.goals.items():
+    for name, goal in state.pending.goals.items():
         held = len(inventory.held.get((config.deployment, name), ())) // config.pools[name].gpus_per_replica
         proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.cap_mw, step_mw)]
         counts[name], placed[name] = held + len(proven), held + len(by_pool.get(name, ()))

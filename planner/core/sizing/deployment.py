@@ -15,7 +15,7 @@ from planner.core.sizing import classic, load_forecast, modes
 from planner.core.sizing.options import PoolOptions
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.core.sizing.thresholds import PoolHistory, signal
-from planner.core.state import DeploymentState, PlannerState, PoolState
+from planner.core.state import DeploymentState, Learned, PlannerState, PoolState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.instants import TickClock
@@ -44,7 +44,7 @@ class SizedDeployment:
     @property
     def corrections(self) -> Corrections:
         """The factors that sizing used."""
-        return _factors(self.state.corrections)
+        return _factors(self.state.learned.corrections)
 
 
 Sized: TypeAlias = Mapping[DeploymentId, SizedDeployment]
@@ -71,16 +71,17 @@ def _sized(
     seen, t_s = observation.deployments.get(config.deployment), clock.seen_s
     config = bounds_in_force.in_force(config, clock.utc_s)
     model = engine(config.profile)
-    learned = load_forecast.learn(settings, config, state.forecasts, seen, t_s)
+    learned = load_forecast.learn(settings, config, state.learned.forecasts, seen, t_s)
     current = {name: current_count(state, seen, config, name) for name in config.pools}
     shape = load_forecast.actual_load(config, seen)
-    state = replace(
-        state,
+    taught = replace(
+        state.learned,
         forecasts=learned.bands,
         corrections=corrections(config, model, state, seen, shape, current),
         edited_ticks=external_changes.edited_ticks(state, seen),
         pools=_remembered(state, config, seen, current, t_s),
     )
+    state = replace(state, learned=taught)
     interval_s = seen.interval_s if seen is not None else settings.load_interval_s
     load = None
     if learned.known:
@@ -91,14 +92,14 @@ def _sized(
         engine=model,
         load=load,
         ahead=_ahead(learned, interval_s) if config.sizing is SizingMode.CLASSIC else None,
-        corrections=_factors(state.corrections),
+        corrections=_factors(taught.corrections),
         seen=seen,
         current=current,
-        past={name: _past(pool, t_s, interval_s) for name, pool in state.pools.items()},
+        past={name: _past(pool, t_s, interval_s) for name, pool in taught.pools.items()},
     )
     options = modes.size(case)
     if config.sizing in (SizingMode.LOAD, SizingMode.SLA_LOAD):
-        state = replace(state, pools=_signals(state, config, seen))
+        state = replace(state, learned=replace(taught, pools=_signals(taught, config, seen)))
     held, state = holds.hold(config, state, learned.missing, options, current, clock)
     return SizedDeployment(
         config, state, seen, learned, load, options, current, held, external_changes.notes(state, seen)
@@ -109,9 +110,9 @@ def current_count(
     state: DeploymentState, seen: DeploymentObservation | None, config: DeploymentConfig, name: PoolId
 ) -> int:
     """The count in force: the last decision's, else what was found running, else the floor."""
-    pool = state.pools.get(name)
-    if pool is not None and pool.decided is not None:
-        return pool.decided
+    published = state.flow.published.get(name)
+    if published is not None:
+        return published
     if seen is not None and name in seen.pools:
         return seen.pools[name].replicas.wanted
     return config.pools[name].min_replicas
@@ -139,7 +140,7 @@ def _remembered(
     """Pools as they were found count as the first recommendation: nothing is taken away before a window has passed."""
     pools = {}
     for name in config.pools:
-        pool = state.pools.get(name) or PoolState()
+        pool = state.learned.pools.get(name) or PoolState()
         if not pool.recommendations and seen is not None and name in seen.pools:
             pool = replace(pool, recommendations=((t_s, current[name]),))
         running = seen.pools[name].replicas if seen is not None and name in seen.pools else Replicas()
@@ -149,13 +150,13 @@ def _remembered(
 
 
 def _signals(
-    state: DeploymentState, config: DeploymentConfig, seen: DeploymentObservation | None
+    learned: Learned, config: DeploymentConfig, seen: DeploymentObservation | None
 ) -> Mapping[PoolId, PoolState]:
     """The queues to compare with at the next tick."""
     if seen is None:
-        return state.pools
+        return learned.pools
     queues = {n: signal(Role.PREFILL, seen.pools.get(n)) for n, p in config.pools.items() if p.role is Role.PREFILL}
-    return {name: replace(pool, queued=queues.get(name)) for name, pool in state.pools.items()}
+    return {name: replace(pool, queued=queues.get(name)) for name, pool in learned.pools.items()}
 
 
 def _past(pool: PoolState, t_s: float, interval_s: float) -> PoolHistory:

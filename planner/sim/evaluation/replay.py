@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from planner.core.intake import initial_state
 from planner.core.power.curve import speed
-from planner.core.state import DeploymentState, PoolGoal, PoolState
+from planner.core.state import DeploymentState, PoolGoal
 from planner.core.step import step
 from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
@@ -89,10 +89,9 @@ def _goals(config: DeploymentConfig, tick: Tick) -> Mapping[PoolId, PoolGoal]:
 
 
 def _in_force(state: DeploymentState, tick: Tick, goals: Mapping[PoolId, PoolGoal]) -> DeploymentState:
-    pools = dict(state.pools)
-    for name, recorded in tick.pools.items():
-        pools[name] = replace(pools.get(name) or PoolState(), decided=recorded.current)
-    return replace(state, pools=pools, goals=goals)
+    published = {**state.flow.published, **{name: pool.current for name, pool in tick.pools.items()}}
+    flow, pending = replace(state.flow, published=published), replace(state.pending, goals=goals)
+    return replace(state, flow=flow, pending=pending)
 
 
 def _compared(tick: Tick, pool: PoolId, then: PoolCounts, found: PoolPlan | None) -> Compared:

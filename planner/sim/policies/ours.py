@@ -71,7 +71,7 @@ class OurPlanner:
         """What the planner has learned of each pool's draw."""
         if self._loop is None:
             return Drawn()
-        return self._loop.state.deployments[DEPLOYMENT].drawn.get(PoolId(pool), Drawn())
+        return self._loop.state.deployments[DEPLOYMENT].learned.draws.get(PoolId(pool), Drawn())
 
 
 def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:

@@ -73,7 +73,7 @@ class Drawing(SmallSite):
             self.pass_time(INTERVAL_S)
 
     def drawn(self, name: PoolId) -> Drawn:
-        return self.state.deployments[D].drawn.get(name, Drawn())
+        return self.state.deployments[D].learned.draws.get(name, Drawn())
 
 
 def world(budget_mw: int = 8 * CURVE.max_mw, **changes: Any) -> Drawing:
@@ -89,7 +89,7 @@ def learned_as(state: PlannerState, shares: tuple[float, float]) -> PlannerState
         name: Drawn(LearnedPower({5: Estimate(share * CURVE.p_u_mw, 10_000.0, 50.0, 0.0)}), bucket=5, batch=32.0)
         for name, share in zip((PREFILL, DECODE), shares, strict=True)
     }
-    known = replace(state.deployments[D], drawn=drawn)
+    known = replace(state.deployments[D], learned=replace(state.deployments[D].learned, draws=drawn))
     return replace(state, deployments={D: known})
 
 

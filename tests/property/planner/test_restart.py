@@ -97,7 +97,8 @@ class RestartedPlanner:
             decision = codec.decode(stream.decision)
             assert isinstance(decision, v1.ScalingDecision)
             # The actuator carried it out and said so.
-            last = [replace(from_wire.last_decision(decision, None), scaled_decision_id=decision.decision_id)]
+            name, flow = from_wire.last_decision(decision, None)
+            last = [(name, replace(flow, scaled_decision_id=decision.decision_id))]
         state = initial_state(settings, tick, now_s, last)
 
         async def reread(_name: DeploymentId, then_s: float) -> DeploymentObservation | None:
@@ -118,8 +119,8 @@ class RestartedPlanner:
         now_s = seen_s + late_s
         acks = {}
         known = self.state.deployments[NAME]
-        if known.decision_id >= 0:
-            acks[NAME] = ScalingAckSeen(NAME, known.decision_id, known.decision_id, "applied")
+        if known.flow.decision_id >= 0:
+            acks[NAME] = ScalingAckSeen(NAME, known.flow.decision_id, known.flow.decision_id, "applied")
         observation = Observation({NAME: self.source[tick]}, scaling_acks=acks)
         self.state, plan = step(self.state, observation, self.config, self.config.clock(now_s, seen_s))
         for order in plan.scaling:
@@ -276,8 +277,8 @@ def test_forecasts_of_other_settings_learn_afresh_from_what_was_seen() -> None:
     planner = RestartedPlanner.born(site_config(), stream, source, 1)
     for tick in range(1, 60):
         planner.tick(tick)
-    again = RestartedPlanner.born(site_config(), stream, source, 60).state.deployments[NAME]
-    assert again.forecasts == planner.state.deployments[NAME].forecasts
-    other = RestartedPlanner.born(site_config(predictor="ewma"), stream, source, 60).state.deployments[NAME]
+    again = RestartedPlanner.born(site_config(), stream, source, 60).state.deployments[NAME].learned
+    assert again.forecasts == planner.state.deployments[NAME].learned.forecasts
+    other = RestartedPlanner.born(site_config(predictor="ewma"), stream, source, 60).state.deployments[NAME].learned
     assert other.forecasts["request_rate_per_s"].model.name == "ewma"
     assert 0 < len(other.forecasts["request_rate_per_s"].errors) < len(again.forecasts["request_rate_per_s"].errors)

@@ -82,8 +82,8 @@ def intervals(draw: st.DrawFn) -> DeploymentObservation:
 
 def observed(state: PlannerState, seen: DeploymentObservation, *, acknowledged: bool = True) -> Observation:
     known = state.deployments[D]
-    done = known.decision_id if acknowledged else known.scaled_decision_id
-    return Observation({D: seen}, scaling_acks={D: ScalingAckSeen(D, known.decision_id, done, "applied")})
+    done = known.flow.decision_id if acknowledged else known.flow.scaled_decision_id
+    return Observation({D: seen}, scaling_acks={D: ScalingAckSeen(D, known.flow.decision_id, done, "applied")})
 
 
 def counts(plan: Plan) -> dict[str, int]:
@@ -127,7 +127,7 @@ def test_missing_metrics_change_nothing(one: DeploymentConfig, course: list[Depl
         assert not held.scaling
         assert counts(held) == {name: p.current for name, p in held.deployments[D].pools.items()}
         assert all(p.chain[-1].reason is ReasonCode.METRICS_MISSING for p in held.deployments[D].pools.values())
-        assert after.deployments[D].decision_id == state.deployments[D].decision_id
+        assert after.deployments[D].flow.decision_id == state.deployments[D].flow.decision_id
 
 
 @settings(max_examples=40, deadline=None)

@@ -110,7 +110,7 @@ def recorded(settings: Path, target: Path) -> int:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     for tick in range(1, 13):
         now_s = 30.0 * tick
-        counts = {p: known.decided or 1 for p, known in state.deployments[name].pools.items()} or {
+        counts = {p: count or 1 for p, count in state.deployments[name].flow.published.items()} or {
             PoolId("prefill"): 1,
             PoolId("decode"): 1,
         }
@@ -125,13 +125,16 @@ def recorded(settings: Path, target: Path) -> int:
         )
         state, plan = step(state, Observation({name: seen}), config, config.clock(now_s))
         known = state.deployments[name]
-        state = replace(state, deployments={name: replace(known, scaled_decision_id=known.decision_id)})
+        state = replace(
+            state,
+            deployments={name: replace(known, flow=replace(known.flow, scaled_decision_id=known.flow.decision_id))},
+        )
         record = to_wire.plan_record(
             plan.deployments[name],
             config.deployments[name],
             None,
-            decision_id=known.decision_id,
-            scaled_decision_id=known.decision_id,
+            decision_id=known.flow.decision_id,
+            scaled_decision_id=known.flow.decision_id,
             at=at + timedelta(seconds=now_s),
             journal=journal.entry(seen, now_s, 30.0),
         )

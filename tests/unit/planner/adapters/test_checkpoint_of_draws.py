@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from planner.adapters import checkpoint
 from planner.core.intake import initial_state
 from planner.core.power.p_u_estimator import Estimate, LearnedPower
 from planner.core.power.pool_draw import Drawn
-from planner.core.state import DeploymentState
+from planner.core.state import DeploymentState, Flow, Learned, PoolState
 from planner.domain.ids import PoolId
 from planner.runtime.restore import joined
 from tests.unit.planner.core.small_site import D, planner
@@ -28,13 +29,30 @@ drawn = st.builds(
 
 @given(st.dictionaries(st.sampled_from([PoolId("prefill"), PoolId("decode")]), drawn))
 def test_the_next_leader_knows_what_draws_taught(known: dict[PoolId, Drawn]) -> None:
-    kept = json.loads(json.dumps(checkpoint.learned(DeploymentState(drawn=known)), allow_nan=False))
+    kept = json.loads(json.dumps(checkpoint.learned(DeploymentState(learned=Learned(draws=known))), allow_nan=False))
     fresh = initial_state(planner(), 2, 0.0, (), ())
-    assert joined(fresh, D, checkpoint.state(kept), 1.0).deployments[D].drawn == known
+    assert joined(fresh, D, checkpoint.state(kept), 1.0).deployments[D].learned.draws == known
+
+
+def test_everything_that_is_learned_is_kept() -> None:
+    pool = PoolState(((1.0, 2), (31.0, 3)), ((31.0, 1),), most_seen=3, queued=4.0)
+    taught = Learned(
+        corrections={"decode": 1.1},
+        draws={PoolId("decode"): Drawn(batch=4.0, bucket=2)},
+        pools={PoolId("decode"): pool},
+        metrics_at_s=30.0,
+        edited_ticks=2,
+    )
+    ways = {field.name for field in fields(Learned) if getattr(taught, field.name) != getattr(Learned(), field.name)}
+    assert ways == {field.name for field in fields(Learned)} - {"forecasts"}, "forecasts are kept beside it"
+    before = DeploymentState(Flow(5, {PoolId("decode"): 3}), taught)
+    kept = json.loads(json.dumps(checkpoint.learned(before), allow_nan=False))
+    assert checkpoint.state(kept).learned == taught
+    assert checkpoint.state(kept).flow == Flow(published=before.flow.published), "ids come from the streams"
 
 
 def test_records_from_before_draws_were_kept_are_still_read() -> None:
-    kept = checkpoint.learned(DeploymentState(corrections={"decode": 1.1}))
+    kept = checkpoint.learned(DeploymentState(learned=Learned(corrections={"decode": 1.1})))
     del kept["drawn"]
-    assert checkpoint.state(kept).corrections == {"decode": 1.1}
-    assert checkpoint.state(kept).drawn == {}
+    assert checkpoint.state(kept).learned.corrections == {"decode": 1.1}
+    assert checkpoint.state(kept).learned.draws == {}

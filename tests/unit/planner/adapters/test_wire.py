@@ -69,8 +69,9 @@ def test_scaling_says_both_vocabularies() -> None:
     assert (sent.num_prefill_workers, sent.num_decode_workers) == (2, 3)
     assert sent.pools[DECODE].replicas == 3
     assert sent.placements[0].gpus == ("GPU-1",)
-    last = from_wire.last_decision(sent, None)
-    assert (last.decision_id, last.replicas, last.scaled_decision_id) == (5, {PREFILL: 2, DECODE: 3}, -1)
+    name, last = from_wire.last_decision(sent, None)
+    assert name == sent.deployment
+    assert (last.decision_id, last.published, last.scaled_decision_id) == (5, {PREFILL: 2, DECODE: 3}, -1)
 
 
 def test_a_pool_that_is_not_there_is_not_set() -> None:
@@ -92,7 +93,7 @@ def test_an_acknowledgement_of_another_incarnation_proves_nothing(incarnation: s
         incarnation=incarnation,
         status=v1.AckStatus.APPLIED,
     )
-    assert from_wire.last_decision(decision, ack).scaled_decision_id == scaled
+    assert from_wire.last_decision(decision, ack)[1].scaled_decision_id == scaled
 
 
 def test_a_budget_holds_from_when_it_says_or_from_when_it_was_written() -> None:

@@ -130,7 +130,7 @@ class SmallSite:
             pools = {name: PoolObservation(Replicas(ready=self.count(name))) for name in (PREFILL, DECODE)}
             seen = replace(seen, pools=pools)
         acks, self.acks = tuple(self.acks), []
-        decision = self.state.deployments[D].decision_id
+        decision = self.state.deployments[D].flow.decision_id
         return Observation(
             deployments={D: seen} if seen is not None else {},
             nodes=self._telemetry() if self.config.sites else {},

@@ -8,21 +8,22 @@ import pytest
 
 from planner.core.power.reservations import ReservedGpus
 from planner.core.publishable import Aim, decide
-from planner.core.state import DeploymentState, PoolState
+from planner.core.state import DeploymentState, Flow, Learned, OperatorCommands, Pending, PoolState
 from planner.core.step import react
 from planner.domain.config import PlannerConfig, SiteConfig
 from planner.domain.ids import PoolId
 from planner.domain.observation import Observation
 from tests.unit.planner.core.small_site import CURVE, DECODE, PREFILL, SITE, D, SmallSite, deployment, planner, traffic
 
-POOLS = {PREFILL: PoolState(decided=1), DECODE: PoolState(decided=1)}
+FLOW = Flow(published={PREFILL: 1, DECODE: 1})
+LEARNED = Learned(pools={PREFILL: PoolState(), DECODE: PoolState()})
 AIM = Aim(deployment(), {PREFILL: 1, DECODE: 1}, {PREFILL: 3, DECODE: 1})
 
 
 def published(since_s: float, now_s: float, patience_s: float = 8.0) -> dict[PoolId, int] | None:
     """The counts that go out with watts for one of two more replicas; None where the decision waits."""
     partly = ReservedGpus((), {PREFILL: 2, DECODE: 1}, {PREFILL: 3, DECODE: 1}, patience_s)
-    state = DeploymentState(pools=POOLS, pending_since_s=since_s)
+    state = DeploymentState(FLOW, LEARNED, pending=Pending(since_s=since_s))
     _, order, _ = decide(state, AIM, partly, PlannerConfig().clock(now_s))
     return None if order is None else dict(order.replicas)
 
@@ -50,7 +51,8 @@ def test_the_planner_wakes_when_the_site_s_patience_ends(answer_s: float, settle
     for _ in range(3):
         w.tick(traffic(1.0))
         w.pass_time(30.0)
-    known = replace(w.state.deployments[D], pending_since_s=w.now_s, paused=True)
+    waits, paused = Pending(since_s=w.now_s), OperatorCommands(paused=True)
+    known = replace(w.state.deployments[D], pending=waits, operator=paused)
     state = replace(w.state, deployments={D: known})
     ends_s = w.now_s + 2 * answer_s + settle_s
     _, before = react(state, Observation(), w.config, w.config.clock(ends_s - 0.01))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core.intake import initial_state
-from planner.core.state import LastDecision, PlannerState
+from planner.core.state import Flow, PlannerState
 from planner.core.step import step
 from planner.domain.config import (
     DeploymentConfig,
@@ -52,10 +52,10 @@ class Drive:
 
     def __call__(self, seen: DeploymentObservation | None, *orders: DeploymentCommand) -> Plan:
         known = self.state.deployments[D]
-        done = known.decision_id if self.acknowledges else known.scaled_decision_id
+        done = known.flow.decision_id if self.acknowledges else known.flow.scaled_decision_id
         observation = Observation(
             {D: seen} if seen is not None else {},
-            scaling_acks={D: ScalingAckSeen(D, known.decision_id, done, "applied")},
+            scaling_acks={D: ScalingAckSeen(D, known.flow.decision_id, done, "applied")},
             deployment_commands=orders,
         )
         self.state, plan = step(self.state, observation, self.config, self.config.clock(self.now_s))
@@ -137,7 +137,7 @@ def test_a_reading_that_failed_is_no_empty_engine() -> None:
     for gone in (False, False, True, False):
         d(None if gone else replace(traffic(40.0), pools=full))
         calm(replace(traffic(40.0), pools=full))
-    one, other = (each.state.deployments[D].why for each in (d, calm))
+    one, other = (each.state.deployments[D].pending.why for each in (d, calm))
     assert one == other
     assert granted(d(replace(traffic(40.0), pools=full))) == granted(calm(replace(traffic(40.0), pools=full)))
 
@@ -177,13 +177,13 @@ def test_an_acknowledgement_ahead_of_the_decision_counts_as_ready_and_never_fall
     state, _ = step(
         state, Observation(scaling_acks={D: ScalingAckSeen(D, 0, 0, "applied")}), d.config, d.config.clock(60.0)
     )
-    assert state.deployments[D].scaled_decision_id == 999
-    assert state.deployments[D].ready
+    assert state.deployments[D].flow.scaled_decision_id == 999
+    assert state.deployments[D].flow.ready
 
 
 def test_a_restart_goes_on_where_the_streams_left_off() -> None:
     config = planner(deployment(QUICK))
-    state = initial_state(config, 2, 0.0, [LastDecision(D, 7, {PREFILL: 3, DECODE: 2}, scaled_decision_id=7)])
+    state = initial_state(config, 2, 0.0, [(D, Flow(7, {PREFILL: 3, DECODE: 2}, scaled_decision_id=7))])
     d = Drive(config, state)
     plan = d(traffic(200.0))
     assert {name: p.current for name, p in plan.deployments[D].pools.items()} == {PREFILL: 3, DECODE: 2}

@@ -68,8 +68,8 @@ def test_a_replica_does_not_wait_for_a_raise_below_the_site_s_smallest_step() ->
     w.config = replace(w.config, sites={SITE: replace(w.config.sites[SITE], smallest_step_mw=20_000)})
     settled(w, 1.0)
     known = w.state.deployments[D]
-    goals = {**known.goals, PREFILL: PoolGoal(3, CURVE.min_mw + 15_000, 1.0)}
-    state = replace(w.state, deployments={D: replace(known, goals=goals)})
+    goals = {**known.pending.goals, PREFILL: PoolGoal(3, CURVE.min_mw + 15_000, 1.0)}
+    state = replace(w.state, deployments={D: replace(known, pending=replace(known.pending, goals=goals))})
     reserved = reserve_power(state, w.config, w.config.clock(w.now_s))
     assert not [cap for order in reserved.power if order.raises for cap in order.caps]
     assert len(reserved.deployments[D].placements) == 2

@@ -65,7 +65,7 @@ def test_every_recorded_decision_is_made_again(name: str) -> None:
     config = settings(record)
     state = initial_state(config, 1, 0.0)
     for tick, (seen, wanted) in enumerate(zip(record["intervals"], record["decisions"]["0.9.1"], strict=True)):
-        carried_out = state.deployments[D].decision_id
+        carried_out = state.deployments[D].flow.decision_id
         observation = Observation(
             {
                 D: DeploymentObservation(
@@ -112,11 +112,11 @@ def test_a_missing_reading_keeps_the_last_correction() -> None:
         60.0, ttft_ms=Sample(90.0), itl_ms=Sample(20.0), request_duration_s=Sample(5.0), **known
     )
     state, _ = step(state, Observation({D: full}), config, config.clock(0.0))
-    before = dict(state.deployments[D].corrections)
+    before = dict(state.deployments[D].learned.corrections)
     state, plan = step(
         state, Observation({D: DeploymentObservation(60.0, ttft_ms=NO_DATA, **known)}), config, config.clock(60.0)
     )
-    assert dict(state.deployments[D].corrections) == before
+    assert dict(state.deployments[D].learned.corrections) == before
     assert plan.deployments[D].pools[PREFILL].chain[0].reason is ReasonCode.CLASSIC
 
 
