@@ -15,11 +15,11 @@ from planner.domain.observation import DeploymentObservation
 
 
 class Observer(Protocol):
-    """Reads one deployment's metrics. Never raises for what it reads: what can not be had is Missing, with a reason."""
+    """Reads one deployment's metrics. Never raises for what it reads: what cannot be read is Missing, with a reason."""
 
     @property
     def deployment(self) -> DeploymentId:
-        """Whose readings these are."""
+        """The deployment that is read."""
         ...
 
     async def observe(self, now_s: float) -> DeploymentObservation:
@@ -27,19 +27,19 @@ class Observer(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let connections go. Called once."""
+        """Close the connections. Called once."""
         ...
 
 
 @runtime_checkable
 class Rereader(Protocol):
-    """An observer whose source keeps the past: ticks that nobody saw can be read afterwards.
+    """An observer whose source keeps the past: ticks without a running planner can be read afterwards.
 
     Such a source also needs no first reading for later ones to be compared to.
     """
 
     async def reread(self, then_s: float, now_s: float) -> DeploymentObservation:
-        """What ``observe`` would have answered at ``then_s``; both on the planner's clock."""
+        """What ``observe`` would have returned at ``then_s``; both on the planner's clock."""
         ...
 
 
@@ -52,7 +52,7 @@ class Clock(Protocol):
 class Listener(Protocol):
     """Takes what arrives on the bus, in order. Must return at once and never raise."""
 
-    def heard(self, message: Message, sequence: int) -> None:
+    def received(self, message: Message, sequence: int) -> None:
         """One acknowledgement, telemetry or control message; ``sequence`` is its place in its stream."""
         ...
 
@@ -63,10 +63,10 @@ class StoredHistory:
 
     scaling: tuple[v1.ScalingDecision, ...] = ()
     power: tuple[v1.PowerDecision, ...] = ()
-    heard: tuple[tuple[Message, int], ...] = ()
+    last_messages: tuple[tuple[Message, int], ...] = ()
     """Last acknowledgement, telemetry and control message of each subject, with its sequence."""
     doubt: str = ""
-    """Why the bus may have been put back from an old copy, as one sentence; empty: nothing says so."""
+    """Why the bus may have been put back from an old copy, as one sentence; empty where nothing points to it."""
 
 
 class Term(Protocol):
@@ -88,7 +88,7 @@ class Term(Protocol):
         ...
 
     async def past(self) -> StoredHistory:
-        """What the streams hold now. Read after the lead was taken, so that nobody can add to it."""
+        """What the streams hold now. Read after the lead was taken, when no other planner can add to it."""
         ...
 
     async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
@@ -100,18 +100,18 @@ class Link(Protocol):
     """The bus as the service sees it."""
 
     async def listen(self, listener: Listener) -> None:
-        """Feed ``listener`` for ever, surviving restarts of the server; begins with the last of each subject."""
+        """Feed ``listener`` until cancelled, across server restarts; begins with the last message of each subject."""
         ...
 
     def lead(self) -> AbstractAsyncContextManager[Term]:
-        """Waits for the lead; leaving the context lets it go, so that another may follow at once.
+        """Waits for the lead; leaving the context gives it up, so that another planner may follow at once.
 
         When the lead is lost inside, the body is cancelled and TermEndedError raised in its place.
         """
         ...
 
     async def record(self, record: v1.PlanRecord) -> None:
-        """Publish a plan record: wanted, never waited for, and no decision hangs on it."""
+        """Publish a plan record. Best effort: no decision waits for it or depends on it."""
         ...
 
 

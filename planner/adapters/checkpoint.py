@@ -1,7 +1,7 @@
 """What a planner learned, as plain data and back: forecasts, corrections, windows, draws. Pure.
 
 Kept beside each observation in the plan records, so that the next leader knows exactly what this one knew. Must never
-bring back what the streams hold in their own right: decisions, acknowledgements, operators' orders.
+bring back what the streams hold in their own right: decisions, acknowledgements, operators' commands.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FORMER = {"num_req": "request_rate_per_s", "isl": "isl_tokens", "osl": "osl_tok
 
 
 class NotPlainError(ValueError):
-    """A value that has no plain form, or plain data that is no value of this version."""
+    """A value that has no plain form, or plain data that this version cannot read."""
 
 
 def learned(state: DeploymentState) -> Plain:

@@ -25,7 +25,7 @@ from planner.domain.units import mw_from_watts
 ROLES = {role.value: role for role in Role}
 
 _ANSWERS = frozenset({v1.GpuHealth.OK, v1.GpuHealth.UNKNOWN})
-"""Health that is no loss: a limit can be set there, or a read only failed for now."""
+"""Health states in which the GPU is not lost: a limit can be set, or a read failed for the moment."""
 
 
 def scaling_ack(ack: v1.ScalingAck) -> ScalingAckSeen:
@@ -72,7 +72,7 @@ def _mw(watts: float | None) -> int | None:
 
 
 def node(telemetry: v1.NodeTelemetry, *, age_s: float) -> NodeObservation:
-    """A node's GPUs as last told. An empty deployment, pool, role or worker is None: not known to serve."""
+    """A node's GPUs as last reported by its agent. An empty deployment, pool, role or worker is None: unknown."""
     gpus = {GpuId(gpu.gpu): _gpu(gpu) for gpu in telemetry.gpus}
     return NodeObservation(NodeId(telemetry.node), gpus, age_s, telemetry.boot, telemetry.clock_s)
 
@@ -149,7 +149,7 @@ def last_decision(
 ) -> tuple[DeploymentId, Flow]:
     """A deployment's last decision and how far it was carried out, as a new leader finds them.
 
-    An acknowledgement of another incarnation speaks of other ids: it proves nothing about this decision.
+    An acknowledgement of another incarnation counts other ids: it proves nothing about this decision.
     """
     same = ack is not None and ack.incarnation in {"", decision.incarnation}
     return DeploymentId(decision.deployment), Flow(

@@ -48,7 +48,7 @@ class BusLink:
         """The highest sequence of the stream of decisions that this process has seen."""
 
     async def listen(self, listener: Listener) -> None:
-        """Feed ``listener`` for ever. Operators' orders come with their whole history: a pin outlives a later pause."""
+        """Feed ``listener`` until cancelled. Operators' commands come with all history: a pin outlives a pause."""
         subjects = self._bus.subjects
         states = (subjects.all_of("ack"), subjects.all_of("telemetry", "node"))
         feeds = {f"listen {wildcard}": self._feed(listener, wildcard) for wildcard in states}
@@ -63,7 +63,7 @@ class BusLink:
             last = newest.get(stored.subject, 0)
             if stored.sequence + lift <= last:
                 if stored.msg_id and stored.msg_id in known:
-                    continue  # A backup's: heard before, and perhaps overtaken since.
+                    continue  # A backup's: received before, and perhaps superseded since.
                 lift = max(newest.values()) + 1 - stored.sequence
                 log.warning("%s begins again at %d: its stream was lost", stored.subject, stored.sequence)
             known.add(stored.msg_id)
@@ -72,7 +72,7 @@ class BusLink:
 
     def _hand_on(self, listener: Listener, stored: StoredMessage, number: int) -> None:
         if _genuine(self._bus, stored):
-            listener.heard(stored.message, number)
+            listener.received(stored.message, number)
 
     async def _feed(self, listener: Listener, wildcard: str) -> None:
         after = 0
@@ -113,7 +113,7 @@ class BusLink:
             self._newest = max(self._newest, leadership.newest_seen)
 
     def _doubt(self, before: StreamState | None, led_until: datetime | None) -> str:
-        """Why what the stream of decisions holds may be older than what agents were sent; empty: nothing says so."""
+        """Why the stream of decisions may be older than what agents were sent; empty where nothing points to it."""
         if before is None:
             return ""
         newest, self._newest = self._newest, before.last_sequence
@@ -169,7 +169,7 @@ class BusTerm:
         try:
             scaling = await last_per_subject(bus, subjects.all_of("decision", "scaling"))
             power = await last_per_subject(bus, subjects.all_of("decision", "power"))
-            heard = [
+            last = [
                 *await last_per_subject(bus, subjects.all_of("ack")),
                 *await last_per_subject(bus, subjects.all_of("telemetry", "node")),
                 *await all_messages(bus, subjects.all_of("control")),
@@ -179,7 +179,7 @@ class BusTerm:
         return StoredHistory(
             scaling=tuple(s.message for s in scaling if isinstance(s.message, v1.ScalingDecision)),
             power=tuple(s.message for s in power if isinstance(s.message, v1.PowerDecision)),
-            heard=tuple((s.message, s.sequence) for s in heard if _genuine(bus, s)),
+            last_messages=tuple((s.message, s.sequence) for s in last if _genuine(bus, s)),
             doubt=self._doubt,
         )
 
@@ -195,10 +195,10 @@ class BusTerm:
 
 
 def _genuine(bus: Bus, stored: StoredMessage) -> bool:
-    """Whether a body speaks for nobody but the one it was published for."""
+    """Whether a message names the sender whose subject it was published on."""
     if in_place(bus.subjects, stored.subject, stored.message):
         return True
-    log.warning("a %s on %s speaks for somebody else and is left out", stored.message.type, stored.subject)
+    log.warning("a %s on %s names another sender and is ignored", stored.message.type, stored.subject)
     return False
 
 
@@ -218,7 +218,7 @@ def _outgoing(subjects: Subjects, message: Message, traceparent: str | None) -> 
         case v1.PowerDecision():
             who, subject = message.node, subjects.decision_power(message.node)
         case _:
-            raise TypeError(f"{message.type} is no decision")
+            raise TypeError(f"{message.type} is not a decision")
     kind = "scaling" if isinstance(message, v1.ScalingDecision) else "power"
     msg_id = f"{kind}-{who}-{message.incarnation}-{message.epoch}-{message.decision_id}"
     return Outgoing(subject, message, msg_id, traceparent)

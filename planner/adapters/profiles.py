@@ -36,7 +36,7 @@ the engine's sequence limit the surplus waits in a queue. Sound sweeps show gaps
 
 
 class ProfileError(Exception):
-    """A profile that can not be used. The message is one line: which file, what is wrong with it."""
+    """A profile that cannot be used. The message is one line: which file, what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
     for key, unit in units.items() if isinstance(units, dict) else ():
         wanted = UNITS.get(key)
         if wanted is not None and str(unit).replace(" ", "").lower() != wanted.lower():
-            raise ProfileError(f"{path}: says that {key} is in {unit!r}; profiles here are in {wanted}")
+            raise ProfileError(f"{path}: {key} is in {unit!r}; profiles here are in {wanted}")
     return meta
 
 
@@ -101,7 +101,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ProfileError(f"{path}: can not be read as JSON: {error}") from error
+        raise ProfileError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise ProfileError(f"{path}: holds a {type(content).__name__}, not an object with {PREFILL_KEYS[0]} and so on")
     return content
@@ -112,7 +112,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ProfileError(f"{path}: can not be read as npz: {error}") from error
+        raise ProfileError(f"{path}: cannot be read as npz: {error}") from error
 
 
 def _find(folder: Path, names: Sequence[str], keys: Sequence[str]) -> _Table | None:
@@ -131,8 +131,8 @@ def _table(path: Path, raw: Mapping[str, Any], keys: Sequence[str]) -> _Table:
     columns = {key: _column(path, key, raw[key]) for key in keys}
     lengths = {key: len(values) for key, values in columns.items() if key != "max_kv_tokens"}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} {count}" for key, count in lengths.items())
-        raise ProfileError(f"{path}: columns differ in length: {told}")
+        lengths_text = ", ".join(f"{key} {count}" for key, count in lengths.items())
+        raise ProfileError(f"{path}: columns differ in length: {lengths_text}")
     if not all(columns.values()):
         raise ProfileError(f"{path}: holds no points")
     return _Table(path, columns)

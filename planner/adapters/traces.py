@@ -25,7 +25,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class TraceError(Exception):
-    """A trace that can not be used. The message is one line: file, line number, reason."""
+    """A trace that cannot be used. The message is one line: file, line number, reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise TraceError(f"{path}: line 0: can not be read: {error.strerror or error}") from error
+        raise TraceError(f"{path}: line 0: cannot be read: {error.strerror or error}") from error
     try:
         if raw.startswith(GZIP_MAGIC):
             raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read()
@@ -154,7 +154,7 @@ def _whole(value: object, name: str) -> int:
         try:
             number = float(value)
         except ValueError:
-            pass  # Stays not a number, and is told like all else that is none.
+            pass  # Stays NaN, and is reported like every other value that is not a number.
     if not number.is_integer():
         raise ValueError(f"malformed: {name} must be a whole number, not {value!r}")
     return int(number)

@@ -1,7 +1,7 @@
 """The planner's clock: UTC when the process starts, and from then on steady, whatever is done to the wall clock.
 
 Leases, settle times and windows are lengths of time: a wall clock that is set must not stretch or end any of them.
-Schedules and what goes out on the wire are instants of UTC: for them ``moved_s`` says how far the wall clock has been
+Schedules and what goes out on the wire are instants of UTC: for them ``moved_s`` is how far the wall clock has been
 set since.
 """
 

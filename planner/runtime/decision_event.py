@@ -1,4 +1,4 @@
-"""One decision, as whoever watches sees it: logs, metrics, traces, the status page, a live view."""
+"""One decision as its watchers see it: logs, metrics, traces, the status page, a live view."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DecisionEvent:
 
     @property
     def tick_s(self) -> float:
-        """The instant that the observation speaks of."""
+        """The instant of the observation."""
         return self.now_s if self.seen_s is None else self.seen_s
 
 

@@ -31,7 +31,7 @@ PATIENCE = 10
 
 
 class DecisionPublisher:
-    """One term's. ``expect`` and ``expect_power`` are told which incarnation acknowledgements must name."""
+    """One term's. ``expect`` and ``expect_power`` are called with the incarnation that acknowledgements must name."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class DecisionPublisher:
     def heed(self, acks: Iterable[PowerAckSeen]) -> None:
         """Answers that know a later epoch than ours prove that the stream was put back: its agents refuse our ids.
 
-        A new incarnation is what they take. Who is no longer leading can not publish it.
+        A new incarnation is what they take. A planner that no longer leads cannot publish it.
         """
         for ack in acks:
             if refuses(ack, self._term.epoch, self._incarnations.get(ack.node, "")):

@@ -38,7 +38,7 @@ class Inbox:
         self.offset_s = offset_s
         """UTC minus the clock."""
         self._nodes: dict[NodeId, NodeObservation] = {}
-        self._heard_s: dict[NodeId, float] = {}
+        self._received_s: dict[NodeId, float] = {}
         self._scaling: dict[DeploymentId, ScalingAckSeen] = {}
         self._scaling_replicas: dict[DeploymentId, Mapping[str, int]] = {}
         self._power: list[PowerAckSeen] = []
@@ -50,20 +50,20 @@ class Inbox:
         self._collecting = False
 
     def fresh_nodes(self, max_age_s: float) -> list[NodeObservation]:
-        """The newest telemetry of each node that was heard of within ``max_age_s``."""
+        """The newest telemetry of each node that was received within ``max_age_s``."""
         now_s = self._clock()
-        return [seen for node, seen in self._nodes.items() if now_s - self._heard_s[node] <= max_age_s]
+        return [seen for node, seen in self._nodes.items() if now_s - self._received_s[node] <= max_age_s]
 
     def acked_replicas(self, deployment: DeploymentId) -> Mapping[str, int]:
-        """Ready replicas by pool as the deployment's actuator last told them; empty when it never did."""
+        """Ready replicas by pool as last acknowledged by the deployment's actuator; empty where it never did."""
         return self._scaling_replicas.get(deployment, {})
 
     def expect(self, deployment: DeploymentId, incarnation: str) -> None:
-        """Acknowledgements of another incarnation count other ids: from now on they are not for us."""
+        """Acknowledgements of another incarnation count other decision ids: from now on they are ignored."""
         self._incarnations[deployment] = incarnation
 
     def expect_power(self, node: NodeId, incarnation: str) -> None:
-        """The same for a node. What it tells of its hardware counts all the same."""
+        """The same for a node, except that what it reports of its hardware still counts."""
         self._power_incarnations[node] = incarnation
 
     def _read(self, ack: PowerAckSeen) -> PowerAckSeen:
@@ -71,24 +71,24 @@ class Inbox:
         ours = self._power_incarnations.get(ack.node, ack.incarnation)
         return ack if ack.incarnation in {"", ours} else replace(ack, epoch=FOREIGN_EPOCH)
 
-    def _speaks_of_ours(self, ack: v1.ScalingAck) -> bool:
+    def _of_our_incarnation(self, ack: v1.ScalingAck) -> bool:
         ours = self._incarnations.get(DeploymentId(ack.deployment))
         return ours is None or ack.incarnation in {"", ours}
 
-    def heard(self, message: Message, sequence: int) -> None:
+    def received(self, message: Message, sequence: int) -> None:
         """Take one message in. Unknown kinds are not for the planner."""
         match message:
             case v1.NodeTelemetry():
                 now_s = self._clock()
                 self._nodes[NodeId(message.node)] = from_wire.node(message, age_s=0.0)
-                self._heard_s[NodeId(message.node)] = now_s
+                self._received_s[NodeId(message.node)] = now_s
                 if self._collecting:
                     self._telemetry()
                 return
             case _ if not self._collecting:
                 return
             case v1.ScalingAck():
-                if not self._speaks_of_ours(message):
+                if not self._of_our_incarnation(message):
                     return
                 self._scaling[DeploymentId(message.deployment)] = from_wire.scaling_ack(message)
                 if message.replicas:
@@ -126,23 +126,23 @@ class Inbox:
     def restart(self, past: tuple[tuple[Message, int], ...]) -> None:
         """Put what the streams hold before what came since ``begin``. What is in both counts once: ids tell.
 
-        Telemetry that was heard live is younger than the stream's; what only the stream has gets its age from it.
+        Telemetry that was received live is younger than the stream's; what only the stream has gets its age from it.
         """
         now_s = self._clock()
-        live, heard, since = self._nodes, self._heard_s, self.take({})
+        live, received, since = self._nodes, self._received_s, self.take({})
         scaling = self._scaling
-        self._nodes, self._heard_s = {}, {}
+        self._nodes, self._received_s = {}, {}
         self._forget_events()
         for message, sequence in past:
             if isinstance(message, v1.NodeTelemetry):
                 age_s = max(0.0, now_s + self.offset_s - message.time.timestamp())
                 self._nodes[NodeId(message.node)] = from_wire.node(message, age_s=age_s)
-                self._heard_s[NodeId(message.node)] = now_s - age_s
+                self._received_s[NodeId(message.node)] = now_s - age_s
             else:
-                self.heard(message, sequence)
+                self.received(message, sequence)
         for node, seen in live.items():
-            self._nodes[node] = replace(seen, age_s=max(0.0, now_s - heard[node]))
-            self._heard_s[node] = heard[node]
+            self._nodes[node] = replace(seen, age_s=max(0.0, now_s - received[node]))
+            self._received_s[node] = received[node]
         self._scaling.update(scaling)
         self._power += since.power_acks
         self._budgets += since.budget_commands

@@ -37,7 +37,7 @@ from planner.runtime.wakeup import Wakeup
 log = logging.getLogger(__name__)
 
 STALE_NODE_S = 60.0
-"""Telemetry older than this no longer says who holds a GPU."""
+"""Telemetry older than this no longer shows who holds a GPU."""
 
 Recalling: TypeAlias = asyncio.Task[dict[DeploymentId, DeploymentState]]
 
@@ -112,7 +112,7 @@ class LeaderTerm:
     async def _look(
         self, state: PlannerState, pen: DecisionPublisher, recorder: Recorder, recall: Restore, recalling: Recalling
     ) -> None:
-        """Decide, publish, wait, for ever. Sizing waits until what was learned before is back; reactions do not."""
+        """Decide, publish and wait, until cancelled. Sizing waits for what was learned before; reactions do not."""
         around = self._around
         joining = True
         while True:
@@ -140,7 +140,7 @@ class LeaderTerm:
             await around.wake.wait(self._pause_s(decided.plan))
 
     async def _reread(self, name: DeploymentId, then_s: float) -> DeploymentObservation | None:
-        """A tick that nobody saw, with the replicas of now: nobody has decided anything since."""
+        """A tick that fell between two leaders, with the replicas of now: no decision was taken since."""
         seen = await self._around.reader.reread(name, then_s)
         return None if seen is None else self._counted({name: seen})[name]
 
@@ -155,8 +155,8 @@ class LeaderTerm:
     def _resume(self, past: StoredHistory) -> PlannerState:
         """The state that the streams imply."""
         around = self._around
-        around.inbox.restart(past.heard)
-        acks = {m.deployment: m for m, _ in past.heard if isinstance(m, v1.ScalingAck)}
+        around.inbox.restart(past.last_messages)
+        acks = {m.deployment: m for m, _ in past.last_messages if isinstance(m, v1.ScalingAck)}
         offset_s = around.clock_offset_s
         now_s = around.clock()
         told = [from_wire.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]

@@ -45,7 +45,7 @@ class MetricsTicker:
         self.read_ns: tuple[int, int] | None = None
         """When the newest readings were begun and ended, in Unix nanoseconds."""
         self.first_s: float | None = None
-        """The first tick of this run; earlier ones are nobody's."""
+        """The first tick of this run; earlier ones are not read."""
 
     def take(self) -> Readings | None:
         """Readings that no step has seen yet, once."""

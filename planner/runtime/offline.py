@@ -1,4 +1,4 @@
-"""The planner on paper: intervals in, decisions out, with every decision carried out at once and every cap obeyed.
+"""The planner without a bus: intervals in, decisions out, with every decision carried out at once and every cap obeyed.
 
 Runs the same ``step`` and ``react`` as the service, on GPUs that exist as numbers only: for comparing planners and for
 trying a configuration. Must never be taken for a forecast of a real cluster: nothing starts slowly here.
@@ -49,7 +49,7 @@ FIELDS = {
 
 
 class BadIntervalError(ValueError):
-    """An interval that can not be read; one line."""
+    """An interval that cannot be read; one line."""
 
 
 @dataclass(slots=True)
@@ -61,7 +61,7 @@ class _Gpu:
 
 
 class OfflinePlanner:
-    """One deployment on paper. ``decide`` takes intervals in order."""
+    """One deployment without a bus. ``decide`` takes intervals in order."""
 
     def __init__(self, config: PlannerConfig, deployment: DeploymentId) -> None:
         self._config = config
@@ -84,23 +84,23 @@ class OfflinePlanner:
         self._state, plan = step(
             self._state, self._observation({self._name: seen}), self._config, self._config.clock(self._now_s)
         )
-        told = plan.deployments[self._name]
+        planned = plan.deployments[self._name]
         self._carry_out(plan)
         self._settle(plan)
-        chains = {name: pool.chain for name, pool in told.pools.items()}
+        chains = {name: pool.chain for name, pool in planned.pools.items()}
         return {
             "num_prefill": self._count({Role.PREFILL}),
             "num_decode": self._count({Role.DECODE, Role.AGGREGATED}),
             "reason": {name: [link.reason.value for link in chain] for name, chain in chains.items()},
-            "wanted": {name: pool.wanted for name, pool in told.pools.items()},
+            "wanted": {name: pool.wanted for name, pool in planned.pools.items()},
             "replicas": dict(self._counts),
-            "cap_watts": {n: watts_from_mw(p.cap_mw) for n, p in told.pools.items() if p.cap_mw is not None},
-            "forecast": {name: round(f.upper, 3) for name, f in told.forecasts.items()},
-            "expected_ttft_ms": told.expected_ttft_ms,
-            "expected_itl_ms": told.expected_itl_ms,
-            "shortfall": told.shortfall,
+            "cap_watts": {n: watts_from_mw(p.cap_mw) for n, p in planned.pools.items() if p.cap_mw is not None},
+            "forecast": {name: round(f.upper, 3) for name, f in planned.forecasts.items()},
+            "expected_ttft_ms": planned.expected_ttft_ms,
+            "expected_itl_ms": planned.expected_itl_ms,
+            "shortfall": planned.shortfall,
             "decision_id": self._last.decision_id if self._last else -1,
-            "missing": sorted(told.missing),
+            "missing": sorted(planned.missing),
         }
 
     def _count(self, roles: set[Role]) -> int:
@@ -205,7 +205,7 @@ def _reading(key: str, value: object) -> Reading:
 
 
 def _nodes(deployment: DeploymentConfig) -> dict[NodeId, dict[GpuId, _Gpu]]:
-    """GPUs enough for every pool at its largest, or for the deployment's budget of GPUs."""
+    """Enough GPUs for every pool at its largest, or for the deployment's budget of GPUs."""
     need = sum(pool.max_replicas * pool.gpus_per_replica for pool in deployment.pools.values())
     wanted = min(need, deployment.max_gpus) if deployment.max_gpus else need
     curves = [pool.curve for pool in deployment.pools.values()]
@@ -218,7 +218,7 @@ def _nodes(deployment: DeploymentConfig) -> dict[NodeId, dict[GpuId, _Gpu]]:
 
 
 def unlimited(config: PlannerConfig, deployment: DeploymentId) -> PlannerConfig:
-    """The same configuration with watts for every GPU: what a comparison of counts alone wants."""
+    """The same configuration with watts for every GPU: for comparing counts alone."""
     block = config.deployments[deployment]
     gpus = sum(len(gpus) for gpus in _nodes(block).values())
     most = max(pool.curve.max_mw for pool in block.pools.values())

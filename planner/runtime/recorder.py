@@ -18,7 +18,7 @@ from planner.runtime.decision_event import DecisionEvent
 log = logging.getLogger(__name__)
 
 CHECKPOINT_TICKS = 10
-"""Forecasts are kept whole in every so manieth record; in between, the observations that they learned from are."""
+"""Forecasts are stored whole in every Nth record; the records between hold the observations they learned from."""
 
 
 class Recorder:

@@ -32,11 +32,11 @@ from planner.runtime.recorder import CHECKPOINT_TICKS
 log = logging.getLogger(__name__)
 
 MISSED_TICKS = 20
-"""No more are read afterwards: older ones have lost their say."""
+"""How many missed ticks are read afterwards; older ones no longer influence the forecast."""
 TICKS = CHECKPOINT_TICKS + MISSED_TICKS + 1
 """How far back records are read: after an outage of ``MISSED_TICKS`` a whole record is still among them."""
 WITHIN_S = 10.0
-"""Sizing waits so long for what earlier ticks taught."""
+"""The longest time that sizing waits for what earlier ticks taught."""
 AT_ONCE = 16
 """Deployments whose missed ticks are read at the same time."""
 _CLOSE = 1e-6
@@ -69,7 +69,7 @@ class Restore:
     reread: Reread = nothing_kept
     found: dict[DeploymentId, DeploymentState] = field(default_factory=dict)
     late: dict[DeploymentId, DeploymentObservation] = field(default_factory=dict)
-    """What was to be seen at the last tick that nobody saw: to be decided now, late rather than never."""
+    """The observation of the last missed tick: decided now, late rather than never."""
 
     @property
     def late_s(self) -> float:
@@ -85,9 +85,9 @@ class Restore:
                 )
                 await self._all(records)
         except (LinkAwayError, TimeoutError) as error:
-            log.warning("not all earlier ticks could be recalled in time: %s", error or "out of time")
+            log.warning("not all earlier ticks could be restored in time: %s", error or "out of time")
         except Exception:
-            log.exception("earlier ticks could not be recalled; forecasts begin anew")
+            log.exception("earlier ticks could not be restored; forecasts start from nothing")
         return self.found
 
     async def _all(self, records: Sequence[v1.PlanRecord]) -> None:
@@ -96,7 +96,7 @@ class Restore:
             by_name.setdefault(record.deployment, []).append(record)
         last: dict[DeploymentId, Restored] = {}
         for name in self.config.deployments:
-            old = recalled(self.config, name, by_name.get(name, ()))
+            old = restored(self.config, name, by_name.get(name, ()))
             if old is not None and old.at_s > self.first_s:
                 log.warning("ticks of %s were recorded in the future: the clock was set; learning begins anew", name)
             elif old is not None:
@@ -116,7 +116,7 @@ class Restore:
                 if then_s >= self.late_s - _CLOSE:
                     self.late[name] = seen
                 else:
-                    self.found[name] = on_paper(self.config, name, self.found[name], seen, then_s)
+                    self.found[name] = replayed(self.config, name, self.found[name], seen, then_s)
 
 
 def missed(last_s: float, first_s: float, interval_s: float) -> list[float]:
@@ -125,7 +125,7 @@ def missed(last_s: float, first_s: float, interval_s: float) -> list[float]:
     return [tick * interval_s for tick in range(max(begin, end - MISSED_TICKS), end)]
 
 
-def recalled(config: PlannerConfig, name: DeploymentId, records: Sequence[v1.PlanRecord]) -> Restored | None:
+def restored(config: PlannerConfig, name: DeploymentId, records: Sequence[v1.PlanRecord]) -> Restored | None:
     """The deployment's state after its recorded ticks, oldest first; None where no record can be read."""
     kept = [record.journal for record in records if record.journal and _usable(record.journal)]
     if not kept:
@@ -134,7 +134,7 @@ def recalled(config: PlannerConfig, name: DeploymentId, records: Sequence[v1.Pla
         state, at_s = checkpoint.state(kept[-1]["learned"]), journal.observation(kept[-1])[0]
         return Restored(replace(state, learned=replace(state.learned, forecasts=_forecasts(config, name, kept))), at_s)
     except (checkpoint.NotPlainError, KeyError, TypeError, ValueError) as error:
-        log.warning("what earlier ticks of %s taught can not be read: %s", name, error)
+        log.warning("what was learned from earlier ticks of %s cannot be read: %s", name, error)
         return None
 
 
@@ -169,7 +169,7 @@ def _whole(
     return {}, 0
 
 
-def on_paper(
+def replayed(
     config: PlannerConfig, name: DeploymentId, known: DeploymentState, seen: DeploymentObservation, then_s: float
 ) -> DeploymentState:
     """The state after one more observation, as if the tick had only been watched."""

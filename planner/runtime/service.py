@@ -112,7 +112,7 @@ class PlannerService:
                 await observer.close()
 
     async def _campaign(self) -> None:
-        """Lead, lose, and try again, for ever. A term that fails for whatever reason ends; the process does not."""
+        """Lead, lose the lead and try again, until cancelled. A failure of any kind ends the term, not the process."""
         while True:
             try:
                 with cancellation_kept():
@@ -141,11 +141,11 @@ class PlannerService:
         )
 
     def watch(self, watcher: Watcher) -> None:
-        """Tell ``watcher`` of every decision from now on."""
+        """Call ``watcher`` with every decision from now on."""
         self._around.watchers.append(watcher)
 
     def _note(self, decided: DecisionEvent) -> None:
-        # Not when the lead was won: a term that ends before its first decision must not begin again at once for ever.
+        # Not when the lead was won: a term that ends before its first decision must not begin again at once.
         self._backoff.reset()
         self.vitals.decided(decided.now_s, tick=decided.tick)
 

@@ -1,8 +1,8 @@
 """ARIMA by pmdarima, as Dynamo users know it: orders chosen once, then updated with each observation.
 
-Says the last value until there are five, and whenever a fit fails. A raw fit that collapses to (0, d, 0), a model that
-forecasts its last value for ever, is tried again on ``log(1 + y)``. A value like every ``PointModel``: the fitted model
-behind it is shared along one line of observations and fitted afresh where a line branches.
+Forecasts the last value until there are five, and whenever a fit fails. A raw fit that collapses to (0, d, 0), a model
+that forecasts its last value at every horizon, is tried again on ``log(1 + y)``. A value like every ``PointModel``: the
+fitted model behind it is shared along one line of observations and fitted afresh where a line branches.
 """
 
 from __future__ import annotations

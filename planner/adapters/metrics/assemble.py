@@ -66,7 +66,7 @@ def _reading(value: float | None) -> Reading:
 
 
 def _bounded(reading: Reading, low: float, high: float) -> Reading:
-    """A value outside what the quantity can be is no measurement."""
+    """A value outside the possible range is not a measurement."""
     if isinstance(reading, Sample) and not low <= reading.value <= high:
         return Missing(MissingReason.NOT_A_NUMBER)
     return reading

@@ -15,7 +15,7 @@ from planner.domain.pool import Role
 
 
 class Quantity(StrEnum):
-    """What a metric tells, in the unit that the observation wants."""
+    """What a metric measures, in the unit of the observation."""
 
     REQUESTS = "requests"
     ISL_TOKENS = "isl_tokens"
@@ -53,7 +53,7 @@ class EngineMetric:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """One exporter. ``model_label`` names the label that tells models apart; names are in order of preference.
+    """One exporter. ``model_label`` names the label that holds the model; names are in order of preference.
 
     ``per_worker``: an engine, whose gauges are one worker's each, not a frontend.
     """

@@ -1,4 +1,4 @@
-"""What a Prometheus histogram says about one interval: mean, quantiles, spread."""
+"""What a Prometheus histogram shows about one interval: mean, quantiles, spread."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class IntervalHistogram:
     def quantile(self, share: float) -> float | None:
         """The ``share`` quantile, linear within its bucket as ``histogram_quantile`` does; None without any.
 
-        In the open last bucket the answer is its lower bound: the histogram can not say more.
+        In the open last bucket the answer is its lower bound: the histogram holds no more.
         """
         if not self.buckets or self.count <= 0:
             return None

@@ -24,7 +24,7 @@ class MetricTable:
 
     @cached_property
     def model_labels(self) -> Mapping[str, str]:
-        """The label that tells models apart, by metric name."""
+        """The label that holds the model, by metric name."""
         return {
             name: source.model_label
             for source in self.sources

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,9 @@ from typing import Any
 
 import aiohttp
 
+from bus_schemas.jetstream.tasks.backoff import pause_s
+
+LONGEST_PAUSE_S = 5.0
 RETRY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -70,7 +72,6 @@ class PrometheusClient:
             self._session = None
 
     async def _post(self, data: Mapping[str, str]) -> dict[str, Any]:
-        pause_s = self._settings.retry_pause_s
         for attempt in range(self._settings.retries + 1):
             try:
                 async with self._open().post(self._url, data=data, headers=self._auth()) as response:
@@ -80,8 +81,7 @@ class PrometheusClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = f"{type(error).__name__}: {error}".rstrip(": ")
             if attempt < self._settings.retries:
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.5))
-                pause_s *= 2
+                await asyncio.sleep(pause_s(self._settings.retry_pause_s, LONGEST_PAUSE_S, attempt))
         raise PrometheusError(f"{self._settings.url}: {problem} ({self._settings.retries + 1} attempts)")
 
     def _auth(self) -> dict[str, str]:
@@ -117,8 +117,8 @@ async def _answer(response: aiohttp.ClientResponse) -> dict[str, Any]:
     except ValueError as error:
         raise PrometheusError(f"{response.url.origin()}: answered {response.status} and no JSON") from error
     if not isinstance(body, dict) or body.get("status") != "success":
-        said = body.get("error", "") if isinstance(body, dict) else ""
-        raise PrometheusError(f"{response.url.origin()}: answered {response.status}: {said or 'no reason given'}")
+        reason = body.get("error", "") if isinstance(body, dict) else ""
+        raise PrometheusError(f"{response.url.origin()}: answered {response.status}: {reason or 'no reason given'}")
     return body
 
 

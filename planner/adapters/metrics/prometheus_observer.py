@@ -120,14 +120,14 @@ class PrometheusObserver(SnapshotObserver):
             kind[name] = query
 
     def _doubts(self, source: Source, names: frozenset[str]) -> dict[str, str]:
-        """Queries that say whether the window's increases are to be believed."""
+        """Queries that show whether the window's increases can be trusted."""
         matchers = promql.selector(self._selector, source)
         series = _counted(source, names)
         asked = {RESETS + name: promql.resets(name, matchers, self._window_s) for name in series}
         return {AGE: promql.age(series[0], matchers), **asked}
 
     def _trouble(self, rows: Rows, traffic: Source | None, present: Mapping[Source, frozenset[str]]) -> Missing | None:
-        """Why the window's increases are not to be believed: too old, or reset within it."""
+        """Why the window's increases cannot be trusted: too old, or reset within it."""
         if traffic is None:
             return None
         age = rows.get(AGE)

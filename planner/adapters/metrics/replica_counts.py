@@ -1,4 +1,4 @@
-"""Counts replicas where metrics alone can not: from GPU telemetry and from what actuators acknowledged. Pure.
+"""Counts replicas where metrics alone cannot: from GPU telemetry and from what actuators acknowledged. Pure.
 
 Metrics know the workers that serve; telemetry knows who holds GPUs; an acknowledgement knows how many were ready.
 In that order of trust: a source that knows every state is left alone; else ready ones come from metrics, failing

@@ -19,7 +19,7 @@ def same_namespace(one: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class PoolSelector:
-    """How a pool's workers are told from another's: by ``component`` when set, else by role."""
+    """How a pool's workers are recognised: by ``component`` when set, else by role."""
 
     role: Role
     component: str = ""
@@ -54,7 +54,7 @@ class SeriesSelector:
     matchers: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, labels: Labels, model_label: str, *, strict: bool = False) -> bool:
-        """Whether a series with these labels speaks of this deployment."""
+        """Whether a series with these labels belongs to this deployment."""
         if self.model and labels.get(model_label, "" if strict else self.model).casefold() != self.model.casefold():
             return False
         default = "" if strict else self.namespace

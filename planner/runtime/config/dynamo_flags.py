@@ -126,7 +126,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("enable_load_scaling", "`deployments.*.sizing: sla+load`", _load_scaling, switch=True),
     Flag(
         "enable_throughput_scaling",
-        "not needed: `deployments.*.sizing` says how replicas are sized",
+        "not needed: `deployments.*.sizing` sets how replicas are sized",
         switch=True,
     ),
     Flag(
@@ -145,8 +145,8 @@ FLAGS: tuple[Flag, ...] = (
         "`pools.decode.max_cap_watts`: an upper bound; below it the planner chooses",
         _at(f"{POOL}.decode.max_cap_watts"),
     ),
-    Flag("environment", "not needed: whoever takes decisions from the bus is a process of its own"),
-    Flag("backend", "not needed: engines are told apart by the names of their metrics"),
+    Flag("environment", "not needed: the consumer of decisions is a process of its own"),
+    Flag("backend", "not needed: engines are recognised by the names of their metrics"),
     Flag("log_dir", "not needed: logs go to standard error, plans to the bus"),
     Flag(
         "metric_reporting_prometheus_port",

@@ -105,7 +105,7 @@ class PoolSettings(Block):
     startup_s: NotNegative = 60.0
     max_step: int | None = Field(default=None, ge=1)
     max_cap_watts: Positive | None = None
-    """No GPU of this pool is given more."""
+    """The highest cap of any GPU of this pool."""
     behavior: BehaviorSettings = Field(default_factory=BehaviorSettings)
     fallback_replicas: int | None = Field(default=None, ge=0)
     """For ``fallback: replicas``."""
@@ -213,16 +213,16 @@ class SiteSettings(Block):
     flight_s: NotNegative = 1.0
     """Longest flight of a message that is still counted as delivered in time."""
     answer_s: Positive = 3.0
-    """A node that leaves a decision unanswered for so long is not counted on to lower anything."""
+    """A node that leaves a decision unanswered for longer is not counted on to lower anything."""
     stale_s: Positive = 15.0
-    """A node not heard of for so long gets no raise."""
+    """A node whose last telemetry is older than this gets no raise."""
     compliance_s: Positive = 10.0
     """How long after a cut charges may stand above the budget before it is called a violation."""
     smallest_step_watts: Positive = 5.0
     fallback_watts: Positive | None = None
     smallest_budget_watts: Positive | None = None
     expected_gpus: int | None = Field(default=None, ge=1)
-    """GPUs the site has: those that nobody has reported yet are charged at their default."""
+    """GPUs the site has: those that no agent has reported yet are charged at their default."""
     expected_nodes: int | None = Field(default=None, ge=1)
     """Nodes they are on, for their overhead."""
     weights: WeightSettings = Field(default_factory=WeightSettings)
@@ -263,7 +263,7 @@ class HealthSettings(Block):
     host: str = "127.0.0.1"
     port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = 9091
     live_within_s: Positive = 30.0
-    """Not live when the loop has not turned for so long (real seconds)."""
+    """Not live when the event loop has not run for this long (real seconds)."""
 
 
 class LogSettings(Block):
@@ -302,6 +302,6 @@ class Settings(Block):
     journal: bool = True
     """Keep each tick's observation in its plan record: for replay, and for the next leader's forecasts and windows."""
     provision: bool = True
-    """Look after the streams, and a consumer for every agent and actuator; off where somebody else does."""
+    """Create and maintain the streams, and a consumer for every agent and actuator; off where another tool does."""
     sites: dict[str, SiteSettings] = Field(default_factory=dict)
     deployments: dict[str, DeploymentSettings] = Field(default_factory=dict)

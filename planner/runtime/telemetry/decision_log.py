@@ -44,8 +44,8 @@ def _power(plan: Plan, epoch: int) -> None:
     for order in plan.power:
         watts = watts_from_mw(sum(cap.cap_mw for cap in order.caps))
         level = logging.INFO if order.raises else logging.DEBUG
-        said = "; ".join(link.sentence for link in order.reasons) or f"{order.node}: {watts:.0f} W"
-        log.log(level, said, extra={"node": order.node, "decision_id": order.decision_id, "epoch": epoch})
+        sentences = "; ".join(link.sentence for link in order.reasons) or f"{order.node}: {watts:.0f} W"
+        log.log(level, sentences, extra={"node": order.node, "decision_id": order.decision_id, "epoch": epoch})
     for site in plan.sites.values():
         if site.shortfall_mw or site.frozen:
             log.warning(
@@ -57,7 +57,7 @@ def _power(plan: Plan, epoch: int) -> None:
 
 
 def sentence(plan: DeploymentPlan) -> str:
-    """The tick in one line: what the plan's notes say, else each pool's way."""
+    """The tick in one line: the plan's notes, or each pool's path from current to granted count."""
     if plan.notes:
         return "; ".join(note.sentence for note in plan.notes)
     return "; ".join(_way(pool) for pool in plan.pools.values())

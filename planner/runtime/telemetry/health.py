@@ -18,7 +18,7 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
 class HealthServer:
-    """Serves one planner's signs of life on ``host:port`` (0: a free port; ``url`` tells).
+    """Serves one planner's health on ``host:port`` (0: a free port; ``url`` has it).
 
     Live: the loop turned within ``live_within_s`` and, while leading, ticks come. Ready: live,
     the bus answers, and a planner may lead over it.

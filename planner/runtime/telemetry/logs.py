@@ -38,5 +38,5 @@ def set_up(level: str, how: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The client logs each reconnect attempt of its own; ours say what it means.
+    # The client logs each reconnect attempt by itself; our own records explain what it means.
     logging.getLogger("nats").setLevel(logging.WARNING)

@@ -24,7 +24,7 @@ class Ear:
         self.orders: list[tuple[int, float]] = []
         self.acks: list[str] = []
 
-    def heard(self, message: Message, sequence: int) -> None:
+    def received(self, message: Message, sequence: int) -> None:
         if isinstance(message, v1.BudgetChange):
             self.orders.append((sequence, message.budget_watts))
         if isinstance(message, v1.PowerAck):
@@ -83,7 +83,7 @@ async def test_no_role_answers_or_orders_in_anothers_name() -> None:
             assert (ear.acks, [watts for _, watts in ear.orders]) == (["node-1"], [1000.0])
             async with BusLink(bus, "me", 5.0).lead() as term:
                 past = await term.past()
-            told = [message for message, _ in past.heard]
+            told = [message for message, _ in past.last_messages]
             assert [m.node for m in told if isinstance(m, v1.PowerAck)] == ["node-1"]
             assert [m.budget_watts for m in told if isinstance(m, v1.BudgetChange)] == [1000.0]
         finally:

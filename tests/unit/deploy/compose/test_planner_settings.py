@@ -126,7 +126,7 @@ def test_dynamos_flags_alone_make_a_planner(file: Path) -> None:
     assert {name: pool.min_replicas for name, pool in deployment.pools.items()} == {"prefill": 2, "decode": 2}
     assert deployment.pools[PoolId("decode")].max_replicas == 8
     assert deployment.pools[PoolId("prefill")].curve.max_mw == 250_000
-    assert found.notes == ("backend: not needed: engines are told apart by the names of their metrics",)
+    assert found.notes == ("backend: not needed: engines are recognised by the names of their metrics",)
 
 
 @pytest.mark.parametrize("flag", [name for flag in dynamo_flags.FLAGS for name in (flag.name, *flag.aliases)])

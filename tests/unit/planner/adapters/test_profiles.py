@@ -96,10 +96,10 @@ def test_what_is_wrong_is_reported_in_one_line(
 
 def test_files_that_are_not_what_their_names_promise(tmp_path: Path) -> None:
     (tmp_path / "prefill_raw_data.json").write_text("{")
-    with pytest.raises(ProfileError, match="can not be read as JSON"):
+    with pytest.raises(ProfileError, match="cannot be read as JSON"):
         load_profile(tmp_path)
     (tmp_path / "prefill_raw_data.npz").write_bytes(b"PK nothing")
-    with pytest.raises(ProfileError, match="can not be read as npz"):
+    with pytest.raises(ProfileError, match="cannot be read as npz"):
         load_profile(tmp_path)
     with pytest.raises(ProfileError, match="no such folder"):
         load_profile(tmp_path / "absent")

@@ -64,12 +64,12 @@ def budget(watts: float) -> v1.BudgetChange:
 
 def test_events_are_handed_over_once_and_back_when_a_step_failed() -> None:
     bell = Bell()
-    bell.inbox.heard(power_ack(0), 1)
-    bell.inbox.heard(budget(3000), 2)
+    bell.inbox.received(power_ack(0), 1)
+    bell.inbox.received(budget(3000), 2)
     first = bell.inbox.take({})
     assert [ack.decision_id for ack in first.power_acks] == [0]
     assert first.power_acks[0].gpus[0].enforced_mw == 299_999, "rounded down: a cap never gains by rounding"
-    bell.inbox.heard(power_ack(1), 3)
+    bell.inbox.received(power_ack(1), 3)
     bell.inbox.put_back(first)
     again = bell.inbox.take({})
     assert [ack.decision_id for ack in again.power_acks] == [0, 1]
@@ -80,20 +80,20 @@ def test_events_are_handed_over_once_and_back_when_a_step_failed() -> None:
 
 def test_telemetry_gathers_and_stays_the_same_object_until_there_is_a_newer_one() -> None:
     bell = Bell()
-    bell.inbox.heard(telemetry(), 1)
+    bell.inbox.received(telemetry(), 1)
     assert (bell.urgent, bell.soon) == (0, 1)
     one, two = bell.inbox.take({}), bell.inbox.take({})
     assert one.nodes[NodeId("node-1")] is two.nodes[NodeId("node-1")]
     assert not one.nodes[NodeId("node-1")].gpus[next(iter(one.nodes[NodeId("node-1")].gpus))].healthy
-    bell.inbox.heard(telemetry(at_s=1.0), 2)
+    bell.inbox.received(telemetry(at_s=1.0), 2)
     assert bell.inbox.take({}).nodes[NodeId("node-1")] is not one.nodes[NodeId("node-1")]
 
 
 def test_a_new_term_knows_how_old_everything_is() -> None:
     bell = Bell()
     bell.inbox.rest()
-    bell.inbox.heard(telemetry("live"), 1)
-    bell.inbox.heard(power_ack(0), 2)
+    bell.inbox.received(telemetry("live"), 1)
+    bell.inbox.received(power_ack(0), 2)
     bell.now_s += 20.0
     bell.inbox.begin()
     bell.inbox.restart(((telemetry("stored", at_s=5.0), 9), (budget(2000), 10)))
@@ -108,9 +108,9 @@ def test_a_new_term_knows_how_old_everything_is() -> None:
 def test_acknowledgements_of_another_incarnation_are_not_for_us() -> None:
     bell = Bell()
     bell.inbox.expect(CHAT, "new")
-    bell.inbox.heard(scaling_ack("old", 99), 1)
+    bell.inbox.received(scaling_ack("old", 99), 1)
     assert bell.inbox.take({}).scaling_acks == {}
-    bell.inbox.heard(scaling_ack("new", 1), 2)
+    bell.inbox.received(scaling_ack("new", 1), 2)
     assert bell.inbox.take({}).scaling_acks[CHAT].scaled_decision_id == 1
     assert bell.inbox.acked_replicas(CHAT) == {"decode": 2}
 
@@ -119,9 +119,9 @@ def test_a_node_that_answers_another_incarnation_frees_nothing() -> None:
     """Its ids are others' ids: decisions were lost with their stream, and an answer to the old number 3 proves nothing
     of ours. That what it says of the hardware may raise a charge is left."""
     bell = Bell()
-    bell.inbox.heard(power_ack(3).model_copy(update={"incarnation": "old"}), 1)
+    bell.inbox.received(power_ack(3).model_copy(update={"incarnation": "old"}), 1)
     bell.inbox.expect_power(NodeId("node-1"), "new")
-    bell.inbox.heard(power_ack(4).model_copy(update={"incarnation": "new"}), 2)
+    bell.inbox.received(power_ack(4).model_copy(update={"incarnation": "new"}), 2)
     first, second = bell.inbox.take({}).power_acks
     assert (first.decision_id, first.epoch) == (3, -1), "as an answer to a predecessor"
     assert (second.decision_id, second.epoch) == (4, 3)
@@ -129,16 +129,16 @@ def test_a_node_that_answers_another_incarnation_frees_nothing() -> None:
 
 def test_what_is_not_for_planners_wakes_none() -> None:
     bell = Bell()
-    bell.inbox.heard(v1.Lease(time=START, holder="x", ttl_s=1.0), 1)
+    bell.inbox.received(v1.Lease(time=START, holder="x", ttl_s=1.0), 1)
     assert (bell.urgent, bell.soon) == (0, 0)
 
 
 def test_nothing_falls_between_the_reading_of_the_streams_and_the_listening() -> None:
     """What arrives while a new leader reads is newer than what it read, and counts after it."""
     bell = Bell()
-    bell.inbox.heard(power_ack(8), 4)
-    bell.inbox.heard(scaling_ack("i", 3), 5)
-    bell.inbox.heard(budget(1000), 6)
+    bell.inbox.received(power_ack(8), 4)
+    bell.inbox.received(scaling_ack("i", 3), 5)
+    bell.inbox.received(budget(1000), 6)
     bell.inbox.restart(((power_ack(7), 3), (scaling_ack("i", 2), 2), (budget(2000), 1)))
     seen = bell.inbox.take({})
     assert [ack.decision_id for ack in seen.power_acks] == [7, 8]
@@ -150,9 +150,9 @@ def test_a_standby_keeps_telemetry_and_piles_nothing_up() -> None:
     bell = Bell()
     bell.inbox.rest()
     for index in range(1000):
-        bell.inbox.heard(power_ack(index), index)
-        bell.inbox.heard(budget(index), index)
-    bell.inbox.heard(telemetry(), 1)
+        bell.inbox.received(power_ack(index), index)
+        bell.inbox.received(budget(index), index)
+    bell.inbox.received(telemetry(), 1)
     seen = bell.inbox.take({})
     assert (seen.power_acks, seen.budget_commands) == ((), ())
     assert list(seen.nodes) == ["node-1"]

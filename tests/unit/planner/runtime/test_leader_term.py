@@ -32,7 +32,7 @@ class ScriptedLink:
 
     answers: list[Exception] = field(default_factory=list)
     published: list[tuple[v1.Message, ...]] = field(default_factory=list)
-    heard: tuple[tuple[v1.Message, int], ...] = ()
+    last_messages: tuple[tuple[v1.Message, int], ...] = ()
     epoch: int = 7
 
     async def publish(self, decisions: Sequence[v1.Message], traceparent: str | None = None) -> None:
@@ -41,7 +41,7 @@ class ScriptedLink:
             raise self.answers.pop(0)
 
     async def past(self) -> StoredHistory:
-        return StoredHistory(heard=self.heard)
+        return StoredHistory(last_messages=self.last_messages)
 
     async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
         raise LinkAwayError("no records today")
@@ -131,7 +131,7 @@ async def test_a_failing_core_loses_no_event_and_publishes_nothing(
     caplog.set_level(logging.CRITICAL)
     core.failures = 2
     budget = v1.BudgetChange(time=datetime(2026, 1, 1, tzinfo=UTC), site="row-1", budget_watts=1000)
-    bus = ScriptedLink(heard=((budget, 5),))
+    bus = ScriptedLink(last_messages=((budget, 5),))
     task = asyncio.create_task(LeaderTerm(around(bus), bus).run())
     try:
         await until(lambda: bool(bus.published), "a decision after the failures")
