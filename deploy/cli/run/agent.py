@@ -106,6 +106,9 @@ def _named_elsewhere(args: argparse.Namespace) -> bool:
 
 
 def _power(args: argparse.Namespace) -> int:
+    from deploy.compose.lean_aiohttp import import_aiohttp
+
+    import_aiohttp()
     from deploy.compose.agent_service import run_power
 
     return run_power(settings_of(args, in_child=True).settings)
