@@ -80,7 +80,7 @@ class AgentProcess(SimulatedProcess):
         gpus = {card.gpu: self._observation(card) for card in self.cards}
         report = NodeReport(self.name, gpus, self.state.boot, self.clock_s, self.timeline.now_s)
         self.network.send(self, self.store_telemetry, report)
-        self.network.send(self, self.ask_decision, (generation, self.state.decision_id))
+        self.network.send(self, self.ask_decision, (generation, self.state.decision_id, self.state.incarnation))
 
     def _observation(self, card: Card) -> GpuObservation:
         reading = card.read()
@@ -106,15 +106,16 @@ class AgentProcess(SimulatedProcess):
         self.bus.telemetry[self.name] = report
         self.reports("telemetry", report)
 
-    def ask_decision(self, message: tuple[int, int]) -> None:
+    def ask_decision(self, message: tuple[int, int, str]) -> None:
         """At the bus: the consumer redelivers the last decision until its acknowledgement is stored."""
-        generation, known_id = message
+        generation, known_id, incarnation = message
         kept = self.bus.decisions.get(self.name)
         if kept is None:
             return
         last = kept[-1]
         ack = self.bus.acks.get(self.name)
-        if last.order.decision_id != known_id or ack is None or ack.decision_id < known_id:
+        known = last.order.decision_id == known_id and last.incarnation == incarnation
+        if not known or ack is None or ack.decision_id < known_id:
             self.network.send(self, self.on_decision, (generation, last))
 
     def on_decision(self, message: tuple[int, SimulatedMessage]) -> None:
@@ -127,7 +128,7 @@ class AgentProcess(SimulatedProcess):
         decision = CapDecision(
             stored.epoch,
             order.decision_id,
-            "1",
+            stored.incarnation,
             order.valid_for_s,
             targets,
             order.heard_boot,
@@ -231,6 +232,7 @@ class AgentProcess(SimulatedProcess):
             gpus,
             boot=self.state.boot,
             clock_s=self.clock_s,
+            incarnation=self.state.incarnation,
         )
         self.network.send(self, self.store_ack, ack)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
 from deploy.fault_simulation.proof_run import Outcome, ProofRun, prove
 
@@ -37,6 +40,45 @@ class Tally:
         self.judged += outcome.statistics.judged
         if outcome.failure is not None:
             self.failures.append(outcome)
+
+
+class CampaignError(ValueError):
+    """A file that is of another campaign; one line."""
+
+
+class CampaignProgress:
+    """How far a campaign has come, written down so that it can go on after an interruption. Runs come in order."""
+
+    def __init__(self, path: Path | None, arguments: Sequence[object]) -> None:
+        self._path = path
+        self._arguments = [None if value is None else str(value) for value in arguments]
+        self._saved_s = time.monotonic()
+        self.tally = Tally()
+
+    @classmethod
+    def of(cls, folder: str | None, arguments: Sequence[object]) -> CampaignProgress:
+        """The campaign of ``arguments`` as ``folder`` has it; from its start where nothing is there.
+
+        Raises CampaignError.
+        """
+        found = cls(None if folder is None else Path(folder) / "campaign.json", arguments)
+        if found._path is not None and found._path.exists():
+            page = json.loads(found._path.read_text())
+            if page.pop("arguments") != found._arguments:
+                raise CampaignError(f"{found._path} is of another campaign")
+            found.tally = Tally(**{**page, "counts": Counter(page["counts"])})
+        return found
+
+    def save(self, every_s: float = 0.0) -> None:
+        """Write it down, unless that was done less than ``every_s`` ago."""
+        if self._path is None or time.monotonic() - self._saved_s < every_s:
+            return
+        self._saved_s = time.monotonic()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        page = {f.name: getattr(self.tally, f.name) for f in fields(self.tally) if f.name != "failures"}
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps({"arguments": self._arguments, **page}))
+        fresh.rename(self._path)
 
 
 def runs_of(

@@ -24,6 +24,7 @@ class Faults:
         self.without = without
         self.only = only
         self.number = 0
+        self.over = False
         self.struck: deque[tuple[int, str]] = deque(maxlen=100_000)
         self.clock = Random(f"faults {world.scenario.seed}")
         self.carry_out: dict[str, Callable[[Random], bool]] = {kind: getattr(self, f"_{kind}") for kind in FAULTS}
@@ -34,6 +35,8 @@ class Faults:
 
     def strike(self, _: object) -> None:
         """Apply one fault and schedule the next."""
+        if self.over:
+            return
         self.start()
         kind = self.clock.choice(self.world.scenario.kinds)
         number, self.number = self.number, self.number + 1
@@ -266,3 +269,55 @@ class Faults:
         for stored in rng.sample(kept, min(3, len(kept))):
             self.world.timeline.after(rng.uniform(0.0, 5.0), agent.on_decision, (agent.generation, stored))
         return True
+
+    # What takes days on a real site.
+
+    def _bus_put_back(self, rng: Random) -> bool:
+        """The bus is copied, goes on, and is put back from the copy while some agents are dead; planners start anew."""
+        bus, now_s = self.world.bus, self.world.timeline.now_s
+        decided = all(agent.name in bus.decisions for agent in self.world.agents)
+        if bus.copied is not None or not decided:
+            return False
+        bus.copy(now_s)
+        self.world.timeline.after(rng.uniform(20.0, 90.0), self._put_back, rng.random())
+        return True
+
+    def _put_back(self, chance: float) -> None:
+        if self.over:
+            return
+        self.world.bus.put_back(acks=chance < 0.7)
+        self.world.counts["bus put back from a copy"] += 1
+        for index, planner in enumerate(self.world.planners):
+            if planner.up:
+                planner.crash()
+            self.world.timeline.after(0.5 + 0.7 * index, self._planner_back, planner)
+
+    def _week_of_silence(self, rng: Random) -> bool:
+        """An agent is dead for longer than what a bus with ages would keep; see ``simulated_bus``."""
+        agent = self._agent(rng)
+        if agent is None:
+            return False
+        agent.crash()
+        self.world.timeline.after(rng.uniform(70.0, 140.0), self._agent_back, agent)
+        return True
+
+    def end(self) -> None:
+        """Calm weather from now on: whatever is down comes back, whatever is wrong is put right."""
+        self.over = True
+        world = self.world
+        world.network.calm = (0.0, *world.network.calm[1:])
+        world.network.weather = world.network.calm
+        for agent in world.agents:
+            if not agent.powered:
+                self._node_on(agent)
+            agent.part(parted=False)
+            self._agent_back(agent)
+        for planner in world.planners:
+            planner.part(parted=False)
+            planner.steady = True
+            self._planner_back(planner)
+        for card in world.cards:
+            card.limit_elsewhere(None)
+            for name in ("lost", "ignores", "write_error", "read_error"):
+                if getattr(card, name):
+                    self._mended((card, name, world.agents[card.node].machine_boot))

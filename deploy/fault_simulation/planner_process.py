@@ -8,9 +8,10 @@ from random import Random
 
 from deploy.fault_simulation.checker import IssuedCommand
 from deploy.fault_simulation.scenario import SITE
-from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedMessage
+from deploy.fault_simulation.simulated_bus import FIRST, Batch, NodeReport, SimulatedMessage
 from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
 from planner.core.power import invariants, site_ledger
+from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
 from planner.core.power.site_state import PowerState
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import (
@@ -43,6 +44,8 @@ class PlannerProcess(SimulatedProcess):
         self.config = site.scenario.config
         self.broken = broken
         self.strict = True
+        self.steady = False
+        """Wants no longer change."""
         self._forget()
 
     def _forget(self) -> None:
@@ -54,6 +57,8 @@ class PlannerProcess(SimulatedProcess):
         self.acks: list[PowerAckSeen] = []
         self.commands: dict[int, BudgetCommand] = {}
         self.node_commands: tuple[NodeCommand, ...] = ()
+        self.incarnations: dict[str, str] = {}
+        self.life = -1
         self.reacting = False
         self.wanted_s = -100.0
         self.steps = 0
@@ -88,6 +93,7 @@ class PlannerProcess(SimulatedProcess):
         bus, now_s = self.bus, self.timeline.now_s
         sequence = bus.lead(self.index, self.scenario.leader_ttl_s, now_s)
         if sequence is not None:
+            bus.forget(now_s)
             last = [kept[-1] for kept in bus.decisions.values()]
             snapshot = (sequence, bus.term_sequence, last, list(bus.acks.values()), list(bus.telemetry.values()))
             self.network.send(self, self.on_lease, (generation, snapshot))
@@ -108,7 +114,9 @@ class PlannerProcess(SimulatedProcess):
         self.epoch = sequence
         self.led_since_s = self.timeline.now_s
         stored = tuple(self._stored(each) for each in decisions)
-        self.state = site_ledger.initial(self.config, sequence, self.clock_s, stored)
+        old, self.bus.old, self.life = self.bus.old, False, self.bus.life
+        self.incarnations = {each.order.node: self._fresh() if old else each.incarnation for each in decisions}
+        self.state = site_ledger.initial(self.config, sequence, self.clock_s, stored, doubted=old)
         self.acks = list(acks)
         for report in reports:
             self.on_telemetry((self.generation, report))
@@ -118,7 +126,21 @@ class PlannerProcess(SimulatedProcess):
         last = stored.order
         caps = {cap.gpu: cap.cap_mw for cap in last.caps}
         charged = {cap.gpu: cap.charged_mw or cap.cap_mw for cap in last.caps}
-        return StoredCaps(last.node, last.decision_id, caps, charged, self.local_s(stored.stored_s))
+        default = {cap.gpu: cap.default_mw for cap in last.caps if cap.default_mw is not None}
+        return StoredCaps(last.node, last.decision_id, caps, charged, self.local_s(stored.stored_s), default)
+
+    def _fresh(self) -> str:
+        """An incarnation that nobody has used."""
+        self.counts["ids counted anew"] += 1
+        return f"{self.name}-{self.rng.getrandbits(48):x}"
+
+    def _read(self, ack: PowerAckSeen) -> PowerAckSeen:
+        """As the planner's inbox reads an answer, and its publisher heeds it."""
+        known = self.incarnations.get(ack.node, FIRST)
+        read = ack if ack.incarnation in {"", known} else replace(ack, epoch=FOREIGN_EPOCH)
+        if self.state is not None and refuses(read, self.state.epoch, known):
+            self.incarnations[ack.node] = self._fresh()
+        return read
 
     def local_s(self, true_s: float) -> float:
         """An instant of true time on this clock, as an adapter translates it now."""
@@ -190,13 +212,15 @@ class PlannerProcess(SimulatedProcess):
         now_s = self.clock_s
         seen = Observation(
             nodes=self.nodes,
-            power_acks=tuple(self.acks),
+            power_acks=tuple([self._read(ack) for ack in self.acks]),
             budget_commands=tuple(self.commands.values()),
             node_commands=self.node_commands,
         )
         self.nodes, self.acks = {}, []
         state = site_ledger.absorb(state, seen, self.config, now_s)
-        if now_s - self.wanted_s >= self.scenario.want_every_s:
+        if self.steady and state.wants is not None:
+            state = site_ledger.want(state, dict(state.wants))
+        elif now_s - self.wanted_s >= self.scenario.want_every_s:
             self.wanted_s = now_s
             state = site_ledger.want(state, self._wishes(state))
         after, decisions = site_ledger.advance(state, self.config, now_s)
@@ -206,7 +230,8 @@ class PlannerProcess(SimulatedProcess):
         self.state = after
         if decisions:
             self.counts["decision"] += len(decisions)
-            self.network.send(self, self.at_bus, (self.generation, self.epoch, after.epoch, decisions))
+            batch = Batch(self.epoch, after.epoch, self.life, decisions, dict(self.incarnations))
+            self.network.send(self, self.at_bus, (self.generation, batch))
 
     def _inspect(
         self, before: PowerState, after: PowerState, decisions: tuple[PowerDecision, ...], now_s: float
@@ -231,29 +256,29 @@ class PlannerProcess(SimulatedProcess):
             for gpu, weight in zip(gpus, weights, strict=True)
         }
 
-    def at_bus(self, message: tuple[int, int, int, tuple[PowerDecision, ...]]) -> None:
-        """At the bus: store a fenced batch, or return a refusal."""
-        generation, fence, epoch, decisions = message
-        if self.bus.publish(fence, epoch, decisions, self.timeline.now_s):
-            self.delivered(decisions, epoch)
+    def at_bus(self, message: tuple[int, Batch]) -> None:
+        """At the bus: a fenced batch. A refusal goes back."""
+        generation, batch = message
+        if self.bus.publish(batch, self.timeline.now_s):
+            self.delivered(batch.orders, batch.epoch)
         else:
             holder, sequence = self.bus.lease_holder, self.bus.lease_sequence
-            self.network.send(self, self.on_fenced, (generation, fence, epoch, decisions, holder, sequence))
+            self.network.send(self, self.on_fenced, (generation, batch, holder, sequence))
 
     def delivered(self, decisions: tuple[PowerDecision, ...], epoch: int) -> None:
         """Replaced by the world: carries stored decisions to their nodes."""
 
-    def on_fenced(self, message: tuple[int, int, int, tuple[PowerDecision, ...], int, int]) -> None:
+    def on_fenced(self, message: tuple[int, Batch, int, int]) -> None:
         """The bus refused: either our own renewal overtook the batch, or another one leads."""
-        generation, fence, epoch, decisions, holder, sequence = message
+        generation, batch, holder, sequence = message
         if generation != self.generation or not self.awake(self.on_fenced, message):
             return
         if self.state is None:
             return
         if holder == self.index:
-            if sequence > fence and epoch == self.state.epoch:
+            if sequence > batch.fence and batch.epoch == self.state.epoch:
                 self.epoch = max(self.epoch, sequence)
-                self.network.send(self, self.at_bus, (generation, self.epoch, epoch, decisions))
+                self.network.send(self, self.at_bus, (generation, replace(batch, fence=self.epoch)))
             return
         if sequence > self.epoch:
             self.counts["leader deposed"] += 1

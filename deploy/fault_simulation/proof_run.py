@@ -16,6 +16,9 @@ from deploy.fault_simulation.world import World
 from planner.core.power.site_state import free_mw
 
 TRACE = 400
+CALM_S = 100.0
+"""Weather that calm, at the end of each run, must leave nothing of what happened in it: a restart, two leases of the
+longest kind, a brake that lets go, and a settle time."""
 Step = tuple[float, str, Any]
 
 
@@ -58,6 +61,8 @@ def prove(run: ProofRun) -> Outcome:
         gc.disable()  # frozen values make no cycles; the collector would only walk them
         try:
             count, failure, trace = _loop(world, run.events)
+            if failure is None:
+                failure, trace = _calm(world, faults)
         finally:
             if collecting:
                 gc.enable()
@@ -88,6 +93,44 @@ def _loop(world: World, events: int) -> tuple[int, Failure | None, deque[Step]]:
         if failure is not None:
             return count, failure, trace
     return events, None, trace
+
+
+def _calm(world: World, faults: Faults) -> tuple[Failure | None, deque[Step]]:
+    """Calm weather after the last event: what it does not mend breaks a promise as much as a limit too high."""
+    faults.end()
+    until_s, trace = world.timeline.now_s + CALM_S, deque[Step](maxlen=TRACE)
+    failure: Failure | None = None
+    while failure is None and world.timeline.now_s < until_s:
+        _, failure, trace = _loop(world, 1)
+    sentence = "" if failure is not None else _unmet(world)
+    world.counts["calm weather judged"] += failure is None
+    return (Failure(world.timeline.now_s, "liveness", sentence) if sentence else failure), trace
+
+
+def _unmet(world: World) -> str:
+    """What calm weather left as it should not be, as a sentence."""
+    leader = next((p for p in world.planners if p.state is not None and p.index == world.bus.lease_holder), None)
+    if leader is None or leader.state is None:
+        return f"after {CALM_S:g} calm seconds no planner leads"
+    state, short = leader.state, []
+    if state.frozen:
+        return f"after {CALM_S:g} calm seconds raises are frozen by {' '.join(state.frozen)}"
+    for card in world.cards:
+        page = state.nodes.get(world.agents[card.node].node)
+        if page is None:
+            return f"after {CALM_S:g} calm seconds {card.gpu} is not known"
+        at = page.cards.gpus.index(card.gpu)
+        cap = (page.caps_mw or page.charge_mw)[at]
+        if page.cost_mw[at] > max(card.requested_mw, cap):
+            text = f"{card.gpu} is charged {page.cost_mw[at]} mW with {card.requested_mw} mW set and {cap} decided"
+            return f"after {CALM_S:g} calm seconds {text}"
+        wish = max((state.wants or {}).get(card.gpu, 0), card.floor_mw)
+        if card.requested_mw + leader.config.smallest_step_mw <= wish:
+            short.append(f"{card.gpu} stands at {card.requested_mw} of {wish} mW wanted")
+    free = free_mw(state, leader.config, leader.clock_s)
+    if short and free > leader.config.smallest_step_mw * len(short):
+        return f"after {CALM_S:g} calm seconds {short[0]} while {free} mW are free"
+    return ""
 
 
 def _trace_line(step: tuple[float, Any, Any]) -> str:

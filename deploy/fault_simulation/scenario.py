@@ -30,6 +30,8 @@ FAULTS = (
     "node_off",
     "storm",
     "replay",
+    "bus_put_back",
+    "week_of_silence",
 )
 MOODS = (
     (),
@@ -38,12 +40,14 @@ MOODS = (
     ("driver_reset", "foreign_writer", "other_limiter", "no_effect", "write_error", "read_error"),
     ("budget_cut", "budget_raise", "budget_ramp", "budget_ahead", "budget_past", "budget_release"),
     ("storm", "replay", "agent_partition", "planner_stall"),
+    ("bus_put_back", "week_of_silence", "planner_crash", "agent_crash"),
 )
 """What an episode is rich in, besides a little of everything."""
 FAVOUR = 6
 OFTEN = ("replay", "replay", "replay", "planner_stall", "planner_stall", "storm")
 """What every episode has more of."""
-SHARP = ("storm", "storm", *("replay",) * 3, *("planner_stall",) * 4, "planner_crash", "agent_partition", "agent_stall")
+SHARP = ("storm", "storm", *("replay",) * 3, *("planner_stall",) * 4, "planner_crash", "agent_partition", "agent_stall",
+         "bus_put_back", "week_of_silence")  # fmt: skip
 """All there is in half of the worlds: hardware that obeys, a steady budget, and messages and leaders that do not."""
 SITE = SiteId("prove")
 

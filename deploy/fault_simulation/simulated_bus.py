@@ -4,13 +4,39 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
+from bus_schemas import streams
+from bus_schemas.subjects import Subjects
 from deploy.fault_simulation.checker import IssuedCommand
 from planner.domain.ids import GpuId
 from planner.domain.observation import GpuObservation, NodeCommand, PowerAckSeen
 from planner.domain.plan import PowerDecision
 
 KEPT = 24
+FIRST = "0"
+"""The incarnation under which a node's ids are counted at first."""
+WEEK_S = 7 * 86_400.0
+SHORT_WEEK_S = 60.0
+"""A week of silence on this bus: what the product's streams keep for a week is gone here after so long."""
+SHORTEST_AGE_S = 20.0
+
+
+@cache
+def _age_s(stream: str) -> float:
+    """For how long this bus keeps what the product's stream keeps for days."""
+    kept_s = next(spec.max_age_s for spec in streams.stream_specs(Subjects()) if spec.name == stream)
+    return max(SHORTEST_AGE_S, kept_s * SHORT_WEEK_S / WEEK_S) if kept_s else float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class BusCopy:
+    """What a copy of the bus holds: the last of each subject, and the lease's sequence."""
+
+    made_s: float
+    sequence: int
+    decisions: dict[str, SimulatedMessage]
+    acks: dict[str, PowerAckSeen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +46,7 @@ class SimulatedMessage:
     order: PowerDecision
     epoch: int
     stored_s: float
+    incarnation: str = FIRST
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +58,17 @@ class NodeReport:
     boot: str
     clock_s: float
     made_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Decisions on their way to the bus: under which lease message, of which term, in which life of the bus."""
+
+    fence: int
+    epoch: int
+    life: int
+    orders: tuple[PowerDecision, ...]
+    incarnations: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -50,6 +88,35 @@ class SimulatedBus:
     budget_commands: list[tuple[int, IssuedCommand]] = field(default_factory=list)
     node_commands: list[tuple[int, float, NodeCommand]] = field(default_factory=list)
     budget_sequence: int = 0
+    life: int = 0
+    """How often the bus was put back: what was sent in an earlier life never arrives."""
+    copied: BusCopy | None = None
+    old: bool = False
+    """It was put back, and no planner has led over it since."""
+
+    def copy(self, now_s: float) -> None:
+        """As a backup does. Control messages are another stream and not part of it."""
+        last = {node: kept[-1] for node, kept in self.decisions.items()}
+        self.copied = BusCopy(now_s, self.lease_sequence, last, dict(self.acks))
+
+    def put_back(self, *, acks: bool) -> None:
+        """The copy takes the place of what is there; answers too, or decisions alone. Telemetry is in memory."""
+        copy = self.copied
+        if copy is None:
+            return
+        self.decisions = {node: [last] for node, last in copy.decisions.items()}
+        self.acks = dict(copy.acks) if acks else self.acks
+        self.telemetry = {}
+        self.lease_sequence = copy.sequence
+        self.lease_holder, self.lease_until_s = -1, -1.0
+        self.life += 1
+        self.old, self.copied = True, None
+
+    def forget(self, now_s: float) -> None:
+        """What the product's streams let age away."""
+        decisions_s, telemetry_s = _age_s(streams.DECISIONS), _age_s(streams.TELEMETRY)
+        self.decisions = {n: kept for n, kept in self.decisions.items() if now_s - kept[-1].stored_s <= decisions_s}
+        self.telemetry = {n: each for n, each in self.telemetry.items() if now_s - each.made_s <= telemetry_s}
 
     def issue_budget(self, command: IssuedCommand) -> None:
         """Store an operator's command; the stream keeps as many as can still matter."""
@@ -73,13 +140,15 @@ class SimulatedBus:
         self.lease_until_s = now_s + ttl_s
         return self.lease_sequence
 
-    def publish(self, fence: int, epoch: int, batch: tuple[PowerDecision, ...], now_s: float) -> bool:
+    def publish(self, batch: Batch, now_s: float) -> bool:
         """Store a batch, all of it or nothing; False where the lease's sequence is another one, or has expired."""
-        if self.fencing and (fence != self.lease_sequence or now_s >= self.lease_until_s):
+        if batch.life != self.life:
+            return False
+        if self.fencing and (batch.fence != self.lease_sequence or now_s >= self.lease_until_s):
             self.counts["batch fenced"] += 1
             return False
-        for decision in batch:
-            kept = self.decisions.setdefault(decision.node, [])
-            kept.append(SimulatedMessage(decision, epoch, now_s))
+        for order in batch.orders:
+            kept = self.decisions.setdefault(order.node, [])
+            kept.append(SimulatedMessage(order, batch.epoch, now_s, batch.incarnations.get(order.node, FIRST)))
             del kept[:-KEPT]
         return True

@@ -8,6 +8,9 @@ from deploy.views.live_view import figure, pool_cells, rate, watts_bar
 from deploy.views.site_view import DeploymentSummary, SiteView
 from deploy.views.words import clock, sentence
 
+EXPECTED_GPUS = "expected_gpus"
+"""The code of the notes that ask for a setting."""
+
 
 def as_text(picture: SiteView) -> str:
     """The view as text."""
@@ -29,13 +32,22 @@ def as_text(picture: SiteView) -> str:
             f" decision #{wanted_id}, applied #{applied}"
         )
     lines.append(watts_bar(picture))
+    lines += hints(picture)
     lines += [f"{clock(message)} {sentence(message)}" for message in list(picture.history)[-5:]]
     return "\n".join(lines)
+
+
+def hints(picture: SiteView) -> list[str]:
+    """What the sites' settings should say, once each, as the newest records note it."""
+    records = [view.record for view in picture.deployments.values() if view.record is not None]
+    noted = {f"{r.site}: {note.text}" for r in records for note in r.notes if note.code == EXPECTED_GPUS}
+    return sorted(noted)
 
 
 def as_json(picture: SiteView) -> dict[str, Any]:
     """The view as JSON values."""
     return {
+        "hints": hints(picture),
         "budget_watts": picture.budget_watts,
         "enforced_watts": round(picture.enforced_watts, 3),
         "drawn_watts": round(picture.drawn_watts, 3),

@@ -53,3 +53,4 @@ class ReasonCode(StrEnum):
     SHORTFALL = "shortfall"
     REBALANCE = "rebalance"
     P_U_LEARNED = "p_u_learned"
+    EXPECTED_GPUS = "expected_gpus"

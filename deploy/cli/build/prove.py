@@ -9,12 +9,14 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
+from deploy.cli.build.prove_exhaustive import EXTRA_MUTATIONS, add_options, run_exhaustive
 from deploy.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from deploy.fault_simulation.campaign import Tally
     from deploy.fault_simulation.proof_run import Outcome
 
+SAVE_EVERY_S = 30.0
 MUTATIONS = ("raise-before-lower", "ignore-unacked-grants", "default-on-expiry", "fencing-off")
 
 
@@ -32,8 +34,17 @@ def register(subparsers: Any) -> None:
         "--seed", help="the first seed; with .N one episode of it (default: a fresh one, which is printed)"
     )
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, counting up from the first (default: 1)")
-    parser.add_argument("--mutate", choices=MUTATIONS, help="break the product on purpose: the proof must then fail")
+    parser.add_argument(
+        "--mutate",
+        choices=(*MUTATIONS, *EXTRA_MUTATIONS),
+        help="break the product on purpose: the proof must then fail",
+    )
     parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="FOLDER",
+        help="write down how far it came, and go on from there when it is run again",
+    )
     parser.add_argument("--without", default="", metavar="KIND,…", help="kinds of faults to leave out")
     parser.add_argument("--only", default=None, metavar="N,…", help="numbers of the faults to keep (or: none)")
     parser.add_argument("--no-shrink", action="store_true", help="show a failing run without shrinking it")
@@ -41,15 +52,26 @@ def register(subparsers: Any) -> None:
         "--trace", type=int, default=40, metavar="N", help="events to print before a failure (default: 40)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run all seeds, stop at the first broken promise, and report. Returns the exit code: 1 when a promise broke."""
-    from deploy.fault_simulation.campaign import Tally, outcomes, runs_of
+    """Run all seeds, stop at the first broken promise, report; or search tiny worlds instead."""
+    if args.exhaustive is not None:
+        return run_exhaustive(args)
+    if args.mutate in EXTRA_MUTATIONS:
+        raise UsageError(f"--mutate {args.mutate} is for the search: add --exhaustive")
+    return _run_random(args)
+
+
+def _run_random(args: argparse.Namespace) -> int:
+    from deploy.fault_simulation.campaign import CampaignError, CampaignProgress, outcomes, runs_of
     from deploy.fault_simulation.scenario import FAULTS
 
     without = frozenset(filter(None, args.without.split(",")))
+    if args.checkpoint is not None and args.seed is None:
+        raise UsageError("--checkpoint needs --seed: a fresh seed is another campaign each time")
     if unknown := sorted(without - set(FAULTS)):
         raise UsageError(f"--without: unknown kind of fault {unknown[0]!r}; known: {', '.join(FAULTS)}")
     if args.events < 1 or args.seeds < 1:
@@ -59,11 +81,18 @@ def run(args: argparse.Namespace) -> int:
     seeds = _seeds(first, args.seeds)
     planned = [each for seed in seeds for each in runs_of(seed, args.events, args.mutate, without, only)]
     jobs = min(len(planned), args.jobs or len(os.sched_getaffinity(0)))
-    started, tally = time.monotonic(), Tally()
-    for outcome in outcomes(planned, jobs):
+    try:
+        record = CampaignProgress.of(args.checkpoint, [args.events, args.mutate, args.without, args.only, *seeds])
+    except CampaignError as error:
+        raise UsageError(f"--checkpoint: {error}") from error
+    started, tally = time.monotonic(), record.tally
+    for outcome in outcomes(planned[tally.worlds :], jobs):
         tally.add(outcome)
         if outcome.failure is not None:
             break
+        record.save(every_s=SAVE_EVERY_S)
+    else:
+        record.save()
     wall_s = time.monotonic() - started
     small = _small(tally, shrink=not args.no_shrink)
     if args.json:

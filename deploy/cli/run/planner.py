@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -13,9 +14,12 @@ from deploy.cli.errors import CliError, UsageError
 from deploy.event_loop import run as on_event_loop
 
 if TYPE_CHECKING:
+    from bus_schemas.jetstream.settings import BusSettings
     from deploy.compose.settings_loader import Loaded
     from planner.domain.config import PlannerConfig
     from planner.runtime.config.settings import Settings
+
+COUNT_WITHIN_S = 3.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -142,7 +146,32 @@ def _check(args: argparse.Namespace) -> int:
         )
         for line in deployment.profile.dropped:
             print(f"note: {name}: profile point dropped: {line}")
+    unset = [at for at, block in config.sites.items() if block.expected_gpus is None]
+    if unset:
+        seen = asyncio.run(_gpus_seen(found.settings.bus))
+        told = "no bus answered to count them" if seen is None else f"{seen} are seen on the bus now"
+        for each in unset:
+            print(f"note: site {each}: set expected_gpus, or a GPU never heard of is charged nothing; {told}")
     return 0
+
+
+async def _gpus_seen(settings: BusSettings) -> int | None:
+    """How many GPUs the bus's telemetry names; None where it cannot be asked."""
+    from bus_schemas import v1
+    from bus_schemas.errors import BusError
+    from bus_schemas.jetstream.connect import connect
+    from bus_schemas.jetstream.reader import last_per_subject
+
+    try:
+        async with asyncio.timeout(COUNT_WITHIN_S):
+            bus = await connect(settings)
+            try:
+                told = await last_per_subject(bus, bus.subjects.all_of("telemetry", "node"))
+            finally:
+                await bus.close()
+    except (BusError, TimeoutError, OSError):
+        return None
+    return sum(len(each.message.gpus) for each in told if isinstance(each.message, v1.NodeTelemetry))
 
 
 def _decide(args: argparse.Namespace) -> int:

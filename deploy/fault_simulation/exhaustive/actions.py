@@ -60,7 +60,8 @@ def _rare_of_node(scope: Scope, world: World, n: int, may: dict[str, int]) -> It
 
 
 def _rare(scope: Scope, world: World, may: dict[str, int]) -> Iterator[Action]:
-    if may["time"]:
+    # A leader that decides is connected, and hears an order before much time passes: the rise rule builds on it.
+    if may["time"] and world.order_heard:
         yield from [("time", -1, index) for index in range(len(scope.steps_s))]
     if may["wants"]:
         yield from [("want", -1, index) for index in range(len(scope.wants))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from deploy.fault_simulation.exhaustive import leaders, nodes
 from deploy.fault_simulation.exhaustive.scope import Scope
-from deploy.fault_simulation.exhaustive.world import Gpu, Node, World, gpu_id, node_id, with_node
+from deploy.fault_simulation.exhaustive.world import Copy, Gpu, Node, World, gpu_id, node_id, with_node
 from planner.core.power import site_ledger
 from planner.core.power.site_state import PowerState
 from planner.domain.ids import GpuId
@@ -66,6 +66,10 @@ def beginning(scope: Scope) -> World:
         world = with_node(world, n, node if off else nodes.started(scope, n, node, START_S))
     world = calm(scope, world, 4.0)
     world = calm(scope, leaders.wanted(scope, world, 0), 24.0)
+    if scope.copied_first:
+        copies = tuple([node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes])
+        world = world._replace(nodes=copies, copied_epoch=world.epoch)
+        world = calm(scope, leaders.wanted(scope, world, 1), 24.0)
     return world._replace(nodes=tuple([_tidy(node) for node in world.nodes]))
 
 

@@ -256,7 +256,7 @@ class _Canon:
 
     def _decision(self, stored: Any) -> Key:
         order = stored.order
-        largest = self.world.largest_mw(stored.published_s) if self.scope.rare.get("order") else 0
+        largest = self.world.largest_known_mw(stored.known) if self.scope.rare.get("order") else 0
         return (
             self._id(order.decision_id),
             self._epoch(stored.epoch),

@@ -39,16 +39,15 @@ def _rise(scope: Scope, before: World, after: World, action: Action) -> str:
     """A sum above the budget may only fall; a rise must leave it within what was allowed.
 
     Allowed is the largest budget of the last lease, for a grant made under it may be on its way. A rise that a
-    decision caused is held to more: to the largest budget since that decision was published.
+    decision caused is held to more: to the largest budget since the one that its leader knew of.
     """
     total, was = after.total_mw(), before.total_mw()
     if total <= was or total <= after.budgets[-1][1]:
         return ""
-    since_s = after.now_s - scope.rise_window_s
+    allowed = after.largest_mw(after.now_s - scope.rise_window_s)
     kind, n, index = action
     if kind == "deliver":
-        since_s = max(since_s, before.nodes[n].decisions[index].published_s)
-    allowed = after.largest_mw(since_s)
+        allowed = min(allowed, after.largest_known_mw(before.nodes[n].decisions[index].known))
     return f"limits rose from {was} to {total} mW, above the {allowed} mW allowed" if total > allowed else ""
 
 

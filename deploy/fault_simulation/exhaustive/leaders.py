@@ -69,7 +69,8 @@ def published(scope: Scope, world: World, orders: Iterable[PowerDecision], epoch
     for order in orders:
         n = int(order.node[1:])
         node = world.nodes[n]
-        fresh = Stored(order, epoch, node.incarnation, world.now_s)
+        known = len(world.budgets) if world.order_heard else len(world.budgets) - 1
+        fresh = Stored(order, epoch, node.incarnation, world.now_s, known)
         world = with_node(world, n, node._replace(decisions=(*node.decisions, fresh)[-scope.decisions :]))
     return world
 

@@ -130,6 +130,29 @@ EVERY: dict[str, tuple[Patch, ...]] = {
 }
 
 
+SHOWN_BY = {
+    "raise-before-lower": "settling",
+    "ignore-unacked-grants": "fenced",
+    "default-on-expiry": "lease-edge",
+    "fencing-off": "fenced",
+    "ids-off": "backlog",
+    "raise-for-an-earlier-process": "crash",
+    "silence-frees": "late-reports",
+    "telemetry-frees": "late-reports",
+    "lease-from-receipt": "cut",
+    "answered-forgotten": "annotation",
+    "caps-inherited": "lost-telemetry",
+    "settle-0": "settling",
+    "only-lowers-ignored": "climb",
+    "decisions-age": "silence",
+    "parked-not-renewed": "reboot",
+    "copy-believed": "restore",
+}
+"""The scope that shows each fault."""
+UNSEEN = frozenset({"new-leader-does-not-wait"})
+"""Faults that no scope shows yet; ``README.md`` says why the product guards against them all the same."""
+
+
 @contextmanager
 def mutated(name: str | None) -> Iterator[None]:
     """The product with one mutation, for as long as the block runs."""

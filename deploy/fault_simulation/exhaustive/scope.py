@@ -65,6 +65,8 @@ class Scope:
     """At a fail-over no telemetry is left on the bus."""
     answers_restored: bool = True
     """A copy of the bus that is put back also holds old answers; otherwise the answers are the newest."""
+    copied_first: bool = False
+    """The bus was copied at rest under the first wants; the search begins at rest under the second."""
     copy_recognised: bool = True
     """The new leader knows that it leads over a copy: by its age, or by a sequence that went back."""
     zombie: bool = False
@@ -77,11 +79,16 @@ class Scope:
     """An annotation's bound on each GPU of a node; None takes it away."""
     symmetric: bool = True
     """Nodes are alike, so that worlds which differ by their names only are one."""
+    judged_every: int = 200
+    """One world in so many is judged in calm weather."""
     long: bool = False
     """Too large for the gate: for the night."""
     config: SiteConfig = field(init=False)
 
     def __post_init__(self) -> None:
+        turned = {want[self.gpus :] + want[: self.gpus] for want in self.wants}
+        if self.symmetric and self.nodes == 2 and turned != set(self.wants):
+            raise ValueError(f"scope {self.name}: its wants tell its nodes apart, so that they are not symmetric")
         config = SiteConfig(
             site=SITE,
             budget_mw=self.budget_watts * 1000,

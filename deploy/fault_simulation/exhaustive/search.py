@@ -21,8 +21,6 @@ from deploy.fault_simulation.exhaustive.world import World
 
 CHUNK = 500
 """Worlds that are kept as one compressed block: a world costs a few hundred bytes so."""
-JUDGED_EVERY = 1500
-"""One world in so many is judged in calm weather."""
 
 Found = tuple[int, int, Action, World]
 """A world's key, its parent's key, the action between them, and the world."""
@@ -67,7 +65,7 @@ def expand(scope: Scope, worlds: Iterable[tuple[int, World]], *, own: bool = Tru
     out = Expanded()
     for key, world in worlds:
         out.worlds += 1
-        if key % JUDGED_EVERY == 0:
+        if key % scope.judged_every == 0:
             out.judged += 1
             if sentence := judged(scope, world):
                 out.broken = Broken(key, None, sentence)

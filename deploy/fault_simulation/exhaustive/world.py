@@ -18,6 +18,8 @@ class Stored(NamedTuple):
     epoch: int
     incarnation: str
     published_s: float
+    known: int
+    """How many of the site's budgets its leader knew of."""
 
 
 class Report(NamedTuple):
@@ -97,6 +99,10 @@ class World(NamedTuple):
         """The sum of all hardware limits, as far as we set them."""
         now_s = self.now_s
         return sum([gpu.counted_mw(now_s) for node in self.nodes for gpu in node.gpus])
+
+    def largest_known_mw(self, known: int) -> int:
+        """The largest budget from the last of the first ``known`` on."""
+        return max([mw for _, mw in self.budgets[known - 1 :]])
 
     def largest_mw(self, since_s: float) -> int:
         """The largest budget in force since an instant."""

@@ -81,6 +81,8 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
             Limited(off, ReasonCode.BRAKE, f"draw exceeded the budget: {watts_from_mw(off):.0f} W are held back")
         )
     notes += [Limited(0, ReasonCode.FROZEN, f"{name} does not hold: no raise") for name in state.frozen]
+    if (gpus := _gpus_note(state, config)) is not None:
+        notes.append(gpus)
     silent = [node for node, ledger in state.nodes.items() if not answers(ledger, config, now_s)]
     if silent:
         held = sum(state.nodes[node].total_mw for node in silent)
@@ -88,6 +90,18 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
         text = f"{len(silent)} nodes do not answer ({names}): {watts_from_mw(held):.0f} W stay charged"
         notes.append(Limited(held, ReasonCode.POWER_PENDING, text))
     return tuple(notes)
+
+
+def _gpus_note(state: PowerState, config: SiteConfig) -> Limited | None:
+    """Where GPUs that nobody has heard of yet are charged nothing."""
+    heard = len(state.where)
+    if config.expected_gpus is None:
+        text = f"expected_gpus is not set and {heard} GPUs are heard of: one never heard of is charged nothing"
+        return Limited(heard, ReasonCode.EXPECTED_GPUS, text) if heard else None
+    if heard <= config.expected_gpus:
+        return None
+    text = f"{heard} GPUs are heard of and expected_gpus says {config.expected_gpus}: none is charged in advance"
+    return Limited(heard, ReasonCode.EXPECTED_GPUS, text)
 
 
 def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:

@@ -70,7 +70,7 @@ def initial(
     first_ever = stored is not None and not pages
     wait_s = config.answer_s if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
     where = {gpu: node for node, page in pages.items() for gpu in page.cards.gpus}
-    return PowerState(config.site, epoch, now_s + wait_s, pages, where, doubted=doubted and bool(pages))
+    return PowerState(config.site, epoch, now_s + wait_s, pages, where, since_s=now_s, doubted=doubted and bool(pages))
 
 
 def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_s: float) -> PowerState:
@@ -144,7 +144,7 @@ def _node_commands(
         issued_s = now_s if order.issued_s is None else min(order.issued_s, now_s)
         if order.action == "remove" and ledger is not None:
             # A sign of life after the order proves it wrong, or old: its watts may not be lent to anybody.
-            if order.issued_s is None or max(ledger.heard_s, ledger.inherited_s) < issued_s:
+            if order.issued_s is None or _gone_since(state, ledger, issued_s):
                 del nodes[order.node]
                 ids[order.node] = ledger.next_id
                 removed[order.node] = Removed(issued_s, ledger.heard_boot, ledger.heard_clock_s)
@@ -153,6 +153,16 @@ def _node_commands(
         else:
             removed.pop(order.node, None)
     return replace(state, removed=removed, node_commands=done, past_ids=ids)
+
+
+def _gone_since(state: PowerState, ledger: NodeLedger, issued_s: float) -> bool:
+    """Whether nothing was heard of a node since an order to remove it.
+
+    Over a copy of an older bus an order of the past proves nothing: the node may have come back after the copy.
+    """
+    if state.doubted and not ledger.proven and issued_s <= state.since_s:
+        return False
+    return max(ledger.heard_s, ledger.inherited_s) < issued_s
 
 
 def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:

@@ -44,6 +44,8 @@ class PowerState:
     """The newest operator's order carried out, by node."""
     share: int = 0
     share_key: tuple[int, int] | None = None
+    since_s: float = float("-inf")
+    """When this leader took the lead."""
     doubted: bool = False
     """The bus was put back from a copy: what was inherited may be older than what was granted since."""
     over_since_s: float | None = None

@@ -10,7 +10,7 @@ import pytest
 from planner.core.power import site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, knows_more, refuses
 from planner.core.power.site_state import charged_mw
-from planner.domain.observation import StoredCaps
+from planner.domain.observation import NodeCommand, Observation, StoredCaps
 from planner.domain.plan import PowerDecision
 from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, desk, g, seen
 
@@ -154,3 +154,27 @@ def test_what_an_answer_proves() -> None:
     assert refuses(seen_by_a, 6, "i")
     assert not refuses(seen_by_a, 6, "another")
     assert not refuses(seen_by_a, 7, "i")
+
+
+@pytest.mark.parametrize(
+    ("expected", "words"),
+    [
+        (None, "expected_gpus is not set and 2 GPUs are heard of"),
+        (1, "2 GPUs are heard of and expected_gpus says 1"),
+        (2, ""),
+        (9, ""),
+    ],
+)
+def test_gpus_that_would_be_charged_nothing_are_noted(expected: int | None, words: str) -> None:
+    d = desk(replace(SITE, expected_gpus=expected), per_node=1)
+    notes = [n.sentence for n in site_ledger.summary(d.power, d.config, d.now_s).notes if n.reason == "expected_gpus"]
+    assert [words in note for note in notes] == ([True] if words else [])
+
+
+def test_an_order_to_remove_a_node_is_void_for_a_leader_in_doubt_and_a_new_one_is_not() -> None:
+    d = restored(copied(), doubted=True)
+    for issued_s, left in ((d.now_s - 60.0, True), (d.now_s + 1.0, False)):
+        d.now_s = max(d.now_s, issued_s)
+        command = NodeCommand(B, "remove", int(issued_s), "", issued_s)
+        d.power = site_ledger.absorb(d.power, Observation(node_commands=(command,)), d.config, d.now_s)
+        assert (B in d.power.nodes) is left

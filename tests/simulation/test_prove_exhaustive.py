@@ -1,0 +1,154 @@
+"""The search of tiny worlds: it holds over its scopes, finds what is broken, and its canonical states are sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deploy.cli.build.prove_exhaustive import EXTRA_MUTATIONS
+from deploy.cli.main import main
+from deploy.fault_simulation.exhaustive.actions import carried_out, enabled
+from deploy.fault_simulation.exhaustive.calm import beginning
+from deploy.fault_simulation.exhaustive.canonical import key_of
+from deploy.fault_simulation.exhaustive.mutation_patches import EVERY, SHOWN_BY, UNSEEN
+from deploy.fault_simulation.exhaustive.run import Bounds, Checkpoint, CheckpointError, ExhaustiveSearch
+from deploy.fault_simulation.exhaustive.scopes import SCOPES
+from deploy.fault_simulation.exhaustive.story import read, replay_story, written
+from deploy.fault_simulation.exhaustive.world import World
+from deploy.fault_simulation.mutations import MUTATIONS
+
+GATE = [name for name, scope in SCOPES.items() if not scope.long]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scope", GATE)
+def test_a_small_scope_holds_to_its_end(scope: str) -> None:
+    tally = ExhaustiveSearch(scope).run()
+    assert not tally.sentence, f"{tally.sentence}: {' '.join(map(written, tally.story))}"
+    assert tally.complete
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("mutation", sorted(SHOWN_BY))
+def test_every_fault_put_in_on_purpose_is_found(mutation: str) -> None:
+    tally = ExhaustiveSearch(SHOWN_BY[mutation], mutation=mutation, bounds=Bounds(depth=8)).run()
+    assert tally.sentence, f"{mutation} went unseen in {tally.states} worlds"
+    again = replay_story(SCOPES[SHOWN_BY[mutation]], mutation, tally.story)
+    assert again.sentence == tally.sentence
+    assert not replay_story(SCOPES[SHOWN_BY[mutation]], None, _common(mutation, tally.story)).sentence
+
+
+def _common(mutation: str, story: tuple[tuple[str, int, int], ...]) -> list[tuple[str, int, int]]:
+    """As much of a mutation's story as can happen to the product itself."""
+    scope, kept = SCOPES[SHOWN_BY[mutation]], []
+    world = beginning(scope)
+    for action in story:
+        if action not in set(enabled(scope, world)):
+            break
+        world = carried_out(scope, world, action)
+        kept.append(action)
+    return kept
+
+
+def test_the_command_knows_every_fault() -> None:
+    assert {*MUTATIONS, *EXTRA_MUTATIONS} == set(EVERY) == {*SHOWN_BY, *UNSEEN}
+
+
+@pytest.mark.parametrize("scope", ["crash", "fail-over", "late-reports", "steady", "cut", "removal", "restore"])
+def test_worlds_that_are_one_go_on_as_one(scope: str) -> None:
+    """Of two different worlds with one key, whatever may happen to one may happen to the other, to one key again."""
+    chosen = SCOPES[scope]
+    begun = beginning(chosen)
+    met, queue, pairs = {key_of(chosen, begun): begun}, [begun], 0
+    while queue and pairs < 25:
+        world = queue.pop(0)
+        for action in enabled(chosen, world):
+            after = carried_out(chosen, world, action)
+            key = key_of(chosen, after)
+            if key not in met:
+                met[key] = after
+                queue.append(after)
+            elif met[key] != after:
+                pairs += 1
+                assert _futures(scope, after) == _futures(scope, met[key]), action
+    assert pairs, "no two worlds were one: nothing was tested"
+
+
+def _futures(scope: str, world: World) -> list[int]:
+    """The keys one step on; alike nodes may have changed places."""
+    chosen = SCOPES[scope]
+    return sorted(key_of(chosen, carried_out(chosen, world, action)) for action in enabled(chosen, world))
+
+
+def test_processes_and_interruptions_change_nothing(tmp_path: Path) -> None:
+    whole = ExhaustiveSearch("steady", bounds=Bounds(depth=3)).run()
+    twice = ExhaustiveSearch("steady", jobs=2, bounds=Bounds(depth=3)).run()
+    part = ExhaustiveSearch("steady", bounds=Bounds(depth=2), checkpoint=Checkpoint(tmp_path)).run()
+    assert part.cut == "depth 2"
+    rest = ExhaustiveSearch("steady", jobs=2, bounds=Bounds(depth=3), checkpoint=Checkpoint(tmp_path)).run()
+    counted = [(each.states, each.transitions, each.depth) for each in (whole, twice, rest)]
+    assert counted[0] == counted[1] == counted[2]
+    with pytest.raises(CheckpointError, match="a checkpoint of steady"):
+        ExhaustiveSearch("cut", checkpoint=Checkpoint(tmp_path)).run()
+
+
+def test_memory_and_time_are_bounds() -> None:
+    assert ExhaustiveSearch("crash", bounds=Bounds(memory_bytes=1)).run().cut.endswith("GiB of memory")
+    assert ExhaustiveSearch("crash", bounds=Bounds(seconds=0.01)).run().cut == "0.01 s"
+
+
+def test_a_broken_promise_prints_its_story_and_a_line_that_repeats_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prove", "--exhaustive", "annotation", "--mutate", "answered-forgotten", "--jobs", "1"]
+    assert main(words) == 1
+    text = capsys.readouterr().out
+    assert "an annotation bounds n0 to 300 W" in text
+    line = next(each for each in text.splitlines() if each.startswith("reproduce: "))
+    head, story = line.removeprefix("reproduce: wattscale ").split(" --story ")
+    assert main([*head.split(), "--story", story.strip("'")]) == 1
+    assert "BROKEN: the agent of n0 may yet raise" in capsys.readouterr().out
+    assert main([*words, "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["holds"] is False
+    assert document["scopes"][0]["reproduce"] == line.removeprefix("reproduce: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--exhaustive", "moon"], "moon"),
+        (["--exhaustive", "crash", "--depth", "0"], "--depth"),
+        (["--exhaustive", "crash", "--story", "tick:x"], "tick:x"),
+        (["--exhaustive", "crash", "--story", "join:0"], "join:0"),
+        (["--exhaustive", "gate", "--story", "tick"], "--story"),
+        (["--mutate", "settle-0"], "--exhaustive"),
+        (["--checkpoint", "somewhere"], "--seed"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prove", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert word in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_step_is_read_as_it_is_written() -> None:
+    story = [("tick", -1, -1), ("deliver", 0, 2), ("want", -1, 1), ("cut-off-1", 0, 0), ("restart", 1, -1)]
+    assert read(" ".join(map(written, story))) == story
+
+
+def test_a_campaign_goes_on_where_it_was_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["prove", "--events", "20000", "--seed", "4", "--json", "--jobs", "1", "--checkpoint", str(tmp_path)]
+    assert main(words) == 0
+    first = json.loads(capsys.readouterr().out)
+    page = json.loads((tmp_path / "campaign.json").read_text())
+    assert (page["worlds"], page["events"]) == (2, 20_000)
+    assert main(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["counts"], again["worlds"]) == (first["counts"], 2)
+    assert main([*words[:2], "30000", *words[3:]]) == 2
+    assert "another campaign" in capsys.readouterr().err
