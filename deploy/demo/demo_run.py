@@ -17,6 +17,7 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.jetstream.watch import follow
 from deploy.cli.errors import CliError
+from deploy.compose.planner_service import Planner
 from deploy.demo.last_run import LastRun, forget, remember
 from deploy.demo.options import UpOptions
 from deploy.demo.parts import (
@@ -100,7 +101,16 @@ async def _planners(run: Prepared, stack: AsyncExitStack, url: str, cluster: Liv
             name = f"planner-{index}"
             planner = make_planner(run, await _connected(stack, run, url, name), cluster, f"{name}-{os.getpid()}")
             await planners.enter_async_context(_running(planner.run()))
+            _print(f"{name}: health and metrics on {await _address(planner)}")
         yield
+
+
+async def _address(planner: Planner) -> str:
+    """Where the planner's pages are, once they are served."""
+    if planner.health is None:
+        return "no port"
+    await planner.health.serving.wait()
+    return planner.health.url
 
 
 async def _connected(stack: AsyncExitStack, run: Prepared, url: str, name: str) -> Bus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
@@ -12,6 +13,8 @@ from planner.domain.ids import DeploymentId
 from planner.domain.plan import DeploymentPlan
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.telemetry.liveness import Liveness
+
+log = logging.getLogger(__name__)
 
 LAST_PAGES_S = 1.0
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -46,6 +49,8 @@ class HealthServer:
         self._newest: DecisionEvent | None = None
         self._plans: dict[DeploymentId, DeploymentPlan] = {}
         self.url = ""
+        self.serving = asyncio.Event()
+        """Set once ``url`` can be reached."""
 
     def watch(self, decided: DecisionEvent) -> None:
         """Keep the newest decision for the status page."""
@@ -70,6 +75,8 @@ class HealthServer:
             await web.TCPSite(runner, self._host, self._port).start()
             host, port = runner.addresses[0][:2]
             self.url = f"http://{host}:{port}"
+            self.serving.set()
+            log.info("health and metrics on %s", self.url)
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
