@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from planner.core import advisory
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
@@ -72,7 +73,10 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
     power = {}
     for site, settings in config.sites.items():
         before = state.power.get(site) or ledger.initial(settings, state.epoch, clock.now_s)
-        power[site] = ledger.absorb(before, observation, settings, clock.now_s)
+        nodes = observation.nodes
+        if not advisory.hands_off(config, site):
+            nodes = {node: advisory.as_they_stand(seen, config, before) for node, seen in nodes.items()}
+        power[site] = ledger.absorb(before, replace(observation, nodes=nodes), settings, clock.now_s)
     return replace(state, deployments=deployments, power=power)
 
 

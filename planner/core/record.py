@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from planner.core.allocation.goals import pool_goals
 from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.performance.engine_model import engine
 from planner.core.placement import powered
@@ -69,6 +71,10 @@ def deployment_plans(
     plans = {}
     for name, one in sized.items():
         state, allocation = published.state.deployments[name], final.get(one.config.site)
+        if allocation is not None and one.config.mode is OperationMode.ADVISORY:
+            # What would have been aimed at: for the record alone, the state that goes on has no goals.
+            goals = pool_goals(one.config, allocation, limited[name].counts)
+            state = replace(state, pending=replace(state.pending, goals=goals))
         shortfall = 0.0 if allocation is None else allocation.shortfall.get(name, 0.0)
         power = figures(config.deployments[name], state)
         plans[name] = _deployment(one, limited[name], state, published.counts[name], shortfall, power)

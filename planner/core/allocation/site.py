@@ -6,12 +6,13 @@ Owns the seam between sizing and the optimiser. Must never decide that a watt is
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from planner.core import advisory
 from planner.core.allocation.closed_form import plenty, settled
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.limits.pipeline import LimitedDeployments
-from planner.core.placement import Holder, inventory_of, powered
+from planner.core.placement import GpuInventory, Holder, inventory_of, powered
 from planner.core.power.cap_changes import fallbacks
 from planner.core.power.site_state import PowerState, gpus_mw, unseen_mw
 from planner.core.sizing.deployment import Sized, SizedDeployment
@@ -102,6 +103,23 @@ class SharedSite:
     deployments: tuple[DeploymentId, ...]
     held: Mapping[Holder, Sequence[GpuId]]
     """GPUs of each pool's living replicas."""
+    imagined: SharedSite | None = None
+    """The site as it were if the watched deployments acted, too; None where none is watched."""
+
+    @property
+    def members(self) -> tuple[DeploymentId, ...]:
+        """All deployments that get an answer, watched ones included."""
+        return self.deployments if self.imagined is None else self.imagined.deployments
+
+    def answer(self, sized: Sized, counts: Mapping[DeploymentId, Mapping[PoolId, int]]) -> Allocation:
+        """``allocate`` for the deployments that act; for watched ones, what they would get if all acted."""
+        acting = self.allocate(sized, counts) if self.deployments else Allocation()
+        if self.imagined is None:
+            return acting
+        all_ = self.imagined.allocate(sized, counts)
+        watched = {key: grant for key, grant in all_.pools.items() if key[0] not in self.deployments}
+        late = {name: share for name, share in all_.shortfall.items() if name not in self.deployments}
+        return replace(acting, pools={**acting.pools, **watched}, shortfall={**acting.shortfall, **late})
 
     def allocate(self, sized: Sized, counts: Mapping[DeploymentId, Mapping[PoolId, int]]) -> Allocation:
         """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow.
@@ -145,20 +163,32 @@ def share_sites(state: PlannerState, config: PlannerConfig, clock: TickClock) ->
     for name, site in config.sites.items():
         if not powered(state, name):
             continue
-        members = tuple(d for d, deployment in config.deployments.items() if deployment.site == name)
+        members, acting = advisory.members(config, name), advisory.acting(config, name)
         inventory = inventory_of(state.power[name], site, clock.now_s)
-        ours = {gpu for gpus in inventory.free.values() for gpu in gpus}
-        for (deployment, _), gpus in inventory.held.items():
-            if deployment in members:
-                ours.update(gpus)
-        limits = site_limits(state.power[name], site, frozenset(ours), clock.now_s)
-        found[name] = SharedSite(site, limits, members, inventory.held)
+        limits = site_limits(state.power[name], site, _ours(inventory, acting), clock.now_s)
+        imagined = None
+        if acting != members:
+            whole = site_limits(state.power[name], site, _ours(inventory, members), clock.now_s)
+            if acting:
+                # The lowest cap of a watched GPU is the one that it has: parking is what it is for all others.
+                whole = replace(whole, reserve_mw_per_idle_gpu=limits.reserve_mw_per_idle_gpu)
+            imagined = SharedSite(site, whole, members, inventory.held)
+        found[name] = SharedSite(site, limits, acting, inventory.held, imagined)
     return found
+
+
+def _ours(inventory: GpuInventory, deployments: Sequence[DeploymentId]) -> frozenset[GpuId]:
+    """GPUs that are free or serve one of ``deployments``."""
+    ours = {gpu for gpus in inventory.free.values() for gpu in gpus}
+    for (deployment, _), gpus in inventory.held.items():
+        if deployment in deployments:
+            ours.update(gpus)
+    return frozenset(ours)
 
 
 def allocate(sized: Sized, sites: Mapping[SiteId, SharedSite]) -> dict[SiteId, Allocation]:
     """The optimiser's free choice of counts and caps, by site."""
-    return {name: site.allocate(sized, {}) for name, site in sites.items()}
+    return {name: site.answer(sized, {}) for name, site in sites.items()}
 
 
 def reallocate(
@@ -168,7 +198,7 @@ def reallocate(
     return {
         name: free[name]
         if _unchanged(free[name], site, limited)
-        else site.allocate(sized, {member: limited[member].counts for member in site.deployments})
+        else site.answer(sized, {member: limited[member].counts for member in site.members})
         for name, site in sites.items()
     }
 
@@ -176,6 +206,6 @@ def reallocate(
 def _unchanged(free: Allocation, site: SharedSite, limited: LimitedDeployments) -> bool:
     return all(
         (answer := free.pools.get((member, pool))) is not None and answer.replicas == count
-        for member in site.deployments
+        for member in site.members
         for pool, count in limited[member].counts.items()
     )

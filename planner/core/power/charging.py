@@ -111,12 +111,13 @@ def hear(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
     draws = [row.draw_mw for row in known if row.draw_mw is not None]
     boot, clock_s, heard_s = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
     busy = tuple([row is None or _held(row) for row in rows])
+    cards = _limits(ledger.cards, rows)
     fresh = ledger._replace(
-        cards=_limits(ledger.cards, rows),
+        cards=cards,
         healthy=healthy,
         busy=busy,
         seen=seen,
-        goal_mw=ledger.goal_mw if busy == ledger.busy else None,
+        goal_mw=ledger.goal_mw if busy == ledger.busy and cards is ledger.cards else None,
         enforced_mw=sum([row.enforced_mw or 0 for row in known]),
         draw_mw=sum(draws) if len(draws) == len(rows) else None,
         heard_boot=boot,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from planner.core import advisory
 from planner.core.placement import GpuInventory, choose, inventory_of, keep, powered, where
 from planner.core.power import site_ledger as ledger
 from planner.core.power.site_state import PowerState
@@ -40,15 +41,18 @@ class Reserved:
 
 
 def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) -> Reserved:
-    """Choose GPUs for the replicas aimed at and move every site's ledger: lower first, raise what is proven free."""
+    """Choose GPUs for the replicas aimed at and move every site's ledger: lower first, raise what is proven free.
+
+    A site whose deployments are all only watched is left alone: no cap, no lease.
+    """
     power = dict(state.power)
     decisions: list[PowerDecision] = []
     reserved: dict[DeploymentId, ReservedGpus] = {}
     for name, site in config.sites.items():
-        if not powered(state, name):
+        if not powered(state, name) or advisory.hands_off(config, name):
             continue
         inventory = inventory_of(power[name], site, clock.now_s)
-        members = [d for d, deployment in config.deployments.items() if deployment.site == name]
+        members = advisory.acting(config, name)
         chosen = {d: _chosen(inventory, config.deployments[d], state.deployments[d]) for d in members}
         if any(state.deployments[d].pending.goals for d in members):
             power[name] = ledger.want(power[name], _caps(inventory, chosen, state.deployments))

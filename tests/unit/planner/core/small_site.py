@@ -104,6 +104,10 @@ class SmallSite:
     state: PlannerState = field(init=False)
     caps: dict[GpuId, int] = field(default_factory=dict)
     pods: dict[GpuId, PoolId] = field(default_factory=dict)
+    neighbours: dict[GpuId, tuple[DeploymentId, PoolId]] = field(default_factory=dict)
+    """GPUs that pods of other deployments hold."""
+    seen_neighbours: dict[DeploymentId, DeploymentObservation] = field(default_factory=dict)
+    """Readings of other deployments, the same at every tick."""
     acks: list[PowerAckSeen] = field(default_factory=list)
     carried_out: int = -1
     published: list[ScalingDecision] = field(default_factory=list)
@@ -119,7 +123,7 @@ class SmallSite:
     def run_pods(self, **counts: int) -> None:
         """Place pods on the first free GPUs, as an orchestrator did before the planner came."""
         for name, count in counts.items():
-            free = [gpu for gpu in self.caps if gpu not in self.pods]
+            free = [gpu for gpu in self.caps if gpu not in self.pods and gpu not in self.neighbours]
             self.pods.update(dict.fromkeys(free[:count], PoolId(name)))
 
     def count(self, name: PoolId) -> int:
@@ -132,7 +136,7 @@ class SmallSite:
         acks, self.acks = tuple(self.acks), []
         decision = self.state.deployments[D].flow.decision_id
         return Observation(
-            deployments={D: seen} if seen is not None else {},
+            deployments={D: seen, **self.seen_neighbours} if seen is not None else {},
             nodes=self._telemetry() if self.config.sites else {},
             scaling_acks={D: ScalingAckSeen(D, decision, self.carried_out, "applied")},
             power_acks=acks,
@@ -148,7 +152,7 @@ class SmallSite:
         return found
 
     def _gpu(self, gpu: GpuId) -> GpuObservation:
-        held = self.pods.get(gpu)
+        owner, held = self.neighbours.get(gpu) or (D, self.pods.get(gpu))
         return GpuObservation(
             gpu=gpu,
             draw_mw=100_000,
@@ -157,7 +161,7 @@ class SmallSite:
             default_mw=CURVE.max_mw,
             min_mw=CURVE.min_mw,
             max_mw=CURVE.max_mw,
-            deployment=D if held else None,
+            deployment=owner if held else None,
             pool=held,
             role=Role(held) if held else None,
         )
@@ -197,7 +201,8 @@ class SmallSite:
             for gpu in [gpu for gpu, held in self.pods.items() if held == name][count:]:
                 del self.pods[gpu]
             hinted = [gpu for hint in decision.placements if hint.pool == name for gpu in hint.gpus]
-            free = [gpu for gpu in (*hinted, *self.caps) if gpu not in self.pods]
+            taken = self.pods.keys() | self.neighbours.keys()
+            free = [gpu for gpu in (*hinted, *self.caps) if gpu not in taken]
             self.pods.update(dict.fromkeys(free[: count - self.count(name)], name))
         self.carried_out = decision.decision_id
 
