@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -48,9 +47,10 @@ class BusSettings(BaseModel):
     @classmethod
     def _no_secrets(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
         for server in servers:
-            parts = urlsplit(server if "//" in server else f"nats://{server}")
-            if parts.username or parts.password:
-                raise ValueError(f"the address of {parts.hostname} holds credentials: use a file or the environment")
+            # Not by the parts of the address: an address that cannot be taken apart may still hold a password.
+            if "@" in server:
+                host = server.rpartition("@")[2]
+                raise ValueError(f"the address of {host} holds credentials: use a file or the environment")
         return servers
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Errors that end a command with one clear line instead of a traceback."""
+"""Errors that end a command with one clear line instead of a traceback, and the exit codes."""
 
 from __future__ import annotations
 
@@ -13,3 +13,9 @@ class UsageError(CliError):
     """Bad input or a bad setting: exit code 2. Nothing was started, or everything started was stopped again."""
 
     exit_code = 2
+
+
+class BusProblemError(CliError):
+    """The bus cannot be reached, refuses this login, or lacks what the command reads: exit code 3."""
+
+    exit_code = 3

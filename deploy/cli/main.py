@@ -46,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Run one command. Exit codes: 0 done, 1 failed, 2 bad input, 3 no bus, 130 interrupted."""
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)

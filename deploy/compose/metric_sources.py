@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from deploy.compose.masking import masked
 from planner.adapters.metrics.prometheus_client import PrometheusClient, PrometheusSettings
 from planner.adapters.metrics.prometheus_observer import PrometheusObserver
 from planner.adapters.metrics.scrape import EngineScraper
@@ -171,7 +172,7 @@ def _not_an_address(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        return f"{url!r} is not an address: {error}"
+        return f"{masked(repr(url))} is not an address: {error}"
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        return f"{url!r} is not an address; write http://host:port/path"
+        return f"{masked(repr(url))} is not an address; write http://host:port/path"
     return ""

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from deploy.compose.masking import masked
+
 Tree = dict[str, Any]
 
 
@@ -54,7 +56,9 @@ class Merged:
             if not isinstance(inner, dict):
                 if inner is not None:
                     where = self.origins.get(so_far, "")
-                    self.problems.append(f"{so_far}: holds {inner!r} ({where}) where {origin} sets names below it")
+                    self.problems.append(
+                        f"{so_far}: holds {masked(repr(inner))} ({where}) where {origin} sets names below it"
+                    )
                 self.origins.pop(so_far, None)
                 inner = node[key] = {}
             node = inner

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from deploy.compose.masking import masked
 from deploy.compose.settings_layers import Merged, SettingsError, Tree, flat
 
 ENVIRONMENT = "environment"
@@ -22,7 +23,6 @@ NESTED = "__"
 """Between the names of a section and its setting in a variable: ``WATTSCALE_HEALTH__PORT``."""
 Model = TypeVar("Model", bound=BaseModel)
 _SECRET = re.compile("token|password|secret|header|seed", re.IGNORECASE)
-_USER_INFO = re.compile(r"://[^/@\s]+@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Variables:
 
 def plain(settings: BaseModel) -> Tree:
     """All values as plain data; secrets, also those inside URLs, are masked."""
-    masked: Tree = _masked(settings.model_dump(mode="json"))
-    return masked
+    shown: Tree = _masked(settings.model_dump(mode="json"))
+    return shown
 
 
 def name_variables(merged: Merged, variables: Variables, environ: Mapping[str, str]) -> None:
@@ -117,7 +117,9 @@ def _problem(model: type[BaseModel], error: Mapping[str, Any], origins: Mapping[
         return f"{dotted}: must be set; neither file, environment nor flags set it"
     origin = next((origins[p] for p in (dotted, dotted.rpartition(".")[0]) if p in origins), "")
     value = error.get("input")
-    shown = f", not {value!r}" if isinstance(value, str | int | float) and not _SECRET.search(dotted) else ""
+    shown = (
+        f", not {masked(repr(value))}" if isinstance(value, str | int | float) and not _SECRET.search(dotted) else ""
+    )
     text = str(error["msg"]).removeprefix("Value error, ")
     return (f"{dotted}: " if dotted else "") + text + shown + (f" (from {origin})" if origin else "")
 
@@ -156,4 +158,4 @@ def _masked(value: Any) -> Any:
         return {key: _masked(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_masked(inner) for inner in value]
-    return _USER_INFO.sub("://***@", value) if isinstance(value, str) else value
+    return masked(value) if isinstance(value, str) else value

@@ -14,11 +14,14 @@ from nats.errors import ConnectionClosedError
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.client import VirtualConnectorClient
+from bus_schemas.errors import BusError
 from bus_schemas.jetstream import consumers, stream_admin
 from bus_schemas.jetstream.connect import Bus, BusUnreachableError, connect
 from bus_schemas.jetstream.consumers import Durable
 from bus_schemas.jetstream.settings import BusSettings
-from deploy.cli.errors import UsageError
+from deploy.cli.bus_address import servers_of
+from deploy.cli.bus_connection import what_is_missing
+from deploy.cli.errors import BusProblemError, UsageError
 from deploy.compose.planner_service import Planner
 from deploy.demo.connector import Connector
 from deploy.demo.gpus import HardwareMeter, PlantDriver, PlantOwners, PlantWorkers
@@ -53,17 +56,23 @@ async def bus_server(run: Prepared) -> AsyncIterator[EmbeddedServer | None]:
 
 
 async def reach(run: Prepared, url: str, name: str) -> Bus:
-    """Connect one part to the bus. Raises UsageError in one line."""
+    """Connect one part to the bus. Raises BusProblemError in one line."""
     try:
-        return await connect(BusSettings(servers=(url,), name=name))
+        return await connect(BusSettings(servers=servers_of(url), name=name))
     except BusUnreachableError as error:
-        raise UsageError(str(error)) from error
+        raise BusProblemError(str(error)) from error
 
 
 async def furnish(bus: Bus, run: Prepared) -> None:
-    """Create the streams, and the agents' consumers, which agents may not create themselves. Idempotent."""
-    await stream_admin.apply(bus)
-    await consumers.ensure_all(bus, [Durable.power(bus, node) for node in run.nodes])
+    """Create the streams, and the agents' consumers, which agents may not create themselves. Idempotent.
+
+    Raises BusProblemError in one line.
+    """
+    try:
+        await stream_admin.apply(bus)
+        await consumers.ensure_all(bus, [Durable.power(bus, node) for node in run.nodes])
+    except BusError as error:
+        raise BusProblemError(await what_is_missing(bus) or str(error)) from error
 
 
 def keep_furnished(bus: Bus, run: Prepared) -> list[Coroutine[Any, Any, None]]:

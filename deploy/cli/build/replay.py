@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
 from deploy.cli.run.planner import UnusableSettingsError, add_settings, loaded
 

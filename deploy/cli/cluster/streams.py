@@ -7,8 +7,9 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from deploy.cli.bus_address import add_bus_options, reached
-from deploy.cli.errors import CliError, UsageError
+from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_connection import reached
+from deploy.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from bus_schemas.jetstream.connect import Bus
@@ -36,7 +37,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 async def _run(args: argparse.Namespace, action: str) -> int:
-    from bus_schemas.errors import BusError
     from bus_schemas.jetstream import stream_admin
     from bus_schemas.streams import DECISIONS
 
@@ -44,11 +44,8 @@ async def _run(args: argparse.Namespace, action: str) -> int:
         raise UsageError(f"--replicas must be 1 to {MOST_REPLICAS}, not {args.replicas}")
     work = {"plan": stream_admin.plan, "apply": stream_admin.apply, "check": stream_admin.plan}[action]
     async with reached(args) as bus:
-        try:
-            changes = await work(bus, args.replicas)
-            doubts = await _doubts(bus, changes) if action == "check" else []
-        except BusError as error:
-            raise CliError(str(error)) from error
+        changes = await work(bus, args.replicas)
+        doubts = await _doubts(bus, changes) if action == "check" else []
     if args.json:
         rows = [{"stream": c.stream, "what": c.what, "refused": c.refused} for c in changes]
         rows += [{"stream": DECISIONS, "what": doubt, "refused": ""} for doubt in doubts]

@@ -8,7 +8,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from deploy.cli.bus_address import servers_of
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -42,5 +44,7 @@ def _run(args: argparse.Namespace) -> int:
     from deploy.demo.demo_run import run_up
     from deploy.demo.options import UpOptions
 
+    if args.nats_url is not None:
+        servers_of(args.nats_url)
     fields = {name: value for name, value in vars(args).items() if name in UpOptions.__dataclass_fields__}
     return run_up(UpOptions(**fields))

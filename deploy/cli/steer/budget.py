@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import getpass
 import json
-import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
+from deploy.cli.steer.sending import send, user_name
 
 if TYPE_CHECKING:
     from bus_schemas.jetstream.connect import Bus
@@ -70,13 +70,9 @@ async def _release(args: argparse.Namespace) -> int:
     """Publish a release. It repeats the last command's watts: a reader that does not know releases sees no change."""
     from bus_schemas import v1
     from bus_schemas.jetstream.reader import last
-    from bus_schemas.subjects import BadNameError
 
     async with reached(args) as bus:
-        try:
-            found = await last(bus, bus.subjects.control_budget(_site(args)))
-        except BadNameError as error:
-            raise UsageError(str(error)) from error
+        found = await last(bus, bus.subjects.control_budget(_site(args)))
         if found is None or not isinstance(found.message, v1.BudgetChange):
             raise CliError(f"site {_site(args)} has no budget command to release; `wattscale budget show` lists them")
         return await _send(bus, args, found.message.budget_watts, release=True)
@@ -86,9 +82,6 @@ async def _send(
     bus: Bus, args: argparse.Namespace, watts: float, *, for_s: float | None = None, release: bool = False
 ) -> int:
     from bus_schemas import v1
-    from bus_schemas.errors import BusError
-    from bus_schemas.jetstream.publisher import publish
-    from bus_schemas.subjects import BadNameError
 
     if args.ramp_s < 0:
         raise UsageError(f"--ramp-s must not be negative, not {args.ramp_s:g}")
@@ -104,10 +97,7 @@ async def _send(
         reason=args.reason,
         issued_by=user_name(),
     )
-    try:
-        await publish(bus, bus.subjects.control_budget(change.site), change, msg_id=str(uuid.uuid4()))
-    except (BadNameError, BusError) as error:
-        raise UsageError(str(error)) from error
+    await send(bus, bus.subjects.control_budget(change.site), change)
     if args.json:
         print(change.model_dump_json())
     else:
@@ -130,12 +120,3 @@ async def _show(args: argparse.Namespace) -> int:
     if not sites:
         raise CliError("this bus has no site yet: no plan and no budget command; is a planner running?")
     return 0
-
-
-def user_name() -> str:
-    """The name of the operator who gives a command, for the record; empty where the system knows none."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A container may run under a user id without a name.
-        return ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from deploy.cli.bus_address import add_bus_options, reached
+from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_connection import reached
 from deploy.cli.errors import UsageError
-from deploy.cli.steer.budget import user_name
+from deploy.cli.steer.sending import send, user_name
 
 if TYPE_CHECKING:
     from bus_schemas import v1
@@ -91,19 +91,13 @@ async def _node(args: argparse.Namespace) -> int:
 
 async def _send(args: argparse.Namespace, message: v1.DeploymentControl | v1.NodeControl, line: str) -> int:
     from bus_schemas import v1
-    from bus_schemas.errors import BusError
-    from bus_schemas.jetstream.publisher import publish
-    from bus_schemas.subjects import BadNameError
 
     async with reached(args) as bus:
-        try:
-            subject = (
-                bus.subjects.control_deployment(message.deployment)
-                if isinstance(message, v1.DeploymentControl)
-                else bus.subjects.control_node(message.node)
-            )
-            await publish(bus, subject, message, msg_id=str(uuid.uuid4()))
-        except (BadNameError, BusError) as error:
-            raise UsageError(str(error)) from error
+        subject = (
+            bus.subjects.control_deployment(message.deployment)
+            if isinstance(message, v1.DeploymentControl)
+            else bus.subjects.control_node(message.node)
+        )
+        await send(bus, subject, message)
     print(message.model_dump_json() if args.json else line)
     return 0

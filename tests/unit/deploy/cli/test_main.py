@@ -28,7 +28,10 @@ def test_a_pin_that_is_no_count_is_refused_by_its_text(word: str) -> None:
     [
         (["budget", "set", "nan", "--nats-url", "nats://127.0.0.1:1"], "watts"),
         (["budget", "set", "-5", "--nats-url", "nats://127.0.0.1:1"], "watts"),
-        (["status", "--nats-url", "nats://127.0.0.1:1"], "127.0.0.1:1"),
+        (["status", "--nats-url", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
+        (["status", "--nats-url", "nats://127.0.0.1:1", "--creds", "a", "--nkey", "b"], "--creds and --nkey"),
+        (["status", "--nats-url", "nats://127.0.0.1:1", "--tls-cert", "a"], "--tls-key"),
+        (["status", "--nats-url", "nats://127.0.0.1:1", "--user", "me"], "WATTSCALE_NATS_PASSWORD"),
         (["deployment", "pin", "d", "prefill", "--nats-url", "nats://127.0.0.1:1"], "POOL=N"),
     ],
 )
@@ -43,6 +46,19 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert code == 2
     assert said in err
     assert "Traceback" not in err
+
+
+def test_a_bus_that_cannot_be_reached_is_exit_code_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--nats-url", "nats://127.0.0.1:1"]) == 3
+    assert "127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_a_login_without_its_package_names_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    assert main(["status", "--nats-url", "nats://127.0.0.1:1", "--creds", "a"]) == 2
+    assert "pip install 'wattscale[nkeys]'" in capsys.readouterr().err
 
 
 def test_without_any_bus_known_the_remedy_is_named(

@@ -1,0 +1,21 @@
+"""The known name that is closest to a mistyped one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+CLOSE_ENOUGH = 0.5
+LISTED = 8
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """``did you mean 'x'?`` where a known name is close; otherwise the known names, or that there are none."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=CLOSE_ENOUGH)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if not names:
+        return "none is known there"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"known: {', '.join(names[:LISTED])}{more}"
