@@ -139,7 +139,7 @@ SHOWN_BY = {
     "raise-for-an-earlier-process": "crash",
     "silence-frees": "late-reports",
     "telemetry-frees": "late-reports",
-    "lease-from-receipt": "cut",
+    "lease-from-receipt": "late-grant",
     "answered-forgotten": "annotation",
     "caps-inherited": "lost-telemetry",
     "settle-0": "settling",

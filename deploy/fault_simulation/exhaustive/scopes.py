@@ -41,6 +41,8 @@ _GATE = (
     _one("late-reports", "reports heard late and again", {"time": 1, "wants": 1}, late_reports=True, reports=2),
     _one("week", "a week of silence, and another planner leads", {"wants": 1, "fail-over": 1, "week": 1},
          expected=False),
+    _one("late-grant", "a grant of before a cut arrives long after it", {"time": 1, "wants": 1, "order": 1},
+         orders_watts=(500,), steps_s=(11.0,), decisions=1),
     _one("reset", "a driver reset under a live agent", {"time": 1, "reset": 1}, sharp=False),
     _one("reboot", "a parked node reboots", {"time": 1, "reboot": 1}, wants=((200,),), sharp=False, judged_every=20),
     Scope("two-gpus", "an agent dies between two writes", 1000, ((500, 400), (300, 700)),
