@@ -36,6 +36,12 @@ class PoolDemand:
     wanted: int
     """The smallest count that meets the targets uncapped (before any limit); for explaining."""
     chain: tuple[Limited, ...] = ()
+    spare_speed: float = 1.0
+    """While everything can be carried, caps leave this many times the speed that the load needs."""
+
+    arriving_speed: tuple[float, ...] = ()
+    """The speed at which half of the requests that arrive are good, where sizing knows it: what shares are predicted
+    from. Empty: from ``required_speed``, which has a margin for what may come."""
 
     @property
     def max_replicas(self) -> int:
@@ -74,11 +80,17 @@ class PoolGrant:
     cap_mw: int
     speed: float
     chain: tuple[Limited, ...] = ()
+    good: float = 1.0
+    """Share of the requests that this pool is predicted to make good: prompts or answers in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """The optimiser's answer for a site. ``shortfall`` is the share of a deployment's load left unserved."""
+    """The optimiser's answer for a site.
+
+    ``shortfall`` is the share of a deployment's requests that will be late: 0 where all load is carried with speed to
+    spare, else 1 less the product of its pools' ``good``. Nobody refuses that load: it runs late.
+    """
 
     pools: Mapping[tuple[DeploymentId, PoolId], PoolGrant] = field(default_factory=dict)
     shortfall: Mapping[DeploymentId, float] = field(default_factory=dict)

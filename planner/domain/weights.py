@@ -13,8 +13,8 @@ class Weights:
     """Each weight is the number of watts of expected draw that one unit of its quantity is worth."""
 
     sla: float = 10_000.0
-    """Watts that carrying the load of ONE GPU is worth (a deployment counts its desired GPUs uncapped). At the default,
-    one percent of the load is worth 100 W per GPU, above what a cap or a replica costs: targets come first."""
+    """Watts that carrying the load of ONE GPU is worth. Targets come first; predicted shares of good requests that
+    differ by less than 20 W of it (relatively: 0.2 % at the default) are equal, and cost decides between them."""
     energy: float = 1.0
     """Watts per watt of expected draw. 0: energy is free."""
     gpu: float = 100.0

@@ -35,9 +35,9 @@ BUDGETS = (0.7, 0.8, 1.0)
 DECODES = (Phase.DECODE_DENSE, Phase.DECODE_MOE, Phase.SINGLE_STREAM)
 WORK = (1.0, 2.0)
 """GPU-seconds of prefill and of decode at full speed in a unit of load."""
-LOAD_ONLY = Weights(energy=0.0, gpu=0.0, churn=0.0)
+LOAD_ONLY = Weights(sla=1e12, energy=0.0, gpu=0.0, churn=0.0)
 ABOVE_ALL = 12.0
-"""Units of load offered: more than 24 GPUs could carry."""
+"""Units of load offered: more than 24 GPUs could carry. Nothing is good then, and what drains fastest is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,8 @@ def joint(budget_mw: int, curves: tuple[PowerCurve, PowerCurve]) -> tuple[float,
     said = ", ".join(f"{g.replicas} {name} at {g.cap_mw // 1000} W" for (_, name), g in answer.pools.items())
     spent = sum(g.replicas * g.cap_mw for g in answer.pools.values())
     assert spent <= budget_mw
-    return ABOVE_ALL * (1 - answer.shortfall[deployment]), said
+    grants = list(answer.pools.values())
+    return carried((grants[0].replicas, grants[1].replicas), (grants[0].speed, grants[1].speed)), said
 
 
 def rows() -> list[Row]:

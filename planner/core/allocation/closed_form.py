@@ -1,15 +1,16 @@
 """Caps for counts that are already fixed, where watts suffice: in closed form, without the optimiser.
 
 At most ticks the limiters fix the counts. Then only caps are open, and while all of them fit, the cheapest choice is
-the lowest cap that carries each pool. Must return None wherever the optimiser would have to choose; a test compares the
-two.
+the lowest cap that carries each pool with speed to spare. Must return None wherever the optimiser would have to choose;
+a test compares the two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from planner.core.allocation.optimiser.problem import STEP_MW
+from planner.core.allocation.optimiser.problem import STEP_MW, felt_speed
+from planner.core.allocation.optimiser.shares import share
 from planner.core.power.curve import cap_for_speed, speed
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
@@ -39,19 +40,6 @@ def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocati
     return Allocation(grants, shortfall) if _fit(gpus, above_parked_mw, limits) else None
 
 
-def plenty(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> bool:
-    """Whether all desired counts fit at the caps that they need. A heuristic that only orders the work."""
-    gpus = above_parked_mw = 0
-    for demand in demands:
-        for pool in demand.pools.values():
-            count = min(max(pool.wanted, pool.min_replicas), pool.max_replicas)
-            used = count * pool.gpus_per_replica
-            cap_mw = cap_for_speed(pool.curve, pool.required_speed[count - pool.min_replicas])
-            gpus += used
-            above_parked_mw += used * (cap_mw - limits.reserve_mw_per_idle_gpu)
-    return _fit(gpus, above_parked_mw, limits)
-
-
 def _fit(gpus: int, above_parked_mw: int, limits: SiteLimits) -> bool:
     return gpus <= limits.gpus and above_parked_mw <= limits.budget_mw - limits.gpus * limits.reserve_mw_per_idle_gpu
 
@@ -61,6 +49,7 @@ def _grant(pool: PoolDemand) -> PoolGrant:
     curve = pool.curve
     lowest = -(-max(curve.useful_mw, curve.min_mw) // STEP_MW) * STEP_MW
     highest = max(lowest, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) * STEP_MW)
-    needed = -(-cap_for_speed(curve, pool.required_speed[0]) // STEP_MW) * STEP_MW
+    needed = -(-cap_for_speed(curve, pool.required_speed[0] * pool.spare_speed) // STEP_MW) * STEP_MW
     cap = min(highest, max(lowest, needed))
-    return PoolGrant(pool.min_replicas, cap, speed(curve, cap))
+    fast = speed(curve, cap)
+    return PoolGrant(pool.min_replicas, cap, fast, good=share(pool.role, fast, felt_speed(pool)[0]))

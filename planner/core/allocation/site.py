@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.core import advisory
-from planner.core.allocation.closed_form import plenty, settled
+from planner.core.allocation.closed_form import settled
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.limits.pipeline import LimitedDeployments
 from planner.core.placement import GpuInventory, Holder, inventory_of, powered
@@ -45,9 +45,7 @@ def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], n
     return SiteLimits(config.site, max(0, budget), len(ours), reserve)
 
 
-def demand(
-    sized: SizedDeployment, counts: Mapping[PoolId, int] | None, reserve: float = SPEED_RESERVE
-) -> DeploymentDemand:
+def demand(sized: SizedDeployment, counts: Mapping[PoolId, int] | None) -> DeploymentDemand:
     """What a deployment asks of the optimiser: all its options, or what the limiters left of them.
 
     ``counts`` are the limiters' answer: a pool that stays or shrinks gets exactly its count, one that grows gets as
@@ -61,21 +59,22 @@ def demand(
         span = (pool.min_replicas, pool.max_replicas) if held is None else (held, held)
         if counts is not None:
             span = (min(current, counts[name]) if counts[name] > current else counts[name], counts[name])
-        pools[name] = _pool_demand(pool, sized.options.get(name), current, *span, reserve)
+        pools[name] = _pool_demand(pool, sized.options.get(name), current, *span)
     return DeploymentDemand(config.deployment, config.site, pools, config.priority, config.max_gpus)
 
 
-def _pool_demand(
-    pool: PoolConfig, options: PoolOptions | None, current: int, least: int, most: int, reserve: float
-) -> PoolDemand:
+def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, least: int, most: int) -> PoolDemand:
+    arriving: tuple[float, ...] = ()
     if options is None:
         speed, busy, wanted = (FULL_SPEED,) * (most - least + 1), (1.0,) * (most - least + 1), current
     else:
         end = len(options.speed) - 1
         most = max(least, min(most, end))
-        speed = tuple([_with_reserve(options.speed_at(count), reserve) for count in range(least, most + 1)])
+        speed = tuple([options.speed_at(count) for count in range(least, most + 1)])
         busy = tuple([options.utilisation_at(count) for count in range(least, most + 1)])
         wanted = options.wanted
+        middle = [options.arriving_at(count) for count in range(least, most + 1)]
+        arriving = tuple([speed for speed in middle if speed is not None])
     return PoolDemand(
         pool=pool.pool,
         role=pool.role,
@@ -86,12 +85,9 @@ def _pool_demand(
         utilisation=busy,
         curve=pool.curve,
         wanted=wanted,
+        spare_speed=SPEED_RESERVE,
+        arriving_speed=arriving,
     )
-
-
-def _with_reserve(speed: float, reserve: float) -> float:
-    """Speed to cap for: never more than full, and a need above full stays what it is."""
-    return speed if speed >= FULL_SPEED else min(FULL_SPEED, speed * reserve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,38 +118,10 @@ class SharedSite:
         return replace(acting, pools={**acting.pools, **watched}, shortfall={**acting.shortfall, **late})
 
     def allocate(self, sized: Sized, counts: Mapping[DeploymentId, Mapping[PoolId, int]]) -> Allocation:
-        """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow.
-
-        Where watts or GPUs are short no deployment keeps a reserve: it would be taken from a stage that has none.
-        """
-        reserved = self._demands(sized, counts, SPEED_RESERVE)
-        if (easy := settled(reserved, self.limits)) is not None:
+        """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow."""
+        demands = [demand(sized[name], counts.get(name)) for name in self.deployments]
+        if (easy := settled(demands, self.limits)) is not None:
             return easy
-        # Which question comes first changes no answer, only how often both must be asked.
-        if plenty(reserved, self.limits):
-            found = self._optimised(reserved)
-            if not any(found.shortfall.values()):
-                return found
-            return self._bare(sized, counts)
-        bare = self._bare(sized, counts)
-        if any(bare.shortfall.values()):
-            return bare
-        found = self._optimised(reserved)
-        return bare if any(found.shortfall.values()) else found
-
-    def _demands(
-        self,
-        sized: Sized,
-        counts: Mapping[DeploymentId, Mapping[PoolId, int]],
-        reserve: float,
-    ) -> list[DeploymentDemand]:
-        return [demand(sized[name], counts.get(name), reserve) for name in self.deployments]
-
-    def _bare(self, sized: Sized, counts: Mapping[DeploymentId, Mapping[PoolId, int]]) -> Allocation:
-        demands = self._demands(sized, counts, 1.0)
-        return settled(demands, self.limits) or self._optimised(demands)
-
-    def _optimised(self, demands: Sequence[DeploymentDemand]) -> Allocation:
         return priority_classes.allocate(demands, self.limits, self.config.weights)
 
 

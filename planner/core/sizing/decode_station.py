@@ -11,6 +11,7 @@ would lead to if it lasted. It goes from the sequences in flight to that one lik
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -45,8 +46,28 @@ def required_speed(
     return np.asarray(np.maximum(by_flow, held_speed(model, load, counts, target_ms, correction)))
 
 
+def arriving_speed(
+    model: DecodeModel, load: SizedLoad, counts: CountArray, target_ms: float, correction: float = 1.0
+) -> CountArray:
+    """Speed at which the mean batch of the load that ARRIVES just meets the target: half of the answers do then.
+
+    ``required_speed`` without what is added for bursts and for rates that may come: those ask for engines, but a
+    prediction must not take them for granted.
+    """
+    counts = np.maximum(counts, 1e-9)
+    if load.arriving_req_per_s is not None:
+        load = replace(load, held_req_per_s=load.arriving_req_per_s)
+    by_latency = latency_speed(model, load, counts, target_ms, correction, sigmas=0.0)
+    return np.asarray(np.maximum(by_latency, held_speed(model, load, counts, target_ms, correction)))
+
+
 def latency_speed(
-    model: DecodeModel, load: SizedLoad, counts: CountArray, target_ms: float, correction: float
+    model: DecodeModel,
+    load: SizedLoad,
+    counts: CountArray,
+    target_ms: float,
+    correction: float,
+    sigmas: float = BURST_SIGMAS,
 ) -> CountArray:
     """Speed at which iterations with the batch that the target itself makes take no longer than the target."""
     step_ms = step_target_ms(model, load, target_ms, correction)
@@ -54,7 +75,7 @@ def latency_speed(
     steady = steps_per_ms(load) * step_ms
     stays = staying(load, step_ms)
     batch = (min(load.in_flight, steady) * stays + steady * (1.0 - stays)) / counts
-    return (a + k * (batch + BURST_SIGMAS * np.sqrt(batch))) / step_ms
+    return (a + k * (batch + sigmas * np.sqrt(batch))) / step_ms
 
 
 def capacity_speed(model: DecodeModel, load: SizedLoad, counts: CountArray, correction: float) -> CountArray:

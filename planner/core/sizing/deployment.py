@@ -85,7 +85,10 @@ def _sized(
     interval_s = seen.interval_s if seen is not None else settings.load_interval_s
     load = None
     if learned.known:
-        ahead = (learned.rates, learned.held_rate, learned.growth, interval_s)
+        arriving = (
+            learned.bands[load_forecast.SMOOTH].model.mean(0.0) if load_forecast.SMOOTH in learned.bands else None
+        )
+        ahead = (learned.rates, learned.held_rate, learned.growth, interval_s, arriving)
         load = load_forecast.sized_load(config, learned.forecasts, seen, *ahead)
     case = modes.Case(
         config=config,

@@ -143,6 +143,7 @@ def sized_load(
     held_rate: float | None = None,
     growth: float = 0.0,
     interval_s: float = 0.0,
+    arriving: float | None = None,
 ) -> SizedLoad:
     """The load to size for: the upper quantile of the rate, all its scenarios, the mean shape, the spread observed."""
     first = [name for name, pool in config.pools.items() if pool.role is not Role.DECODE]
@@ -159,6 +160,7 @@ def sized_load(
         in_flight=_in_flight(config, seen) + growth,
         rates=rates,
         held_req_per_s=held_rate,
+        arriving_req_per_s=arriving,
         serving=float(sum(pools[name].replicas.wanted for name in known)),
         lead_s=max((config.pools[name].startup_s for name in known), default=0.0),
         interval_s=interval_s,

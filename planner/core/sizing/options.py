@@ -22,6 +22,15 @@ class PoolOptions:
     utilisation: tuple[float, ...]
     wanted: int
     chain: tuple[Limited, ...] = ()
+    arriving: tuple[float, ...] = ()
+    """By count: the speed at which half of what arrives is good; empty: unknown."""
+
+    def arriving_at(self, count: int) -> float | None:
+        """The speed at which ``count`` replicas make half of what arrives good; None where that is unknown."""
+        if not self.arriving:
+            return None
+        end = len(self.arriving) - 1
+        return self.arriving[count] if count <= end else self.arriving[end] * end / count
 
     def speed_at(self, count: int) -> float:
         """The speed that ``count`` replicas need; beyond the table: by the 1 / count law of its end."""

@@ -40,6 +40,8 @@ class SizedLoad:
     """Equally likely request rates at the time to size for; empty: ``req_per_s`` alone, in steady state."""
     held_req_per_s: float | None = None
     """The rate to size decode for, averaged over the duration of a sequence; None: ``req_per_s``."""
+    arriving_req_per_s: float | None = None
+    """The rate that answers arrive at, bursts averaged alike, with nothing added for what might come; None: unknown."""
     serving: float = 0.0
     """Prefill replicas that serve now, or will within ``lead_s``."""
     lead_s: float = 0.0

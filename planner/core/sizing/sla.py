@@ -43,6 +43,7 @@ def options(
         utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
         wanted=wanted,
         chain=sla_reasons.chain(config, pool, engine, load, corrections, wanted),
+        arriving=_arriving(config, pool.role, engine, load, corrections, counts[:last]),
     )
     if load.queued_requests <= 0 or pool.role is Role.DECODE:
         return found
@@ -67,6 +68,15 @@ def _rule(
             _decode(config, engine.decode, load, corrections.decode),
         )
     return None
+
+
+def _arriving(
+    config: DeploymentConfig, role: Role, engine: Engine, load: SizedLoad, corrections: Corrections, counts: CountArray
+) -> tuple[float, ...]:
+    if role is not Role.DECODE or engine.decode is None or load.idle:
+        return ()
+    speed = decode_station.arriving_speed(engine.decode, load, counts, config.itl_ms, corrections.decode)
+    return tuple(np.where(counts > 0, speed, np.inf).tolist())
 
 
 def _prefill(config: DeploymentConfig, model: PrefillModel, load: SizedLoad, correction: float) -> _Rule:

@@ -6,90 +6,131 @@ Owns reasons and sentences. Must never change a number.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from planner.core.allocation.optimiser.dual_prices import Prices, Response
-from planner.core.allocation.optimiser.exact import Choice
-from planner.core.allocation.optimiser.problem import STEP_MW, Problem, name_of
+import numpy as np
+
+from planner.core.allocation.optimiser.problem import STEP_MW, Floats, Ints, Problem
+from planner.core.allocation.optimiser.shares import share_at
+from planner.core.allocation.optimiser.staircase import NOTHING, score
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
-NOTICEABLE = 5e-4
-"""A shortfall below a twentieth of a percent is rounding of caps, not a message for people."""
+NOTICEABLE = 5e-3
+"""Fewer late requests than half a percent are not a message for people: the forecast is no better than that."""
+FULL = 1 - 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Scarce:
-    """What does not suffice for what everybody would take freely (``free``)."""
+class Solution:
+    """(P) count columns and cap steps above the floor. ``plenty``: everything is carried with speed to spare.
+
+    ``watts`` and ``gpus``: whether they kept anybody from a cheaper answer that carries as much.
+    """
+
+    columns: Ints
+    steps: Ints
+    plenty: bool
+    watts: bool = True
+    gpus: bool = True
+    watt_price: float = 0.0
+    gpu_price: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Scarce:
+    """What is used up at the answer."""
 
     watts: bool
     gpus: bool
     floors: bool
-    free: Response
 
 
 def allocation(
-    problem: Problem,
-    choices: Sequence[Choice],
-    prices: Prices,
-    scarce: Scarce,
-    limits: SiteLimits,
-    asked: Sequence[DeploymentDemand],
+    problem: Problem, solution: Solution, limits: SiteLimits, asked: Sequence[DeploymentDemand], *, floors: bool
 ) -> Allocation:
-    """The grants of all pools, with chains, shortfalls and prices."""
+    """The grants of all pools, with chains, predicted shares, shortfalls and prices. ``floors``: they do not fit."""
     pools: dict[tuple[DeploymentId, PoolId], PoolGrant] = {}
     shortfall: dict[DeploymentId, float] = {}
-    for d, (demand, choice) in enumerate(zip(asked, choices, strict=True)):
-        lost = max(0.0, 1.0 - choice.share)
-        shortfall[demand.deployment] = lost if lost > 1e-9 else 0.0
-        rows = problem.pools_of(d)
-        counts = [int(problem.count[row, column]) for row, column in zip(rows, choice.columns, strict=True)]
-        useless = choice.share <= 0 and scarce.floors and not all(counts)
-        for i, row in enumerate(rows):
-            key = name_of(problem, row)
-            pool = demand.pools[key[1]]
+    columns, steps = solution.columns, solution.steps
+    ratio = problem.ratio(columns, steps)
+    shares = np.array([share_at(role, at) for role, at in zip(problem.roles, ratio.tolist(), strict=True)])
+    scarce = _scarce(problem, solution, floors=floors)
+    for d, demand in enumerate(asked):
+        own = problem.pools_of(d)
+        good = float(shares[own.start : own.stop].prod())
+        late = 0.0 if solution.plenty else max(0.0, 1.0 - good)
+        shortfall[demand.deployment] = late if late > 1e-9 else 0.0
+        counts = {row: int(problem.count[row, columns[row]]) for row in own}
+        useless = good <= 0.0 and floors and not all(counts.values())
+        for row in own:
+            key = problem.name_of(row)
             # A stage that serves nobody, for its partner has no GPU, is not worth its watts.
-            count = 0 if useless else counts[i]
-            cap_mw = choice.steps[i] * STEP_MW
-            speed = float(problem.speed[row, choice.steps[i] - problem.floor[row]])
-            grant = PoolGrant(count, cap_mw, speed)
-            pools[key] = PoolGrant(count, cap_mw, speed, _chain(pool, grant, lost, scarce, limits, demand.max_gpus))
-    cost = sum(choice.cost for choice in choices)
-    return Allocation(pools, shortfall, cost, prices.watt, prices.gpu)
+            grant = PoolGrant(
+                0 if useless else counts[row],
+                problem.cap_mw(row, int(steps[row])),
+                float(problem.speed[row, steps[row]]),
+                good=float(shares[row]),
+            )
+            pool = demand.pools[key[1]]
+            chain = _chain(pool, grant, late, scarce, limits, demand.max_gpus)
+            pools[key] = replace(grant, chain=chain)
+    objective = 0.0 if solution.plenty else _loss(problem, shares, columns, steps)
+    return Allocation(pools, shortfall, objective, solution.watt_price, solution.gpu_price)
+
+
+def _loss(problem: Problem, shares: Floats, columns: Ints, steps: Ints) -> float:
+    """``-ln(score)``, weighed by worth: what is minimised."""
+    rows, first = np.arange(len(columns)), problem.first[:-1]
+    good = np.multiply.reduceat(shares, first)
+    carried = np.minimum.reduceat(np.minimum(1.0, problem.ratio(columns, steps)), first)
+    kept = np.multiply.reduceat(problem.kept[rows, columns], first)
+    return float(-(problem.worth * np.log(np.maximum(NOTHING, score(good, carried, kept)))).sum())
+
+
+def _scarce(problem: Problem, solution: Solution, *, floors: bool) -> _Scarce:
+    """Where load goes short: watts where no slowed pool's next cap step fits, GPUs where no further replica does."""
+    if solution.plenty:
+        return _Scarce(solution.watts, solution.gpus, floors)
+    columns, steps = solution.columns, solution.steps
+    rows = np.arange(len(columns))
+    held = problem.gpus[rows, columns]
+    left_mw = problem.budget_mw - float((held * problem.caps[rows, steps]).sum())
+    left_gpus = problem.gpu_limit - float(held.sum())
+    slowed = steps < problem.last[:-1]
+    size = np.array([float(pool.gpus_per_replica) for demand in problem.demands for pool in demand.pools.values()])
+    wanted = np.array([pool.wanted for demand in problem.demands for pool in demand.pools.values()])
+    fewer = problem.count[rows, columns] < wanted
+    dear = size * problem.caps[:-1, 0]
+    watts = (slowed & (held > 0) & (held * STEP_MW > left_mw)) | (fewer & (dear > left_mw) & (size <= left_gpus))
+    return _Scarce(bool(watts.any()) or floors, bool((fewer & (size > left_gpus)).any()), floors)
 
 
 def _chain(
-    pool: PoolDemand, grant: PoolGrant, lost: float, scarce: Scarce, limits: SiteLimits, own_gpus: int | None
+    pool: PoolDemand, grant: PoolGrant, late: float, scarce: _Scarce, limits: SiteLimits, own_gpus: int | None
 ) -> tuple[Limited, ...]:
     watts = f"{grant.cap_mw / 1000:.0f} W a GPU"
     said = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {watts}"
     if grant.replicas > pool.wanted:
         said = f"{grant.replicas} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"
     links: list[Limited] = []
-    full = grant.replicas == pool.wanted and grant.speed >= 1 - 1e-9
+    full = grant.replicas == pool.wanted and grant.speed >= FULL
     if not full and scarce.watts:
-        links.append(
-            Limited(
-                grant.replicas,
-                ReasonCode.POWER_BUDGET,
-                f"{said}: {limits.budget_mw / 1000:.0f} W are all that GPUs may draw",
-            )
-        )
+        why = f"{limits.budget_mw / 1000:.0f} W are all that GPUs may draw"
+        links.append(Limited(grant.replicas, ReasonCode.POWER_BUDGET, f"{said}: {why}"))
     if not full and scarce.gpus:
-        links.append(
-            Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{said}: the site has {limits.gpus} GPUs to serve with")
-        )
-    if not links and lost > NOTICEABLE and own_gpus is not None:
+        why = f"the site has {limits.gpus} GPUs to serve with"
+        links.append(Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{said}: {why}"))
+    if not links and late > NOTICEABLE and own_gpus is not None:
         links.append(Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{said}: the deployment may hold {own_gpus} GPUs"))
     if not links and grant.replicas != pool.wanted:
         links.append(Limited(grant.replicas, ReasonCode.REBALANCE, f"{said} cost least in energy, GPUs and changes"))
     if scarce.floors and grant.replicas < pool.min_replicas:
         least = f"its floor of {pool.min_replicas} does not fit, even at the lowest useful cap"
         links.append(Limited(grant.replicas, ReasonCode.SHORTFALL, f"{grant.replicas} {pool.pool} replicas: {least}"))
-    if lost > NOTICEABLE:
-        links.append(
-            Limited(grant.replicas, ReasonCode.SHORTFALL, f"{lost:.1%} of the load is expected to miss its targets")
-        )
+    if late > NOTICEABLE:
+        stage = f"{grant.good:.1%} are expected to be in time here"
+        links.append(Limited(grant.replicas, ReasonCode.SHORTFALL, f"{late:.1%} of the requests will be late: {stage}"))
     return tuple(links)

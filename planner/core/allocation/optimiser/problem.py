@@ -1,66 +1,100 @@
-"""The optimiser's problem as arrays: every pool's counts, what each needs, and what a load level then costs.
+"""The optimiser's problem as arrays: every pool's counts and caps, what each makes good, carries, draws and costs.
 
 Owns the translation from ``DeploymentDemand`` to numbers. Must never choose. Pools are rows, counts are columns
-(padded); a load level ``f`` (0..1) is a third axis: for a given ``f`` the pools of a deployment no longer depend on one
-another, which is what makes the joint problem separable.
+(padded), caps a third axis. The last row is no pool: it asks for nothing and costs nothing, and stands in for the
+partner that a deployment of one pool lacks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.allocation.optimiser.shares import AT_NEED, PHASES, SPREAD, shares
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.pool import Role
 from planner.domain.weights import Weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+T = TypeVar("T", np.float64, np.int64)
 
 STEP_MW = 5_000
 """Caps are multiples of 5 W: finer steps are lost in the hardware's own control."""
 TINY = 1e-9
+ENOUGH = 1.0 + 1e-9
+DRAIN = 0.05
+"""What carrying all of the load is worth beside making all of it good: where nothing can be good, the option that
+works off most decides. Small, or it would buy throughput with good requests."""
+GIVE_UP = 0.3
+"""What giving up all replicas is worth in shares of good requests. The share is a forecast for the time until the next
+change can help; a replica given up is missing for a whole start-up time. Without it two ticks' noise moved a fleet."""
+MISSING = 2.0
+"""The same for GPUs below the floors that somebody asked for, where even these do not fit."""
+ALIKE_WATTS = 20.0
+"""Watts a GPU that a share must be worth to count at all: shares are equal within ``ALIKE_WATTS / sla`` (0.2 %)."""
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """(P, N, S) what each cap of each count gives: predicted share, share carried, watts, cost; cost inf: none."""
+
+    share: Floats
+    carried: Floats
+    cost: Floats
+
+
+@dataclass(frozen=True)
 class Problem:
     """P pools in D deployments, at most N counts a pool, at most S cap steps. In mW; costs in ``Weights``' watts.
 
-    Pools of one deployment are neighbours: ``first[d] .. first[d + 1]``.
+    Pools of one deployment are neighbours: ``first[d] .. first[d + 1]``. Arrays by pool have one row more: no pool.
     """
 
     demands: tuple[DeploymentDemand, ...]
     names: tuple[PoolId, ...]
+    roles: tuple[Role, ...]
     owner: Ints
     first: Ints
     worth: Floats
-    """(D) watts that the whole load of a deployment is worth."""
-    top: Floats
-    """(D) the largest share of its load that a deployment can carry without limits."""
-    most_gpus: Floats
+    """(D) what a deployment's good requests are worth beside another's: its class and its GPUs."""
+    own_gpus: Floats
     """(D) a deployment's own GPU limit; inf for none."""
+    width: Ints
+    """(P + 1) how many counts are real."""
     count: Ints
-    """(P, N)"""
+    """(P + 1, N)"""
     gpus: Floats
-    """(P, N) GPUs at each count."""
+    """(P + 1, N) GPUs at each count."""
     need: Floats
-    """(P, N) speed that the whole load needs."""
-    root: Floats
-    """(P, N) ``need ** (1 / alpha)``."""
+    """(P + 1, N) speed that the whole load needs, as it is sized."""
+    felt: Floats
+    """(P + 1, N) the same for the load that arrives: shares are predicted from it."""
+    spare: Floats
+    """(P + 1) factor on the need while watts are plenty."""
     busy: Floats
     fixed: Floats
-    """(P, N) cost whatever the cap; inf where there is no such count."""
+    """(P + 1, N) cost whatever the cap; inf where there is no such count."""
+    kept: Floats
+    """(P + 1, N) factor on the share for replicas given up."""
     curve: Floats
-    """(P, 6): P_s, P_u - P_s, 1 / alpha, idle, P_u in mW, energy weight per mW."""
+    """(P + 1, 5): P_s, P_u - P_s, alpha, idle, P_u in mW."""
+    energy: float
     floor: Ints
-    """(P) lowest cap, in steps."""
-    ceiling: Ints
-    """(P) highest cap worth giving, in steps."""
+    """(P + 1) lowest cap, in steps."""
+    last: Ints
+    """(P + 1) highest cap worth giving, in steps above the floor."""
     speed: Floats
-    """(P, S) speed at each step from the floor on."""
+    """(P + 1, S) speed at each step from the floor on."""
+    alike: float
+    """Shares of good requests within this of one another, relatively, are equal."""
     reserve_mw: float
     budget_mw: float
     """Left after every GPU's reserve."""
@@ -73,19 +107,93 @@ class Problem:
     def pools_of(self, deployment: int) -> range:
         return range(int(self.first[deployment]), int(self.first[deployment + 1]))
 
+    def name_of(self, row: int) -> tuple[DeploymentId, PoolId]:
+        return self.demands[int(self.owner[row])].deployment, self.names[row]
 
-@dataclass(frozen=True, slots=True)
-class Levels:
-    """What each level costs: ``steps``, ``mw`` (above reserve) and ``cost`` are (R, K, N); cost inf: impossible."""
+    def cap_mw(self, row: int, step: int) -> int:
+        """The cap at ``step`` above the row's floor."""
+        return (int(self.floor[row]) + step) * STEP_MW
 
-    steps: Ints
-    mw: Floats
-    cost: Floats
+    @cached_property
+    def caps(self) -> Floats:
+        """(P + 1, S) mW above reserve that a GPU holds at each step."""
+        steps = self.floor[:, None] + np.arange(self.speed.shape[1], dtype=np.float64)
+        caps: Floats = steps * STEP_MW - self.reserve_mw
+        return caps
 
-    def rows(self, pools: range) -> Levels:
-        """The same for neighbouring pools only."""
-        part = slice(pools.start, pools.stop)
-        return Levels(self.steps[part], self.mw[part], self.cost[part])
+    @cached_property
+    def options(self) -> Options:
+        """Every cap of every count."""
+        return self.every(1)
+
+    def every(self, step: int) -> Options:
+        """Every ``step``-th cap of every count, from the lowest on."""
+        speed = self.speed[:, None, ::step]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(self.felt[:, :, None] > 0.0, speed / self.felt[:, :, None], np.inf)
+        share = np.ones_like(ratio)
+        for role in set(self.roles):
+            rows = [row for row, other in enumerate(self.roles) if other is role]
+            share[rows] = shares(role, ratio[rows])
+        steps = np.arange(0, self.speed.shape[1], step)
+        return Options(share, np.minimum(1.0, ratio), self.cost(np.broadcast_to(steps, ratio.shape)))
+
+    def ratio(self, columns: Ints, steps: Ints) -> Floats:
+        """(P) speed over need at each pool's column and step; inf where nothing is needed."""
+        rows = np.arange(len(columns))
+        speed, need = self.speed[rows, steps], self.felt[rows, columns]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found: Floats = np.where(need > 0.0, speed / need, np.inf)
+        return found
+
+    def near(self, columns: Ints, reach: int) -> tuple[Problem, Ints]:
+        """The same problem with only the counts within ``reach`` of ``columns`` (P), and each row's first column."""
+        wide = 2 * reach + 1
+        if self.count.shape[1] <= wide:
+            return self, np.zeros(len(self.width), dtype=np.int64)
+        start = np.clip(np.r_[columns, 0] - reach, 0, np.maximum(0, self.width - wide))
+        at = start[:, None] + np.arange(wide)
+
+        def part(table: NDArray[T]) -> NDArray[T]:
+            return np.take_along_axis(table, at, axis=1)
+
+        width = np.minimum(self.width - start, wide)
+        near = replace(
+            self,
+            width=width,
+            count=part(self.count),
+            gpus=part(self.gpus),
+            need=part(self.need),
+            felt=part(self.felt),
+            busy=part(self.busy),
+            fixed=part(self.fixed),
+            kept=part(self.kept),
+        )
+        return near, start
+
+    def cost(self, steps: Ints) -> Floats:
+        """(P + 1, N, K) GPUs, changes and expected draw at ``steps``; inf above the highest cap worth giving."""
+        steps = np.maximum(steps, 0)
+        at = np.minimum(steps, self.speed.shape[1] - 1)
+        speed = np.take_along_axis(self.speed[:, None, :], at.reshape(len(at), 1, -1), axis=2).reshape(at.shape)
+        cap = (self.floor[:, None, None] + steps) * float(STEP_MW)
+        idle, p_u = self.curve[:, 3, None, None], self.curve[:, 4, None, None]
+        busy = np.minimum(self.busy[:, :, None] / np.maximum(speed, TINY), 1.0)
+        draw = idle + busy * np.maximum(0.0, np.minimum(cap, p_u) - idle)
+        total = self.fixed[:, :, None] + self.energy * self.gpus[:, :, None] * draw
+        return np.where(steps <= self.last[:, None, None], total, np.inf)
+
+    @cached_property
+    def plenty(self) -> tuple[Ints, Floats]:
+        """(P + 1, N) the lowest cap step that carries the load with speed to spare, and its cost; inf for none."""
+        p_s, span, alpha = (self.curve[:, i, None] for i in range(3))
+        top = np.take_along_axis(self.speed, self.last[:, None], axis=1)
+        asked = np.minimum(top, self.need * self.spare[:, None])
+        steps = np.ceil((p_s + span * asked ** (1.0 / alpha)) / STEP_MW - 1e-6) - self.floor[:, None]
+        steps = np.where(asked > 0.0, np.maximum(steps, 0.0), 0.0)
+        steps = np.minimum(steps, self.last[:, None]).astype(np.int64)
+        cost = self.cost(steps[:, :, None])[:, :, 0]
+        return steps, np.where(self.need <= top * ENOUGH, cost, np.inf)
 
 
 def floors_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> bool:
@@ -112,10 +220,15 @@ def _from_zero(pool: PoolDemand) -> PoolDemand:
     least, need = pool.min_replicas, pool.required_speed[0]
     below = [need * least / n if n else (np.inf if least else need) for n in range(least)]
     busy = [1.0 if n else 0.0 for n in range(least)]
+    arriving = pool.arriving_speed
+    if arriving:
+        less = [arriving[0] * least / n if n else (np.inf if least else arriving[0]) for n in range(least)]
+        arriving = (*map(float, less), *arriving)
     return replace(
         pool,
         min_replicas=0,
         required_speed=(*map(float, below), *pool.required_speed),
+        arriving_speed=arriving,
         utilisation=(*busy, *pool.utilisation),
     )
 
@@ -129,9 +242,8 @@ def _floor_steps(pool: PoolDemand) -> int:
     return -(-max(pool.curve.useful_mw, pool.curve.min_mw) // STEP_MW)
 
 
-def _ceiling_steps(pool: PoolDemand) -> int:
-    useful = min(-(-pool.curve.p_u_mw // STEP_MW), pool.curve.max_mw // STEP_MW)
-    return max(_floor_steps(pool), useful)
+def _last_step(pool: PoolDemand) -> int:
+    return max(0, min(-(-pool.curve.p_u_mw // STEP_MW), pool.curve.max_mw // STEP_MW) - _floor_steps(pool))
 
 
 def build(
@@ -141,45 +253,59 @@ def build(
     pools = [(d, name, pool) for d, demand in enumerate(demands) for name, pool in demand.pools.items()]
     ranks = {p: rank for rank, p in enumerate(sorted({demand.priority for demand in demands}))}
     classes = np.array([weights.priority ** ranks[demand.priority] for demand in demands])
-    sizes = np.array([sum(max(1, p.wanted) * p.gpus_per_replica for p in d.pools.values()) for d in demands])
-    worth = weights.sla * classes * sizes
-    floors = [least[d].pools[name].min_replicas for d, name, _ in pools]
-    missing = weights.sla * classes * 2
-    ceilings = [_most_gpus(demands[d], pool, limits) for d, _, pool in pools]
-    rows = [_row(pool, ceilings[i], weights, floors[i], missing[d]) for i, (d, _, pool) in enumerate(pools)]
-    width = max((len(row[0]) for row in rows), default=1)
-    steps = max((len(row[5]) for row in rows), default=1)
+    sizes = np.array([wanted_gpus(demand) for demand in demands], dtype=np.float64)
     owner = np.array([d for d, _, _ in pools], dtype=np.int64)
-    need = _stack([row[1] for row in rows], width, np.inf)
-    curve = np.array([row[6] for row in rows]).reshape(-1, 6)
-    speed = _stack([row[5] for row in rows], steps, 0.0)
-    best = np.array([np.min(row[1], initial=np.inf) for row in rows])
-    carried = np.minimum(1.0, speed.max(axis=1) / np.maximum(best, TINY)) if rows else np.zeros(0)
+    most = np.array([_most_gpus(demands[d], pool, limits) for d, _, pool in pools], dtype=np.float64)
+    floors = np.array([least[d].pools[name].min_replicas for d, name, _ in pools], dtype=np.float64)
+    held = np.array([max(1, sum(p.current_replicas for p in d.pools.values())) for d in demands], dtype=np.float64)
+    rows = [pool for _, _, pool in pools]
+    counts, need, felt, busy = _padded(rows)
+    size = np.array([float(pool.gpus_per_replica) for pool in rows])[:, None]
+    now = np.array([float(pool.current_replicas) for pool in rows])[:, None]
+    real = np.isfinite(counts) & (counts * size <= most[:, None])
+    real[:, 0] = True
+    gpus = np.where(real, counts * size, 0.0)
+    fixed = np.where(
+        real, weights.gpu * gpus + weights.churn * size * np.abs(np.where(real, counts, 0.0) - now), np.inf
+    )
+    lost = GIVE_UP * np.maximum(0.0, now - counts) / held[owner][:, None]
+    lost += MISSING * size * np.maximum(0.0, floors[:, None] - counts) / sizes[owner][:, None]
+    floor, last, speed, curve = _caps(rows)
     reserve = float(limits.reserve_mw_per_idle_gpu)
-    return Problem(
+    problem = Problem(
         demands=tuple(demands),
         names=tuple(name for _, name, _ in pools),
+        roles=tuple(pool.role for pool in rows),
         owner=owner,
         first=np.searchsorted(owner, np.arange(len(demands) + 1)),
-        worth=worth,
-        top=np.array([min((carried[i] for i in np.flatnonzero(owner == d)), default=1.0) for d in range(len(demands))]),
-        most_gpus=np.array([np.inf if d.max_gpus is None else float(d.max_gpus) for d in demands]),
-        count=_stack([row[0] for row in rows], width, 0).astype(np.int64),
-        gpus=_stack(
-            [row[0] * pool.gpus_per_replica for row, (_, _, pool) in zip(rows, pools, strict=True)], width, 0.0
-        ),
-        need=need,
-        root=need ** curve[:, 2:3],
-        busy=_stack([row[2] for row in rows], width, 0.0),
-        fixed=_stack([row[3] for row in rows], width, np.inf),
+        worth=classes * sizes,
+        own_gpus=np.array([np.inf if d.max_gpus is None else float(d.max_gpus) for d in demands]),
+        width=np.r_[real.sum(axis=1), 1],
+        count=_with_none(np.where(real, counts, 0.0), 0.0).astype(np.int64),
+        gpus=_with_none(gpus, 0.0),
+        need=_with_none(np.where(real, need, np.inf), 0.0),
+        felt=_with_none(np.where(real, felt, np.inf), 0.0),
+        spare=np.array([*(pool.spare_speed for pool in rows), 1.0]),
+        busy=_with_none(np.where(real, busy, 0.0), 0.0),
+        fixed=_with_none(fixed, np.inf),
+        kept=_with_none(np.exp(-np.where(real, lost, 0.0)), 1.0),
         curve=curve,
-        floor=np.array([_floor_steps(pool) for _, _, pool in pools], dtype=np.int64),
-        ceiling=np.array([_ceiling_steps(pool) for _, _, pool in pools], dtype=np.int64),
+        energy=weights.energy / 1000.0,
+        floor=floor,
+        last=last,
         speed=speed,
+        alike=min(1.0, ALIKE_WATTS / max(TINY, weights.sla)),
         reserve_mw=reserve,
         budget_mw=max(0.0, limits.budget_mw - reserve * limits.gpus),
         gpu_limit=float(limits.gpus),
     )
+    problem.fixed[-1, 0] = 0.0
+    return problem
+
+
+def wanted_gpus(demand: DeploymentDemand) -> int:
+    """GPUs that a deployment wants uncapped: what its good requests weigh."""
+    return sum(max(1, pool.wanted) * pool.gpus_per_replica for pool in demand.pools.values())
 
 
 def _most_gpus(demand: DeploymentDemand, pool: PoolDemand, limits: SiteLimits) -> int:
@@ -192,89 +318,57 @@ def _most_gpus(demand: DeploymentDemand, pool: PoolDemand, limits: SiteLimits) -
     return min(limits.gpus, demand.max_gpus - partners)
 
 
-def _stack(rows: Sequence[Floats], width: int, filler: float) -> Floats:
-    table = np.full((len(rows), width), filler, dtype=np.float64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
-    return table
+def _padded(pools: Sequence[PoolDemand]) -> tuple[Floats, Floats, Floats, Floats]:
+    """(P, N) counts, needs as sized and as they arrive, busy shares; counts inf where there are none."""
+    useful = [_useful(pool) for pool in pools]
+    width = max(useful, default=1)
+    shape = (len(pools), width)
+    counts, need, felt, busy = (np.full(shape, filler) for filler in (np.inf, np.inf, np.inf, 0.0))
+    for row, (pool, last) in enumerate(zip(pools, useful, strict=True)):
+        counts[row, :last] = range(pool.min_replicas, pool.min_replicas + last)
+        need[row, :last] = pool.required_speed[:last]
+        felt[row, :last] = felt_speed(pool)[:last]
+        busy[row, :last] = pool.utilisation[:last]
+    return counts, np.where(need > TINY, need, 0.0), np.where(felt > TINY, felt, 0.0), busy
 
 
-def _row(
-    pool: PoolDemand, ceiling: int, weights: Weights, floor: int, missing: float
-) -> tuple[Floats, Floats, Floats, Floats, int, Floats, tuple[float, ...]]:
-    """One pool: counts, needs, busy shares, fixed costs, lowest step, speeds by step, curve."""
-    curve, size = pool.curve, pool.gpus_per_replica
-    low, high = _floor_steps(pool), _ceiling_steps(pool)
-    span = max(1, curve.p_u_mw - curve.p_s_mw)
-    caps = np.arange(low, high + 1, dtype=np.float64) * STEP_MW
-    speed = np.clip((caps - curve.p_s_mw) / span, 0.0, 1.0) ** curve.alpha
-    count = np.arange(pool.min_replicas, pool.max_replicas + 1, dtype=np.float64)
-    need = np.asarray(pool.required_speed, dtype=np.float64)
-    need = np.where(need > TINY, need, 0.0)
-    busy = np.asarray(pool.utilisation, dtype=np.float64)
-    fixed = size * (weights.gpu * count + weights.churn * np.abs(count - pool.current_replicas))
-    fixed += missing * size * np.maximum(0.0, floor - count)
-    loaded = max(0.0, min(caps[0], curve.p_u_mw) - curve.idle_mw)
-    at_floor = (
-        count * size * weights.energy / 1000 * (curve.idle_mw + np.clip(busy / max(speed[0], TINY), 0.0, 1.0) * loaded)
-    )
-    keep = _worth_having(need, speed[0], fixed + at_floor) & (count * size <= ceiling)
-    if not keep.any():
-        keep[0] = True
-    law = (curve.p_s_mw, span, 1 / curve.alpha, curve.idle_mw, curve.p_u_mw, weights.energy / 1000)
-    numbers = tuple(map(float, law))
-    return count[keep], need[keep], busy[keep], fixed[keep], low, speed, numbers
+def felt_speed(pool: PoolDemand) -> tuple[float, ...]:
+    """By count: the need that shares are predicted from, ``AT_NEED`` spreads above the speed where half are late."""
+    if not pool.arriving_speed:
+        return pool.required_speed
+    margin = math.exp(AT_NEED * SPREAD[PHASES[pool.role][-1]])
+    return tuple([speed * margin for speed in pool.arriving_speed])
 
 
-def _worth_having(need: Floats, slowest: float, cost: Floats) -> NDArray[np.bool_]:
-    """Counts above the first that carries all at the lowest cap only add watts and GPUs, unless they cost less."""
-    enough = np.flatnonzero(need <= slowest + TINY)
-    if not len(enough):
-        return np.ones(len(need), dtype=np.bool_)
-    start = int(enough[0])
-    keep = np.ones(len(need), dtype=np.bool_)
-    best = np.minimum.accumulate(cost[start:])
-    keep[start + 1 :] = cost[start + 1 :] < best[:-1]
-    return keep
+def _useful(pool: PoolDemand) -> int:
+    """How many counts are worth looking at: none above the first that has speed to spare at the lowest useful cap, but
+    those that run."""
+    curve = pool.curve
+    lowest = _floor_steps(pool) * STEP_MW
+    if lowest <= curve.p_s_mw:
+        return len(pool.required_speed)
+    slowest = min(1.0, (lowest - curve.p_s_mw) / max(1, curve.p_u_mw - curve.p_s_mw)) ** curve.alpha
+    enough = slowest / pool.spare_speed + TINY
+    for last, need in enumerate(pool.required_speed, 1):
+        if need <= enough and pool.min_replicas + last > pool.current_replicas:
+            return last
+    return len(pool.required_speed)
 
 
-def levels(problem: Problem, rows: Ints, wanted: Floats) -> Levels:
-    """The lowest caps that carry each level, with watts and cost. Closed form: no search.
-
-    ``rows`` (R): the pools asked about; ``wanted`` (R, K): each one's levels.
-    """
-    pick = rows
-    p_s, span, inverse, idle, p_u, energy = (problem.curve[pick, i, None, None] for i in range(6))
-    asked = wanted[:, :, None]
-    with np.errstate(invalid="ignore"):
-        scaled = (asked**inverse) * problem.root[pick, None, :]
-    scaled = np.fmax(scaled, 0.0)  # level 0 of a count that carries nothing is 0 times inf
-    steps = np.ceil((p_s + span * scaled) / STEP_MW - 1e-6)
-    floor, ceiling = problem.floor[pick, None, None], problem.ceiling[pick, None, None]
-    # Level 0 asks nothing, and the law says P_s for it.
-    steps = np.where((asked > 0) & (scaled > 0), np.maximum(steps, floor), floor)
-    possible = steps <= ceiling
-    index = np.minimum(steps, ceiling).astype(np.int64)
-    speed = problem.speed[pick[:, None, None], index - floor]
-    possible &= _carries(speed, asked, problem.need[pick, None, :])
-    cap = index * float(STEP_MW)
-    busy = np.minimum(problem.busy[pick, None, :] / np.maximum(speed, TINY), 1.0)
-    draw = idle + busy * np.maximum(0.0, np.minimum(cap, p_u) - idle)
-    gpus = problem.gpus[pick, None, :]
-    cost = np.where(possible, problem.fixed[pick, None, :] + energy * gpus * draw, np.inf)
-    return Levels(index, gpus * (cap - problem.reserve_mw), cost)
+def _caps(pools: Sequence[PoolDemand]) -> tuple[Ints, Ints, Floats, Floats]:
+    """(P + 1) lowest steps and numbers of steps above, (P + 1, S) speeds, (P + 1, 5) curves."""
+    floor = np.array([*(_floor_steps(pool) for pool in pools), 0], dtype=np.int64)
+    last = np.array([*(_last_step(pool) for pool in pools), 0], dtype=np.int64)
+    laws = [
+        (p.curve.p_s_mw, max(1, p.curve.p_u_mw - p.curve.p_s_mw), p.curve.alpha, p.curve.idle_mw, p.curve.p_u_mw)
+        for p in pools
+    ]
+    curve = np.array([*laws, (0, 1, 1.0, 0, 1)], dtype=np.float64)
+    steps = np.minimum(np.arange(int(last.max()) + 1), last[:, None])
+    caps = (floor[:, None] + steps) * float(STEP_MW)
+    speed = np.clip((caps - curve[:, 0:1]) / curve[:, 1:2], 0.0, 1.0) ** curve[:, 2:3]
+    return floor, last, speed, curve
 
 
-def _carries(speed: Floats, wanted: Floats, need: Floats) -> NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):
-        return (wanted <= 0) | (speed >= wanted * need * (1 - 1e-6))
-
-
-def carried(speed: Floats, need: Floats) -> Floats:
-    """The share of the load that a speed carries: ``min(1, speed / need)``; a need of 0 is always met."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(need <= 0, 1.0, np.minimum(1.0, speed / need))
-
-
-def name_of(problem: Problem, row: int) -> tuple[DeploymentId, PoolId]:
-    return problem.demands[int(problem.owner[row])].deployment, problem.names[row]
+def _with_none(table: Floats, filler: float) -> Floats:
+    return np.concatenate([table, np.full((1, table.shape[1]), filler)])

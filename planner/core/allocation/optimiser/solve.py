@@ -1,59 +1,43 @@
 """Replica counts and power caps, chosen together under a site's watts and GPUs.
 
-Owns the way from demands to an allocation: one deployment exactly, several by price, core search and polish. Must never
-exceed a limit, and never answer differently to the same question. Why together: more GPUs at lower caps can carry more
-load per watt than fewer at full power, and a budget cut in one place is best met in another.
+Owns the way from demands to an allocation: with speed to spare where that fits, else by the share of requests that will
+be good; one deployment exactly, several by price and pairs. Must never exceed a limit, and never answer differently to
+the same question. Why together: more GPUs at lower caps can carry more load per watt than fewer at full power, and a
+budget cut in one place is best met in another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 
-from planner.core.allocation.optimiser import exact, reduced_cost_search
-from planner.core.allocation.optimiser.dual_prices import (
-    FREE,
-    Market,
-    OwnLimits,
-    Prices,
-    Response,
-    Search,
-    own_limits,
-    respond,
-    search,
-    within_own_limits,
-)
-from planner.core.allocation.optimiser.exact import Choice
-from planner.core.allocation.optimiser.explain import Scarce, allocation
+from planner.core.allocation.optimiser import pairs, prices, staircase
+from planner.core.allocation.optimiser.explain import Solution, allocation
+from planner.core.allocation.optimiser.pairs import Frontier
+from planner.core.allocation.optimiser.prices import Found, Market
 from planner.core.allocation.optimiser.problem import (
     Floats,
+    Ints,
     Problem,
     build,
-    carried,
     floors_fit,
-    levels,
     without_floors,
 )
+from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, score
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
 from planner.domain.weights import DEFAULT, Weights
 
-COARSE = 12
-FINE = 12
-ZOOMS = 2
-MAX_POLISHED = 8
-"""More deployments than this are not polished one by one: their integrality gap is small, and a tick is short."""
-POLISHES = 2
-CORES = 3
-"""A better answer narrows the gap, and so the core: it is searched again, up to so many times."""
-MAX_LEVELS = 160
-MAX_TABLE_CELLS = 6_000
-"""Load levels looked at for each of a few deployments: as many times counts, and never fewer than ``MAX_LEVELS``."""
+MAX_PAIRED = 8
+"""More deployments than this are not compared pair by pair: their integrality gap is small, and a tick is short."""
+REACH = 3
+"""Of many deployments, counts this far from what prices chose are looked at again."""
+ROUNDS = 4
 
 
 def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT) -> Allocation:
-    """The cheapest counts and caps that fit; where the load does not, the largest share that ALL stages carry.
+    """The cheapest counts and caps that carry everything with speed to spare; else those that make most good.
 
     Floors (``min_replicas`` at the lowest useful cap) are kept unless even they do not fit: then lower priority
     classes lose replicas first. Caps are multiples of 5 W. Deterministic; no state.
@@ -62,189 +46,160 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
     if not asked:
         return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
     given = asked if floors_fit(asked, limits) else [without_floors(demand) for demand in asked]
-    problem = build([_within_own_limit(demand) for demand in given], limits, weights, asked)
-    limited = own_limits(problem)
-    problem = within_own_limits(problem, limited)
-    free = _free(problem, limited)
-    scarce = Scarce(
-        watts=free.mw > problem.budget_mw, gpus=free.gpus > problem.gpu_limit, floors=given is not asked, free=free
-    )
-    choices, prices = _solve(problem, limited)
-    return allocation(problem, choices, prices, scarce, limits, asked)
+    problem = build(given, limits, weights, asked)
+    solution = _plenty(problem) or _short(problem)
+    return allocation(problem, solution, limits, asked, floors=given is not asked)
 
 
-def _within_own_limit(demand: DeploymentDemand) -> DeploymentDemand:
-    """Three pools or more: each pool's ceiling is cut, largest holding first, until together they keep the limit."""
-    if demand.max_gpus is None or len(demand.pools) <= 2:
-        return demand
-    most = {name: pool.max_replicas for name, pool in demand.pools.items()}
-    sizes = {name: pool.gpus_per_replica for name, pool in demand.pools.items()}
-    while sum(most[name] * sizes[name] for name in most) > demand.max_gpus:
-        spare = {name: (most[name] - pool.min_replicas) for name, pool in demand.pools.items()}
-        largest = max(spare, key=lambda name: (spare[name] * sizes[name] / max(1, demand.pools[name].wanted), name))
-        if spare[largest] <= 0:
-            break
-        most[largest] -= 1
-    cut = {
-        name: replace(
-            pool,
-            required_speed=pool.required_speed[: most[name] - pool.min_replicas + 1],
-            utilisation=pool.utilisation[: most[name] - pool.min_replicas + 1],
-        )
-        for name, pool in demand.pools.items()
-    }
-    return replace(demand, pools=cut)
+def _plenty(problem: Problem) -> Solution | None:
+    """The cheapest answer that carries all load with speed to spare; None where none was found."""
+    market = prices.plenty(problem)
+    free = market.respond(0.0, 0.0)
+    if not free.possible:
+        return None
+    if free.fits(problem):
+        return Solution(free.columns, free.steps, plenty=True, watts=False, gpus=False)
+    if free.mw.sum() > problem.budget_mw and _least_mw(market) > problem.budget_mw:
+        return None
+    found = prices.search(market)
+
+    def cheap(rows: Sequence[int], columns: Ints, steps: Ints) -> Floats:
+        saved: Floats = -np.sum([problem.plenty[1][row, columns[k]] for k, row in enumerate(rows)], axis=0)
+        return saved
+
+    picked = _paired(market, found, cheap)
+    if picked is None:
+        return None
+    watts, gpus = bool(free.mw.sum() > problem.budget_mw), bool(free.gpus.sum() > problem.gpu_limit)
+    return Solution(*picked, plenty=True, watts=watts, gpus=gpus, watt_price=found.watt * 1000, gpu_price=found.gpu)
 
 
-def _market(problem: Problem, limited: OwnLimits, share: Floats) -> Market:
-    rows = np.arange(len(problem.owner))
-    return Market(problem, share, levels(problem, rows, share[problem.owner]), limited)
+def _least_mw(market: Market) -> float:
+    """Below what all pools together need at least, whatever the counts."""
+    least: Floats = np.where(np.isfinite(market.value), market.mw, np.inf).min(axis=(1, 2))
+    return float(least[:-1].sum())
 
 
-def _coarse(problem: Problem, count: int) -> Floats:
-    return problem.top[:, None] * np.linspace(0.0, 1.0, count)[None, :]
+def _short(problem: Problem) -> Solution:
+    """The answer that makes most requests good. Somebody goes short."""
+    watt = gpu = 0.0
+    columns = steps = np.zeros(len(problem.owner), dtype=np.int64)
+    mw, gpus = np.array([problem.budget_mw]), np.array([problem.gpu_limit])
+    if problem.deployments > 1 or len(problem.owner) > 2:
+        market = prices.short(problem)
+        found = prices.search(market)
+        watt, gpu = found.watt * 1000, found.gpu
+        picked = _paired(market, found, _joint(problem))
+        if picked is not None:
+            columns, steps = picked
+        held = problem.gpus[np.arange(len(columns)), columns]
+        first = problem.first[:-1]
+        mw = np.add.reduceat(held * problem.caps[np.arange(len(columns)), steps], first)
+        gpus = np.add.reduceat(held, first)
+    gpus = np.minimum(gpus, problem.own_gpus)
+    columns, steps = _exactly(problem, columns, steps, mw, gpus)
+    return Solution(columns, steps, plenty=False, watt_price=watt, gpu_price=gpu)
 
 
-def _free(problem: Problem, limited: OwnLimits) -> Response:
-    """What everybody would take if watts and GPUs were free."""
-    return respond(_market(problem, limited, _coarse(problem, 2)), FREE)
+def _joint(problem: Problem) -> pairs.JointValue:
+    def joint(rows: Sequence[int], columns: Ints, steps: Ints) -> Floats:
+        share, carried, kept = np.ones(columns.shape[1]), np.ones(columns.shape[1]), np.ones(columns.shape[1])
+        for k, row in enumerate(rows):
+            share = share * problem.options.share[row, columns[k], steps[k]]
+            carried = np.minimum(carried, problem.options.carried[row, columns[k], steps[k]])
+            kept = kept * problem.kept[row, columns[k]]
+        logs = np.log(np.maximum(NOTHING, score(share, carried, kept)))
+        total: Floats = problem.worth[problem.owner[rows[0]]] * logs
+        return total
+
+    return joint
 
 
-def _solve(problem: Problem, limited: OwnLimits) -> tuple[list[Choice], Prices]:
-    if problem.deployments == 1 and exact.combinations(problem, 0) <= exact.MAX_COMBINATIONS:
-        only = exact.best(problem, 0, problem.budget_mw, problem.gpu_limit)
-        if only is not None:
-            return [only], FREE
-    return _shared(problem, limited)
-
-
-@dataclass(slots=True)
-class _Best:
-    """The cheapest answer so far. Short-lived: filled by one call of ``_shared``."""
-
-    choices: list[Choice]
-    cost: float
-
-    def take(self, market: Market, found: Search) -> None:
-        if found.fitting is not None:
-            self.offer(_as_choices(market, found.fitting))
-
-    def offer(self, choices: list[Choice] | None) -> None:
-        if choices is not None and (cost := sum(choice.cost for choice in choices)) < self.cost:
-            self.choices, self.cost = choices, cost
-
-
-def _shared(problem: Problem, limited: OwnLimits) -> tuple[list[Choice], Prices]:
-    few = problem.deployments <= MAX_POLISHED
-    market = _market(problem, limited, _coarse(problem, COARSE))
-    found = search(market, FREE)
-    best = _Best([], np.inf)
-    best.take(market, found)
-    if found.tightest.prices != FREE:
-        for share in _finer(problem, market, found, few=few):
-            market = _market(problem, limited, share)
-            found = search(market, found.tightest.prices)
-            best.take(market, found)
-    if few:
-        _polish(problem, best)
-    width = reduced_cost_search.width_for(problem.deployments)
-    for _ in range(CORES if few else 1):
-        gap = best.cost - found.tightest.bound
-        if gap <= 0:
-            break
-        before = best.cost
-        best.offer(
-            reduced_cost_search.combine(
-                problem, reduced_cost_search.columns(market, found.tightest, gap, width), gap, width
-            )
-        )
-        if few:
-            _polish(problem, best)
-        if best.cost >= before - 1e-6:
-            break
-    return best.choices, found.tightest.prices
-
-
-def _finer(problem: Problem, market: Market, found: Search, *, few: bool) -> Iterator[Floats]:
-    """Levels to look at once watts or GPUs have a price: all that matter for a few deployments, else a zoom."""
-    if few:
-        exactly = [_exact_shares(problem, d) for d in range(problem.deployments)]
-        most = max(MAX_LEVELS, MAX_TABLE_CELLS // problem.need.shape[1])
-        yield _table([_thin(row, most) for row in exactly])
-        if max(map(len, exactly)) > most:
-            middle = found.tightest.at(market.share)
-            yield _table([_near(row, middle[d], most) for d, row in enumerate(exactly)])
-        return
-    share, step, at = market.share, problem.top / (COARSE - 1), found.tightest
-    for _ in range(ZOOMS):
-        share = _around(problem, share, at, step)
-        step = step * 2 / (FINE - 1)
-        yield share
-
-
-def _exact_shares(problem: Problem, d: int) -> Floats:
-    return exact.shares(problem, np.array(problem.pools_of(d), dtype=np.int64), float(problem.top[d]))
-
-
-def _thin(row: Floats, most: int) -> Floats:
-    """At most ``most`` of the levels, evenly, both ends among them."""
-    if len(row) <= most:
-        return row
-    return row[np.unique(np.linspace(0, len(row) - 1, most).round().astype(np.int64))]
-
-
-def _near(row: Floats, middle: float, most: int) -> Floats:
-    """Every level near ``middle``, and a thin choice of the others."""
-    start = int(np.clip(np.searchsorted(row, middle) - most // 3, 0, max(0, len(row) - 2 * most // 3)))
-    return np.unique(np.concatenate([_thin(row, most // 3), row[start : start + 2 * most // 3]]))
-
-
-def _table(rows: list[Floats]) -> Floats:
-    """Rows of different lengths as one array: short ones repeat their top."""
-    width = max(map(len, rows))
-    return np.array([np.pad(row, (0, width - len(row)), mode="edge") for row in rows])
-
-
-def _around(problem: Problem, share: Floats, response: Response, step: Floats) -> Floats:
-    """Levels near each deployment's choice, with zero and the top kept: a load is seldom best shed at a grid point."""
-    d = np.arange(problem.deployments)
-    middle = response.at(share)
-    near = middle[:, None] + step[:, None] * np.linspace(-1.0, 1.0, FINE)[None, :]
-    near = np.clip(near, 0.0, problem.top[:, None])
-    return np.sort(np.concatenate([near, np.zeros((len(d), 1)), problem.top[:, None]], axis=1), axis=1)
-
-
-def _as_choices(market: Market, response: Response) -> list[Choice]:
-    """All deployments' choices at once: one by one they cost more than the price search that found them."""
-    problem, at = market.problem, market.at
-    rows = np.arange(len(problem.owner))
-    level, columns = response.level[problem.owner], response.columns
-    steps = at.steps[rows, level, columns]
-    share = carried(problem.speed[rows, steps - problem.floor], problem.need[rows, columns])
-    first = problem.first[:-1]
-    share = np.minimum(1.0, np.minimum.reduceat(share, first))
-    cost = np.add.reduceat(at.cost[rows, level, columns], first) + problem.worth * (1 - share)
-    mw = np.add.reduceat(at.mw[rows, level, columns], first)
-    gpus = np.add.reduceat(problem.gpus[rows, columns], first)
-    numbers = np.array([cost, mw, gpus, share]).T.tolist()
-    counts, caps, ends = columns.tolist(), steps.tolist(), problem.first.tolist()
-    return [
-        Choice(tuple(counts[start:end]), tuple(caps[start:end]), *row)
-        for start, end, row in zip(ends, ends[1:], numbers, strict=False)
+def _paired(market: Market, found: Found, joint: pairs.JointValue) -> tuple[Ints, Ints] | None:
+    """Columns and steps by pool: the prices' answer, for a few deployments made better pair by pair."""
+    problem = market.problem
+    if problem.deployments > MAX_PAIRED or max(np.diff(problem.first)) > 2:
+        return None if found.fitting is None else (found.fitting.columns, found.fitting.steps)
+    frontiers = [
+        pairs.frontier(market, list(problem.pools_of(d)), float(problem.own_gpus[d]), joint, found)
+        for d in range(problem.deployments)
     ]
+    start = _places(problem, frontiers, found)
+    if start is None:
+        return None
+    places = pairs.shared(frontiers, problem.budget_mw, problem.gpu_limit, start)
+    columns = np.concatenate([f.columns[:, place] for f, place in zip(frontiers, places, strict=True)])
+    steps = np.concatenate([f.steps[:, place] for f, place in zip(frontiers, places, strict=True)])
+    return columns, steps
 
 
-def _polish(problem: Problem, best: _Best) -> None:
-    """Each deployment in turn, exactly, with what the others leave."""
-    for _ in range(POLISHES):
-        before = best.cost
-        for d in range(problem.deployments):
-            if exact.combinations(problem, d) > exact.MAX_COMBINATIONS:
-                continue
-            mw = problem.budget_mw - sum(c.mw for i, c in enumerate(best.choices) if i != d)
-            gpus = problem.gpu_limit - sum(c.gpus for i, c in enumerate(best.choices) if i != d)
-            alone = exact.best(problem, d, mw, gpus)
-            if alone is not None:
-                best.offer([alone if i == d else choice for i, choice in enumerate(best.choices)])
-        if best.cost >= before - 1e-6:
+def _places(problem: Problem, frontiers: Sequence[Frontier], found: Found) -> list[int] | None:
+    """Where the prices' answer lies on the frontiers; where they found none, the most frugal answer, if it fits."""
+    if found.fitting is not None:
+        limits = zip(frontiers, found.fitting.mw, found.fitting.gpus, strict=True)
+        places = [f.dearest(np.array([mw]), np.array([gpus])) for f, mw, gpus in limits]
+        if all(np.isfinite(value[0]) for value, _ in places):
+            return [int(place[0]) for _, place in places]
+    fewest = [0] * len(frontiers)
+    mw, gpus = sum(float(f.mw[0]) for f in frontiers), sum(float(f.gpus[0]) for f in frontiers)
+    return fewest if mw <= problem.budget_mw and gpus <= problem.gpu_limit else None
+
+
+def _exactly(problem: Problem, columns: Ints, steps: Ints, mw: Floats, gpus: Floats) -> tuple[Ints, Ints]:
+    """Each deployment's best within its own watts and GPUs; a few get in turn what the others leave."""
+    columns, steps = columns.copy(), steps.copy()
+    if problem.deployments > MAX_PAIRED:
+        around, start = problem.near(columns, REACH)
+        columns -= start[:-1]
+        for stage in prices.stages(around):
+            _polish(around, stage, columns, steps, mw, gpus)
+        return columns + start[:-1], steps
+    for stage in prices.stages(problem):
+        _polish(problem, stage, columns, steps, mw, gpus)
+    if problem.deployments == 1:
+        return columns, steps
+    rows, first = np.arange(len(columns)), problem.first[:-1]
+    for d in np.argsort(-problem.worth, kind="stable").tolist():
+        held = problem.gpus[rows, columns]
+        left_mw = problem.budget_mw - float((held * problem.caps[rows, steps]).sum())
+        left_gpus = problem.gpu_limit - float(held.sum())
+        more_mw = np.add.reduceat(held * problem.caps[rows, steps], first) + left_mw
+        more_gpus = np.minimum(np.add.reduceat(held, first) + left_gpus, problem.own_gpus)
+        own = prices.SamePools(np.array([d]), np.array([list(problem.pools_of(d))]))
+        _polish(problem, own, columns, steps, more_mw, more_gpus)
+    return columns, steps
+
+
+def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Ints, mw: Floats, gpus: Floats) -> None:
+    """Rewrites the answers of ``stage``; with three pools or more two at a time, until nothing moves."""
+    members, rows = stage.deployments, stage.rows
+    if rows.shape[1] <= 2:
+        right = rows[:, 1] if rows.shape[1] == 2 else np.full(len(rows), len(problem.owner))
+        size = problem.width * (problem.last + 1)
+        turned = size[rows[:, 0]] > size[right]
+        duo = Pairs(np.where(turned, right, rows[:, 0]), np.where(turned, rows[:, 0], right))
+        _take(problem, duo, mw[members], gpus[members], staircase.no_others(len(rows)), columns, steps)
+        return
+    for _ in range(ROUNDS):
+        before = columns[rows].copy(), steps[rows].copy()
+        for one, two in combinations(range(rows.shape[1]), 2):
+            rest = np.delete(rows, (one, two), axis=1)
+            held = problem.gpus[rest, columns[rest]]
+            spent = (held * problem.caps[rest, steps[rest]]).sum(axis=1)
+            others = Others(
+                problem.options.share[rest, columns[rest], steps[rest]].prod(axis=1),
+                problem.options.carried[rest, columns[rest], steps[rest]].min(axis=1),
+                problem.kept[rest, columns[rest]].prod(axis=1),
+            )
+            duo = Pairs(rows[:, one], rows[:, two])
+            _take(problem, duo, mw[members] - spent, gpus[members] - held.sum(axis=1), others, columns, steps)
+        if np.array_equal(before[0], columns[rows]) and np.array_equal(before[1], steps[rows]):
             return
+
+
+def _take(problem: Problem, duo: Pairs, mw: Floats, gpus: Floats, others: Others, columns: Ints, steps: Ints) -> None:
+    """Writes the best of two pools into ``columns`` and ``steps``, where anything fits."""
+    picked = staircase.best(problem, duo, mw, gpus, others)
+    for rows, column, step in zip((duo.left, duo.right), picked.columns, picked.steps, strict=True):
+        here = (picked.score >= 0.0) & (rows < len(columns))
+        columns[rows[here]], steps[rows[here]] = column[here], step[here]

@@ -1,4 +1,4 @@
-"""The optimiser against an exact answer: 500 random sites of up to six deployments, and what a site at scale costs."""
+"""The optimiser against every combination, on 300 random sites of up to three deployments; a site at scale in time."""
 
 from __future__ import annotations
 
@@ -11,37 +11,72 @@ import pytest
 from planner.core.allocation.optimiser.solve import allocate
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
 from planner.domain.weights import DEFAULT
-from tests.unit.planner.core.allocation.optimiser import milp
+from tests.unit.planner.core.allocation.optimiser import exhaustive
 from tests.unit.planner.core.allocation.optimiser.instances import instance
 
-INSTANCES, PARTS = 500, 20
-MEAN_GAP, WORST_GAP = 0.01, 0.03
+ALIKE = 0.002
+INSTANCES, PARTS = 300, 20
+MEAN_GAP, WORST_GAP = 0.002, 0.01
+"""Relative loss of good requests: differences of ``ln(score)``, deployments weighed by their GPUs and classes."""
+
+
+def scarce(seed: int, deployments: int | None = None) -> tuple[list[DeploymentDemand], SiteLimits, Allocation] | None:
+    """A site where somebody goes short, with its answer; None where all is carried with speed to spare."""
+    demands, limits = instance(seed, deployments=deployments, most=4, tightness=(0.2, 1.0))
+    answer = allocate(demands, limits)
+    return (demands, limits, answer) if any(answer.shortfall.values()) else None
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_within_one_percent_of_exact_on_average_and_three_at_worst(part: int) -> None:
+def test_within_one_percent_of_every_combination(part: int) -> None:
     gaps = {}
     for seed in range(part, INSTANCES, PARTS):
-        demands, limits = instance(seed)
-        least = milp.least(demands, limits, DEFAULT, gap=1e-5)
-        answer = allocate(demands, limits)
+        if (found := scarce(seed, 1 + seed % 3)) is None:
+            continue
+        demands, limits, answer = found
         assert _fits(demands, limits, answer), seed
-        if least is not None:
-            gaps[seed] = (milp.value(demands, answer, DEFAULT) - least) / least
-    assert len(gaps) == INSTANCES // PARTS, "every instance has an answer: its floors fit"
-    assert min(gaps.values()) > -1e-4, "nothing is better than exact: the two state different problems"
-    assert statistics.mean(gaps.values()) <= MEAN_GAP, gaps
-    assert max(gaps.values()) <= WORST_GAP, gaps
+        best = exhaustive.most(demands, limits, DEFAULT)
+        weight = sum(exhaustive.worths(demands, DEFAULT))
+        gaps[seed] = (best - exhaustive.value(demands, answer, DEFAULT)) / weight
+    assert len(gaps) >= 5
+    # Options looked at alone are equal within this: cost decides between them.
+    assert min(gaps.values()) > -1e-4, "nothing is better than exhaustive: the two state different problems"
+    assert statistics.mean(gaps.values()) <= ALIKE + MEAN_GAP, gaps
+    assert max(gaps.values()) <= ALIKE + WORST_GAP, gaps
 
 
 def test_one_deployment_is_exact() -> None:
-    for seed in range(30):
-        demands, limits = instance(seed, deployments=1)
-        least = milp.least(demands, limits, DEFAULT)
-        assert least is not None
-        assert milp.value(demands, allocate(demands, limits), DEFAULT) == pytest.approx(least, rel=2e-6), seed
+    looked_at = 0
+    for seed in range(40):
+        if (found := scarce(seed, 1)) is None:
+            continue
+        demands, limits, answer = found
+        best, weight = exhaustive.most(demands, limits, DEFAULT), sum(exhaustive.worths(demands, DEFAULT))
+        assert -1e-4 <= (best - exhaustive.value(demands, answer, DEFAULT)) / weight <= ALIKE + 1e-4, seed
+        looked_at += 1
+    assert looked_at >= 15
+
+
+def test_among_equal_shares_the_cheapest_is_taken() -> None:
+    for seed in range(25):
+        if (found := scarce(seed, 1)) is None or len(found[0][0].pools) > 1:
+            continue
+        (demand,), limits, answer = found
+        ((name, pool),) = demand.pools.items()
+        grant = answer.pools[demand.deployment, name]
+        free = limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
+        fit = [
+            o
+            for o in exhaustive.options(pool, DEFAULT)
+            if o.count * pool.gpus_per_replica * (o.cap_mw - limits.reserve_mw_per_idle_gpu) <= free
+            and o.count * pool.gpus_per_replica <= min(limits.gpus, demand.max_gpus or limits.gpus)
+        ]
+        enough = max(exhaustive.score(demand, [o]) for o in fit) * (1 - ALIKE)
+        least = min(o.cost for o in fit if exhaustive.score(demand, [o]) >= enough * (1 + 1e-6))
+        taken = exhaustive.option(pool, grant.replicas, grant.cap_mw, DEFAULT)
+        assert taken.cost <= least + 1e-6, seed
 
 
 @pytest.mark.parametrize("tightness", [(1.2, 1.3), (0.7, 0.8), (0.4, 0.5)])

@@ -1,0 +1,116 @@
+"""A few deployments, pair by pair: two at a time share what both hold in the best way, until nothing moves any more.
+
+Owns what prices cannot do: whole replicas, and the last watts. A deployment's frontier holds, by GPUs and watts, the
+best score that any of its options near the price reaches; two frontiers are combined exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+
+from planner.core.allocation.optimiser.prices import Found, Market
+from planner.core.allocation.optimiser.problem import Floats, Ints
+
+JointValue: TypeAlias = Callable[[Sequence[int], Ints, Ints], Floats]
+"""What combinations of options are worth: rows, (K, F) columns and steps -> (F)."""
+
+OPTIONS = 96
+"""Options of a pool that are looked at: those of the highest worth at the prices, and the most frugal ones."""
+ROUNDS = 6
+BETTER = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Frontier:
+    """(F) undominated answers of one deployment, by rising GPUs and then watts; ``groups`` splits them by GPUs."""
+
+    mw: Floats
+    gpus: Floats
+    value: Floats
+    columns: Ints
+    """(K, F)"""
+    steps: Ints
+    groups: tuple[slice, ...]
+
+    def dearest(self, mw: Floats, gpus: Floats) -> tuple[Floats, Ints]:
+        """The best value within each of the given watts and GPUs, and its place; -inf for none."""
+        best, place = np.full(len(mw), -np.inf), np.zeros(len(mw), dtype=np.int64)
+        for group in self.groups:
+            at = np.searchsorted(self.mw[group], mw + 1e-6, side="right") - 1
+            value = np.where(
+                (at >= 0) & (self.gpus[group.start] <= gpus), self.value[group][np.maximum(at, 0)], -np.inf
+            )
+            better = value > best
+            best, place = np.where(better, value, best), np.where(better, group.start + at, place)
+        return best, place
+
+
+def frontier(market: Market, rows: Sequence[int], own_gpus: float, joint: JointValue, found: Found) -> Frontier:
+    """One deployment's frontier. ``joint`` values combinations of its pools' options."""
+    problem = market.problem
+    kept = [_near(market, row, found) for row in rows]
+    sizes = [len(column) for column, _ in kept]
+    grid = np.indices(sizes).reshape(len(sizes), -1)
+    columns = np.array([kept[k][0][grid[k]] for k in range(len(rows))])
+    places = np.array([kept[k][1][grid[k]] for k in range(len(rows))])
+    mw = np.sum([market.mw[row, columns[k], places[k]] for k, row in enumerate(rows)], axis=0)
+    gpus = np.sum([problem.gpus[row, columns[k]] for k, row in enumerate(rows)], axis=0)
+    steps = np.array([market.steps[row, columns[k], places[k]] for k, row in enumerate(rows)])
+    value = joint(rows, columns, steps)
+    keep = np.flatnonzero((gpus <= own_gpus) & np.isfinite(value))
+    order = keep[np.lexsort((-value[keep], mw[keep], gpus[keep]))]
+    starts = np.flatnonzero(np.r_[True, np.diff(gpus[order]) > 0])
+    parts = []
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        part = order[start:end]
+        rising = np.maximum.accumulate(value[part])
+        parts.append(part[np.r_[True, value[part][1:] > rising[:-1]]])
+    chosen = np.concatenate(parts)
+    ends = np.cumsum([len(part) for part in parts])
+    groups = tuple(slice(int(end) - len(part), int(end)) for end, part in zip(ends, parts, strict=True))
+    return Frontier(mw[chosen], gpus[chosen], value[chosen], columns[:, chosen], steps[:, chosen], groups)
+
+
+def _near(market: Market, row: int, found: Found) -> tuple[Ints, Ints]:
+    """(columns, places) of a pool's best options at the prices, and of its smallest ones."""
+    value, mw = market.value[row], market.mw[row]
+    gpus = np.broadcast_to(market.problem.gpus[row][:, None], value.shape)
+    reduced = (value - found.watt * mw - found.gpu * gpus).ravel()
+    real = np.flatnonzero(np.isfinite(reduced))
+    if len(real) > OPTIONS:
+        best = real[np.argpartition(-reduced[real], OPTIONS - 1)[:OPTIONS]]
+        frugal = real[np.lexsort((mw.ravel()[real], gpus.ravel()[real]))[:1]]
+        real = np.unique(np.concatenate([best, frugal]))
+    columns, places = np.divmod(real, value.shape[1])
+    return columns, places
+
+
+def shared(frontiers: Sequence[Frontier], budget_mw: float, gpu_limit: float, start: Sequence[int]) -> list[int]:
+    """Places on the frontiers that no pair can better, from ``start``, which fits."""
+    at = list(start)
+    for _ in range(ROUNDS):
+        moved = False
+        for i, j in combinations(range(len(frontiers)), 2):
+            others = [d for d in range(len(frontiers)) if d not in (i, j)]
+            mw = budget_mw - sum(float(frontiers[d].mw[at[d]]) for d in others)
+            gpus = gpu_limit - sum(float(frontiers[d].gpus[at[d]]) for d in others)
+            one, two = frontiers[i], frontiers[j]
+            value, place = two.dearest(mw - one.mw, gpus - one.gpus)
+            total = one.value + value
+            best = int(total.argmax())
+            now = float(one.value[at[i]] + two.value[at[j]])
+            if total[best] > now + BETTER * max(1.0, abs(now)):
+                at[i], at[j], moved = best, int(place[best]), True
+        if not moved:
+            break
+    return at
+
+
+def smallest(frontiers: Sequence[Frontier]) -> list[int]:
+    """The most frugal place of each: the fewest GPUs, then watts."""
+    return [0] * len(frontiers)
