@@ -238,7 +238,7 @@ class PlannerProcess(SimulatedProcess):
     ) -> None:
         found = [*invariants.step_taken(before, after, decisions, self.config, now_s)]
         if self.steps % 8 == 0:
-            found += invariants.pages(after.nodes.values())
+            found += invariants.wrong_charges(after.nodes.values())
         if found:
             self.broken(f"{found[0].name}: {found[0].sentence}")
 

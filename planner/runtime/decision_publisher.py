@@ -57,7 +57,7 @@ class DecisionPublisher:
             expect(DeploymentId(decision.deployment), decision.incarnation)
         self._backoff = Backoff(first_s=0.05, longest_s=5.0)
 
-    def heed(self, acks: Iterable[PowerAckSeen]) -> None:
+    def renew_incarnations(self, acks: Iterable[PowerAckSeen]) -> None:
         """Answers that know a later epoch than ours prove that the stream was put back: its agents refuse our ids.
 
         A new incarnation is what they take. A planner that no longer leads cannot publish it.

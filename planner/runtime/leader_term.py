@@ -104,12 +104,12 @@ class LeaderTerm:
         recalling.add_done_callback(lambda _: around.wake.now())
         recording = asyncio.create_task(recorder.run(), name="record")
         try:
-            await self._look(state, pen, recorder, recall, recalling)
+            await self._iterate(state, pen, recorder, recall, recalling)
         finally:
             recalling.cancel()
             recording.cancel()
 
-    async def _look(
+    async def _iterate(
         self, state: PlannerState, pen: DecisionPublisher, recorder: Recorder, recall: Restore, recalling: Recalling
     ) -> None:
         """Decide, publish and wait, until cancelled. Sizing waits for what was learned before; reactions do not."""
@@ -135,7 +135,7 @@ class LeaderTerm:
             self._backoff.reset()
             state = decided.state
             decided = await self._publish(decided, pen)
-            self._tell(decided)
+            self._notify_watchers(decided)
             recorder.put(decided)
             await around.wake.wait(self._pause_s(decided.plan))
 
@@ -218,7 +218,7 @@ class LeaderTerm:
         }
 
     async def _publish(self, decided: DecisionEvent, pen: DecisionPublisher) -> DecisionEvent:
-        pen.heed(decided.observation.power_acks)
+        pen.renew_incarnations(decided.observation.power_acks)
         messages = pen.messages(decided.plan, self._utc(decided.now_s))
         if not messages:
             return decided
@@ -226,7 +226,7 @@ class LeaderTerm:
         await pen.write(messages, self._around.trace(decided))
         return replace(decided, published=len(messages), stored_s=time.perf_counter() - began)
 
-    def _tell(self, decided: DecisionEvent) -> None:
+    def _notify_watchers(self, decided: DecisionEvent) -> None:
         for watcher in self._around.watchers:
             try:
                 watcher(decided)

@@ -57,7 +57,7 @@ class AgentAndLedger:
         self.clock_s += 1.0
         self.ledger = ledgers.acknowledge(self.ledger, from_wire.power_ack(ack), self.clock_s, SETTLE_S)
         self.clock_s += 1.0
-        self.ledger = ledgers.hear(self.ledger, from_wire.node(self.telemetry(), age_s=0.0), self.clock_s)
+        self.ledger = ledgers.with_report(self.ledger, from_wire.node(self.telemetry(), age_s=0.0), self.clock_s)
 
     def charged(self) -> list[int]:
         return list(self.ledger.charge_mw)
@@ -109,7 +109,7 @@ async def test_a_card_that_is_lost_under_a_low_cap_is_charged_at_its_default(pai
     await pair.decide(CAP_MW)
     pair.fake.gpus[0].fail("handle_by_uuid", code)
     await pair.agent.reconciler.reconcile()
-    pair.ledger = ledgers.hear(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
+    pair.ledger = ledgers.with_report(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
     assert pair.charged() == [DEFAULT_MW, CAP_MW]
 
 
@@ -118,7 +118,7 @@ async def test_a_reset_is_charged_at_the_default_until_the_cap_is_proven_again(p
     await pair.agent.reconciler.reconcile()
     pair.fake.gpus[0].reset()
     await pair.agent.hardware.read()
-    pair.ledger = ledgers.hear(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
+    pair.ledger = ledgers.with_report(pair.ledger, from_wire.node(pair.telemetry(), age_s=0.0), pair.clock_s + 1.0)
     assert pair.charged() == [DEFAULT_MW, CAP_MW]
     await pair.decide(CAP_MW)
     assert pair.fake.enforced == [CAP_MW, CAP_MW]

@@ -28,7 +28,7 @@ def _keep(kept: list[shown.Shown], planner: PlannerProcess) -> None:
             kept.append((shown.number(planner.timeline.now_s), epoch, shown.power_order(order), reasons))
         deliver(orders, epoch)
 
-    planner.delivered = delivered  # type: ignore[method-assign]
+    planner.delivered = delivered  # type: ignore[method-assign, assignment]
 
 
 def trajectory(seed: str) -> tuple[shown.Shown, ...]:

@@ -31,7 +31,7 @@ def stepped_badly(
 ) -> str:
     """What the product's own invariants say of one step of the leader."""
     found = [*invariants.step_taken(before, after, orders, scope.config, world.now_s)] if orders else []
-    found += invariants.pages(after.nodes.values())
+    found += invariants.wrong_charges(after.nodes.values())
     return f"{found[0].name}: {found[0].sentence}" if found else ""
 
 

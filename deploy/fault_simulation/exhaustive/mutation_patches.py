@@ -20,7 +20,7 @@ from planner.core.power import charging, site_ledger
 
 WEEK_S = 7 * 86_400.0
 _judge, _lease_of, _receive = caps.judge, lease_of, caps.receive
-_acknowledge, _hear, _settle = charging.acknowledge, charging.hear, charging.settle
+_acknowledge, _with_report, _settle = charging.acknowledge, charging.with_report, charging.settle
 _inherit, _initial, _max_age_s = charging.inherit, site_ledger.initial, nodes.max_age_s
 
 
@@ -62,7 +62,7 @@ def _forgotten_in_silence(page: Any, now_s: float, settle_s: float) -> Any:
 
 def _freed_by_telemetry(page: Any, seen: Any, now_s: float) -> Any:
     """As if a report proved a limit as an answer does."""
-    page = _hear(page, seen, now_s)
+    page = _with_report(page, seen, now_s)
     return _recharged(page, tuple(seen.gpus[gpu].enforced_mw for gpu in page.cards.gpus), ())
 
 
@@ -117,7 +117,7 @@ EVERY: dict[str, tuple[Patch, ...]] = {
     "ids-off": ((caps, "judge", _ids_off),),
     "raise-for-an-earlier-process": ((caps, "lease_of", _any_process),),
     "silence-frees": ((site_ledger, "settle", _forgotten_in_silence),),
-    "telemetry-frees": ((site_ledger, "hear", _freed_by_telemetry),),
+    "telemetry-frees": ((site_ledger, "with_report", _freed_by_telemetry),),
     "lease-from-receipt": ((caps, "lease_of", _from_receipt),),
     "answered-forgotten": ((site_ledger, "acknowledge", _answered_forgotten),),
     "caps-inherited": ((site_ledger, "inherit", _caps_inherited),),

@@ -13,7 +13,7 @@ from planner.domain.reasons import ReasonCode
 
 def replica_bounds(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: between each pool's fewest and most replicas."""
-    return each_pool(context, counts, floor_and_ceiling)
+    return each_pool(context, counts, min_and_max_replicas)
 
 
 def keep_partners_awake(_: LimitContext, counts: CountsByPool) -> CountsByPool:
@@ -29,7 +29,7 @@ def gpu_budget(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     return counts.then(gpu_shares(context.config, counts.values, context.current))
 
 
-def floor_and_ceiling(pool: PoolConfig, count: int) -> Limited | None:
+def min_and_max_replicas(pool: PoolConfig, count: int) -> Limited | None:
     """``count`` between the pool's min and max."""
     planned = pool.schedule is not None
     now = " now, by schedule" if planned else ""

@@ -53,7 +53,7 @@ def enroll(seen: NodeObservation, now_s: float, next_id: int = 0) -> NodeLedger:
     hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in cards.gpus)
     blank = (False,) * len(cards.gpus)
     bare = NodeLedger(seen.node, cards, hardware, blank, blank, (), None, hardware, hardware, sum(hardware))
-    return hear(bare._replace(next_id=next_id, acked_id=next_id - 1), seen, now_s)
+    return with_report(bare._replace(next_id=next_id, acked_id=next_id - 1), seen, now_s)
 
 
 def inherit(stored: StoredCaps) -> NodeLedger:
@@ -94,7 +94,7 @@ def doubt(ledger: NodeLedger, least_mw: int) -> NodeLedger:
     return ledger if hardware == ledger.hardware_mw else _recharged(ledger, hardware, ledger.sent)
 
 
-def hear(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
+def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
     """Telemetry. It may raise a charge (drift, a reset, a foreign writer) and never lowers one."""
     if seen is ledger.seen:
         return ledger
@@ -105,7 +105,7 @@ def hear(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
     hardware, healthy = ledger.hardware_mw, ledger.healthy
     if _newer(ledger, seen.boot, seen.clock_s):
         healthy = tuple([row is not None and row.healthy for row in rows])
-        told = [0 if row is None else _told(row) for row in rows]
+        told = [0 if row is None else _reported_mw(row) for row in rows]
         if not all(map(le, told, ledger.charge_mw)):
             hardware = tuple(map(max, hardware, told))
     draws = [row.draw_mw for row in known if row.draw_mw is not None]
@@ -127,7 +127,7 @@ def hear(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
     return fresh if hardware is ledger.hardware_mw else _recharged(fresh, hardware, fresh.sent)
 
 
-def _told(gpu: GpuObservation) -> int:
+def _reported_mw(gpu: GpuObservation) -> int:
     """The most that a report says a GPU may draw; 0 where it says nothing."""
     limit = gpu.enforced_mw
     if limit is None:

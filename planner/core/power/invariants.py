@@ -52,7 +52,7 @@ def _i5(state: PowerState, config: SiteConfig, now_s: float) -> Violation | None
     return Violation("I5", f"fallbacks of {total} mW do not fit the smallest budget, which leaves {allowed} mW")
 
 
-def pages(nodes: Iterable[NodeLedger]) -> tuple[Violation, ...]:
+def wrong_charges(nodes: Iterable[NodeLedger]) -> tuple[Violation, ...]:
     """Violations of I2, found by recomputing every charge from its parts; for tests and the proof."""
     found = []
     for ledger in nodes:

@@ -22,7 +22,7 @@ from planner.core.power.cap_changes import (
     raised,
     squeeze,
 )
-from planner.core.power.charging import acknowledge, contradict, doubt, enroll, hear, inherit, issue, settle
+from planner.core.power.charging import acknowledge, contradict, doubt, enroll, inherit, issue, settle, with_report
 from planner.core.power.effective_budget import level_mw, smallest_mw, with_commands
 from planner.core.power.incarnation import knows_more
 from planner.core.power.node_ledger import Column, NodeLedger
@@ -78,7 +78,7 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
     nodes = dict(state.nodes)
     told = False
     for seen in observation.nodes.values():
-        told |= _hear(nodes, seen, state, config, now_s)
+        told |= _with_reports(nodes, seen, state, config, now_s)
     gone = _node_commands(state, observation.node_commands, nodes, now_s)
     doubted = state.doubted
     for ack in observation.power_acks:
@@ -96,7 +96,7 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
     return replace(fresh, brake=_brake(fresh, config, now_s)) if told else fresh
 
 
-def _hear(
+def _with_reports(
     nodes: dict[NodeId, NodeLedger],
     seen: NodeObservation,
     state: PowerState,
@@ -106,7 +106,7 @@ def _hear(
     """One node's telemetry into ``nodes``; whether there was anything new in it."""
     ledger = nodes.get(seen.node)
     if ledger is not None:
-        fresh = hear(ledger, seen, now_s)
+        fresh = with_report(ledger, seen, now_s)
         nodes[seen.node] = fresh
         return fresh is not ledger
     if not belongs(seen.node, config) or _from_before(seen, state.removed.get(seen.node), now_s):

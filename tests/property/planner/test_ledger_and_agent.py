@@ -253,7 +253,7 @@ class PowerMachine(RuleBasedStateMachine):
     @invariant()
     def ledgers_add_up(self) -> None:
         if hasattr(self, "power"):
-            assert not invariants.pages(self.power.nodes.values())
+            assert not invariants.wrong_charges(self.power.nodes.values())
 
 
 PowerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from planner.core.allocation.optimiser.problem import floor_cap_mw, floors_fit
+from planner.core.allocation.optimiser.problem import lowest_cap_mw, minimums_fit
 from planner.core.allocation.optimiser.solve import allocate as jointly
 from planner.domain.demand import Allocation, DeploymentDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
@@ -51,7 +51,7 @@ def _class_by_class(
     joint: Allocation,
 ) -> Allocation | None:
     """Classes from the top, each with what those above left. None where no class but the lowest is better off."""
-    keep = floors_fit([demand for demand in demands if demand.pools], limits)
+    keep = minimums_fit([demand for demand in demands if demand.pools], limits)
     total, left, better = Allocation(), limits, False
     for below, rank in zip(range(len(ranks) - 1, -1, -1), ranks, strict=True):
         if below == 0 and not better:
@@ -60,7 +60,7 @@ def _class_by_class(
         own = [demand for demand in demands if demand.priority == rank]
         # A class is worth as much to itself as it is beside the others: else a GPU may cost more than its shortfall.
         worth = replace(weights, sla=weights.sla * weights.priority**below)
-        found = jointly(own, _less(left, *_floors(floors)), worth)
+        found = jointly(own, _less(left, *_held_at_minimum(floors)), worth)
         gained = _lost(joint, own) - _lost(found, own)
         if not better and gained < -ALIKE:
             return None
@@ -79,11 +79,11 @@ def _less(limits: SiteLimits, mw: int, gpus: int) -> SiteLimits:
     return replace(limits, budget_mw=max(0, limits.budget_mw - mw), gpus=max(0, limits.gpus - gpus))
 
 
-def _floors(demands: Sequence[DeploymentDemand]) -> tuple[int, int]:
+def _held_at_minimum(demands: Sequence[DeploymentDemand]) -> tuple[int, int]:
     """Milliwatts and GPUs of all minimum counts at the lowest useful caps."""
     pools = [pool for demand in demands for pool in demand.pools.values()]
     held = [pool.min_replicas * pool.gpus_per_replica for pool in pools]
-    return sum(gpus * floor_cap_mw(pool) for gpus, pool in zip(held, pools, strict=True)), sum(held)
+    return sum(gpus * lowest_cap_mw(pool) for gpus, pool in zip(held, pools, strict=True)), sum(held)
 
 
 def _spent(

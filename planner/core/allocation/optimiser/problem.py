@@ -196,7 +196,7 @@ class Problem:
         return steps, np.where(self.need <= top * ENOUGH, cost, np.inf)
 
 
-def floors_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> bool:
+def minimums_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> bool:
     """Whether every pool can have its minimum at the lowest useful cap."""
     mw = gpus = 0
     for demand in demands:
@@ -204,14 +204,14 @@ def floors_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> bool:
         for pool in demand.pools.values():
             held = pool.min_replicas * pool.gpus_per_replica
             own += held
-            mw += held * (_floor_steps(pool) * STEP_MW - limits.reserve_mw_per_idle_gpu)
+            mw += held * (_lowest_steps(pool) * STEP_MW - limits.reserve_mw_per_idle_gpu)
         if demand.max_gpus is not None and own > demand.max_gpus:
             return False
         gpus += own
     return gpus <= limits.gpus and mw <= limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
 
 
-def without_floors(demand: DeploymentDemand) -> DeploymentDemand:
+def without_minimums(demand: DeploymentDemand) -> DeploymentDemand:
     """The same deployment with counts from zero: fewer replicas need a speed that rises as 1 / count."""
     return replace(demand, pools={name: _from_zero(pool) for name, pool in demand.pools.items()})
 
@@ -233,17 +233,17 @@ def _from_zero(pool: PoolDemand) -> PoolDemand:
     )
 
 
-def floor_cap_mw(pool: PoolDemand) -> int:
+def lowest_cap_mw(pool: PoolDemand) -> int:
     """The lowest cap that a serving GPU of the pool is given."""
-    return _floor_steps(pool) * STEP_MW
+    return _lowest_steps(pool) * STEP_MW
 
 
-def _floor_steps(pool: PoolDemand) -> int:
+def _lowest_steps(pool: PoolDemand) -> int:
     return -(-max(pool.curve.useful_mw, pool.curve.min_mw) // STEP_MW)
 
 
 def _last_step(pool: PoolDemand) -> int:
-    return max(0, min(-(-pool.curve.p_u_mw // STEP_MW), pool.curve.max_mw // STEP_MW) - _floor_steps(pool))
+    return max(0, min(-(-pool.curve.p_u_mw // STEP_MW), pool.curve.max_mw // STEP_MW) - _lowest_steps(pool))
 
 
 def build(
@@ -344,7 +344,7 @@ def _useful(pool: PoolDemand) -> int:
     """How many counts are worth looking at: none above the first that has speed to spare at the lowest useful cap, but
     those that run."""
     curve = pool.curve
-    lowest = _floor_steps(pool) * STEP_MW
+    lowest = _lowest_steps(pool) * STEP_MW
     if lowest <= curve.p_s_mw:
         return len(pool.required_speed)
     slowest = min(1.0, (lowest - curve.p_s_mw) / max(1, curve.p_u_mw - curve.p_s_mw)) ** curve.alpha
@@ -357,7 +357,7 @@ def _useful(pool: PoolDemand) -> int:
 
 def _caps(pools: Sequence[PoolDemand]) -> tuple[Ints, Ints, Floats, Floats]:
     """(P + 1) lowest steps and numbers of steps above, (P + 1, S) speeds, (P + 1, 5) curves."""
-    floor = np.array([*(_floor_steps(pool) for pool in pools), 0], dtype=np.int64)
+    floor = np.array([*(_lowest_steps(pool) for pool in pools), 0], dtype=np.int64)
     last = np.array([*(_last_step(pool) for pool in pools), 0], dtype=np.int64)
     laws = [
         (p.curve.p_s_mw, max(1, p.curve.p_u_mw - p.curve.p_s_mw), p.curve.alpha, p.curve.idle_mw, p.curve.p_u_mw)

@@ -22,8 +22,8 @@ from planner.core.allocation.optimiser.problem import (
     Ints,
     Problem,
     build,
-    floors_fit,
-    without_floors,
+    minimums_fit,
+    without_minimums,
 )
 from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, score
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
@@ -45,7 +45,7 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
     asked = [demand for demand in demands if demand.pools]
     if not asked:
         return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
-    given = asked if floors_fit(asked, limits) else [without_floors(demand) for demand in asked]
+    given = asked if minimums_fit(asked, limits) else [without_minimums(demand) for demand in asked]
     problem = build(given, limits, weights, asked)
     solution = _plenty(problem) or _short(problem)
     return allocation(problem, solution, limits, asked, floors=given is not asked)

@@ -39,14 +39,14 @@ def test_agents_that_have_seen_a_later_past_are_commanded_under_a_new_incarnatio
     past = StoredHistory(power=(decision(20, 100),))
     pen = DecisionPublisher(bus, config(), past, inbox.expect, inbox.expect_power)
     plan = Plan(power=(ORDER,))
-    pen.heed((answer(25, 100),))
+    pen.renew_incarnations((answer(25, 100),))
     (usual,) = pen.messages(plan, AT)
     assert isinstance(usual, v1.PowerDecision)
     assert usual.incarnation == "i"
     assert caps.receive(agent, decision_of(usual), 2.0)[1] is caps.Acceptance.OLDER_EPOCH
-    pen.heed((answer(30, 150),))
+    pen.renew_incarnations((answer(30, 150),))
     (fresh,) = pen.messages(plan, AT)
     assert isinstance(fresh, v1.PowerDecision)
     assert caps.receive(agent, decision_of(fresh), 2.0)[1] is caps.Acceptance.ACCEPTED
-    pen.heed((answer(30, 150),))
+    pen.renew_incarnations((answer(30, 150),))
     assert pen.messages(plan, AT)[0] == fresh, "the same old answer, shown again"

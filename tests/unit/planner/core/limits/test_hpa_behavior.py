@@ -101,7 +101,9 @@ def test_limits_name_themselves() -> None:
 
 def test_minimum_maximum_and_step() -> None:
     config = pool(PREFILL, min_replicas=2, max_replicas=9, max_step=3)
-    assert [limit.value if (limit := bounds.floor_and_ceiling(config, count)) else None for count in (1, 2, 9, 10)] == [
+    assert [
+        limit.value if (limit := bounds.min_and_max_replicas(config, count)) else None for count in (1, 2, 9, 10)
+    ] == [
         2,
         None,
         None,

@@ -68,7 +68,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.power = site_ledger.initial(replace(self.config, answer_s=0.0), 1, self.now_s, ())
 
-    def hear(self, *nodes: NodeObservation) -> None:
+    def receive(self, *nodes: NodeObservation) -> None:
         self.power = site_ledger.absorb(
             self.power, Observation(nodes={n.node: n for n in nodes}), self.config, self.now_s
         )
@@ -85,7 +85,7 @@ class Desk:
         self.power, orders = site_ledger.advance(before, self.config, self.now_s)
         found = (*invariants.step_taken(before, self.power, orders, self.config, self.now_s),)
         assert not found, found
-        assert not invariants.pages(self.power.nodes.values())
+        assert not invariants.wrong_charges(self.power.nodes.values())
         return {str(order.node): order for order in orders}
 
     def charge(self, gpu: GpuId) -> int:
@@ -99,7 +99,7 @@ class Desk:
             for order in self.advance(0.1).values():
                 self.take(answer(order, self.now_s))
             self.now_s += 2.1
-            self.hear(*self.reports())
+            self.receive(*self.reports())
 
     def reports(self) -> list[NodeObservation]:
         return [
@@ -122,5 +122,5 @@ class Desk:
 
 def desk(config: SiteConfig = CONFIG, nodes: str = "ab", per_node: int = 2) -> Desk:
     found = Desk(config)
-    found.hear(*(seen(name, (HIGH,) * per_node, found.now_s) for name in nodes))
+    found.receive(*(seen(name, (HIGH,) * per_node, found.now_s) for name in nodes))
     return found

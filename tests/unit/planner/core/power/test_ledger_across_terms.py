@@ -36,12 +36,12 @@ def test_a_new_leader_starts_from_its_predecessors_ledger_and_waits_a_lease() ->
     d.settled({g("a"): 600_000, g("b"): 600_000})
     d.want({g("a"): 300_000, g("b"): 600_000})
     d.now_s += 11.0  # so that every node has a decision with today's charges
-    d.hear(*d.reports())
+    d.receive(*d.reports())
     last = d.advance()
     new = leader_of(d, last)
     assert charged_mw(new.power) == charged_mw(d.power)
     assert new.charge(g("a")) == 600_000, "the lower is not answered yet"
-    new.hear(*d.reports())
+    new.receive(*d.reports())
     renewals = new.advance()
     assert set(renewals) == {"a", "b"}, "leases must not run out at a fail-over"
     assert all(not order.raises for order in renewals.values())
@@ -51,7 +51,7 @@ def test_a_new_leader_starts_from_its_predecessors_ledger_and_waits_a_lease() ->
     waits_s = CONFIG.lease_s * (1 + CONFIG.clock_skew) + CONFIG.flight_s
     assert not any(order.raises for order in new.advance(waits_s - 1.0).values())
     new.now_s += 2.0
-    new.hear(seen("a", (300_000, LOW), new.now_s), seen("b", (600_000, LOW), new.now_s))
+    new.receive(seen("a", (300_000, LOW), new.now_s), seen("b", (600_000, LOW), new.now_s))
     assert new.advance()["b"].raises
 
 
@@ -68,7 +68,7 @@ def test_an_answer_to_the_predecessor_frees_nothing_for_its_successor() -> None:
 def test_a_leader_that_could_not_read_the_bus_charges_defaults() -> None:
     d = Desk()
     d.power = site_ledger.initial(CONFIG, 5, d.now_s)
-    d.hear(seen("a", (300_000, 300_000), d.now_s))
+    d.receive(seen("a", (300_000, 300_000), d.now_s))
     assert charged_mw(d.power) == 2 * HIGH
     order = d.advance()["a"]
     assert not order.raises
@@ -88,12 +88,12 @@ def test_gpus_without_a_report_are_charged() -> None:
 def test_an_unowned_gpu_is_parked_and_one_with_a_pod_keeps_its_cap() -> None:
     d = desk()
     d.settled({g("a"): 500_000, g("b"): 500_000})
-    d.hear(seen("a", (500_000, LOW), d.now_s + 1.0, worker="w"))
+    d.receive(seen("a", (500_000, LOW), d.now_s + 1.0, worker="w"))
     d.want({})
     orders = d.advance()
     assert "a" not in orders, "pods before power, coming down"
     assert d.caps(orders)[g("b")] == LOW
-    d.hear(seen("a", (500_000, LOW), d.now_s + 2.0))
+    d.receive(seen("a", (500_000, LOW), d.now_s + 2.0))
     assert d.caps(d.advance())[g("a")] == LOW
 
 
@@ -139,7 +139,7 @@ def test_it_comes_to_rest_and_only_renews() -> None:
         orders = d.advance(1.0)
         quiet += orders.values()
         d.take(*(answer(order, d.now_s) for order in orders.values()))
-        d.hear(*d.reports())
+        d.receive(*d.reports())
     assert {cap.cap_mw for order in quiet for cap in order.caps} == {600_000, LOW}
     assert not any(order.raises for order in quiet)
     assert 10 <= len(quiet) <= 14, "two nodes, a renewal at each third of a lease of 30 s"
@@ -175,7 +175,7 @@ def test_measured_draw_above_the_budget_lowers_caps() -> None:
     d.settled({g("a"): HIGH, g("b"): HIGH})
     for _ in range(6):
         d.now_s += 0.5
-        d.hear(*(seen(name, (HIGH, LOW), d.now_s, draw=550_000) for name in "ab"))
+        d.receive(*(seen(name, (HIGH, LOW), d.now_s, draw=550_000) for name in "ab"))
     total = sum(sum(page.caps_mw or ()) for page in d.power.nodes.values())
     orders = d.advance()
     assert site_ledger.summary(d.power, CONFIG, d.now_s).notes
@@ -229,7 +229,7 @@ def test_a_clock_that_is_set_back_delays_neither_renewals_nor_what_settles() -> 
     d.want({g("a"): 300_000, g("b"): 600_000})
     d.take(*(answer(order, d.now_s) for order in d.advance().values()))
     d.now_s -= 3600.0
-    d.hear(*d.reports())
+    d.receive(*d.reports())
     assert set(d.advance()) == {"a", "b"}
     assert d.power.nodes[A].total_mw > sum(d.power.nodes[A].charge_mw), "held anew"
     d.advance(CONFIG.settle_s)

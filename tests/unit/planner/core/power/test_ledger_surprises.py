@@ -34,7 +34,7 @@ def with_a_card_more(d: Desk, limit_mw: int) -> NodeObservation:
 def test_a_card_that_appears_below_its_default_is_not_raised_by_a_renewal() -> None:
     d = desk(replace(CONFIG, budget_mw=1_500_000), per_node=1)
     d.settled({g("a"): 500_000, g("b"): 500_000})
-    d.hear(with_a_card_more(d, 300_000))
+    d.receive(with_a_card_more(d, 300_000))
     newest = d.power.nodes[A].next_id - 1
     d.now_s += 0.1
     limits = {g("a"): 500_000, g("a", 1): 300_000}
@@ -44,7 +44,7 @@ def test_a_card_that_appears_below_its_default_is_not_raised_by_a_renewal() -> N
     d.want({g("a"): 500_000, g("b"): 700_000})
     charged = charged_mw(d.power)
     for _ in range(6):
-        d.hear(with_a_card_more(d, 300_000), *(page for page in d.reports() if page.node == B))
+        d.receive(with_a_card_more(d, 300_000), *(page for page in d.reports() if page.node == B))
         d.advance(4.0)
         free = free_mw(d.power, d.config, d.now_s)
         assert free >= 0 or charged_mw(d.power) <= charged, "above the budget nothing may be promised"
@@ -77,7 +77,7 @@ def test_a_node_that_returns_after_its_removal_goes_on_with_its_ids() -> None:
     d.power = site_ledger.absorb(d.power, Observation(node_commands=(gone,)), d.config, d.now_s)
     assert A not in d.power.nodes
     d.now_s += 5.0
-    d.hear(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
+    d.receive(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
     again = d.advance()["a"]
     assert again.decision_id >= last
     assert again.caps, "it is commanded at once"
@@ -92,5 +92,5 @@ def test_a_restored_node_goes_on_with_its_ids_too() -> None:
     back = NodeCommand(A, "restore", sequence=2, issued_s=d.now_s)
     d.power = site_ledger.absorb(d.power, Observation(node_commands=(gone, back)), d.config, d.now_s)
     d.now_s += 5.0
-    d.hear(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
+    d.receive(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
     assert d.advance()["a"].decision_id >= last

@@ -28,7 +28,7 @@ def follow(d: Desk, *, boot_of_a: str, for_s: float, limits: dict[str, int]) -> 
             limits[node] = order.caps[0].cap_mw
             boot = boot_of_a if node == "a" else "1"
             d.take(answer(order, d.now_s, boot=boot))
-        d.hear(seen("a", (limits["a"],), d.now_s, boot=boot_of_a), seen("b", (limits["b"],), d.now_s))
+        d.receive(seen("a", (limits["a"],), d.now_s, boot=boot_of_a), seen("b", (limits["b"],), d.now_s))
     return sent
 
 
@@ -36,9 +36,9 @@ def test_a_parked_node_that_reboots_gives_its_default_watts_back() -> None:
     """Nobody else may be squeezed for ever by a limit that its new process took down long ago."""
     d = desk(SITE, per_node=1)
     d.settled({g("a"): LOW, g("b"): HIGH})
-    d.hear(seen("a", (HIGH,), d.now_s + 1.0, boot="2"))
+    d.receive(seen("a", (HIGH,), d.now_s + 1.0, boot="2"))
     assert d.charge(g("a")) == HIGH, "a reboot put the limit at its default"
-    d.hear(seen("a", (LOW,), d.now_s + 10.0, boot="2"))
+    d.receive(seen("a", (LOW,), d.now_s + 10.0, boot="2"))
     assert d.charge(g("a")) == HIGH, "telemetry frees nothing"
     limits = {"a": LOW, "b": HIGH}
     sent = follow(d, boot_of_a="2", for_s=30.0, limits=limits)
@@ -75,19 +75,19 @@ def copied() -> dict[str, PowerDecision]:
     d = desk(replace(SITE, budget_mw=900_000), per_node=1)
     d.settled({g("a"): 500_000, g("b"): 400_000})
     d.now_s += 9.0
-    d.hear(*d.reports())
+    d.receive(*d.reports())
     return d.advance()
 
 
 def test_over_an_old_copy_no_agent_is_let_back_up_and_the_silent_are_charged_their_default() -> None:
     d = restored(copied(), doubted=True)
     d.want({g("a"): 500_000, g("b"): 400_000})
-    d.hear(seen("a", (400_000,), d.now_s))
+    d.receive(seen("a", (400_000,), d.now_s))
     (first,) = d.advance().values()
     assert first.only_lowers, "500 W were a's when the copy was made: they may be b's by now"
     d.take(answer(first, d.now_s, {g("a"): 400_000}, epoch=2))
     d.now_s += SITE.lease_s + 3.0
-    d.hear(seen("a", (400_000,), d.now_s))
+    d.receive(seen("a", (400_000,), d.now_s))
     later = d.advance()
     assert d.charge(g("b")) == HIGH
     assert charged_mw(d.power) >= 400_000 + HIGH
@@ -98,7 +98,7 @@ def test_a_node_that_answers_is_believed_again() -> None:
     d = restored(copied(), doubted=True)
     d.want({g("a"): 400_000, g("b"): 500_000})
     limits = {"a": 400_000, "b": 500_000}
-    d.hear(seen("a", (400_000,), d.now_s), seen("b", (500_000,), d.now_s))
+    d.receive(seen("a", (400_000,), d.now_s), seen("b", (500_000,), d.now_s))
     end_s = d.now_s + 40.0
     while d.now_s < end_s:
         d.now_s += 0.5
@@ -106,14 +106,14 @@ def test_a_node_that_answers_is_believed_again() -> None:
             cap = order.caps[0].cap_mw
             limits[node] = min(limits[node], cap) if order.only_lowers else cap
             d.take(answer(order, d.now_s, {order.caps[0].gpu: limits[node]}, epoch=2))
-        d.hear(seen("a", (limits["a"],), d.now_s), seen("b", (limits["b"],), d.now_s))
+        d.receive(seen("a", (limits["a"],), d.now_s), seen("b", (limits["b"],), d.now_s))
         assert sum(limits.values()) <= 900_000
     assert limits == {"a": 400_000, "b": 500_000}
 
 
 def test_where_a_default_is_not_known_the_largest_of_the_site_serves() -> None:
     d = restored(copied(), doubted=True, default_mw=None)
-    d.hear(seen("a", (400_000,), d.now_s))
+    d.receive(seen("a", (400_000,), d.now_s))
     d.advance(SITE.lease_s + 3.0)
     assert d.charge(g("b")) == HIGH
 
@@ -122,7 +122,7 @@ def test_where_a_default_is_not_known_the_largest_of_the_site_serves() -> None:
 def test_an_answer_that_knows_more_than_the_bus_proves_a_restore(epoch: int, decision_id: int) -> None:
     copy = copied()
     d = restored(copy, doubted=False)
-    d.hear(seen("a", (400_000,), d.now_s))
+    d.receive(seen("a", (400_000,), d.now_s))
     later = replace(answer(copy["a"], d.now_s, epoch=epoch), decision_id=max(decision_id, copy["a"].decision_id))
     d.take(later)
     assert d.power.doubted
@@ -133,7 +133,7 @@ def test_an_answer_that_knows_more_than_the_bus_proves_a_restore(epoch: int, dec
 def test_a_usual_fail_over_doubts_nothing() -> None:
     copy = copied()
     d = restored(copy, doubted=False)
-    d.hear(seen("a", (500_000,), d.now_s), seen("b", (400_000,), d.now_s))
+    d.receive(seen("a", (500_000,), d.now_s), seen("b", (400_000,), d.now_s))
     d.take(
         answer(copy["a"], d.now_s, epoch=1), replace(answer(copy["b"], d.now_s, epoch=FOREIGN_EPOCH), decision_id=999)
     )

@@ -37,7 +37,7 @@ def test_a_raise_waits_for_the_lower_that_pays_for_it() -> None:
     orders = d.advance()
     assert set(orders) == {"a"}, "the lower alone"
     assert not d.advance(3.0).get("b")
-    d.hear(*d.reports())
+    d.receive(*d.reports())
     d.take(answer(orders["a"], d.now_s))
     assert "b" not in d.advance(1.0), "not settled"
     assert d.advance(1.1)["b"].raises
@@ -71,11 +71,11 @@ def test_telemetry_older_than_the_answer_changes_nothing_and_newer_raises() -> N
     d = desk()
     d.settled({g("a"): 300_000})
     told_s = d.power.nodes[A].clock_s or 0.0
-    d.hear(seen("a", (HIGH, HIGH), told_s - 0.5))
+    d.receive(seen("a", (HIGH, HIGH), told_s - 0.5))
     assert d.charge(g("a")) == 300_000
-    d.hear(seen("a", (HIGH, LOW), told_s + 0.5))
+    d.receive(seen("a", (HIGH, LOW), told_s + 0.5))
     assert d.charge(g("a")) == HIGH
-    d.hear(seen("a", (300_000, LOW), told_s + 1.0))
+    d.receive(seen("a", (300_000, LOW), told_s + 1.0))
     assert d.charge(g("a")) == HIGH, "telemetry frees nothing"
 
 
@@ -119,7 +119,7 @@ def test_a_failed_read_is_not_a_low_limit() -> None:
     d.take(answer(order, d.now_s, {g("a"): None, g("a", 1): None}))
     assert d.charge(g("a")) == 300_000
     told_s = d.now_s + 1.0
-    d.hear(seen("a", (None, None), told_s))
+    d.receive(seen("a", (None, None), told_s))
     assert d.charge(g("a")) == 300_000
 
 
@@ -127,9 +127,9 @@ def test_a_gpu_missing_from_a_report_keeps_its_charge_and_a_new_one_joins_at_its
     d = desk()
     d.settled({g("a"): 300_000})
     before = charged_mw(d.power)
-    d.hear(seen("a", (300_000,), d.now_s + 1.0))
+    d.receive(seen("a", (300_000,), d.now_s + 1.0))
     assert charged_mw(d.power) == before
-    d.hear(seen("a", (300_000, LOW, 350_000), d.now_s + 2.0))
+    d.receive(seen("a", (300_000, LOW, 350_000), d.now_s + 2.0))
     assert charged_mw(d.power) == before + HIGH
 
 
@@ -159,7 +159,7 @@ def test_a_silent_nodes_watts_are_taken_from_the_others_and_lent_to_none() -> No
     d = desk()
     d.settled({g("a"): 600_000, g("a", 1): 600_000, g("b"): 400_000, g("b", 1): 400_000})
     d.now_s += 20.0
-    d.hear(seen("b", (400_000, 400_000), d.now_s))
+    d.receive(seen("b", (400_000, 400_000), d.now_s))
     cut = BudgetCommand("s", 1_700_000, d.now_s, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
     orders = d.advance()
@@ -174,7 +174,7 @@ def test_an_announced_cut_is_kept_before_it_comes() -> None:
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(ahead,)), d.config, d.now_s)
     assert not any(order.only_lowers for order in d.advance().values())
     d.now_s += 57.0
-    d.hear(*d.reports())
+    d.receive(*d.reports())
     assert sum(d.caps(d.advance()).values()) <= 1_000_000
 
 
@@ -186,10 +186,10 @@ def test_a_removed_node_is_dropped_and_comes_back_only_with_a_later_sign_of_life
     gone = NodeCommand(A, "remove", sequence=1, issued_s=d.now_s - 1.0)
     d.power = site_ledger.absorb(d.power, Observation(node_commands=(gone,)), d.config, d.now_s)
     assert A not in d.power.nodes
-    d.hear(*last)
+    d.receive(*last)
     assert A not in d.power.nodes, "the same old report, shown again"
     d.now_s += 5.0
-    d.hear(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
+    d.receive(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
     assert sum(d.power.nodes[A].charge_mw) == 2 * HIGH
     d.power = site_ledger.absorb(d.power, Observation(node_commands=(gone,)), d.config, d.now_s)
     assert A in d.power.nodes, "an order heard again is not a new one"

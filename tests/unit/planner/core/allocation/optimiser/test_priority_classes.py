@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.allocation.optimiser.priority_classes import allocate
-from planner.core.allocation.optimiser.problem import floor_cap_mw
+from planner.core.allocation.optimiser.problem import lowest_cap_mw
 from planner.core.allocation.optimiser.solve import allocate as jointly
 from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
@@ -43,7 +43,7 @@ def one(rng: random.Random, name: DeploymentId, most: int, size: int, priority: 
 
 def beside_minimums(high: DeploymentDemand, low: list[DeploymentDemand], limits: SiteLimits) -> float:
     """The high class's shortfall where the low one has its floors and nothing else."""
-    held = [(p.min_replicas * p.gpus_per_replica, floor_cap_mw(p)) for d in low for p in d.pools.values()]
+    held = [(p.min_replicas * p.gpus_per_replica, lowest_cap_mw(p)) for d in low for p in d.pools.values()]
     left = replace(
         limits,
         budget_mw=limits.budget_mw - sum(gpus * cap for gpus, cap in held),
@@ -112,7 +112,7 @@ def test_three_classes_fit_and_the_order_never_costs_a_higher_one(seed: int) -> 
 def test_where_minimums_do_not_fit_the_low_class_goes_first(seed: int) -> None:
     rng = random.Random(seed)
     high, low = one(rng, HIGH, 3, 1, 1), one(rng, LOW, 12, 8, 0)
-    needed = sum(p.min_replicas * p.gpus_per_replica * floor_cap_mw(p) for p in high.pools.values())
+    needed = sum(p.min_replicas * p.gpus_per_replica * lowest_cap_mw(p) for p in high.pools.values())
     gpus = sum(p.gpus_per_replica for d in (high, low) for p in d.pools.values())
     limits = SiteLimits(SITE, needed + (gpus - len(high.pools)) * 100_000, gpus, 100_000)
     found = allocate([low, high], limits)
