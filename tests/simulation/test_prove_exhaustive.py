@@ -12,11 +12,11 @@ from deploy.cli.main import main
 from deploy.fault_simulation.exhaustive.actions import carried_out, enabled
 from deploy.fault_simulation.exhaustive.calm import beginning
 from deploy.fault_simulation.exhaustive.canonical import key_of
+from deploy.fault_simulation.exhaustive.model_state import ModelState
 from deploy.fault_simulation.exhaustive.mutation_patches import EVERY, SHOWN_BY, UNSEEN
 from deploy.fault_simulation.exhaustive.run import Bounds, Checkpoint, CheckpointError, ExhaustiveSearch
 from deploy.fault_simulation.exhaustive.scopes import SCOPES
 from deploy.fault_simulation.exhaustive.story import read, replay_story, written
-from deploy.fault_simulation.exhaustive.world import World
 from deploy.fault_simulation.mutations import MUTATIONS
 
 GATE = [name for name, scope in SCOPES.items() if not scope.long]
@@ -78,7 +78,7 @@ def test_worlds_that_are_one_go_on_as_one(scope: str) -> None:
     assert pairs, "no two worlds were one: nothing was tested"
 
 
-def _futures(scope: str, world: World) -> list[int]:
+def _futures(scope: str, world: ModelState) -> list[int]:
     """The keys one step on; alike nodes may have changed places."""
     chosen = SCOPES[scope]
     return sorted(key_of(chosen, carried_out(chosen, world, action)) for action in enabled(chosen, world))

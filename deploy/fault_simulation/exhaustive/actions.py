@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 from deploy.fault_simulation.exhaustive import leaders, nodes
 from deploy.fault_simulation.exhaustive.calm import calm
-from deploy.fault_simulation.exhaustive.scope import RARE, Scope
-from deploy.fault_simulation.exhaustive.world import Copy, World, with_node
+from deploy.fault_simulation.exhaustive.model_state import Copy, ModelState, with_node
+from deploy.fault_simulation.exhaustive.scope import RARE, SearchScope
 from planner.core.power.site_ledger import advance
 
 Action = tuple[str, int, int]
@@ -19,7 +19,7 @@ Action = tuple[str, int, int]
 WEEK_S = 7 * 86_400.0 + 1.0
 
 
-def enabled(scope: Scope, world: World) -> Iterator[Action]:
+def enabled(scope: SearchScope, world: ModelState) -> Iterator[Action]:
     """Everything that may happen now."""
     yield "tick", -1, -1
     if not world.order_heard:
@@ -39,7 +39,7 @@ def enabled(scope: Scope, world: World) -> Iterator[Action]:
     yield from _rare(scope, world, may)
 
 
-def _rare_of_node(scope: Scope, world: World, n: int, may: dict[str, int]) -> Iterator[Action]:
+def _rare_of_node(scope: SearchScope, world: ModelState, n: int, may: dict[str, int]) -> Iterator[Action]:
     node = world.nodes[n]
     if node.agent is None:
         if may["join"]:
@@ -59,7 +59,7 @@ def _rare_of_node(scope: Scope, world: World, n: int, may: dict[str, int]) -> It
         yield "week", n, -1
 
 
-def _rare(scope: Scope, world: World, may: dict[str, int]) -> Iterator[Action]:
+def _rare(scope: SearchScope, world: ModelState, may: dict[str, int]) -> Iterator[Action]:
     # A leader that decides is connected, and hears an order before much time passes: the rise rule builds on it.
     if may["time"] and world.order_heard:
         yield from [("time", -1, index) for index in range(len(scope.steps_s))]
@@ -75,12 +75,12 @@ def _rare(scope: Scope, world: World, may: dict[str, int]) -> Iterator[Action]:
         yield "put-back", -1, -1
 
 
-def _spent(world: World, kind: str) -> World:
+def _spent(world: ModelState, kind: str) -> ModelState:
     at = RARE.index(kind)
     return world._replace(left=(*world.left[:at], world.left[at] - 1, *world.left[at + 1 :]))
 
 
-def carried_out(scope: Scope, world: World, action: Action) -> World:
+def carried_out(scope: SearchScope, world: ModelState, action: Action) -> ModelState:
     """The world afterwards."""
     kind, n, index = action
     if kind.startswith("cut-off-"):
@@ -89,65 +89,65 @@ def carried_out(scope: Scope, world: World, action: Action) -> World:
     return DO[kind](scope, world, n, index)
 
 
-def _tick(scope: Scope, world: World, _n: int, _index: int) -> World:
+def _tick(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
     return leaders.stepped(scope, world)[0]
 
 
-def _hear_order(scope: Scope, world: World, _n: int, _index: int) -> World:
-    return leaders.hear_order(scope, world)
+def _receive_order(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
+    return leaders.receive_order(scope, world)
 
 
-def _old_tick(scope: Scope, world: World, _n: int, _index: int) -> World:
+def _old_tick(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
     """The bus refuses what a leader publishes under a lease that is not the newest; the leader then steps down."""
     orders = () if world.old is None else advance(world.old, scope.config, world.now_s)[1]
     epoch, world = world.old_epoch, world._replace(old=None, old_epoch=-1)
     return leaders.published(scope, world, orders, epoch) if leaders.unfenced() else world
 
 
-def _deliver(scope: Scope, world: World, n: int, index: int) -> World:
+def _deliver(scope: SearchScope, world: ModelState, n: int, index: int) -> ModelState:
     return with_node(world, n, nodes.received(scope, n, world.nodes[n], index, world.now_s))
 
 
-def _look(scope: Scope, world: World, n: int, _index: int) -> World:
-    return with_node(world, n, nodes.looked(scope, n, world.nodes[n], world.now_s))
+def _read_hardware(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
+    return with_node(world, n, nodes.read_hardware(scope, n, world.nodes[n], world.now_s))
 
 
-def _report(scope: Scope, world: World, n: int, _index: int) -> World:
+def _report(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     world = with_node(world, n, nodes.reported(scope, n, world.nodes[n], world.now_s))
-    return world if scope.late_reports else leaders.hear_report(scope, world, n, -1)
+    return world if scope.late_reports else leaders.receive_report(scope, world, n, -1)
 
 
-def _restart(scope: Scope, world: World, n: int, _index: int) -> World:
+def _restart(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     return _spent(with_node(world, n, nodes.started(scope, n, world.nodes[n], world.now_s)), "restart")
 
 
-def _reset(scope: Scope, world: World, n: int, _index: int) -> World:
+def _reset(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     return _spent(with_node(world, n, nodes.driver_reset(scope, world.nodes[n])), "reset")
 
 
-def _reboot(scope: Scope, world: World, n: int, _index: int) -> World:
+def _reboot(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     return _spent(with_node(world, n, nodes.rebooted(scope, n, world.nodes[n], world.now_s)), "reboot")
 
 
-def _switch_off(_scope: Scope, world: World, n: int, _index: int) -> World:
+def _switch_off(_scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     return _spent(with_node(world, n, nodes.switched_off(world.nodes[n])), "switch-off")
 
 
-def _join(scope: Scope, world: World, n: int, _index: int) -> World:
+def _join(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     return _spent(with_node(world, n, nodes.rebooted(scope, n, world.nodes[n], world.now_s)), "join")
 
 
-def _bound(scope: Scope, world: World, n: int, index: int) -> World:
+def _bound(scope: SearchScope, world: ModelState, n: int, index: int) -> ModelState:
     watts = scope.bounds_watts[index]
     mw = None if watts is None else watts * 1000
     return _spent(with_node(world, n, nodes.bounded(world.nodes[n], n, mw)), "bound")
 
 
-def _remove(scope: Scope, world: World, n: int, _index: int) -> World:
+def _remove(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     return _spent(leaders.removed(scope, world, n), "remove")
 
 
-def _week(scope: Scope, world: World, n: int, _index: int) -> World:
+def _week(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelState:
     """A week in which node ``n`` is silent, while the others go on; what ages away on the bus is gone afterwards."""
     others = frozenset(range(scope.nodes)) - {n}
     world = calm(scope, world._replace(now_s=world.now_s + WEEK_S), 4.0, others)
@@ -155,15 +155,15 @@ def _week(scope: Scope, world: World, n: int, _index: int) -> World:
     return _spent(with_node(world, n, kept), "week")
 
 
-def _time(scope: Scope, world: World, _n: int, index: int) -> World:
+def _time(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelState:
     return _spent(world._replace(now_s=world.now_s + scope.steps_s[index]), "time")
 
 
-def _want(scope: Scope, world: World, _n: int, index: int) -> World:
+def _want(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelState:
     return _spent(leaders.wanted(scope, world, index), "wants")
 
 
-def _order(scope: Scope, world: World, _n: int, index: int) -> World:
+def _order(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelState:
     watts = scope.orders_watts[index]
     ordered = None if watts is None else watts * 1000
     level = scope.config.budget_mw if ordered is None else ordered
@@ -171,18 +171,18 @@ def _order(scope: Scope, world: World, _n: int, index: int) -> World:
     return _spent(world._replace(budgets=budgets, ordered_mw=ordered, order_heard=False), "order")
 
 
-def _fail_over(scope: Scope, world: World, _n: int, _index: int) -> World:
+def _fail_over(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
     old = (world.leader, world.epoch) if scope.zombie else (None, -1)
     world = leaders.succeeded(scope, world, world.epoch + 1)
     return _spent(world._replace(old=old[0], old_epoch=old[1]), "fail-over")
 
 
-def _copy(_scope: Scope, world: World, _n: int, _index: int) -> World:
+def _copy(_scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
     copies = tuple([node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes])
     return _spent(world._replace(nodes=copies, copied_epoch=world.epoch), "copy")
 
 
-def _put_back(scope: Scope, world: World, _n: int, _index: int) -> World:
+def _put_back(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
     """The bus is put back from its copy: what was under way is gone, and a planner leads over what the copy holds."""
     back = []
     for node in world.nodes:
@@ -194,23 +194,23 @@ def _put_back(scope: Scope, world: World, _n: int, _index: int) -> World:
     return _spent(leaders.succeeded(scope, world, epoch, doubted=scope.copy_recognised), "put-back")
 
 
-def _hear_answer(scope: Scope, world: World, n: int, index: int) -> World:
-    return leaders.hear_answer(scope, world, n, index)
+def _receive_answer(scope: SearchScope, world: ModelState, n: int, index: int) -> ModelState:
+    return leaders.receive_answer(scope, world, n, index)
 
 
-def _hear_report(scope: Scope, world: World, n: int, index: int) -> World:
-    return leaders.hear_report(scope, world, n, index)
+def _receive_report(scope: SearchScope, world: ModelState, n: int, index: int) -> ModelState:
+    return leaders.receive_report(scope, world, n, index)
 
 
-DO: dict[str, Callable[[Scope, World, int, int], World]] = {
+DO: dict[str, Callable[[SearchScope, ModelState, int, int], ModelState]] = {
     "tick": _tick,
-    "hear-order": _hear_order,
+    "hear-order": _receive_order,
     "old-tick": _old_tick,
     "deliver": _deliver,
-    "look": _look,
+    "look": _read_hardware,
     "report": _report,
-    "hear-answer": _hear_answer,
-    "hear-report": _hear_report,
+    "hear-answer": _receive_answer,
+    "hear-report": _receive_report,
     "restart": _restart,
     "reset": _reset,
     "reboot": _reboot,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from deploy.fault_simulation.exhaustive import leaders, nodes
-from deploy.fault_simulation.exhaustive.scope import Scope
-from deploy.fault_simulation.exhaustive.world import Copy, Gpu, Node, World, gpu_id, node_id, with_node
+from deploy.fault_simulation.exhaustive.model_state import Copy, Gpu, ModelState, Node, gpu_id, node_id, with_node
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 from planner.core.power import site_ledger
 from planner.core.power.site_state import PowerState
 from planner.domain.ids import GpuId
@@ -17,7 +17,7 @@ COMPLY_S = 16.0
 START_S = 1_000.0
 
 
-def calm(scope: Scope, world: World, for_s: float, who: frozenset[int] | None = None) -> World:
+def calm(scope: SearchScope, world: ModelState, for_s: float, who: frozenset[int] | None = None) -> ModelState:
     """The world after ``for_s`` seconds in which the nodes ``who`` (None: all that have power) hear everything."""
     who = frozenset(range(scope.nodes)) if who is None else who
     end_s = world.now_s + for_s
@@ -26,16 +26,16 @@ def calm(scope: Scope, world: World, for_s: float, who: frozenset[int] | None = 
     return world
 
 
-def _round(scope: Scope, world: World, who: frozenset[int]) -> World:
+def _round(scope: SearchScope, world: ModelState, who: frozenset[int]) -> ModelState:
     """One second: agents look and report, the leader decides, decisions arrive and are answered."""
     if not world.order_heard:
-        world = leaders.hear_order(scope, world)
+        world = leaders.receive_order(scope, world)
     up = [n for n in sorted(who) if world.nodes[n].agent is not None]
     for n in up:
-        node = nodes.reported(scope, n, nodes.looked(scope, n, world.nodes[n], world.now_s), world.now_s)
-        world = leaders.hear_report(scope, with_node(world, n, node), n, -1)
+        node = nodes.reported(scope, n, nodes.read_hardware(scope, n, world.nodes[n], world.now_s), world.now_s)
+        world = leaders.receive_report(scope, with_node(world, n, node), n, -1)
         if node.answers:
-            world = leaders.hear_answer(scope, world, n, -1)
+            world = leaders.receive_answer(scope, world, n, -1)
     if world.leader.wants is not None:
         # As every tick of the planner does: a node that joined since is named as well.
         world = world._replace(leader=site_ledger.want(world.leader, {**world.leader.wants}))
@@ -45,14 +45,14 @@ def _round(scope: Scope, world: World, who: frozenset[int]) -> World:
             node = nodes.received(scope, n, world.nodes[n], -1, world.now_s)
             world = with_node(world, n, node)
         if world.nodes[n].answers:
-            world = leaders.hear_answer(scope, world, n, -1)
+            world = leaders.receive_answer(scope, world, n, -1)
     return world
 
 
-def beginning(scope: Scope) -> World:
+def beginning(scope: SearchScope) -> ModelState:
     """The first world of a search: at rest under the first wants, nothing under way but what was last said."""
     blank = Node((), None)
-    world = World(
+    world = ModelState(
         START_S,
         1,
         site_ledger.initial(scope.config, 1, START_S, ()),
@@ -81,7 +81,7 @@ def _tidy(node: Node) -> Node:
     )
 
 
-def judged(scope: Scope, world: World) -> str:
+def judged(scope: SearchScope, world: ModelState) -> str:
     """Calm weather from here on: the sentence of what it does not mend; empty where it mends all."""
     wants = world.leader.wants
     world = leaders.wanted(scope, world, 0) if wants is None else world
@@ -95,7 +95,7 @@ def judged(scope: Scope, world: World) -> str:
     return f"after {CLEAR_S:g} calm seconds {unmet}" if unmet else ""
 
 
-def _unmet(scope: Scope, world: World) -> str:
+def _unmet(scope: SearchScope, world: ModelState) -> str:
     state = world.leader
     if state.frozen:
         return f"raises are still frozen by {' '.join(state.frozen)}"
@@ -122,7 +122,7 @@ def _unmet(scope: Scope, world: World) -> str:
     return ""
 
 
-def _wish_mw(scope: Scope, state: PowerState, node: Node, gpu: GpuId) -> int:
+def _wish_mw(scope: SearchScope, state: PowerState, node: Node, gpu: GpuId) -> int:
     """What a card should stand at with watts enough."""
     wish = (state.wants or {}).get(gpu, 0)
     bound = scope.most_watts * 1000 if node.agent is None else node.agent.bounds.get(gpu, wish)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.core import caps
-from deploy.fault_simulation.exhaustive.scope import Scope
-from deploy.fault_simulation.exhaustive.world import Gpu, Node, World, gpu_id, node_id
+from deploy.fault_simulation.exhaustive.model_state import Gpu, ModelState, Node, gpu_id, node_id
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 from planner.core.power.node_ledger import NEVER_S, NodeLedger
 from planner.core.power.site_state import PowerState, Removed
 
@@ -21,13 +21,13 @@ _HALF = 2
 """All instants of a search are multiples of half a second."""
 
 
-def key_of(scope: Scope, world: World) -> int:
+def key_of(scope: SearchScope, world: ModelState) -> int:
     """A 64-bit number, the same in every process."""
     text = marshal.dumps(canonical(scope, world), 2)
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-def canonical(scope: Scope, world: World) -> Key:
+def canonical(scope: SearchScope, world: ModelState) -> Key:
     """The world without what can make no difference any more."""
     nodes = [_Canon(scope, world, n).key() for n in range(scope.nodes)]
     if scope.symmetric and scope.nodes > 1:
@@ -54,7 +54,7 @@ def _ahead(now_s: float, then_s: float) -> int:
     return round(_HALF * max(0.0, then_s - now_s))
 
 
-def _site_key(scope: Scope, world: World, state: PowerState) -> Key:
+def _site_key(scope: SearchScope, world: ModelState, state: PowerState) -> Key:
     config, now_s = scope.config, world.now_s
     return (
         _ahead(now_s, state.raises_from_s),
@@ -67,7 +67,7 @@ def _site_key(scope: Scope, world: World, state: PowerState) -> Key:
     )
 
 
-def _budgets(scope: Scope, world: World) -> Key:
+def _budgets(scope: SearchScope, world: ModelState) -> Key:
     """The newest budget, and larger ones for as long as the rise rule looks back."""
     last, now_s = world.budgets[-1][1], world.now_s
     until_s, kept = now_s, []
@@ -81,7 +81,7 @@ def _budgets(scope: Scope, world: World) -> Key:
 class _Canon:
     """One node's part: its card, its agent, its page in each ledger, and what is on its subjects."""
 
-    def __init__(self, scope: Scope, world: World, n: int) -> None:
+    def __init__(self, scope: SearchScope, world: ModelState, n: int) -> None:
         self.scope, self.world, self.n = scope, world, n
         self.now_s = world.now_s
         self.node: Node = world.nodes[n]

@@ -12,22 +12,22 @@ from agent.core import caps
 from agent.core.caps import Acceptance
 from agent.core.deadman import lease_of
 from deploy.fault_simulation.exhaustive.actions import Action
+from deploy.fault_simulation.exhaustive.model_state import ModelState, Node, gpu_id, node_id
 from deploy.fault_simulation.exhaustive.nodes import decision_of
-from deploy.fault_simulation.exhaustive.scope import Scope
-from deploy.fault_simulation.exhaustive.world import Node, World, gpu_id, node_id
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 from planner.core.power import invariants
 from planner.core.power.node_ledger import NodeLedger
 from planner.core.power.site_state import PowerState
 from planner.domain.plan import PowerDecision
 
 
-def broken(scope: Scope, before: World, after: World, action: Action) -> str:
+def broken(scope: SearchScope, before: ModelState, after: ModelState, action: Action) -> str:
     """The promise that this step broke; empty where all hold."""
     return _rise(scope, before, after, action) or (_charged(scope, after) if scope.sharp else "")
 
 
 def stepped_badly(
-    scope: Scope, world: World, before: PowerState, after: PowerState, orders: tuple[PowerDecision, ...]
+    scope: SearchScope, world: ModelState, before: PowerState, after: PowerState, orders: tuple[PowerDecision, ...]
 ) -> str:
     """What the product's own invariants say of one step of the leader."""
     found = [*invariants.step_taken(before, after, orders, scope.config, world.now_s)] if orders else []
@@ -35,7 +35,7 @@ def stepped_badly(
     return f"{found[0].name}: {found[0].sentence}" if found else ""
 
 
-def _rise(scope: Scope, before: World, after: World, action: Action) -> str:
+def _rise(scope: SearchScope, before: ModelState, after: ModelState, action: Action) -> str:
     """A sum above the budget may only fall; a rise must leave it within what was allowed.
 
     Allowed is the largest budget of the last lease, for a grant made under it may be on its way. A rise that a
@@ -51,7 +51,7 @@ def _rise(scope: Scope, before: World, after: World, action: Action) -> str:
     return f"limits rose from {was} to {total} mW, above the {allowed} mW allowed" if total > allowed else ""
 
 
-def _charged(scope: Scope, world: World) -> str:
+def _charged(scope: SearchScope, world: ModelState) -> str:
     for n, node in enumerate(world.nodes):
         page = world.leader.nodes.get(node_id(n))
         if page is None:
@@ -63,7 +63,7 @@ def _charged(scope: Scope, world: World) -> str:
     return ""
 
 
-def _page_charged(scope: Scope, world: World, n: int, node: Node, page: NodeLedger) -> str:
+def _page_charged(scope: SearchScope, world: ModelState, n: int, node: Node, page: NodeLedger) -> str:
     limits = [gpu.set_mw for gpu in node.gpus]
     if len(page.charge_mw) == len(limits) and not all(map(le, limits, page.charge_mw)):
         return f"n{n} stands at {limits} mW and is charged {list(page.charge_mw)} mW"
@@ -75,7 +75,7 @@ def _page_charged(scope: Scope, world: World, n: int, node: Node, page: NodeLedg
     return ""
 
 
-def _may_raise_to(scope: Scope, world: World, n: int, node: Node) -> list[int]:
+def _may_raise_to(scope: SearchScope, world: ModelState, n: int, node: Node) -> list[int]:
     """The highest limit that the agent may set by what it knows and by any decision that it would still accept."""
     least, most = scope.least_watts * 1000, scope.most_watts * 1000
     if node.agent is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from deploy.fault_simulation.exhaustive.model_state import ModelState, Stored, gpu_id, node_id, with_node
 from deploy.fault_simulation.exhaustive.nodes import aged
-from deploy.fault_simulation.exhaustive.scope import SITE, Scope
-from deploy.fault_simulation.exhaustive.world import Stored, World, gpu_id, node_id, with_node
+from deploy.fault_simulation.exhaustive.scope import SITE, SearchScope
 from planner.core.power import site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
 from planner.core.power.site_state import PowerState
@@ -15,31 +15,31 @@ from planner.domain.observation import BudgetCommand, NodeCommand, Observation, 
 from planner.domain.plan import PowerDecision
 
 
-def heard(scope: Scope, world: World, seen: Observation) -> World:
+def absorb(scope: SearchScope, world: ModelState, seen: Observation) -> ModelState:
     """The leader takes something in."""
     return world._replace(leader=site_ledger.absorb(world.leader, seen, scope.config, world.now_s))
 
 
-def hear_report(scope: Scope, world: World, n: int, index: int) -> World:
+def receive_report(scope: SearchScope, world: ModelState, n: int, index: int) -> ModelState:
     """A report of node ``n`` reaches the leader, however old."""
     seen = aged(world.nodes[n].reports[index], world.now_s)
-    return heard(scope, world, Observation(nodes={seen.node: seen}))
+    return absorb(scope, world, Observation(nodes={seen.node: seen}))
 
 
-def hear_answer(scope: Scope, world: World, n: int, index: int) -> World:
+def receive_answer(scope: SearchScope, world: ModelState, n: int, index: int) -> ModelState:
     """An answer of node ``n`` reaches the leader."""
     node = world.nodes[n]
     answer = _read(node.answers[index], node.incarnation)
-    return _heeded(heard(scope, world, Observation(power_acks=(answer,))), n, answer)
+    return _with_new_incarnation(absorb(scope, world, Observation(power_acks=(answer,))), n, answer)
 
 
-def _heeded(world: World, n: int, answer: PowerAckSeen) -> World:
+def _with_new_incarnation(world: ModelState, n: int, answer: PowerAckSeen) -> ModelState:
     """As the planner's pen does: ids begin anew where the agent would refuse the leader's."""
     node = world.nodes[n]
     return _renamed(world, n) if refuses(answer, world.epoch, node.incarnation) else world
 
 
-def _renamed(world: World, n: int) -> World:
+def _renamed(world: ModelState, n: int) -> ModelState:
     """Node ``n``'s ids are of a new counting."""
     count = world.nodes[n].incarnations + 1
     return with_node(world, n, world.nodes[n]._replace(incarnation=str(count), incarnations=count))
@@ -50,21 +50,21 @@ def _read(answer: PowerAckSeen, expected: str) -> PowerAckSeen:
     return answer if answer.incarnation in {"", expected} else replace(answer, epoch=FOREIGN_EPOCH)
 
 
-def wanted(scope: Scope, world: World, choice: int) -> World:
+def wanted(scope: SearchScope, world: ModelState, choice: int) -> ModelState:
     """The optimiser's caps, in full, as each tick of the planner names them."""
     flat = iter(scope.wants[choice])
     caps = {gpu_id(n, g): next(flat) * 1000 for n in range(scope.nodes) for g in range(scope.gpus)}
     return world._replace(leader=site_ledger.want(world.leader, caps))
 
 
-def stepped(scope: Scope, world: World) -> tuple[World, PowerState, tuple[PowerDecision, ...]]:
+def stepped(scope: SearchScope, world: ModelState) -> tuple[ModelState, PowerState, tuple[PowerDecision, ...]]:
     """One step of the leader: the world with its decisions published, its state before, and the decisions."""
     before = world.leader
     after, orders = site_ledger.advance(before, scope.config, world.now_s)
     return published(scope, world._replace(leader=after), orders, world.epoch), before, orders
 
 
-def published(scope: Scope, world: World, orders: Iterable[PowerDecision], epoch: int) -> World:
+def published(scope: SearchScope, world: ModelState, orders: Iterable[PowerDecision], epoch: int) -> ModelState:
     """Decisions on their subjects; the oldest that may still arrive are forgotten."""
     for order in orders:
         n = int(order.node[1:])
@@ -75,7 +75,7 @@ def published(scope: Scope, world: World, orders: Iterable[PowerDecision], epoch
     return world
 
 
-def succeeded(scope: Scope, world: World, epoch: int, *, doubted: bool = False) -> World:
+def succeeded(scope: SearchScope, world: ModelState, epoch: int, *, doubted: bool = False) -> ModelState:
     """Another planner leads: it reads the last decision, answer and report of each node, as production does."""
     stored = [_stored(node.decisions[-1]) for node in world.nodes if node.decisions]
     state = site_ledger.initial(scope.config, epoch, world.now_s, stored, doubted=doubted)
@@ -95,9 +95,9 @@ def succeeded(scope: Scope, world: World, epoch: int, *, doubted: bool = False) 
         budget_commands=budget_commands(world),
         node_commands=node_commands(world),
     )
-    world = heard(scope, world, seen)._replace(order_heard=True)
+    world = absorb(scope, world, seen)._replace(order_heard=True)
     for answer in seen.power_acks:
-        world = _heeded(world, int(answer.node[1:]), answer)
+        world = _with_new_incarnation(world, int(answer.node[1:]), answer)
     return world
 
 
@@ -110,7 +110,7 @@ def _stored(last: Stored) -> StoredCaps:
     return StoredCaps(order.node, order.decision_id, caps, charged, last.published_s, default)
 
 
-def budget_commands(world: World) -> tuple[BudgetCommand, ...]:
+def budget_commands(world: ModelState) -> tuple[BudgetCommand, ...]:
     """The operator's word on the budget, as it stands on the bus."""
     if len(world.budgets) < 2:
         return ()
@@ -118,20 +118,20 @@ def budget_commands(world: World) -> tuple[BudgetCommand, ...]:
     return (BudgetCommand(SITE, world.ordered_mw, since_s, None, 0.0, len(world.budgets)),)
 
 
-def node_commands(world: World) -> tuple[NodeCommand, ...]:
+def node_commands(world: ModelState) -> tuple[NodeCommand, ...]:
     """All that operators ever said of nodes: a new leader reads the whole history."""
     return tuple([NodeCommand(node_id(n), "remove", i, "", at_s) for i, (n, at_s) in enumerate(world.removals)])
 
 
-def removed(scope: Scope, world: World, n: int) -> World:
+def removed(scope: SearchScope, world: ModelState, n: int) -> ModelState:
     """An operator says that a node is gone for good, and the leader hears it."""
     world = world._replace(removals=(*world.removals, (n, world.now_s)))
-    return heard(scope, world, Observation(node_commands=node_commands(world)[-1:]))
+    return absorb(scope, world, Observation(node_commands=node_commands(world)[-1:]))
 
 
-def hear_order(scope: Scope, world: World) -> World:
+def receive_order(scope: SearchScope, world: ModelState) -> ModelState:
     """The newest budget order reaches the leader."""
-    return heard(scope, world, Observation(budget_commands=budget_commands(world)))._replace(order_heard=True)
+    return absorb(scope, world, Observation(budget_commands=budget_commands(world)))._replace(order_heard=True)
 
 
 def unfenced() -> bool:

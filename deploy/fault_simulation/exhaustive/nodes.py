@@ -9,8 +9,8 @@ from agent.core import caps
 from agent.core.caps import Acceptance, CapDecision, GpuTarget, Health, LimitReading, WriteResult
 from bus_schemas import streams
 from bus_schemas.subjects import Subjects
-from deploy.fault_simulation.exhaustive.scope import Scope
-from deploy.fault_simulation.exhaustive.world import Gpu, Node, Report, Stored, gpu_id, node_id
+from deploy.fault_simulation.exhaustive.model_state import Gpu, Node, Report, Stored, gpu_id, node_id
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 from planner.domain.ids import GpuId
 from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, PowerAckSeen
 
@@ -18,7 +18,7 @@ ALL = 1_000_000
 """More writes than a node ever makes at once."""
 
 
-def readings(scope: Scope, n: int, node: Node) -> dict[str, LimitReading]:
+def readings(scope: SearchScope, n: int, node: Node) -> dict[str, LimitReading]:
     """All cards of a node, as its driver tells."""
     least, most, default = scope.least_watts * 1000, scope.most_watts * 1000, scope.default_watts * 1000
     return {
@@ -27,7 +27,7 @@ def readings(scope: Scope, n: int, node: Node) -> dict[str, LimitReading]:
     }
 
 
-def started(scope: Scope, n: int, node: Node, now_s: float) -> Node:
+def started(scope: SearchScope, n: int, node: Node, now_s: float) -> Node:
     """A new agent process: it reads and adopts what is set. Its memory is gone, the limits stay."""
     fresh = node._replace(process=node.process + 1)
     boot = f"{node_id(n)}.{fresh.machine}/{fresh.process}"
@@ -50,7 +50,7 @@ def decision_of(stored: Stored) -> CapDecision:
     )
 
 
-def _written(scope: Scope, gpu: Gpu, mw: int, now_s: float) -> Gpu:
+def _written(scope: SearchScope, gpu: Gpu, mw: int, now_s: float) -> Gpu:
     value = min(max(mw, scope.least_watts * 1000), scope.most_watts * 1000)
     lawful = None if value > gpu.set_mw else gpu.lawful_mw
     if lawful is not None and value <= lawful:
@@ -60,7 +60,7 @@ def _written(scope: Scope, gpu: Gpu, mw: int, now_s: float) -> Gpu:
     return gpu._replace(set_mw=value, lawful_mw=lawful)
 
 
-def worked(scope: Scope, n: int, node: Node, now_s: float, writes: int = ALL) -> Node:
+def worked(scope: SearchScope, n: int, node: Node, now_s: float, writes: int = ALL) -> Node:
     """Write what differs, lowers first, then read back. With ``writes`` the process dies after so many, unread."""
     agent = node.agent
     if agent is None:
@@ -77,7 +77,7 @@ def worked(scope: Scope, n: int, node: Node, now_s: float, writes: int = ALL) ->
     return node._replace(agent=caps.observed(agent, readings(scope, n, node), now_s, results))
 
 
-def answered(scope: Scope, n: int, node: Node, now_s: float, status: str = "") -> Node:
+def answered(scope: SearchScope, n: int, node: Node, now_s: float, status: str = "") -> Node:
     """What is in force, to the bus; the oldest answer that may still arrive is forgotten."""
     agent = node.agent
     if agent is None or agent.decision_id < 0:
@@ -105,7 +105,7 @@ def answered(scope: Scope, n: int, node: Node, now_s: float, status: str = "") -
     return node._replace(answers=(*node.answers, answer)[-scope.answers :])
 
 
-def received(scope: Scope, n: int, node: Node, index: int, now_s: float) -> Node:
+def received(scope: SearchScope, n: int, node: Node, index: int, now_s: float) -> Node:
     """A decision arrives and is carried out or refused, and answered."""
     if node.agent is None:
         return node
@@ -116,7 +116,7 @@ def received(scope: Scope, n: int, node: Node, index: int, now_s: float) -> Node
     return answered(scope, n, node, now_s, "" if verdict is Acceptance.REPEATED else "rejected")
 
 
-def cut_off(scope: Scope, n: int, node: Node, index: int, writes: int, now_s: float) -> Node:
+def cut_off(scope: SearchScope, n: int, node: Node, index: int, writes: int, now_s: float) -> Node:
     """A decision arrives, the process dies after ``writes`` writes, and another one starts."""
     if node.agent is None:
         return node
@@ -124,12 +124,12 @@ def cut_off(scope: Scope, n: int, node: Node, index: int, writes: int, now_s: fl
     return started(scope, n, worked(scope, n, node._replace(agent=agent), now_s, writes), now_s)
 
 
-def looked(scope: Scope, n: int, node: Node, now_s: float) -> Node:
+def read_hardware(scope: SearchScope, n: int, node: Node, now_s: float) -> Node:
     """The agent's regular look: what drifted or lapsed is put right, and what is in force is told."""
     return answered(scope, n, worked(scope, n, node, now_s), now_s)
 
 
-def reported(scope: Scope, n: int, node: Node, now_s: float) -> Node:
+def reported(scope: SearchScope, n: int, node: Node, now_s: float) -> Node:
     """Fresh telemetry on the bus."""
     agent = node.agent
     if agent is None:
@@ -150,14 +150,14 @@ def _disturbed(gpu: Gpu, mw: int) -> Gpu:
     return gpu._replace(set_mw=mw, lawful_mw=before if mw > before else None)
 
 
-def driver_reset(scope: Scope, node: Node) -> Node:
+def driver_reset(scope: SearchScope, node: Node) -> Node:
     """Every limit is back at its default; the agent's process lives on."""
     return node._replace(
         gpus=tuple([_disturbed(gpu, scope.default_watts * 1000) for gpu in node.gpus]), resets=node.resets + 1
     )
 
 
-def rebooted(scope: Scope, n: int, node: Node, now_s: float) -> Node:
+def rebooted(scope: SearchScope, n: int, node: Node, now_s: float) -> Node:
     """The machine starts again: limits at their defaults, another clock, another process."""
     fresh = driver_reset(scope, node)._replace(machine=node.machine + 1)
     return started(scope, n, fresh, now_s)

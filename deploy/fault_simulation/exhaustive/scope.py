@@ -29,7 +29,7 @@ SITE = SiteId("tiny")
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class SearchScope:
     """One world. Watts of a GPU: its hardware's least and most and its default; times are seconds.
 
     ``wants`` are the optimiser's choices, each a cap in watts for every GPU of the site, node after node; the search

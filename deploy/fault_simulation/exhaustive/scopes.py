@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.fault_simulation.exhaustive.scope import Scope
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 
 ONE = ((400,), (700,), (200,))
 UP = ((400,), (700,))
@@ -10,12 +10,12 @@ DOWN = ((400,), (200,))
 TWO = ((500, 400), (400, 500))
 
 
-def _one(name: str, why: str, rare: dict[str, int], **more: object) -> Scope:
+def _one(name: str, why: str, rare: dict[str, int], **more: object) -> SearchScope:
     numbers: dict[str, object] = {"budget_watts": 700, "wants": UP, "steps_s": (9.0,), **more}
-    return Scope(name, why, rare=rare, **numbers)  # type: ignore[arg-type]
+    return SearchScope(name, why, rare=rare, **numbers)  # type: ignore[arg-type]
 
 
-def _two(name: str, why: str, rare: dict[str, int], **more: object) -> Scope:
+def _two(name: str, why: str, rare: dict[str, int], **more: object) -> SearchScope:
     numbers: dict[str, object] = {
         "budget_watts": 900,
         "wants": TWO,
@@ -24,7 +24,7 @@ def _two(name: str, why: str, rare: dict[str, int], **more: object) -> Scope:
         "judged_every": 1500,
         **more,
     }
-    return Scope(name, why, rare=rare, **numbers)  # type: ignore[arg-type]
+    return SearchScope(name, why, rare=rare, **numbers)  # type: ignore[arg-type]
 
 
 _GATE = (
@@ -45,9 +45,9 @@ _GATE = (
          orders_watts=(500,), steps_s=(11.0,), decisions=1),
     _one("reset", "a driver reset under a live agent", {"time": 1, "reset": 1}, sharp=False),
     _one("reboot", "a parked node reboots", {"time": 1, "reboot": 1}, wants=((200,),), sharp=False, judged_every=20),
-    Scope("two-gpus", "an agent dies between two writes", 1000, ((500, 400), (300, 700)),
+    SearchScope("two-gpus", "an agent dies between two writes", 1000, ((500, 400), (300, 700)),
           {"wants": 1, "restart": 1}, gpus=2, partial=True),
-    Scope("three-gpus", "an agent dies between three writes", 1500, ((500, 400, 300), (300, 500, 700)),
+    SearchScope("three-gpus", "an agent dies between three writes", 1500, ((500, 400, 300), (300, 500, 700)),
           {"wants": 1, "restart": 1}, gpus=3, partial=True, decisions=1),
 )  # fmt: skip
 _NIGHT = (
@@ -80,4 +80,4 @@ _NIGHT = (
     _two("restore", "the bus is put back from a copy older than the last exchange", {"time": 2, "put-back": 1},
          wants=((500, 400), (400, 500)), steps_s=(10.0,), copied_first=True, sharp=False),
 )  # fmt: skip
-SCOPES: dict[str, Scope] = {scope.name: scope for scope in (*_GATE, *_NIGHT)}
+SCOPES: dict[str, SearchScope] = {scope.name: scope for scope in (*_GATE, *_NIGHT)}

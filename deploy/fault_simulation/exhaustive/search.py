@@ -16,13 +16,13 @@ from deploy.fault_simulation.exhaustive.calm import judged
 from deploy.fault_simulation.exhaustive.canonical import key_of
 from deploy.fault_simulation.exhaustive.checks import broken, stepped_badly
 from deploy.fault_simulation.exhaustive.leaders import stepped
-from deploy.fault_simulation.exhaustive.scope import Scope
-from deploy.fault_simulation.exhaustive.world import World
+from deploy.fault_simulation.exhaustive.model_state import ModelState
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 
 CHUNK = 500
 """Worlds that are kept as one compressed block: a world costs a few hundred bytes so."""
 
-Found = tuple[int, int, Action, World]
+Found = tuple[int, int, Action, ModelState]
 """A world's key, its parent's key, the action between them, and the world."""
 
 
@@ -38,14 +38,14 @@ class Broken:
     sentence: str
 
 
-def block(worlds: list[tuple[int, World]]) -> bytes:
+def block(worlds: list[tuple[int, ModelState]]) -> bytes:
     """Worlds with their keys, compressed."""
     return zlib.compress(pickle.dumps(worlds, pickle.HIGHEST_PROTOCOL), 1)
 
 
-def unblock(data: bytes) -> list[tuple[int, World]]:
+def unblock(data: bytes) -> list[tuple[int, ModelState]]:
     """What ``block`` packed."""
-    worlds: list[tuple[int, World]] = pickle.loads(zlib.decompress(data))  # noqa: S301  # our own blocks
+    worlds: list[tuple[int, ModelState]] = pickle.loads(zlib.decompress(data))  # noqa: S301  # our own blocks
     return worlds
 
 
@@ -60,7 +60,7 @@ class Expanded:
     broken: Broken | None = None
 
 
-def expand(scope: Scope, worlds: Iterable[tuple[int, World]], *, own: bool = True) -> Expanded:
+def expand(scope: SearchScope, worlds: Iterable[tuple[int, ModelState]], *, own: bool = True) -> Expanded:
     """Every step from each of ``worlds``, and calm weather from some, until a promise is broken."""
     out = Expanded()
     for key, world in worlds:
@@ -85,7 +85,7 @@ def expand(scope: Scope, worlds: Iterable[tuple[int, World]], *, own: bool = Tru
     return out
 
 
-def steps(scope: Scope, world: World, *, own: bool = True) -> Iterator[tuple[Action, World, str]]:
+def steps(scope: SearchScope, world: ModelState, *, own: bool = True) -> Iterator[tuple[Action, ModelState, str]]:
     """Every step from one world: the action, the world afterwards, and what it broke.
 
     ``own``: also by the product's own invariants. A mutation must be seen by limits and charges, not by a check that
@@ -109,9 +109,9 @@ class Shard:
         self.actions: list[Action | None] = []
         self.frontier: list[bytes] = []
         self.next: list[bytes] = []
-        self._open: list[tuple[int, World]] = []
+        self._open: list[tuple[int, ModelState]] = []
 
-    def add(self, found: Iterable[Found | tuple[int, int, None, World]]) -> int:
+    def add(self, found: Iterable[Found | tuple[int, int, None, ModelState]]) -> int:
         """Take in what is new; how many that were."""
         fresh = 0
         for key, parent, action, world in found:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from deploy.fault_simulation.exhaustive.actions import Action
 from deploy.fault_simulation.exhaustive.calm import beginning, judged
+from deploy.fault_simulation.exhaustive.model_state import ModelState, Stored, node_id
 from deploy.fault_simulation.exhaustive.mutation_patches import mutated
-from deploy.fault_simulation.exhaustive.scope import Scope
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 from deploy.fault_simulation.exhaustive.search import steps
-from deploy.fault_simulation.exhaustive.world import Stored, World, node_id
 from planner.domain.observation import PowerAckSeen
 
 
@@ -26,7 +26,7 @@ class Retelling:
     sentence: str
 
 
-def line_of(scope: Scope, mutation: str | None, story: Sequence[Action]) -> str:
+def line_of(scope: SearchScope, mutation: str | None, story: Sequence[Action]) -> str:
     """What runs a story again, from a shell."""
     words = ["wattscale prove --exhaustive", scope.name]
     if mutation is not None:
@@ -58,7 +58,7 @@ _OF_ALL = {"time", "want", "order"}
 """Kinds whose one number is a choice and not a node."""
 
 
-def replay_story(scope: Scope, mutation: str | None, story: Iterable[Action]) -> Retelling:
+def replay_story(scope: SearchScope, mutation: str | None, story: Iterable[Action]) -> Retelling:
     """The story from its beginning, step by step, over the real code. Raises UnknownStepError."""
     with mutated(mutation):
         world = beginning(scope)
@@ -75,7 +75,7 @@ def replay_story(scope: Scope, mutation: str | None, story: Iterable[Action]) ->
         return Retelling(tuple(lines), judged(scope, world))
 
 
-def _stand(world: World) -> str:
+def _stand(world: ModelState) -> str:
     """Hardware and charges, in watts."""
     parts = []
     for n, node in enumerate(world.nodes):
@@ -97,7 +97,7 @@ def _answer(answer: PowerAckSeen) -> str:
     return f"answer to decision {answer.decision_id} ({answer.status}, {watts} W)"
 
 
-def _words(scope: Scope, before: World, after: World, action: Action) -> str:
+def _words(scope: SearchScope, before: ModelState, after: ModelState, action: Action) -> str:
     kind, n, index = action
     if kind == "tick":
         fresh = [

@@ -102,7 +102,7 @@ async def as_role(url: str, file: str, role: str, inbox: str, tls: Path) -> Asyn
         if file == "single.conf"
         else {"tls_ca_file": tls / "ca.pem", "tls_cert_file": tls / f"{role}.pem", "tls_key_file": tls / f"{role}.key"}
     )
-    bus = await connect(BusSettings(servers=(url,), inbox_prefix=inbox, **who))  # type: ignore[arg-type]
+    bus = await connect(BusSettings(servers=(url,), inbox_prefix=inbox, **who))
     try:
         yield bus
     finally:

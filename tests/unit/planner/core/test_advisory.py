@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from planner.domain.config import OperationMode, SiteConfig
-from planner.domain.ids import DeploymentId, GpuId
+from planner.domain.ids import DeploymentId, GpuId, SiteId
 from planner.domain.observation import BudgetCommand, PoolObservation
 from planner.domain.pool import Replicas
 from planner.domain.reasons import ReasonCode
@@ -142,7 +142,7 @@ def test_a_site_without_deployments_is_still_kept_within_its_budget() -> None:
     w = SmallSite(
         replace(
             config,
-            deployments={D: replace(config.deployments[D], site="other")},
+            deployments={D: replace(config.deployments[D], site=SiteId("other"))},
             sites={SITE: SiteConfig(SITE, 3_000_000)},
         )
     )

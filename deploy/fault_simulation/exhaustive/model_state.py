@@ -72,7 +72,7 @@ class Node(NamedTuple):
     """How many there were."""
 
 
-class World(NamedTuple):
+class ModelState(NamedTuple):
     """Everything. Times are seconds of one true clock, which is everybody's here."""
 
     now_s: float
@@ -125,6 +125,6 @@ def gpu_id(n: int, g: int) -> GpuId:
     return GpuId(f"n{n}-g{g}")
 
 
-def with_node(world: World, n: int, node: Node) -> World:
+def with_node(world: ModelState, n: int, node: Node) -> ModelState:
     """The same world with another node ``n``."""
     return world._replace(nodes=(*world.nodes[:n], node, *world.nodes[n + 1 :]))
