@@ -231,6 +231,7 @@ def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Pro
         fallback_replicas=pool.fallback_replicas,
         learn_power=pool.learn_power,
         schedule=replica_schedule(pool.schedule) if pool.schedule else None,
+        component=pool.component,
     )
 
 

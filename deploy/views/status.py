@@ -8,8 +8,8 @@ from deploy.views.live_view import figure, pool_cells, rate, watts_bar
 from deploy.views.site_view import DeploymentSummary, SiteView
 from deploy.views.words import clock, sentence
 
-EXPECTED_GPUS = "expected_gpus"
-"""The code of the notes that ask for a setting."""
+HINTS = frozenset({"expected_gpus", "pool_unmatched"})
+"""The codes of the notes that ask for a setting."""
 
 
 def as_text(picture: SiteView) -> str:
@@ -40,7 +40,7 @@ def as_text(picture: SiteView) -> str:
 def hints(picture: SiteView) -> list[str]:
     """What the sites' settings should say, once each, as the newest records note it."""
     records = [view.record for view in picture.deployments.values() if view.record is not None]
-    noted = {f"{r.site}: {note.text}" for r in records for note in r.notes if note.code == EXPECTED_GPUS}
+    noted = {f"{r.site}: {note.text}" for r in records for note in r.notes if note.code in HINTS}
     return sorted(noted)
 
 

@@ -6,6 +6,7 @@ Message times are UTC; the domain's are seconds of the planner's clock, which re
 from __future__ import annotations
 
 from bus_schemas import v1
+from planner.adapters.metrics.engine_metrics import COMPONENTS
 from planner.core.state import Flow
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import (
@@ -90,10 +91,17 @@ def _gpu(gpu: v1.GpuTelemetry) -> GpuObservation:
         healthy=gpu.health in _ANSWERS,
         deployment=DeploymentId(gpu.deployment) if gpu.deployment else None,
         pool=PoolId(gpu.pool) if gpu.pool else None,
-        role=ROLES.get(gpu.role),
+        role=_role(gpu),
         worker=gpu.worker or None,
         terminating=gpu.terminating,
+        component=gpu.pool,
     )
+
+
+def _role(gpu: v1.GpuTelemetry) -> Role | None:
+    """The worker's role; where its pod has no label for it (an agent reports ``aggregated``), by its component."""
+    told = ROLES.get(gpu.role)
+    return COMPONENTS.get(gpu.pool.casefold(), told) if told in {None, Role.AGGREGATED} else told
 
 
 def budget_command(change: v1.BudgetChange, *, sequence: int, clock_offset_s: float = 0.0) -> BudgetCommand:

@@ -55,9 +55,11 @@ def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> 
             if not gpu.healthy:
                 continue
             floor.gpus += 1
-            if gpu.deployment is None or gpu.pool is None:
+            if gpu.deployment is None and gpu.pool is None and gpu.worker is None:
                 free.append(gpu.gpu)
                 continue
+            if gpu.deployment is None or gpu.pool is None:
+                continue  # a pod holds it, and it is none of ours
             kind = floor.leaving if gpu.terminating else floor.held
             kind.setdefault((gpu.deployment, gpu.pool), []).append(gpu.gpu)
         if free and node.node not in silent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from planner.core import gpu_pools
 from planner.core.allocation.goals import pool_goals
 from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.performance.engine_model import engine
@@ -15,7 +16,7 @@ from planner.core.power.reservations import Reserved
 from planner.core.publishable import Published, pending_link
 from planner.core.sizing import decode_station, prefill_station
 from planner.core.sizing.deployment import Sized, SizedDeployment
-from planner.core.state import DeploymentState
+from planner.core.state import DeploymentState, PlannerState
 from planner.domain.config import OperationMode, PlannerConfig
 from planner.domain.demand import Allocations
 from planner.domain.ids import DeploymentId, PoolId
@@ -77,7 +78,8 @@ def deployment_plans(
             state = replace(state, pending=replace(state.pending, goals=goals))
         shortfall = 0.0 if allocation is None else allocation.shortfall.get(name, 0.0)
         power = figures(config.deployments[name], state)
-        plans[name] = _deployment(one, limited[name], state, published.counts[name], shortfall, power)
+        plan = _deployment(one, limited[name], state, published.counts[name], shortfall, power)
+        plans[name] = replace(plan, notes=(*_unmatched(one, published.state), *plan.notes))
     return plans
 
 
@@ -202,6 +204,15 @@ def _expected(
         if pool.role is not Role.PREFILL and model.decode is not None:
             itl = decode_station.itl_ms(model.decode, load, count, ticked.corrections.decode, speed)
     return ttft, itl
+
+
+def _unmatched(ticked: SizedDeployment, state: PlannerState) -> tuple[Limited, ...]:
+    """GPUs that fit no pool and pools that no GPU fits: none of them has a cap of its pool's."""
+    if not powered(state, ticked.config.site):
+        return ()
+    nodes = [page.seen for page in state.power[ticked.config.site].nodes.values() if page.seen is not None]
+    lost = gpu_pools.strangers(nodes, ticked.config)
+    return (*lost, *gpu_pools.without_gpus(nodes, ticked.config, ticked.seen))
 
 
 def _taught(power: Mapping[PoolId, PowerFigures]) -> Iterator[Limited]:

@@ -106,6 +106,8 @@ class PoolConfig:
     learn_power: bool = True
     """Whether measured draw under load corrects the curve's P_u."""
     schedule: ReplicaSchedule | None = None
+    component: str = ""
+    """What the orchestrator calls the pool's workers; empty: its own name, or known by its role."""
 
     @property
     def up_window_s(self) -> float:

@@ -66,6 +66,8 @@ class GpuObservation:
     role: Role | None = None
     worker: str | None = None
     terminating: bool = False
+    component: str = ""
+    """What the worker's label calls its pool, in the orchestrator's words."""
 
 
 @dataclass(frozen=True, slots=True)

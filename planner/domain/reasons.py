@@ -54,3 +54,4 @@ class ReasonCode(StrEnum):
     REBALANCE = "rebalance"
     P_U_LEARNED = "p_u_learned"
     EXPECTED_GPUS = "expected_gpus"
+    POOL_UNMATCHED = "pool_unmatched"

@@ -12,7 +12,9 @@ from dataclasses import replace
 from bus_schemas import v1
 from bus_schemas.v1 import Message
 from planner.adapters import from_wire
+from planner.core import gpu_pools
 from planner.core.power.incarnation import FOREIGN_EPOCH
+from planner.domain.config import DeploymentConfig
 from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import (
     BudgetCommand,
@@ -30,8 +32,14 @@ class Inbox:
     """Collects messages. ``urgent`` is called for what must be answered at once, ``telemetry`` for what may gather."""
 
     def __init__(
-        self, urgent: Callable[[], None], telemetry: Callable[[], None], clock: Callable[[], float], offset_s: float
+        self,
+        urgent: Callable[[], None],
+        telemetry: Callable[[], None],
+        clock: Callable[[], float],
+        offset_s: float,
+        deployments: Mapping[DeploymentId, DeploymentConfig] | None = None,
     ) -> None:
+        self._configured = deployments or {}
         self._urgent = urgent
         self._telemetry = telemetry
         self._clock = clock
@@ -80,7 +88,7 @@ class Inbox:
         match message:
             case v1.NodeTelemetry():
                 now_s = self._clock()
-                self._nodes[NodeId(message.node)] = from_wire.node(message, age_s=0.0)
+                self._nodes[NodeId(message.node)] = self._node(message, 0.0)
                 self._received_s[NodeId(message.node)] = now_s
                 if self._collecting:
                     self._telemetry()
@@ -106,6 +114,10 @@ class Inbox:
             case _:
                 return
         self._urgent()
+
+    def _node(self, message: v1.NodeTelemetry, age_s: float) -> NodeObservation:
+        """A node's report, its GPUs in the pools that the settings name."""
+        return gpu_pools.matched(from_wire.node(message, age_s=age_s), self._configured)
 
     def begin(self) -> None:
         """A term begins: collect events from now on. To be called BEFORE the streams are read, so that none falls
@@ -136,7 +148,7 @@ class Inbox:
         for message, sequence in past:
             if isinstance(message, v1.NodeTelemetry):
                 age_s = max(0.0, now_s + self.offset_s - message.time.timestamp())
-                self._nodes[NodeId(message.node)] = from_wire.node(message, age_s=age_s)
+                self._nodes[NodeId(message.node)] = self._node(message, age_s)
                 self._received_s[NodeId(message.node)] = now_s - age_s
             else:
                 self.received(message, sequence)

@@ -80,7 +80,7 @@ class PlannerService:
         self.vitals = Liveness()
         self._backoff = Backoff(first_s=0.1, longest_s=10.0)
         wake = Wakeup(settings.gather_s)
-        inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s)
+        inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s, config.deployments)
         reader = MetricsTicker(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
         self._around = Surroundings(
             config=config,

@@ -14,6 +14,7 @@ from deploy.cli.errors import CliError, UsageError
 from deploy.event_loop import run as on_event_loop
 
 if TYPE_CHECKING:
+    from bus_schemas import v1
     from bus_schemas.jetstream.settings import BusSettings
     from deploy.compose.settings_loader import Loaded
     from planner.domain.config import PlannerConfig
@@ -33,6 +34,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     check = commands.add_parser(
         "check", help="check settings and profiles; one line per problem, exit 2 if there is any"
+    )
+    check.add_argument(
+        "--live", action="store_true", help="compare with what the bus shows now: which GPUs belong to which pool"
     )
     add_settings(check)
     check.set_defaults(run=_check)
@@ -130,6 +134,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from deploy.compose.live_pools import lines
     from deploy.compose.predictors import predictor_notes
 
     found = loaded(args)
@@ -147,16 +152,22 @@ def _check(args: argparse.Namespace) -> int:
         for line in deployment.profile.dropped:
             print(f"note: {name}: profile point dropped: {line}")
     unset = [at for at, block in config.sites.items() if block.expected_gpus is None]
+    told = asyncio.run(_telemetry(found.settings.bus)) if unset or args.live else None
+    if args.live:
+        if told is None:
+            raise CliError(f"no bus answered within {COUNT_WITHIN_S:g} s; set bus.servers, or leave out --live")
+        for line in lines(told, config):
+            print(line)
     if unset:
-        seen = asyncio.run(_gpus_seen(found.settings.bus))
-        told = "no bus answered to count them" if seen is None else f"{seen} are seen on the bus now"
+        gpus = None if told is None else sum(len(each.gpus) for each in told)
+        counted = "no bus answered to count them" if gpus is None else f"{gpus} are seen on the bus now"
         for each in unset:
-            print(f"note: site {each}: set expected_gpus, or a GPU never heard of is charged nothing; {told}")
+            print(f"note: site {each}: set expected_gpus, or a GPU never heard of is charged nothing; {counted}")
     return 0
 
 
-async def _gpus_seen(settings: BusSettings) -> int | None:
-    """How many GPUs the bus's telemetry names; None where it cannot be asked."""
+async def _telemetry(settings: BusSettings) -> list[v1.NodeTelemetry] | None:
+    """The newest telemetry of every node on the bus; None where it cannot be asked."""
     from bus_schemas import v1
     from bus_schemas.errors import BusError
     from bus_schemas.jetstream.connect import connect
@@ -171,7 +182,7 @@ async def _gpus_seen(settings: BusSettings) -> int | None:
                 await bus.close()
     except (BusError, TimeoutError, OSError):
         return None
-    return sum(len(each.message.gpus) for each in told if isinstance(each.message, v1.NodeTelemetry))
+    return [each.message for each in told if isinstance(each.message, v1.NodeTelemetry)]
 
 
 def _decide(args: argparse.Namespace) -> int:

@@ -97,7 +97,8 @@ class PoolSettings(Block):
 
     role: Literal["prefill", "decode", "aggregated"] | None = None
     component: str = ""
-    """Value of the label ``dynamo_component`` of its workers, where it is not the role's usual one."""
+    """What its workers are called, where it is not the role's usual name: label ``dynamo_component`` of their metrics,
+    ``nvidia.com/dynamo-component`` of their pods."""
     labels: dict[str, str] = Field(default_factory=dict)
     gpus_per_replica: int | None = Field(default=None, ge=1)
     min_replicas: int = Field(default=1, ge=0)
