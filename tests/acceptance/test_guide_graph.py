@@ -11,7 +11,7 @@ from agent.adapters.kubernetes.gpu_owners import PodLabels, owner_of
 from agent.core.devices import PodRef
 from agent.core.ownership import Pod
 from bus_schemas import v1
-from deploy.compose import live_pools
+from deploy.views import live_pools
 from planner.core.intake import initial_state
 from planner.core.state import PlannerState
 from planner.core.step import step
@@ -112,17 +112,17 @@ def test_a_pool_that_serves_on_no_known_gpu_is_named() -> None:
 
 def test_the_live_check_names_pools_and_gpus_that_fit_nothing() -> None:
     pods = {"GPU-1": pod("VLLMDecodeWorker", 1, typed=True), "GPU-7": pod("Frontend", 7, typed=False)}
-    told = list(live_pools.lines([telemetry(pods)], graph_planner()))
-    assert told[:2] == [
+    shown = list(live_pools.lines([telemetry(pods)], graph_planner()))
+    assert shown[:2] == [
         f"note: {GRAPH}: pool prefill holds no GPU of the 2 that report this deployment",
         f"ok: {GRAPH}: pool decode holds 1 GPUs",
     ]
-    assert told[2].startswith(
+    assert shown[2].startswith(
         f"note: {GRAPH}: minikube/GPU-7: component frontend, role aggregated is none of the pools"
     )
 
 
-def test_two_pools_of_one_role_are_told_apart_by_component_alone() -> None:
+def test_two_pools_of_one_role_differ_by_component_alone() -> None:
     fast, slow = PoolId("fast"), PoolId("slow")
     pools = {
         PREFILL: pool(PREFILL),

@@ -134,8 +134,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from deploy.compose.live_pools import lines
     from deploy.compose.predictors import predictor_notes
+    from deploy.views.live_pools import lines
 
     found = loaded(args)
     config = _composed(found)
