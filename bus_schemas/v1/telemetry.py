@@ -77,6 +77,9 @@ class PoolRecord(Part):
     """Reasons in the order in which the limits were applied."""
     values: tuple[int, ...] = ()
     """The replica count after each entry of ``chain``."""
+    min_replicas: int | None = None
+    max_replicas: int | None = None
+    """The pool's bounds as configured; absent in records of earlier versions."""
 
 
 class ForecastRecord(Part):

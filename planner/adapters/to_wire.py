@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from bus_schemas import v1
-from planner.domain.config import DeploymentConfig
+from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.plan import DeploymentPlan, Forecast, Limited, PoolPlan, PowerDecision, ScalingDecision, SitePlan
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
@@ -118,7 +118,7 @@ def plan_record(
         missing=dict(plan.missing),
         forecasts={name: _forecast(forecast) for name, forecast in plan.forecasts.items()},
         corrections=dict(plan.corrections),
-        pools={pool: _pool(record) for pool, record in plan.pools.items()},
+        pools={pool: _pool(record, config.pools.get(pool)) for pool, record in plan.pools.items()},
         expected=_expected(plan),
         gpu_power={name: _gpu_power(pool.power) for name, pool in plan.pools.items() if pool.power is not None},
         notes=reasons((*plan.notes, *(site.notes if site else ()))),
@@ -145,7 +145,7 @@ def _forecast(forecast: Forecast) -> v1.ForecastRecord:
     )
 
 
-def _pool(plan: PoolPlan) -> v1.PoolRecord:
+def _pool(plan: PoolPlan, pool: PoolConfig | None) -> v1.PoolRecord:
     return v1.PoolRecord(
         role=plan.role.value,
         current=plan.current,
@@ -155,6 +155,8 @@ def _pool(plan: PoolPlan) -> v1.PoolRecord:
         utilisation=plan.expected_utilisation,
         chain=reasons(plan.chain),
         values=tuple(link.value for link in plan.chain),
+        min_replicas=pool.min_replicas if pool else None,
+        max_replicas=pool.max_replicas if pool else None,
     )
 
 
