@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from bus_schemas.jetstream.connect import Bus
@@ -35,6 +36,7 @@ from deploy.demo.prepare import Prepared, prepare
 from deploy.demo.show import show
 from deploy.demo.summary import as_text, summary_of
 from deploy.event_loop import run as on_event_loop
+from deploy.views.freshness import problems
 from deploy.views.live_view import DemoStatus
 from deploy.views.site_view import SiteView
 from planner.sim.live_cluster import LiveCluster
@@ -86,7 +88,8 @@ async def _up(run: Prepared) -> dict[str, Any]:
         await stack.enter_async_context(_running(connector))
 
         def status() -> DemoStatus:
-            return DemoStatus(title, hint, cluster.load_s(), time.monotonic() - began_s)
+            unwell = tuple(problems(picture, datetime.now(UTC)))
+            return DemoStatus(title, hint, cluster.load_s(), time.monotonic() - began_s, unwell)
 
         async with _planners(run, stack, url, cluster), _running(show(picture, status, quiet=options.json)):
             await _until_end(run, cluster, stop)
@@ -137,7 +140,8 @@ def _watchers(bus: Bus, picture: SiteView) -> list[Coroutine[Any, Any, None]]:
         async for stored in follow(bus, wildcard, None):
             picture.add(stored.message)
 
-    return [fold(bus.subjects.all_of(kind)) for kind in ("decision", "ack", "telemetry", "control")]
+    kinds = [bus.subjects.all_of(kind) for kind in ("decision", "ack", "telemetry", "control")]
+    return [fold(subject) for subject in (*kinds, bus.subjects.lease())]
 
 
 async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -> None:

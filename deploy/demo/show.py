@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from bus_schemas import v1
 from deploy.views.live_view import DemoStatus, panel, plain_line
 from deploy.views.site_view import SiteView
 from deploy.views.words import clock, sentence
@@ -41,16 +42,24 @@ async def _live(picture: SiteView, status: Callable[[], DemoStatus]) -> None:
 
 async def _plain(picture: SiteView, status: Callable[[], DemoStatus]) -> None:
     """Print a line every few seconds, and each scaling decision and acknowledgement as it arrives."""
-    printed = 0
+    printed: v1.Message | None = None
     since_line_s = 0.0
     while True:
         await asyncio.sleep(PLAIN_POLL_S)
         since_line_s += PLAIN_POLL_S
-        news = [message for message in picture.history if "scaling" in message.type]
-        total = sum(view.decision_id + 1 for view in picture.deployments.values())
-        for message in news[-(total - printed) :] if total > printed else []:
-            print(f"    {clock(message)} {sentence(message)}")
-        printed = total
+        for message in _after(picture.history, printed):
+            printed = message
+            if "scaling" in message.type:
+                print(f"    {clock(message)} {sentence(message)}")
         if since_line_s >= PLAIN_LINE_S:
             since_line_s = 0.0
             print(plain_line(picture, status()), flush=True)
+
+
+def _after(history: Iterable[v1.Message], printed: v1.Message | None) -> list[v1.Message]:
+    """The messages that came after ``printed``; all where it is no longer part of the history."""
+    found = list(history)
+    for position in range(len(found) - 1, -1, -1):
+        if found[position] is printed:
+            return found[position + 1 :]
+    return found

@@ -14,12 +14,16 @@ from typing import Any
 from bus_schemas import v1
 from deploy.views.site_view import SiteView
 
+SAME_WATTS = 0.5
+"""Budgets on the bus are rounded to milliwatts."""
+
 
 class CommandState(StrEnum):
     """The state of a command."""
 
     WAITING = "begins later"
     RAMPING = "on its ramp"
+    PENDING = "pending, no plan has it yet"
     IN_FORCE = "in force"
     HIDDEN = "behind a newer one"
     OVER = "over"
@@ -55,14 +59,26 @@ def states(commands: Sequence[v1.BudgetChange], now: datetime) -> list[CommandSt
 
 def budgets(picture: SiteView, commands: Sequence[v1.BudgetChange], now: datetime) -> list[SiteBudget]:
     """Every site that a plan or a command names, sorted by site."""
-    planned = {
-        view.record.site: view.record.budget_watts for view in picture.deployments.values() if view.record is not None
-    }
     found = []
-    for site in sorted({*planned, *(command.site for command in commands)} - {""}):
+    for site in sorted({*picture.sites(), *(command.site for command in commands)} - {""}):
         own = [command for command in commands if command.site == site]
-        found.append(SiteBudget(site, planned.get(site), tuple(zip(own, states(own, now), strict=True))))
+        known = picture.budget_of(site)
+        shown = [
+            CommandState.PENDING if state is CommandState.IN_FORCE and not planned(command, known) else state
+            for command, state in zip(own, states(own, now), strict=True)
+        ]
+        found.append(SiteBudget(site, known[0] if known else None, tuple(zip(own, shown, strict=True))))
     return found
+
+
+def planned(command: v1.BudgetChange, known: tuple[float, datetime] | None) -> bool:
+    """Whether a planner decides by the command already; ``known``: the budget of its newest decision, and when."""
+    if known is None:
+        return False
+    watts, time = known
+    if command.release:
+        return time >= (command.effective_from or command.time)
+    return abs(watts - command.budget_watts) < SAME_WATTS
 
 
 def as_text(sites: Sequence[SiteBudget], *, everything: bool) -> str:
@@ -71,7 +87,8 @@ def as_text(sites: Sequence[SiteBudget], *, everything: bool) -> str:
     for site in sites:
         known = "no plan on this bus yet" if site.budget_watts is None else f"{site.budget_watts:.0f} W now"
         shown = [(o, s) for o, s in site.commands if everything or s is not CommandState.OVER]
-        decided = any(s in (CommandState.IN_FORCE, CommandState.RAMPING) and not o.release for o, s in shown)
+        open_states = (CommandState.IN_FORCE, CommandState.RAMPING)
+        decided = any(s is CommandState.PENDING or (s in open_states and not o.release) for o, s in shown)
         by = "" if decided or site.budget_watts is None else ", by configuration and schedule"
         lines.append(f"site {site.site}: {known}{by}")
         lines += [f"    {_words(command)}: {state}" for command, state in shown]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from bus_schemas import v1
+from bus_schemas.errors import BusAwayError, NotPermittedError
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import StoredMessage, all_messages, last, last_per_subject
 from bus_schemas.jetstream.watch import follow
@@ -20,9 +21,28 @@ async def newest(bus: Bus) -> SiteView:
     for wildcard in ("decision", "ack", "telemetry", "control"):
         for stored in await last_per_subject(bus, bus.subjects.all_of(wildcard)):
             picture.add(stored.message)
+    if (lease := await last(bus, bus.subjects.lease())) is not None:
+        picture.add(lease.message)
     recent_first = sorted(picture.history, key=lambda message: message.time)
     picture.history.clear()
     picture.history.extend(recent_first)
+    return picture
+
+
+async def names(bus: Bus) -> SiteView:
+    """A view that is enough to know names by: decisions outlive a restart of the server, telemetry may be gone."""
+    picture = SiteView()
+    for kind in ("decision", "ack", "telemetry"):
+        try:
+            found = await last_per_subject(bus, bus.subjects.all_of(kind))
+        except NotPermittedError:
+            raise
+        except BusAwayError:
+            if kind != "telemetry":
+                raise
+            continue
+        for stored in found:
+            picture.add(stored.message)
     return picture
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 from bus_schemas import v1
+from deploy.views.freshness import age_s, words
 
 SAME = 0.005
 """Draws within this share of the expected one count as expected."""
 
 
-def explain(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None) -> str:
-    """The explanation of one tick as plain text."""
-    lines = [f"{record.deployment}, tick of {record.time:%Y-%m-%d %H:%M:%S} UTC"]
+def explain(
+    record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None, now: datetime | None = None
+) -> str:
+    """The explanation of one tick as plain text, with its age at ``now``."""
+    old = f", {words(age_s(record.time, now) or 0.0)} ago" if now is not None else ""
+    lines = [f"{record.deployment}, tick of {record.time:%Y-%m-%d %H:%M:%S} UTC{old}"]
     lines += _decided(record, decision, ack)
     lines += _section("observed", _observed(record))
     lines += _section("forecast", _forecast(record))

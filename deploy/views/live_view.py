@@ -26,6 +26,8 @@ class DemoStatus:
     hint: str
     load_s: float
     real_s: float
+    problems: tuple[str, ...] = ()
+    """What is not well now, one line each."""
 
 
 def pool_cells(view: DeploymentSummary) -> list[tuple[str, str, str, str, str]]:
@@ -69,6 +71,7 @@ def plain_line(picture: SiteView, run: DemoStatus) -> str:
     budget = picture.budget_watts
     limit = f" of {budget:.0f} W" if budget is not None else ""
     parts.append(f"{picture.drawn_watts:.0f} W drawn, {picture.enforced_watts:.0f} W capped{limit}")
+    parts += [f"! {problem}" for problem in run.problems]
     return " | ".join(parts)
 
 
@@ -102,7 +105,20 @@ def panel(picture: SiteView, run: DemoStatus) -> RenderableType:
     events = Text("\n".join(f"{clock(m)} {sentence(m)}" for m in list(picture.history)[-SHOWN_EVENTS:]), style="dim")
     watts = Text(watts_bar(picture))
     head = Text(f"load time {run.load_s:.0f} s, real time {run.real_s:.0f} s")
-    body = Group(head, load, Text(), pools, Text(), watts, Text(), events, Text(), Text(run.hint, style="cyan"))
+    unwell = Text("\n".join(run.problems), style="bold red")
+    body = Group(
+        head,
+        *([unwell] if run.problems else []),
+        load,
+        Text(),
+        pools,
+        Text(),
+        watts,
+        Text(),
+        events,
+        Text(),
+        Text(run.hint, style="cyan"),
+    )
     return Panel(body, title=run.title, title_align="left")
 
 

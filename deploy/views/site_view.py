@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from bus_schemas import v1
 
@@ -44,6 +45,23 @@ class NodeSummary:
         return sum(gpu.draw_watts or 0.0 for gpu in gpus)
 
     @property
+    def seen(self) -> datetime | None:
+        """When the agent last reported, by its own clock; None where it never did."""
+        return max((one.time for one in (self.telemetry, self.ack) if one is not None), default=None)
+
+    @property
+    def site(self) -> str:
+        """The site of the newest decision; empty where there is none."""
+        return self.decision.site if self.decision else ""
+
+    @property
+    def charged_watts(self) -> float:
+        """The most that the caps come to: those in force, or those of a decision that is not yet applied."""
+        if self.decision is None or (self.ack and self.ack.applied_decision_id >= self.decision.decision_id):
+            return self.enforced_watts
+        return max(self.enforced_watts, sum(cap.cap_watts for cap in self.decision.caps))
+
+    @property
     def enforced_watts(self) -> float:
         """Caps in force, from whichever of acknowledgement and telemetry is newer."""
         if self.ack and (self.telemetry is None or self.ack.time >= self.telemetry.time):
@@ -60,6 +78,8 @@ class SiteView:
     nodes: dict[str, NodeSummary] = field(default_factory=dict)
     budgets: dict[str, v1.BudgetChange] = field(default_factory=dict)
     history: deque[v1.Message] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    lease: v1.Lease | None = None
+    """The newest lease of a leader, as far as it can be read."""
     decisions: int = 0
     acks: int = 0
 
@@ -82,6 +102,8 @@ class SiteView:
                 self._count(message, decision=False)
             case v1.NodeTelemetry():
                 self._node(message.node).telemetry = message
+            case v1.Lease():
+                self.lease = message
             case v1.BudgetChange():
                 self.budgets[message.site] = message
 
@@ -105,6 +127,31 @@ class SiteView:
     @property
     def enforced_watts(self) -> float:
         return sum(node.enforced_watts for node in self.nodes.values())
+
+    def sites(self) -> list[str]:
+        """Every site that a planner has decided for, sorted."""
+        planned = {view.record.site for view in self.deployments.values() if view.record}
+        return sorted((planned | {node.site for node in self.nodes.values()}) - {""})
+
+    def nodes_of(self, site: str) -> dict[str, NodeSummary]:
+        """The nodes that draw from the site's budget; those of an unnamed site belong to an only one."""
+        alone = len(self.sites()) <= 1
+        return {name: node for name, node in self.nodes.items() if node.site == site or (alone and not node.site)}
+
+    def budget_of(self, site: str) -> tuple[float, datetime] | None:
+        """The budget under which a planner last decided for the site, in watts, and when."""
+        found = [
+            (one.time, one.budget_watts)
+            for one in (
+                *(view.record for view in self.deployments.values()),
+                *(node.decision for node in self.nodes.values()),
+            )
+            if one is not None and one.site == site and one.budget_watts is not None
+        ]
+        if not found:
+            return None
+        time, watts = max(found)
+        return watts, time
 
     @property
     def budget_watts(self) -> float | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from deploy.views.freshness import age_s, leader, missed_targets, problems, words
 from deploy.views.live_view import figure, pool_cells, rate, watts_bar
 from deploy.views.site_view import DeploymentSummary, SiteView
 from deploy.views.words import clock, sentence
@@ -12,15 +14,17 @@ HINTS = frozenset({"expected_gpus", "pool_unmatched"})
 """The codes of the notes that ask for a setting."""
 
 
-def as_text(picture: SiteView) -> str:
-    """The view as text."""
-    lines: list[str] = []
+def as_text(picture: SiteView, now: datetime) -> str:
+    """The view as text: what is not well first, and the age of everything."""
+    lines = [f"! {problem}" for problem in problems(picture, now)]
+    who = leader(picture, now)
+    lines.append(f"leader: {who}" if who else "leader: none")
     for name, view in sorted(picture.deployments.items()):
         record = view.record
         lines.append(
             f"{name}: {rate(record)}, TTFT {figure(record, 'ttft_ms', 'ms')},"
             f" ITL {figure(record, 'itl_ms', 'ms')}; decision #{view.decision_id},"
-            f" carried out #{view.scaled_decision_id}"
+            f" carried out #{view.scaled_decision_id}{_ago(record.time if record else None, now, 'tick')}"
         )
         for pool, running, wanted, granted, cap in pool_cells(view):
             lines.append(f"    {pool:<12} running {running:>3}  wanted {wanted:>3}  granted {granted:>3}  cap {cap}")
@@ -29,7 +33,7 @@ def as_text(picture: SiteView) -> str:
         wanted_id = node.decision.decision_id if node.decision else -1
         lines.append(
             f"{name}: {node.drawn_watts:.0f} W drawn, {node.enforced_watts:.0f} W capped;"
-            f" decision #{wanted_id}, applied #{applied}"
+            f" decision #{wanted_id}, applied #{applied}{_ago(node.seen, now, 'report')}"
         )
     lines.append(watts_bar(picture))
     lines += hints(picture)
@@ -44,16 +48,27 @@ def hints(picture: SiteView) -> list[str]:
     return sorted(noted)
 
 
-def as_json(picture: SiteView) -> dict[str, Any]:
-    """The view as JSON values."""
+def _ago(time: datetime | None, now: datetime, what: str) -> str:
+    since_s = age_s(time, now)
+    return f"; no {what} yet" if since_s is None else f"; {what} {words(since_s)} ago"
+
+
+def as_json(picture: SiteView, now: datetime) -> dict[str, Any]:
+    """The view as JSON values; ages are in seconds at ``now``."""
     return {
+        "time": now.isoformat(),
+        "leader": leader(picture, now),
+        "problems": problems(picture, now),
+        "missed_targets": missed_targets(picture),
         "hints": hints(picture),
-        "budget_watts": picture.budget_watts,
+        "budget_watts": None if picture.budget_watts is None else round(picture.budget_watts, 3),
         "enforced_watts": round(picture.enforced_watts, 3),
         "drawn_watts": round(picture.drawn_watts, 3),
-        "deployments": {name: _deployment(view) for name, view in sorted(picture.deployments.items())},
+        "deployments": {name: _deployment(view, now) for name, view in sorted(picture.deployments.items())},
         "nodes": {
             name: {
+                "seen": node.seen.isoformat() if node.seen else None,
+                "age_s": _rounded(age_s(node.seen, now)),
                 "drawn_watts": round(node.drawn_watts, 3),
                 "enforced_watts": round(node.enforced_watts, 3),
                 "decision_id": node.decision.decision_id if node.decision else -1,
@@ -64,9 +79,15 @@ def as_json(picture: SiteView) -> dict[str, Any]:
     }
 
 
-def _deployment(view: DeploymentSummary) -> dict[str, Any]:
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _deployment(view: DeploymentSummary, now: datetime) -> dict[str, Any]:
     record = view.record
     return {
+        "tick": record.time.isoformat() if record else None,
+        "age_s": _rounded(age_s(record.time if record else None, now)),
         "decision_id": view.decision_id,
         "scaled_decision_id": view.scaled_decision_id,
         "observed": record.observed if record else {},

@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_address import add_bus_options, address
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
+from deploy.cli.steer.known_names import check_site
 from deploy.cli.steer.sending import send, user_name
 
 if TYPE_CHECKING:
     from bus_schemas.jetstream.connect import Bus
 
-DEFAULT_SITE = "local"
+WAIT_S = 15.0
+POLL_S = 0.1
+LONGEST_WAIT_S = 86_400.0
+LONGEST_S = 366 * 86_400.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,6 +33,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _order_options(change)
     change.add_argument("watts", type=float, metavar="WATTS")
     change.add_argument("--for-s", type=float, metavar="S", help="end after S seconds")
+    change.add_argument(
+        "--wait",
+        action=argparse.BooleanOptionalAction,
+        help="wait until the caps are within the budget, exit 1 if not in time (default: on a terminal)",
+    )
+    change.add_argument(
+        "--wait-s",
+        type=float,
+        default=WAIT_S,
+        metavar="S",
+        help=f"longest wait after the ramp (default: {WAIT_S:g})",
+    )
     change.set_defaults(run=lambda args: asyncio.run(_set(args)))
     release = actions.add_parser(
         "release", help="end all budget commands: back to the configured budget and its schedule"
@@ -44,26 +62,37 @@ def _order_options(parser: argparse.ArgumentParser) -> None:
     add_bus_options(parser)
     parser.add_argument("--site", help="site whose budget changes (default: that of this user's last `up`)")
     parser.add_argument("--ramp-s", type=float, default=0.0, metavar="S", help="reach it in S seconds")
+    parser.add_argument("--force", action="store_true", help="also for a site that the bus does not know yet")
     parser.add_argument("--reason", default="", help="one sentence for the record")
     parser.add_argument("--json", action="store_true", help="print the message that was published")
 
 
 def _site(args: argparse.Namespace) -> str:
-    from deploy.demo.last_run import last_known
-
+    """The site that is meant. A default exists only on the bus of this user's last `up`."""
     if args.site:
         return str(args.site)
-    last = last_known()
-    return last.site if last else DEFAULT_SITE
+    site = address(args).site
+    if site is None:
+        raise UsageError(
+            "--site is needed: the bus is not that of the last `wattscale up`; `wattscale budget show` lists"
+        )
+    return site
 
 
 async def _set(args: argparse.Namespace) -> int:
     if not 0 <= args.watts <= 1e9:
         raise UsageError(f"a budget is a number of watts from 0 to 1e9, not {args.watts:g}")
-    if args.for_s is not None and args.for_s < 0:
-        raise UsageError(f"--for-s must not be negative, not {args.for_s:g}")
+    if args.for_s is not None and not 0 <= args.for_s <= LONGEST_S:
+        raise UsageError(f"--for-s must be 0 to {LONGEST_S:g} seconds, not {args.for_s:g}")
+    if not 0 < args.wait_s <= LONGEST_WAIT_S:
+        raise UsageError(f"--wait-s must be above 0 and at most {LONGEST_WAIT_S:g}, not {args.wait_s:g}")
+    site = _site(args)
+    wait = sys.stdout.isatty() and not args.json if args.wait is None else args.wait
     async with reached(args) as bus:
-        return await _send(bus, args, args.watts, for_s=args.for_s)
+        before_watts = await _check(bus, args, site)
+        began_s = time.monotonic()
+        await _send(bus, args, args.watts, for_s=args.for_s)
+        return await _wait(bus, args, site, before_watts, began_s) if wait else 0
 
 
 async def _release(args: argparse.Namespace) -> int:
@@ -71,11 +100,42 @@ async def _release(args: argparse.Namespace) -> int:
     from bus_schemas import v1
     from bus_schemas.jetstream.reader import last
 
+    site = _site(args)
     async with reached(args) as bus:
-        found = await last(bus, bus.subjects.control_budget(_site(args)))
+        await _check(bus, args, site)
+        found = await last(bus, bus.subjects.control_budget(site))
         if found is None or not isinstance(found.message, v1.BudgetChange):
-            raise CliError(f"site {_site(args)} has no budget command to release; `wattscale budget show` lists them")
+            raise CliError(f"site {site} has no budget command to release; `wattscale budget show` lists them")
         return await _send(bus, args, found.message.budget_watts, release=True)
+
+
+async def _check(bus: Bus, args: argparse.Namespace, site: str) -> float | None:
+    """The site's budget so far, in watts, None where unknown. Raises UsageError for a site that nobody knows."""
+    from deploy.views.bus_reader import names
+
+    if args.force:
+        return None
+    view = await names(bus)
+    check_site(view, site)
+    known = view.budget_of(site)
+    return known[0] if known else None
+
+
+async def _wait(bus: Bus, args: argparse.Namespace, site: str, before_watts: float | None, began_s: float) -> int:
+    """Wait until the budget is in force, and say so, or why it is not."""
+    from deploy.views.bus_reader import newest
+    from deploy.views.in_force import caps_in_force
+
+    deadline_s = began_s + args.ramp_s + args.wait_s
+    while True:
+        found = caps_in_force(await newest(bus), site, args.watts, before_watts, datetime.now(UTC))
+        taken_s = time.monotonic() - began_s
+        if found.holds and taken_s >= args.ramp_s:
+            print(f"{found.sentence()} after {taken_s:.1f} s")
+            return 0
+        if time.monotonic() >= deadline_s:
+            raise CliError(f"not in force after {taken_s:.1f} s: {found.sentence()}")
+        await asyncio.sleep(POLL_S)
 
 
 async def _send(
@@ -83,8 +143,8 @@ async def _send(
 ) -> int:
     from bus_schemas import v1
 
-    if args.ramp_s < 0:
-        raise UsageError(f"--ramp-s must not be negative, not {args.ramp_s:g}")
+    if not 0 <= args.ramp_s <= LONGEST_S:
+        raise UsageError(f"--ramp-s must be 0 to {LONGEST_S:g} seconds, not {args.ramp_s:g}")
     now = datetime.now(UTC)
     change = v1.BudgetChange(
         time=now,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import UsageError
+from deploy.cli.steer.known_names import check_deployment, check_node
 from deploy.cli.steer.sending import send, user_name
 
 if TYPE_CHECKING:
     from bus_schemas import v1
 
+MOST_DIGITS = 6
 DEPLOYMENT_ACTIONS = {
     "pause": "publish no scaling decisions for a deployment until it is resumed",
     "resume": "let the planner decide again",
@@ -49,6 +51,7 @@ def _action(
     parser.add_argument(name, metavar=shown)
     add_bus_options(parser)
     parser.add_argument("--reason", default="", help="one sentence for the record")
+    parser.add_argument("--force", action="store_true", help="also for a name that the bus does not know yet")
     parser.add_argument("--json", action="store_true", help="print the message that was published")
     parser.set_defaults(action=action)
     return parser
@@ -61,6 +64,8 @@ def replicas_of(words: list[str]) -> dict[str, int]:
         pool, _, count = word.partition("=")
         if not pool or not count.isdecimal():
             raise UsageError(f"{word!r} is not POOL=N with a whole number, such as prefill=2")
+        if len(count) > MOST_DIGITS:
+            raise UsageError(f"{word!r}: more replicas than any pool can have")
         found[pool] = int(count)
     return found
 
@@ -91,8 +96,15 @@ async def _node(args: argparse.Namespace) -> int:
 
 async def _send(args: argparse.Namespace, message: v1.DeploymentControl | v1.NodeControl, line: str) -> int:
     from bus_schemas import v1
+    from deploy.views.bus_reader import names
 
     async with reached(args) as bus:
+        if not args.force:
+            view = await names(bus)
+            if isinstance(message, v1.DeploymentControl):
+                check_deployment(view, message.deployment, message.replicas)
+            else:
+                check_node(view, message.node, message.action, message.time)
         subject = (
             bus.subjects.control_deployment(message.deployment)
             if isinstance(message, v1.DeploymentControl)

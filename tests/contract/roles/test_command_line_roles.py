@@ -218,7 +218,7 @@ async def test_a_command_whose_answer_was_lost_counts_where_it_is_stored(tmp_pat
         await bus.js.delete_stream("WATTSCALE_CONTROL")
         info.config.no_ack = True
         await bus.js.add_stream(info.config)
-        done = await wattscale("budget", "set", "5000", "--site", "row", "--nats-url", server.url)
+        done = await wattscale("budget", "set", "5000", "--site", "row", "--force", "--nats-url", server.url)
         assert (done.code, done.err) == (0, "")
         assert "5000 W" in done.out
         await bus.close()

@@ -67,13 +67,21 @@ def test_the_command_in_force_is_the_one_that_the_planner_obeys(commands: list[v
     assert all(state is CommandState.OVER for number, state in enumerate(found) if number not in kept)
 
 
+def planned(watts: float, at_s: float) -> SiteView:
+    """A view with one tick that decided under ``watts``."""
+    view = SiteView()
+    at = ZERO + timedelta(seconds=at_s)
+    view.add(v1.PlanRecord(time=at, deployment="chat", site="hall-2", decision_id=0, budget_watts=watts))
+    return view
+
+
 def test_one_line_per_command_with_who_and_why() -> None:
     commands = [command(900, 0.0), command(700, 10.0, until_s=60.0), command(0, 90.0, ramp_s=20.0, release=True)]
     commands[2] = commands[2].model_copy(update={"reason": ""})
     starts = "2026-01-02 00:01:30"
-    sites = budgets(SiteView(), commands, ZERO + timedelta(seconds=30))
+    sites = budgets(planned(700.0, 12.0), commands, ZERO + timedelta(seconds=30))
     assert as_text(sites, everything=False).splitlines() == [
-        "site hall-2: no plan on this bus yet",
+        "site hall-2: 700 W now",
         "    900 W from 2026-01-02 00:00:00 UTC, by desk (grid): behind a newer one",
         "    700 W from 2026-01-02 00:00:10 until 2026-01-02 00:01:00 UTC, by desk (grid): in force",
         f"    back to configuration and schedule from {starts} UTC, over a ramp of 20 s, by desk: begins later",
@@ -82,8 +90,18 @@ def test_one_line_per_command_with_who_and_why() -> None:
 
 
 def test_what_is_over_shows_when_it_is_asked_for() -> None:
-    (site,) = budgets(SiteView(), [command(900), command(800, release=True)], ZERO + timedelta(seconds=1))
+    (site,) = budgets(planned(5000.0, 1.0), [command(900), command(800, release=True)], ZERO + timedelta(seconds=1))
     assert [state for _, state in site.commands] == [CommandState.OVER, CommandState.IN_FORCE]
     told = [as_text([SiteBudget("hall-2", 5000.0, site.commands)], everything=every) for every in (False, True)]
     assert told[0].splitlines()[0] == "site hall-2: 5000 W now, by configuration and schedule"
     assert [len(text.splitlines()) for text in told] == [2, 3]
+
+
+def test_a_command_that_no_plan_has_yet_is_pending_and_not_in_force() -> None:
+    for view in (SiteView(), planned(900.0, -1.0)):
+        (site,) = budgets(view, [command(700)], ZERO + timedelta(seconds=1))
+        assert [state for _, state in site.commands] == [CommandState.PENDING]
+        assert "in force" not in as_text([site], everything=False)
+        assert "by configuration" not in as_text([site], everything=False)
+    (site,) = budgets(planned(900.0, -1.0), [command(900, release=True)], ZERO + timedelta(seconds=1))
+    assert [state for _, state in site.commands] == [CommandState.PENDING]

@@ -162,10 +162,10 @@ def test_the_story_of_a_tick_without_a_decision_says_what_is_carried_out() -> No
 
 
 def test_status_names_load_pools_nodes_and_watts() -> None:
-    text = as_text(full())
+    text = as_text(full(), NOW)
     for part in ("9 req/s", "prefill", "granted   2", "n: 400 W drawn, 800 W capped", "1000 budget"):
         assert part in text
-    data = json.loads(json.dumps(as_json(full())))
+    data = json.loads(json.dumps(as_json(full(), NOW)))
     assert data["deployments"]["chat"]["scaled_decision_id"] == 0
     assert data["nodes"]["n"]["enforced_watts"] == 800
 

@@ -1,0 +1,89 @@
+"""What of a view is older than its own term, so that nothing old is shown as now. Pure; ``now`` is an argument.
+
+Ages compare the senders' clocks with the reader's, so they are as exact as these clocks agree.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from bus_schemas import v1
+from deploy.views.budgets import SAME_WATTS
+from deploy.views.site_view import SiteView
+
+NODE_TERM_S = 15.0
+"""Without a report for this long a node is silent: planners give it no raise either (``stale_s``)."""
+TICKS_PER_TERM = 3.0
+SHORTEST_TICK_TERM_S = 10.0
+UNKNOWN_TICK_TERM_S = 180.0
+CLOCKS_APART_S = 5.0
+"""How far the clocks of a leader and of this machine may be apart."""
+
+
+def age_s(time: datetime | None, now: datetime) -> float | None:
+    """Seconds since ``time``, at least 0; None where there is no time."""
+    return None if time is None else max(0.0, (now - time).total_seconds())
+
+
+def leader(picture: SiteView, now: datetime) -> str | None:
+    """Who leads; None where nobody holds a lease, or its term is over."""
+    lease = picture.lease
+    if lease is None or lease.released or now - lease.time > timedelta(seconds=lease.ttl_s + CLOCKS_APART_S):
+        return None
+    return lease.holder
+
+
+def tick_term_s(record: v1.PlanRecord) -> float:
+    """How long a tick counts as the newest: some intervals of load time, which in production is real time."""
+    interval_s = record.observed.get("interval_s")
+    return UNKNOWN_TICK_TERM_S if not interval_s else max(SHORTEST_TICK_TERM_S, TICKS_PER_TERM * interval_s)
+
+
+def silent(picture: SiteView, now: datetime) -> list[str]:
+    """Nodes that planners decide for and that have not reported within their term, sorted."""
+    found = []
+    for name, node in sorted(picture.nodes.items()):
+        since_s = age_s(node.seen, now)
+        if since_s is None or since_s > NODE_TERM_S:
+            found.append(name)
+    return found
+
+
+def problems(picture: SiteView, now: datetime) -> list[str]:
+    """What is not well, one line each: no leader, old ticks, silent nodes, caps above a budget."""
+    found = []
+    if leader(picture, now) is None:
+        found.append("no planner leads")
+    for name, view in sorted(picture.deployments.items()):
+        record = view.record
+        if record is None:
+            found.append(f"{name}: no tick on this bus")
+        elif (old_s := age_s(record.time, now) or 0.0) > tick_term_s(record):
+            found.append(f"{name}: the newest tick is {words(old_s)} old")
+    for name in silent(picture, now):
+        since_s = age_s(picture.nodes[name].seen, now)
+        found.append(f"{name}: silent" + ("" if since_s is None else f" for {words(since_s)}"))
+    for site in picture.sites():
+        known, caps_watts = picture.budget_of(site), sum(n.enforced_watts for n in picture.nodes_of(site).values())
+        if known is not None and caps_watts > known[0] + SAME_WATTS:
+            found.append(f"site {site}: caps of {caps_watts:,.0f} W are above its budget of {known[0]:,.0f} W")
+    return found
+
+
+def missed_targets(picture: SiteView) -> list[str]:
+    """Targets that the newest ticks missed, one line each."""
+    return [
+        f"{name}: {what} of {view.record.observed[what]:.4g} is above its target of {target:.4g}"
+        for name, view in sorted(picture.deployments.items())
+        if view.record is not None
+        for what, target in view.record.targets.items()
+        if what.endswith("_ms") and view.record.observed.get(what, 0.0) > target
+    ]
+
+
+def words(seconds: float) -> str:
+    """A length of time for people: ``8 s``, ``3 min``, ``2 h``, ``5 d``."""
+    for unit_s, unit in ((86_400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.0f} s"
