@@ -16,7 +16,7 @@ from planner.core.intake import initial_state
 from planner.core.state import PlannerState
 from planner.core.step import step
 from planner.domain.config import PlannerConfig, SiteConfig
-from planner.domain.ids import DeploymentId, GpuId, PoolId
+from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import PoolObservation
 from planner.domain.plan import Plan
 from planner.domain.pool import Replicas
@@ -135,5 +135,5 @@ def test_two_pools_of_one_role_differ_by_component_alone() -> None:
     }
     inbox = Inbox(lambda: None, lambda: None, lambda: 0.0, 0.0, config.deployments)
     inbox.received(telemetry(pods), 1)
-    gpus = inbox.take({}).nodes[NODE].gpus
+    gpus = inbox.take({}).nodes[NodeId(NODE)].gpus
     assert [gpus[GpuId(f"GPU-{i}")].pool for i in range(3)] == [fast, slow, None]
