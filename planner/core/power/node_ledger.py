@@ -62,6 +62,8 @@ class NodeLedger(NamedTuple):
     heard_clock_s: float | None = None
     heard_s: float = NEVER_S
     sent_s: float = NEVER_S
+    sent_share: int = 0
+    """The site's ``share`` in the newest decision: with it the agent's fallbacks are known."""
     proven: bool = True
     """False: inherited, and no decision of this leader was answered yet."""
     inherited_s: float = NEVER_S

@@ -207,13 +207,14 @@ def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerS
 
 def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState:
     """Settle what has settled; derive fallbacks and goals where something changed."""
-    smallest = smallest_mw(config, state.orders, now_s)
-    key = (smallest, len(state.where))
+    allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
+    # All that the share is made of: a new leader learns the limits of inherited nodes only when they report.
+    key = (allowed, tuple([ledger.cards for ledger in state.nodes.values()]))
     share = state.share
     doubts = state.doubted and now_s >= state.raises_from_s
     default = max((max(page.cards.default_mw, default=0) for page in state.nodes.values()), default=0) if doubts else 0
     if key != state.share_key:
-        share = fallback_share(state.nodes.values(), config, allowed_mw(config, smallest, len(state.nodes)))
+        share = fallback_share(state.nodes.values(), config, allowed)
     stale = share != state.share
     nodes = {}
     for node, ledger in state.nodes.items():
@@ -287,7 +288,7 @@ def _sent(
             final = ledger.caps_mw
         if final is None:
             continue
-        nodes[node] = issue(ledger, final, now_s, raises=rising is not None)
+        nodes[node] = issue(ledger, final, now_s, raises=rising is not None)._replace(sent_share=state.share)
         order = _order(nodes[node], state, config, reason, raises=rising is not None)
         (up if rising is not None else down).append(order)
     return replace(state, nodes=nodes), (*down, *up)
@@ -301,7 +302,8 @@ def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, no
         return False
     if ledger.unanswered_s is not None or ledger.sent_s == float("-inf") or _stands_above(ledger):
         return True
-    return not all(map(le, ledger.caps_mw, fallbacks(ledger, config, state.share)))
+    # The agent falls to what it was sent, and what it was sent may not fit a smaller budget that is known by now.
+    return not all(map(le, ledger.caps_mw, fallbacks(ledger, config, min(ledger.sent_share, state.share))))
 
 
 def _stands_above(ledger: NodeLedger) -> bool:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from planner.core.power.brake import Brake
 from planner.core.power.cap_changes import allowed_mw
 from planner.core.power.effective_budget import effective_mw
-from planner.core.power.node_ledger import NodeLedger
+from planner.core.power.node_ledger import Cards, NodeLedger
 from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId
 from planner.domain.observation import BudgetCommand
@@ -43,7 +43,8 @@ class PowerState:
     node_commands: Mapping[NodeId, int] = field(default_factory=dict)
     """The newest operator's order carried out, by node."""
     share: int = 0
-    share_key: tuple[int, int] | None = None
+    share_key: tuple[int, tuple[Cards, ...]] | None = None
+    """What ``share`` was derived from: the milliwatts that fallbacks may add up to, and the limits of all nodes."""
     since_s: float = float("-inf")
     """When this leader took the lead."""
     doubted: bool = False

@@ -164,6 +164,42 @@ def test_fallbacks_shrink_to_the_smallest_budget_known() -> None:
     assert not d.power.frozen
 
 
+def test_fallbacks_are_shared_out_again_once_a_new_leader_knows_the_limits() -> None:
+    config = replace(CONFIG, fallback_mw=400_000, smallest_budget_mw=1_200_000)
+    d = desk(config)
+    d.settled({g("a"): 600_000, g("b"): 600_000})
+    d.now_s += 11.0  # so that both nodes have a decision
+    d.receive(*d.reports())
+    new = leader_of(d, d.advance())
+    new.advance()  # nothing is known of an inherited node's minimum yet
+    new.receive(*d.reports())
+    orders = new.advance()
+    assert not new.power.frozen, "the same fallbacks fitted under the predecessor"
+    assert {cap.fallback_mw for cap in orders["a"].caps} <= {300_000}
+
+
+def test_a_cap_is_renewed_while_the_agent_would_fall_below_it() -> None:
+    """The fallback that counts is the one that the agent was sent, not the one that fits by now."""
+    config = replace(CONFIG, fallback_mw=400_000)
+    d = desk(config)
+    known = Observation(budget_commands=(BudgetCommand("s", 1_000_000, 200.0, 260.0, 0.0, 1),))
+    d.power = site_ledger.absorb(d.power, known, config, d.now_s)
+    wants = {g(node, n): 350_000 for node in "ab" for n in (0, 1)}
+    d.want(wants)
+    first = d.advance()["a"]
+    assert {cap.fallback_mw for cap in first.caps} == {250_000}, "the budget to come leaves no more after a lease"
+    d.settled(wants)
+    d.now_s = 270.0
+    sent = []
+    for _ in range(8):
+        d.receive(*d.reports())
+        orders = d.advance(2.0)
+        sent += [order for order in orders.values() if order.node == A]
+        d.take(*(answer(order, d.now_s) for order in orders.values()))
+    assert sent, "its lease must not run out"
+    assert {cap.fallback_mw for cap in sent[-1].caps if cap.gpu == g("a")} == {350_000}
+
+
 def test_overhead_and_margin_come_off_the_budget() -> None:
     config = replace(CONFIG, host_overhead_mw_per_node=300_000, margin_mw=100_000)
     d = desk(config)
