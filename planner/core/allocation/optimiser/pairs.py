@@ -19,8 +19,9 @@ from planner.core.allocation.optimiser.problem import Floats, Ints
 JointValue: TypeAlias = Callable[[Sequence[int], Ints, Ints], Floats]
 """What combinations of options are worth: rows, (K, F) columns and steps -> (F)."""
 
-OPTIONS = 96
-"""Options of a pool that are looked at: those of the highest worth at the prices, and the most frugal ones."""
+OPTIONS, FOR_FEW, FEWEST = 96, 240, 4
+"""Options of a pool that are looked at (more for up to ``FEWEST`` deployments): those of the highest worth at the
+prices, and the most frugal one. Where little is good, far from any price, fewer missed a twentieth of the score."""
 ROUNDS = 6
 BETTER = 1e-9
 
@@ -82,8 +83,9 @@ def _near(market: Market, row: int, found: Found) -> tuple[Ints, Ints]:
     gpus = np.broadcast_to(market.problem.gpus[row][:, None], value.shape)
     reduced = (value - found.watt * mw - found.gpu * gpus).ravel()
     real = np.flatnonzero(np.isfinite(reduced))
-    if len(real) > OPTIONS:
-        best = real[np.argpartition(-reduced[real], OPTIONS - 1)[:OPTIONS]]
+    most = FOR_FEW if market.problem.deployments <= FEWEST else OPTIONS
+    if len(real) > most:
+        best = real[np.argpartition(-reduced[real], most - 1)[:most]]
         frugal = real[np.lexsort((mw.ravel()[real], gpus.ravel()[real]))[:1]]
         real = np.unique(np.concatenate([best, frugal]))
     columns, places = np.divmod(real, value.shape[1])

@@ -20,8 +20,10 @@ CLOSE_ENOUGH = 1.02
 ROUNDS = 3
 LOWEST_PRICE = 1e-6
 HIGHEST_PRICE = 1e9
+FEW = 8
+"""More deployments than this are not compared pair by pair: their integrality gap is small, and a tick is short."""
 COARSE = 3
-"""Every so many cap steps are looked at for a price."""
+"""Of more than a few deployments only every so many cap steps are looked at for a price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def plenty(problem: Problem) -> Market:
 
 def short(problem: Problem) -> Market:
     """Every cap (or every third), worth the logarithm of the share that a pool makes good: by pool, to be summed."""
-    step = 1 if problem.deployments == 1 else COARSE
+    step = 1 if problem.deployments <= FEW else COARSE
     options, steps = problem.every(step), np.arange(0, problem.speed.shape[1], step)
     score = (options.share + DRAIN * options.carried) / (1.0 + DRAIN) * problem.kept[:, :, None]
     worth = np.r_[problem.worth[problem.owner], 0.0][:, None, None]

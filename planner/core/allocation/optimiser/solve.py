@@ -29,8 +29,6 @@ from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, 
 from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
 from planner.domain.weights import DEFAULT, Weights
 
-MAX_PAIRED = 8
-"""More deployments than this are not compared pair by pair: their integrality gap is small, and a tick is short."""
 REACH = 3
 """Of many deployments, counts this far from what prices chose are looked at again."""
 ROUNDS = 4
@@ -118,7 +116,7 @@ def _joint(problem: Problem) -> pairs.JointValue:
 def _paired(market: Market, found: Found, joint: pairs.JointValue) -> tuple[Ints, Ints] | None:
     """Columns and steps by pool: the prices' answer, for a few deployments made better pair by pair."""
     problem = market.problem
-    if problem.deployments > MAX_PAIRED or max(np.diff(problem.first)) > 2:
+    if problem.deployments > prices.FEW or max(np.diff(problem.first)) > 2:
         return None if found.fitting is None else (found.fitting.columns, found.fitting.steps)
     frontiers = [
         pairs.frontier(market, list(problem.pools_of(d)), float(problem.own_gpus[d]), joint, found)
@@ -148,7 +146,7 @@ def _places(problem: Problem, frontiers: Sequence[Frontier], found: Found) -> li
 def _exactly(problem: Problem, columns: Ints, steps: Ints, mw: Floats, gpus: Floats) -> tuple[Ints, Ints]:
     """Each deployment's best within its own watts and GPUs; a few get in turn what the others leave."""
     columns, steps = columns.copy(), steps.copy()
-    if problem.deployments > MAX_PAIRED:
+    if problem.deployments > prices.FEW:
         around, start = problem.near(columns, REACH)
         columns -= start[:-1]
         for stage in prices.stages(around):
