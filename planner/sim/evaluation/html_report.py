@@ -22,19 +22,20 @@ th:first-child,td:first-child{text-align:left}th{color:#4b5563;font-weight:600}
 .g{stroke:#e5e7eb}.l{font-size:12px}td.s{text-align:left;color:#374151}details{margin:.6rem 0}
 """
 
-COLUMNS = (
-    "policy",
-    "good %",
-    "p95 TTFT ms",
-    "p95 ITL ms",
-    "GPU-h",
-    "energy MJ",
-    "J/good token",
-    "peak W",
-    "over budget Ws",
-    "comply s",
-    "changes/h",
-)
+COLUMN_WORDS = {
+    "policy": "who decides",
+    "good %": "share of requests within both targets",
+    "p95 TTFT ms": "time to first token that 95 % of the requests stay below",
+    "p95 ITL ms": "mean time between tokens that 95 % of the requests stay below",
+    "GPU-h": "hours of GPUs that workers hold",
+    "energy MJ": "energy of all GPUs, idle ones included",
+    "J/good token": "energy per output token of requests within both targets",
+    "peak W": "highest mean draw of all GPUs in a window",
+    "over budget Ws": "watts above the budget times their seconds; 0 where it was kept or there is none",
+    "comply s": "longest time to get below a lowered budget; - without a cut",
+    "changes/h": "changes of the replica count an hour, by pool in the order of their names",
+}
+COLUMNS = tuple(COLUMN_WORDS)
 
 
 def score_row(result: Result) -> tuple[str, ...]:
@@ -60,6 +61,8 @@ def html(title: str, facts: Mapping[str, str], scenario: Scenario, results: Sequ
     """The report as an HTML document."""
     body = [f"<h1>{escape(title)}</h1>", _table(("", ""), facts.items(), words=True)]
     body.append(_table(COLUMNS, map(score_row, results)))
+    meanings = _table(("", ""), COLUMN_WORDS.items(), words=True)
+    body.append(f"<details><summary>What the columns mean</summary>{meanings}</details>")
     body += [_section(scenario, result) for result in results]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
@@ -125,8 +128,7 @@ def _charts(scenario: Scenario, result: Result) -> Iterable[str]:
         ChartLine("drawn", [(r.t_s, r.watts) for r in rows]),
         ChartLine("caps", [(r.t_s, r.caps_watts) for r in rows]),
     ]
-    steps = result.job.budget.steps if result.job.budget else ()
-    points = [(t_s, mw / 1000) for t_s, mw in steps if t_s < end_s]
-    if points:
-        watts.append(ChartLine("budget", [*points, (end_s, points[-1][1])], dashed=True, steps=True))
-    yield chart("Power of the cluster", "W", watts, end_s)
+    budget = [(r.t_s, r.budget_watts) for r in rows if r.budget_watts is not None]
+    if budget:
+        watts.append(ChartLine("budget", [(0.0, budget[0][1]), *budget], dashed=True, steps=True))
+    yield chart("Power of all GPUs", "W", watts, end_s)

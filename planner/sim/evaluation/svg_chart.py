@@ -24,8 +24,11 @@ class ChartLine:
 
 
 def chart(title: str, unit: str, lines: Sequence[ChartLine], x_end: float, most: float | None = None) -> str:
-    """One chart over ``0..x_end`` seconds. ``most`` limits the y axis."""
-    top = _nice(min(max((y for line in lines for _, y in line.points), default=1.0), most or math.inf))
+    """One chart over ``0..x_end`` seconds. ``most`` limits the y axis; beside the unit it says what is cut off."""
+    highest = max((y for line in lines for _, y in line.points), default=1.0)
+    top = _nice(min(highest, most or math.inf))
+    if highest > top:
+        unit = f"{unit}; cut off at {top:g}, highest {highest:.4g}"
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
         f'<text x="{LEFT}" y="15" class="t">{escape(title)} <tspan class="u">{escape(unit)}</tspan></text>',
@@ -53,7 +56,7 @@ def _x(x: float, x_end: float) -> float:
 
 
 def _y(y: float, top: float) -> float:
-    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y / top, 1.04)
+    return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(y / top, 1.0)
 
 
 def _grid(top: float, x_end: float) -> Iterable[str]:

@@ -25,7 +25,7 @@ class TimelineRow(NamedTuple):
     queued: dict[str, int]
     watts: float
     caps_watts: float
-    """Sum of the limits of GPUs that workers hold."""
+    """Sum of the limits of all GPUs, whose draw ``watts`` is: the highest since the row before."""
     budget_watts: float | None
     kv_usage: float | None
 
@@ -54,6 +54,7 @@ class Timeline:
         self._row_s = row_s = min(max(scenario.end_s / ROWS, SHORTEST_ROW_S), LONGEST_ROW_S)
         self._energy_j = plant.total_energy_j()
         self._row_energy_j = self._energy_j
+        self._row_caps_watts = self._caps_watts()
         self._arrived = 0
         plant.events.at(WINDOW_S, self._window)
         plant.events.at(row_s, self._row)
@@ -63,8 +64,13 @@ class Timeline:
         energy_j = plant.total_energy_j()
         self.window_watts.append((energy_j - self._energy_j) / WINDOW_S)
         self._energy_j = energy_j
+        self._row_caps_watts = max(self._row_caps_watts, self._caps_watts())
         if plant.now_s < self._scenario.end_s:
             plant.events.at(plant.now_s + WINDOW_S, self._window)
+
+    def _caps_watts(self) -> float:
+        """GPUs without a worker draw too, so their limits count."""
+        return sum(gpu.enforced_mw for gpu in self._plant.gpus.values()) / MJ_PER_J
 
     def _row(self, _: None) -> None:
         plant = self._plant
@@ -80,11 +86,12 @@ class Timeline:
                 starting={name: count.starting for name, count in counts.items()},
                 queued={name: pool.waiting() for name, pool in plant.pools.items()},
                 watts=(energy_j - self._row_energy_j) / self._row_s,
-                caps_watts=sum(gpu.enforced_mw for gpu in plant.gpus.values() if gpu.owner) / MJ_PER_J,
+                caps_watts=max(self._row_caps_watts, self._caps_watts()),
                 budget_watts=None if budget is None else budget.at(plant.now_s) / MJ_PER_J,
                 kv_usage=sum(usages) / len(usages) if usages else None,
             )
         )
         self._arrived, self._row_energy_j = plant.frontend.started, energy_j
+        self._row_caps_watts = self._caps_watts()
         if plant.now_s < self._scenario.end_s:
             plant.events.at(plant.now_s + self._row_s, self._row)

@@ -156,3 +156,12 @@ def test_a_chart_keeps_peaks_and_escapes_names() -> None:
     assert "stroke-dasharray" in svg
     empty = chart("nothing", "", [replace(ChartLine("x", []))], 0.0)
     assert empty.startswith("<svg")
+
+
+def test_a_chart_that_is_cut_off_says_so_and_stays_inside() -> None:
+    line = ChartLine("ttft", [(0.0, 10.0), (60.0, 500.0)])
+    cut = chart("TTFT", "ms", [line], 60.0, most=100.0)
+    assert "ms; cut off at 100, highest 500" in cut
+    assert "cut off" not in chart("TTFT", "ms", [line], 60.0)
+    # The top of the axis is at 26: nothing is drawn above it, into the title.
+    assert min(float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", cut)) >= 26.0

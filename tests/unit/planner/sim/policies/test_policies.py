@@ -164,3 +164,10 @@ def test_parallel_runs_and_their_report(tmp_path: object) -> None:
     assert "Simulation &lt;1&gt;" in page
     assert "http://" not in page
     assert "<script" not in page
+
+
+@pytest.mark.parametrize("name", ["ours", "static:6p3d"])
+def test_what_is_drawn_never_stands_above_the_caps_of_the_same_gpus(name: str) -> None:
+    rows = simulate(scenario(), make(name)).run.timeline.rows
+    assert rows
+    assert all(row.watts <= row.caps_watts + 1.0 for row in rows)
