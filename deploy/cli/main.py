@@ -6,8 +6,10 @@ Must stay cheap to import: `wattscale --help` loads no client library.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import importlib.metadata
+import os
 import sys
 from collections.abc import Sequence
 
@@ -47,9 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 failed, 2 bad input, 3 no bus, 130 interrupted."""
+    _open_standard_streams()
     args = build_parser().parse_args(argv)
     try:
         code: int = args.run(args)
+        sys.stdout.flush()
     except CliError as error:
         print(f"wattscale: {error}", file=sys.stderr)
         return error.exit_code
@@ -60,11 +64,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) has closed the pipe. Close ours too, or Python would complain at exit.
-        sys.stderr.close()
-        return 0
+    except (OSError, BaseExceptionGroup) as error:
+        if (ended := _output_ended(error)) is None:
+            raise
+        return ended
     return code
+
+
+def _open_standard_streams() -> None:
+    """Replace standard streams that the caller closed (``>&-``): files opened later would take their numbers."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for as long as the process runs
+
+
+def _output_ended(error: BaseException) -> int | None:
+    """The exit code where ``error`` says that our output cannot be written; None for any other error."""
+    if isinstance(error, BaseExceptionGroup):
+        codes = {_output_ended(one) for one in error.exceptions}
+        return codes.pop() if len(codes) == 1 else None
+    if not isinstance(error, OSError) or error.errno not in (errno.EPIPE, errno.ENOSPC) or error.filename:
+        return None
+    # What is still buffered would make Python complain at its exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if error.errno == errno.EPIPE:
+        # The reader (head, less) has seen enough.
+        return 0
+    print(f"wattscale: standard output cannot be written: {error.strerror}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

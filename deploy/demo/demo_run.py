@@ -61,7 +61,7 @@ async def _up(run: Prepared) -> dict[str, Any]:
     def interrupted() -> None:
         (hurry if stop.is_set() else stop).set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupted)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(bus_server(run))

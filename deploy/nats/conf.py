@@ -17,7 +17,7 @@ WIDTH = 110
 
 def render(settings: Mapping[str, Any]) -> str:
     """The text of a configuration file, one top-level setting per line."""
-    lines = [f"{name}: {json.dumps(value)}" for name, value in settings.items()]
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -113,7 +113,7 @@ class EmbeddedServer:
             store.mkdir(parents=True, exist_ok=True)
             await _refuse_another(store)
             config = self._scratch / "nats.conf"
-            config.write_text(render(self._config(store)))
+            config.write_text(render(self._config(store)), encoding="utf-8")
             config.chmod(0o600)
             with (self._scratch / "server.log").open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(

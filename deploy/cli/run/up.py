@@ -35,9 +35,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     bus = parser.add_argument_group("bus")
     bus.add_argument("--nats-url", help="use this server instead of an embedded one")
     bus.add_argument("--nats-port", type=int, default=0, help="port of the embedded server; 0: a free one")
-    bus.add_argument("--data-dir", type=Path, help="keep the embedded server's data here; default: a temporary folder")
+    bus.add_argument(
+        "--data-dir", type=_folder, help="keep the embedded server's data here; default: a temporary folder"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
     parser.set_defaults(run=_run)
+
+
+def _folder(word: str) -> Path:
+    if not word:
+        raise argparse.ArgumentTypeError("it must name a folder")
+    return Path(word)
 
 
 def _run(args: argparse.Namespace) -> int:
