@@ -11,13 +11,14 @@ from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.performance.engine_model import engine
 from planner.core.placement import powered
 from planner.core.power import site_ledger as ledger
+from planner.core.power.curve import tail_end_mw
 from planner.core.power.draw_feedback import figures
 from planner.core.power.reservations import Reserved
 from planner.core.publishable import Published, pending_link
 from planner.core.sizing import decode_station, prefill_station
 from planner.core.sizing.deployment import Sized, SizedDeployment
-from planner.core.state import DeploymentState, PlannerState
-from planner.domain.config import OperationMode, PlannerConfig
+from planner.core.state import DeploymentState, PlannerState, PoolGoal
+from planner.domain.config import OperationMode, PlannerConfig, PoolConfig
 from planner.domain.demand import Allocations
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.instants import TickClock
@@ -124,6 +125,8 @@ def _pool(
 ) -> PoolPlan:
     aimed, goal = granted.counts[name], state.pending.goals.get(name)
     chain = granted.chains[name]
+    if goal is not None and goal.cap_mw < tail_end_mw(ticked.config.pools[name].curve):
+        chain = (*chain, _beyond(ticked.config.pools[name], goal))
     if count != aimed:
         chain = (*chain, pending_link(name, aimed, count, state.pending.placed.get(name, aimed)))
     if ticked.config.mode is OperationMode.ADVISORY:
@@ -139,6 +142,16 @@ def _pool(
         expected_utilisation=_busy(ticked, name, count),
         power=power,
     )
+
+
+def _beyond(pool: PoolConfig, goal: PoolGoal) -> Limited:
+    """Why the speed at this cap is no more than a physical guess."""
+    cap, end = goal.cap_mw / MW_PER_WATT, tail_end_mw(pool.curve) / MW_PER_WATT
+    sentence = (
+        f"{cap:.0f} W lie below the range that the power curve was fitted in ({end:.0f} W): "
+        f"{100.0 * goal.speed:.0f} % of full speed are extrapolated"
+    )
+    return Limited(round(cap), ReasonCode.EXTRAPOLATED, sentence)
 
 
 def _busy(ticked: SizedDeployment, name: PoolId, count: int) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PowerCurve:
-    """``speed(cap) = 1`` above ``p_u``, ``((cap - p_s) / (p_u - p_s)) ** alpha`` below.
+    """``speed(cap) = 1`` above ``p_u``, ``((cap - p_s) / (p_u - p_s)) ** alpha`` below, and a tail near ``p_s``.
 
     Three-parameter law fitted to measured cap sweeps. All powers are milliwatts per GPU.
     ``useful_mw`` is the lowest sensible cap for a GPU that serves; ``min_mw`` and ``max_mw`` are the

@@ -2,6 +2,11 @@
 
 ``speed(cap) = 1`` for ``cap >= P_u``, else ``((cap - P_s) / (P_u - P_s)) ** alpha``; draw under load is
 ``min(cap, P_u)``. Fitted to published cap sweeps; see ``priors`` for figures and sources.
+
+The law was fitted above ``P_s`` and says 0 there, where no card stands still. Below the watts at which a straight line
+from the idle draw touches it, speed follows that line: at its lowest voltage a chip's draw above idle is proportional
+to its clock, and speed to the clock. Sweeps that go to a card's lowest limit measured 14 to 17 % of full speed (RTX
+3090, 100 of 350 W) and 23 to 34 % (RTX 4000 Ada, 30 of 130 W, single stream); the tail is kept within 5 to 40 % there.
 """
 
 from __future__ import annotations
@@ -10,14 +15,48 @@ import math
 
 from planner.domain.power import PowerCurve
 
+LEAST_SPEED, MOST_SPEED = 0.05, 0.40
+"""What the tail may say at a card's lowest limit."""
+
 
 def speed(curve: PowerCurve, cap_mw: int) -> float:
-    """Relative engine speed (0..1) under ``cap_mw``; 0 at or below ``P_s``, where the law does not apply."""
+    """Relative engine speed (0..1) under ``cap_mw``, by the law or by the tail below its fitted range."""
+    fitted = fitted_speed(curve, cap_mw)
+    end_mw = tail_end_mw(curve)
+    if cap_mw >= end_mw:
+        return fitted
+    top = fitted_speed(curve, end_mw)
+    line = top * (curve.min_mw - curve.idle_mw) / max(1.0, end_mw - curve.idle_mw)
+    slowest = min(MOST_SPEED, max(LEAST_SPEED, line), top)
+    share = max(0.0, (cap_mw - curve.min_mw) / (end_mw - curve.min_mw))
+    return max(fitted, slowest + (top - slowest) * share)
+
+
+def fitted_speed(curve: PowerCurve, cap_mw: int) -> float:
+    """The law alone: 0 at or below ``P_s``."""
     if cap_mw >= curve.p_u_mw:
         return 1.0
     if cap_mw <= curve.p_s_mw:
         return 0.0
     return float(((cap_mw - curve.p_s_mw) / (curve.p_u_mw - curve.p_s_mw)) ** curve.alpha)
+
+
+def tail_end_mw(curve: PowerCurve) -> int:
+    """Where the tail ends: the line from the idle draw touches the law. 0 where the law covers every possible cap."""
+    if curve.min_mw > curve.p_s_mw or curve.alpha >= 1.0 or curve.idle_mw >= curve.p_s_mw:
+        return 0
+    touch = (curve.p_s_mw - curve.alpha * curve.idle_mw) / (1.0 - curve.alpha)
+    return min(curve.p_u_mw, math.ceil(touch))
+
+
+def is_fixed(curve: PowerCurve) -> bool:
+    """Whether an operator left one cap only: the only reason to run a GPU in the tail."""
+    return curve.useful_mw >= curve.max_mw
+
+
+def chosen_speed(curve: PowerCurve, cap_mw: int) -> float:
+    """Speed for choosing among caps: the law's, so that the tail recommends no cap; a fixed cap's is what it is."""
+    return speed(curve, cap_mw) if is_fixed(curve) else fitted_speed(curve, cap_mw)
 
 
 def cap_for_speed(curve: PowerCurve, wanted: float) -> int:

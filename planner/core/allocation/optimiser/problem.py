@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.allocation.optimiser.shares import AT_NEED, PHASES, SPREAD, shares
+from planner.core.power.curve import chosen_speed, is_fixed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.pool import Role
@@ -345,9 +346,9 @@ def _useful(pool: PoolDemand) -> int:
     those that run."""
     curve = pool.curve
     lowest = _lowest_steps(pool) * STEP_MW
-    if lowest <= curve.p_s_mw:
+    slowest = chosen_speed(curve, min(lowest, curve.max_mw))
+    if slowest <= 0.0:
         return len(pool.required_speed)
-    slowest = min(1.0, (lowest - curve.p_s_mw) / max(1, curve.p_u_mw - curve.p_s_mw)) ** curve.alpha
     enough = slowest / pool.spare_speed + TINY
     for last, need in enumerate(pool.required_speed, 1):
         if need <= enough and pool.min_replicas + last > pool.current_replicas:
@@ -367,6 +368,9 @@ def _caps(pools: Sequence[PoolDemand]) -> tuple[Ints, Ints, Floats, Floats]:
     steps = np.minimum(np.arange(int(last.max()) + 1), last[:, None])
     caps = (floor[:, None] + steps) * float(STEP_MW)
     speed = np.clip((caps - curve[:, 0:1]) / curve[:, 1:2], 0.0, 1.0) ** curve[:, 2:3]
+    for row, pool in enumerate(pools):
+        if is_fixed(pool.curve):
+            speed[row, :] = chosen_speed(pool.curve, pool.curve.max_mw)
     return floor, last, speed, curve
 
 

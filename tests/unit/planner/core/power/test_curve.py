@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.core.power.calibrate import Measurement, calibrate
-from planner.core.power.curve import cap_for_speed, draw_mw, speed
+from planner.core.power.curve import cap_for_speed, draw_mw, fitted_speed, speed, tail_end_mw
 from planner.core.power.priors import MIN_USEFUL_OF_TDP, Phase, curve, gpu, phase_of
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
@@ -22,6 +22,7 @@ def test_the_inverse_is_the_least_useful_cap_that_reaches_the_speed(law: PowerCu
     assert law.useful_mw <= cap <= law.max_mw
     assert speed(law, cap) >= wanted - 1e-9
     assert cap == law.useful_mw or speed(law, cap - 1) < wanted + 1e-9
+    assert cap >= tail_end_mw(law), "the tail recommends no cap"
 
 
 @given(laws, st.integers(0, 1_200_000), st.integers(0, 1_200_000))
@@ -34,7 +35,34 @@ def test_no_cap_reaches_more_than_full_speed() -> None:
     law = curve(gpu("h100"), Phase.PREFILL)
     assert cap_for_speed(law, 5.0) == cap_for_speed(law, 1.0) == law.p_u_mw
     assert speed(law, law.max_mw) == 1.0
-    assert speed(law, law.p_s_mw) == 0.0
+    assert fitted_speed(law, law.p_s_mw) == 0.0
+
+
+@given(laws, st.integers(0, 999_999))
+def test_the_tail_joins_the_law_without_a_step(law: PowerCurve, place: int) -> None:
+    end = tail_end_mw(law)
+    if not end:
+        assert law.min_mw > law.p_s_mw
+        return
+    assert law.p_s_mw < end < law.p_u_mw
+    assert speed(law, end - 1) == pytest.approx(speed(law, end), abs=1e-4)
+    assert speed(law, law.p_s_mw - 1) == pytest.approx(speed(law, law.p_s_mw), abs=1e-4)
+    cap = law.min_mw + place * (end - law.min_mw) // 1_000_000
+    assert speed(law, cap) >= fitted_speed(law, cap) - 1e-9
+    assert 0.0 <= speed(law, cap + 1) - speed(law, cap) < 1e-4
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("phase", list(Phase))
+def test_no_card_stands_still_at_its_lowest_limit(name: str, phase: Phase) -> None:
+    law = curve(gpu(name), phase)
+    assert 0.05 <= speed(law, law.min_mw) <= 0.40
+    assert speed(law, law.min_mw - 50_000) <= speed(law, law.min_mw)
+
+
+def test_the_guides_caps_run_at_a_part_of_full_speed_on_an_h100() -> None:
+    assert speed(curve(gpu("h100"), Phase.DECODE_DENSE), 250_000) == pytest.approx(0.42, abs=0.03)
+    assert speed(curve(gpu("h100"), Phase.PREFILL), 250_000) == pytest.approx(0.42, abs=0.03)
 
 
 @given(laws, st.integers(0, 1_200_000), st.floats(0.0, 1.0))
