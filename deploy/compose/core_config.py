@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from itertools import combinations
 
 from bus_schemas.subjects import encode_name
@@ -58,6 +59,7 @@ from planner.runtime.config.settings import (
 log = logging.getLogger(__name__)
 
 CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history"})
+CLASSIC_LIBRARY = "scipy"
 LONGEST_HISTORY = 200_000
 """How many requests of a recorded trace forecasts learn from: the last ones."""
 
@@ -150,6 +152,8 @@ def _deployment(
         model(block.predictor, settings.interval_s, models)
     except KeyError as error:
         problems.append(f"{where}.predictor: {error.args[0]}")
+    if block.sizing == "classic" and find_spec(CLASSIC_LIBRARY) is None:
+        problems.append(f"{where}.sizing: classic needs {CLASSIC_LIBRARY}; pip install 'wattscale[classic]'")
     profile = profile or _profile(where, block, problems)
     history = _history(where, block, problems)
     pools = _pools(where, block, profile, problems)

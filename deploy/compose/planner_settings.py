@@ -18,6 +18,7 @@ from deploy.compose.settings_loader import (
     ENVIRONMENT,
     Loaded,
     Variables,
+    misplaced,
     name_variables,
     unknown,
     validated,
@@ -75,7 +76,8 @@ def _file_layer(file: Path, problems: list[str], notes: list[str]) -> Layer:
         elif flag is not None:
             spread += _translated(flag, value, f"{file} ({key})", problems, notes)
         else:
-            problems.append(f"{file}: {unknown('', key, [*Settings.model_fields, *BY_NAME])}")
+            line = misplaced(Settings, "", key) or unknown("", key, [*Settings.model_fields, *BY_NAME])
+            problems.append(f"{file}: {line}")
     return Layer(str(file), tree, tuple(spread))
 
 

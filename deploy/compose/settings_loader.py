@@ -21,6 +21,8 @@ from deploy.compose.settings_layers import Merged, SettingsError, Tree, flat
 ENVIRONMENT = "environment"
 NESTED = "__"
 """Between the names of a section and its setting in a variable: ``WATTSCALE_HEALTH__PORT``."""
+MOST_PLACES = 3
+"""Most places that a line names for a setting at the wrong one."""
 Model = TypeVar("Model", bound=BaseModel)
 _SECRET = re.compile("token|password|secret|header|seed", re.IGNORECASE)
 
@@ -90,6 +92,12 @@ def unknown(where: str, key: str, known: Iterable[str]) -> str:
     return f"{where}{key}: no such setting; {hint}"
 
 
+def misplaced(model: type[BaseModel], where: str, key: str) -> str:
+    """The line for a setting that is known at another level, with the paths where it is; empty if it is not known."""
+    places = _paths_of(model, key)[:MOST_PLACES]
+    return f"{where}{key}: no such setting at this level; it belongs at {' or '.join(places)}" if places else ""
+
+
 def field_path(model: type[BaseModel], path: str) -> str:
     """The path with every alias (HPA's own words) replaced by the setting's name."""
     names: list[str] = []
@@ -112,7 +120,8 @@ def _problem(model: type[BaseModel], error: Mapping[str, Any], origins: Mapping[
     path = [str(part) for part in error["loc"]]
     dotted = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return unknown("".join(f"{part}." for part in path[:-1]), path[-1], _fields_at(model, path[:-1]))
+        where = "".join(f"{part}." for part in path[:-1])
+        return misplaced(model, where, path[-1]) or unknown(where, path[-1], _fields_at(model, path[:-1]))
     if error["type"] == "missing":
         return f"{dotted}: must be set; neither file, environment nor flags set it"
     origin = next((origins[p] for p in (dotted, dotted.rpartition(".")[0]) if p in origins), "")
@@ -135,6 +144,20 @@ def _fields_at(annotation: Any, path: Sequence[str]) -> list[str]:
     by_alias = {alias: field for field in model.model_fields.values() if (alias := field.alias)}
     field = model.model_fields.get(path[0]) or by_alias.get(path[0])
     return _fields_at(field.annotation, path[1:]) if field else []
+
+
+def _paths_of(annotation: Any, key: str, above: str = "") -> list[str]:
+    """Every path at which a setting of this name is known; a name that users choose is ``*``."""
+    model = _model_of(annotation)
+    if model is None:
+        inner = typing.get_args(annotation)
+        keyed = typing.get_origin(annotation) is dict and _model_of(inner[-1]) is not None
+        return _paths_of(inner[-1], key, f"{above}*.") if keyed else []
+    found = []
+    for name, known in model.model_fields.items():
+        found += [f"{above}{name}"] if key in (name, known.alias) else []
+        found += _paths_of(known.annotation, key, f"{above}{name}.")
+    return found
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

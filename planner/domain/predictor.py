@@ -30,3 +30,12 @@ class PointModel(Protocol):
     def mean(self, horizon_s: float) -> float:
         """The expected value ``horizon_s`` seconds after the last observation, never below 0."""
         ...
+
+
+@runtime_checkable
+class TakesLogarithms(Protocol):
+    """A model that may turn to ``log(1 + y)`` by itself."""
+
+    def on_logarithms(self) -> PointModel:
+        """The same model for values that are logarithms already: it takes no second one."""
+        ...

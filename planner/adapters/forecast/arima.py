@@ -1,8 +1,9 @@
 """ARIMA by pmdarima, as Dynamo users know it: orders chosen once, then updated with each observation.
 
 Forecasts the last value until there are five, and whenever a fit fails. A raw fit that collapses to (0, d, 0), a model
-that forecasts its last value at every horizon, is tried again on ``log(1 + y)``. A value like every ``PointModel``: the
-fitted model behind it is shared along one line of observations and fitted afresh where a line branches.
+that forecasts its last value at every horizon, is tried again on ``log(1 + y)``, unless the values are logarithms
+already. A value like every ``PointModel``: the fitted model behind it is shared along one line of observations and
+fitted afresh where a line branches.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ class Arima:
     seen_s: float = 0.0
     step_s: float = 0.0
     fitted: _Fitted | None = field(default=None, compare=False, repr=False)
+    on_logs: bool = False
+    """Whether the values are logarithms already, so that a collapsed fit stands."""
+
+    def on_logarithms(self) -> Arima:
+        """The same model for values that are logarithms already."""
+        return replace(self, on_logs=True)
 
     @property
     def name(self) -> str:
@@ -90,7 +97,7 @@ def _follow(before: _Fitted | None, now: Arima) -> _Fitted | None:
 
 def _fit(now: Arima) -> _Fitted:
     model = pmdarima.auto_arima(list(now.history), suppress_warnings=True, error_action="ignore")
-    if model.order[0] or model.order[2]:
+    if now.on_logs or model.order[0] or model.order[2]:
         return _Fitted(model, now.points, logged=False)
     logged = pmdarima.auto_arima(
         [math.log1p(max(0.0, y)) for y in now.history], suppress_warnings=True, error_action="ignore"

@@ -14,7 +14,7 @@ from planner.core.forecast.holt import Holt
 from planner.core.forecast.kalman import Kalman
 from planner.core.forecast.log1p import Log1p
 from planner.core.forecast.seasonal import Seasonal
-from planner.domain.predictor import PointModel
+from planner.domain.predictor import PointModel, TakesLogarithms
 
 _BUILT_IN: Mapping[str, PointModel] = {
     "blend": Blend(),
@@ -35,7 +35,10 @@ def model(name: str, horizon_s: float, extra: Mapping[str, PointModel]) -> Point
         known = ", ".join(sorted({*_BUILT_IN, *extra}))
         raise KeyError(f"no forecast model {name!r}; there are {known}, each with +log1p or +day")
     for wrapper in wrappers:
-        found = Log1p(found) if wrapper == "log1p" else Seasonal(found, horizon_s)
+        if wrapper == "log1p":
+            found = Log1p(found.on_logarithms() if isinstance(found, TakesLogarithms) else found)
+        else:
+            found = Seasonal(found, horizon_s)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.compose import core_config
 from deploy.compose.core_config import planner_config
 from deploy.compose.metric_sources import SharedClients, observers, selector
 from deploy.compose.planner_settings import load
@@ -155,6 +156,11 @@ def test_every_name_of_the_table_is_taken_in_a_file(flag: str, file: Path) -> No
         (
             {"deployments": {"a": {"pools": {"prefill": {"behavior": {"scaleUpp": {}}}}}}},
             "behavior.scaleUpp: no such setting; did you mean deployments.a.pools.prefill.behavior.scaleUp?",
+        ),
+        ({"sizing": "load"}, "sizing: no such setting at this level; it belongs at deployments.*.sizing"),
+        (
+            {"sites": {"a": {"budget_watts": 1, "min_replicas": 2}}},
+            "sites.a.min_replicas: no such setting at this level; it belongs at deployments.*.pools.*.min_replicas",
         ),
         ({"bus": {"server": "x"}}, "bus.server: no such setting; did you mean bus.servers?"),
         ({"prometheus": {"verify": False}}, "prometheus.verify: no such setting; did you mean prometheus.verify_tls?"),
@@ -374,3 +380,14 @@ def test_a_port_of_0_is_the_systems_choice_and_none_is_off_as_in_the_agent(
     file: Path, text: str, port: int | None
 ) -> None:
     assert load(file, {}, [f"health.port={text}"]).settings.health.port == port
+
+
+def test_classic_without_its_library_is_refused_before_anything_starts(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_config, "CLASSIC_LIBRARY", "scipy_that_is_not_installed")
+    found = problems(changed(file, sizing="classic"))
+    assert found == (
+        "deployments.prod-chat.sizing: classic needs scipy_that_is_not_installed; pip install 'wattscale[classic]'",
+    )
+    planner_config(load(changed(file, sizing="sla"), environ={}).settings)

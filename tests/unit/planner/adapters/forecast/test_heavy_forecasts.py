@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from planner.core.forecast import registry
 from planner.domain.predictor import PointModel
 
 
@@ -54,3 +55,15 @@ def test_arima_turns_to_logarithms_where_the_raw_fit_collapses() -> None:
     assert model.fitted is not None  # type: ignore[attr-defined]
     order = model.fitted.model.order  # type: ignore[attr-defined]
     assert model.fitted.logged or order[0] or order[2]  # type: ignore[attr-defined]
+
+
+@pytest.mark.long
+def test_arima_behind_log1p_takes_the_logarithm_once() -> None:
+    """The same numbers as one logarithm by hand and ARIMA as it stands, also where the fit collapses."""
+    model = registry.model("arima+log1p", 60.0, {"arima": arima()})
+    for i, y in enumerate((100.0, 900.0, 200.0, 700.0, 500.0, 300.0, 800.0, 100.0)):
+        model = model.observe(60.0 * i, y)
+    inner = model.model  # type: ignore[attr-defined]
+    assert inner.fitted is not None
+    assert not inner.fitted.logged
+    assert model.mean(60.0) <= 901.0
