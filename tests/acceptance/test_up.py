@@ -156,6 +156,13 @@ def taken_port() -> tuple[socket.socket, int]:
     return listener, listener.getsockname()[1]
 
 
+async def test_a_bus_that_cannot_be_reached_is_one_line_and_exit_code_3(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    code, out, err = await run_cli("up", "--nats-url", "nats://127.0.0.1:1", environment=environment)
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
+    assert "127.0.0.1:1" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -167,7 +174,7 @@ def taken_port() -> tuple[socket.socket, int]:
         (("--profile", "short"), "prefill_ttft"),
         (("--profile", "uneven"), "length"),
         (("--budget-watts", "100"), "minimum"),
-        (("--nats-url", "nats://127.0.0.1:1"), "127.0.0.1:1"),
+        (("--nats-url", "http://127.0.0.1:1"), "127.0.0.1:1"),
         (("--speed", "0"), "--speed"),
         (("--no-such-option",), "--no-such-option"),
     ],
