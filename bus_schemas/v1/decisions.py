@@ -51,8 +51,8 @@ class GpuCap(Part):
     fallback_watts: Watts
     charged_watts: Watts | None = None
     """The most that this GPU may draw under all decisions so far: where the next leader's ledger starts."""
-    default_watts: Watts | None = None
-    """The limit that the GPU has after a driver reload, as last reported by its agent."""
+    highest_watts: Watts | None = None
+    """The highest limit that the GPU can have: its default after a driver reload or its hardware maximum, as last reported."""
 
 
 class PowerDecision(Message):

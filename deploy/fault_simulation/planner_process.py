@@ -126,8 +126,8 @@ class PlannerProcess(SimulatedProcess):
         last = stored.order
         caps = {cap.gpu: cap.cap_mw for cap in last.caps}
         charged = {cap.gpu: cap.charged_mw or cap.cap_mw for cap in last.caps}
-        default = {cap.gpu: cap.default_mw for cap in last.caps if cap.default_mw is not None}
-        return StoredCaps(last.node, last.decision_id, caps, charged, self.local_s(stored.stored_s), default)
+        highest = {cap.gpu: cap.highest_mw for cap in last.caps if cap.highest_mw is not None}
+        return StoredCaps(last.node, last.decision_id, caps, charged, self.local_s(stored.stored_s), highest)
 
     def _fresh(self) -> str:
         """An incarnation that nobody has used."""

@@ -146,8 +146,8 @@ def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> S
             GpuId(cap.gpu): mw_from_watts(cap.charged_watts) for cap in decision.caps if cap.charged_watts is not None
         },
         stored_s=decision.time.timestamp() - clock_offset_s,
-        default_mw={
-            GpuId(cap.gpu): mw_from_watts(cap.default_watts) for cap in decision.caps if cap.default_watts is not None
+        highest_mw={
+            GpuId(cap.gpu): mw_from_watts(cap.highest_watts) for cap in decision.caps if cap.highest_watts is not None
         },
     )
 

@@ -80,7 +80,7 @@ def power_decision(
                 cap_watts=watts_from_mw(cap.cap_mw),
                 fallback_watts=watts_from_mw(cap.fallback_mw),
                 charged_watts=_watts(cap.charged_mw),
-                default_watts=_watts(cap.default_mw),
+                highest_watts=_watts(cap.highest_mw),
             )
             for cap in order.caps
         ),

@@ -179,8 +179,8 @@ class StoredCaps:
     charged_mw: Mapping[GpuId, int]
     stored_s: float = float("-inf")
     """When it was stored, on the planner's clock."""
-    default_mw: Mapping[GpuId, int] = field(default_factory=dict)
-    """The limit of each GPU after a driver reload, as last reported; absent if the decision does not say."""
+    highest_mw: Mapping[GpuId, int] = field(default_factory=dict)
+    """The highest limit of each GPU, by its default or its hardware maximum; absent if the decision names none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,8 @@ class GpuCapTarget:
     fallback_mw: int
     charged_mw: int | None = None
     """The most this GPU may draw by everything published up to this decision: the next leader's ledger starts here."""
-    default_mw: int | None = None
-    """Its limit after a driver reload, as last reported."""
+    highest_mw: int | None = None
+    """The highest limit it can have, by its default or its hardware maximum, as last reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,8 +106,8 @@ def _stored(last: Stored) -> StoredCaps:
     order = last.order
     caps = {cap.gpu: cap.cap_mw for cap in order.caps}
     charged = {cap.gpu: cap.charged_mw for cap in order.caps if cap.charged_mw is not None}
-    default = {cap.gpu: cap.default_mw for cap in order.caps if cap.default_mw is not None}
-    return StoredCaps(order.node, order.decision_id, caps, charged, last.published_s, default)
+    highest = {cap.gpu: cap.highest_mw for cap in order.caps if cap.highest_mw is not None}
+    return StoredCaps(order.node, order.decision_id, caps, charged, last.published_s, highest)
 
 
 def budget_commands(world: ModelState) -> tuple[BudgetCommand, ...]:

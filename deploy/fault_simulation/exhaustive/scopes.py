@@ -79,5 +79,8 @@ _NIGHT = (
          expected=False, steps_s=(10.0,), symmetric=False),
     _two("restore", "the bus is put back from a copy older than the last exchange", {"time": 2, "put-back": 1},
          wants=((500, 400), (400, 500)), steps_s=(10.0,), copied_first=True, sharp=False),
+    _two("restore-above-default", "a copy is put back while a dead agent holds a grant above the GPU's default",
+         {"time": 2, "put-back": 1}, budget_watts=1000, wants=((300, 700), (700, 300)), steps_s=(10.0,),
+         copied_first=True, sharp=False, default_watts=500),
 )  # fmt: skip
 SCOPES: dict[str, SearchScope] = {scope.name: scope for scope in (*_GATE, *_NIGHT)}

@@ -61,8 +61,8 @@ def inherit(stored: StoredCaps) -> NodeLedger:
     gpus = tuple(sorted(stored.charged_mw))
     charged = tuple(stored.charged_mw[gpu] for gpu in gpus)
     caps = tuple(min(stored.caps_mw.get(gpu, charge), charge) for gpu, charge in zip(gpus, charged, strict=True))
-    default = tuple(max(stored.default_mw.get(gpu, 0), charge) for gpu, charge in zip(gpus, charged, strict=True))
-    cards = Cards(gpus, default, (0,) * len(gpus), default)
+    highest = tuple(max(stored.highest_mw.get(gpu, 0), charge) for gpu, charge in zip(gpus, charged, strict=True))
+    cards = Cards(gpus, highest, (0,) * len(gpus), highest)
     return NodeLedger(
         stored.node,
         cards,
@@ -81,16 +81,17 @@ def inherit(stored: StoredCaps) -> NodeLedger:
 
 
 def doubt(ledger: NodeLedger, least_mw: int) -> NodeLedger:
-    """An inherited page that may be older than what was granted since: its GPUs at their default, until it answers.
+    """An inherited ledger that may be older than the last grants: its GPUs at their highest limits, until it answers.
 
-    ``least_mw``: the default of a GPU whose own is not known.
+    Not at their defaults: a grant made after the copy may have been above the default. ``least_mw``: the highest limit
+    of a GPU whose own is not known.
     """
     if ledger.proven:
         return ledger
-    default = ledger.cards.default_mw
+    highest = ledger.cards.highest_mw()
     if ledger.seen is None:
-        default = tuple([max(each, least_mw) for each in default])
-    hardware = tuple(map(max, ledger.hardware_mw, default))
+        highest = tuple([max(each, least_mw) for each in highest])
+    hardware = tuple(map(max, ledger.hardware_mw, highest))
     return ledger if hardware == ledger.hardware_mw else _recharged(ledger, hardware, ledger.sent)
 
 

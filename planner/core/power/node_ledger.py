@@ -1,6 +1,6 @@
-"""One node's page of the ledger as a value: its GPUs, what they are charged, and why.
+"""The ledger of one node as a value: its GPUs, what they are charged, and why.
 
-Columns run in step with ``cards.gpus``. Values only; ``ledger.py`` says how a page changes.
+Columns run in step with ``cards.gpus``. Values only; ``charging.py`` says how a ledger changes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ class Cards:
     default_mw: Column
     min_mw: Column
     max_mw: Column
+
+    def highest_mw(self) -> Column:
+        """The highest limit that each GPU can have: by a reload (the default) or by a grant (the maximum)."""
+        return tuple(map(max, self.default_mw, self.max_mw))
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def initial(
     has had the time to tell of itself. None: not read, so that every GPU is charged its default until it answers
     this leader. Otherwise the predecessor's ledger. ``doubted``: it may be an old copy of it. Then nothing inherited
     is believed: until the first raise decisions only lower, and from then on a node that has not answered this leader
-    is charged its default.
+    is charged the highest limits that its GPUs can have.
     """
     pages = {page.node: inherit(page) for page in stored or () if belongs(page.node, config)}
     first_ever = stored is not None and not pages
@@ -212,7 +212,7 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
     key = (allowed, tuple([ledger.cards for ledger in state.nodes.values()]))
     share = state.share
     doubts = state.doubted and now_s >= state.raises_from_s
-    default = max((max(page.cards.default_mw, default=0) for page in state.nodes.values()), default=0) if doubts else 0
+    highest = _highest_mw(state) if doubts else 0
     if key != state.share_key:
         share = fallback_share(state.nodes.values(), config, allowed)
     stale = share != state.share
@@ -220,12 +220,17 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
     for node, ledger in state.nodes.items():
         ledger = settle(ledger, now_s, config.settle_s)
         if doubts:
-            ledger = doubt(ledger, default)
+            ledger = doubt(ledger, highest)
         if ledger.goal_mw is None or stale:
             hold = state.wants is None
             ledger = ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
         nodes[node] = ledger
     return replace(state, nodes=nodes, share=share, share_key=key)
+
+
+def _highest_mw(state: PowerState) -> int:
+    """The highest limit that any GPU known of the site can have."""
+    return max([max(ledger.cards.highest_mw(), default=0) for ledger in state.nodes.values()], default=0)
 
 
 def _lowers(
@@ -317,8 +322,8 @@ def _order(
 ) -> PowerDecision:
     falls = fallbacks(ledger, config, state.share)
     caps_mw = ledger.caps_mw or ()
-    rows = zip(ledger.cards.gpus, caps_mw, falls, ledger.charge_mw, ledger.cards.default_mw, strict=True)
-    caps = tuple([GpuCapTarget(gpu, cap, min(cap, fall), charge, default) for gpu, cap, fall, charge, default in rows])
+    rows = zip(ledger.cards.gpus, caps_mw, falls, ledger.charge_mw, ledger.cards.highest_mw(), strict=True)
+    caps = tuple([GpuCapTarget(gpu, cap, min(cap, fall), charge, high) for gpu, cap, fall, charge, high in rows])
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
     heard = (ledger.heard_boot, ledger.heard_clock_s)

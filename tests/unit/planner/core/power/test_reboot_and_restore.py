@@ -53,7 +53,7 @@ def test_a_parked_node_at_rest_is_sent_nothing() -> None:
     assert "a" not in sent
 
 
-def restored(copy: Mapping[str, PowerDecision], *, doubted: bool, default_mw: int | None = HIGH) -> Desk:
+def restored(copy: Mapping[str, PowerDecision], *, doubted: bool, highest_mw: int | None = HIGH) -> Desk:
     """A leader over what a copy of the bus holds."""
     stored = [
         StoredCaps(
@@ -61,7 +61,7 @@ def restored(copy: Mapping[str, PowerDecision], *, doubted: bool, default_mw: in
             order.decision_id,
             {cap.gpu: cap.cap_mw for cap in order.caps},
             {cap.gpu: cap.charged_mw or 0 for cap in order.caps},
-            default_mw={} if default_mw is None else {cap.gpu: default_mw for cap in order.caps},
+            highest_mw={} if highest_mw is None else {cap.gpu: highest_mw for cap in order.caps},
         )
         for order in copy.values()
     ]
@@ -79,7 +79,7 @@ def copied() -> dict[str, PowerDecision]:
     return d.advance()
 
 
-def test_over_an_old_copy_no_agent_is_let_back_up_and_the_silent_are_charged_their_default() -> None:
+def test_over_an_old_copy_no_agent_is_let_back_up_and_the_silent_are_charged_their_highest_limits() -> None:
     d = restored(copied(), doubted=True)
     d.want({g("a"): 500_000, g("b"): 400_000})
     d.receive(seen("a", (400_000,), d.now_s))
@@ -111,8 +111,8 @@ def test_a_node_that_answers_is_believed_again() -> None:
     assert limits == {"a": 400_000, "b": 500_000}
 
 
-def test_where_a_default_is_not_known_the_largest_of_the_site_serves() -> None:
-    d = restored(copied(), doubted=True, default_mw=None)
+def test_where_a_highest_limit_is_not_known_the_largest_of_the_site_serves() -> None:
+    d = restored(copied(), doubted=True, highest_mw=None)
     d.receive(seen("a", (400_000,), d.now_s))
     d.advance(SITE.lease_s + 3.0)
     assert d.charge(g("b")) == HIGH
