@@ -156,6 +156,9 @@ def _week(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelSt
 
 
 def _time(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelState:
+    if scope.reports_in_time:
+        for n, node in enumerate(world.nodes):
+            world = world if node.agent is None else _report(scope, world, n, -1)
     return _spent(world._replace(now_s=world.now_s + scope.steps_s[index]), "time")
 
 

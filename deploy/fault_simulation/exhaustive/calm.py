@@ -64,8 +64,12 @@ def beginning(scope: SearchScope) -> ModelState:
         off = n >= scope.nodes - scope.late
         node = Node(tuple([Gpu(0 if off else scope.default_watts * 1000) for _ in range(scope.gpus)]), None)
         world = with_node(world, n, node if off else nodes.started(scope, n, node, START_S))
-    world = calm(scope, world, 4.0)
-    world = calm(scope, leaders.wanted(scope, world, 0), 24.0)
+    commanded = frozenset(range(scope.nodes - scope.uncommanded))
+    world = calm(scope, world, 4.0, commanded)
+    world = calm(scope, leaders.wanted(scope, world, 0), 24.0, commanded)
+    for n in range(len(commanded), scope.nodes):
+        world = with_node(world, n, nodes.reported(scope, n, world.nodes[n], world.now_s))
+        world = leaders.hear_report(scope, world, n, -1)
     if scope.copied_first:
         copies = tuple([node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes])
         world = world._replace(nodes=copies, copied_epoch=world.epoch)

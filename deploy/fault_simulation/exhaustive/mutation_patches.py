@@ -144,13 +144,12 @@ SHOWN_BY = {
     "caps-inherited": "lost-telemetry",
     "settle-0": "settling",
     "only-lowers-ignored": "climb",
+    "new-leader-does-not-wait": "uncommanded",
     "decisions-age": "silence",
     "parked-not-renewed": "reboot",
     "copy-believed": "restore",
 }
 """The scope that shows each fault."""
-UNSEEN = frozenset({"new-leader-does-not-wait"})
-"""Faults that no scope shows yet; ``README.md`` says why the product guards against them all the same."""
 
 
 @contextmanager

@@ -61,6 +61,10 @@ class SearchScope:
     """Limits are set by our agents alone, so that no GPU may ever stand above its charge."""
     late_reports: bool = False
     """A report may be heard late, or never, and again; otherwise each is heard when it is made, older ones again."""
+    uncommanded: int = 0
+    """So many of the last nodes are up and have reported, and no planner has sent them a decision."""
+    reports_in_time: bool = False
+    """Time passes only when every node that is up has reported, as agents do each second."""
     telemetry_lost: bool = False
     """At a fail-over no telemetry is left on the bus."""
     answers_restored: bool = True
