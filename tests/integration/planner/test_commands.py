@@ -8,12 +8,16 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import yaml
 
+from bus_schemas import v1
+from bus_schemas.jetstream.publisher import publish
+from tests.contract.bus import bench
 from tests.free_ports import free_port
 from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, staged, until
 from tests.shared_data import shared
@@ -143,6 +147,29 @@ async def test_check_says_ok_or_one_line_a_problem(tmp_path: Path) -> None:
     assert code == 2
     assert len(err.splitlines()) == 2
     assert all(line.startswith("wattscale: deployments.prod-chat.") for line in err.splitlines())
+
+
+async def test_check_counts_the_gpus_on_the_bus_where_expected_gpus_is_not_set(tmp_path: Path) -> None:
+    away = {"servers": ["nats://127.0.0.1:1"], "connect_timeout_s": 0.2}
+    _, out, _ = await wattscale("planner", "check", "-c", str(settings(tmp_path, bus=away)))
+    assert "note: site row-1: set expected_gpus, or a GPU never heard of is charged nothing; no bus answered" in out
+    async with bench() as (server, bus):
+        for node, count in (("n1", 2), ("n2", 3)):
+            gpus = tuple(
+                v1.GpuTelemetry(gpu=f"{node}-{n}", default_watts=700, min_watts=200, max_watts=700)
+                for n in range(count)
+            )
+            report = v1.NodeTelemetry(time=datetime.now(UTC), node=node, gpus=gpus)
+            await publish(bus, bus.subjects.telemetry_node(node), report, f"telemetry-{node}")
+        here = {"servers": [server.url]}
+        code, out, err = await wattscale("planner", "check", "-c", str(settings(tmp_path, bus=here)))
+        assert (code, err) == (0, "")
+        assert "note: site row-1: set expected_gpus" in out
+        assert "5 are seen on the bus now" in out
+        known = {"row-1": {"budget_watts": 4000, "expected_gpus": 5}}
+        code, out, err = await wattscale("planner", "check", "-c", str(settings(tmp_path, bus=here, sites=known)))
+        assert (code, err) == (0, "")
+        assert "expected_gpus" not in out
 
 
 async def test_config_show_says_where_each_value_came_from(tmp_path: Path) -> None:

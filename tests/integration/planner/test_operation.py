@@ -12,6 +12,8 @@ import aiohttp
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.streams import DECISIONS, stream_specs
 from planner.runtime.telemetry import planner_metrics
 from planner.runtime.telemetry.decision_log import log_decision
 from planner.runtime.telemetry.health import HealthServer
@@ -19,7 +21,10 @@ from planner.runtime.telemetry.instruments import Instruments
 from planner.runtime.telemetry.liveness import Liveness
 from planner.runtime.telemetry.logs import JsonFormatter
 from planner.runtime.telemetry.tracing import Tracing
-from tests.integration.planner.stage import MODEL, NAME, PREFILL, running, staged, until
+from tests.contract.bus import bench
+from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
+from tests.doubles.fleet import Fleet
+from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, config, running, staged, until
 
 
 async def fetch(url: str) -> tuple[int, str]:
@@ -99,6 +104,41 @@ async def test_a_stuck_loop_is_not_live() -> None:
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_planner_is_not_ready_while_its_bus_could_forget_decisions(tmp_path: Path) -> None:
+    # Without the loops of a whole stage: one of them puts the streams in order.
+    async with bench(tmp_path / "nats") as (server, bus), MetricsServer(EngineMetrics()) as metrics:
+        stage = Stage(server, bus, Fleet(bus, NAME), metrics, config())
+        decisions = stream_admin.stream_config(stream_specs(stage.bus.subjects)[0])
+        assert decisions.name == DECISIONS
+        await stage.bus.js.update_stream(decisions, max_age=7 * 86400)
+        async with running(stage) as service:
+            health = HealthServer(
+                service.vitals,
+                lambda: stage.bus.connected,
+                lambda: b"",
+                host="127.0.0.1",
+                port=0,
+                interval_s=0.5,
+                live_within_s=10.0,
+                clock=lambda: 100.0,
+            )
+            serving = asyncio.create_task(health.run())
+            try:
+                await until(lambda: bool(service.vitals.unfit) and bool(health.url), "the planner to refuse to lead")
+                code, text = await fetch(f"{health.url}/readyz")
+                assert code == 503
+                assert "max_age 604800 s" in text
+                assert "wattscale streams apply" in text
+                assert (await fetch(f"{health.url}/livez"))[0] == 200
+                assert not stage.fleet.power
+                await stream_admin.apply(stage.bus)
+                await until(lambda: not service.vitals.unfit, "the planner to lead over the mended stream")
+                assert "max_age" not in (await fetch(f"{health.url}/readyz"))[1]
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_traces_run_from_the_decision_to_its_acknowledgement(tmp_path: Path) -> None:

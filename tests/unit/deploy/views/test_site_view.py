@@ -170,6 +170,24 @@ def test_status_names_load_pools_nodes_and_watts() -> None:
     assert data["nodes"]["n"]["enforced_watts"] == 800
 
 
+def test_status_repeats_what_the_records_ask_of_the_settings_once_for_each_site() -> None:
+    unset = v1.Reason(code="expected_gpus", text="expected_gpus is not set and 2 GPUs are heard of")
+    more = v1.Reason(code="expected_gpus", text="2 GPUs are heard of and expected_gpus says 1")
+    other = v1.Reason(code="budget_cut", text="the budget was cut")
+    picture = full()
+    picture.add(record(notes=(unset, other)))
+    picture.add(record(deployment="draft", notes=(unset,)))
+    picture.add(record(deployment="far", site="hall", notes=(more,)))
+    lines = [f"hall: {more.text}", f"row: {unset.text}"]
+    assert as_json(picture)["hints"] == lines
+    assert [line for line in as_text(picture).splitlines() if line in lines] == lines
+    picture.add(record(notes=(other,)))
+    picture.add(record(deployment="draft"))
+    picture.add(record(deployment="far", site="hall"))
+    assert as_json(picture)["hints"] == []
+    assert "expected_gpus" not in as_text(picture)
+
+
 def test_the_live_view_renders_with_everything_and_with_nothing() -> None:
     from rich.console import Console
 
