@@ -52,7 +52,7 @@ class GpuCap(Part):
     charged_watts: Watts | None = None
     """The most that this GPU may draw under all decisions so far: where the next leader's ledger starts."""
     highest_watts: Watts | None = None
-    """The highest limit that the GPU can have: its default after a driver reload or its hardware maximum, as last reported."""
+    """The highest limit that the GPU can have: its default or its hardware maximum, as last reported."""
 
 
 class PowerDecision(Message):

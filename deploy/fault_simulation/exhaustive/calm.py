@@ -69,7 +69,7 @@ def beginning(scope: SearchScope) -> ModelState:
     world = calm(scope, leaders.wanted(scope, world, 0), 24.0, commanded)
     for n in range(len(commanded), scope.nodes):
         world = with_node(world, n, nodes.reported(scope, n, world.nodes[n], world.now_s))
-        world = leaders.hear_report(scope, world, n, -1)
+        world = leaders.receive_report(scope, world, n, -1)
     if scope.copied_first:
         copies = tuple([node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes])
         world = world._replace(nodes=copies, copied_epoch=world.epoch)
