@@ -1,6 +1,6 @@
-"""Whether the stream of decisions can be relied on: that it forgets nobody, and that it is not an old copy of itself.
+"""Checks of the stream of decisions: that it keeps each node's last decision, and that it is not an old copy.
 
-The last decision of each node is all that a next leader knows of the watts that the node may draw. Reads only.
+The last decision of a node is all that the next leader knows of the watts that the node may draw. Reads only.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ async def decisions_state(bus: Bus) -> StreamState | None:
 
 
 async def last_led(bus: Bus) -> datetime | None:
-    """When a planner last led, by the stream itself; None where it does not say. Raises BusAwayError."""
+    """When a planner last led, as the lease stored in the stream states it; None without one. Raises BusAwayError."""
     found = await last(bus, bus.subjects.led())
     return found.message.time if found is not None and isinstance(found.message, v1.Lease) else None
 
 
 async def forgetful(bus: Bus) -> str:
-    """Why the stream of decisions may forget a silent node, with the remedy; empty where it cannot, or is not there."""
+    """Why the stream may lose the last decision of a silent node, with the remedy; empty if it cannot, or has none."""
     state = await decisions_state(bus)
     return "" if state is None else forgets(state.config)
 
 
 async def put_back(bus: Bus) -> list[str]:
-    """Nodes whose last answer knows more than the stream of decisions: proof that it was put back from an old copy."""
+    """One sentence for each node whose last answer is newer than its last decision: the stream is an old copy."""
     subjects = bus.subjects
     decided = {
         stored.message.node: stored.message

@@ -1,4 +1,4 @@
-"""How one node's page of the ledger changes: the most that each of its GPUs may draw, by what is heard and answered.
+"""How the ledger of one node changes: the most that each of its GPUs may draw, by telemetry and acknowledgements.
 
 Owns the charge W(g). Must never free a watt by the passing of time or by telemetry: only an acknowledgement of a later
 decision, read back from the hardware, lowers a charge, and even then the old charge is held until it has settled.
@@ -57,7 +57,7 @@ def enroll(seen: NodeObservation, now_s: float, next_id: int = 0) -> NodeLedger:
 
 
 def inherit(stored: StoredCaps) -> NodeLedger:
-    """A node as the previous leader left it. Limits are unknown until the node is heard of."""
+    """A node as the previous leader left it. Limits are unknown until the node reports."""
     gpus = tuple(sorted(stored.charged_mw))
     charged = tuple(stored.charged_mw[gpu] for gpu in gpus)
     caps = tuple(min(stored.caps_mw.get(gpu, charge), charge) for gpu, charge in zip(gpus, charged, strict=True))
@@ -106,9 +106,9 @@ def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> Node
     hardware, healthy = ledger.hardware_mw, ledger.healthy
     if _newer(ledger, seen.boot, seen.clock_s):
         healthy = tuple([row is not None and row.healthy for row in rows])
-        told = [0 if row is None else _reported_mw(row) for row in rows]
-        if not all(map(le, told, ledger.charge_mw)):
-            hardware = tuple(map(max, hardware, told))
+        reported = [0 if row is None else _reported_mw(row) for row in rows]
+        if not all(map(le, reported, ledger.charge_mw)):
+            hardware = tuple(map(max, hardware, reported))
     draws = [row.draw_mw for row in known if row.draw_mw is not None]
     boot, clock_s, heard_s = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
     busy = tuple([row is None or _held(row) for row in rows])
@@ -150,15 +150,15 @@ def _newer(ledger: NodeLedger, boot: str, clock_s: float | None) -> bool:
     return clock_s > ledger.clock_s
 
 
-def _echo(ledger: NodeLedger, boot: str, clock_s: float | None, told_s: float) -> tuple[str, float | None, float]:
+def _echo(ledger: NodeLedger, boot: str, clock_s: float | None, reported_s: float) -> tuple[str, float | None, float]:
     """The newest report to name in decisions: a delayed one must not take the place of a later one."""
     known = (ledger.heard_boot, ledger.heard_clock_s, ledger.heard_s)
     same = boot == ledger.heard_boot and clock_s is not None and ledger.heard_clock_s is not None
     if same and (clock_s or 0.0) < (ledger.heard_clock_s or 0.0):
         return known
-    if boot != ledger.heard_boot and told_s < ledger.heard_s:
+    if boot != ledger.heard_boot and reported_s < ledger.heard_s:
         return known
-    return boot, clock_s, max(told_s, ledger.heard_s)
+    return boot, clock_s, max(reported_s, ledger.heard_s)
 
 
 def _limits(cards: Cards, rows: list[GpuObservation | None]) -> Cards:
@@ -264,8 +264,8 @@ def contradict(ledger: NodeLedger, ack: PowerAckSeen) -> NodeLedger:
     columns = zip(ledger.cards.gpus, ledger.cards.default_mw, ledger.hardware_mw, ledger.charge_mw, strict=True)
     hardware = []
     for gpu, default, known, charge in columns:
-        told = _proven(rows.get(gpu), default, 0)
-        hardware.append(told if told > charge else known)
+        proven = _proven(rows.get(gpu), default, 0)
+        hardware.append(proven if proven > charge else known)
     return _recharged(ledger, tuple(hardware), ledger.sent)
 
 

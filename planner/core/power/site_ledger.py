@@ -60,25 +60,27 @@ def initial(
 ) -> PowerState:
     """What a new leader knows. ``stored``: the last power decision of each node, read from the bus AFTER leadership.
 
-    Empty: provably the first leader ever, so that nobody's grant can be under way: it waits only until every node
-    has had the time to tell of itself. None: not read, so that every GPU is charged its default until it answers
+    Empty: no planner has led before, so that no grant can be under way: it waits only until every node
+    has had the time to report. None: not read, so that every GPU is charged its default until it answers
     this leader. Otherwise the predecessor's ledger. ``doubted``: it may be an old copy of it. Then nothing inherited
     is believed: until the first raise decisions only lower, and from then on a node that has not answered this leader
     is charged the highest limits that its GPUs can have.
     """
-    pages = {page.node: inherit(page) for page in stored or () if belongs(page.node, config)}
-    first_ever = stored is not None and not pages
+    ledgers = {last.node: inherit(last) for last in stored or () if belongs(last.node, config)}
+    first_ever = stored is not None and not ledgers
     wait_s = config.answer_s if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
-    where = {gpu: node for node, page in pages.items() for gpu in page.cards.gpus}
-    return PowerState(config.site, epoch, now_s + wait_s, pages, where, since_s=now_s, doubted=doubted and bool(pages))
+    where = {gpu: node for node, ledger in ledgers.items() for gpu in ledger.cards.gpus}
+    return PowerState(
+        config.site, epoch, now_s + wait_s, ledgers, where, since_s=now_s, doubted=doubted and bool(ledgers)
+    )
 
 
 def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_s: float) -> PowerState:
     """Take in telemetry, answers, budget and node orders. A node that is absent keeps its charge."""
     nodes = dict(state.nodes)
-    told = False
+    reported = False
     for seen in observation.nodes.values():
-        told |= _with_reports(nodes, seen, state, config, now_s)
+        reported |= _with_reports(nodes, seen, state, config, now_s)
     gone = _node_commands(state, observation.node_commands, nodes, now_s)
     doubted = state.doubted
     for ack in observation.power_acks:
@@ -89,11 +91,11 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
     if observation.budget_commands or orders:
         orders = with_commands(orders, observation.budget_commands, config.site, now_s)
     where = state.where
-    counted = sum([len(ledger.cards.gpus) for ledger in nodes.values()]) if told else len(where)
+    counted = sum([len(ledger.cards.gpus) for ledger in nodes.values()]) if reported else len(where)
     if counted != len(where) or nodes.keys() != state.nodes.keys():
         where = {gpu: node for node, ledger in nodes.items() for gpu in ledger.cards.gpus}
     fresh = replace(gone, nodes=nodes, where=where, orders=orders, doubted=doubted)
-    return replace(fresh, brake=_brake(fresh, config, now_s)) if told else fresh
+    return replace(fresh, brake=_brake(fresh, config, now_s)) if reported else fresh
 
 
 def _with_reports(
@@ -156,7 +158,7 @@ def _node_commands(
 
 
 def _gone_since(state: PowerState, ledger: NodeLedger, issued_s: float) -> bool:
-    """Whether nothing was heard of a node since an order to remove it.
+    """Whether a node neither reported nor answered since an order to remove it.
 
     Over a copy of an older bus an order of the past proves nothing: the node may have come back after the copy.
     """
