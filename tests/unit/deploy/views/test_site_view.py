@@ -179,13 +179,13 @@ def test_status_repeats_what_the_records_ask_of_the_settings_once_for_each_site(
     picture.add(record(deployment="draft", notes=(unset,)))
     picture.add(record(deployment="far", site="hall", notes=(more,)))
     lines = [f"hall: {more.text}", f"row: {unset.text}"]
-    assert as_json(picture)["hints"] == lines
-    assert [line for line in as_text(picture).splitlines() if line in lines] == lines
+    assert as_json(picture, NOW)["hints"] == lines
+    assert [line for line in as_text(picture, NOW).splitlines() if line in lines] == lines
     picture.add(record(notes=(other,)))
     picture.add(record(deployment="draft"))
     picture.add(record(deployment="far", site="hall"))
-    assert as_json(picture)["hints"] == []
-    assert "expected_gpus" not in as_text(picture)
+    assert as_json(picture, NOW)["hints"] == []
+    assert "expected_gpus" not in as_text(picture, NOW)
 
 
 def test_the_live_view_renders_with_everything_and_with_nothing() -> None:
