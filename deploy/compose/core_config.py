@@ -24,11 +24,10 @@ from deploy.compose.metric_sources import (
 from deploy.compose.predictors import EXTRA_PREDICTORS, ExtraPredictors, predictors
 from deploy.compose.settings_layers import SettingsError
 from deploy.compose.sites import replica_schedule, site, unsafe
+from planner.adapters.power_priors import curve, gpu, phase_of
 from planner.adapters.profiles import ProfileError, load_profile
 from planner.adapters.traces import TraceError, read_trace
 from planner.core.forecast.registry import model
-from planner.core.power.priors import curve, gpu, phase_of
-from planner.domain.arrival import Arrival
 from planner.domain.config import (
     DeploymentConfig,
     Fallback,
@@ -46,6 +45,7 @@ from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
+from planner.domain.request import Request
 from planner.domain.units import mw_from_watts
 from planner.runtime.config.settings import (
     CurveSettings,
@@ -189,7 +189,7 @@ def _profile(where: str, block: DeploymentSettings, problems: list[str]) -> Prof
     return profile
 
 
-def _history(where: str, block: DeploymentSettings, problems: list[str]) -> tuple[Arrival, ...]:
+def _history(where: str, block: DeploymentSettings, problems: list[str]) -> tuple[Request, ...]:
     if block.history is None:
         return ()
     try:
@@ -197,7 +197,7 @@ def _history(where: str, block: DeploymentSettings, problems: list[str]) -> tupl
     except TraceError as error:
         problems.append(f"{where}.history: {error}")
         return ()
-    return tuple(Arrival(one.t_s, one.isl, one.osl) for one in requests[-LONGEST_HISTORY:])
+    return tuple(requests[-LONGEST_HISTORY:])
 
 
 def _pools(

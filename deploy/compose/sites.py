@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from planner.domain.budget_schedule import BudgetSchedule, BudgetWindow
 from planner.domain.config import SiteConfig
+from planner.domain.daily_window import BudgetSchedule, BudgetWindow, ReplicaSchedule, ReplicaWindow
 from planner.domain.ids import SiteId
-from planner.domain.replica_schedule import ReplicaSchedule, ReplicaWindow
 from planner.domain.units import mw_from_watts
 from planner.domain.weights import Weights
 from planner.runtime.config.settings import ReplicaScheduleSettings, ScheduleSettings, SiteSettings

@@ -10,8 +10,8 @@ from deploy.compose.core_config import planner_config
 from deploy.compose.settings_layers import SettingsError
 from deploy.demo.demo_profile import profile_of_both_phases
 from deploy.demo.options import UpOptions
+from planner.adapters.power_priors import GpuType, curve, gpu, phase_of
 from planner.adapters.traces import TraceError, read_trace
-from planner.core.power.priors import GpuType, curve, gpu, phase_of
 from planner.domain.config import PlannerConfig
 from planner.domain.pool import Role
 from planner.domain.profile import Profile

@@ -13,8 +13,7 @@ from typing import Any
 
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
-from planner.core.power.p_u_estimator import Estimate, LearnedPower
-from planner.core.power.pool_draw import Drawn
+from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
 from planner.core.state import DeploymentState, Flow, Learned, PoolState
 from planner.domain.ids import PoolId
 from planner.domain.predictor import PointModel

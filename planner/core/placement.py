@@ -6,8 +6,8 @@ about one whose watts are being reserved: a choice stands until the GPU is taken
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from planner.core.power.cap_changes import answers
 from planner.core.power.site_state import PowerState
@@ -20,15 +20,22 @@ from planner.domain.plan import Placement
 Holder = tuple[DeploymentId, PoolId]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class GpuInventory:
-    """A site's GPUs as telemetry last told. Short-lived and filled once a step; ``free`` shrinks as GPUs are chosen."""
+    """A site's healthy GPUs as last reported. Choosing GPUs gives a new inventory in which they are not free."""
 
-    held: dict[Holder, list[GpuId]] = field(default_factory=dict)
+    held: Mapping[Holder, Sequence[GpuId]]
     """GPUs of each pool's living replicas."""
-    leaving: dict[Holder, list[GpuId]] = field(default_factory=dict)
-    free: dict[NodeId, list[GpuId]] = field(default_factory=dict)
-    gpus: int = 0
+    free: Mapping[NodeId, Sequence[GpuId]]
+
+    def without(self, placements: Sequence[Placement]) -> GpuInventory:
+        """The inventory in which the GPUs of ``placements`` are not free."""
+        if not placements:
+            return self
+        free = dict(self.free)
+        for placement in placements:
+            free[placement.node] = [gpu for gpu in free[placement.node] if gpu not in placement.gpus]
+        return GpuInventory(self.held, free)
 
 
 def powered(state: PlannerState, site: SiteId) -> bool:
@@ -48,48 +55,48 @@ def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> 
 
     A node in ``silent`` does not answer now: its pods are believed to run on, and nothing new is placed there.
     """
-    floor = GpuInventory()
+    held: dict[Holder, list[GpuId]] = {}
+    free: dict[NodeId, list[GpuId]] = {}
     for node in nodes:
-        free = []
+        unused = []
         for gpu in node.gpus.values():
             if not gpu.healthy:
                 continue
-            floor.gpus += 1
-            if gpu.deployment is None and gpu.pool is None and gpu.worker is None:
-                free.append(gpu.gpu)
-                continue
-            if gpu.deployment is None or gpu.pool is None:
-                continue  # a pod holds it, and it is none of ours
-            kind = floor.leaving if gpu.terminating else floor.held
-            kind.setdefault((gpu.deployment, gpu.pool), []).append(gpu.gpu)
-        if free and node.node not in silent:
-            floor.free[node.node] = free
-    return floor
+            if gpu.deployment is not None and gpu.pool is not None:
+                if not gpu.terminating:
+                    held.setdefault((gpu.deployment, gpu.pool), []).append(gpu.gpu)
+            elif gpu.deployment is None and gpu.pool is None and gpu.worker is None:
+                unused.append(gpu.gpu)  # else a pod holds it that is none of ours
+        if unused and node.node not in silent:
+            free[node.node] = unused
+    return GpuInventory(held, free)
 
 
-def keep(floor: GpuInventory, chosen: Iterable[Placement], replicas: int) -> list[Placement]:
-    """At most ``replicas`` of the earlier choices that are still free; they leave ``floor.free``."""
+def keep(inventory: GpuInventory, chosen: Iterable[Placement], replicas: int) -> list[Placement]:
+    """At most ``replicas`` of the earlier choices whose GPUs are still free."""
     kept: list[Placement] = []
+    taken: set[GpuId] = set()
     for placement in chosen:
-        free = floor.free.get(placement.node, [])
-        if len(kept) < replicas and all(gpu in free for gpu in placement.gpus):
-            floor.free[placement.node] = [gpu for gpu in free if gpu not in placement.gpus]
+        free = inventory.free.get(placement.node, ())
+        if len(kept) < replicas and all(gpu in free and gpu not in taken for gpu in placement.gpus):
+            taken.update(placement.gpus)
             kept.append(placement)
     return kept
 
 
-def choose(floor: GpuInventory, pool: PoolId, gpus_per_replica: int, replicas: int) -> list[Placement]:
+def choose(inventory: GpuInventory, pool: PoolId, gpus_per_replica: int, replicas: int) -> list[Placement]:
     """Free GPUs for up to ``replicas`` replicas, each on one node: the fullest node that has room, so that
     whole nodes stay free for engines that need them.
     """
     chosen: list[Placement] = []
-    roomy = sorted((len(free), node) for node, free in floor.free.items() if len(free) >= gpus_per_replica)
+    roomy = sorted((len(free), node) for node, free in inventory.free.items() if len(free) >= gpus_per_replica)
     # The fullest node stays the fullest until it has no room left.
     for _, node in roomy:
-        while len(chosen) < replicas and len(floor.free[node]) >= gpus_per_replica:
-            free = floor.free[node]
-            chosen.append(Placement(pool, node, tuple(free[:gpus_per_replica])))
-            floor.free[node] = free[gpus_per_replica:]
+        free = inventory.free[node]
+        for start in range(0, len(free) - gpus_per_replica + 1, gpus_per_replica):
+            if len(chosen) >= replicas:
+                return chosen
+            chosen.append(Placement(pool, node, tuple(free[start : start + gpus_per_replica])))
     return chosen
 
 

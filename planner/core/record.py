@@ -11,7 +11,7 @@ from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.performance.engine_model import engine
 from planner.core.placement import powered
 from planner.core.power import site_ledger as ledger
-from planner.core.power.curve import tail_end_mw
+from planner.core.power.curve import mean_draw_mw, tail_end_mw
 from planner.core.power.draw_feedback import figures
 from planner.core.power.reservations import Reserved
 from planner.core.publishable import Published, pending_link
@@ -166,10 +166,8 @@ def _watts(ticked: SizedDeployment, state: DeploymentState, counts: Mapping[Pool
         busy, goal = _busy(ticked, name, counts[name]), state.pending.goals.get(name)
         if busy is None or goal is None:
             return None
-        curve = pool.curve
-        at_work = max(curve.idle_mw, min(goal.cap_mw, curve.p_u_mw))
-        share = min(1.0, busy / max(goal.speed, 1e-6))
-        total += counts[name] * pool.gpus_per_replica * (curve.idle_mw + share * (at_work - curve.idle_mw))
+        share = busy / max(goal.speed, 1e-6)
+        total += counts[name] * pool.gpus_per_replica * mean_draw_mw(pool.curve, goal.cap_mw, share)
     return total / MW_PER_WATT
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from planner.core.forecast.band import Band
-from planner.core.power.pool_draw import Drawn
+from planner.core.power.p_u_estimator import Drawn
 from planner.core.power.site_state import PowerState
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.plan import Limited, Placement

@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from planner.domain.arrival import Arrival
-from planner.domain.budget_schedule import BudgetSchedule
+from planner.domain.daily_window import BudgetSchedule, ReplicaSchedule
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.instants import Instant, LoadInstant, TickClock
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
-from planner.domain.replica_schedule import ReplicaSchedule
+from planner.domain.request import Request
 from planner.domain.weights import DEFAULT, Weights
 
 
@@ -149,7 +148,7 @@ class DeploymentConfig:
     load: LoadThresholds = LoadThresholds()
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile (the opposite of Dynamo's ``no_correction``)."""
-    history: tuple[Arrival, ...] = ()
+    history: tuple[Request, ...] = ()
     """A recorded trace that forecasts learn before the first interval (Dynamo's ``load_predictor_warmup_trace``)."""
 
     @property

@@ -95,8 +95,6 @@ class Allocation:
     pools: Mapping[tuple[DeploymentId, PoolId], PoolGrant] = field(default_factory=dict)
     shortfall: Mapping[DeploymentId, float] = field(default_factory=dict)
     objective: float = 0.0
-    watt_price: float = 0.0
-    gpu_price: float = 0.0
 
 
 Allocations: TypeAlias = Mapping[SiteId, Allocation]

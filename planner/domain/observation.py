@@ -16,7 +16,6 @@ class PoolObservation:
 
     replicas: Replicas
     queued_requests: Reading = NO_DATA
-    queued_tokens: Reading = NO_DATA
     kv_usage: Reading = NO_DATA
     """Mean KV-cache use over ready workers, 0..1."""
     running_requests: Reading = NO_DATA
@@ -30,7 +29,7 @@ class DeploymentObservation:
 
     ``requests`` counts those that STARTED in the interval. TTFT and ITL are means in milliseconds over
     requests that finished the phase in the interval; ``isl_tokens`` and ``osl_tokens`` are means.
-    The ``_cv2`` readings are squared coefficients of variation, where histograms allow them.
+    ``isl_cv2`` is a squared coefficient of variation, where histograms allow it.
     """
 
     interval_s: float
@@ -41,7 +40,6 @@ class DeploymentObservation:
     itl_ms: Reading = NO_DATA
     request_duration_s: Reading = NO_DATA
     isl_cv2: Reading = NO_DATA
-    osl_cv2: Reading = NO_DATA
     ttft_p95_ms: Reading = NO_DATA
     itl_p95_ms: Reading = NO_DATA
     kv_hit_rate: Reading = NO_DATA

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from planner.core.power.calibrate import Measurement, calibrate
+from planner.adapters.power_priors import MIN_USEFUL_OF_TDP, Phase, curve, gpu
 from planner.core.power.p_u_estimator import LearnedPower, Reading, batch_bucket
-from planner.core.power.priors import MIN_USEFUL_OF_TDP, Phase, curve, gpu
+from tests.curve_errors import Measurement, calibrate
 from tests.shared_data import find_shared
 
 PHASES = {

@@ -21,9 +21,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.allocation.optimiser.solve import allocate
 from planner.core.power.curve import speed
-from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role

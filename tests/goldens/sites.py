@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from planner.domain.arrival import Arrival
 from planner.domain.config import (
     DeploymentConfig,
     Fallback,
@@ -18,12 +17,13 @@ from planner.domain.config import (
     SiteConfig,
     SizingMode,
 )
+from planner.domain.daily_window import ReplicaSchedule, ReplicaWindow
 from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId
 from planner.domain.observation import BudgetCommand, DeploymentCommand, NodeCommand
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
-from planner.domain.replica_schedule import ReplicaSchedule, ReplicaWindow
+from planner.domain.request import Request
 from tests.goldens.fleet import GoldenFleet
 
 INTERVAL_S = 30.0
@@ -294,7 +294,7 @@ def unpowered() -> tuple[PlannerConfig, GoldenFleet, Script]:
     hours = ReplicaSchedule((ReplicaWindow(60, 120, 3, 5), ReplicaWindow(150, 300, None, 4)))
     tight = ScalingRules(0.0, (ScalingPolicy("Pods", 2, 90.0),))
     never = ScalingRules(select="Disabled")
-    history = tuple(Arrival(0.5 * n, 1000.0 + n % 700, 150.0 + n % 50) for n in range(7200))
+    history = tuple(Request(0.5 * n, 1000 + n % 700, 150 + n % 50) for n in range(7200))
     deployments = (
         deployment("chat", predictor="blend+day", history=history, fallback=Fallback.MAX_SEEN, max_gpus=9),
         deployment("batch", sizing=SizingMode.LOAD, pools=(few, pool(DECODE, scale_up=tight)), predictor="ewma"),

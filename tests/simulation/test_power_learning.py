@@ -10,7 +10,7 @@ from functools import lru_cache
 import pytest
 
 from planner.adapters.traces import Trace
-from planner.core.power.pool_draw import Drawn
+from planner.core.power.p_u_estimator import Drawn
 from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.cluster.sim_gpu import batch_share
 from planner.sim.evaluation.scores import Scores, score

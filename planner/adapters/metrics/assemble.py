@@ -30,9 +30,9 @@ TAIL = 0.95
 def assemble(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable = ENGINES) -> DeploymentObservation:
     """The observation. Pools about whose workers nothing is exported are absent: unknown, not empty."""
     source = traffic_source(snapshot, table)
-    isl, osl, ttft, itl = (
+    isl, ttft, itl = (
         _histogram_of(snapshot, source, quantity)
-        for quantity in (Quantity.ISL_TOKENS, Quantity.OSL_TOKENS, Quantity.TTFT_MS, Quantity.ITL_MS)
+        for quantity in (Quantity.ISL_TOKENS, Quantity.TTFT_MS, Quantity.ITL_MS)
     )
     return DeploymentObservation(
         interval_s=snapshot.interval_s,
@@ -43,7 +43,6 @@ def assemble(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable = 
         itl_ms=_first(snapshot, source, Quantity.ITL_MS),
         request_duration_s=_first(snapshot, source, Quantity.REQUEST_DURATION_S),
         isl_cv2=_reading(isl.cv2() if isl else None),
-        osl_cv2=_reading(osl.cv2() if osl else None),
         ttft_p95_ms=_reading(ttft.quantile(TAIL) if ttft else None),
         itl_p95_ms=_reading(itl.quantile(TAIL) if itl else None),
         kv_hit_rate=_bounded(_any(snapshot, Quantity.KV_HIT_RATE, table), 0.0, 1.0),

@@ -48,7 +48,6 @@ class EngineMetric:
     scale: float = 1.0
     per: str = ""
     offset: float = 0.0
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,20 +63,20 @@ class Source:
     per_worker: bool = False
 
 
-def _histogram(name: str, scale: float = 1.0, note: str = "") -> EngineMetric:
-    return EngineMetric(name, EngineMetricKind.HISTOGRAM, scale, note=note)
+def _histogram(name: str, scale: float = 1.0) -> EngineMetric:
+    return EngineMetric(name, EngineMetricKind.HISTOGRAM, scale)
 
 
-def _counter(name: str, note: str = "") -> EngineMetric:
-    return EngineMetric(name, EngineMetricKind.COUNTER, note=note)
+def _counter(name: str) -> EngineMetric:
+    return EngineMetric(name, EngineMetricKind.COUNTER)
 
 
-def _gauge(name: str, scale: float = 1.0, note: str = "") -> EngineMetric:
-    return EngineMetric(name, EngineMetricKind.GAUGE, scale, note=note)
+def _gauge(name: str, scale: float = 1.0) -> EngineMetric:
+    return EngineMetric(name, EngineMetricKind.GAUGE, scale)
 
 
-def _ratio(name: str, per: str, offset: float = 0.0, note: str = "") -> EngineMetric:
-    return EngineMetric(name, EngineMetricKind.RATIO, per=per, offset=offset, note=note)
+def _ratio(name: str, per: str, offset: float = 0.0) -> EngineMetric:
+    return EngineMetric(name, EngineMetricKind.RATIO, per=per, offset=offset)
 
 
 MS = 1000.0
@@ -87,8 +86,8 @@ DYNAMO = Source(
     "model",
     {
         Quantity.REQUESTS: (
-            _counter("dynamo_frontend_requests_started_total", "1.x: counts arrivals"),
-            _counter("dynamo_frontend_requests_total", "0.4 and later: counts completions"),
+            _counter("dynamo_frontend_requests_started_total"),  # 1.x: counts arrivals
+            _counter("dynamo_frontend_requests_total"),  # 0.4 and later: counts completions
         ),
         Quantity.ISL_TOKENS: (_histogram("dynamo_frontend_input_sequence_tokens"),),
         Quantity.OSL_TOKENS: (_histogram("dynamo_frontend_output_sequence_tokens"),),
@@ -100,7 +99,7 @@ DYNAMO = Source(
             _ratio("dynamo_frontend_cached_tokens_sum", "dynamo_frontend_input_sequence_tokens_sum"),
         ),
         Quantity.QUEUED_REQUESTS: (_gauge("dynamo_frontend_queued_requests"),),
-        Quantity.KV_USAGE: (_gauge("dynamo_component_kvstats_gpu_cache_usage_percent", note="0..1 despite its name"),),
+        Quantity.KV_USAGE: (_gauge("dynamo_component_kvstats_gpu_cache_usage_percent"),),  # 0..1 despite its name
     },
 )
 
@@ -121,25 +120,28 @@ VLLM = Source(
     "vllm",
     "model_name",
     {
-        Quantity.REQUESTS: (_counter("vllm:request_success_total", "counts completions"),),
+        Quantity.REQUESTS: (_counter("vllm:request_success_total"),),  # counts completions
         Quantity.ISL_TOKENS: (_histogram("vllm:request_prompt_tokens"),),
         Quantity.OSL_TOKENS: (_histogram("vllm:request_generation_tokens"),),
         Quantity.TTFT_MS: (_histogram("vllm:time_to_first_token_seconds", MS),),
         Quantity.ITL_MS: (
             _histogram("vllm:inter_token_latency_seconds", MS),
-            _histogram("vllm:time_per_output_token_seconds", MS, "older"),
+            _histogram("vllm:time_per_output_token_seconds", MS),  # older
         ),
         Quantity.REQUEST_DURATION_S: (_histogram("vllm:e2e_request_latency_seconds"),),
         Quantity.KV_HIT_RATE: (
             _ratio("vllm:prefix_cache_hits_total", "vllm:prefix_cache_queries_total"),
-            _ratio("vllm:gpu_prefix_cache_hits_total", "vllm:gpu_prefix_cache_queries_total", note="older"),
+            _ratio("vllm:gpu_prefix_cache_hits_total", "vllm:gpu_prefix_cache_queries_total"),  # older
         ),
         Quantity.ACCEPT_LENGTH: (
             _ratio("vllm:spec_decode_num_accepted_tokens_total", "vllm:spec_decode_num_drafts_total", 1.0),
         ),
         Quantity.QUEUED_REQUESTS: (_gauge("vllm:num_requests_waiting"),),
         Quantity.RUNNING_REQUESTS: (_gauge("vllm:num_requests_running"),),
-        Quantity.KV_USAGE: (_gauge("vllm:kv_cache_usage_perc"), _gauge("vllm:gpu_cache_usage_perc", note="older")),
+        Quantity.KV_USAGE: (
+            _gauge("vllm:kv_cache_usage_perc"),
+            _gauge("vllm:gpu_cache_usage_perc"),  # older
+        ),
     },
     per_worker=True,
 )
@@ -148,7 +150,7 @@ SGLANG = Source(
     "sglang",
     "model_name",
     {
-        Quantity.REQUESTS: (_counter("sglang:num_requests_total", "counts completions"),),
+        Quantity.REQUESTS: (_counter("sglang:num_requests_total"),),  # counts completions
         Quantity.ISL_TOKENS: (
             _histogram("sglang:prompt_tokens_histogram"),
             _ratio("sglang:prompt_tokens_total", "sglang:num_requests_total"),
@@ -160,7 +162,7 @@ SGLANG = Source(
         Quantity.TTFT_MS: (_histogram("sglang:time_to_first_token_seconds", MS),),
         Quantity.ITL_MS: (
             _histogram("sglang:inter_token_latency_seconds", MS),
-            _histogram("sglang:time_per_output_token_seconds", MS, "older"),
+            _histogram("sglang:time_per_output_token_seconds", MS),  # older
         ),
         Quantity.REQUEST_DURATION_S: (_histogram("sglang:e2e_request_latency_seconds"),),
         Quantity.KV_HIT_RATE: (_gauge("sglang:cache_hit_rate"),),
@@ -176,7 +178,7 @@ TRTLLM = Source(
     "tensorrt-llm",
     "model_name",
     {
-        Quantity.REQUESTS: (_counter("trtllm_request_success_total", "counts completions"),),
+        Quantity.REQUESTS: (_counter("trtllm_request_success_total"),),  # counts completions
         Quantity.TTFT_MS: (_histogram("trtllm_time_to_first_token_seconds", MS),),
         Quantity.ITL_MS: (_histogram("trtllm_time_per_output_token_seconds", MS),),
         Quantity.REQUEST_DURATION_S: (_histogram("trtllm_e2e_request_latency_seconds"),),

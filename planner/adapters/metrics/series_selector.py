@@ -43,8 +43,7 @@ class PoolSelector:
 class SeriesSelector:
     """One deployment as metrics name it. An empty ``model`` or ``namespace`` matches all.
 
-    ``strict``: a series without a namespace label is refused (on a shared Prometheus it could be anyone's); a
-    scrape of the deployment's own endpoint takes it.
+    A series without a model or namespace label matches: it comes from the deployment's own endpoint.
     """
 
     deployment: DeploymentId
@@ -53,12 +52,11 @@ class SeriesSelector:
     pools: Mapping[PoolId, PoolSelector] = field(default_factory=dict)
     matchers: Mapping[str, str] = field(default_factory=dict)
 
-    def matches(self, labels: Labels, model_label: str, *, strict: bool = False) -> bool:
+    def matches(self, labels: Labels, model_label: str) -> bool:
         """Whether a series with these labels belongs to this deployment."""
-        if self.model and labels.get(model_label, "" if strict else self.model).casefold() != self.model.casefold():
+        if self.model and labels.get(model_label, self.model).casefold() != self.model.casefold():
             return False
-        default = "" if strict else self.namespace
-        if self.namespace and not same_namespace(labels.get(NAMESPACE_LABEL, default), self.namespace):
+        if self.namespace and not same_namespace(labels.get(NAMESPACE_LABEL, self.namespace), self.namespace):
             return False
         return all(labels.get(name) == value for name, value in self.matchers.items())
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from planner.core.forecast.band import Band
-from planner.domain.arrival import Arrival
+from planner.domain.request import Request
 
 
-def warmed(bands: Mapping[str, Band], arrivals: Iterable[Arrival], interval_s: float, now_s: float) -> dict[str, Band]:
+def warmed(bands: Mapping[str, Band], arrivals: Iterable[Request], interval_s: float, now_s: float) -> dict[str, Band]:
     """``bands`` after the trace, in intervals of which the last ends at ``now_s``.
 
     Their names are ``request_rate_per_s``, ``isl_tokens`` and ``osl_tokens``. An interval without requests has rate 0
@@ -25,14 +25,14 @@ def warmed(bands: Mapping[str, Band], arrivals: Iterable[Arrival], interval_s: f
     return known
 
 
-def _bins(arrivals: Iterable[Arrival], interval_s: float) -> list[tuple[int, float, float]]:
+def _bins(arrivals: Iterable[Request], interval_s: float) -> list[tuple[int, float, float]]:
     """(requests, input tokens, output tokens) of each finished interval."""
     sums: list[list[float]] = []
     for arrival in arrivals:
-        index = int(arrival.at_s // interval_s)
+        index = int(arrival.t_s // interval_s)
         while len(sums) <= index:
             sums.append([0, 0.0, 0.0])
         sums[index][0] += 1
-        sums[index][1] += arrival.isl_tokens
-        sums[index][2] += arrival.osl_tokens
+        sums[index][1] += arrival.isl
+        sums[index][2] += arrival.osl
     return [(int(count), isl, osl) for count, isl, osl in sums[:-1]]

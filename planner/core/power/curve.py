@@ -1,7 +1,7 @@
 """The power-performance law of one GPU in one phase, and its closed-form inverse. Milliwatts throughout.
 
 ``speed(cap) = 1`` for ``cap >= P_u``, else ``((cap - P_s) / (P_u - P_s)) ** alpha``; draw under load is
-``min(cap, P_u)``. Fitted to published cap sweeps; see ``priors`` for figures and sources.
+``min(cap, P_u)``. Fitted to published cap sweeps; see ``planner.adapters.power_priors`` for figures and sources.
 
 The law was fitted above ``P_s`` and says 0 there, where no card stands still. Below the watts at which a straight line
 from the idle draw touches it, speed follows that line: at its lowest voltage a chip's draw above idle is proportional
@@ -71,6 +71,11 @@ def cap_for_speed(curve: PowerCurve, wanted: float) -> int:
 
 def draw_mw(curve: PowerCurve, cap_mw: int, utilisation: float) -> int:
     """Expected mean draw at a busy share of ``utilisation`` (0..1, of the time at the capped speed)."""
+    return round(mean_draw_mw(curve, cap_mw, utilisation))
+
+
+def mean_draw_mw(curve: PowerCurve, cap_mw: int, utilisation: float) -> float:
+    """``draw_mw`` before rounding, for sums."""
     busy = min(1.0, max(0.0, utilisation))
     loaded = min(cap_mw, curve.p_u_mw)
-    return round(curve.idle_mw + busy * max(0, loaded - curve.idle_mw))
+    return curve.idle_mw + busy * max(0, loaded - curve.idle_mw)

@@ -20,8 +20,7 @@ from planner.core.performance.corrections import PREFILL
 from planner.core.performance.engine_model import engine
 from planner.core.placement import Holder
 from planner.core.power.curve import draw_mw, speed
-from planner.core.power.p_u_estimator import BUSY, Reading, batch_bucket
-from planner.core.power.pool_draw import Drawn, Report
+from planner.core.power.p_u_estimator import BUSY, Drawn, Reading, Report, batch_bucket
 from planner.core.power.site_state import PowerState
 from planner.core.sizing.sized_load import LARGEST_HIT_RATE
 from planner.core.state import DeploymentState, PlannerState

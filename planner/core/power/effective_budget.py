@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
-from planner.domain.budget_schedule import MINUTES_PER_DAY, BudgetSchedule, BudgetWindow
 from planner.domain.config import SiteConfig
+from planner.domain.daily_window import BudgetSchedule, window_at
 from planner.domain.observation import BudgetCommand
 
 MAX_COMMANDS = 8192
@@ -23,25 +22,8 @@ _DAY_S = 86_400.0
 def scheduled_mw(schedule: BudgetSchedule, utc_s: float) -> int | None:
     """The schedule's budget at ``utc_s`` in milliwatts; None outside all its windows."""
     # A command's ramp may begin at any instant that the wire can express; the calendar of some zones cannot.
-    local = datetime.fromtimestamp(max(utc_s, _DAY_S), UTC).astimezone(schedule.zone)
-    minute = local.hour * 60 + local.minute
-    found = None
-    for window in schedule.windows:
-        if _holds(window, minute, local.weekday()):
-            found = window.budget_mw
-    return found
-
-
-def _holds(window: BudgetWindow, minute: int, weekday: int) -> bool:
-    def starts_on(day: int) -> bool:
-        return not window.weekdays or day in window.weekdays
-
-    if window.start_minute < window.end_minute:
-        return starts_on(weekday) and window.start_minute <= minute < window.end_minute
-    yesterday = (weekday - 1) % 7
-    return (starts_on(weekday) and minute >= window.start_minute) or (
-        starts_on(yesterday) and minute < window.end_minute % MINUTES_PER_DAY
-    )
+    window = window_at(schedule.windows, schedule.zone, max(utc_s, _DAY_S))
+    return None if window is None else window.budget_mw
 
 
 def _base_mw(config: SiteConfig, at_s: float) -> int:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from planner.domain.ids import NodeId
 from planner.domain.power import PowerCurve
 
 SETTLED_S = 5.0
@@ -158,3 +159,24 @@ def _held(p_u_mw: float, weight: float, prior: PowerCurve, reading: Reading) -> 
         return p_u_mw, weight
     higher = min(p_u_mw * (1 + PROBE * reading.gpus), reading.cap_mw / AT_CAP)
     return _bounded(max(p_u_mw, higher), prior), min(weight, PRIOR_WEIGHT)
+
+
+Report = tuple[NodeId, str, float | None]
+"""Identifies a node's telemetry by boot and agent clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One pool's draw. Draws are milliwatts per GPU, smoothed over ticks; None: not yet known."""
+
+    learned: LearnedPower = field(default_factory=LearnedPower)
+    batch: float = 0.0
+    """Sequences per replica at the last sample."""
+    bucket: int = 0
+    since_s: float = float("-inf")
+    """Since when the batch is unchanged."""
+    measured_mw: float | None = None
+    expected_mw: float | None = None
+    """Expected draw by the curve in force then: the prior's, or with the learned P_u."""
+    told: frozenset[Report] = frozenset()
+    """The reports of the last sample: if they come again, they are no new evidence."""

@@ -5,7 +5,7 @@ Reads only. ``site_ledger.py`` exports these names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from planner.core.power.cap_changes import allowed_mw, answers
 from planner.core.power.effective_budget import effective_mw, level_mw, next_change_s, smallest_mw
@@ -31,18 +31,6 @@ def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, smallest_ste
         if not ledger.healthy[index] or ledger.caps_mw[index] + smallest_step_mw <= cap_mw:
             return False
     return True
-
-
-def affordable(state: PowerState, config: SiteConfig, caps: Mapping[GpuId, int], now_s: float) -> bool:
-    """Whether the free pool covers ``caps`` now."""
-    free, cost = free_mw(state, config, now_s), 0
-    for gpu, cap in caps.items():
-        node = state.where.get(gpu)
-        if node is None:
-            return False
-        ledger = state.nodes[node]
-        cost += max(0, cap - ledger.cost_mw[ledger.cards.gpus.index(gpu)])
-    return cost <= free
 
 
 def summary(state: PowerState, config: SiteConfig, now_s: float) -> SitePlan:

@@ -53,7 +53,11 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             continue
         inventory = inventory_of(power[name], site, clock.now_s)
         members = advisory.acting(config, name)
-        chosen = {d: _chosen(inventory, config.deployments[d], state.deployments[d]) for d in members}
+        chosen: dict[DeploymentId, tuple[Placement, ...]] = {}
+        left = inventory
+        for d in members:
+            chosen[d] = _chosen(left, config.deployments[d], state.deployments[d])
+            left = left.without(chosen[d])
         if any(state.deployments[d].pending.goals for d in members):
             power[name] = ledger.want(power[name], _caps(inventory, chosen, state.deployments))
         power[name], sent = ledger.advance(power[name], site, clock.now_s)
@@ -81,7 +85,10 @@ def _chosen(inventory: GpuInventory, config: DeploymentConfig, state: Deployment
         if lacking <= 0:
             continue
         kept = keep(inventory, earlier.get(name, ()), lacking)
-        found += kept + choose(inventory, name, size, lacking - len(kept))
+        inventory = inventory.without(kept)
+        fresh = choose(inventory, name, size, lacking - len(kept))
+        inventory = inventory.without(fresh)
+        found += kept + fresh
     return tuple(found)
 
 

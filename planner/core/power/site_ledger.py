@@ -26,7 +26,7 @@ from planner.core.power.charging import acknowledge, contradict, doubt, enroll, 
 from planner.core.power.effective_budget import level_mw, smallest_mw, with_commands
 from planner.core.power.incarnation import knows_more
 from planner.core.power.node_ledger import Column, NodeLedger
-from planner.core.power.queries import affordable, next_event_s, reserved, summary
+from planner.core.power.queries import next_event_s, reserved, summary
 from planner.core.power.site_state import PowerState, Removed, belongs, charged_mw, free_mw, gpus_mw, unseen_mw
 from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId
@@ -39,7 +39,6 @@ __all__ = [
     "PowerState",
     "absorb",
     "advance",
-    "affordable",
     "charged_mw",
     "free_mw",
     "initial",

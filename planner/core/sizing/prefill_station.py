@@ -12,6 +12,8 @@ from planner.core.sizing.queueing import FULLEST, CountArray, Station
 from planner.core.sizing.sized_load import SizedLoad
 from planner.core.sizing.transient import Outlook
 
+POISSON_CV2 = 1.0
+"""Squared coefficient of variation of arrivals within an interval: taken as Poisson."""
 ROOM_TO_WAIT = 1.25
 """A target below the service time itself can not be met by any count: it is then sized for this much of that time."""
 
@@ -36,7 +38,7 @@ def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: f
         req_per_s=load.req_per_s,
         own_ms=model.ttft_ms(tokens) * correction,
         cost_ms=model.cost_ms(tokens) * max(1.0, correction),
-        dispersion=(load.arrival_cv2 + load.isl_cv2) / 2.0,
+        dispersion=(POISSON_CV2 + load.isl_cv2) / 2.0,
         quantile=quantile,
     )
 
@@ -65,7 +67,7 @@ def outlook(queue: Station, load: SizedLoad) -> Outlook:
         own_ms=queue.own_ms,
         cost_ms=queue.cost_ms,
         cs2=load.isl_cv2,
-        ca2=load.arrival_cv2,
+        ca2=POISSON_CV2,
         backlog_ms=load.queued_requests * queue.cost_ms,
         serving=load.serving,
         lead_ms=load.lead_s * 1000.0,
@@ -81,7 +83,7 @@ def mean_response_ms(queue: Station, load: SizedLoad, count: int, speed: float) 
     rho = queue.req_per_s * queue.cost_ms / 1000.0 / max(1, count) / speed
     if rho >= 1.0:
         return math.inf
-    wait = rho / (1.0 - rho) * queue.cost_ms * (load.isl_cv2 + load.arrival_cv2 / max(1, count)) / 2.0
+    wait = rho / (1.0 - rho) * queue.cost_ms * (load.isl_cv2 + POISSON_CV2 / max(1, count)) / 2.0
     return (queue.own_ms + (1.0 + rho) * wait) / speed
 
 

@@ -52,14 +52,6 @@ class Station:
         value = float(self.response_ms(np.array([float(count)]), np.array([speed]))[0])
         return value if np.isfinite(value) else None
 
-    def mean_response_ms(self, count: int, speed: float) -> float:
-        """Mean wait plus service; inf where the queue would grow for ever."""
-        rho = self.req_per_s * self.cost_ms / 1000.0 / max(1, count) / speed
-        if rho >= 1.0:
-            return math.inf
-        chance = math.pow(rho, math.sqrt(2.0 * (count + 1.0)) - 1.0)
-        return (self.own_ms + self.cost_ms * self.dispersion * chance / (count * (1.0 - rho))) / speed
-
     def required_speed(self, counts: CountArray, target_ms: float) -> CountArray:
         """The least speed at which each count keeps ``response_ms`` within ``target_ms``; ``inf`` for count 0."""
         return np.array([self._speed_for(count, target_ms) for count in counts.tolist()])

@@ -20,7 +20,7 @@ class Corrections:
 class SizedLoad:
     """Requests a second with mean shape and spread. ``queued_requests`` wait for prefill now.
 
-    ``arrival_cv2`` and ``isl_cv2`` are squared coefficients of variation (1 = Poisson arrivals, exponential lengths).
+    ``isl_cv2`` is the squared coefficient of variation of the lengths (1 = exponential).
     Arrivals WITHIN an interval are taken as Poisson, not measured: with the usual scrape every 15 s an interval of 30 s
     has two counts, whose index of dispersion lies between 0.03 and 7 (p10 to p90) on real traces and does not predict
     the next one's (correlation below 0.1). Rates that change from interval to interval are the forecast's scenarios.
@@ -29,7 +29,6 @@ class SizedLoad:
     req_per_s: float
     isl_tokens: float
     osl_tokens: float
-    arrival_cv2: float = 1.0
     isl_cv2: float = 1.0
     hit_rate: float = 0.0
     accept_length: float = 1.0

@@ -72,7 +72,6 @@ class Watch:
             request_duration_s=_mean(before["duration"], after["duration"]),
             kv_hit_rate=self._hit_rate(before["isl"], after["isl"]),
             isl_cv2=_cv2(before["isl"], after["isl"]),
-            osl_cv2=_cv2(before["osl"], after["osl"]),
             pools={PoolId(name): self._pool(name, pool) for name, pool in self._plant.pools.items()},
         )
         self._at_s, self._started, self._last = now_s, started, after
@@ -91,7 +90,6 @@ class Watch:
         return PoolObservation(
             replicas=Replicas(counts.ready, counts.starting, counts.draining, self.pending.get(name, 0)),
             queued_requests=Sample(float(pool.waiting())),
-            queued_tokens=Sample(float(pool.queued_tokens)),
             kv_usage=NO_DATA if usage is None else Sample(min(usage, 1.0)),
             running_requests=Sample(float(pool.running())),
             complete=True,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from planner.core.intake import initial_state
-from planner.core.power.pool_draw import Drawn
+from planner.core.power.p_u_estimator import Drawn
 from planner.core.step import react, step
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig, SiteConfig, SizingMode
 from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId

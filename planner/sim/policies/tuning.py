@@ -21,8 +21,6 @@ class Capacity:
 
     decode_batch: float
     decode_kv_usage: float
-    prefill_s: float
-    """Mean seconds to compute one prompt."""
 
 
 def capacity(scenario: Scenario) -> Capacity:
@@ -37,6 +35,4 @@ def capacity(scenario: Scenario) -> Capacity:
     d = law.decode
     by_itl = (scenario.itl_ms / 1000 - d.a) / (d.b + d.c * context)
     batch = max(1.0, min(by_itl, KV_SHARE * d.max_kv_tokens / context, d.max_seqs))
-    sample = isl[:: max(1, len(isl) // 5000)]
-    seconds = float(np.mean([law.prefill.alone_s(n) for n in sample]))
-    return Capacity(batch, batch * context / d.max_kv_tokens, seconds)
+    return Capacity(batch, batch * context / d.max_kv_tokens)

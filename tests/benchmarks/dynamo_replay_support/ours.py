@@ -136,7 +136,6 @@ class Ours:
 
     def _pool(self, result: Tick, role: str) -> PoolObservation:
         workers = [self._seen[role][i] for i in result[f"active_{role}_ids"] if i in self._seen[role]]
-        tokens = "sum_queued_prefill_tokens" if role == "prefill" else "sum_queued_decode_kv_tokens"
         return PoolObservation(
             replicas=Replicas(
                 ready=result[f"active_{role}_count"],
@@ -144,7 +143,6 @@ class Ours:
                 terminating=result[f"draining_{role}_count"],
             ),
             queued_requests=Sample(float(sum(worker[f"num_queued_{role}"] for worker in workers))),
-            queued_tokens=Sample(float(sum(worker[tokens] for worker in workers))),
             running_requests=Sample(float(sum(worker[f"num_{role}_requests"] for worker in workers))),
         )
 

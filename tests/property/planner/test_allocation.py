@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.allocation.optimiser.shares import share
 from planner.core.allocation.optimiser.solve import allocate
 from planner.core.power.curve import speed
-from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role

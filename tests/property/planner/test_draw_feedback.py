@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.core.power.p_u_estimator import HIGHEST, LOWEST, Estimate, LearnedPower
-from planner.core.power.pool_draw import Drawn
+from planner.core.power.p_u_estimator import HIGHEST, LOWEST, Drawn, Estimate, LearnedPower
 from planner.core.power.site_state import charged_mw, gpus_mw
 from planner.core.state import PlannerState
 from planner.core.step import react, step

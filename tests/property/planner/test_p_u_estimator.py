@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.power.p_u_estimator import (
     BUSY,
     HALF_LIFE_S,
@@ -18,7 +19,6 @@ from planner.core.power.p_u_estimator import (
     Reading,
     batch_bucket,
 )
-from planner.core.power.priors import Phase, curve, gpu
 
 PRIOR = curve(gpu("h100"), Phase.DECODE_DENSE)
 KEY = 5

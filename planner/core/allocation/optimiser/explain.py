@@ -35,8 +35,6 @@ class Solution:
     plenty: bool
     watts: bool = True
     gpus: bool = True
-    watt_price: float = 0.0
-    gpu_price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def allocation(
             chain = _chain(pool, grant, late, scarce, limits, demand.max_gpus)
             pools[key] = replace(grant, chain=chain)
     objective = 0.0 if solution.plenty else _loss(problem, shares, columns, steps)
-    return Allocation(pools, shortfall, objective, solution.watt_price, solution.gpu_price)
+    return Allocation(pools, shortfall, objective)
 
 
 def _loss(problem: Problem, shares: Floats, columns: Ints, steps: Ints) -> float:

@@ -69,7 +69,7 @@ def _plenty(problem: Problem) -> Solution | None:
     if picked is None:
         return None
     watts, gpus = bool(free.mw.sum() > problem.budget_mw), bool(free.gpus.sum() > problem.gpu_limit)
-    return Solution(*picked, plenty=True, watts=watts, gpus=gpus, watt_price=found.watt * 1000, gpu_price=found.gpu)
+    return Solution(*picked, plenty=True, watts=watts, gpus=gpus)
 
 
 def _least_mw(market: Market) -> float:
@@ -80,13 +80,11 @@ def _least_mw(market: Market) -> float:
 
 def _short(problem: Problem) -> Solution:
     """The answer that makes most requests good. Somebody goes short."""
-    watt = gpu = 0.0
     columns = steps = np.zeros(len(problem.owner), dtype=np.int64)
     mw, gpus = np.array([problem.budget_mw]), np.array([problem.gpu_limit])
     if problem.deployments > 1 or len(problem.owner) > 2:
         market = prices.short(problem)
         found = prices.search(market)
-        watt, gpu = found.watt * 1000, found.gpu
         picked = _paired(market, found, _joint(problem))
         if picked is not None:
             columns, steps = picked
@@ -96,7 +94,7 @@ def _short(problem: Problem) -> Solution:
         gpus = np.add.reduceat(held, first)
     gpus = np.minimum(gpus, problem.own_gpus)
     columns, steps = _exactly(problem, columns, steps, mw, gpus)
-    return Solution(columns, steps, plenty=False, watt_price=watt, gpu_price=gpu)
+    return Solution(columns, steps, plenty=False)
 
 
 def _joint(problem: Problem) -> pairs.JointValue:

@@ -361,7 +361,7 @@ def test_a_recorded_trace_is_learned_from_and_a_bad_one_refused(file: Path) -> N
     trace = file.parent / "trace.csv"
     trace.write_text("timestamp_ms,input_length,output_length\n0,100,10\n1500,200,20\n")
     config = planner_config(load(changed(file), {"load_predictor_warmup_trace": str(trace)}, environ={}).settings)
-    assert [(one.at_s, one.isl_tokens) for one in config.deployments[CHAT].history] == [(0.0, 100), (1.5, 200)]
+    assert [(one.t_s, one.isl) for one in config.deployments[CHAT].history] == [(0.0, 100), (1.5, 200)]
     trace.write_text("nothing\n")
     assert "deployments.prod-chat.history: " in problems(changed(file, history=str(trace)))[0]
 

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from planner.adapters import checkpoint
 from planner.core.intake import initial_state
-from planner.core.power.p_u_estimator import Estimate, LearnedPower
-from planner.core.power.pool_draw import Drawn
+from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
 from planner.core.state import DeploymentState, Flow, Learned, PoolState
 from planner.domain.ids import PoolId
 from planner.runtime.restore import joined

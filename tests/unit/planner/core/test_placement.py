@@ -51,14 +51,16 @@ def test_as_many_as_fit_each_on_one_node_of_free_healthy_gpus(rows: list[list[st
 
 def test_the_fullest_node_is_filled_first_so_that_whole_nodes_stay_free() -> None:
     nodes = [node("empty", ["free"] * 8), node("used", ["held"] * 5 + ["free"] * 3)]
-    floor = placing.survey(nodes)
-    assert [p.node for p in placing.choose(floor, POOL, 1, 4)] == ["used", "used", "used", "empty"]
-    assert len(floor.free[NodeId("empty")]) == 7
+    inventory = placing.survey(nodes)
+    chosen = placing.choose(inventory, POOL, 1, 4)
+    assert [p.node for p in chosen] == ["used", "used", "used", "empty"]
+    assert len(inventory.without(chosen).free[NodeId("empty")]) == 7
+    assert len(inventory.free[NodeId("empty")]) == 8, "an inventory is a value"
 
 
 def test_a_choice_stands_until_somebody_takes_it() -> None:
     nodes = [node("a", ["free"] * 4)]
     first = placing.choose(placing.survey(nodes), POOL, 2, 2)
-    floor = placing.survey([node("a", ["held", "free", "free", "free"])])
-    assert placing.keep(floor, first, 2) == [first[1]]
-    assert floor.free[NodeId("a")] == [GpuId("a-1")]
+    inventory = placing.survey([node("a", ["held", "free", "free", "free"])])
+    assert placing.keep(inventory, first, 2) == [first[1]]
+    assert inventory.without([first[1]]).free[NodeId("a")] == [GpuId("a-1")]

@@ -22,6 +22,7 @@ from planner.domain.config import (
     ScalingRules,
     SizingMode,
 )
+from planner.domain.daily_window import ReplicaSchedule, ReplicaWindow
 from planner.domain.ids import PoolId
 from planner.domain.observation import (
     DeploymentCommand,
@@ -34,7 +35,6 @@ from planner.domain.plan import Plan
 from planner.domain.pool import Replicas, Role
 from planner.domain.reading import Missing, MissingReason, Sample
 from planner.domain.reasons import ReasonCode
-from planner.domain.replica_schedule import ReplicaSchedule, ReplicaWindow
 from tests.unit.planner.core.small_site import DECODE, PREFILL, D, deployment, planner, pool, traffic
 
 AT_ONCE = ScalingRules(stabilization_window_s=0.0)

@@ -214,17 +214,16 @@ def node(name: str, free: int, held: int = 0, sick: int = 0) -> NodeObservation:
 
 
 def test_new_replicas_go_to_the_fullest_node_with_room_and_never_across_nodes() -> None:
-    floor = survey([node("a", 4), node("b", 2, held=2), node("c", 1, held=3, sick=2)])
-    assert floor.gpus == 4 + 4 + 4
-    chosen = choose(floor, PREFILL, 2, 5)
+    inventory = survey([node("a", 4), node("b", 2, held=2), node("c", 1, held=3, sick=2)])
+    chosen = choose(inventory, PREFILL, 2, 5)
     assert [hint.node for hint in chosen] == ["b", "a", "a"]
     assert all(len(hint.gpus) == 2 for hint in chosen)
 
 
 def test_a_silent_node_keeps_its_pods_and_gets_no_new_ones() -> None:
-    floor = survey([node("a", 4, held=2), node("b", 3)], {NodeId("a")})
-    assert len(floor.held[D, PREFILL]) == 2
-    assert set(floor.free) == {"b"}
+    inventory = survey([node("a", 4, held=2), node("b", 3)], {NodeId("a")})
+    assert len(inventory.held[D, PREFILL]) == 2
+    assert set(inventory.free) == {"b"}
 
 
 def test_an_agent_that_falls_silent_takes_no_replica_away() -> None:
@@ -241,9 +240,9 @@ def test_an_agent_that_falls_silent_takes_no_replica_away() -> None:
 
 def test_a_choice_stands_until_its_gpu_is_taken() -> None:
     earlier = [Placement(PREFILL, NodeId("a"), (GpuId("a2"),)), Placement(PREFILL, NodeId("b"), (GpuId("b3"),))]
-    floor = survey([node("a", 4), node("b", 2, held=2)])
-    assert keep(floor, earlier, 5) == earlier[:1]
-    assert GpuId("a2") not in floor.free[NodeId("a")]
+    inventory = survey([node("a", 4), node("b", 2, held=2)])
+    assert keep(inventory, earlier, 5) == earlier[:1]
+    assert GpuId("a2") not in inventory.without(earlier[:1]).free[NodeId("a")]
     assert keep(survey([node("a", 4)]), earlier, 0) == []
 
 

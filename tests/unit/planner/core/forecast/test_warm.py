@@ -10,8 +10,8 @@ from planner.core.forecast.warm import warmed
 from planner.core.intake import initial_state
 from planner.core.sizing.load_forecast import QUANTITIES
 from planner.core.step import step
-from planner.domain.arrival import Arrival
 from planner.domain.observation import Observation
+from planner.domain.request import Request
 from tests.unit.planner.core.small_site import D, deployment, planner, traffic
 
 
@@ -20,7 +20,7 @@ def bands() -> dict[str, Band]:
 
 
 def test_a_trace_teaches_rate_and_lengths_up_to_now() -> None:
-    arrivals = [Arrival(float(second), 100.0 * (1 + second // 60), 50.0) for second in range(180)]
+    arrivals = [Request(float(second), 100 * (1 + second // 60), 50) for second in range(180)]
     known = warmed(bands(), arrivals, 60.0, 1000.0)
     assert known["request_rate_per_s"].forecast(60.0).mean == 1.0
     assert known["isl_tokens"].forecast(60.0).mean == 200.0, "the last, unfinished minute is left out"
@@ -29,7 +29,7 @@ def test_a_trace_teaches_rate_and_lengths_up_to_now() -> None:
 
 
 def test_quiet_minutes_teach_no_lengths() -> None:
-    known = warmed(bands(), [Arrival(0.0, 300.0, 20.0), Arrival(200.0, 1.0, 1.0)], 60.0, 0.0)
+    known = warmed(bands(), [Request(0.0, 300, 20), Request(200.0, 1, 1)], 60.0, 0.0)
     assert known["request_rate_per_s"].forecast(60.0).mean == 0.0
     assert known["isl_tokens"].forecast(60.0).mean == 300.0
 
@@ -39,7 +39,7 @@ def test_no_trace_teaches_nothing() -> None:
 
 
 def test_a_planner_starts_with_what_its_trace_taught() -> None:
-    arrivals = tuple(Arrival(second / 10.0, 3000.0, 150.0) for second in range(6010))
+    arrivals = tuple(Request(second / 10.0, 3000, 150) for second in range(6010))
     cold, warm = deployment(), deployment(history=arrivals)
     state = initial_state(planner(warm), 1, 0.0)
     assert state.deployments[D].learned.forecasts["request_rate_per_s"].forecast(90.0).mean == pytest.approx(10.0)

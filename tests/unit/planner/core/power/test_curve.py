@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.core.power.calibrate import Measurement, calibrate
+from planner.adapters.power_priors import MIN_USEFUL_OF_TDP, Phase, curve, gpu, phase_of
 from planner.core.power.curve import cap_for_speed, draw_mw, fitted_speed, speed, tail_end_mw
-from planner.core.power.priors import MIN_USEFUL_OF_TDP, Phase, curve, gpu, phase_of
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
+from tests.curve_errors import Measurement, calibrate
 
 TYPES = ("a100", "h100", "h200", "b200", "b300")
 laws = st.builds(curve, st.sampled_from(TYPES).map(gpu), st.sampled_from(list(Phase)))

@@ -18,8 +18,8 @@ from planner.core.power.effective_budget import (
     smallest_mw,
     with_commands,
 )
-from planner.domain.budget_schedule import BudgetSchedule, BudgetWindow
 from planner.domain.config import SiteConfig
+from planner.domain.daily_window import BudgetSchedule, BudgetWindow
 from planner.domain.ids import SiteId
 from planner.domain.observation import BudgetCommand
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from planner.core.power import site_ledger
 from planner.core.power.effective_budget import lead_s, level_mw, next_change_s, with_commands
 from planner.core.power.site_state import charged_mw, free_mw
-from planner.domain.budget_schedule import BudgetSchedule, BudgetWindow
+from planner.domain.daily_window import BudgetSchedule, BudgetWindow
 from planner.domain.observation import (
     BudgetCommand,
     GpuCapInForce,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from planner.core.power.priors import Phase, curve, gpu
+from planner.adapters.power_priors import Phase, curve, gpu
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role

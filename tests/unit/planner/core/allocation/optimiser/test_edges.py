@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.allocation.optimiser.shares import share
 from planner.core.allocation.optimiser.solve import allocate
-from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.allocation.optimiser.priority_classes import allocate
 from planner.core.allocation.optimiser.problem import lowest_cap_mw
 from planner.core.allocation.optimiser.solve import allocate as jointly
-from planner.core.power.priors import Phase, curve, gpu
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.pool import Role

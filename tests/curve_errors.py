@@ -9,8 +9,8 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from planner.adapters.power_priors import GpuType, Phase, curve
 from planner.core.power.curve import draw_mw, speed
-from planner.core.power.priors import GpuType, Phase, curve
 from planner.domain.power import PowerCurve
 from planner.domain.units import mw_from_watts
 
