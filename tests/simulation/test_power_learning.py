@@ -27,7 +27,7 @@ TIGHT = 0.42
 DECODE_TOLERANCE = 0.10
 """Estimates rest a little above the truth: a cap near them proves nothing, a draw below them corrects them."""
 WRONG = pytest.mark.parametrize("error", [0.7, 1.3])
-pytestmark = pytest.mark.xdist_group("power-learning")
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("power-learning")]
 """Runs are shared between the tests."""
 
 
