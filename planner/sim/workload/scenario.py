@@ -6,8 +6,8 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from planner.adapters import power_priors as priors
 from planner.adapters.traces import Trace
-from planner.core.power import priors
 from planner.domain.ids import PoolId
 from planner.domain.pool import Role
 from planner.domain.profile import Profile
