@@ -6,9 +6,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from planner.domain.config import SiteConfig
 from planner.domain.daily_window import BudgetSchedule, BudgetWindow, ReplicaSchedule, ReplicaWindow
+from planner.domain.demand import Weights
 from planner.domain.ids import SiteId
 from planner.domain.units import mw_from_watts
-from planner.domain.weights import Weights
 from planner.runtime.config.settings import ReplicaScheduleSettings, ScheduleSettings, SiteSettings
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

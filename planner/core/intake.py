@@ -18,8 +18,8 @@ from planner.core.sizing import load_forecast
 from planner.core.state import DeploymentState, Flow, Learned, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig
 from planner.domain.ids import DeploymentId
-from planner.domain.instants import TickClock
 from planner.domain.observation import DeploymentCommand, Observation, ScalingAckSeen, StoredCaps
+from planner.domain.units import TickClock
 
 
 def initial_state(

@@ -16,9 +16,9 @@ from planner.core.sizing.deployment import Sized
 from planner.core.state import DeploymentState, PlannerState
 from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.instants import TickClock
 from planner.domain.plan import Limited, ScalingDecision
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import TickClock
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,14 +21,13 @@ from planner.core.state import DeploymentState, PlannerState, PoolGoal
 from planner.domain.config import OperationMode, PlannerConfig, PoolConfig
 from planner.domain.demand import Allocations
 from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.instants import TickClock
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import DeploymentPlan, Limited, Plan, PoolPlan
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
 from planner.domain.reading import Reading, Sample
 from planner.domain.reasons import ReasonCode
-from planner.domain.units import MW_PER_WATT
+from planner.domain.units import MW_PER_WATT, TickClock
 
 READINGS = (
     "requests",

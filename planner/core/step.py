@@ -21,9 +21,9 @@ from planner.core.record import deployment_plans, record
 from planner.core.sizing.deployment import size_deployments
 from planner.core.state import PlannerState
 from planner.domain.config import PlannerConfig
-from planner.domain.instants import TickClock
 from planner.domain.observation import Observation
 from planner.domain.plan import Plan
+from planner.domain.units import TickClock
 
 
 def step(

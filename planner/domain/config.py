@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from planner.domain.daily_window import BudgetSchedule, ReplicaSchedule
+from planner.domain.demand import DEFAULT_WEIGHTS, Weights
 from planner.domain.ids import DeploymentId, PoolId, SiteId
-from planner.domain.instants import Instant, LoadInstant, TickClock
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
 from planner.domain.request import Request
-from planner.domain.weights import DEFAULT, Weights
+from planner.domain.units import Instant, LoadInstant, TickClock
 
 
 class SizingMode(StrEnum):
@@ -178,7 +178,7 @@ class SiteConfig:
     """Number of GPUs that the site has: those not yet reported are charged at the largest reported default."""
     expected_nodes: int | None = None
     """Number of nodes that hold them, for the overhead; None: as few as the largest reported node allows."""
-    weights: Weights = DEFAULT
+    weights: Weights = DEFAULT_WEIGHTS
     """How the joint choice of counts and caps weighs its goals."""
     schedule: BudgetSchedule | None = None
     utc_at_zero_s: float = 0.0

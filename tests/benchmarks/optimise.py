@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.allocation.optimiser.solve import allocate
-from planner.domain.weights import DEFAULT
+from planner.domain.demand import DEFAULT_WEIGHTS
 from tests.unit.planner.core.allocation.optimiser import exhaustive
 from tests.unit.planner.core.allocation.optimiser.instances import instance
 
@@ -60,10 +60,10 @@ def small(instances: int) -> Small:
         if not any(answer.shortfall.values()):
             continue
         middle = time.process_time()
-        best = exhaustive.most(demands, limits, DEFAULT)
+        best = exhaustive.most(demands, limits, DEFAULT_WEIGHTS)
         exact_ms.append((time.process_time() - middle) * 1000)
-        gap = best - exhaustive.value(demands, answer, DEFAULT)
-        gaps.append(gap / sum(exhaustive.worths(demands, DEFAULT)))
+        gap = best - exhaustive.value(demands, answer, DEFAULT_WEIGHTS)
+        gaps.append(gap / sum(exhaustive.worths(demands, DEFAULT_WEIGHTS)))
     return Small(
         len(gaps),
         statistics.mean(gaps),

@@ -24,11 +24,10 @@ from dataclasses import asdict, dataclass
 from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.allocation.optimiser.solve import allocate
 from planner.core.power.curve import speed
-from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
-from planner.domain.weights import Weights
 
 GPUS, FED_AT_TDP, STEP_MW = 24, 16, 5_000
 BUDGETS = (0.7, 0.8, 1.0)

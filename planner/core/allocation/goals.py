@@ -12,9 +12,9 @@ from planner.core.state import DeploymentState, PlannerState, PoolGoal
 from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.demand import Allocation, Allocations, PoolGrant
 from planner.domain.ids import PoolId
-from planner.domain.instants import TickClock
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import TickClock
 
 Goals = Mapping[PoolId, PoolGoal]
 

@@ -21,7 +21,7 @@ from planner.core.state import PlannerState
 from planner.domain.config import PlannerConfig, PoolConfig, SiteConfig
 from planner.domain.demand import Allocation, Allocations, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
-from planner.domain.instants import TickClock
+from planner.domain.units import TickClock
 
 FULL_SPEED = 1.0
 SPEED_RESERVE = 1.3

@@ -14,8 +14,8 @@ from planner.core.sizing.options import PoolOptions
 from planner.core.state import DeploymentState
 from planner.domain.config import DeploymentConfig, Fallback, OperationMode, SizingMode
 from planner.domain.ids import PoolId
-from planner.domain.instants import TickClock
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import TickClock
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from planner.core.sizing.options import PoolOptions
 from planner.core.state import DeploymentState
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.ids import PoolId
-from planner.domain.instants import TickClock
 from planner.domain.plan import Limited
+from planner.domain.units import TickClock
 
 
 @dataclass(frozen=True, slots=True)

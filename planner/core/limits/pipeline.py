@@ -14,9 +14,9 @@ from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.domain.config import DeploymentConfig
 from planner.domain.demand import Allocation, Allocations
 from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.instants import TickClock
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import TickClock
 
 
 @dataclass(frozen=True, slots=True)

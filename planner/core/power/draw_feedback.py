@@ -26,11 +26,11 @@ from planner.core.sizing.sized_load import LARGEST_HIT_RATE
 from planner.core.state import DeploymentState, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig
 from planner.domain.ids import GpuId, PoolId, SiteId
-from planner.domain.instants import TickClock
 from planner.domain.observation import DeploymentObservation, Observation, PoolObservation
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve, PowerFigures
 from planner.domain.reading import value_or_none
+from planner.domain.units import TickClock
 
 SAMPLED = 5
 """Most GPUs of a pool that are sampled in a tick."""

@@ -15,8 +15,8 @@ from planner.core.power.site_state import PowerState
 from planner.core.state import DeploymentState, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SiteConfig
 from planner.domain.ids import DeploymentId, GpuId, PoolId
-from planner.domain.instants import TickClock
 from planner.domain.plan import Placement, PowerDecision
+from planner.domain.units import TickClock
 
 
 @dataclass(frozen=True, slots=True)

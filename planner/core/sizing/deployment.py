@@ -18,10 +18,10 @@ from planner.core.sizing.thresholds import PoolHistory, signal
 from planner.core.state import DeploymentState, Learned, PlannerState, PoolState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.instants import TickClock
 from planner.domain.observation import DeploymentObservation, Observation
 from planner.domain.plan import Limited
 from planner.domain.pool import Replicas, Role
+from planner.domain.units import TickClock
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,10 @@ from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.allocation.optimiser.shares import share
 from planner.core.allocation.optimiser.solve import allocate
 from planner.core.power.curve import speed
-from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.reasons import ReasonCode
-from planner.domain.weights import DEFAULT, Weights
 from tests.unit.planner.core.allocation.optimiser.exhaustive import worths
 from tests.unit.planner.core.allocation.optimiser.instances import instance
 
@@ -108,7 +107,7 @@ def test_minimums_are_kept_where_they_fit_and_more_watts_never_cost(seed: int, c
     for demand in demands:
         for name, pool in demand.pools.items():
             assert poor.pools[demand.deployment, name].replicas >= pool.min_replicas
-    whole = sum(worths(demands, DEFAULT))
+    whole = sum(worths(demands, DEFAULT_WEIGHTS))
     assert rich.objective <= poor.objective + whole * (ALIKE + (EXACT_WITHIN if count > 1 else 0.0)) + 1e-9
 
 
@@ -166,7 +165,7 @@ def test_cheap_gpus_are_spread_over_at_lower_caps_and_dear_ones_are_not() -> Non
 
 def test_a_change_that_saves_less_than_it_costs_is_not_made() -> None:
     demands, limits = instance(3, deployments=1, tightness=(1.2, 1.3))
-    lazy = allocate(demands, limits, replace(DEFAULT, churn=50_000.0))
+    lazy = allocate(demands, limits, replace(DEFAULT_WEIGHTS, churn=50_000.0))
     for (_, name), grant in lazy.pools.items():
         pool = demands[0].pools[name]
         carries = pool.required_speed[pool.current_replicas - pool.min_replicas] <= 1

@@ -13,15 +13,14 @@ from dataclasses import replace
 
 from planner.core.allocation.optimiser.problem import lowest_cap_mw, minimums_fit
 from planner.core.allocation.optimiser.solve import allocate as jointly
-from planner.domain.demand import Allocation, DeploymentDemand, PoolGrant, SiteLimits
+from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, PoolGrant, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.weights import DEFAULT, Weights
 
 ALIKE = 1e-3
 """Shares of a class's load: less than this is a cap step, not a choice between classes."""
 
 
-def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT) -> Allocation:
+def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT_WEIGHTS) -> Allocation:
     """The joint answer, or the one class by class where a higher class loses by the joint one."""
     found = jointly(demands, limits, weights)
     ranks = sorted({demand.priority for demand in demands}, reverse=True)

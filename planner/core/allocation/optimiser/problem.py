@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from planner.core.allocation.optimiser.shares import AT_NEED, PHASES, SPREAD, shares
 from planner.core.power.curve import chosen_speed, is_fixed
-from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.pool import Role
-from planner.domain.weights import Weights
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -26,15 +26,14 @@ from planner.core.allocation.optimiser.problem import (
     without_minimums,
 )
 from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, score
-from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
-from planner.domain.weights import DEFAULT, Weights
+from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, SiteLimits, Weights
 
 REACH = 3
 """Of many deployments, counts this far from what prices chose are looked at again."""
 ROUNDS = 4
 
 
-def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT) -> Allocation:
+def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT_WEIGHTS) -> Allocation:
     """The cheapest counts and caps that carry everything with speed to spare; else those that make most good.
 
     Floors (``min_replicas`` at the lowest useful cap) are kept unless even they do not fit: then lower priority

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.pool import Role
-from planner.domain.weights import Weights
 
 STEP_MW = 5_000
 AT_NEED, PREFILL_SPREAD, DECODE_SPREAD = 2.0, 0.20, 0.06

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from planner.core.allocation.optimiser.solve import allocate
-from planner.domain.demand import Allocation, DeploymentDemand, SiteLimits
-from planner.domain.weights import DEFAULT
+from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, SiteLimits
 from tests.unit.planner.core.allocation.optimiser import exhaustive
 from tests.unit.planner.core.allocation.optimiser.instances import instance
 
@@ -37,9 +36,9 @@ def test_within_one_percent_of_every_combination(part: int) -> None:
             continue
         demands, limits, answer = found
         assert _fits(demands, limits, answer), seed
-        best = exhaustive.most(demands, limits, DEFAULT)
-        weight = sum(exhaustive.worths(demands, DEFAULT))
-        gaps[seed] = (best - exhaustive.value(demands, answer, DEFAULT)) / weight
+        best = exhaustive.most(demands, limits, DEFAULT_WEIGHTS)
+        weight = sum(exhaustive.worths(demands, DEFAULT_WEIGHTS))
+        gaps[seed] = (best - exhaustive.value(demands, answer, DEFAULT_WEIGHTS)) / weight
     assert len(gaps) >= 5
     # Options looked at alone are equal within this: cost decides between them.
     assert min(gaps.values()) > -1e-4, "nothing is better than exhaustive: the two state different problems"
@@ -53,8 +52,11 @@ def test_one_deployment_is_exact() -> None:
         if (found := scarce(seed, 1)) is None:
             continue
         demands, limits, answer = found
-        best, weight = exhaustive.most(demands, limits, DEFAULT), sum(exhaustive.worths(demands, DEFAULT))
-        assert -1e-4 <= (best - exhaustive.value(demands, answer, DEFAULT)) / weight <= ALIKE + 1e-4, seed
+        best, weight = (
+            exhaustive.most(demands, limits, DEFAULT_WEIGHTS),
+            sum(exhaustive.worths(demands, DEFAULT_WEIGHTS)),
+        )
+        assert -1e-4 <= (best - exhaustive.value(demands, answer, DEFAULT_WEIGHTS)) / weight <= ALIKE + 1e-4, seed
         looked_at += 1
     assert looked_at >= 15
 
@@ -69,13 +71,13 @@ def test_among_equal_shares_the_cheapest_is_taken() -> None:
         free = limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
         fit = [
             o
-            for o in exhaustive.options(pool, DEFAULT)
+            for o in exhaustive.options(pool, DEFAULT_WEIGHTS)
             if o.count * pool.gpus_per_replica * (o.cap_mw - limits.reserve_mw_per_idle_gpu) <= free
             and o.count * pool.gpus_per_replica <= min(limits.gpus, demand.max_gpus or limits.gpus)
         ]
         enough = max(exhaustive.score(demand, [o]) for o in fit) * (1 - ALIKE)
         least = min(o.cost for o in fit if exhaustive.score(demand, [o]) >= enough * (1 + 1e-6))
-        taken = exhaustive.option(pool, grant.replicas, grant.cap_mw, DEFAULT)
+        taken = exhaustive.option(pool, grant.replicas, grant.cap_mw, DEFAULT_WEIGHTS)
         assert taken.cost <= least + 1e-6, seed
 
 
