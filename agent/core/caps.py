@@ -200,7 +200,9 @@ def _seen(
 ) -> GpuTargetState:
     aim = _aim(state, line, reading)
     holds = reading.enforced_mw is not None and max(reading.enforced_mw, reading.requested_mw or 0) <= aim
-    lost = (line.lost or reading.resets != line.resets) and not holds
+    # A write since the reset was noted has restored what the hardware takes, even if its floor is above the aim.
+    written = result is not None and result.error_kind is None and reading.resets == line.resets
+    lost = (line.lost or reading.resets != line.resets) and not (holds or written)
     tries, retry_s, wrote, refused = line.tries, line.retry_s, line.wrote_mw, line.refused
     if result is not None:
         refused = health_of(result.error_kind) is Health.UNCAPPABLE

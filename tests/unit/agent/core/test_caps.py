@@ -187,6 +187,21 @@ def test_a_reset_is_reported_until_the_limit_is_back() -> None:
     assert not caps.report(state, back).gpus[0].reset
 
 
+def test_a_reset_is_over_once_a_later_write_stands_even_above_what_was_asked() -> None:
+    """Some hardware takes no limit as low as the minimum that its driver names: it must not be charged its default."""
+    state = received(started(a=600), decision(0, {"a": LOW}))
+    reset, clamped = {"a": reading("a", HIGH, resets=1)}, {"a": reading("a", LOW + 12, resets=1)}
+    state = caps.observed(state, reset, 1.0)
+    assert caps.report(state, reset).gpus[0].reset
+    state = caps.observed(state, clamped, 2.0, [WriteResult("a", LOW, "timeout")])
+    assert caps.report(state, clamped).gpus[0].reset, "a write that failed restored nothing"
+    again = {"a": replace(clamped["a"], resets=2)}
+    state = caps.observed(state, again, 2.5, [WriteResult("a", LOW)])
+    assert caps.report(state, again).gpus[0].reset, "the second reset may have come after the write"
+    state = caps.observed(state, again, 3.0, [WriteResult("a", LOW)])
+    assert not caps.report(state, again).gpus[0].reset
+
+
 @pytest.mark.parametrize("noticed", [True, False], ids=["read before", "read with the write"])
 def test_a_reset_right_after_a_write_is_answered_at_once(noticed: bool) -> None:
     """The back-off is for hardware that resists; a reset lost what the write had achieved."""
