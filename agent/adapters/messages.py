@@ -43,8 +43,12 @@ def ack_of(
     incarnation: str = "",
     reason: str = "",
     reasons: Mapping[str, str] | None = None,
+    refused: bool = False,
 ) -> PowerAck:
-    """The wire form of a report. ``reasons``: by GPU, why its state is what it is."""
+    """The wire form of a report. ``reasons``: by GPU, why its state is what it is.
+
+    ``refused``: it answers a decision that was refused, and names the one that is followed instead.
+    """
     notes = reasons or {}
     return PowerAck(
         time=datetime.now(UTC),
@@ -53,7 +57,7 @@ def ack_of(
         applied_decision_id=report.applied_id,
         incarnation=incarnation,
         epoch=max(report.epoch, 0),
-        status=AckStatus(report.status),
+        status=AckStatus.REJECTED if refused else AckStatus(report.status),
         reason=reason or _summary(report, notes),
         gpus=tuple(_in_force(gpu, notes.get(gpu.gpu, "")) for gpu in report.gpus),
         boot=boot,

@@ -56,8 +56,8 @@ class NodeView:
             )
         return found
 
-    def ack(self, report: CapReport, reason: str = "") -> PowerAck:
-        """The acknowledgement of the newest decision."""
+    def ack(self, report: CapReport, reason: str = "", *, refused: bool = False) -> PowerAck:
+        """The acknowledgement of the newest decision; ``refused``: the answer to another one, which was refused."""
         return ack_of(
             report,
             node=self._node,
@@ -66,6 +66,7 @@ class NodeView:
             incarnation=self._reconciler.state.incarnation,
             reason=reason,
             reasons=self.notes(),
+            refused=refused,
         )
 
     def telemetry(self, report: CapReport) -> NodeTelemetry:

@@ -200,7 +200,7 @@ class PowerAgentService:
         self._fit_lease(message.valid_for_s)
         self._follow_up = 0
         self._wake.set()
-        answer = self._ack(report, reason)
+        answer = self._ack(report, reason, refused=reason != "")
         self._publisher.answered(answer)
         return answer
 
@@ -214,8 +214,9 @@ class PowerAgentService:
         for why in unsafe(lease_s, self.settings.reconcile_interval_s, telemetry_s):
             log.warning("the lease is unsafe with these settings: %s", why)
 
-    def _ack(self, report: CapReport, reason: str = "") -> PowerAck:
-        return self.view.ack(report, reason or ("dry run: nothing is set" if self.settings.dry_run else ""))
+    def _ack(self, report: CapReport, reason: str = "", *, refused: bool = False) -> PowerAck:
+        dry = "dry run: nothing is set" if self.settings.dry_run else ""
+        return self.view.ack(report, reason or dry, refused=refused)
 
     def wake(self) -> None:
         """Run at once: pods, processes or GPUs have changed, or a slow call has returned."""

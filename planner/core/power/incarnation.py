@@ -23,5 +23,11 @@ def knows_more(ack: PowerAckSeen, epoch: int, next_id: int) -> bool:
 
 
 def refuses(ack: PowerAckSeen, epoch: int, incarnation: str) -> bool:
-    """Whether the agent would refuse all that a leader of ``epoch`` decides under ``incarnation``: it knows a later."""
-    return ack.epoch > epoch and ack.incarnation == incarnation
+    """Whether the agent would refuse all that a leader of ``epoch`` decides under ``incarnation``.
+
+    It knows a later term, or it refused while it follows another incarnation: an old decision that reached a fresh
+    process made it take ours for the earlier one. A refusal that is late costs no more than one more incarnation.
+    """
+    if ack.incarnation == incarnation:
+        return ack.epoch > epoch
+    return ack.status == "rejected" and ack.incarnation != ""

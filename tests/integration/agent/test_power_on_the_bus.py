@@ -108,6 +108,7 @@ async def test_an_older_epoch_changes_nothing_and_is_answered_with_what_is_in_fo
         await planner.answered(lambda ack: ack.applied_decision_id == 0)
         await planner.decide({GPU: 650.0}, epoch=6)
         ack = await planner.answered(lambda ack: "older_epoch" in ack.reason)
+        assert ack.status is AckStatus.REJECTED
     assert ack.epoch == 7
     assert driver.gpus[GPU].enforced_mw == 400_000
 
