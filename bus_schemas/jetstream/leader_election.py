@@ -43,7 +43,7 @@ class Leadership:
     newest lease message, which changes with each renewal.
     """
 
-    def __init__(self, bus: Bus, holder: str, ttl_s: float = 5.0) -> None:
+    def __init__(self, bus: Bus, holder: str, ttl_s: float = 5.0, *, signs: bool = True) -> None:
         self._bus = bus
         self._holder = holder
         self._ttl_s = float(max(1, math.ceil(ttl_s)))
@@ -61,6 +61,8 @@ class Leadership:
         self.led_until: datetime | None = None
         """When a planner last led before this term, by the stream; None: it does not say."""
         self._signed_s = float("-inf")
+        self.signs = signs
+        """Whether this term leaves signs on the stream of decisions, by which the next leader knows it as a live one."""
         self.newest_seen = 0
         """The highest sequence of a lease message that was seen, ours or another's."""
 
@@ -211,10 +213,15 @@ class Leadership:
         self._over.set()
         return self._why
 
+    async def vouch(self) -> None:
+        """Leave signs from now on, the first at once: what the stream holds is not an old copy, or says that it is."""
+        self.signs = True
+        await self._sign()
+
     async def _sign(self) -> None:
         """Leave word that a planner led until now. A failure is made good at the next renewal."""
         now_s = asyncio.get_running_loop().time()
-        if now_s - self._signed_s < SIGN_EVERY_S:
+        if not self.signs or now_s - self._signed_s < SIGN_EVERY_S:
             return
         message = v1.Lease(time=datetime.now(UTC), holder=self._holder, ttl_s=self._ttl_s, renewals=self._renewals)
         headers = codec.headers(message, f"led-{self._term}-{self._renewals}", self._bus.settings.name)

@@ -114,7 +114,7 @@ class PlannerProcess(SimulatedProcess):
         self.epoch = sequence
         self.led_since_s = self.timeline.now_s
         stored = tuple(self._stored(each) for each in decisions)
-        old, self.bus.old, self.life = self.bus.old, False, self.bus.life
+        old, self.life = bool(self.bus.unmarked), self.bus.life
         self.incarnations = {each.order.node: self._fresh() if old else each.incarnation for each in decisions}
         self.state = site_ledger.initial(self.config, sequence, self.clock_s, stored, doubted=old)
         self.acks = list(acks)

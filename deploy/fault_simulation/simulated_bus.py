@@ -91,8 +91,8 @@ class SimulatedBus:
     life: int = 0
     """How often the bus was put back: what was sent in an earlier life never arrives."""
     copied: BusCopy | None = None
-    old: bool = False
-    """It was put back, and no planner has led over it since."""
+    unmarked: frozenset[str] = frozenset()
+    """Nodes whose last decision is the copy's: until none is, nothing on this bus tells the next leader of the copy."""
 
     def copy(self, now_s: float) -> None:
         """As a backup does. Control messages are another stream and not part of it."""
@@ -110,7 +110,7 @@ class SimulatedBus:
         self.lease_sequence = copy.sequence
         self.lease_holder, self.lease_until_s = -1, -1.0
         self.life += 1
-        self.old, self.copied = True, None
+        self.unmarked, self.copied = frozenset(copy.decisions), None
 
     def forget(self, now_s: float) -> None:
         """What the product's streams let age away."""
@@ -151,4 +151,5 @@ class SimulatedBus:
             kept = self.decisions.setdefault(order.node, [])
             kept.append(SimulatedMessage(order, batch.epoch, now_s, batch.incarnations.get(order.node, FIRST)))
             del kept[:-KEPT]
+        self.unmarked -= {order.node for order in batch.orders}
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
@@ -46,6 +46,8 @@ class BusLink:
         self._old_s = max(old_s, LEASES * lease_ttl_s)
         self._newest = 0
         """The highest sequence of the stream of decisions that this process has seen."""
+        self._doubted = ""
+        """The doubt of a term of ours that ended before it had stored anything."""
 
     async def listen(self, listener: Listener) -> None:
         """Feed ``listener`` until cancelled. Operators' commands come with all history: a pin outlives a pause."""
@@ -96,7 +98,8 @@ class BusLink:
         Raises LinkAwayError or LinkUnfitError while waiting, and TermEndedError in place of the cancelled body when the
         lease is lost.
         """
-        leadership = Leadership(self._bus, self._holder, self._lease_ttl_s)
+        # A sign makes the stream a live one: over an old copy it must not come before the decisions that tell of it.
+        leadership = Leadership(self._bus, self._holder, self._lease_ttl_s, signs=False)
         try:
             async with AsyncExitStack() as stack:
                 try:
@@ -106,11 +109,18 @@ class BusLink:
                     raise LinkAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
                 before = leadership.before
                 _fit("" if before is None else forgets(before.config))
-                yield BusTerm(self._bus, leadership, epoch, self._doubt(before, leadership.led_until))
+                self._doubted = self._doubt(before, leadership.led_until) or self._doubted
+                if not self._doubted:
+                    await leadership.vouch()
+                yield BusTerm(self._bus, leadership, epoch, self._doubted, self._settled)
         except LeadershipLostError as error:
             raise TermEndedError(str(error)) from error
         finally:
             self._newest = max(self._newest, leadership.newest_seen)
+
+    def _settled(self) -> None:
+        """What a leader knows of an old copy stands in its decisions now: the next one reads it there."""
+        self._doubted = ""
 
     def _doubt(self, before: StreamState | None, led_until: datetime | None) -> str:
         """Why the stream of decisions may be older than what agents were sent; empty where nothing points to it."""
@@ -141,11 +151,18 @@ def _fit(problem: str) -> None:
 
 
 class BusTerm:
-    """One holding of the lease. ``epoch`` is the sequence under which it was won: renewals do not change it."""
+    """One holding of the lease. ``epoch`` is the sequence under which it was won: renewals do not change it.
 
-    def __init__(self, bus: Bus, leadership: Leadership, epoch: int, doubt: str = "") -> None:
+    ``stored`` is called once the first batch of a term in doubt was stored.
+    """
+
+    def __init__(
+        self, bus: Bus, leadership: Leadership, epoch: int, doubt: str = "", stored: Callable[[], None] = lambda: None
+    ) -> None:
         self._bus = bus
+        self._leadership = leadership
         self._doubt = doubt
+        self._stored = stored
         self._publisher = Publisher(bus, leadership)
         self._epoch = epoch
 
@@ -162,6 +179,9 @@ class BusTerm:
             raise TermEndedError(str(error)) from error
         except BusError as error:
             raise LinkAwayError(str(error)) from error
+        if items and not self._leadership.signs:
+            self._stored()
+            await self._leadership.vouch()
 
     async def past(self) -> StoredHistory:
         """What the streams hold. Raises LinkAwayError."""

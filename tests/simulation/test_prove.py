@@ -71,7 +71,8 @@ def test_the_promise_holds_over_ten_seeds_of_a_million_events() -> None:
 def test_a_broken_product_is_caught_within_a_hundred_thousand_events(mutation: str) -> None:
     for run in runs_of("1", 100_000, mutation, frozenset(), None):
         outcome = prove(run)
-        if outcome.failure is not None:
+        # What calm weather leaves undone is found on the way; the hardware's sum must show the fault, too.
+        if outcome.failure is not None and outcome.failure.rule != "liveness":
             assert outcome.failure.rule in {"rise", "comply"}, "seen by the hardware's sum, not by the ledger itself"
             return
     pytest.fail(f"{mutation} went unseen")

@@ -176,7 +176,7 @@ def _order(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelS
 
 def _fail_over(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
     old = (world.leader, world.epoch) if scope.zombie else (None, -1)
-    world = leaders.succeeded(scope, world, world.epoch + 1)
+    world = leaders.succeeded(scope, world, world.epoch + 1, doubted=leaders.unmarked(world.leader))
     return _spent(world._replace(old=old[0], old_epoch=old[1]), "fail-over")
 
 

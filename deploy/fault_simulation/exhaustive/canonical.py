@@ -233,6 +233,7 @@ class _Canon:
             self._past(page.heard_s),
             -1 if page.sent_s == NEVER_S else _age(now_s, page.sent_s, max(config.lease_s / 3.0, config.answer_s)),
             page.sent_share,
+            page.marked,
             self._past(page.inherited_s) if self.scope.rare.get("remove") else None,
             -1 if page.unanswered_s is None else _age(now_s, page.unanswered_s, config.answer_s),
             _age(now_s, page.raised_s, config.settle_s),

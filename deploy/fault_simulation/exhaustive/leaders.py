@@ -101,6 +101,11 @@ def succeeded(scope: SearchScope, world: ModelState, epoch: int, *, doubted: boo
     return world
 
 
+def unmarked(state: PowerState) -> bool:
+    """Whether a leader knows of an old copy what nothing on the bus says yet: the copy is still recognised as one."""
+    return state.doubted and any(not (page.proven or page.marked) for page in state.nodes.values())
+
+
 def _stored(last: Stored) -> StoredCaps:
     """The last decision as the planner reads it back from the bus."""
     order = last.order

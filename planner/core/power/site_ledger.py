@@ -284,6 +284,7 @@ def _sent(
     nodes = dict(state.nodes)
     down: list[PowerDecision] = []
     up: list[PowerDecision] = []
+    highest = _highest_mw(state) if state.doubted else 0
     for node, ledger in state.nodes.items():
         caps, rising = lowers.get(node), rises.get(node)
         final = rising if rising is not None else caps
@@ -294,19 +295,28 @@ def _sent(
             final = ledger.caps_mw
         if final is None:
             continue
-        nodes[node] = issue(ledger, final, now_s, raises=rising is not None)._replace(sent_share=state.share)
-        order = _order(nodes[node], state, config, reason, raises=rising is not None)
+        marked = state.doubted and not ledger.proven
+        issued = issue(ledger, final, now_s, raises=rising is not None)
+        nodes[node] = issued._replace(sent_share=state.share, marked=marked)
+        order = _order(doubt(issued, highest) if marked else issued, state, config, reason, raises=rising is not None)
         (up if rising is not None else down).append(order)
     return replace(state, nodes=nodes), (*down, *up)
 
 
 def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, now_s: float) -> bool:
-    """At each third of a lease; until a node has answered, too, and then without delay while a cut depends on it."""
+    """At each third of a lease; until a node has answered, too, and then without delay while a cut depends on it.
+
+    A node in doubt is written to at once, heard of or not: the next leader has nothing else to know the doubt by.
+    """
+    if state.doubted and not ledger.proven and not ledger.marked:
+        return True
     cut = state.over_since_s is not None and ledger.unanswered_s is not None
     due_s = config.answer_s if cut else config.lease_s / 3.0
     if ledger.caps_mw is None or ledger.seen is None or 0.0 <= now_s - ledger.sent_s < due_s:
         return False
-    if ledger.unanswered_s is not None or ledger.sent_s == float("-inf") or _stands_above(ledger):
+    if ledger.unanswered_s is not None or ledger.sent_s == float("-inf"):
+        return True
+    if _stands_above(ledger) or _stands_below(ledger):
         return True
     # The agent falls to what it was sent, and what it was sent may not fit a smaller budget that is known by now.
     return not all(map(le, ledger.caps_mw, fallbacks(ledger, config, min(ledger.sent_share, state.share))))
@@ -316,6 +326,12 @@ def _stands_above(ledger: NodeLedger) -> bool:
     """Whether a limit that can be set was last proven above its cap: only the answer to another decision frees it."""
     floor = map(max, ledger.caps_mw or (), ledger.cards.min_mw)
     return any(ok and hw > cap for ok, hw, cap in zip(ledger.healthy, ledger.hardware_mw, floor, strict=True))
+
+
+def _stands_below(ledger: NodeLedger) -> bool:
+    """Whether a limit that can be set stands below its cap: the agent could not raise for a decision that came late."""
+    most = map(min, ledger.caps_mw or (), ledger.cards.max_mw)
+    return any(ok and hw < cap for ok, hw, cap in zip(ledger.healthy, ledger.hardware_mw, most, strict=True))
 
 
 def _order(

@@ -10,7 +10,7 @@ import pytest
 from planner.core.power import site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, knows_more, refuses
 from planner.core.power.site_state import charged_mw
-from planner.domain.observation import NodeCommand, Observation, StoredCaps
+from planner.domain.observation import GpuCapInForce, NodeCommand, Observation, PowerAckSeen, StoredCaps
 from planner.domain.plan import PowerDecision
 from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, desk, g, seen
 
@@ -83,7 +83,7 @@ def test_over_an_old_copy_no_agent_is_let_back_up_and_the_silent_are_charged_the
     d = restored(copied(), doubted=True)
     d.want({g("a"): 500_000, g("b"): 400_000})
     d.receive(seen("a", (400_000,), d.now_s))
-    (first,) = d.advance().values()
+    first = d.advance()["a"]
     assert first.only_lowers, "500 W were a's when the copy was made: they may be b's by now"
     d.take(answer(first, d.now_s, {g("a"): 400_000}, epoch=2))
     d.now_s += SITE.lease_s + 3.0
@@ -92,6 +92,48 @@ def test_over_an_old_copy_no_agent_is_let_back_up_and_the_silent_are_charged_the
     assert d.charge(g("b")) == HIGH
     assert charged_mw(d.power) >= 400_000 + HIGH
     assert d.caps(later)[g("a")] == LOW
+
+
+def test_the_doubt_of_an_old_copy_outlives_the_leader_that_doubts() -> None:
+    d = restored(copied(), doubted=True)
+    d.receive(seen("a", (400_000,), d.now_s))
+    written = d.advance()
+    assert set(written) == {"a", "b"}, "nobody has heard of b, and the next leader reads the bus alone"
+    assert all(order.only_lowers for order in written.values())
+    d.take(answer(written["a"], d.now_s, {g("a"): 400_000}, epoch=2))
+    successor = restored(written, doubted=False)
+    successor.want({g("a"): 500_000, g("b"): 400_000})
+    successor.receive(seen("a", (400_000,), successor.now_s))
+    for _ in range(20):
+        for order in successor.advance(1.0).values():
+            assert not order.raises, "b was given 500 W after the copy"
+            if order.node == A:
+                successor.take(answer(order, successor.now_s, epoch=2))
+        successor.receive(seen("a", (400_000,), successor.now_s))
+    assert successor.charge(g("b")) == HIGH
+
+
+def test_an_answer_that_knows_more_than_the_bus_is_written_down_at_once() -> None:
+    d = restored(copied(), doubted=False)
+    d.receive(seen("a", (400_000,), d.now_s), seen("b", (400_000,), d.now_s))
+    first = d.advance()
+    late = answer(first["a"], d.now_s, {g("a"): 400_000}, epoch=99)
+    d.take(late)
+    (again,) = [order for node, order in d.advance(0.1).items() if node == "b"]
+    assert {cap.charged_mw for cap in again.caps} == {HIGH}
+
+
+def test_a_limit_that_stands_below_its_cap_is_sent_it_again() -> None:
+    """The agent could not raise for a decision that came too late; no later one would come by itself."""
+    d = desk(replace(SITE, fallback_mw=300_000), per_node=1)
+    d.settled({g("a"): 250_000, g("b"): LOW})
+    d.now_s += 1.0
+    newest = d.power.nodes[A].next_id - 1
+    gpus = (GpuCapInForce(g("a"), LOW, LOW, True, False),)
+    d.take(PowerAckSeen(A, 1, newest, newest, "partial", gpus, boot="1", clock_s=d.now_s))
+    limits = {"a": LOW, "b": LOW}
+    assert "a" in follow(d, boot_of_a="1", for_s=10.0, limits=limits)
+    assert "a" not in follow(d, boot_of_a="1", for_s=30.0, limits=limits), "once it has followed it is at rest"
 
 
 def test_a_node_that_answers_is_believed_again() -> None:
@@ -154,6 +196,15 @@ def test_what_an_answer_proves() -> None:
     assert refuses(seen_by_a, 6, "i")
     assert not refuses(seen_by_a, 6, "another")
     assert not refuses(seen_by_a, 7, "i")
+
+
+def test_an_agent_that_took_an_old_decision_for_the_newest_is_counted_anew() -> None:
+    """Its new process had met neither incarnation, and followed the one whose decision was delivered again."""
+    seen_by_a = PowerAckSeen(A, 6, 4, 4, "rejected", (), incarnation="old")
+    assert refuses(seen_by_a, 9, "new")
+    assert not refuses(replace(seen_by_a, incarnation="new"), 9, "new"), "it refused an older one of ours"
+    assert not refuses(replace(seen_by_a, status="applied"), 9, "new"), "the new one is under way"
+    assert not refuses(replace(seen_by_a, incarnation=""), 9, "new")
 
 
 @pytest.mark.parametrize(
