@@ -62,7 +62,7 @@ class Leadership:
         """When a planner last led before this term, by the stream; None: it does not say."""
         self._signed_s = float("-inf")
         self.signs = signs
-        """Whether this term leaves signs on the stream of decisions, by which the next leader knows it as a live one."""
+        """Whether this term leaves signs on the stream of decisions; by them the next leader knows it was alive."""
         self.newest_seen = 0
         """The highest sequence of a lease message that was seen, ours or another's."""
 

@@ -69,7 +69,7 @@ class NodeLedger(NamedTuple):
     sent_share: int = 0
     """The site's ``share`` in the newest decision: with it the agent's fallbacks are known."""
     marked: bool = False
-    """The newest decision is charged the highest limits, because what was inherited may be of an old copy of the bus."""
+    """The newest decision names the default as this ledger's charge: it may be of an old copy of the bus."""
     proven: bool = True
     """False: inherited, and no decision of this leader was answered yet."""
     inherited_s: float = NEVER_S
