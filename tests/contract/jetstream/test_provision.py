@@ -119,7 +119,7 @@ async def test_the_command_line() -> None:
         code, text = await cli(["streams", "plan", "--json", *where])
         assert (code, json.loads(text)) == (0, [])
         assert (await cli(["streams", "plan", "--replicas", "9", *where]))[0] == 2
-    assert (await cli(["streams", "plan", *where]))[0] == 2
+    assert (await cli(["streams", "plan", *where]))[0] == 3
 
 
 def test_a_deleted_stream_is_made_again_long_before_a_grant_of_watts_runs_out() -> None:
