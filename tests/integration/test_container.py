@@ -79,7 +79,7 @@ async def test_a_decision_crosses_a_server_in_a_container(server_url: str, tmp_p
             [Outgoing(bus.subjects.decision_scaling("chat"), decision, "d0")]
         )
         client = VirtualConnectorClient(bus.nc, "chat")
-        await client.wait(timeout=10)
+        await client.wait(timeout_s=10)
         found = await client.get()
         assert found is not None
         assert found.num_decode_workers == 2
