@@ -85,6 +85,6 @@ async def test_a_decision_crosses_a_server_in_a_container(server_url: str, tmp_p
         assert found.num_decode_workers == 2
         await client.complete(found)
         with pytest.raises(TimeoutError):
-            await client.wait(timeout=0.5)
+            await client.wait(timeout_s=0.5)
     finally:
         await bus.close()
