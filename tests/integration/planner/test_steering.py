@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -27,6 +28,10 @@ async def test_commands_for_unknown_names_are_refused_with_the_nearest_name(tmp_
         async with running(stage):
             await until(lambda: bool(stage.decided) and bool(stage.fleet.power), "a first decision")
             node = next(iter(stage.fleet.power)).node
+            # The first decision may be one on power; names of deployments are known from the records that follow it.
+            async with asyncio.timeout(40):
+                while NAME not in (await on(stage, "status")).out:
+                    await asyncio.sleep(0.1)
             for words, hint in (
                 (("budget", "set", "3000", "--site", "row-2"), f"did you mean '{SITE}'"),
                 (("budget", "release", "--site", "row-2"), f"did you mean '{SITE}'"),
