@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -43,13 +43,18 @@ MUTATIONS: dict[str, tuple[Patch, ...]] = {
 }
 
 
-@contextmanager
-def mutated(name: str | None) -> Iterator[None]:
+def mutated(name: str | None) -> AbstractContextManager[None]:
     """A context in which the product has one mutation."""
-    patches = MUTATIONS[name] if name is not None else ()
-    before = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in patches]
+    return patched(MUTATIONS[name] if name is not None else ())
+
+
+@contextmanager
+def patched(patches: Iterable[Patch]) -> Iterator[None]:
+    """A context in which each patch's attribute is its function."""
+    replaced = tuple(patches)
+    before = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in replaced]
     try:
-        for module, attribute, function in patches:
+        for module, attribute, function in replaced:
             setattr(module, attribute, function)
         yield
     finally:

@@ -5,8 +5,8 @@ The random proof's four are among them. ``SHOWN_BY`` names the scope that shows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from agent.core.deadman import CapLease, lease_of
 from bus_schemas import streams
 from deploy.fault_simulation.exhaustive import leaders, nodes
 from deploy.fault_simulation.mutations import MUTATIONS as FOUR
+from deploy.fault_simulation.mutations import patched
 from planner.core.power import charging, site_ledger
 
 WEEK_S = 7 * 86_400.0
@@ -152,15 +153,6 @@ SHOWN_BY = {
 """The scope that shows each fault."""
 
 
-@contextmanager
-def mutated(name: str | None) -> Iterator[None]:
+def mutated(name: str | None) -> AbstractContextManager[None]:
     """The product with one mutation, for as long as the block runs."""
-    patches = EVERY[name] if name is not None else ()
-    before = [(module, attribute, getattr(module, attribute)) for module, attribute, _ in patches]
-    try:
-        for module, attribute, function in patches:
-            setattr(module, attribute, function)
-        yield
-    finally:
-        for module, attribute, function in before:
-            setattr(module, attribute, function)
+    return patched(EVERY[name] if name is not None else ())
