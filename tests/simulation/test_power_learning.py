@@ -79,23 +79,31 @@ def test_prefill_that_is_held_by_its_caps_rises_and_pauses_teach_no_less() -> No
 
 
 @WRONG
-def test_with_plenty_the_targets_are_met_with_fewer_gpus_and_watts(error: float) -> None:
+def test_with_plenty_it_is_as_thrifty_as_with_the_true_p_u(error: float) -> None:
+    truth, _, _ = outcome(1.0, learn=False, tight=False)
     told, _, _ = outcome(error, learn=False, tight=False)
     learned, _, _ = outcome(error, learn=True, tight=False)
-    assert learned.good_share >= 0.95
-    assert learned.gpu_hours < 0.95 * told.gpu_hours
-    assert learned.serving_energy_joules < 0.99 * told.serving_energy_joules
+    assert learned.good_share >= truth.good_share - 0.01
+    assert learned.gpu_hours < min(told.gpu_hours, 1.15 * truth.gpu_hours)
+    assert learned.serving_energy_joules < min(told.serving_energy_joules, 1.05 * truth.serving_energy_joules)
 
 
 @WRONG
-def test_under_a_tight_budget_more_is_served_and_the_budget_holds(error: float) -> None:
+def test_under_a_tight_budget_it_serves_as_much_as_with_the_true_p_u_and_the_budget_holds(error: float) -> None:
+    truth, _, _ = outcome(1.0, learn=False, tight=True)
     told, _, _ = outcome(error, learn=False, tight=True)
     learned, _, _ = outcome(error, learn=True, tight=True)
-    assert learned.good_share > told.good_share + 0.05
+    assert learned.good_share >= max(told.good_share, truth.good_share - 0.01)
     assert learned.joules_per_good_output_token is not None
-    assert told.joules_per_good_output_token is not None
-    assert learned.joules_per_good_output_token < 0.95 * told.joules_per_good_output_token
+    assert truth.joules_per_good_output_token is not None
+    assert learned.joules_per_good_output_token < 1.02 * truth.joules_per_good_output_token
     assert learned.violation_watt_seconds == 0.0
+
+
+def test_a_curve_that_promises_too_much_speed_per_watt_costs_requests_unless_learned() -> None:
+    told, _, _ = outcome(0.7, learn=False, tight=True)
+    learned, _, _ = outcome(0.7, learn=True, tight=True)
+    assert learned.good_share > told.good_share + 0.03
 
 
 def test_switched_off_nothing_is_learned_but_both_draws_are_shown() -> None:
