@@ -60,6 +60,7 @@ log = logging.getLogger(__name__)
 
 CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history"})
 CLASSIC_LIBRARY = "scipy"
+DEFAULT_SITE = DeploymentSettings.model_fields["site"].default
 LONGEST_HISTORY = 200_000
 """How many requests of a recorded trace forecasts learn from: the last ones."""
 
@@ -79,7 +80,7 @@ def planner_config(
     settings may name.
     """
     problems: list[str] = []
-    sites = dict(_sites(settings.sites.items(), problems))
+    sites = dict(_sites(settings.sites.items(), problems)) if settings.power_aware else {}
     models = predictors(settings, problems, extra_predictors)
     deployments = {}
     for name, block in settings.deployments.items():
@@ -117,8 +118,6 @@ def _across(settings: Settings) -> list[str]:
     problems = []
     if not settings.deployments:
         problems.append("deployments: none; name at least one, as in deployments: {prod-chat: {…}}")
-    if not settings.sites:
-        problems.append("sites: none; a site with its budget_watts is what keeps the promise of a power budget")
     for (one, a), (two, b) in combinations(settings.sites.items(), 2):
         # Read as a name, a pattern within another one is taken by it.
         shared = sorted(
@@ -145,7 +144,7 @@ def _deployment(
         encode_name(name)
     except ValueError as error:
         problems.append(f"{where}: {error}")
-    if block.site not in settings.sites:
+    if settings.power_aware and block.site not in settings.sites and (settings.sites or block.site != DEFAULT_SITE):
         known = ", ".join(settings.sites) or "none"
         problems.append(f"{where}.site: no site {block.site!r}; there are: {known}")
     try:
@@ -259,11 +258,13 @@ def _curve(role: Role, pool: PoolSettings, block: DeploymentSettings) -> PowerCu
     measured = pool.power_curve
     found = curve(gpu(block.gpu), phase_of(role, moe=block.moe)) if measured is None else _measured(measured)
     if pool.max_cap_watts is None:
+        if block.caps == "fixed":
+            raise ValueError("caps: fixed needs max_cap_watts: the watts of each GPU")
         return found
-    most = mw_from_watts(pool.max_cap_watts)
+    most = min(mw_from_watts(pool.max_cap_watts), found.max_mw)
     if most < found.min_mw:
         raise ValueError(f"max_cap_watts {pool.max_cap_watts:g} is below the GPU's minimum {found.min_mw / 1000:g} W")
-    return replace(found, max_mw=min(most, found.max_mw), useful_mw=min(most, found.useful_mw))
+    return replace(found, max_mw=most, useful_mw=most if block.caps == "fixed" else min(most, found.useful_mw))
 
 
 def _measured(block: CurveSettings) -> PowerCurve:

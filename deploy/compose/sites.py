@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from planner.domain.config import SiteConfig
+from planner.domain.config import Shortage, SiteConfig
 from planner.domain.daily_window import BudgetSchedule, BudgetWindow, ReplicaSchedule, ReplicaWindow
 from planner.domain.demand import Weights
 from planner.domain.ids import SiteId
@@ -33,6 +33,7 @@ def site(name: str, block: SiteSettings) -> SiteConfig:
         smallest_budget_mw=_mw(block.smallest_budget_watts),
         expected_gpus=block.expected_gpus,
         expected_nodes=block.expected_nodes,
+        shortage=Shortage(block.shortage),
         weights=Weights(**block.weights.model_dump()),
         schedule=_schedule(block.schedule) if block.schedule else None,
         nodes=block.nodes,

@@ -22,7 +22,7 @@ from planner.domain.config import OperationMode, PlannerConfig, PoolConfig
 from planner.domain.demand import Allocations
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation
-from planner.domain.plan import DeploymentPlan, Limited, Plan, PoolPlan
+from planner.domain.plan import DeploymentPlan, Limited, Plan, PoolPlan, PowerCut
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
 from planner.domain.reading import Reading, Sample
@@ -109,7 +109,8 @@ def _deployment(
         expected_watts=watts,
         expected_joules_per_token=_joules(ticked, watts),
         shortfall=shortfall,
-        notes=(*granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, granted, counts)),
+        notes=(*_cut(granted.cut), *granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, granted, counts)),
+        power_cut=granted.cut,
         ready=state.flow.ready,
     )
 
@@ -223,6 +224,13 @@ def _unmatched(ticked: SizedDeployment, state: PlannerState) -> tuple[Limited, .
     nodes = [page.seen for page in state.power[ticked.config.site].nodes.values() if page.seen is not None]
     lost = gpu_pools.strangers(nodes, ticked.config)
     return (*lost, *gpu_pools.without_gpus(nodes, ticked.config, ticked.seen))
+
+
+def _cut(cut: PowerCut | None) -> tuple[Limited, ...]:
+    if cut is None:
+        return ()
+    needed = Limited(cut.required_mw // MW_PER_WATT, ReasonCode.POWER_BUDGET, cut.exceeded)
+    return (needed, Limited(sum(cut.after.values()), ReasonCode.POWER_BUDGET, cut.scaling_down))
 
 
 def _taught(power: Mapping[PoolId, PowerFigures]) -> Iterator[Limited]:

@@ -42,6 +42,15 @@ class Fallback(StrEnum):
     MAX_SEEN = "max_seen"
 
 
+class Shortage(StrEnum):
+    """Who gives up what where a site's watts do not suffice."""
+
+    JOINT = "joint"
+    """Counts and caps together, by the share of requests that stay good."""
+    PROPORTIONAL = "proportional"
+    """Every pool the same share of its count: the published rule."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadThresholds:
     """Mode ``load``: one replica more above the upper threshold, one fewer below the lower, at each interval.
@@ -178,6 +187,7 @@ class SiteConfig:
     """Number of GPUs that the site has: those not yet reported are charged at the largest reported default."""
     expected_nodes: int | None = None
     """Number of nodes that hold them, for the overhead; None: as few as the largest reported node allows."""
+    shortage: Shortage = Shortage.JOINT
     weights: Weights = DEFAULT_WEIGHTS
     """How the joint choice of counts and caps weighs its goals."""
     schedule: BudgetSchedule | None = None

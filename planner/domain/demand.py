@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from planner.domain.ids import DeploymentId, PoolId, SiteId
-from planner.domain.plan import Limited
+from planner.domain.plan import Limited, PowerCut
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 
@@ -95,6 +95,8 @@ class Allocation:
     pools: Mapping[tuple[DeploymentId, PoolId], PoolGrant] = field(default_factory=dict)
     shortfall: Mapping[DeploymentId, float] = field(default_factory=dict)
     objective: float = 0.0
+    cuts: Mapping[DeploymentId, PowerCut] = field(default_factory=dict)
+    """The deployments whose counts were cut in proportion to the watts."""
 
 
 Allocations: TypeAlias = Mapping[SiteId, Allocation]

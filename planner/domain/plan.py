@@ -48,6 +48,26 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PowerCut:
+    """Counts cut in proportion to a site's watts: what they needed, what there was, and what is left of them."""
+
+    required_mw: int
+    budget_mw: int
+    before: Mapping[PoolId, int]
+    after: Mapping[PoolId, int]
+
+    @property
+    def exceeded(self) -> str:
+        """The published planner's first line about it."""
+        return f"Power budget exceeded: {self.required_mw / 1000:.12g}W > {self.budget_mw / 1000:.12g}W"
+
+    @property
+    def scaling_down(self) -> str:
+        """Its second line."""
+        return "Scaling down: " + ", ".join(f"{name} {n}→{self.after[name]}" for name, n in self.before.items())
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """Where a new replica should start. A hint: an orchestrator with its own scheduler may place it elsewhere."""
 
@@ -116,6 +136,8 @@ class DeploymentPlan:
     shortfall: float = 0.0
     """Expected share of the load that cannot be served within its targets, 0..1."""
     notes: tuple[Limited, ...] = ()
+    power_cut: PowerCut | None = None
+    """Set where a site shares short watts in proportion, and did."""
     ready: bool = True
     """``scaled_decision_id >= decision_id``: a newer decision may be published."""
 

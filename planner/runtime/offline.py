@@ -67,11 +67,10 @@ class OfflinePlanner:
         self._config = config
         self._name = deployment
         self._deployment = config.deployments[deployment]
-        self._site = config.sites[self._deployment.site]
         self._now_s = 0.0
         self._state: PlannerState = initial_state(config, 1, 0.0, (), ())
         self._counts = {name: pool.min_replicas for name, pool in self._deployment.pools.items()}
-        self._nodes = _nodes(self._deployment)
+        self._nodes = _nodes(self._deployment) if self._deployment.site in config.sites else {}
         self._acks: list[PowerAckSeen] = []
         self._scaled: ScalingAckSeen | None = None
         self._last: ScalingDecision | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -122,6 +123,9 @@ def _run(args: argparse.Namespace) -> int:
     found = loaded(args)
     set_up(found.settings.log.level, found.settings.log.format)
     config = _composed(found)
+    if not config.sites:
+        why = "no site has a budget_watts" if found.settings.power_aware else "power_aware is off"
+        logging.getLogger("wattscale.planner").warning("no watts are planned and no cap is sent: %s", why)
     try:
         on_event_loop(run_planner(found.settings, config))
     except BusUnreachableError as error:
@@ -143,10 +147,11 @@ def _check(args: argparse.Namespace) -> int:
         print(f"note: {note}")
     for name, deployment in config.deployments.items():
         pools = ", ".join(f"{pool} {p.min_replicas} to {p.max_replicas}" for pool, p in deployment.pools.items())
-        site = config.sites[deployment.site]
+        site = config.sites.get(deployment.site)
+        watts = f"site {site.site} {site.budget_mw / 1000:g} W" if site is not None else "no watts are planned"
         print(
             f"ok: {name}: TTFT {deployment.ttft_ms:g} ms, ITL {deployment.itl_ms:g} ms, {deployment.sizing}, "
-            f"{deployment.mode}; {pools}; site {site.site} {site.budget_mw / 1000:g} W; "
+            f"{deployment.mode}; {pools}; {watts}; "
             f"profile {deployment.profile.name}"
         )
         for line in deployment.profile.dropped:
@@ -197,7 +202,7 @@ def _decide(args: argparse.Namespace) -> int:
     found = loaded(args, *overrides)
     config = _composed(found, offline=True)
     name = _chosen(args.deployment, config.deployments)
-    if not args.site_budget:
+    if not args.site_budget and found.settings.power_aware:
         config = unlimited(config, name)
     return _filter(OfflinePlanner(config, name).decide, sys.stdin)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from planner.core.allocation.optimiser.problem import STEP_MW, felt_speed
 from planner.core.allocation.optimiser.shares import share
-from planner.core.power.curve import cap_for_speed, speed
+from planner.core.power.curve import cap_for_speed, chosen_speed, is_fixed, speed
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
 
@@ -28,11 +28,11 @@ def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocati
         for name, pool in demand.pools.items():
             if len(pool.required_speed) != 1 or pool.required_speed[0] > ENOUGH:
                 return None
-            grant = _grant(pool)
-            grants[demand.deployment, name] = grant
-            used = grant.replicas * pool.gpus_per_replica
+            given = grant(pool)
+            grants[demand.deployment, name] = given
+            used = given.replicas * pool.gpus_per_replica
             held += used
-            above_parked_mw += used * (grant.cap_mw - limits.reserve_mw_per_idle_gpu)
+            above_parked_mw += used * (given.cap_mw - limits.reserve_mw_per_idle_gpu)
         if demand.max_gpus is not None and held > demand.max_gpus:
             return None
         gpus += held
@@ -44,9 +44,12 @@ def _fit(gpus: int, above_parked_mw: int, limits: SiteLimits) -> bool:
     return gpus <= limits.gpus and above_parked_mw <= limits.budget_mw - limits.gpus * limits.reserve_mw_per_idle_gpu
 
 
-def _grant(pool: PoolDemand) -> PoolGrant:
-    """The lowest useful cap, in the optimiser's steps, that carries the pool."""
+def grant(pool: PoolDemand) -> PoolGrant:
+    """The lowest useful cap, in the optimiser's steps, that carries a pool of one count; a fixed cap as it is."""
     curve = pool.curve
+    if is_fixed(curve):
+        fixed = chosen_speed(curve, curve.max_mw)
+        return PoolGrant(pool.min_replicas, curve.max_mw, fixed, good=share(pool.role, fixed, felt_speed(pool)[0]))
     lowest = -(-max(curve.useful_mw, curve.min_mw) // STEP_MW) * STEP_MW
     highest = max(lowest, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) * STEP_MW)
     needed = -(-cap_for_speed(curve, pool.required_speed[0] * pool.spare_speed) // STEP_MW) * STEP_MW

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from planner.core import advisory
+from planner.core.allocation import proportional
 from planner.core.allocation.closed_form import settled
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.limits.pipeline import LimitedDeployments
@@ -18,7 +19,7 @@ from planner.core.power.site_state import PowerState, gpus_mw, unseen_mw
 from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.core.sizing.options import PoolOptions
 from planner.core.state import PlannerState
-from planner.domain.config import PlannerConfig, PoolConfig, SiteConfig
+from planner.domain.config import PlannerConfig, PoolConfig, Shortage, SiteConfig
 from planner.domain.demand import Allocation, Allocations, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
 from planner.domain.units import TickClock
@@ -115,11 +116,19 @@ class SharedSite:
         all_ = self.imagined.allocate(sized, counts)
         watched = {key: grant for key, grant in all_.pools.items() if key[0] not in self.deployments}
         late = {name: share for name, share in all_.shortfall.items() if name not in self.deployments}
-        return replace(acting, pools={**acting.pools, **watched}, shortfall={**acting.shortfall, **late})
+        cuts = {name: cut for name, cut in all_.cuts.items() if name not in self.deployments}
+        return replace(
+            acting,
+            pools={**acting.pools, **watched},
+            shortfall={**acting.shortfall, **late},
+            cuts={**acting.cuts, **cuts},
+        )
 
     def allocate(self, sized: Sized, counts: Mapping[DeploymentId, Mapping[PoolId, int]]) -> Allocation:
         """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow."""
         demands = [demand(sized[name], counts.get(name)) for name in self.deployments]
+        if self.config.shortage is Shortage.PROPORTIONAL:
+            return proportional.allocate(demands, self.limits)
         if (easy := settled(demands, self.limits)) is not None:
             return easy
         return priority_classes.allocate(demands, self.limits, self.config.weights)

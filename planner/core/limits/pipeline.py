@@ -14,7 +14,7 @@ from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.domain.config import DeploymentConfig
 from planner.domain.demand import Allocation, Allocations
 from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.plan import Limited
+from planner.domain.plan import Limited, PowerCut
 from planner.domain.reasons import ReasonCode
 from planner.domain.units import TickClock
 
@@ -32,6 +32,8 @@ class LimitedCounts:
     chains: Mapping[PoolId, tuple[Limited, ...]]
     recommended: Mapping[PoolId, int] = field(default_factory=dict)
     notes: tuple[Limited, ...] = ()
+    cut: PowerCut | None = None
+    """The published cut to the site's watts, where it was made."""
 
 
 LimitedDeployments: TypeAlias = Mapping[DeploymentId, LimitedCounts]
@@ -62,6 +64,7 @@ def _limited(
         chains={name: limits.chain for name, limits in counts.pools.items()},
         recommended=recommended.values,
         notes=readiness.timeout_note(sized.state.flow, sized.config, clock.now_s),
+        cut=allocation.cuts.get(sized.config.deployment) if allocation is not None else None,
     )
 
 
@@ -118,4 +121,4 @@ def _shortened(limited: LimitedCounts, allocation: Allocation, config: Deploymen
         sentence = f"{answer.replicas} are what the site's watts and GPUs carry now"
         links = answer.chain or (Limited(answer.replicas, ReasonCode.POWER_BUDGET, sentence),)
         chains[name] = (*chains[name], *links)
-    return replace(limited, counts=counts, chains=chains)
+    return replace(limited, counts=counts, chains=chains, cut=limited.cut or allocation.cuts.get(config.deployment))

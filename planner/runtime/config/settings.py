@@ -106,7 +106,7 @@ class PoolSettings(Block):
     startup_s: NotNegative = 60.0
     max_step: int | None = Field(default=None, ge=1)
     max_cap_watts: Positive | None = None
-    """The highest cap of any GPU of this pool."""
+    """The highest cap of any GPU of this pool; with ``caps: fixed`` the cap itself."""
     behavior: BehaviorSettings = Field(default_factory=BehaviorSettings)
     fallback_replicas: int | None = Field(default=None, ge=0)
     """For ``fallback: replicas``."""
@@ -147,6 +147,9 @@ class DeploymentSettings(Block):
     itl_ms: Positive = 50.0
     ttft_quantile: Share = 0.95
     sizing: Literal["sla", "classic", "load", "sla+load"] = "sla"
+    caps: Literal["joint", "fixed"] = "joint"
+    """joint: caps are chosen together with counts. fixed: every GPU of a pool gets ``max_cap_watts``, and only counts
+    are chosen; a cut of the budget still lowers it."""
     mode: Literal["active", "advisory", "paused"] = "active"
     predictor: str = "blend"
     forecast_quantile: Share | None = None
@@ -226,6 +229,9 @@ class SiteSettings(Block):
     """GPUs the site has: those that no agent has reported yet are charged at their default."""
     expected_nodes: int | None = Field(default=None, ge=1)
     """Nodes they are on, for their overhead."""
+    shortage: Literal["joint", "proportional"] = "joint"
+    """Where watts do not suffice. joint: counts and caps are chosen by the share of requests that stay good.
+    proportional: every pool keeps ``int(n * budget / required)`` of its replicas, each counted with its highest cap."""
     weights: WeightSettings = Field(default_factory=WeightSettings)
     schedule: ScheduleSettings | None = None
 
@@ -302,6 +308,9 @@ class Settings(Block):
     otlp: OtlpSettings = Field(default_factory=OtlpSettings)
     journal: bool = True
     """Keep each tick's observation in its plan record: for replay, and for the next leader's forecasts and windows."""
+    power_aware: bool = True
+    """Off: replicas are planned without watts, sites are not needed and left alone, and no cap is sent. So it is, with
+    a warning at the start, where no site is configured."""
     provision: bool = True
     """Create and maintain the streams, and a consumer for every agent and actuator; off where another tool does."""
     sites: dict[str, SiteSettings] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from planner.domain.plan import DeploymentPlan, Plan, PoolPlan
+from planner.domain.reasons import ReasonCode
 from planner.domain.units import watts_from_mw
 from planner.runtime.decision_event import DecisionEvent
 
@@ -28,6 +29,9 @@ def log_decision(decided: DecisionEvent) -> None:
             },
         )
     for name, plan in decided.plan.deployments.items():
+        if plan.power_cut is not None:
+            log.warning(plan.power_cut.exceeded, extra={"deployment": name, "epoch": decided.epoch})
+            log.info(plan.power_cut.scaling_down, extra={"deployment": name, "epoch": decided.epoch})
         log.info(
             sentence(plan),
             extra={
@@ -58,8 +62,10 @@ def _power(plan: Plan, epoch: int) -> None:
 
 def sentence(plan: DeploymentPlan) -> str:
     """The tick in one line: the plan's notes, or each pool's path from current to granted count."""
-    if plan.notes:
-        return "; ".join(note.sentence for note in plan.notes)
+    # A proportional cut has lines of its own.
+    notes = [note.sentence for note in plan.notes if note.reason is not ReasonCode.POWER_BUDGET]
+    if notes:
+        return "; ".join(notes)
     return "; ".join(_way(pool) for pool in plan.pools.values())
 
 

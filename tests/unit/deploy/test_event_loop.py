@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from deploy.event_loop import run
+from planner.domain.config import PlannerConfig
 
 
 async def loop_module() -> str:
@@ -39,7 +40,7 @@ def test_the_planner_is_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     planner.register(parser.add_subparsers())
     monkeypatch.setattr("deploy.compose.planner_service.run_planner", run_planner)
     monkeypatch.setattr("planner.runtime.telemetry.logs.set_up", lambda *_: None)
-    monkeypatch.setattr(planner, "_composed", lambda _: None)
+    monkeypatch.setattr(planner, "_composed", lambda _: PlannerConfig())
     args = parser.parse_args(["planner", "run", "--set", "sites.@.budget_watts=1"])
     assert args.run(args) == 0
     assert seen == ["uvloop"]

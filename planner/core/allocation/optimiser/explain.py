@@ -68,7 +68,7 @@ def allocation(
             # A stage that serves nobody, for its partner has no GPU, is not worth its watts.
             grant = PoolGrant(
                 0 if useless else counts[row],
-                problem.cap_mw(row, int(steps[row])),
+                min(problem.cap_mw(row, int(steps[row])), demand.pools[key[1]].curve.max_mw),
                 float(problem.speed[row, steps[row]]),
                 good=float(shares[row]),
             )
