@@ -13,6 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from agent.runtime.settings import OnExit, PowerAgentSettings
 from bus_schemas.jetstream.settings import BusSettings
 
+MOST_WATTS = 1e6
+"""Of one GPU."""
+LONGEST_S = 3600.0
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -22,15 +26,15 @@ class SimulatedSection(_Section):
     """With ``driver: simulated``."""
 
     gpus: int = Field(default=8, ge=1, le=1024)
-    default_watts: float = Field(default=700.0, gt=0)
-    min_watts: float = Field(default=200.0, gt=0)
-    max_watts: float = Field(default=700.0, gt=0)
-    idle_watts: float = Field(default=75.0, ge=0)
-    load_watts: float = Field(default=75.0, ge=0)
+    default_watts: float = Field(default=700.0, gt=0, le=MOST_WATTS)
+    min_watts: float = Field(default=200.0, gt=0, le=MOST_WATTS)
+    max_watts: float = Field(default=700.0, gt=0, le=MOST_WATTS)
+    idle_watts: float = Field(default=75.0, ge=0, le=MOST_WATTS)
+    load_watts: float = Field(default=75.0, ge=0, le=MOST_WATTS)
     """What the work on each GPU would draw without a cap."""
-    lag_s: float = Field(default=0.15, ge=0)
-    overshoot: float = Field(default=0.08, ge=0)
-    ignores_writes: tuple[int, ...] = ()
+    lag_s: float = Field(default=0.15, ge=0, le=LONGEST_S)
+    overshoot: float = Field(default=0.08, ge=0, le=10)
+    ignores_writes: tuple[Annotated[int, Field(ge=0, le=1023)], ...] = ()
     """Indices of the GPUs whose writes succeed and change nothing."""
     faults: dict[int, dict[Literal["enumerate", "read", "set_limit"], str]] = Field(default_factory=dict)
     """By GPU index and call: the error to answer with."""
@@ -53,7 +57,7 @@ class AnnotationSection(_Section):
     """Limits by pod annotation: the targets where there is no bus, further upper bounds where there is."""
 
     enabled: bool = True
-    safe_default_watts: float | None = Field(default=None, gt=0)
+    safe_default_watts: float | None = Field(default=None, gt=0, le=MOST_WATTS)
     """For an annotation that cannot be read; needed wherever annotations are enabled and Kubernetes is on."""
 
 
@@ -91,9 +95,9 @@ class AgentFile(_Section):
     telemetry_interval_s: float = Field(default=1.0, gt=0, le=60)
     heartbeat_s: float = Field(default=10.0, gt=0, le=300)
     reconcile_interval_s: float = Field(default=15.0, gt=0, le=15)
-    call_timeout_s: float = Field(default=5.0, gt=0)
-    grace_s: float = Field(default=30.0, gt=0)
-    ready_within_s: float = Field(default=45.0, gt=0)
+    call_timeout_s: float = Field(default=5.0, gt=0, le=LONGEST_S)
+    grace_s: float = Field(default=30.0, gt=0, le=LONGEST_S)
+    ready_within_s: float = Field(default=45.0, gt=0, le=LONGEST_S)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 PASSWORD_ENV = "WATTSCALE_NATS_PASSWORD"  # noqa: S105  # the name of a variable, not a password
 TOKEN_ENV = "WATTSCALE_NATS_TOKEN"  # noqa: S105  # likewise
+LONGEST_S = 3600.0
 
 
 class BusSettings(BaseModel):
@@ -35,10 +36,10 @@ class BusSettings(BaseModel):
     tls_key_file: Path | None = None
     tls_hostname: str | None = None
     """The host name in the server's certificate, where it differs from the one in the address."""
-    connect_timeout_s: float = Field(default=5.0, gt=0)
-    request_timeout_s: float = Field(default=5.0, gt=0)
-    reconnect_first_s: float = Field(default=0.05, gt=0)
-    reconnect_last_s: float = Field(default=2.0, gt=0)
+    connect_timeout_s: float = Field(default=5.0, gt=0, le=LONGEST_S)
+    request_timeout_s: float = Field(default=5.0, gt=0, le=LONGEST_S)
+    reconnect_first_s: float = Field(default=0.05, gt=0, le=LONGEST_S)
+    reconnect_last_s: float = Field(default=2.0, gt=0, le=LONGEST_S)
     """Pauses between attempts to reconnect grow from the first to the last value, with jitter; attempts never end."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Copies of each stream that this process creates: 3 in a cluster."""

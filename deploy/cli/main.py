@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import errno
+import functools
 import importlib
 import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
 
+from deploy.cli.command_parser import CommandParser
 from deploy.cli.errors import CliError
 
 COMMANDS = (
@@ -33,9 +35,10 @@ OWN = ("agent", "bus_schemas", "deploy", "planner")
 EXTRAS = "pip install 'wattscale[local]' (or [planner], [agent])"
 
 
+@functools.cache
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    """The parser of all commands; always the same one, because it takes 30 ms to build."""
+    parser = CommandParser(
         prog="wattscale",
         description="Power-aware autoscaling for LLM inference: replicas and GPU power caps, decided together.",
     )
@@ -50,8 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 failed, 2 bad input, 3 no bus, 130 interrupted."""
     _open_standard_streams()
-    args = build_parser().parse_args(argv)
     try:
+        args = build_parser().parse_args(argv)
         code: int = args.run(args)
         sys.stdout.flush()
     except CliError as error:

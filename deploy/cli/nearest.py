@@ -9,12 +9,17 @@ CLOSE_ENOUGH = 0.5
 LISTED = 8
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is close to ``name``; None where none is."""
+    close = get_close_matches(name, sorted(known), n=1, cutoff=CLOSE_ENOUGH)
+    return close[0] if close else None
+
+
 def hint(name: str, known: Iterable[str]) -> str:
     """``did you mean 'x'?`` where a known name is close; otherwise the known names, or that there are none."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=CLOSE_ENOUGH)
-    if close:
-        return f"did you mean {close[0]!r}?"
+    if close := nearest(name, names):
+        return f"did you mean {close!r}?"
     if not names:
         return "none is known there"
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.cli.errors import UsageError
+from deploy.cli.numbers import MOST_GPUS
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,23 +34,11 @@ class UpOptions:
     deployment: str = "default-demo"
 
     def check(self) -> None:
-        """Raises UsageError, in one line, for numbers that make no sense."""
-        positive = {
-            "--nodes": self.nodes,
-            "--gpus-per-node": self.gpus_per_node,
-            "--ttft-ms": self.ttft_ms,
-            "--itl-ms": self.itl_ms,
-            "--speed": self.speed,
-            "--planners": self.planners,
-        }
-        for option, value in positive.items():
-            if not value > 0:
-                raise UsageError(f"{option} must be above zero, not {value:g}")
-        if self.duration_s is not None and not self.duration_s > 0:
-            raise UsageError(f"--duration must be above zero seconds, not {self.duration_s:g}")
-        if self.startup_s < 0:
-            raise UsageError(f"--startup-s must not be negative, not {self.startup_s:g}")
+        """Raises UsageError, in one line, for options that do not fit together; each alone is checked as it is read."""
         if self.nats_url and self.data_dir:
             raise UsageError("--data-dir belongs to the embedded server; omit it with --nats-url")
-        if self.nodes * self.gpus_per_node < 2:
+        gpus = self.nodes * self.gpus_per_node
+        if gpus < 2:
             raise UsageError("the cluster needs at least two GPUs: one prefill and one decode worker")
+        if gpus > MOST_GPUS:
+            raise UsageError(f"--nodes times --gpus-per-node are {gpus} GPUs: at most {MOST_GPUS} are simulated")

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.cli.build.prove_exhaustive import EXTRA_MUTATIONS, add_options, run_exhaustive
 from deploy.cli.errors import UsageError
+from deploy.cli.numbers import whole
 
 if TYPE_CHECKING:
     from deploy.fault_simulation.campaign import Tally
     from deploy.fault_simulation.proof_run import Outcome
 
 SAVE_EVERY_S = 30.0
+MOST_EVENTS = 10**9
 MUTATIONS = ("raise-before-lower", "ignore-unacked-grants", "default-on-expiry", "fencing-off")
 
 
@@ -29,17 +31,19 @@ def register(subparsers: Any) -> None:
         "messages, crashes, stalls, fail-overs, driver resets, foreign writers and budget cuts in virtual time, and "
         "adds up the simulated hardware's limits after every event. Exit 1 when they exceed the budget.",
     )
-    parser.add_argument("--events", type=int, default=100_000, help="events per seed (default: 100000)")
+    parser.add_argument("--events", type=whole(1, 10**9), default=100_000, help="events per seed (default: 100000)")
     parser.add_argument(
         "--seed", help="the first seed; with .N one episode of it (default: a fresh one, which is printed)"
     )
-    parser.add_argument("--seeds", type=int, default=1, help="number of seeds, counting up from the first (default: 1)")
+    parser.add_argument(
+        "--seeds", type=whole(1, 10_000), default=1, help="number of seeds, counting up from the first (default: 1)"
+    )
     parser.add_argument(
         "--mutate",
         choices=(*MUTATIONS, *EXTRA_MUTATIONS),
         help="break the product on purpose: the proof must then fail",
     )
-    parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
+    parser.add_argument("--jobs", type=whole(0, 1024), default=0, help="processes (default: one per core)")
     parser.add_argument(
         "--checkpoint",
         metavar="FOLDER",
@@ -49,7 +53,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--only", default=None, metavar="N,…", help="numbers of the faults to keep (or: none)")
     parser.add_argument("--no-shrink", action="store_true", help="show a failing run without shrinking it")
     parser.add_argument(
-        "--trace", type=int, default=40, metavar="N", help="events to print before a failure (default: 40)"
+        "--trace", type=whole(0, 10**6), default=40, metavar="N", help="events to print before a failure (default: 40)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_options(parser)
@@ -74,8 +78,8 @@ def _run_random(args: argparse.Namespace) -> int:
         raise UsageError("--checkpoint needs --seed: a fresh seed is another campaign each time")
     if unknown := sorted(without - set(FAULTS)):
         raise UsageError(f"--without: unknown kind of fault {unknown[0]!r}; known: {', '.join(FAULTS)}")
-    if args.events < 1 or args.seeds < 1:
-        raise UsageError("--events and --seeds must be 1 or more")
+    if args.events * args.seeds > MOST_EVENTS:
+        raise UsageError(f"--events times --seeds are more than {MOST_EVENTS:g} events: split the run")
     only = _numbers(args.only)
     first = args.seed if args.seed is not None else str(random.SystemRandom().randrange(1, 10**9))
     seeds = _seeds(first, args.seeds)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.errors import UsageError
+from deploy.cli.numbers import LONGEST_S, number, whole
 
 if TYPE_CHECKING:
     from deploy.fault_simulation.exhaustive.run import SearchTally
@@ -47,9 +48,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SCOPE,…",
         help="search scopes by name, or 'gate' (the default), 'night' or 'all'",
     )
-    group.add_argument("--depth", type=int, metavar="N", help="stop after every path of so many steps")
-    group.add_argument("--seconds", type=float, metavar="S", help="stop each scope after so long")
-    group.add_argument("--memory-gib", type=float, default=4.0, metavar="G", help="stop a scope there (default: 4)")
+    group.add_argument("--depth", type=whole(1, 1000), metavar="N", help="stop after every path of so many steps")
+    group.add_argument(
+        "--seconds", type=number(0, LONGEST_S, above=True), metavar="S", help="stop each scope after so long"
+    )
+    group.add_argument(
+        "--memory-gib",
+        type=number(0, 10_000, above=True),
+        default=4.0,
+        metavar="G",
+        help="stop a scope there (default: 4)",
+    )
     group.add_argument("--story", metavar="STEPS", help="retell one story of a scope, as a broken promise prints it")
 
 
@@ -58,7 +67,6 @@ def run_exhaustive(args: argparse.Namespace) -> int:
     names = _scopes(args.exhaustive)
     if args.story is not None:
         return _retell(names, args)
-    _usable(args)
     found = []
     for name in names:
         tally = _search(name, args)
@@ -81,12 +89,6 @@ def _scopes(text: str) -> list[str]:
     if unknown := [name for name in names if name not in SCOPES]:
         raise UsageError(f"--exhaustive: no scope is called {unknown[0]!r}; there are {', '.join((*GROUPS, *SCOPES))}")
     return names
-
-
-def _usable(args: argparse.Namespace) -> None:
-    for option, value in (("--depth", args.depth), ("--seconds", args.seconds), ("--memory-gib", args.memory_gib)):
-        if value is not None and value <= 0:
-            raise UsageError(f"{option} must be above 0, not {value:g}")
 
 
 def _search(name: str, args: argparse.Namespace) -> SearchTally:

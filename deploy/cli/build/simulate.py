@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from deploy.cli.numbers import LONGEST_S, MOST_MS, number, whole
+
+LONGEST_LOAD_S = 31 * 86_400.0
 POLICY_HELP = (
     "policies, separated by commas: ours, classic, load, sla+load (each also with -nopower), static:6p2d, hpa, keda, "
     "knative, oracle[:HEADROOM]; a peer may end in +tdp, +uniform, +role or +reactive: how it keeps within a budget"
@@ -20,37 +23,71 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "requests, and compares their scores. Ours runs the same code as in production.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    _add_load(parser)
+    _add_cluster(parser)
+    _add_policies_and_results(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
     load = parser.add_argument_group("load")
     load.add_argument("--trace", type=Path, help="Mooncake JSONL or CSV, plain or gzip; default: a generated load")
-    load.add_argument("--rate", type=float, default=1.0, help="replay the trace at this many times its speed")
     load.add_argument(
-        "--copies", type=int, default=1, help="overlay the trace with itself this many times, slightly shifted"
+        "--rate", type=number(0, 1e6, above=True), default=1.0, help="replay the trace at this many times its speed"
     )
-    load.add_argument("--duration", type=float, dest="duration_s", metavar="S", help="stop after S seconds of load")
-    load.add_argument("--ttft-ms", type=float, default=1000.0, help="target for the time to first token")
-    load.add_argument("--itl-ms", type=float, default=40.0, help="target for the mean inter-token latency")
+    load.add_argument(
+        "--copies",
+        type=whole(1, 1000),
+        default=1,
+        help="overlay the trace with itself this many times, slightly shifted",
+    )
+    load.add_argument(
+        "--duration",
+        type=number(0, LONGEST_LOAD_S, above=True),
+        dest="duration_s",
+        metavar="S",
+        help="stop after S seconds of load",
+    )
+    load.add_argument(
+        "--ttft-ms", type=number(0, MOST_MS, above=True), default=1000.0, help="target for the time to first token"
+    )
+    load.add_argument(
+        "--itl-ms", type=number(0, MOST_MS, above=True), default=40.0, help="target for the mean inter-token latency"
+    )
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--profile", type=Path, help="folder with a profile (npz or JSON); default: the built-in one")
     cluster.add_argument(
         "--profile-error",
-        type=float,
+        type=number(0, 100, above=True),
         default=1.0,
         metavar="X",
         help="true speed of the engines relative to the profile (0.7: slower); the policies do not know it",
     )
     cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
-    cluster.add_argument("--nodes", type=int, default=4)
-    cluster.add_argument("--gpus-per-node", type=int, default=8)
-    cluster.add_argument("--startup-s", type=float, default=60.0, help="mean start-up time of a worker")
+    cluster.add_argument("--nodes", type=whole(1, 10_000), default=4)
+    cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8)
+    cluster.add_argument(
+        "--startup-s", type=number(0, LONGEST_LOAD_S), default=60.0, help="mean start-up time of a worker"
+    )
     cluster.add_argument("--start", default="1p1d", metavar="NpMd", help="workers that are ready at the start")
-    cluster.add_argument("--mtbf-s", type=float, help="mean time between failures of a worker; default: no failures")
+    cluster.add_argument(
+        "--mtbf-s", type=number(1, LONGEST_S), help="mean time between failures of a worker; default: no failures"
+    )
     cluster.add_argument(
         "--budget-watts", metavar="W|S:W,…", help="watts for all GPUs: one number, or steps such as 0:16000,3600:11000"
     )
+
+
+def _add_policies_and_results(parser: argparse.ArgumentParser) -> None:
     policy = parser.add_argument_group("policies")
     policy.add_argument("--policy", default="ours,hpa,keda,knative", help=POLICY_HELP)
-    policy.add_argument("--interval-s", type=float, default=30.0, help="our planner's interval")
-    policy.add_argument("--ttft-quantile", type=float, default=0.95, help="our planner's quality knob, 0 to 1")
+    policy.add_argument("--interval-s", type=number(0.5, 86_400), default=30.0, help="our planner's interval")
+    policy.add_argument(
+        "--ttft-quantile", type=number(0.001, 0.999), default=0.95, help="our planner's quality knob, 0 to 1"
+    )
     policy.add_argument(
         "--what-if-budget",
         default="",
@@ -59,10 +96,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     output = parser.add_argument_group("runs and results")
     output.add_argument("--seeds", default="0", help="seeds for start-up times and failures, separated by commas")
-    output.add_argument("--processes", type=int, default=0, help="parallel runs; 0: one per processor")
+    output.add_argument("--processes", type=whole(0, 1024), default=0, help="parallel runs; 0: one per processor")
     output.add_argument("--json", action="store_true", help="print the results as JSON on standard output")
     output.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots")
-    parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -6,10 +6,12 @@ import argparse
 import itertools
 import re
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from deploy.cli.errors import UsageError
+from deploy.cli.numbers import LONGEST_S, MOST_GPUS, MOST_WATTS, number, whole
 from deploy.demo.demo_profile import profile_of_both_phases
 from planner.adapters.traces import Trace, TraceError, read_trace
 from planner.domain.request import Request
@@ -39,9 +41,8 @@ class Asked:
 
 def asked(args: argparse.Namespace) -> Asked:
     """Options as what to run: files read, numbers checked. Raises UsageError with one line for the first bad one."""
-    _positive(args)
     profile = profile_of_both_phases(args.profile, args.gpu)
-    start = re.fullmatch(r"(\d+)p(\d+)d", args.start)
+    start = re.fullmatch(r"([0-9]{1,5})p([0-9]{1,5})d", args.start)
     if start is None:
         raise UsageError(f"--start {args.start}: write the workers as 5p2d")
     pools = disaggregated(
@@ -66,32 +67,10 @@ def asked(args: argparse.Namespace) -> Asked:
     return Asked(
         scenario,
         _policies(args),
-        _numbers(args.seeds, "--seeds", int),
+        _numbers(args.seeds, "--seeds", whole(0, 2**53)),
         OursSettings(interval_s=args.interval_s, ttft_quantile=args.ttft_quantile),
-        _numbers(args.what_if_budget, "--what-if-budget", float) if args.what_if_budget else (),
+        _numbers(args.what_if_budget, "--what-if-budget", number(0, 10, above=True)) if args.what_if_budget else (),
     )
-
-
-def _positive(args: argparse.Namespace) -> None:
-    values = {
-        "--rate": args.rate,
-        "--copies": args.copies,
-        "--ttft-ms": args.ttft_ms,
-        "--itl-ms": args.itl_ms,
-        "--profile-error": args.profile_error,
-        "--nodes": args.nodes,
-        "--gpus-per-node": args.gpus_per_node,
-        "--interval-s": args.interval_s,
-        "--duration": args.duration_s,
-        "--mtbf-s": args.mtbf_s,
-    }
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise UsageError(f"{name} must be above zero, not {value:g}")
-    if args.startup_s < 0 or args.processes < 0:
-        raise UsageError("--startup-s and --processes must not be negative")
-    if not 0 < args.ttft_quantile < 1:
-        raise UsageError(f"--ttft-quantile must lie between 0 and 1, not {args.ttft_quantile:g}")
 
 
 def _trace(args: argparse.Namespace) -> Trace:
@@ -130,11 +109,12 @@ def _budget(args: argparse.Namespace) -> BudgetSteps | None:
     if args.budget_watts is None:
         return None
     steps = []
+    at, allowed = number(0, LONGEST_S), number(0, MOST_WATTS)
     for part in args.budget_watts.split(","):
         when, colon, watts = part.strip().rpartition(":")
         try:
-            steps.append((float(when) if colon else 0.0, int(float(watts) * 1000)))
-        except ValueError:
+            steps.append((at(when) if colon else 0.0, int(allowed(watts) * 1000)))
+        except (ValueError, argparse.ArgumentTypeError):
             raise UsageError(f"--budget-watts {part!r}: write watts, or steps such as 0:16000,3600:11000") from None
     if steps[0][0] != 0.0 or any(b <= a for (a, _), (b, _) in itertools.pairwise(steps)):
         raise UsageError("--budget-watts: the first step must begin at 0, and each later one after the one before")
@@ -142,6 +122,8 @@ def _budget(args: argparse.Namespace) -> BudgetSteps | None:
 
 
 def _fits(scenario: Scenario) -> None:
+    if scenario.gpus > MOST_GPUS:
+        raise UsageError(f"--nodes times --gpus-per-node are {scenario.gpus} GPUs: at most {MOST_GPUS} are simulated")
     for pool in scenario.pools:
         if pool.gpus_per_replica > scenario.cluster.gpus_per_node:
             raise UsageError(
@@ -169,11 +151,8 @@ def _policies(args: argparse.Namespace) -> tuple[str, ...]:
     return names
 
 
-def _numbers(text: str, option: str, kind: type[N]) -> tuple[N, ...]:
+def _numbers(text: str, option: str, kind: Callable[[str], N]) -> tuple[N, ...]:
     try:
-        numbers = tuple(kind(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"{option} {text!r}: write numbers separated by commas") from None
-    if kind is float and not all(number > 0 for number in numbers):
-        raise UsageError(f"{option}: fractions must be above zero")
-    return numbers
+        return tuple(kind(part.strip()) for part in text.split(","))
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"{option} {text!r}: numbers separated by commas: each {error}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
-from deploy.cli.errors import UsageError
+from deploy.cli.numbers import whole
 
 if TYPE_CHECKING:
     from bus_schemas.jetstream.connect import Bus
@@ -30,7 +30,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action = actions.add_parser(name, help=words, description=words)
         add_bus_options(action)
         action.add_argument(
-            "--replicas", type=int, default=1, metavar="N", help="copies of each stream: 3 in a cluster"
+            "--replicas",
+            type=whole(1, MOST_REPLICAS),
+            default=1,
+            metavar="N",
+            help="copies of each stream: 3 in a cluster",
         )
         action.add_argument("--json", action="store_true", help="print JSON")
         action.set_defaults(run=lambda args, name=name: asyncio.run(_run(args, name)))
@@ -40,8 +44,6 @@ async def _run(args: argparse.Namespace, action: str) -> int:
     from bus_schemas.jetstream import stream_admin
     from bus_schemas.streams import DECISIONS
 
-    if not 1 <= args.replicas <= MOST_REPLICAS:
-        raise UsageError(f"--replicas must be 1 to {MOST_REPLICAS}, not {args.replicas}")
     work = {"plan": stream_admin.plan, "apply": stream_admin.apply, "check": stream_admin.plan}[action]
     async with reached(args) as bus:
         changes = await work(bus, args.replicas)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
-from deploy.cli.errors import CliError, UsageError
+from deploy.cli.errors import CliError
+from deploy.cli.numbers import whole
 
 if TYPE_CHECKING:
     from bus_schemas import v1
@@ -39,7 +40,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add_bus_options(decisions)
     decisions.add_argument("--follow", "-f", action="store_true", help="continue with new ones until interrupted")
     decisions.add_argument(
-        "--last", type=int, default=RECENT_DECISIONS, metavar="N", help="how many of the newest to begin with"
+        "--last",
+        type=whole(1, MOST_DECISIONS),
+        default=RECENT_DECISIONS,
+        metavar="N",
+        help="how many of the newest to begin with",
     )
     decisions.add_argument("--json", action="store_true", help="print one JSON message per line")
     decisions.set_defaults(run=lambda args: asyncio.run(_decisions(args)))
@@ -47,7 +52,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     explain = subparsers.add_parser("explain", help="why a deployment's decision is what it is")
     add_bus_options(explain)
     explain.add_argument("deployment", metavar="DEPLOYMENT")
-    explain.add_argument("decision_id", nargs="?", type=int, metavar="ID", help="default: the newest")
+    explain.add_argument("decision_id", nargs="?", type=whole(0, 2**53), metavar="ID", help="default: the newest")
     explain.add_argument("--json", action="store_true", help="print the records as JSON")
     explain.set_defaults(run=lambda args: asyncio.run(_explain(args)))
 
@@ -69,8 +74,6 @@ async def _status(args: argparse.Namespace) -> int:
 async def _decisions(args: argparse.Namespace) -> int:
     from deploy.views.bus_reader import following, recent
 
-    if not 1 <= args.last <= MOST_DECISIONS:
-        raise UsageError(f"--last must be 1 to {MOST_DECISIONS}, not {args.last}")
     async with reached(args) as bus:
         if args.follow:
             async for message in following(bus, args.last):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.errors import UsageError
+from deploy.cli.numbers import MOST_WATTS, number, whole
 
 if TYPE_CHECKING:
     from agent.runtime.agent_file import AgentFile
@@ -33,7 +34,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="PORT",
         help="port of /metrics, /livez and /readyz (default 9101; 0: the system chooses one; none: no server)",
     )
-    power.add_argument("--host", dest="http__host", help="address of these pages (default: all)")
+    power.add_argument("--host", dest="http__host", metavar="HOST", help="address of these pages (default: all)")
     power.add_argument(
         "--state-file", type=Path, help="file for the limits found on GPUs before annotations capped them"
     )
@@ -48,7 +49,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     check.set_defaults(run=_check)
     pod_of = commands.add_parser("pod-of", help="print the pod that a process or a cgroup file belongs to")
     what = pod_of.add_mutually_exclusive_group(required=True)
-    what.add_argument("--pid", type=int, help="a process id, in the namespace of --proc-root")
+    what.add_argument("--pid", type=whole(1, 2**31 - 1), help="a process id, in the namespace of --proc-root")
     what.add_argument("--cgroup-file", type=Path, help="a file with the content of /proc/PID/cgroup")
     pod_of.add_argument(
         "--proc-root", type=Path, default=Path("/proc"), help="where the host's /proc is (default: /proc)"
@@ -62,24 +63,42 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML settings file")
     parser.add_argument("--node", "--node-name", help="this node's Kubernetes name (default: NODE_NAME)")
     parser.add_argument("--driver", choices=("nvml", "simulated"), help="real GPUs, or simulated ones (default: nvml)")
-    parser.add_argument("--gpus", type=int, dest="simulated__gpus", help="number of simulated GPUs")
-    parser.add_argument("--nats-url", action="append", dest="nats__servers", help="NATS server; repeat for several")
-    parser.add_argument("--prefix", dest="nats__prefix", help="first token of all subjects (default: wattscale)")
+    parser.add_argument(
+        "--gpus", type=whole(1, 1024), dest="simulated__gpus", metavar="N", help="number of simulated GPUs"
+    )
+    parser.add_argument(
+        "--nats-url", action="append", dest="nats__servers", metavar="URL", help="NATS server; repeat for several"
+    )
+    parser.add_argument(
+        "--prefix", dest="nats__prefix", metavar="PREFIX", help="first token of all subjects (default: wattscale)"
+    )
     parser.add_argument("--creds", type=Path, dest="nats__creds_file", metavar="FILE", help="credentials file (JWT)")
     parser.add_argument("--nkey", type=Path, dest="nats__nkey_seed_file", metavar="FILE", help="nkey seed file")
+    parser.add_argument(
+        "--user", dest="nats__user", metavar="NAME", help="user name; its password comes from WATTSCALE_NATS_PASSWORD"
+    )
     parser.add_argument("--tls-ca", type=Path, dest="nats__tls_ca_file", metavar="FILE", help="certificate authority")
+    parser.add_argument("--tls-cert", type=Path, dest="nats__tls_cert_file", metavar="FILE", help="client certificate")
+    parser.add_argument(
+        "--tls-key", type=Path, dest="nats__tls_key_file", metavar="FILE", help="key of the client certificate"
+    )
     parser.add_argument(
         "--kubernetes", choices=("auto", "on", "off"), dest="kubernetes__mode", help="watch pods (default: auto)"
     )
     parser.add_argument("--kubeconfig", type=Path, dest="kubernetes__kubeconfig", metavar="FILE")
     parser.add_argument(
-        "--proc-root", type=Path, dest="kubernetes__proc_root", help="where the host's /proc is mounted"
+        "--proc-root",
+        type=Path,
+        dest="kubernetes__proc_root",
+        metavar="FOLDER",
+        help="where the host's /proc is mounted",
     )
     parser.add_argument("--pod-resources", type=Path, dest="kubernetes__pod_resources_socket", metavar="SOCKET")
     parser.add_argument(
         "--safe-default-watts",
-        type=float,
+        type=number(0, MOST_WATTS, above=True),
         dest="annotations__safe_default_watts",
+        metavar="WATTS",
         help="limit to apply for an annotation that cannot be parsed",
     )
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from deploy.cli.errors import CliError, UsageError
+from deploy.cli.numbers import MOST_GPUS, number
 from deploy.event_loop import run as on_event_loop
 
 if TYPE_CHECKING:
     from bus_schemas import v1
     from bus_schemas.jetstream.settings import BusSettings
     from deploy.compose.settings_loader import Loaded
-    from planner.domain.config import PlannerConfig
+    from planner.domain.config import DeploymentConfig, PlannerConfig
     from planner.runtime.config.settings import Settings
 
 COUNT_WITHIN_S = 3.0
@@ -50,7 +51,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     add_settings(decide)
     decide.add_argument("--profile", type=Path, metavar="DIR", help="the engine's profile; overrides the settings")
-    decide.add_argument("--interval", type=float, metavar="S", help="seconds of one interval; overrides the settings")
+    decide.add_argument(
+        "--interval",
+        type=number(0, 1e6, above=True),
+        metavar="S",
+        help="seconds of one interval; overrides the settings",
+    )
     decide.add_argument(
         "--deployment", metavar="NAME", help="the deployment to decide for, if the settings name several"
     )
@@ -202,9 +208,16 @@ def _decide(args: argparse.Namespace) -> int:
     found = loaded(args, *overrides)
     config = _composed(found, offline=True)
     name = _chosen(args.deployment, config.deployments)
+    _check_size(config.deployments[name])
     if not args.site_budget and found.settings.power_aware:
         config = unlimited(config, name)
     return _filter(OfflinePlanner(config, name).decide, sys.stdin)
+
+
+def _check_size(deployment: DeploymentConfig) -> None:
+    gpus = sum(pool.max_replicas * pool.gpus_per_replica for pool in deployment.pools.values())
+    if min(gpus, deployment.max_gpus or gpus) > MOST_GPUS:
+        raise UsageError(f"{gpus} GPUs at most: offline {MOST_GPUS} can be planned; set max_replicas or max_gpus lower")
 
 
 def _chosen(asked: str | None, deployments: Mapping[Any, Any]) -> Any:
@@ -221,7 +234,7 @@ def _chosen(asked: str | None, deployments: Mapping[Any, Any]) -> Any:
 def _filter(decide: Callable[[Mapping[str, object]], dict[str, object]], lines: TextIO) -> int:
     from planner.runtime.offline import BadIntervalError
 
-    for number, line in enumerate(lines, start=1):
+    for place, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -230,5 +243,5 @@ def _filter(decide: Callable[[Mapping[str, object]], dict[str, object]], lines: 
                 raise BadIntervalError("it must be a JSON object")
             print(json.dumps(decide(interval)), flush=True)
         except ValueError as error:
-            raise UsageError(f"standard input, line {number}: {error}") from error
+            raise UsageError(f"standard input, line {place}: {error}") from error
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from deploy.cli.bus_address import servers_of
+from deploy.cli.numbers import LONGEST_S, MOST_MS, MOST_WATTS, number, whole
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,21 +21,37 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     load = parser.add_argument_group("load")
     load.add_argument("--trace", type=Path, help="Mooncake JSONL or CSV, plain or gzip; default: a generated load")
     load.add_argument("--profile", type=Path, help="folder with a profile (npz or JSON); default: the built-in one")
-    load.add_argument("--ttft-ms", type=float, default=1000.0, help="target for the time to first token")
-    load.add_argument("--itl-ms", type=float, default=40.0, help="target for the mean inter-token latency")
-    load.add_argument("--speed", type=float, default=1.0, help="load seconds per real second")
-    load.add_argument("--duration", type=float, dest="duration_s", metavar="S", help="stop after S real seconds")
-    load.add_argument("--seed", type=int, default=0, help="seed of the generated load and of the simulated cluster")
+    load.add_argument(
+        "--ttft-ms", type=number(0, MOST_MS, above=True), default=1000.0, help="target for the time to first token"
+    )
+    load.add_argument(
+        "--itl-ms", type=number(0, MOST_MS, above=True), default=40.0, help="target for the mean inter-token latency"
+    )
+    load.add_argument("--speed", type=number(1e-3, 1e6), default=1.0, help="load seconds per real second")
+    load.add_argument(
+        "--duration",
+        type=number(0, LONGEST_S, above=True),
+        dest="duration_s",
+        metavar="S",
+        help="stop after S real seconds",
+    )
+    load.add_argument(
+        "--seed", type=whole(0, 2**53), default=0, help="seed of the generated load and of the simulated cluster"
+    )
     cluster = parser.add_argument_group("cluster")
-    cluster.add_argument("--nodes", type=int, default=4)
-    cluster.add_argument("--gpus-per-node", type=int, default=8)
+    cluster.add_argument("--nodes", type=whole(1, 10_000), default=4)
+    cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8)
     cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
-    cluster.add_argument("--budget-watts", type=float, help="watts for all GPUs; default: 70 %% of their maximum")
-    cluster.add_argument("--startup-s", type=float, default=30.0, help="start-up time of a worker, in load seconds")
-    cluster.add_argument("--planners", type=int, default=1, help="planners that compete for the lease")
+    cluster.add_argument(
+        "--budget-watts", type=number(0, MOST_WATTS), help="watts for all GPUs; default: 70 %% of their maximum"
+    )
+    cluster.add_argument(
+        "--startup-s", type=number(0, 1e6), default=30.0, help="start-up time of a worker, in load seconds"
+    )
+    cluster.add_argument("--planners", type=whole(1, 64), default=1, help="planners that compete for the lease")
     bus = parser.add_argument_group("bus")
     bus.add_argument("--nats-url", help="use this server instead of an embedded one")
-    bus.add_argument("--nats-port", type=int, default=0, help="port of the embedded server; 0: a free one")
+    bus.add_argument("--nats-port", type=whole(0, 65_535), default=0, help="port of the embedded server; 0: a free one")
     bus.add_argument(
         "--data-dir", type=_folder, help="keep the embedded server's data here; default: a temporary folder"
     )

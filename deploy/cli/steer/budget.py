@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deploy.cli.bus_address import add_bus_options, address
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
+from deploy.cli.numbers import LONGEST_S, MOST_WATTS, number
 from deploy.cli.steer.known_names import check_site
 from deploy.cli.steer.sending import send, user_name
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 WAIT_S = 15.0
 POLL_S = 0.1
 LONGEST_WAIT_S = 86_400.0
-LONGEST_S = 366 * 86_400.0
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,8 +31,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     actions = budget.add_subparsers(title="actions", metavar="ACTION", required=True)
     change = actions.add_parser("set", help="set the budget of a site, at once or over a ramp")
     _order_options(change)
-    change.add_argument("watts", type=float, metavar="WATTS")
-    change.add_argument("--for-s", type=float, metavar="S", help="end after S seconds")
+    change.add_argument("watts", type=number(0, MOST_WATTS), metavar="WATTS")
+    change.add_argument("--for-s", type=number(0, LONGEST_S), metavar="S", help="end after S seconds")
     change.add_argument(
         "--wait",
         action=argparse.BooleanOptionalAction,
@@ -40,7 +40,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     change.add_argument(
         "--wait-s",
-        type=float,
+        type=number(0, LONGEST_WAIT_S, above=True),
         default=WAIT_S,
         metavar="S",
         help=f"longest wait after the ramp (default: {WAIT_S:g})",
@@ -61,7 +61,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _order_options(parser: argparse.ArgumentParser) -> None:
     add_bus_options(parser)
     parser.add_argument("--site", help="site whose budget changes (default: that of this user's last `up`)")
-    parser.add_argument("--ramp-s", type=float, default=0.0, metavar="S", help="reach it in S seconds")
+    parser.add_argument("--ramp-s", type=number(0, LONGEST_S), default=0.0, metavar="S", help="reach it in S seconds")
     parser.add_argument("--force", action="store_true", help="also for a site that the bus does not know yet")
     parser.add_argument("--reason", default="", help="one sentence for the record")
     parser.add_argument("--json", action="store_true", help="print the message that was published")
@@ -80,12 +80,6 @@ def _site(args: argparse.Namespace) -> str:
 
 
 async def _set(args: argparse.Namespace) -> int:
-    if not 0 <= args.watts <= 1e9:
-        raise UsageError(f"a budget is a number of watts from 0 to 1e9, not {args.watts:g}")
-    if args.for_s is not None and not 0 <= args.for_s <= LONGEST_S:
-        raise UsageError(f"--for-s must be 0 to {LONGEST_S:g} seconds, not {args.for_s:g}")
-    if not 0 < args.wait_s <= LONGEST_WAIT_S:
-        raise UsageError(f"--wait-s must be above 0 and at most {LONGEST_WAIT_S:g}, not {args.wait_s:g}")
     site = _site(args)
     wait = sys.stdout.isatty() and not args.json if args.wait is None else args.wait
     async with reached(args) as bus:
@@ -143,8 +137,6 @@ async def _send(
 ) -> int:
     from bus_schemas import v1
 
-    if not 0 <= args.ramp_s <= LONGEST_S:
-        raise UsageError(f"--ramp-s must be 0 to {LONGEST_S:g} seconds, not {args.ramp_s:g}")
     now = datetime.now(UTC)
     change = v1.BudgetChange(
         time=now,

@@ -13,8 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from bus_schemas.jetstream.settings import BusSettings
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST = 1e9
+"""The largest number that any setting takes: a gigawatt, thirty years. What is larger is a slip of the keyboard."""
+MOST_COUNT = 1_000_000
+MOST_PRIORITY = 1000
+Positive = Annotated[float, Field(gt=0, le=MOST)]
+NotNegative = Annotated[float, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -28,7 +32,7 @@ class PolicySettings(Block):
     """HPA's policy."""
 
     type: Literal["Pods", "Percent"]
-    value: int = Field(gt=0)
+    value: int = Field(gt=0, le=MOST_COUNT)
     period_s: Positive = Field(alias="periodSeconds")
 
 
@@ -69,8 +73,8 @@ class ReplicaWindowSettings(Block):
 
     start: str
     end: str
-    min_replicas: int | None = Field(default=None, ge=0)
-    max_replicas: int | None = Field(default=None, ge=0)
+    min_replicas: int | None = Field(default=None, ge=0, le=MOST_COUNT)
+    max_replicas: int | None = Field(default=None, ge=0, le=MOST_COUNT)
     weekdays: tuple[Weekday, ...] = ()
 
 
@@ -88,8 +92,8 @@ class LoadSettings(Block):
     prefill_queue_down: NotNegative = 0.2
     decode_kv_up: Annotated[float, Field(ge=0, le=1)] = 0.9
     decode_kv_down: Annotated[float, Field(ge=0, le=1)] = 0.5
-    decode_grace_intervals: int = Field(default=3, ge=0)
-    prefill_trend_intervals: int = Field(default=3, ge=0)
+    decode_grace_intervals: int = Field(default=3, ge=0, le=MOST_COUNT)
+    prefill_trend_intervals: int = Field(default=3, ge=0, le=MOST_COUNT)
 
 
 class PoolSettings(Block):
@@ -100,15 +104,15 @@ class PoolSettings(Block):
     """What its workers are called, where it is not the role's usual name: label ``dynamo_component`` of their metrics,
     ``nvidia.com/dynamo-component`` of their pods."""
     labels: dict[str, str] = Field(default_factory=dict)
-    gpus_per_replica: int | None = Field(default=None, ge=1)
-    min_replicas: int = Field(default=1, ge=0)
-    max_replicas: int = Field(default=64, ge=0)
+    gpus_per_replica: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    min_replicas: int = Field(default=1, ge=0, le=MOST_COUNT)
+    max_replicas: int = Field(default=64, ge=0, le=MOST_COUNT)
     startup_s: NotNegative = 60.0
-    max_step: int | None = Field(default=None, ge=1)
+    max_step: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     max_cap_watts: Positive | None = None
     """The highest cap of any GPU of this pool; with ``caps: fixed`` the cap itself."""
     behavior: BehaviorSettings = Field(default_factory=BehaviorSettings)
-    fallback_replicas: int | None = Field(default=None, ge=0)
+    fallback_replicas: int | None = Field(default=None, ge=0, le=MOST_COUNT)
     """For ``fallback: replicas``."""
     schedule: ReplicaScheduleSettings | None = None
     power_curve: CurveSettings | None = None
@@ -155,8 +159,8 @@ class DeploymentSettings(Block):
     forecast_quantile: Share | None = None
     """Default: ``ttft_quantile``, so that one knob moves both."""
     drain_backlog_s: Positive = 30.0
-    max_gpus: int | None = Field(default=None, ge=1)
-    priority: int = 0
+    max_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    priority: int = Field(default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY)
     scaling_timeout_s: Positive = 1800.0
     wait_for_scaling: bool = True
     """Decide nothing new until the last decision was acknowledged or ``scaling_timeout_s`` has passed. Off: a newer
@@ -199,7 +203,7 @@ class WeightSettings(Block):
     """For a GPU that serves."""
     churn: NotNegative = 100.0
     """For a GPU whose replica starts or stops."""
-    priority: Annotated[float, Field(ge=1)] = 100.0
+    priority: Annotated[float, Field(ge=1, le=MOST)] = 100.0
     """How many times the shortfall of one priority class outweighs that of the class below."""
 
 
@@ -225,9 +229,9 @@ class SiteSettings(Block):
     smallest_step_watts: Positive = 5.0
     fallback_watts: Positive | None = None
     smallest_budget_watts: Positive | None = None
-    expected_gpus: int | None = Field(default=None, ge=1)
+    expected_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     """GPUs the site has: those that no agent has reported yet are charged at their default."""
-    expected_nodes: int | None = Field(default=None, ge=1)
+    expected_nodes: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     """Nodes they are on, for their overhead."""
     shortage: Literal["joint", "proportional"] = "joint"
     """Where watts do not suffice. joint: counts and caps are chosen by the share of requests that stay good.
@@ -256,7 +260,7 @@ class KalmanSettings(Block):
     q_level: Positive = 1.0
     q_trend: Positive = 0.1
     r: Positive = 10.0
-    min_points: int = Field(default=5, ge=1)
+    min_points: int = Field(default=5, ge=1, le=MOST_COUNT)
 
 
 def _port(value: Any) -> Any:

@@ -57,7 +57,7 @@ def test_what_less_power_would_cost(capsys: pytest.CaptureFixture[str]) -> None:
         (["--start", "5"], "write the workers as 5p2d"),
         (["--start", "9p9d"], "--start needs 18 GPUs"),
         (["--seeds", "a"], "--seeds 'a'"),
-        (["--profile-error", "0"], "--profile-error must be above zero"),
+        (["--profile-error", "0"], "--profile-error: must be a number above 0"),
         (["--html", "/nowhere/report.html"], "no such folder"),
         (["--policy", "hpa", "--what-if-budget", "0.8"], "needs one of our policies"),
     ],
