@@ -9,13 +9,14 @@ import argparse
 import errno
 import functools
 import importlib
-import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from deploy.cli.command_parser import CommandParser
 from deploy.cli.errors import CliError
+from deploy.cli.versions import ShowVersions
 
 COMMANDS = (
     "deploy.cli.run.up",
@@ -29,6 +30,7 @@ COMMANDS = (
     "deploy.cli.build.simulate",
     "deploy.cli.build.replay",
     "deploy.cli.build.prove",
+    "deploy.cli.cluster.shell",
 )
 
 OWN = ("agent", "bus_schemas", "deploy", "planner")
@@ -42,8 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="wattscale",
         description="Power-aware autoscaling for LLM inference: replicas and GPU power caps, decided together.",
     )
-    version = importlib.metadata.version("wattscale")
-    parser.add_argument("--version", action="version", version=f"wattscale {version}")
+    parser.add_argument("--version", action=ShowVersions, help="print the versions of program, bus contract and server")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in COMMANDS:
         importlib.import_module(name).register(subparsers)
@@ -83,6 +84,10 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  # for as long as the process runs
+        stream = getattr(sys, name)
+        if mode == "w" and isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character (LC_ALL=C) shows its number.
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _output_ended(error: BaseException) -> int | None:

@@ -13,6 +13,7 @@ EXAMPLES = {
     "node": "node-1",
     "watts": "5000",
     "replicas": "prefill=2",
+    "shell": "bash",
 }
 
 
