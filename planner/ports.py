@@ -96,8 +96,23 @@ class Term(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a candidate stands to the lead."""
+
+    leader: str = ""
+    """Who leads, as last seen; empty while that is this process, or none is known."""
+    hindrance: str = ""
+    """What, other than a leader, keeps this process from leading, as one sentence; empty where nothing does."""
+
+
 class Link(Protocol):
     """The bus as the service sees it."""
+
+    @property
+    def standing(self) -> Standing:
+        """Who leads, and what keeps this process from it."""
+        ...
 
     async def listen(self, listener: Listener) -> None:
         """Feed ``listener`` until cancelled, across server restarts; begins with the last message of each subject."""

@@ -15,6 +15,7 @@ from bus_schemas.errors import ProvisionRefusedError
 from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import last, last_per_subject
+from bus_schemas.standing_lease import server_time
 from bus_schemas.streams import DECISIONS, forgets
 
 NOT_FOUND = 10059
@@ -26,6 +27,8 @@ class StreamState:
 
     config: Mapping[str, Any]
     last_sequence: int
+    at: datetime
+    """When it was described, by the server's clock."""
 
 
 async def decisions_state(bus: Bus) -> StreamState | None:
@@ -36,7 +39,7 @@ async def decisions_state(bus: Bus) -> StreamState | None:
         if refusal.code == NOT_FOUND:
             return None
         raise ProvisionRefusedError(f"STREAM.INFO.{DECISIONS}: {refusal.text}")
-    return StreamState(value["config"], int(value["state"]["last_seq"]))
+    return StreamState(value["config"], int(value["state"]["last_seq"]), server_time(value["ts"]))
 
 
 async def last_led(bus: Bus) -> datetime | None:

@@ -7,6 +7,7 @@ server refuses the batch of a planner that slept past its lease. Clocks only dec
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import uuid
@@ -22,8 +23,9 @@ from bus_schemas.errors import BusAwayError, LeadershipLostError, NotStoredError
 from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.decision_history import StreamState, decisions_state, last_led
-from bus_schemas.jetstream.reader import StoredMessage, last
+from bus_schemas.jetstream.reader import last, last_raw, sequence_of
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from bus_schemas.standing_lease import StandingLease, standing
 
 __all__ = ["Leadership", "LeadershipLostError"]
 
@@ -32,6 +34,7 @@ POLL_S = 0.25
 SIGN_EVERY_S = 10.0
 """How often a leader leaves a sign on the stream that outlives its lease."""
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+_log = logging.getLogger(__name__)
 
 
 class Leadership:
@@ -54,8 +57,8 @@ class Leadership:
         self._renewals = 0
         self._why = "the lease is not held"
         self._lock = asyncio.Lock()
-        self._over = asyncio.Event()
-        self._over.set()
+        self._ended = asyncio.Event()
+        self._ended.set()
         self.before: StreamState | None = None
         """The stream of decisions right before our first lease message of this term."""
         self.led_until: datetime | None = None
@@ -63,8 +66,14 @@ class Leadership:
         self._signed_s = float("-inf")
         self.signs = signs
         """Whether this term leaves signs on the stream of decisions; by them the next leader knows it was alive."""
+        self._watched = (0, 0.0)
+        """The newest lease message of another, and when it was seen first."""
         self.newest_seen = 0
         """The highest sequence of a lease message that was seen, ours or another's."""
+        self.leader: v1.Lease | None = None
+        """The lease of another planner that leads, as last seen here."""
+        self.hindrance = ""
+        """What, other than a leader, keeps the lease from being taken; empty where nothing does."""
 
     @property
     def epoch(self) -> int | None:
@@ -97,9 +106,11 @@ class Leadership:
         try:
             while True:
                 await self._bus.ready()
-                with suppress(BusAwayError, NotStoredError):
+                try:
                     if await self.try_acquire() and self._epoch is not None:
                         return self._epoch
+                except (BusAwayError, NotStoredError) as error:
+                    self._hinder(f"the lease cannot be taken: {error}")
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(POLL_S, self._ttl_s / 4) * random.uniform(0.5, 1.0)):
                         await wake.wait()
@@ -114,9 +125,11 @@ class Leadership:
         async with self._lock:
             if self.held:
                 return True
-            found = await last(self._bus, self._bus.subjects.lease())
+            found = await self._standing()
             self.newest_seen = max(self.newest_seen, found.sequence if found else 0)
-            if found is not None and not self._free(found):
+            if found is None or found.free:
+                self.leader = None
+            elif not await self._over(found):
                 return False
             self._term = uuid.uuid4().hex[:12]
             self.before, self.led_until = await decisions_state(self._bus), await last_led(self._bus)
@@ -124,13 +137,43 @@ class Leadership:
             if sequence is None:
                 return False
             self._epoch, self._renewals = sequence, 0
-            self._over.clear()
+            self.leader = None
+            self._hinder("")
+            self._ended.clear()
             self._signed_s = float("-inf")
             await self._sign()
             return True
 
-    def _free(self, found: StoredMessage) -> bool:
-        return isinstance(found.message, v1.Lease) and found.message.released
+    async def _standing(self) -> StandingLease | None:
+        """The newest message on the lease's subject, whatever it is. Raises BusAwayError."""
+        found = await last_raw(self._bus, self._bus.subjects.lease())
+        return None if found is None else standing(sequence_of(found), found.headers or {}, found.data)
+
+    async def _over(self, found: StandingLease) -> bool:
+        """Whether a message that its writer did not release no longer keeps the lease, by the server's own clock.
+
+        Its overwriting names its sequence, so that a leader which renews at that moment stays the leader.
+        """
+        self.leader = found.lease
+        now_s, term_s = asyncio.get_running_loop().time(), found.over_after_s(self._ttl_s)
+        if self._watched[0] != found.sequence:
+            self._watched = (found.sequence, now_s)
+        if found.expires and now_s - self._watched[1] < term_s:
+            self._hinder("")
+            return False
+        state = await decisions_state(self._bus)
+        left_s = term_s if state is None else term_s - (state.at - found.stored_at).total_seconds()
+        if left_s <= 0.0:
+            _log.warning("%s: it is overwritten now", found.flaw_text())
+            return True
+        self._hinder("" if found.expires else f"{found.flaw_text()}; it is overwritten {term_s:g} s after it was stored")
+        return False
+
+    def _hinder(self, why: str) -> None:
+        """Note what keeps the lease from being taken; the log has each reason once."""
+        if why and why != self.hindrance:
+            _log.warning("not leading: %s", why)
+        self.hindrance = why
 
     async def renew(self) -> int:
         """Write the next lease message and return the new fence.
@@ -151,7 +194,7 @@ class Leadership:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._ttl_s / RENEWALS_PER_TTL):
-                    await self._over.wait()
+                    await self._ended.wait()
                     raise LeadershipLostError(self._why)
             await self._renew_in_time()
 
@@ -210,7 +253,7 @@ class Leadership:
         if self._fence is not None:
             self._why = why
         self._epoch = self._fence = None
-        self._over.set()
+        self._ended.set()
         return self._why
 
     async def vouch(self) -> None:

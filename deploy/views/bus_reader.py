@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from bus_schemas import v1
 from bus_schemas.errors import BusAwayError, NotPermittedError
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.reader import StoredMessage, all_messages, last, last_per_subject
+from bus_schemas.jetstream.reader import StoredMessage, all_messages, last, last_per_subject, last_raw, sequence_of
 from bus_schemas.jetstream.watch import follow
+from bus_schemas.standing_lease import standing
 from deploy.views.site_view import SiteView
 
 WAITING = 256
@@ -21,8 +22,11 @@ async def newest(bus: Bus) -> SiteView:
     for wildcard in ("decision", "ack", "telemetry", "control"):
         for stored in await last_per_subject(bus, bus.subjects.all_of(wildcard)):
             picture.add(stored.message)
-    if (lease := await last(bus, bus.subjects.lease())) is not None:
-        picture.add(lease.message)
+    if (raw := await last_raw(bus, bus.subjects.lease())) is not None:
+        found = standing(sequence_of(raw), raw.headers or {}, raw.data)
+        picture.lease_flaw = "" if found.free or found.expires else found.flaw_text()
+        if found.lease is not None and not picture.lease_flaw:
+            picture.add(found.lease)
     recent_first = sorted(picture.history, key=lambda message: message.time)
     picture.history.clear()
     picture.history.extend(recent_first)

@@ -53,7 +53,7 @@ def problems(picture: SiteView, now: datetime) -> list[str]:
     """What is not well, one line each: no leader, old ticks, silent nodes, caps above a budget."""
     found = []
     if leader(picture, now) is None:
-        found.append("no planner leads")
+        found.append("no planner leads" + (f": {picture.lease_flaw}" if picture.lease_flaw else ""))
     for name, view in sorted(picture.deployments.items()):
         record = view.record
         if record is None:

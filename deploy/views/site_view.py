@@ -80,6 +80,8 @@ class SiteView:
     history: deque[v1.Message] = field(default_factory=lambda: deque(maxlen=HISTORY))
     lease: v1.Lease | None = None
     """The newest lease of a leader, as far as it can be read."""
+    lease_flaw: str = ""
+    """Why what stands on the lease's subject is no leader's lease; empty where nothing is wrong with it."""
     decisions: int = 0
     acks: int = 0
 

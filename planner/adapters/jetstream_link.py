@@ -24,7 +24,7 @@ from bus_schemas.sender_check import in_place
 from bus_schemas.streams import forgets, stream_of
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
-from planner.ports import LinkAwayError, LinkUnfitError, Listener, StoredHistory, Term, TermEndedError
+from planner.ports import LinkAwayError, LinkUnfitError, Listener, Standing, StoredHistory, Term, TermEndedError
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,17 @@ class BusLink:
         """The highest sequence of the stream of decisions that this process has seen."""
         self._doubted = ""
         """The doubt of a term of ours that ended before it had stored anything."""
+        self._leadership: Leadership | None = None
+        self._away = ""
+        """Why the lease could not even be asked for."""
+
+    @property
+    def standing(self) -> Standing:
+        """Who leads, and what keeps this process from it."""
+        leadership = self._leadership
+        if leadership is None or leadership.held:
+            return Standing(hindrance=self._away)
+        return Standing(leadership.leader.holder if leadership.leader else "", self._away or leadership.hindrance)
 
     async def listen(self, listener: Listener) -> None:
         """Feed ``listener`` until cancelled. Operators' commands come with all history: a pin outlives a pause."""
@@ -99,14 +110,16 @@ class BusLink:
         lease is lost.
         """
         # A sign makes the stream a live one: over an old copy it must not come before the decisions that tell of it.
-        leadership = Leadership(self._bus, self._holder, self._lease_ttl_s, signs=False)
+        leadership = self._leadership = Leadership(self._bus, self._holder, self._lease_ttl_s, signs=False)
         try:
             async with AsyncExitStack() as stack:
                 try:
                     _fit(await forgetful(self._bus))
+                    self._away = ""
                     epoch = await stack.enter_async_context(leadership.lead())
                 except (BusError, NatsError, TimeoutError, OSError) as error:
-                    raise LinkAwayError(f"the lease could not be asked for: {error or type(error).__name__}") from error
+                    self._away = f"the lease could not be asked for: {error or type(error).__name__}"
+                    raise LinkAwayError(self._away) from error
                 before = leadership.before
                 _fit("" if before is None else forgets(before.config))
                 self._doubted = self._doubt(before, leadership.led_until) or self._doubted

@@ -77,7 +77,7 @@ class PlannerService:
         clock = SteadyClock() if clock is None else clock
         self._link = link or BusLink(bus, settings.holder or default_holder(), settings.lease_ttl_s)
         self._observers = tuple(observers)
-        self.vitals = Liveness()
+        self.vitals = Liveness(standing=lambda: self._link.standing)
         self._backoff = Backoff(first_s=0.1, longest_s=10.0)
         wake = Wakeup(settings.gather_s)
         inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s, config.deployments)

@@ -94,12 +94,16 @@ class HealthServer:
                 found.append(f"leading without a tick for {age_s:.1f} s")
         return found
 
+    def _hindrances(self) -> list[str]:
+        """Why this process could not lead if no other did."""
+        return [f"not leading: {self._vitals.hindrance}"] if self._vitals.hindrance else []
+
     async def _livez(self, _: web.Request) -> web.Response:
         return _answer(self.problems())
 
     async def _readyz(self, _: web.Request) -> web.Response:
         away = [] if self._connected() else ["no connection to the bus"]
-        return _answer(self.problems() + away + ([self._vitals.unfit] if self._vitals.unfit else []))
+        return _answer(self.problems() + away + self._hindrances())
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
@@ -115,7 +119,7 @@ class HealthServer:
                 "reactions": vitals.reactions,
                 "last_tick_s": vitals.last_tick_s,
                 "bus_connected": self._connected(),
-                "problems": self.problems(),
+                "problems": self.problems() + self._hindrances(),
                 "sites": sites,
                 "deployments": {name: asdict(plan) for name, plan in self._plans.items()},
             }

@@ -107,6 +107,7 @@ class Instruments:
     def _gauges(self) -> None:
         vitals = self._vitals
         self._gauge(names.LEADING, lambda: [(float(vitals.epoch is not None), {})])
+        self._gauge(names.HINDERED, lambda: [(float(bool(vitals.hindrance)), {})])
         self._gauge(names.EPOCH, lambda: [(float(vitals.epoch or 0), {})])
         self._meter.create_observable_counter(
             names.TERMS.name.removesuffix("_total"),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+
+from planner.ports import Standing
 
 
 class Liveness:
     """The loop's heartbeat, whether this process leads, and when it last decided (planner's clock)."""
 
-    def __init__(self, beat_every_s: float = 1.0) -> None:
+    def __init__(self, beat_every_s: float = 1.0, standing: Callable[[], Standing] = Standing) -> None:
+        self._standing = standing
         self._beat_every_s = beat_every_s
         self.epoch: int | None = None
         self.terms = 0
@@ -27,6 +31,16 @@ class Liveness:
         while True:
             self._beat_s = time.monotonic()
             await asyncio.sleep(self._beat_every_s)
+
+    @property
+    def leader(self) -> str:
+        """Who leads where this process does not; empty where none is known."""
+        return "" if self.epoch is not None else self._standing().leader
+
+    @property
+    def hindrance(self) -> str:
+        """What, other than another leader, keeps this process from leading; empty where nothing does."""
+        return "" if self.epoch is not None else self.unfit or self._standing().hindrance
 
     @property
     def beat_age_s(self) -> float:

@@ -28,6 +28,11 @@ class PlannerMetric:
 
 
 LEADING = PlannerMetric("wattscale_planner_leading", InstrumentKind.GAUGE, "1 while this process holds the lease.")
+HINDERED = PlannerMetric(
+    "wattscale_planner_hindered",
+    InstrumentKind.GAUGE,
+    "1 while something other than another leader keeps this process from leading; /readyz names it.",
+)
 EPOCH = PlannerMetric(
     "wattscale_planner_epoch", InstrumentKind.GAUGE, "Lease sequence of the newest term of this process."
 )
@@ -161,6 +166,7 @@ DYNAMO = {
 
 OURS = (
     LEADING,
+    HINDERED,
     EPOCH,
     TERMS,
     ITERATIONS,

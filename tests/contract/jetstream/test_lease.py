@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from bus_schemas import v1
+from bus_schemas import codec, v1
 from bus_schemas.errors import LeadershipLostError
+from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.reader import last
+from bus_schemas.streams import DECISIONS
 from planner.adapters.jetstream_link import BusLink
 from planner.ports import TermEndedError
 from tests.contract.bus import bench, connected, until
@@ -175,3 +178,73 @@ async def test_a_planner_that_stops_in_order_releases_the_lease() -> None:
             async with BusLink(bus, "a", 60.0).lead():
                 raise ValueError("mine")
         assert await Leadership(bus, "b", 60).try_acquire()
+
+
+def lease_body(holder: str, ttl_s: float) -> bytes:
+    return codec.encode(v1.Lease(time=datetime.now(UTC), holder=holder, ttl_s=ttl_s))
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"x", {}),
+        (b'{"type":"wattscale.v1.lease","holder":"evil"}', {}),
+        (lease_body("evil", 3600.0), {}),
+        (lease_body("evil", 1.0), {"Nats-TTL": "3600s"}),
+    ],
+    ids=["a byte", "half a lease", "a lease that never expires", "a lease that outlives its term"],
+)
+async def test_a_message_that_is_no_leaders_lease_is_overwritten_after_one_term(
+    body: bytes, headers: dict[str, str]
+) -> None:
+    ttl_s = 2.0
+    async with bench() as (_, bus):
+        before = time.monotonic()
+        await bus.js.publish(bus.subjects.lease(), body, headers=headers or None)
+        waiting = Leadership(bus, "a", ttl_s)
+        assert not await waiting.try_acquire()
+        assert "overwritten" in waiting.hindrance
+        assert "message 1" in waiting.hindrance
+        await asyncio.wait_for(waiting.acquire(), 20)
+        assert time.monotonic() - before >= ttl_s
+        assert waiting.hindrance == ""
+
+
+async def test_a_living_leaders_lease_is_never_overwritten_by_one_with_a_shorter_term() -> None:
+    async with bench() as (server, bus), connected(server.url) as other:
+        leader, hasty = Leadership(bus, "a", 6.0), Leadership(other, "b", 1.0)
+        await leader.acquire()
+        waiting = asyncio.create_task(hasty.acquire())
+        # Longer than the hasty one's term, shorter than the leader's.
+        await asyncio.sleep(3.5)
+        assert not waiting.done()
+        assert (hasty.hindrance, hasty.leader and hasty.leader.holder) == ("", "a")
+        assert await leader.renew() > 0
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_leader_whose_lease_was_overwritten_by_a_byte_leads_again_after_one_term() -> None:
+    async with bench() as (_, bus):
+        leadership = Leadership(bus, "a", 2.0)
+        await leadership.acquire()
+        await bus.js.publish(bus.subjects.lease(), b"x")
+        with pytest.raises(LeadershipLostError):
+            await leadership.renew()
+        before = time.monotonic()
+        await asyncio.wait_for(leadership.acquire(), 20)
+        assert time.monotonic() - before >= 1.0
+
+
+async def test_why_the_lease_cannot_be_taken_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    async with bench() as (_, bus):
+        await bus.js.delete_stream(DECISIONS)
+        leadership = Leadership(bus, "a", 2.0)
+        waiting = asyncio.create_task(leadership.acquire())
+        await until(lambda: leadership.hindrance, "the reason")
+        await asyncio.sleep(1.0)
+        assert "the lease cannot be taken" in leadership.hindrance
+        assert sum("not leading" in record.message for record in caplog.records) == 1
+        await stream_admin.apply(bus)
+        await asyncio.wait_for(waiting, 20)
+        assert leadership.hindrance == ""

@@ -21,6 +21,7 @@ from planner.runtime.telemetry.instruments import Instruments
 from planner.runtime.telemetry.liveness import Liveness
 from planner.runtime.telemetry.logs import JsonFormatter
 from planner.runtime.telemetry.tracing import Tracing
+from tests.command_line import wattscale
 from tests.contract.bus import bench
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
 from tests.doubles.fleet import Fleet
@@ -139,6 +140,43 @@ async def test_a_planner_is_not_ready_while_its_bus_could_forget_decisions(tmp_p
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_one_byte_on_the_lease_is_named_and_healed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with bench(tmp_path / "nats") as (server, bus), MetricsServer(EngineMetrics()) as metrics:
+        stage = Stage(server, bus, Fleet(bus, NAME), metrics, config())
+        await bus.js.publish(bus.subjects.lease(), b"x")
+        async with running(stage, lease_ttl_s=4.0) as service:
+            instruments = Instruments(stage.config, service.vitals)
+            health = HealthServer(
+                service.vitals,
+                lambda: stage.bus.connected,
+                instruments.page,
+                host="127.0.0.1",
+                port=0,
+                interval_s=0.5,
+                live_within_s=10.0,
+                clock=time.time,
+            )
+            serving = asyncio.create_task(health.run())
+            try:
+                await until(lambda: bool(service.vitals.hindrance) and bool(health.url), "the reason")
+                code, text = await fetch(f"{health.url}/readyz")
+                assert code == 503
+                assert text.startswith("not leading: message 1 on the lease's subject is unreadable")
+                assert "wattscale_planner_hindered 1.0" in (await fetch(f"{health.url}/metrics"))[1]
+                assert "is unreadable" in json.loads((await fetch(f"{health.url}/status"))[1])["problems"][0]
+                assert (await fetch(f"{health.url}/livez"))[0] == 200
+                done = await wattscale("status", "--nats-url", server.url)
+                assert "no planner leads: message 1 on the lease's subject is unreadable" in done.out
+                await until(lambda: service.vitals.epoch is not None, "leading")
+                assert "wattscale_planner_hindered 0.0" in (await fetch(f"{health.url}/metrics"))[1]
+                assert (await fetch(f"{health.url}/readyz")) == (200, "ok\n")
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+                instruments.close()
+        assert sum("not leading: message 1" in record.getMessage() for record in caplog.records) == 1
 
 
 async def test_traces_run_from_the_decision_to_its_acknowledgement(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from planner.adapters import to_wire
 from planner.domain.ids import NodeId
 from planner.domain.plan import GpuCapTarget, Limited, Plan, PowerDecision
 from planner.domain.reasons import ReasonCode
-from planner.ports import LinkAwayError, StoredHistory, TermEndedError
+from planner.ports import LinkAwayError, Standing, StoredHistory, TermEndedError
 from planner.runtime import decision_publisher
 from planner.runtime import leader_term as decider_module
 from planner.runtime.decision_event import DecisionEvent
@@ -34,6 +34,7 @@ class ScriptedLink:
     published: list[tuple[v1.Message, ...]] = field(default_factory=list)
     last_messages: tuple[tuple[v1.Message, int], ...] = ()
     epoch: int = 7
+    standing: Standing = Standing()
 
     async def publish(self, decisions: Sequence[v1.Message], traceparent: str | None = None) -> None:
         self.published.append(tuple(decisions))
