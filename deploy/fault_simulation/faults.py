@@ -210,6 +210,10 @@ class Faults:
     def _planner_partition(self, rng: Random) -> bool:
         return self._part(rng, self._planner(rng))
 
+    def _lease_junk(self, _: Random) -> bool:
+        """A message that is no leader's lease takes the place of the lease."""
+        return self.world.bus.junk_lease(self.world.scenario.leader_ttl_s, self.world.timeline.now_s)
+
     def _agent_partition(self, rng: Random) -> bool:
         return self._part(rng, rng.choice(self.world.agents))
 

@@ -27,6 +27,7 @@ FAULTS = (
     "planner_crash",
     "planner_stall",
     "planner_partition",
+    "lease_junk",
     "node_off",
     "storm",
     "replay",
@@ -35,7 +36,7 @@ FAULTS = (
 )
 MOODS = (
     (),
-    ("planner_crash", "planner_stall", "planner_partition"),
+    ("planner_crash", "planner_stall", "planner_partition", "lease_junk"),
     ("agent_crash", "agent_stall", "agent_partition", "replay"),
     ("driver_reset", "foreign_writer", "other_limiter", "no_effect", "write_error", "read_error"),
     ("budget_cut", "budget_raise", "budget_ramp", "budget_ahead", "budget_past", "budget_release"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from bus_schemas import streams
+from bus_schemas.standing_lease import SLACK_S
 from bus_schemas.subjects import Subjects
 from deploy.fault_simulation.checker import IssuedCommand
 from planner.domain.ids import GpuId
@@ -14,6 +15,8 @@ from planner.domain.observation import GpuObservation, NodeCommand, PowerAckSeen
 from planner.domain.plan import PowerDecision
 
 KEPT = 24
+JUNK = -2
+"""The holder of a lease that no planner wrote."""
 FIRST = "0"
 """The incarnation under which a node's ids are counted at first."""
 WEEK_S = 7 * 86_400.0
@@ -127,18 +130,30 @@ class SimulatedBus:
     def lead(self, planner: int, ttl_s: float, now_s: float) -> int | None:
         """Take the lease, or renew it: its new sequence, or None while another planner holds it.
 
-        An expired lease is gone: taking it again begins a new term, also for its former holder.
+        An expired lease is gone: taking it again begins a new term, also for its former holder. Junk is overwritten.
         """
         expired = now_s >= self.lease_until_s
         if self.lease_holder != planner and not expired:
             return None
         if expired:
-            self.counts["planner fail-over"] += self.lease_holder not in (-1, planner)
+            self.counts["planner fail-over"] += self.lease_holder not in (-1, JUNK, planner)
             self.term_sequence = self.lease_sequence + 1
         self.lease_holder = planner
         self.lease_sequence += 1
         self.lease_until_s = now_s + ttl_s
         return self.lease_sequence
+
+    def junk_lease(self, ttl_s: float, now_s: float) -> bool:
+        """What is no leader's lease on its subject: it deposes the leader, and planners overwrite it after a term.
+
+        The server never removes it. Its age counts from its own storage, not from the lease that it took the place of.
+        """
+        if self.lease_holder == JUNK:
+            return False
+        self.lease_holder = JUNK
+        self.lease_sequence += 1
+        self.lease_until_s = now_s + ttl_s + SLACK_S
+        return True
 
     def publish(self, batch: Batch, now_s: float) -> bool:
         """Store a batch, all of it or nothing; False where the lease's sequence is another one, or has expired."""
