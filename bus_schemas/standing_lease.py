@@ -1,7 +1,7 @@
 """How long a message on the lease's subject keeps planners from leading. Pure: ages and terms are arguments.
 
 The server removes a lease when its time to live is over. A message without one stays, and so would everything that
-is not a lease: one such message must not stop all planners for good. It counts for one term and may be overwritten then.
+is not a lease: one such message must not stop all planners for good. It counts for one term, then it is overwritten.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
 def _seconds(text: str | None) -> float | None:
-    """A time to live in a header: seconds, or a duration such as ``1h30m``; None for ``never`` and where it is absent."""
+    """A time to live in a header: seconds, or a duration such as ``1h30m``; None for ``never`` and where absent."""
     found = _DURATION.fullmatch(text or "")
     if found is None:
         return None

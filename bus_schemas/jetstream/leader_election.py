@@ -166,7 +166,9 @@ class Leadership:
         if left_s <= 0.0:
             _log.warning("%s: it is overwritten now", found.flaw_text())
             return True
-        self._hinder("" if found.expires else f"{found.flaw_text()}; it is overwritten {term_s:g} s after it was stored")
+        self._hinder(
+            "" if found.expires else f"{found.flaw_text()}; it is overwritten {term_s:g} s after it was stored"
+        )
         return False
 
     def _hinder(self, why: str) -> None:

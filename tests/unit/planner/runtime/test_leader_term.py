@@ -34,7 +34,7 @@ class ScriptedLink:
     published: list[tuple[v1.Message, ...]] = field(default_factory=list)
     last_messages: tuple[tuple[v1.Message, int], ...] = ()
     epoch: int = 7
-    standing: Standing = Standing()
+    standing: Standing = field(default_factory=Standing)
 
     async def publish(self, decisions: Sequence[v1.Message], traceparent: str | None = None) -> None:
         self.published.append(tuple(decisions))
