@@ -1,13 +1,31 @@
-"""Watts on the wire and in settings, integer milliwatts inside: sums of caps are exact, rounding goes downwards."""
+"""Watts on the wire and in settings, integer milliwatts inside: sums of caps are exact, rounding goes downwards.
+
+Also the setpoint of a GPU, which planner and agent have in common. A pure leaf: both cores import it.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple, NewType
 
 MW_PER_WATT = 1000
 
+Milliwatts = NewType("Milliwatts", int)
+"""Power as a whole number of milliwatts. Watts are floats, found on the wire, in settings and on the screen only."""
 
-def mw_from_watts(watts: float) -> int:
+
+class GpuSetpoint(NamedTuple):
+    """What one GPU is asked to run at. Frozen; a named tuple, because a ledger of 10,000 GPUs compares them every step.
+
+    ``max_clock_mhz`` None: the clock is not limited. Nothing limits it yet, and the messages have no field for it:
+    ``planner/adapters/to_wire.py`` refuses a setpoint that they cannot carry.
+    """
+
+    cap_mw: Milliwatts
+    max_clock_mhz: int | None = None
+
+
+def mw_from_watts(watts: float) -> Milliwatts:
     """Milliwatts in ``watts``, rounded down (rounding never raises a budget or a cap).
 
     Tolerates a hundredth of a milliwatt, so that 0.1 + 0.2 W is 300 mW.
@@ -15,7 +33,7 @@ def mw_from_watts(watts: float) -> int:
     """
     if not math.isfinite(watts):
         raise ValueError(f"watts must be a finite number, not {watts}")
-    return math.floor(watts * MW_PER_WATT + 0.01)
+    return Milliwatts(math.floor(watts * MW_PER_WATT + 0.01))
 
 
 def watts_from_mw(mw: int) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from agent.core.caps import CapDecision, CapReport, GpuTarget, InForce
-from bus_schemas.units import mw_from_watts, watts_from_mw
+from bus_schemas.units import GpuSetpoint, mw_from_watts, watts_from_mw
 from bus_schemas.v1 import AckStatus, GpuHealth, GpuInForce, PowerAck, PowerDecision
 
 
@@ -26,7 +26,8 @@ def decision_of(message: PowerDecision) -> CapDecision:
         incarnation=message.incarnation,
         valid_for_s=message.valid_for_s,
         caps=tuple(
-            GpuTarget(cap.gpu, mw_from_watts(cap.cap_watts), mw_from_watts(cap.fallback_watts)) for cap in message.caps
+            GpuTarget(cap.gpu, GpuSetpoint(mw_from_watts(cap.cap_watts)), mw_from_watts(cap.fallback_watts))
+            for cap in message.caps
         ),
         heard_boot=message.heard_boot,
         heard_clock_s=message.heard_clock_s,

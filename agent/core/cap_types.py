@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bus_schemas.units import GpuSetpoint
+
 
 class Health(StrEnum):
     """What can be done with a GPU; the values of the wire."""
@@ -38,7 +40,7 @@ class GpuTarget:
     """One GPU in a decision."""
 
     gpu: str
-    cap_mw: int
+    setpoint: GpuSetpoint
     fallback_mw: int
 
 
@@ -100,7 +102,7 @@ class Acceptance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GpuTargetState:
-    """The agent's target for one GPU. ``cap_mw``: as the decision named it; ``ceiling_mw``: the bound that holds now.
+    """The agent's target for one GPU. ``setpoint``: as the decision named it; ``ceiling_mw``: the bound that holds now.
 
     The limit is lowered to the ceiling whenever it is found above it, and raised to it only with ``may_raise``.
     ``fallback_mw`` None: no decision has named one, and the hardware's minimum is used.
@@ -108,7 +110,7 @@ class GpuTargetState:
 
     ceiling_mw: int
     may_raise: bool = False
-    cap_mw: int | None = None
+    setpoint: GpuSetpoint | None = None
     fallback_mw: int | None = None
     wrote_mw: int | None = None
     tries: int = 0

@@ -106,15 +106,22 @@ def judge(state: AgentState, decision: CapDecision) -> Acceptance:
 
 
 def _granted(line: GpuTargetState | None, target: GpuTarget) -> GpuTargetState:
-    base = line or GpuTargetState(target.cap_mw)
-    return replace(base, ceiling_mw=target.cap_mw, may_raise=True, cap_mw=target.cap_mw, fallback_mw=target.fallback_mw)
+    base = line or GpuTargetState(target.setpoint.cap_mw)
+    return replace(
+        base,
+        ceiling_mw=target.setpoint.cap_mw,
+        may_raise=True,
+        setpoint=target.setpoint,
+        fallback_mw=target.fallback_mw,
+    )
 
 
 def _only_lowered(line: GpuTargetState | None, target: GpuTarget, *, lapsed: bool) -> GpuTargetState:
     """The target after a decision that is late or was made for another process: it may lower and never raises."""
-    base = line or GpuTargetState(target.cap_mw)
-    ceiling = min(base.ceiling_mw, target.cap_mw, target.fallback_mw if lapsed else target.cap_mw)
-    return replace(base, ceiling_mw=ceiling, cap_mw=target.cap_mw, fallback_mw=target.fallback_mw)
+    base = line or GpuTargetState(target.setpoint.cap_mw)
+    cap_mw = target.setpoint.cap_mw
+    ceiling = min(base.ceiling_mw, cap_mw, target.fallback_mw if lapsed else cap_mw)
+    return replace(base, ceiling_mw=ceiling, setpoint=target.setpoint, fallback_mw=target.fallback_mw)
 
 
 def _adopted_end(state: AgentState, decision: CapDecision, ends_s: float | None) -> float | None:
@@ -233,7 +240,7 @@ def report(state: AgentState, readings: Mapping[str, LimitReading], now_s: float
             health = Health.UNCAPPABLE if line is not None and line.refused else reading.health
             lost = line.lost if line is not None else False
             gpus.append(InForce(gpu, reading.requested_mw, reading.enforced_mw, health, lost))
-        if line is not None and line.cap_mw is not None:
+        if line is not None and line.setpoint is not None:
             named += 1
             done += _carried_out(state, line, reading)
     status = "applied" if done == named else "partial" if done else "failed"
@@ -242,9 +249,9 @@ def report(state: AgentState, readings: Mapping[str, LimitReading], now_s: float
 
 def _carried_out(state: AgentState, line: GpuTargetState, reading: LimitReading | None) -> bool:
     """Success is a limit read back as asked for after clamping; another limiter may hold it lower still."""
-    if reading is None or reading.health is not Health.OK or reading.enforced_mw is None or line.cap_mw is None:
+    if reading is None or reading.health is not Health.OK or reading.enforced_mw is None or line.setpoint is None:
         return False
-    asked = min(line.cap_mw, state.bounds.get(reading.gpu, line.cap_mw))
+    asked = min(line.setpoint.cap_mw, state.bounds.get(reading.gpu, line.setpoint.cap_mw))
     asked = min(max(asked, reading.min_mw), reading.max_mw)
     requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
     reached = requested == asked or (state.only_lowers and requested < asked)

@@ -16,6 +16,7 @@ from agent.core.caps import CapDecision, GpuTarget
 from agent.core.pod_limits import AnnotationPlan, GpuLimits, Note, NoteKind, bound_of, plan
 from agent.ports import MonotonicClock, OwnersUnknownError
 from agent.runtime.reconciler import Reconciler
+from bus_schemas.units import GpuSetpoint, Milliwatts
 
 log = logging.getLogger(__name__)
 VALID_S = 86_400.0
@@ -107,7 +108,7 @@ class AnnotationLimits:
         self._number += 1
         self._targets_mw, self._decided_s = plan.targets_mw, now_s
         # The fallback is the target itself: an annotation does not expire.
-        caps = tuple(GpuTarget(gpu, mw, mw) for gpu, mw in plan.targets_mw.items())
+        caps = tuple(GpuTarget(gpu, GpuSetpoint(Milliwatts(mw)), mw) for gpu, mw in plan.targets_mw.items())
         await reconciler.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
 
     def _release(self, reconciler: Reconciler, plan: AnnotationPlan) -> None:
@@ -126,7 +127,7 @@ class AnnotationLimits:
         if not self.alone or not self._found_mw:
             return
         self._number += 1
-        caps = tuple(GpuTarget(gpu, mw, mw) for gpu, mw in self._found_mw.items())
+        caps = tuple(GpuTarget(gpu, GpuSetpoint(Milliwatts(mw)), mw) for gpu, mw in self._found_mw.items())
         await reconciler.decide(CapDecision(0, self._number, INCARNATION, VALID_S, caps))
         self._found_mw = {}
         self._state.write(self._found_mw)

@@ -8,7 +8,7 @@ from planner.domain.config import Shortage, SiteConfig
 from planner.domain.daily_window import BudgetSchedule, BudgetWindow, ReplicaSchedule, ReplicaWindow
 from planner.domain.demand import Weights
 from planner.domain.ids import SiteId
-from planner.domain.units import mw_from_watts
+from planner.domain.units import Milliwatts, mw_from_watts
 from planner.runtime.config.settings import ReplicaScheduleSettings, ScheduleSettings, SiteSettings
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -64,7 +64,7 @@ def unsafe(block: SiteSettings) -> list[str]:
     return found
 
 
-def _mw(watts: float | None) -> int | None:
+def _mw(watts: float | None) -> Milliwatts | None:
     return None if watts is None else mw_from_watts(watts)
 
 

@@ -124,7 +124,7 @@ class AgentProcess(SimulatedProcess):
         if generation != self.generation or not self.awake(self.on_decision, message):
             return
         order = stored.order
-        targets = tuple([GpuTarget(cap.gpu, cap.cap_mw, cap.fallback_mw) for cap in order.caps])
+        targets = tuple([GpuTarget(cap.gpu, cap.setpoint, cap.fallback_mw) for cap in order.caps])
         decision = CapDecision(
             stored.epoch,
             order.decision_id,

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deploy.fault_simulation.hardware import Card
+from planner.domain.units import Milliwatts
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedCommand:
     """A budget command in true time. ``budget_mw`` None: back to the site's own budget."""
 
-    budget_mw: int | None
+    budget_mw: Milliwatts | None
     from_s: float
     until_s: float | None
     ramp_s: float

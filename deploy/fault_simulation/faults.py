@@ -14,6 +14,7 @@ from deploy.fault_simulation.planner_process import PlannerProcess
 from deploy.fault_simulation.scenario import FAULTS
 from deploy.fault_simulation.world import World
 from planner.domain.observation import NodeCommand
+from planner.domain.units import Milliwatts
 
 
 class Faults:
@@ -54,7 +55,7 @@ class Faults:
         room = scenario.highest_mw - scenario.lowest_mw
         budget = int(scenario.lowest_mw + room * rng.uniform(low, high))
         until_s = now_s + ahead_s + ramp_s + rng.uniform(5.0, 60.0) if rng.random() < 0.4 else None
-        return self._send_budget(IssuedCommand(budget, now_s + ahead_s, until_s, ramp_s, now_s))
+        return self._send_budget(IssuedCommand(Milliwatts(budget), now_s + ahead_s, until_s, ramp_s, now_s))
 
     def _send_budget(self, command: IssuedCommand) -> bool:
         self.world.budget.add(command)

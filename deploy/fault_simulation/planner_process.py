@@ -23,6 +23,7 @@ from planner.domain.observation import (
     StoredCaps,
 )
 from planner.domain.plan import PowerDecision
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 TICK_S = 0.5
 REACT_S = 0.01
@@ -124,10 +125,10 @@ class PlannerProcess(SimulatedProcess):
 
     def _stored(self, stored: SimulatedMessage) -> StoredCaps:
         last = stored.order
-        caps = {cap.gpu: cap.cap_mw for cap in last.caps}
-        charged = {cap.gpu: cap.charged_mw or cap.cap_mw for cap in last.caps}
+        setpoints = {cap.gpu: cap.setpoint for cap in last.caps}
+        charged = {cap.gpu: cap.charged_mw or cap.setpoint.cap_mw for cap in last.caps}
         highest = {cap.gpu: cap.highest_mw for cap in last.caps if cap.highest_mw is not None}
-        return StoredCaps(last.node, last.decision_id, caps, charged, self.local_s(stored.stored_s), highest)
+        return StoredCaps(last.node, last.decision_id, setpoints, charged, self.local_s(stored.stored_s), highest)
 
     def _fresh(self) -> str:
         """An incarnation that nobody has used."""
@@ -242,7 +243,7 @@ class PlannerProcess(SimulatedProcess):
         if found:
             self.broken(f"{found[0].name}: {found[0].sentence}")
 
-    def _wishes(self, state: PowerState) -> dict[GpuId, int]:
+    def _wishes(self, state: PowerState) -> dict[GpuId, GpuSetpoint]:
         """A random optimiser: some GPUs serve, at any caps, at times for more than the budget."""
         low, high = self.scenario.min_mw, self.scenario.default_mw
         rng = self.rng
@@ -252,7 +253,7 @@ class PlannerProcess(SimulatedProcess):
         total = sum(weights) or 1.0
         boldness = rng.choice((0.8, 1.5, 3.0, 6.0))
         return {
-            gpu: min(high, low + int(room * boldness * weight / total))
+            gpu: GpuSetpoint(Milliwatts(min(high, low + int(room * boldness * weight / total))))
             for gpu, weight in zip(gpus, weights, strict=True)
         }
 

@@ -124,7 +124,8 @@ def _unmet(world: World) -> str:
         if page.cost_mw[at] > max(card.requested_mw, cap):
             text = f"{card.gpu} is charged {page.cost_mw[at]} mW with {card.requested_mw} mW set and {cap} decided"
             return f"after {CALM_S:g} calm seconds {text}"
-        wish = max((state.wants or {}).get(card.gpu, 0), card.floor_mw)
+        wanted = (state.wants or {}).get(card.gpu)
+        wish = card.floor_mw if wanted is None else max(wanted.cap_mw, card.floor_mw)
         if card.requested_mw + leader.config.smallest_step_mw <= wish:
             short.append(f"{card.gpu} stands at {card.requested_mw} of {wish} mW wanted")
     free = free_mw(state, leader.config, leader.clock_s)

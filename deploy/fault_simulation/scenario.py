@@ -7,6 +7,7 @@ from random import Random
 
 from planner.domain.config import SiteConfig
 from planner.domain.ids import SiteId
+from planner.domain.units import Milliwatts
 
 FAULTS = (
     "budget_cut",
@@ -105,18 +106,18 @@ def draw(seed: str) -> FaultScenario:
     low, high = nodes * per_node * 200_000, nodes * per_node * 700_000
     overhead, margin = rng.choice((0, 300_000)), rng.choice((0, 100_000))
     budget = int(low + (high - low) * rng.uniform(0.25, 0.75)) + nodes * overhead + margin
-    fallback = rng.choice((None, 200_000, 260_000))
+    fallback = rng.choice((None, Milliwatts(200_000), Milliwatts(260_000)))
     known = sharp or rng.choice((False, True, True))
     config = SiteConfig(
         site=SITE,
-        budget_mw=budget,
-        host_overhead_mw_per_node=overhead,
-        margin_mw=margin,
+        budget_mw=Milliwatts(budget),
+        host_overhead_mw_per_node=Milliwatts(overhead),
+        margin_mw=Milliwatts(margin),
         lease_s=lease_s,
         settle_s=1.0 if sharp else rng.choice((1.0, 2.0)),
         flight_s=rng.choice((0.5, 1.0)),
         fallback_mw=fallback,
-        smallest_budget_mw=rng.choice((None, low + nodes * overhead + margin)),
+        smallest_budget_mw=rng.choice((None, Milliwatts(low + nodes * overhead + margin))),
         expected_gpus=nodes * per_node if known else None,
         expected_nodes=nodes if known else None,
     )

@@ -21,7 +21,7 @@ from planner.domain.observation import (
     StoredCaps,
 )
 from planner.domain.pool import Role
-from planner.domain.units import mw_from_watts
+from planner.domain.units import GpuSetpoint, mw_from_watts
 
 ROLES = {role.value: role for role in Role}
 
@@ -141,7 +141,7 @@ def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> S
     return StoredCaps(
         node=NodeId(decision.node),
         decision_id=decision.decision_id,
-        caps_mw={GpuId(cap.gpu): mw_from_watts(cap.cap_watts) for cap in decision.caps},
+        setpoints={GpuId(cap.gpu): GpuSetpoint(mw_from_watts(cap.cap_watts)) for cap in decision.caps},
         charged_mw={
             GpuId(cap.gpu): mw_from_watts(cap.charged_watts) for cap in decision.caps if cap.charged_watts is not None
         },

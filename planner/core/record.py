@@ -125,7 +125,7 @@ def _pool(
 ) -> PoolPlan:
     aimed, goal = granted.counts[name], state.pending.goals.get(name)
     chain = granted.chains[name]
-    if goal is not None and goal.cap_mw < tail_end_mw(ticked.config.pools[name].curve):
+    if goal is not None and goal.setpoint.cap_mw < tail_end_mw(ticked.config.pools[name].curve):
         chain = (*chain, _beyond(ticked.config.pools[name], goal))
     if count != aimed:
         chain = (*chain, pending_link(name, aimed, count, state.pending.placed.get(name, aimed)))
@@ -137,7 +137,7 @@ def _pool(
         current=ticked.current[name],
         wanted=granted.wanted[name],
         granted=count,
-        cap_mw=goal.cap_mw if goal is not None else None,
+        setpoint=goal.setpoint if goal is not None else None,
         chain=chain,
         expected_utilisation=_busy(ticked, name, count),
         power=power,
@@ -146,7 +146,7 @@ def _pool(
 
 def _beyond(pool: PoolConfig, goal: PoolGoal) -> Limited:
     """Why the speed at this cap is no more than a physical guess."""
-    cap, end = goal.cap_mw / MW_PER_WATT, tail_end_mw(pool.curve) / MW_PER_WATT
+    cap, end = goal.setpoint.cap_mw / MW_PER_WATT, tail_end_mw(pool.curve) / MW_PER_WATT
     sentence = (
         f"{cap:.0f} W lie below the range that the power curve was fitted in ({end:.0f} W): "
         f"{100.0 * goal.speed:.0f} % of full speed are extrapolated"
@@ -167,7 +167,7 @@ def _watts(ticked: SizedDeployment, state: DeploymentState, counts: Mapping[Pool
         if busy is None or goal is None:
             return None
         share = busy / max(goal.speed, 1e-6)
-        total += counts[name] * pool.gpus_per_replica * mean_draw_mw(pool.curve, goal.cap_mw, share)
+        total += counts[name] * pool.gpus_per_replica * mean_draw_mw(pool.curve, goal.setpoint.cap_mw, share)
     return total / MW_PER_WATT
 
 

@@ -14,6 +14,7 @@ from planner.core.power.p_u_estimator import Drawn
 from planner.core.power.site_state import PowerState
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.plan import Limited, Placement
+from planner.domain.units import GpuSetpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,10 @@ class OperatorCommands:
 
 @dataclass(frozen=True, slots=True)
 class PoolGoal:
-    """What a pool is meant to run: replicas, the cap of each of their GPUs, and the engine speed expected of it."""
+    """What a pool is meant to run: replicas, the setpoint of each of their GPUs, and the speed expected there."""
 
     replicas: int
-    cap_mw: int
+    setpoint: GpuSetpoint
     speed: float
 
 

@@ -14,7 +14,7 @@ from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
 from planner.domain.request import Request
-from planner.domain.units import Instant, LoadInstant, TickClock
+from planner.domain.units import Instant, LoadInstant, Milliwatts, TickClock
 
 
 class SizingMode(StrEnum):
@@ -171,18 +171,18 @@ class SiteConfig:
     """One site's power settings, in milliwatts and seconds of the agents' real time."""
 
     site: SiteId
-    budget_mw: int
-    host_overhead_mw_per_node: int = 0
-    margin_mw: int = 0
+    budget_mw: Milliwatts
+    host_overhead_mw_per_node: Milliwatts = Milliwatts(0)
+    margin_mw: Milliwatts = Milliwatts(0)
     lease_s: float = 30.0
     settle_s: float = 2.0
     clock_skew: float = 0.01
     flight_s: float = 1.0
-    fallback_mw: int | None = None
+    fallback_mw: Milliwatts | None = None
     """The cap that a GPU falls to when its lease ends; None: its hardware minimum."""
-    smallest_budget_mw: int | None = None
+    smallest_budget_mw: Milliwatts | None = None
     """The smallest budget known in advance (schedules, contracts); it bounds the fallbacks."""
-    smallest_step_mw: int = 5000
+    smallest_step_mw: Milliwatts = Milliwatts(5000)
     expected_gpus: int | None = None
     """Number of GPUs that the site has: those not yet reported are charged at the largest reported default."""
     expected_nodes: int | None = None

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import TypeVar
 
+from planner.domain.units import Milliwatts
+
 MINUTES_PER_DAY = 1440
 
 
@@ -20,7 +22,7 @@ class BudgetWindow:
 
     start_minute: int
     end_minute: int
-    budget_mw: int
+    budget_mw: Milliwatts
     weekdays: tuple[int, ...] = ()
 
 

@@ -14,6 +14,7 @@ from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.plan import Limited, PowerCut
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +68,17 @@ class SiteLimits:
     """
 
     site: SiteId
-    budget_mw: int
+    budget_mw: Milliwatts
     gpus: int
-    reserve_mw_per_idle_gpu: int
+    reserve_mw_per_idle_gpu: Milliwatts
 
 
 @dataclass(frozen=True, slots=True)
 class PoolGrant:
-    """The optimiser's answer for one pool: how many replicas, and the cap of each of their GPUs."""
+    """The optimiser's answer for one pool: how many replicas, and the setpoint of each of their GPUs."""
 
     replicas: int
-    cap_mw: int
+    setpoint: GpuSetpoint
     speed: float
     chain: tuple[Limited, ...] = ()
     good: float = 1.0

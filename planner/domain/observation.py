@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.pool import Replicas, Role
 from planner.domain.reading import NO_DATA, Reading
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class BudgetCommand:
     """
 
     site: str
-    budget_mw: int | None
+    budget_mw: Milliwatts | None
     from_s: float
     until_s: float | None = None
     ramp_s: float = 0.0
@@ -173,7 +174,7 @@ class StoredCaps:
 
     node: NodeId
     decision_id: int
-    caps_mw: Mapping[GpuId, int]
+    setpoints: Mapping[GpuId, GpuSetpoint]
     charged_mw: Mapping[GpuId, int]
     stored_s: float = float("-inf")
     """When it was stored, on the planner's clock."""

@@ -9,6 +9,7 @@ from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class PoolPlan:
     current: int
     wanted: int
     granted: int
-    cap_mw: int | None
+    setpoint: GpuSetpoint | None
+    """Of each of its GPUs; None where power is not managed."""
     chain: tuple[Limited, ...] = ()
     expected_utilisation: float | None = None
     power: PowerFigures | None = None
@@ -90,10 +92,10 @@ class ScalingDecision:
 
 @dataclass(frozen=True, slots=True)
 class GpuCapTarget:
-    """One GPU's desired cap and the fallback that it drops to when the lease ends."""
+    """One GPU's setpoint and the fallback that its cap drops to when the lease ends."""
 
     gpu: GpuId
-    cap_mw: int
+    setpoint: GpuSetpoint
     fallback_mw: int
     charged_mw: int | None = None
     """The most this GPU may draw by everything published up to this decision: the next leader's ledger starts here."""
@@ -147,12 +149,12 @@ class SitePlan:
     """One site's watts after the step, in milliwatts."""
 
     site: SiteId
-    budget_mw: int
-    charged_mw: int
-    enforced_mw: int
-    draw_mw: int | None
-    free_mw: int
-    shortfall_mw: int = 0
+    budget_mw: Milliwatts
+    charged_mw: Milliwatts
+    enforced_mw: Milliwatts
+    draw_mw: Milliwatts | None
+    free_mw: Milliwatts
+    shortfall_mw: Milliwatts = Milliwatts(0)
     frozen: tuple[str, ...] = ()
     """Names of violated invariants that freeze raises; empty when all hold."""
     notes: tuple[Limited, ...] = ()

@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NewType
 
-from bus_schemas.units import MW_PER_WATT, mw_from_watts, watts_from_mw
+from bus_schemas.units import MW_PER_WATT, GpuSetpoint, Milliwatts, mw_from_watts, watts_from_mw
 
-__all__ = ["MW_PER_WATT", "Instant", "LoadInstant", "TickClock", "mw_from_watts", "watts_from_mw"]
+__all__ = [
+    "MW_PER_WATT",
+    "GpuSetpoint",
+    "Instant",
+    "LoadInstant",
+    "Milliwatts",
+    "TickClock",
+    "mw_from_watts",
+    "watts_from_mw",
+]
 
 Instant = NewType("Instant", float)
 """Seconds on the planner's own clock: leases, settle times, decisions."""

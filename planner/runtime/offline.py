@@ -28,7 +28,7 @@ from planner.domain.observation import (
 from planner.domain.plan import Plan, PowerDecision, ScalingDecision
 from planner.domain.pool import Replicas, Role
 from planner.domain.reading import Missing, MissingReason, Reading, Sample
-from planner.domain.units import watts_from_mw
+from planner.domain.units import Milliwatts, watts_from_mw
 
 GPUS_PER_NODE = 8
 REACTIONS = 200
@@ -93,7 +93,7 @@ class OfflinePlanner:
             "reason": {name: [link.reason.value for link in chain] for name, chain in chains.items()},
             "wanted": {name: pool.wanted for name, pool in planned.pools.items()},
             "replicas": dict(self._counts),
-            "cap_watts": {n: watts_from_mw(p.cap_mw) for n, p in planned.pools.items() if p.cap_mw is not None},
+            "cap_watts": {n: watts_from_mw(p.setpoint.cap_mw) for n, p in planned.pools.items() if p.setpoint},
             "forecast": {name: round(f.upper, 3) for name, f in planned.forecasts.items()},
             "expected_ttft_ms": planned.expected_ttft_ms,
             "expected_itl_ms": planned.expected_itl_ms,
@@ -165,7 +165,7 @@ class OfflinePlanner:
     def _capped(self, order: PowerDecision) -> PowerAckSeen:
         gpus = self._nodes[order.node]
         for cap in order.caps:
-            gpus[cap.gpu].cap_mw = max(gpus[cap.gpu].min_mw, cap.cap_mw)
+            gpus[cap.gpu].cap_mw = max(gpus[cap.gpu].min_mw, cap.setpoint.cap_mw)
         force = tuple(GpuCapInForce(name, gpu.cap_mw, gpu.cap_mw) for name, gpu in gpus.items())
         return PowerAckSeen(
             order.node, self._state.epoch, order.decision_id, order.decision_id, "applied", force, boot="paper"
@@ -221,5 +221,5 @@ def unlimited(config: PlannerConfig, deployment: DeploymentId) -> PlannerConfig:
     block = config.deployments[deployment]
     gpus = sum(len(gpus) for gpus in _nodes(block).values())
     most = max(pool.curve.max_mw for pool in block.pools.values())
-    site = config.sites.get(block.site) or SiteConfig(block.site, 0)
-    return replace(config, sites={**config.sites, block.site: replace(site, budget_mw=gpus * most)})
+    site = config.sites.get(block.site) or SiteConfig(block.site, Milliwatts(0))
+    return replace(config, sites={**config.sites, block.site: replace(site, budget_mw=Milliwatts(gpus * most))})

@@ -21,6 +21,7 @@ from planner.domain.observation import PoolObservation
 from planner.domain.plan import Plan
 from planner.domain.pool import Replicas
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import Milliwatts
 from planner.runtime.inbox import Inbox
 from tests.unit.planner.core.small_site import DECODE, PREFILL, SITE, deployment, pool, traffic
 
@@ -64,7 +65,9 @@ def telemetry(pods: dict[str, Pod], gpus: int = 8) -> v1.NodeTelemetry:
 
 def graph_planner(**components: str) -> PlannerConfig:
     pools = {name: pool(name, component=components.get(name, "")) for name in (PREFILL, DECODE)}
-    return PlannerConfig({GRAPH: replace(deployment(pools), deployment=GRAPH)}, {SITE: SiteConfig(SITE, 3_000_000)})
+    return PlannerConfig(
+        {GRAPH: replace(deployment(pools), deployment=GRAPH)}, {SITE: SiteConfig(SITE, Milliwatts(3_000_000))}
+    )
 
 
 def decided(config: PlannerConfig, message: v1.NodeTelemetry) -> tuple[PlannerState, Plan]:
@@ -86,8 +89,8 @@ def test_the_workers_of_the_guides_graph_get_the_caps_of_their_pools(typed: bool
     pods = {f"GPU-{i}": pod(component, i, typed=typed) for i, component in enumerate(WORKERS)}
     _, plan = decided(graph_planner(**components), telemetry(pods))
     assert unmatched(plan) == []
-    caps = {cap.gpu: cap.cap_mw for order in plan.power for cap in order.caps}
-    wanted = {name: each.cap_mw for name, each in plan.deployments[GRAPH].pools.items()}
+    caps = {cap.gpu: cap.setpoint.cap_mw for order in plan.power for cap in order.caps}
+    wanted = {name: each.setpoint and each.setpoint.cap_mw for name, each in plan.deployments[GRAPH].pools.items()}
     assert caps[GpuId("GPU-0")] == wanted[PREFILL]
     assert caps[GpuId("GPU-1")] == caps[GpuId("GPU-2")] == wanted[DECODE]
     assert caps[GpuId("GPU-7")] == 200_000, "parked"
@@ -99,7 +102,7 @@ def test_a_worker_that_is_of_no_pool_is_named_and_keeps_its_gpu() -> None:
     _, plan = decided(graph_planner(), telemetry(pods))
     assert len(unmatched(plan)) == 1
     assert unmatched(plan)[0].startswith("minikube/GPU-7: component frontend, role aggregated is none of the pools")
-    caps = {cap.gpu: cap.cap_mw for order in plan.power for cap in order.caps}
+    caps = {cap.gpu: cap.setpoint.cap_mw for order in plan.power for cap in order.caps}
     assert caps.get(GpuId("GPU-7"), 700_000) > 200_000, "a pod runs there: it is not parked"
     assert all(GpuId("GPU-7") not in hint.gpus for order in plan.scaling for hint in order.placements)
 
@@ -129,7 +132,9 @@ def test_two_pools_of_one_role_differ_by_component_alone() -> None:
         fast: replace(pool(DECODE), pool=fast, component="FastDecode"),
         slow: replace(pool(DECODE), pool=slow, component="SlowDecode"),
     }
-    config = PlannerConfig({GRAPH: replace(deployment(pools), deployment=GRAPH)}, {SITE: SiteConfig(SITE, 5_600_000)})
+    config = PlannerConfig(
+        {GRAPH: replace(deployment(pools), deployment=GRAPH)}, {SITE: SiteConfig(SITE, Milliwatts(5_600_000))}
+    )
     pods = {
         f"GPU-{i}": pod(each, i, typed=True) for i, each in enumerate(("FastDecode", "SlowDecode", "VLLMDecodeWorker"))
     }

@@ -19,9 +19,10 @@ from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId
 from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, Observation, PowerAckSeen
 from planner.domain.plan import PowerDecision
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 NODES, PER_NODE, HIGH, LOW = 1250, 8, 700_000, 200_000
-CONFIG = SiteConfig(SiteId("s"), budget_mw=NODES * PER_NODE * 500_000)
+CONFIG = SiteConfig(SiteId("s"), budget_mw=Milliwatts(NODES * PER_NODE * 500_000))
 TARGET_MS = {"quiet": 50.0, "renewal": 100.0, "all change": 200.0}
 NAMES = [NodeId(f"node-{n:04d}") for n in range(NODES)]
 
@@ -43,7 +44,7 @@ def answers(orders: Iterable[PowerDecision], now_s: float) -> tuple[PowerAckSeen
             order.decision_id,
             order.decision_id,
             "applied",
-            tuple(GpuCapInForce(cap.gpu, cap.cap_mw, cap.cap_mw) for cap in order.caps),
+            tuple(GpuCapInForce(cap.gpu, cap.setpoint.cap_mw, cap.setpoint.cap_mw) for cap in order.caps),
             boot="1",
             clock_s=now_s,
         )
@@ -59,7 +60,7 @@ class LedgerBench:
         self.power: PowerState = site_ledger.initial(CONFIG, 1, 0.0, ())
         self.orders: tuple[PowerDecision, ...] = ()
 
-    def tick(self, after_s: float, caps: dict[GpuId, int]) -> float:
+    def tick(self, after_s: float, setpoints: dict[GpuId, GpuSetpoint]) -> float:
         """Milliseconds of one absorb, want and advance with all nodes' telemetry and the answers to the last orders."""
         self.now_s += after_s
         acks = answers(self.orders, self.now_s)
@@ -67,15 +68,15 @@ class LedgerBench:
         gc.collect()
         began = time.process_time()
         self.power = site_ledger.absorb(self.power, seen, CONFIG, self.now_s)
-        self.power = site_ledger.want(self.power, caps)
+        self.power = site_ledger.want(self.power, setpoints)
         self.power, self.orders = site_ledger.advance(self.power, CONFIG, self.now_s)
         return (time.process_time() - began) * 1000
 
 
-def wishes(turn: int) -> dict[GpuId, int]:
+def wishes(turn: int) -> dict[GpuId, GpuSetpoint]:
     """Another cap for every GPU at every turn."""
     return {
-        GpuId(f"{name}-{n}"): 300_000 + 100_000 * ((index + n + turn) % 4)
+        GpuId(f"{name}-{n}"): GpuSetpoint(Milliwatts(300_000 + 100_000 * ((index + n + turn) % 4)))
         for index, name in enumerate(NAMES)
         for n in range(PER_NODE)
     }

@@ -28,6 +28,7 @@ from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weig
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
+from planner.domain.units import Milliwatts
 
 GPUS, FED_AT_TDP, STEP_MW = 24, 16, 5_000
 BUDGETS = (0.7, 0.8, 1.0)
@@ -93,9 +94,13 @@ def joint(budget_mw: int, curves: tuple[PowerCurve, PowerCurve]) -> tuple[float,
         need = tuple(ABOVE_ALL * work / n for n in counts)
         pools[name] = PoolDemand(name, role, 1, 1, 1, need, (1.0,) * len(need), law, round(ABOVE_ALL * work))
     site, deployment = SiteId("bench"), DeploymentId("bench")
-    answer = allocate([DeploymentDemand(deployment, site, pools)], SiteLimits(site, budget_mw, GPUS, 0), LOAD_ONLY)
-    said = ", ".join(f"{g.replicas} {name} at {g.cap_mw // 1000} W" for (_, name), g in answer.pools.items())
-    spent = sum(g.replicas * g.cap_mw for g in answer.pools.values())
+    answer = allocate(
+        [DeploymentDemand(deployment, site, pools)],
+        SiteLimits(site, Milliwatts(budget_mw), GPUS, Milliwatts(0)),
+        LOAD_ONLY,
+    )
+    said = ", ".join(f"{g.replicas} {name} at {g.setpoint.cap_mw // 1000} W" for (_, name), g in answer.pools.items())
+    spent = sum(g.replicas * g.setpoint.cap_mw for g in answer.pools.values())
     assert spent <= budget_mw
     grants = list(answer.pools.values())
     return carried((grants[0].replicas, grants[1].replicas), (grants[0].speed, grants[1].speed)), said

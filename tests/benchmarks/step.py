@@ -33,6 +33,7 @@ from planner.domain.observation import (
 )
 from planner.domain.pool import Replicas, Role
 from planner.domain.reading import Sample
+from planner.domain.units import Milliwatts
 from tests.benchmarks.dynamo_replay_support import environment
 from tests.shared_data import find_shared
 from tests.unit.planner.core.small_site import CURVE, DECODE, PREFILL, SITE, deployment, traffic
@@ -53,7 +54,7 @@ def config(deployments: int, *, powered: bool, per_site: int) -> PlannerConfig:
         found[name] = replace(base, deployment=name, site=site)
         if powered:
             nodes = (f"{site}-*",)
-            sites[site] = SiteConfig(site, budget_mw=per_site * GPUS_PER_NODE * 460_000, nodes=nodes)
+            sites[site] = SiteConfig(site, budget_mw=Milliwatts(per_site * GPUS_PER_NODE * 460_000), nodes=nodes)
     return PlannerConfig(found, sites, INTERVAL_S)
 
 

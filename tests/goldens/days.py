@@ -89,7 +89,7 @@ class Day:
             StoredCaps(
                 order.node,
                 order.decision_id,
-                {cap.gpu: cap.cap_mw for cap in order.caps},
+                {cap.gpu: cap.setpoint for cap in order.caps},
                 {cap.gpu: cap.charged_mw for cap in order.caps if cap.charged_mw is not None},
                 at_s,
             )

@@ -68,8 +68,8 @@ class FleetNode:
         for card in self.cards:
             if card.healthy and (cap := wanted.get(card.gpu)) is not None:
                 card.fallback_mw = cap.fallback_mw
-                if not (order.only_lowers and cap.cap_mw > card.requested_mw):
-                    card.requested_mw = min(highest_mw, max(lowest_mw, cap.cap_mw))
+                if not (order.only_lowers and cap.setpoint.cap_mw > card.requested_mw):
+                    card.requested_mw = min(highest_mw, max(lowest_mw, cap.setpoint.cap_mw))
         return self.answer(epoch, now_s)
 
     def answer(self, epoch: int, now_s: float) -> PowerAckSeen:

@@ -30,7 +30,7 @@ from planner.domain.plan import (
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
 from planner.domain.reasons import ReasonCode
-from planner.domain.units import mw_from_watts
+from planner.domain.units import GpuSetpoint, Milliwatts, mw_from_watts
 
 PLAN_PARTS = ("decisions", "reasons", "watts")
 DIGITS = 6
@@ -45,6 +45,9 @@ def number(value: float | None) -> float | None:
     if value is None or isinstance(value, int):
         return value
     return float(f"{value:.{DIGITS}g}")
+
+
+NOTHING = Milliwatts(0)
 
 
 def mw(value: float | None) -> int | None:
@@ -113,7 +116,7 @@ def power_order(order: PowerDecision) -> Shown:
     return (
         order.node,
         order.decision_id,
-        tuple((cap.gpu, cap.cap_mw, cap.fallback_mw, cap.charged_mw) for cap in order.caps),
+        tuple((cap.gpu, cap.setpoint.cap_mw, cap.fallback_mw, cap.charged_mw) for cap in order.caps),
         number(order.valid_for_s),
         order.raises,
         order.heard_boot,
@@ -127,7 +130,7 @@ def _counts(deployment: DeploymentPlan) -> Shown:
     return (
         deployment.deployment,
         deployment.ready,
-        tuple((p.pool, p.role.value, p.current, p.wanted, p.granted, p.cap_mw) for p in pools),
+        tuple((p.pool, p.role.value, p.current, p.wanted, p.granted, p.setpoint and p.setpoint.cap_mw) for p in pools),
     )
 
 
@@ -203,7 +206,10 @@ def from_wire(message: v1.Message) -> Shown:
         return _node(message)
     if isinstance(message, v1.PowerDecision):
         stored = wire_in.stored_caps(message, clock_offset_s=1000.0)
-        ledger = (tuple(sorted(stored.caps_mw.items())), tuple(sorted(stored.charged_mw.items())))
+        ledger = (
+            tuple(sorted((gpu, setpoint.cap_mw) for gpu, setpoint in stored.setpoints.items())),
+            tuple(sorted(stored.charged_mw.items())),
+        )
         return (stored.node, stored.decision_id, *ledger, stored.stored_s)
     if isinstance(message, v1.ScalingDecision):
         name, last = wire_in.last_decision(message, None, clock_offset_s=1000.0)
@@ -251,7 +257,11 @@ def to_wire(message: v1.Message, config: DeploymentConfig) -> v1.Message | None:
         return wire_out.scaling_decision(order, config, **kept)
     if isinstance(message, v1.PowerDecision):
         budget = message.budget_watts
-        site = None if budget is None else SitePlan(SiteId(message.site), mw_from_watts(budget), 0, 0, None, 0)
+        site = (
+            None
+            if budget is None
+            else SitePlan(SiteId(message.site), mw_from_watts(budget), NOTHING, NOTHING, None, NOTHING)
+        )
         kept = {"epoch": message.epoch, "incarnation": message.incarnation, "at": message.time}
         return wire_out.power_decision(_power(message), site, **kept)
     if isinstance(message, v1.PlanRecord):
@@ -289,7 +299,7 @@ def _power(message: v1.PowerDecision) -> PowerDecision:
     caps = tuple(
         GpuCapTarget(
             GpuId(cap.gpu),
-            mw_from_watts(cap.cap_watts),
+            GpuSetpoint(mw_from_watts(cap.cap_watts)),
             mw_from_watts(cap.fallback_watts),
             _mw_of_watts(cap.charged_watts),
         )
@@ -345,7 +355,7 @@ def _pool(name: str, message: v1.PlanRecord) -> PoolPlan:
         current=pool.current,
         wanted=pool.wanted,
         granted=pool.granted,
-        cap_mw=_mw_of_watts(pool.cap_watts),
+        setpoint=None if pool.cap_watts is None else GpuSetpoint(mw_from_watts(pool.cap_watts)),
         chain=_chain(pool.chain, pool.values),
         expected_utilisation=pool.utilisation,
         power=figures,
@@ -355,7 +365,7 @@ def _pool(name: str, message: v1.PlanRecord) -> PoolPlan:
 def _site(message: v1.PlanRecord) -> SitePlan | None:
     if message.budget_watts is None:
         return None
-    budget, charged, enforced = (
-        _mw_of_watts(x) or 0 for x in (message.budget_watts, message.charged_watts, message.enforced_watts)
-    )
-    return SitePlan(SiteId(message.site), budget, charged, enforced, _mw_of_watts(message.draw_watts), 0)
+    figures = (message.budget_watts, message.charged_watts, message.enforced_watts)
+    budget, charged, enforced = (mw_from_watts(watts or 0.0) for watts in figures)
+    draw = None if message.draw_watts is None else mw_from_watts(message.draw_watts)
+    return SitePlan(SiteId(message.site), budget, charged, enforced, draw, NOTHING)

@@ -24,6 +24,7 @@ from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.domain.request import Request
+from planner.domain.units import Milliwatts, mw_from_watts
 from tests.goldens.fleet import GoldenFleet
 
 INTERVAL_S = 30.0
@@ -118,7 +119,7 @@ def budget(site: SiteId, watts: int | None, ramp_s: float = 0.0, lasts_s: float 
 
     def event(day: Any) -> None:
         until_s = None if lasts_s is None else day.now_s + lasts_s
-        milliwatts = None if watts is None else watts * 1000
+        milliwatts = None if watts is None else mw_from_watts(watts)
         day.orders.budgets.append(
             BudgetCommand(site, milliwatts, day.now_s, until_s, ramp_s, round(day.now_s), "golden")
         )
@@ -209,15 +210,15 @@ def scarce() -> tuple[PlannerConfig, GoldenFleet, Script]:
     sites = (
         SiteConfig(
             ROW,
-            8_400_000,
-            host_overhead_mw_per_node=150_000,
-            margin_mw=50_000,
-            smallest_budget_mw=5_600_000,
+            Milliwatts(8_400_000),
+            host_overhead_mw_per_node=Milliwatts(150_000),
+            margin_mw=Milliwatts(50_000),
+            smallest_budget_mw=Milliwatts(5_600_000),
             expected_gpus=18,
             expected_nodes=3,
             nodes=("r*",),
         ),
-        SiteConfig(ANNEX, 2_000_000, lease_s=20.0, fallback_mw=260_000, nodes=("a*",)),
+        SiteConfig(ANNEX, Milliwatts(2_000_000), lease_s=20.0, fallback_mw=Milliwatts(260_000), nodes=("a*",)),
     )
     deployments = (
         deployment("chat", priority=1),
@@ -266,7 +267,7 @@ def scarce() -> tuple[PlannerConfig, GoldenFleet, Script]:
 
 def plenty() -> tuple[PlannerConfig, GoldenFleet, Script]:
     """All watts that there could be, workers of two GPUs, one deployment that is only watched, scale-down rules."""
-    site = SiteConfig(ROW, 24 * 700_000, expected_gpus=24)
+    site = SiteConfig(ROW, Milliwatts(24 * 700_000), expected_gpus=24)
     wide = (pool(PREFILL, gpus_per_replica=2, max_replicas=5), pool(DECODE, gpus_per_replica=2, max_replicas=6))
     careful = ScalingRules(60.0, (ScalingPolicy("Pods", 1, 60.0), ScalingPolicy("Percent", 50, 120.0)), "Min", 0.1)
     deployments = (

@@ -14,6 +14,7 @@ from deploy.fault_simulation.mutations import MUTATIONS
 from deploy.fault_simulation.proof_run import Outcome, ProofRun, prove
 from deploy.fault_simulation.scenario import FAULTS
 from deploy.fault_simulation.shrink import shrunk
+from planner.domain.units import Milliwatts
 
 MUST_OCCUR = (
     "budget cut",
@@ -134,8 +135,8 @@ def test_bad_arguments_are_one_line(arguments: list[str], word: str, capsys: pyt
 
 def test_the_checker_knows_ramps_ends_and_what_was_commanded_when() -> None:
     budget = Budget(1000)
-    budget.add(IssuedCommand(600, 10.0, None, 20.0, 5.0))
-    budget.add(IssuedCommand(300, 20.0, 25.0, 0.0, 22.0))
+    budget.add(IssuedCommand(Milliwatts(600), 10.0, None, 20.0, 5.0))
+    budget.add(IssuedCommand(Milliwatts(300), 20.0, 25.0, 0.0, 22.0))
     assert [budget.at_mw(t) for t in (0.0, 10.0, 20.0, 21.9, 22.0, 25.0, 30.0)] == [1000, 1000, 800, 762, 300, 700, 600]
     assert budget.largest_mw(21.0, 40.0) == 780
     assert EPISODE >= 1000

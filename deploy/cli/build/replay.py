@@ -115,6 +115,7 @@ def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: P
     """The ticks of records that hold an observation. Raises UsageError for a record that cannot be read."""
     from planner.adapters import journal
     from planner.domain.ids import DeploymentId, PoolId
+    from planner.domain.units import GpuSetpoint, mw_from_watts
     from planner.sim.evaluation.replay import PoolCounts, Tick
 
     for record in records:
@@ -136,7 +137,7 @@ def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: P
                 recorded.wanted,
                 recorded.granted,
                 recorded.chain[-1].code if recorded.chain else "",
-                None if recorded.cap_watts is None else round(recorded.cap_watts * 1000),
+                None if recorded.cap_watts is None else GpuSetpoint(mw_from_watts(recorded.cap_watts)),
             )
             for pool, recorded in record.pools.items()
         }

@@ -13,6 +13,7 @@ from deploy.fault_simulation.exhaustive.calm import calm
 from deploy.fault_simulation.exhaustive.model_state import Copy, ModelState, with_node
 from deploy.fault_simulation.exhaustive.scope import RARE, SearchScope
 from planner.core.power.site_ledger import advance
+from planner.domain.units import mw_from_watts
 
 Action = tuple[str, int, int]
 """Kind, node or choice, and an index; -1 where there is none."""
@@ -139,7 +140,7 @@ def _join(scope: SearchScope, world: ModelState, n: int, _index: int) -> ModelSt
 
 def _bound(scope: SearchScope, world: ModelState, n: int, index: int) -> ModelState:
     watts = scope.bounds_watts[index]
-    mw = None if watts is None else watts * 1000
+    mw = None if watts is None else mw_from_watts(watts)
     return _spent(with_node(world, n, nodes.bounded(world.nodes[n], n, mw)), "bound")
 
 
@@ -168,7 +169,7 @@ def _want(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelSt
 
 def _order(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelState:
     watts = scope.orders_watts[index]
-    ordered = None if watts is None else watts * 1000
+    ordered = None if watts is None else mw_from_watts(watts)
     level = scope.config.budget_mw if ordered is None else ordered
     budgets = (*world.budgets, (world.now_s, level))
     return _spent(world._replace(budgets=budgets, ordered_mw=ordered, order_heard=False), "order")

@@ -128,6 +128,7 @@ def _unmet(scope: SearchScope, world: ModelState) -> str:
 
 def _wish_mw(scope: SearchScope, state: PowerState, node: Node, gpu: GpuId) -> int:
     """What a card should stand at with watts enough."""
-    wish = (state.wants or {}).get(gpu, 0)
+    wanted = (state.wants or {}).get(gpu)
+    wish = 0 if wanted is None else wanted.cap_mw
     bound = scope.most_watts * 1000 if node.agent is None else node.agent.bounds.get(gpu, wish)
     return min(max(min(wish, bound), scope.least_watts * 1000), scope.most_watts * 1000)

@@ -15,6 +15,7 @@ from deploy.fault_simulation.exhaustive.model_state import Gpu, ModelState, Node
 from deploy.fault_simulation.exhaustive.scope import SearchScope
 from planner.core.power.node_ledger import NEVER_S, NodeLedger
 from planner.core.power.site_state import PowerState, Removed
+from planner.domain.units import GpuSetpoint
 
 Key = tuple[Any, ...]
 _HALF = 2
@@ -52,6 +53,11 @@ def _age(now_s: float, then_s: float, most_s: float) -> int:
 def _ahead(now_s: float, then_s: float) -> int:
     """How far ahead in half seconds; what is over is over."""
     return round(_HALF * max(0.0, then_s - now_s))
+
+
+def _setpoint(setpoint: GpuSetpoint | None) -> Key | None:
+    """A plain tuple: marshal takes no other."""
+    return None if setpoint is None else tuple(setpoint)
 
 
 def _site_key(scope: SearchScope, world: ModelState, state: PowerState) -> Key:
@@ -196,7 +202,7 @@ class _Canon:
             waits = line.wrote_mw if self.now_s < line.retry_s else None
             retry = 0 if waits is None else _ahead(self.now_s, line.retry_s)
             lines.append(
-                (line.ceiling_mw, line.may_raise, line.cap_mw, line.fallback_mw, waits, retry,
+                (line.ceiling_mw, line.may_raise, _setpoint(line.setpoint), line.fallback_mw, waits, retry,
                  line.resets == self.node.resets, line.refused, line.lost)
             )  # fmt: skip
         return (
@@ -239,7 +245,7 @@ class _Canon:
             _age(now_s, page.raised_s, config.settle_s),
             _ahead(now_s, page.held_until_s) if held else 0,
             page.seen is not None,
-            page.wanted_mw,
+            None if page.wanted is None else tuple(map(_setpoint, page.wanted)),
             page.goal_mw,
         )
 
@@ -263,7 +269,7 @@ class _Canon:
             self._id(order.decision_id),
             self._epoch(stored.epoch),
             stored.incarnation,
-            tuple([(cap.cap_mw, cap.fallback_mw, cap.charged_mw) for cap in order.caps]),
+            tuple([(_setpoint(cap.setpoint), cap.fallback_mw, cap.charged_mw) for cap in order.caps]),
             self._boot(order.heard_boot),
             self.then(order.heard_clock_s),
             order.only_lowers,

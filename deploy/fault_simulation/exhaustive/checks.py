@@ -94,5 +94,5 @@ def _may_raise_to(scope: SearchScope, world: ModelState, n: int, node: Node) -> 
         if lease is not None and lease.ours and lease.ends_s > world.now_s:
             for target in decision.caps:
                 g = int(target.gpu.rpartition("-g")[2])
-                reach[g] = max(reach[g], min(max(target.cap_mw, least), most))
+                reach[g] = max(reach[g], min(max(target.setpoint.cap_mw, least), most))
     return reach

@@ -13,6 +13,7 @@ from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
 from planner.core.power.site_state import PowerState
 from planner.domain.observation import BudgetCommand, NodeCommand, Observation, PowerAckSeen, StoredCaps
 from planner.domain.plan import PowerDecision
+from planner.domain.units import GpuSetpoint, mw_from_watts
 
 
 def absorb(scope: SearchScope, world: ModelState, seen: Observation) -> ModelState:
@@ -51,10 +52,11 @@ def _read(answer: PowerAckSeen, expected: str) -> PowerAckSeen:
 
 
 def wanted(scope: SearchScope, world: ModelState, choice: int) -> ModelState:
-    """The optimiser's caps, in full, as each tick of the planner names them."""
+    """The optimiser's setpoints, in full, as each tick of the planner names them."""
     flat = iter(scope.wants[choice])
-    caps = {gpu_id(n, g): next(flat) * 1000 for n in range(scope.nodes) for g in range(scope.gpus)}
-    return world._replace(leader=site_ledger.want(world.leader, caps))
+    gpus = [gpu_id(n, g) for n in range(scope.nodes) for g in range(scope.gpus)]
+    setpoints = {gpu: GpuSetpoint(mw_from_watts(next(flat))) for gpu in gpus}
+    return world._replace(leader=site_ledger.want(world.leader, setpoints))
 
 
 def stepped(scope: SearchScope, world: ModelState) -> tuple[ModelState, PowerState, tuple[PowerDecision, ...]]:
@@ -109,10 +111,10 @@ def unmarked(state: PowerState) -> bool:
 def _stored(last: Stored) -> StoredCaps:
     """The last decision as the planner reads it back from the bus."""
     order = last.order
-    caps = {cap.gpu: cap.cap_mw for cap in order.caps}
+    setpoints = {cap.gpu: cap.setpoint for cap in order.caps}
     charged = {cap.gpu: cap.charged_mw for cap in order.caps if cap.charged_mw is not None}
     highest = {cap.gpu: cap.highest_mw for cap in order.caps if cap.highest_mw is not None}
-    return StoredCaps(order.node, order.decision_id, caps, charged, last.published_s, highest)
+    return StoredCaps(order.node, order.decision_id, setpoints, charged, last.published_s, highest)
 
 
 def budget_commands(world: ModelState) -> tuple[BudgetCommand, ...]:

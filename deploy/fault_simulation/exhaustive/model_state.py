@@ -9,6 +9,7 @@ from planner.core.power.site_state import PowerState
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import NodeObservation, PowerAckSeen
 from planner.domain.plan import PowerDecision
+from planner.domain.units import Milliwatts
 
 
 class Stored(NamedTuple):
@@ -90,7 +91,7 @@ class ModelState(NamedTuple):
     """The leader's epoch when the bus was copied."""
     removals: tuple[tuple[int, float], ...] = ()
     """Orders to remove a node, with when they were written; they stay on the bus."""
-    ordered_mw: int | None = None
+    ordered_mw: Milliwatts | None = None
     """The budget order in force, as written."""
     order_heard: bool = True
     """Whether the leader has heard the newest budget order."""

@@ -83,7 +83,7 @@ def _never_held(page: Any, ack: Any, now_s: float, _settle_s: float) -> Any:
 
 def _caps_inherited(stored: Any) -> Any:
     """As a leader that takes its predecessor's caps for all that is under way."""
-    return _inherit(replace(stored, charged_mw=stored.caps_mw))
+    return _inherit(replace(stored, charged_mw={gpu: setpoint.cap_mw for gpu, setpoint in stored.setpoints.items()}))
 
 
 def _no_wait(config: Any, epoch: int, now_s: float, stored: Any = None, *, doubted: bool = False) -> Any:

@@ -43,7 +43,7 @@ def decision_of(stored: Stored) -> CapDecision:
         order.decision_id,
         stored.incarnation,
         order.valid_for_s,
-        tuple([GpuTarget(cap.gpu, cap.cap_mw, cap.fallback_mw) for cap in order.caps]),
+        tuple([GpuTarget(cap.gpu, cap.setpoint, cap.fallback_mw) for cap in order.caps]),
         order.heard_boot,
         order.heard_clock_s,
         order.only_lowers,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from planner.domain.config import SiteConfig
 from planner.domain.ids import SiteId
+from planner.domain.units import Milliwatts
 
 RARE = (
     "time",
@@ -95,7 +96,7 @@ class SearchScope:
             raise ValueError(f"scope {self.name}: its wants tell its nodes apart, so that they are not symmetric")
         config = SiteConfig(
             site=SITE,
-            budget_mw=self.budget_watts * 1000,
+            budget_mw=Milliwatts(self.budget_watts * 1000),
             lease_s=9.0,
             settle_s=1.0,
             clock_skew=0.0,

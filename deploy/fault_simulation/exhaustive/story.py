@@ -88,7 +88,7 @@ def _stand(world: ModelState) -> str:
 
 def _decision(stored: Stored) -> str:
     order = stored.order
-    watts = "+".join(f"{cap.cap_mw / 1000:g}" for cap in order.caps)
+    watts = "+".join(f"{cap.setpoint.cap_mw / 1000:g}" for cap in order.caps)
     return f"decision {order.decision_id} ({watts} W{', only lowers' if order.only_lowers else ''})"
 
 

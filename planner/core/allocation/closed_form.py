@@ -14,6 +14,7 @@ from planner.core.allocation.optimiser.shares import share
 from planner.core.power.curve import cap_for_speed, chosen_speed, is_fixed, speed
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 ENOUGH = 1.0 + 1e-9
 
@@ -32,7 +33,7 @@ def settled(demands: Iterable[DeploymentDemand], limits: SiteLimits) -> Allocati
             grants[demand.deployment, name] = given
             used = given.replicas * pool.gpus_per_replica
             held += used
-            above_parked_mw += used * (given.cap_mw - limits.reserve_mw_per_idle_gpu)
+            above_parked_mw += used * (given.setpoint.cap_mw - limits.reserve_mw_per_idle_gpu)
         if demand.max_gpus is not None and held > demand.max_gpus:
             return None
         gpus += held
@@ -49,10 +50,15 @@ def grant(pool: PoolDemand) -> PoolGrant:
     curve = pool.curve
     if is_fixed(curve):
         fixed = chosen_speed(curve, curve.max_mw)
-        return PoolGrant(pool.min_replicas, curve.max_mw, fixed, good=share(pool.role, fixed, felt_speed(pool)[0]))
+        return PoolGrant(
+            pool.min_replicas,
+            GpuSetpoint(Milliwatts(curve.max_mw)),
+            fixed,
+            good=share(pool.role, fixed, felt_speed(pool)[0]),
+        )
     lowest = -(-max(curve.useful_mw, curve.min_mw) // STEP_MW) * STEP_MW
     highest = max(lowest, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) * STEP_MW)
     needed = -(-cap_for_speed(curve, pool.required_speed[0] * pool.spare_speed) // STEP_MW) * STEP_MW
-    cap = min(highest, max(lowest, needed))
+    cap = Milliwatts(min(highest, max(lowest, needed)))
     fast = speed(curve, cap)
-    return PoolGrant(pool.min_replicas, cap, fast, good=share(pool.role, fast, felt_speed(pool)[0]))
+    return PoolGrant(pool.min_replicas, GpuSetpoint(cap), fast, good=share(pool.role, fast, felt_speed(pool)[0]))

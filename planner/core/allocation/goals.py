@@ -10,11 +10,11 @@ from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.core.state import DeploymentState, PlannerState, PoolGoal
 from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
-from planner.domain.demand import Allocation, Allocations, PoolGrant
+from planner.domain.demand import Allocation, Allocations
 from planner.domain.ids import PoolId
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
-from planner.domain.units import TickClock
+from planner.domain.units import GpuSetpoint, Milliwatts, TickClock
 
 Goals = Mapping[PoolId, PoolGoal]
 
@@ -68,9 +68,13 @@ def _goals(sized: SizedDeployment, allocation: Allocation | None, limited: Limit
 
 
 def pool_goals(config: DeploymentConfig, allocation: Allocation, counts: Mapping[PoolId, int]) -> Goals:
-    """What each pool is to run, with the cap of its GPUs."""
+    """What each pool is to run, with the setpoint of its GPUs."""
     found = {}
     for name, pool in config.pools.items():
-        answer = allocation.pools.get((config.deployment, name)) or PoolGrant(counts[name], pool.curve.max_mw, 1.0)
-        found[name] = PoolGoal(counts[name], answer.cap_mw, answer.speed)
+        answer = allocation.pools.get((config.deployment, name))
+        found[name] = (
+            PoolGoal(counts[name], GpuSetpoint(Milliwatts(pool.curve.max_mw)), 1.0)
+            if answer is None
+            else PoolGoal(counts[name], answer.setpoint, answer.speed)
+        )
     return found

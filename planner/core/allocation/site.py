@@ -22,7 +22,7 @@ from planner.core.state import PlannerState
 from planner.domain.config import PlannerConfig, PoolConfig, Shortage, SiteConfig
 from planner.domain.demand import Allocation, Allocations, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
-from planner.domain.units import TickClock
+from planner.domain.units import Milliwatts, TickClock
 
 FULL_SPEED = 1.0
 SPEED_RESERVE = 1.3
@@ -43,7 +43,7 @@ def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], n
             else:
                 others += charge
     budget = gpus_mw(power, config, now_s) - unseen_mw(power, config) - others
-    return SiteLimits(config.site, max(0, budget), len(ours), reserve)
+    return SiteLimits(config.site, Milliwatts(max(0, budget)), len(ours), Milliwatts(reserve))
 
 
 def demand(sized: SizedDeployment, counts: Mapping[PoolId, int] | None) -> DeploymentDemand:

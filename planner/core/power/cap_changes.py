@@ -13,13 +13,14 @@ from operator import le
 from planner.core.power.node_ledger import Column, NodeLedger
 from planner.domain.config import SiteConfig
 from planner.domain.ids import NodeId
+from planner.domain.units import Milliwatts
 
 PER_MILLE = 1000
 
 
-def allowed_mw(config: SiteConfig, budget_mw: int, nodes: int) -> int:
+def allowed_mw(config: SiteConfig, budget_mw: Milliwatts, nodes: int) -> Milliwatts:
     """Milliwatts left for GPUs after host overhead and margin."""
-    return budget_mw - config.margin_mw - nodes * config.host_overhead_mw_per_node
+    return Milliwatts(budget_mw - config.margin_mw - nodes * config.host_overhead_mw_per_node)
 
 
 def answers(ledger: NodeLedger, config: SiteConfig, now_s: float) -> bool:
@@ -41,7 +42,7 @@ def fallbacks(ledger: NodeLedger, config: SiteConfig, share: int) -> Column:
     return tuple(lo + (hi - lo) * share // PER_MILLE for lo, hi in zip(low, high, strict=True))
 
 
-def fallback_share(nodes: Iterable[NodeLedger], config: SiteConfig, allowed: int) -> int:
+def fallback_share(nodes: Iterable[NodeLedger], config: SiteConfig, allowed: Milliwatts) -> int:
     """Per mille of the configured fallback that fits ``allowed``, the smallest budget known."""
     if config.fallback_mw is None:
         return 0
@@ -60,11 +61,11 @@ def goal(ledger: NodeLedger, parked_mw: Column, *, hold: bool) -> Column:
     caps = ledger.caps_mw if ledger.caps_mw is not None else ledger.charge_mw
     if hold:
         return tuple([min(max(cap, lo), max(hi, lo)) for cap, lo, hi in zip(caps, low, high, strict=True)])
-    wanted = ledger.wanted_mw or (None,) * len(caps)
+    wanted = ledger.wanted or (None,) * len(caps)
     rows = zip(wanted, caps, parked_mw, ledger.busy, low, high, strict=True)
     return tuple(
         [
-            min(max(want if want is not None else cap if busy else park, lo), hi)
+            min(max(want.cap_mw if want is not None else cap if busy else park, lo), hi)
             for want, cap, park, busy, lo, hi in rows
         ]
     )
@@ -76,7 +77,7 @@ class Squeeze:
 
     part: int
     whole: int
-    shortfall_mw: int = 0
+    shortfall_mw: Milliwatts = Milliwatts(0)
     """Milliwatts by which even the minimum caps exceed what is allowed."""
 
     @property
@@ -96,7 +97,7 @@ class Squeeze:
 
 
 def squeeze(
-    nodes: Iterable[NodeLedger], goals: Mapping[NodeId, Column], reachable: set[NodeId], allowed: int
+    nodes: Iterable[NodeLedger], goals: Mapping[NodeId, Column], reachable: set[NodeId], allowed: Milliwatts
 ) -> Squeeze:
     """Fit the goals into ``allowed``. GPUs that cannot be lowered count with their full charge."""
     fixed = above = floors = 0
@@ -118,7 +119,7 @@ def squeeze(
     room = allowed - fixed - floors
     if room >= above:
         return Squeeze(1, 1)
-    return Squeeze(max(0, room), max(1, above), max(0, -room))
+    return Squeeze(max(0, room), max(1, above), Milliwatts(max(0, -room)))
 
 
 def lowered(ledger: NodeLedger, target: Column, step_mw: int, *, must: bool) -> Column | None:

@@ -60,7 +60,8 @@ def inherit(stored: StoredCaps) -> NodeLedger:
     """A node as the previous leader left it. Limits are unknown until the node reports."""
     gpus = tuple(sorted(stored.charged_mw))
     charged = tuple(stored.charged_mw[gpu] for gpu in gpus)
-    caps = tuple(min(stored.caps_mw.get(gpu, charge), charge) for gpu, charge in zip(gpus, charged, strict=True))
+    rows = [(stored.setpoints.get(gpu), charge) for gpu, charge in zip(gpus, charged, strict=True)]
+    caps = tuple([charge if setpoint is None else min(setpoint.cap_mw, charge) for setpoint, charge in rows])
     highest = tuple(max(stored.highest_mw.get(gpu, 0), charge) for gpu, charge in zip(gpus, charged, strict=True))
     cards = Cards(gpus, highest, (0,) * len(gpus), highest)
     return NodeLedger(
@@ -199,7 +200,7 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
         charge_mw=ledger.charge_mw + hardware,
         cost_mw=ledger.cost_mw + hardware,
         total_mw=ledger.total_mw + sum(hardware),
-        wanted_mw=None if ledger.wanted_mw is None else ledger.wanted_mw + (None,) * len(fresh),
+        wanted=None if ledger.wanted is None else ledger.wanted + (None,) * len(fresh),
         goal_mw=None,
     )
 

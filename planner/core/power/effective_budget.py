@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from planner.domain.config import SiteConfig
 from planner.domain.daily_window import BudgetSchedule, window_at
 from planner.domain.observation import BudgetCommand
+from planner.domain.units import Milliwatts
 
 MAX_COMMANDS = 8192
 """Far more than a week in steps of five minutes, because the oldest are dropped first and may be next to apply."""
@@ -19,25 +20,25 @@ _JUST_BEFORE_S = 1e-6
 _DAY_S = 86_400.0
 
 
-def scheduled_mw(schedule: BudgetSchedule, utc_s: float) -> int | None:
+def scheduled_mw(schedule: BudgetSchedule, utc_s: float) -> Milliwatts | None:
     """The schedule's budget at ``utc_s`` in milliwatts; None outside all its windows."""
     # A command's ramp may begin at any instant that the wire can express; the calendar of some zones cannot.
     window = window_at(schedule.windows, schedule.zone, max(utc_s, _DAY_S))
     return None if window is None else window.budget_mw
 
 
-def _base_mw(config: SiteConfig, at_s: float) -> int:
+def _base_mw(config: SiteConfig, at_s: float) -> Milliwatts:
     if config.schedule is None:
         return config.budget_mw
     planned = scheduled_mw(config.schedule, config.utc_at_zero_s + at_s)
     return config.budget_mw if planned is None else planned
 
 
-def _goal_mw(config: SiteConfig, order: BudgetCommand, at_s: float) -> int:
+def _goal_mw(config: SiteConfig, order: BudgetCommand, at_s: float) -> Milliwatts:
     return _base_mw(config, at_s) if order.budget_mw is None else order.budget_mw
 
 
-def level_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], at_s: float) -> int:
+def level_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], at_s: float) -> Milliwatts:
     """The site's budget at one instant in milliwatts. ``orders`` ascend by sequence: the newest in force decides."""
     for index in range(len(orders) - 1, -1, -1):
         order = orders[index]
@@ -46,7 +47,8 @@ def level_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], at_s: float)
         if order.ramp_s <= 0 or at_s >= order.from_s + order.ramp_s:
             return _goal_mw(config, order, at_s)
         start = level_mw(config, orders[:index], order.from_s - _JUST_BEFORE_S)
-        return math.floor(start + (_goal_mw(config, order, at_s) - start) * ((at_s - order.from_s) / order.ramp_s))
+        passed = (at_s - order.from_s) / order.ramp_s
+        return Milliwatts(math.floor(start + (_goal_mw(config, order, at_s) - start) * passed))
     return _base_mw(config, at_s)
 
 
@@ -67,7 +69,7 @@ def lead_s(config: SiteConfig) -> float:
     return 2.0 * config.flight_s + config.settle_s
 
 
-def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> int:
+def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> Milliwatts:
     """The smallest budget from now until a lower sent now would have settled, in milliwatts."""
     if not orders and config.schedule is None:
         return config.budget_mw
@@ -93,7 +95,7 @@ def next_change_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: 
     return min(changes, default=None)
 
 
-def smallest_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> int:
+def smallest_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> Milliwatts:
     """The smallest budget known in advance, in milliwatts; it bounds the sum of the fallbacks."""
     known = [config.budget_mw, level_mw(config, orders, now_s)]
     if config.smallest_budget_mw is not None:

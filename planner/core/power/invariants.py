@@ -109,6 +109,6 @@ def _well_formed(ledger: NodeLedger, order: PowerDecision, config: SiteConfig) -
         found.append(Violation("I4", f"{order.node}: decision {order.decision_id} was used before"))
     if order.valid_for_s > config.lease_s:
         found.append(Violation("I5", f"{order.node}: valid for longer than a lease"))
-    if any(cap.fallback_mw > cap.cap_mw for cap in order.caps):
+    if any(cap.fallback_mw > cap.setpoint.cap_mw for cap in order.caps):
         found.append(Violation("I5", f"{order.node}: a fallback above its cap"))
     return found

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import NodeObservation
+from planner.domain.units import GpuSetpoint
 
 Column = tuple[int, ...]
 
@@ -79,9 +80,9 @@ class NodeLedger(NamedTuple):
     raised_s: float = NEVER_S
     held_until_s: float = NEVER_S
     seen: NodeObservation | None = None
-    wanted_mw: tuple[int | None, ...] | None = None
+    wanted: tuple[GpuSetpoint | None, ...] | None = None
     goal_mw: Column | None = None
-    """Derived from ``wanted_mw``; None: to be derived again."""
+    """Derived from ``wanted``; None: to be derived again."""
     enforced_mw: int = 0
     draw_mw: int | None = None
 

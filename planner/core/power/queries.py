@@ -14,11 +14,11 @@ from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId
 from planner.domain.plan import Limited, SitePlan
 from planner.domain.reasons import ReasonCode
-from planner.domain.units import watts_from_mw
+from planner.domain.units import GpuSetpoint, Milliwatts, watts_from_mw
 
 
-def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, smallest_step_mw: int) -> bool:
-    """Whether each of ``gpus`` has ``cap_mw`` reserved, up to one smallest step: a pod may start there.
+def reserved(state: PowerState, gpus: Iterable[GpuId], setpoint: GpuSetpoint, smallest_step_mw: Milliwatts) -> bool:
+    """Whether each of ``gpus`` has the watts of ``setpoint`` reserved, up to one smallest step: a pod may start there.
 
     ``smallest_step_mw`` is the site's: a smaller raise is never sent, so it must not be waited for.
     """
@@ -28,7 +28,7 @@ def reserved(state: PowerState, gpus: Iterable[GpuId], cap_mw: int, smallest_ste
         if ledger is None or ledger.caps_mw is None:
             return False
         index = ledger.cards.gpus.index(gpu)
-        if not ledger.healthy[index] or ledger.caps_mw[index] + smallest_step_mw <= cap_mw:
+        if not ledger.healthy[index] or ledger.caps_mw[index] + smallest_step_mw <= setpoint.cap_mw:
             return False
     return True
 
@@ -41,9 +41,9 @@ def summary(state: PowerState, config: SiteConfig, now_s: float) -> SitePlan:
     return SitePlan(
         site=config.site,
         budget_mw=budget,
-        charged_mw=charged_mw(state) + unseen_mw(state, config) + apart,
-        enforced_mw=sum(ledger.enforced_mw for ledger in state.nodes.values()),
-        draw_mw=sum(draws) if len(draws) == len(state.nodes) and draws else None,
+        charged_mw=Milliwatts(charged_mw(state) + unseen_mw(state, config) + apart),
+        enforced_mw=Milliwatts(sum([ledger.enforced_mw for ledger in state.nodes.values()])),
+        draw_mw=Milliwatts(sum(draws)) if len(draws) == len(state.nodes) and draws else None,
         free_mw=free_mw(state, config, now_s),
         shortfall_mw=state.shortfall_mw,
         frozen=state.frozen,
@@ -92,10 +92,10 @@ def _gpus_note(state: PowerState, config: SiteConfig) -> Limited | None:
     return Limited(heard, ReasonCode.EXPECTED_GPUS, text)
 
 
-def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
+def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
     """Milliwatts by which the hardware's minimum caps exceed the smallest budget known in advance."""
     allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
-    return sum([sum(ledger.cards.min_mw) for ledger in state.nodes.values()]) - allowed
+    return Milliwatts(sum([sum(ledger.cards.min_mw) for ledger in state.nodes.values()]) - allowed)
 
 
 def next_event_s(state: PowerState, config: SiteConfig, now_s: float) -> float | None:

@@ -16,7 +16,7 @@ from planner.core.state import DeploymentState, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SiteConfig
 from planner.domain.ids import DeploymentId, GpuId, PoolId
 from planner.domain.plan import Placement, PowerDecision
-from planner.domain.units import TickClock
+from planner.domain.units import GpuSetpoint, TickClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             chosen[d] = _chosen(left, config.deployments[d], state.deployments[d])
             left = left.without(chosen[d])
         if any(state.deployments[d].pending.goals for d in members):
-            power[name] = ledger.want(power[name], _caps(inventory, chosen, state.deployments))
+            power[name] = ledger.want(power[name], _setpoints(inventory, chosen, state.deployments))
         power[name], sent = ledger.advance(power[name], site, clock.now_s)
         decisions += sent
         for d in members:
@@ -92,19 +92,19 @@ def _chosen(inventory: GpuInventory, config: DeploymentConfig, state: Deployment
     return tuple(found)
 
 
-def _caps(
+def _setpoints(
     inventory: GpuInventory,
     chosen: Mapping[DeploymentId, Iterable[Placement]],
     deployments: Mapping[DeploymentId, DeploymentState],
-) -> dict[GpuId, int]:
-    caps: dict[GpuId, int] = {}
+) -> dict[GpuId, GpuSetpoint]:
+    setpoints: dict[GpuId, GpuSetpoint] = {}
     for deployment, placements in chosen.items():
         known = deployments[deployment].pending.goals
         for name, goal in known.items():
-            caps.update(dict.fromkeys(inventory.held.get((deployment, name), ()), goal.cap_mw))
+            setpoints.update(dict.fromkeys(inventory.held.get((deployment, name), ()), goal.setpoint))
         for placement in placements:
-            caps.update(dict.fromkeys(placement.gpus, known[placement.pool].cap_mw))
-    return caps
+            setpoints.update(dict.fromkeys(placement.gpus, known[placement.pool].setpoint))
+    return setpoints
 
 
 def _reserved(
@@ -119,6 +119,6 @@ def _reserved(
     by_pool = where(chosen)
     for name, goal in state.pending.goals.items():
         held = len(inventory.held.get((config.deployment, name), ())) // config.pools[name].gpus_per_replica
-        proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.cap_mw, step_mw)]
+        proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.setpoint, step_mw)]
         counts[name], placed[name] = held + len(proven), held + len(by_pool.get(name, ()))
     return ReservedGpus(chosen, counts, placed, site.patience_s)

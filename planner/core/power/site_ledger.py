@@ -33,7 +33,7 @@ from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import NodeCommand, NodeObservation, Observation, PowerAckSeen, StoredCaps
 from planner.domain.plan import GpuCapTarget, Limited, PowerDecision
 from planner.domain.reasons import ReasonCode
-from planner.domain.units import watts_from_mw
+from planner.domain.units import GpuSetpoint, Milliwatts, watts_from_mw
 
 __all__ = [
     "PowerState",
@@ -176,15 +176,15 @@ def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:
     return brake.watch(state.brake, total, allowed, charged_mw(state), now_s)
 
 
-def want(state: PowerState, caps: Mapping[GpuId, int]) -> PowerState:
-    """The optimiser's caps. A GPU that is not named is parked, once no pod holds it."""
-    if caps is state.wants:
+def want(state: PowerState, setpoints: Mapping[GpuId, GpuSetpoint]) -> PowerState:
+    """The optimiser's setpoints. A GPU that is not named is parked, once no pod holds it."""
+    if setpoints is state.wants:
         return state
     nodes = {}
     for node, ledger in state.nodes.items():
-        wanted = tuple([caps.get(gpu) for gpu in ledger.cards.gpus])
-        nodes[node] = ledger if wanted == ledger.wanted_mw else ledger._replace(wanted_mw=wanted, goal_mw=None)
-    return replace(state, wants=caps, nodes=nodes)
+        wanted = tuple([setpoints.get(gpu) for gpu in ledger.cards.gpus])
+        nodes[node] = ledger if wanted == ledger.wanted else ledger._replace(wanted=wanted, goal_mw=None)
+    return replace(state, wants=setpoints, nodes=nodes)
 
 
 def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerState, tuple[PowerDecision, ...]]:
@@ -193,7 +193,7 @@ def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerS
     allowed = gpus_mw(state, config, now_s) - unseen_mw(state, config)
     goals = {node: ledger.goal_mw or () for node, ledger in state.nodes.items()}
     reachable = {node for node, ledger in state.nodes.items() if answers(ledger, config, now_s)}
-    fit = squeeze(state.nodes.values(), goals, reachable, allowed)
+    fit = squeeze(state.nodes.values(), goals, reachable, Milliwatts(allowed))
     free = allowed - charged_mw(state)
     over_since = None if free >= 0 else now_s if state.over_since_s is None else state.over_since_s
     state = replace(state, over_since_s=over_since, shortfall_mw=fit.shortfall_mw, squeezed=not fit.full)
@@ -339,11 +339,19 @@ def _order(
 ) -> PowerDecision:
     falls = fallbacks(ledger, config, state.share)
     caps_mw = ledger.caps_mw or ()
-    rows = zip(ledger.cards.gpus, caps_mw, falls, ledger.charge_mw, ledger.cards.highest_mw(), strict=True)
-    caps = tuple([GpuCapTarget(gpu, cap, min(cap, fall), charge, high) for gpu, cap, fall, charge, high in rows])
+    setpoints = map(_setpoint, caps_mw, ledger.wanted or (None,) * len(caps_mw))
+    rows = zip(ledger.cards.gpus, setpoints, falls, ledger.charge_mw, ledger.cards.highest_mw(), strict=True)
+    caps = tuple([GpuCapTarget(gpu, to, min(to.cap_mw, fall), charge, high) for gpu, to, fall, charge, high in rows])
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
     heard = (ledger.heard_boot, ledger.heard_clock_s)
     # A cap that was inherited in doubt may have been lent to others since: no agent climbs back to it unproven.
     over = state.over_since_s is not None or (state.doubted and not ledger.proven)
     return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *heard, over)
+
+
+def _setpoint(cap_mw: int, wanted: GpuSetpoint | None) -> GpuSetpoint:
+    """The wanted setpoint under the cap that the ledger allows: it counts watts, and leaves every other knob alone."""
+    if wanted is None:
+        return GpuSetpoint(Milliwatts(cap_mw))
+    return wanted if wanted.cap_mw == cap_mw else wanted._replace(cap_mw=Milliwatts(cap_mw))

@@ -13,6 +13,7 @@ from planner.core.power.node_ledger import Cards, NodeLedger
 from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId
 from planner.domain.observation import BudgetCommand
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class PowerState:
     raises_from_s: float
     nodes: Mapping[NodeId, NodeLedger] = field(default_factory=dict)
     where: Mapping[GpuId, NodeId] = field(default_factory=dict)
-    wants: Mapping[GpuId, int] | None = None
+    wants: Mapping[GpuId, GpuSetpoint] | None = None
     orders: tuple[BudgetCommand, ...] = ()
     brake: Brake = field(default_factory=Brake)
     removed: Mapping[NodeId, Removed] = field(default_factory=dict)
@@ -50,38 +51,38 @@ class PowerState:
     doubted: bool = False
     """The bus was put back from a copy: what was inherited may be older than what was granted since."""
     over_since_s: float | None = None
-    shortfall_mw: int = 0
+    shortfall_mw: Milliwatts = Milliwatts(0)
     squeezed: bool = False
     frozen: tuple[str, ...] = ()
 
 
-def charged_mw(state: PowerState) -> int:
+def charged_mw(state: PowerState) -> Milliwatts:
     """The sum of all charges, with what has not settled yet."""
-    return sum([ledger.total_mw for ledger in state.nodes.values()])
+    return Milliwatts(sum([ledger.total_mw for ledger in state.nodes.values()]))
 
 
-def unseen_mw(state: PowerState, config: SiteConfig) -> int:
+def unseen_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
     """The charge of GPUs that the site is known to have and that nobody has reported, with their hosts: the default."""
     if config.expected_gpus is None or config.expected_gpus <= len(state.where):
-        return 0
+        return Milliwatts(0)
     gpus = config.expected_gpus - len(state.where)
     default = max((max(n.cards.default_mw, default=0) for n in state.nodes.values()), default=0)
     most = max((len(n.cards.gpus) for n in state.nodes.values()), default=1)
     hosts = -(-gpus // max(1, most))
     if config.expected_nodes is not None:
         hosts = max(0, config.expected_nodes - len(state.nodes))
-    return gpus * default + hosts * config.host_overhead_mw_per_node
+    return Milliwatts(gpus * default + hosts * config.host_overhead_mw_per_node)
 
 
-def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
+def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
     """What all GPUs of the site together may draw now: the budget less overhead, margin and brake."""
     budget = effective_mw(config, state.orders, now_s)
-    return allowed_mw(config, budget, len(state.nodes)) - state.brake.off_mw(now_s)
+    return Milliwatts(allowed_mw(config, budget, len(state.nodes)) - state.brake.off_mw(now_s))
 
 
-def free_mw(state: PowerState, config: SiteConfig, now_s: float) -> int:
+def free_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
     """The free pool: what raises may spend. Negative while charges stand above the budget."""
-    return gpus_mw(state, config, now_s) - charged_mw(state) - unseen_mw(state, config)
+    return Milliwatts(gpus_mw(state, config, now_s) - charged_mw(state) - unseen_mw(state, config))
 
 
 def belongs(node: NodeId, config: SiteConfig) -> bool:

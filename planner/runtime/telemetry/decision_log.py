@@ -46,7 +46,7 @@ def log_decision(decided: DecisionEvent) -> None:
 
 def _power(plan: Plan, epoch: int) -> None:
     for order in plan.power:
-        watts = watts_from_mw(sum(cap.cap_mw for cap in order.caps))
+        watts = watts_from_mw(sum(cap.setpoint.cap_mw for cap in order.caps))
         level = logging.INFO if order.raises else logging.DEBUG
         sentences = "; ".join(link.sentence for link in order.reasons) or f"{order.node}: {watts:.0f} W"
         log.log(level, sentences, extra={"node": order.node, "decision_id": order.decision_id, "epoch": epoch})

@@ -19,6 +19,7 @@ from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation, Observation
 from planner.domain.plan import PoolPlan
+from planner.domain.units import GpuSetpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,8 @@ class PoolCounts:
     wanted: int
     granted: int
     reason: str
-    cap_mw: int | None = None
-    """The cap decided for each of its GPUs; None where power was not managed."""
+    setpoint: GpuSetpoint | None = None
+    """As decided for each of its GPUs; None where power was not managed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,9 @@ def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]
 def _goals(config: DeploymentConfig, tick: Tick) -> Mapping[PoolId, PoolGoal]:
     """The goals in the record: in force at the next tick, when its engines are observed."""
     return {
-        name: PoolGoal(recorded.granted, recorded.cap_mw, speed(config.pools[name].curve, recorded.cap_mw))
+        name: PoolGoal(recorded.granted, recorded.setpoint, speed(config.pools[name].curve, recorded.setpoint.cap_mw))
         for name, recorded in tick.pools.items()
-        if recorded.cap_mw is not None and name in config.pools
+        if recorded.setpoint is not None and name in config.pools
     }
 
 

@@ -25,6 +25,7 @@ from planner.domain.observation import (
     ScalingAckSeen,
 )
 from planner.domain.plan import Plan, PowerDecision, ScalingDecision
+from planner.domain.units import Milliwatts
 from planner.sim.evaluation.plant_observer import BOOT, Watch
 from planner.sim.evaluation.simulation import SimulationRun
 from planner.sim.workload.scenario import Scenario
@@ -104,7 +105,9 @@ def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
         full_mw = scenario.gpus * scenario.cluster.card.max_mw
         budget = full_mw if scenario.budget is None else scenario.budget.at(0.0)
         smallest = budget if scenario.budget is None else min(mw for _, mw in scenario.budget.steps)
-        sites[SITE] = SiteConfig(SITE, budget, smallest_budget_mw=smallest, expected_gpus=scenario.gpus)
+        sites[SITE] = SiteConfig(
+            SITE, Milliwatts(budget), smallest_budget_mw=Milliwatts(smallest), expected_gpus=scenario.gpus
+        )
     return PlannerConfig({DEPLOYMENT: deployment}, sites, interval_s=settings.interval_s)
 
 
@@ -132,7 +135,7 @@ class _Loop:
         budget = self._run.scenario.budget
         for sequence, (t_s, mw) in enumerate(budget.steps if budget else ()):
             if t_s > 0:
-                order = BudgetCommand(SITE, mw, t_s, sequence=sequence + 1)
+                order = BudgetCommand(SITE, Milliwatts(mw), t_s, sequence=sequence + 1)
                 self._run.plant.events.at(t_s, self._budget, order)
 
     # -- messages to the planner
@@ -189,7 +192,7 @@ class _Loop:
         plant = self._run.plant
         in_force = []
         for cap in order.caps:
-            enforced = plant.set_cap(cap.gpu, cap.cap_mw)
+            enforced = plant.set_cap(cap.gpu, cap.setpoint.cap_mw)
             in_force.append(GpuCapInForce(cap.gpu, plant.gpus[cap.gpu].requested_mw, enforced))
         decided = order.decision_id
         ack = PowerAckSeen(

@@ -21,6 +21,7 @@ from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
 from planner.domain.config import SiteConfig
 from planner.domain.ids import SiteId
+from planner.domain.units import Milliwatts
 from tests.contract.bus import bench, connected
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -123,5 +124,5 @@ async def test_the_command_line() -> None:
 
 
 def test_a_deleted_stream_is_made_again_long_before_a_grant_of_watts_runs_out() -> None:
-    lease_s = SiteConfig(SiteId("row-1"), 1).lease_s
+    lease_s = SiteConfig(SiteId("row-1"), Milliwatts(1)).lease_s
     assert lease_s / 3 >= stream_admin.KEEP_EVERY_S

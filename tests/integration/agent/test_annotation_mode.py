@@ -18,7 +18,7 @@ from agent.adapters.kubernetes.gpu_owners import KubernetesOwners
 from agent.adapters.kubernetes.pods import pods_of_node
 from agent.adapters.managed_state import ManagedState
 from agent.adapters.pod_resources.kubelet import PodResources
-from agent.core.caps import CapDecision, GpuTarget
+from agent.core.caps import CapDecision
 from agent.drivers.procfs import ProcFs
 from agent.drivers.simulated import SimulatedDriver
 from agent.ports import monotonic
@@ -28,7 +28,7 @@ from agent.runtime.settings import OnExit, PowerAgentSettings
 from tests.doubles.kubelet import FakeKubelet
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.integration.agent.test_list_watch import FAST, pod
-from tests.integration.agent.wire import until
+from tests.integration.agent.wire import target, until
 from tests.unit.agent.drivers.test_procfs import process
 
 KEY = "dynamo.nvidia.com/gpu-power-limit"
@@ -211,11 +211,17 @@ async def test_under_a_planner_the_annotation_is_one_more_upper_bound(scene: Sce
     await scene.run("a", G0, "400")
     async with scene.agent(alone=False) as service:
         await until(lambda: scene.limits == [400, 700], "what was found to be lowered to the bound")
-        caps = (GpuTarget(G0, 600_000, 200_000), GpuTarget(G1, 600_000, 200_000))
+        caps = (
+            target(G0, 600_000, 200_000),
+            target(G1, 600_000, 200_000),
+        )
         _, report = await service.reconciler.decide(CapDecision(1, 0, "one", 60.0, caps))
         assert scene.limits == [400, 600]
         assert {gpu.gpu: gpu.enforced_mw for gpu in report.gpus} == {G0: 400_000, G1: 600_000}
-        caps = (GpuTarget(G0, 300_000, 200_000), GpuTarget(G1, 600_000, 200_000))
+        caps = (
+            target(G0, 300_000, 200_000),
+            target(G1, 600_000, 200_000),
+        )
         await service.reconciler.decide(CapDecision(1, 1, "one", 60.0, caps))
         assert scene.limits == [300, 600]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.caps import CapDecision, GpuTarget, Health
+from agent.core.caps import CapDecision, Health
 from agent.drivers.nvml.driver import NvmlDriver
 from agent.drivers.nvml.errors import KINDS
 from agent.drivers.off_loop import OffLoopDriver
@@ -24,7 +24,7 @@ from bus_schemas.v1 import AckStatus, GpuHealth
 from tests.doubles.nvml.loaded import loaded_nvml
 from tests.doubles.nvml.state import FUNCTIONS, IGNORES_WRITES, FakeNvml
 from tests.integration.agent.server import NatsServer
-from tests.integration.agent.wire import PlannerSide, connected, until
+from tests.integration.agent.wire import PlannerSide, connected, target, until
 
 ERRORS = [*range(1, 31), 999]
 NODE = "n1"
@@ -57,7 +57,7 @@ def expected_health(code: int) -> Health:
 
 async def cut(reconciler: Reconciler, fake: FakeNvml, number: int = 0) -> dict[str, Health]:
     """A decision for both cards; the health by card in what is reported."""
-    caps = tuple(GpuTarget(gpu, 400_000, 200_000) for gpu in fake.uuids)
+    caps = tuple(target(gpu, 400_000, 200_000) for gpu in fake.uuids)
     await reconciler.decide(CapDecision(1, number, "one", 60.0, caps))
     report = await reconciler.reconcile()
     return {gpu.gpu: gpu.health for gpu in report.gpus}
@@ -169,7 +169,7 @@ async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str, mo
     looking = asyncio.create_task(reconciler.reconcile())
     if call == "get_limit":
         await until(lambda: fake.calls(call) >= calls + 2, "the look to hang")
-    caps = tuple(GpuTarget(gpu, 400_000, 200_000) for gpu in fake.uuids)
+    caps = tuple(target(gpu, 400_000, 200_000) for gpu in fake.uuids)
     deciding = asyncio.create_task(reconciler.decide(CapDecision(1, 0, "one", 60.0, caps)))
     await until(lambda: fake.enforced[1] == 400_000, "the cut of the sound card")
     _, report = await asyncio.wait_for(deciding, 30)
@@ -198,7 +198,7 @@ async def test_the_dead_man_acts_in_time_while_a_card_the_driver_and_the_owners_
     task = asyncio.create_task(service.run())
     looks = service.hardware.snapshots
     await until(lambda: [look.reading is not None for look in looks.values()] == [True, True], "a look at the cards")
-    caps = tuple(GpuTarget(gpu, 600_000, 250_000) for gpu in fake.uuids)
+    caps = tuple(target(gpu, 600_000, 250_000) for gpu in fake.uuids)
     began = asyncio.get_running_loop().time()
     await service.reconciler.decide(CapDecision(1, 0, "one", lease_s, caps))
     fake.gpus[0].hang("energy", HANG_MS)
@@ -214,7 +214,10 @@ async def test_the_dead_man_acts_in_time_while_a_card_the_driver_and_the_owners_
 
 
 async def test_renumbered_cards_keep_their_caps(reconciler: Reconciler, fake: FakeNvml) -> None:
-    caps = (GpuTarget(fake.uuids[0], 300_000, 200_000), GpuTarget(fake.uuids[1], 500_000, 200_000))
+    caps = (
+        target(fake.uuids[0], 300_000, 200_000),
+        target(fake.uuids[1], 500_000, 200_000),
+    )
     fake.renumber(1, 0)
     await reconciler.decide(CapDecision(1, 0, "one", 60.0, caps))
     assert fake.enforced == [300_000, 500_000]

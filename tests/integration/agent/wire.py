@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from agent.core.caps import GpuTarget
 from bus_schemas.jetstream import connect as connecting
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
@@ -16,9 +17,15 @@ from bus_schemas.jetstream.consumers import Durable, ensure
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import last
 from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.units import GpuSetpoint, Milliwatts
 from bus_schemas.v1 import GpuCap, NodeTelemetry, PowerAck, PowerDecision
 
 T = TypeVar("T")
+
+
+def target(gpu: str, cap_mw: int, fallback_mw: int) -> GpuTarget:
+    """One GPU of a decision."""
+    return GpuTarget(gpu, GpuSetpoint(Milliwatts(cap_mw)), fallback_mw)
 
 
 async def until(holds: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:

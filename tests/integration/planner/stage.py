@@ -21,6 +21,7 @@ from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
+from planner.domain.units import Milliwatts
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.service import PlannerService, ServiceSettings
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
@@ -61,7 +62,7 @@ def config(interval_s: float = 0.5, scale: float = 30.0, budget_watts: int = 400
         for pool, role in ((PREFILL, Role.PREFILL), (DECODE, Role.DECODE))
     }
     deployment = DeploymentConfig(NAME, SITE, pools, PROFILE, ttft_ms=500.0, itl_ms=30.0)
-    site = SiteConfig(SITE, budget_watts * 1000, lease_s=3.0, settle_s=0.2, flight_s=0.2)
+    site = SiteConfig(SITE, Milliwatts(budget_watts * 1000), lease_s=3.0, settle_s=0.2, flight_s=0.2)
     return PlannerConfig({NAME: deployment}, {SITE: site}, interval_s=interval_s, load_time_scale=scale)
 
 

@@ -17,6 +17,7 @@ from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand,
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.allocation.optimiser.exhaustive import worths
 from tests.unit.planner.core.allocation.optimiser.instances import instance
 
@@ -58,7 +59,7 @@ def sites(draw: st.DrawFn) -> tuple[list[DeploymentDemand], SiteLimits]:
         demands.append(DeploymentDemand(name, SITE, {p.pool: p for p in members}, priority, own))
     gpus = draw(st.integers(0, 80))
     reserve = draw(st.sampled_from([0, 100_000, 200_000]))
-    return demands, SiteLimits(SITE, draw(st.integers(0, 60_000_000)), gpus, reserve)
+    return demands, SiteLimits(SITE, Milliwatts(draw(st.integers(0, 60_000_000))), gpus, Milliwatts(reserve))
 
 
 def spent(demands: list[DeploymentDemand], limits: SiteLimits, answer: Allocation) -> tuple[int, int]:
@@ -68,7 +69,7 @@ def spent(demands: list[DeploymentDemand], limits: SiteLimits, answer: Allocatio
         for name, pool in demand.pools.items():
             grant = answer.pools[demand.deployment, name]
             gpus += grant.replicas * pool.gpus_per_replica
-            mw += grant.replicas * pool.gpus_per_replica * (grant.cap_mw - limits.reserve_mw_per_idle_gpu)
+            mw += grant.replicas * pool.gpus_per_replica * (grant.setpoint.cap_mw - limits.reserve_mw_per_idle_gpu)
     return mw, gpus
 
 
@@ -86,10 +87,10 @@ def test_limits_hold_whatever_is_asked(site: tuple[list[DeploymentDemand], SiteL
         assert 0.0 <= answer.shortfall[demand.deployment] <= 1.0
         for name, pool in demand.pools.items():
             grant = answer.pools[demand.deployment, name]
-            assert grant.cap_mw % 5_000 == 0
-            assert pool.curve.useful_mw <= grant.cap_mw <= pool.curve.max_mw
+            assert grant.setpoint.cap_mw % 5_000 == 0
+            assert pool.curve.useful_mw <= grant.setpoint.cap_mw <= pool.curve.max_mw
             assert grant.replicas <= pool.max_replicas
-            assert grant.speed == pytest.approx(speed(pool.curve, grant.cap_mw))
+            assert grant.speed == pytest.approx(speed(pool.curve, grant.setpoint.cap_mw))
 
 
 @settings(max_examples=60, deadline=None)
@@ -102,7 +103,7 @@ def test_the_same_question_has_the_same_answer(site: tuple[list[DeploymentDemand
 @given(st.integers(0, 10_000), st.integers(1, 4), st.floats(1.0, 2.0))
 def test_minimums_are_kept_where_they_fit_and_more_watts_never_cost(seed: int, count: int, more: float) -> None:
     demands, limits = instance(seed, deployments=count, tightness=(0.0, 1.0))
-    richer = replace(limits, budget_mw=int(limits.budget_mw * more))
+    richer = replace(limits, budget_mw=Milliwatts(int(limits.budget_mw * more)))
     poor, rich = allocate(demands, limits), allocate(demands, richer)
     for demand in demands:
         for name, pool in demand.pools.items():
@@ -117,7 +118,7 @@ def test_a_twin_of_higher_priority_never_carries_less(seed: int, tightness: floa
     demands, limits = instance(seed, deployments=1, tightness=(tightness, tightness))
     low = replace(demands[0], priority=0)
     high = replace(demands[0], deployment=DeploymentId("high"), priority=1)
-    both = replace(limits, budget_mw=limits.budget_mw * 2, gpus=limits.gpus * 2)
+    both = replace(limits, budget_mw=Milliwatts(limits.budget_mw * 2), gpus=limits.gpus * 2)
     answer = allocate([low, high], both)
     assert answer.shortfall[high.deployment] <= answer.shortfall[low.deployment] + 2 * ALIKE
 
@@ -154,7 +155,9 @@ def _spread(price: float) -> int:
         4,
     )
     demand = DeploymentDemand(DeploymentId("d"), SITE, {wide.pool: wide})
-    answer = allocate([demand], SiteLimits(SITE, 50_000_000, 40, 0), Weights(gpu=price, churn=0.0))
+    answer = allocate(
+        [demand], SiteLimits(SITE, Milliwatts(50_000_000), 40, Milliwatts(0)), Weights(gpu=price, churn=0.0)
+    )
     return answer.pools[demand.deployment, wide.pool].replicas
 
 

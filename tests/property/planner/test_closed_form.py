@@ -11,6 +11,7 @@ from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.small_site import DECODE, PREFILL, SITE
 
 curves = st.builds(
@@ -37,13 +38,13 @@ def demands(draw: st.DrawFn) -> DeploymentDemand:
 @settings(max_examples=150, deadline=None)
 @given(demands(), st.integers(1, 60), st.integers(200_000, 20_000_000))
 def test_the_closed_form_is_the_optimum(demand: DeploymentDemand, gpus: int, budget_mw: int) -> None:
-    limits = SiteLimits(SITE, budget_mw, gpus, 200_000)
+    limits = SiteLimits(SITE, Milliwatts(budget_mw), gpus, Milliwatts(200_000))
     found = settled([demand], limits)
     best = allocate([demand], limits)
     if found is None:
         return
-    assert {key: (g.replicas, g.cap_mw) for key, g in found.pools.items()} == {
-        key: (g.replicas, g.cap_mw) for key, g in best.pools.items()
+    assert {key: (g.replicas, g.setpoint.cap_mw) for key, g in found.pools.items()} == {
+        key: (g.replicas, g.setpoint.cap_mw) for key, g in best.pools.items()
     }
     assert best.shortfall[demand.deployment] == 0.0
 
@@ -51,4 +52,4 @@ def test_the_closed_form_is_the_optimum(demand: DeploymentDemand, gpus: int, bud
 @settings(max_examples=100, deadline=None)
 @given(demands())
 def test_with_plenty_of_everything_there_is_an_answer(demand: DeploymentDemand) -> None:
-    assert settled([demand], SiteLimits(SITE, 10**9, 100, 200_000)) is not None
+    assert settled([demand], SiteLimits(SITE, Milliwatts(10**9), 100, Milliwatts(200_000))) is not None

@@ -38,10 +38,13 @@ from planner.domain.observation import (
     StoredCaps,
 )
 from planner.domain.plan import PowerDecision
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 NODES, PER_NODE, HIGH, LOW = 2, 2, 700_000, 200_000
 FULL = NODES * PER_NODE * HIGH
-CONFIG = SiteConfig(SiteId("s"), budget_mw=2_000_000, lease_s=9.0, settle_s=1.0, expected_gpus=NODES * PER_NODE)
+CONFIG = SiteConfig(
+    SiteId("s"), budget_mw=Milliwatts(2_000_000), lease_s=9.0, settle_s=1.0, expected_gpus=NODES * PER_NODE
+)
 RISE_WINDOW_S = CONFIG.lease_s * 1.01 + 0.5
 
 
@@ -156,7 +159,9 @@ class PowerMachine(RuleBasedStateMachine):
     def want(self, shares: list[int]) -> None:
         gpus = [card.gpu for node in self.nodes for card in node.cards]
         step = (HIGH - LOW) // 10
-        self.power = site_ledger.want(self.power, {g: LOW + step * s for g, s in zip(gpus, shares, strict=True) if s})
+        self.power = site_ledger.want(
+            self.power, {g: GpuSetpoint(Milliwatts(LOW + step * s)) for g, s in zip(gpus, shares, strict=True) if s}
+        )
 
     @rule(n=st.integers(0, NODES - 1), back=st.integers(0, 30))
     def deliver_decision(self, n: int, back: int) -> None:
@@ -169,7 +174,7 @@ class PowerMachine(RuleBasedStateMachine):
             order.decision_id,
             "1",
             order.valid_for_s,
-            tuple(GpuTarget(c.gpu, c.cap_mw, c.fallback_mw) for c in order.caps),
+            tuple(GpuTarget(c.gpu, c.setpoint, c.fallback_mw) for c in order.caps),
             order.heard_boot,
             order.heard_clock_s,
             order.only_lowers,
@@ -218,7 +223,10 @@ class PowerMachine(RuleBasedStateMachine):
     @rule(watts=st.integers(8, 28))
     def budget(self, watts: int) -> None:
         self.budgets.append((self.now_s, watts * 100_000))
-        self.orders = (*self.orders, BudgetCommand("s", watts * 100_000, self.now_s, None, 0.0, len(self.budgets)))
+        self.orders = (
+            *self.orders,
+            BudgetCommand("s", Milliwatts(watts * 100_000), self.now_s, None, 0.0, len(self.budgets)),
+        )
         self._absorb()
 
     @rule(read_the_bus=st.booleans())
@@ -230,7 +238,7 @@ class PowerMachine(RuleBasedStateMachine):
             StoredCaps(
                 kept[-1][0].node,
                 kept[-1][0].decision_id,
-                {c.gpu: c.cap_mw for c in kept[-1][0].caps},
+                {c.gpu: c.setpoint for c in kept[-1][0].caps},
                 {c.gpu: c.charged_mw or 0 for c in kept[-1][0].caps},
             )
             for kept in self.decisions

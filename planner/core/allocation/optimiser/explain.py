@@ -17,6 +17,7 @@ from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, Pool
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 NOTICEABLE = 5e-3
 """Fewer late requests than half a percent are not a message for people: the forecast is no better than that."""
@@ -68,7 +69,7 @@ def allocation(
             # A stage that serves nobody, for its partner has no GPU, is not worth its watts.
             grant = PoolGrant(
                 0 if useless else counts[row],
-                min(problem.cap_mw(row, int(steps[row])), demand.pools[key[1]].curve.max_mw),
+                GpuSetpoint(Milliwatts(min(problem.cap_mw(row, int(steps[row])), demand.pools[key[1]].curve.max_mw))),
                 float(problem.speed[row, steps[row]]),
                 good=float(shares[row]),
             )
@@ -109,7 +110,7 @@ def _scarce(problem: Problem, solution: Solution, *, floors: bool) -> _Scarce:
 def _chain(
     pool: PoolDemand, grant: PoolGrant, late: float, scarce: _Scarce, limits: SiteLimits, own_gpus: int | None
 ) -> tuple[Limited, ...]:
-    watts = f"{grant.cap_mw / 1000:.0f} W a GPU"
+    watts = f"{grant.setpoint.cap_mw / 1000:.0f} W a GPU"
     said = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {watts}"
     if grant.replicas > pool.wanted:
         said = f"{grant.replicas} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"

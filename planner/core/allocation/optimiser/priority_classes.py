@@ -15,6 +15,7 @@ from planner.core.allocation.optimiser.problem import lowest_cap_mw, minimums_fi
 from planner.core.allocation.optimiser.solve import allocate as jointly
 from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, PoolGrant, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.units import Milliwatts
 
 ALIKE = 1e-3
 """Shares of a class's load: less than this is a cap step, not a choice between classes."""
@@ -75,7 +76,7 @@ def _class_by_class(
 
 
 def _less(limits: SiteLimits, mw: int, gpus: int) -> SiteLimits:
-    return replace(limits, budget_mw=max(0, limits.budget_mw - mw), gpus=max(0, limits.gpus - gpus))
+    return replace(limits, budget_mw=Milliwatts(max(0, limits.budget_mw - mw)), gpus=max(0, limits.gpus - gpus))
 
 
 def _held_at_minimum(demands: Sequence[DeploymentDemand]) -> tuple[int, int]:
@@ -93,5 +94,5 @@ def _spent(
         for name, pool in demand.pools.items():
             grant = grants[demand.deployment, name]
             held = grant.replicas * pool.gpus_per_replica
-            mw, gpus = mw + held * grant.cap_mw, gpus + held
+            mw, gpus = mw + held * grant.setpoint.cap_mw, gpus + held
     return mw, gpus

@@ -21,6 +21,7 @@ from planner.core.power.curve import chosen_speed, is_fixed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.pool import Role
+from planner.domain.units import Milliwatts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -110,9 +111,9 @@ class Problem:
     def name_of(self, row: int) -> tuple[DeploymentId, PoolId]:
         return self.demands[int(self.owner[row])].deployment, self.names[row]
 
-    def cap_mw(self, row: int, step: int) -> int:
+    def cap_mw(self, row: int, step: int) -> Milliwatts:
         """The cap at ``step`` above the row's floor."""
-        return (int(self.floor[row]) + step) * STEP_MW
+        return Milliwatts((int(self.floor[row]) + step) * STEP_MW)
 
     @cached_property
     def caps(self) -> Floats:

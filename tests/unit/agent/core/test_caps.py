@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.core import caps
 from agent.core.caps import Acceptance, AgentState, CapDecision, GpuTarget, Health, LimitReading, SetLimit, WriteResult
+from bus_schemas.units import GpuSetpoint, Milliwatts
 
 HIGH, LOW = 700, 200
 BOOT = "m/1"
@@ -37,7 +38,7 @@ def decision(
     incarnation: str = "i",
     only_lowers: bool = False,
 ) -> CapDecision:
-    rows = tuple(GpuTarget(gpu, cap, min(cap, fallback)) for gpu, cap in targets.items())
+    rows = tuple(GpuTarget(gpu, GpuSetpoint(Milliwatts(cap)), min(cap, fallback)) for gpu, cap in targets.items())
     return CapDecision(
         epoch, number, incarnation, 30.0, rows, boot if heard_s is not None else "", heard_s, only_lowers
     )

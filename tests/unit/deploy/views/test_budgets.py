@@ -14,6 +14,7 @@ from planner.adapters.from_wire import budget_command
 from planner.core.power.effective_budget import level_mw, with_commands
 from planner.domain.config import SiteConfig
 from planner.domain.ids import SiteId
+from planner.domain.units import Milliwatts
 
 ZERO = datetime(2026, 1, 2, tzinfo=UTC)
 BASE_WATTS = 5000
@@ -50,7 +51,7 @@ ORDERS = st.lists(
 
 @given(ORDERS, st.integers(0, 200))
 def test_the_command_in_force_is_the_one_that_the_planner_obeys(commands: list[v1.BudgetChange], now_s: int) -> None:
-    config = SiteConfig(SiteId("hall-2"), BASE_WATTS * 1000)
+    config = SiteConfig(SiteId("hall-2"), Milliwatts(BASE_WATTS * 1000))
     known = tuple(
         budget_command(each, sequence=number, clock_offset_s=ZERO.timestamp()) for number, each in enumerate(commands)
     )

@@ -24,6 +24,7 @@ from planner.domain.plan import (
 )
 from planner.domain.pool import Role
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import GpuSetpoint, Milliwatts
 from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, config
 
 AT = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -31,7 +32,7 @@ watts = st.integers(0, 2_000_000)
 caps = st.builds(
     GpuCapTarget,
     gpu=st.integers(0, 99).map(lambda n: GpuId(f"GPU-{n}")),
-    cap_mw=watts,
+    setpoint=watts.map(lambda mw: GpuSetpoint(Milliwatts(mw))),
     fallback_mw=watts,
     charged_mw=watts,
 )
@@ -44,14 +45,21 @@ def over_the_wire(message: v1.Message) -> v1.Message:
 @given(st.lists(caps, max_size=8, unique_by=lambda cap: cap.gpu), st.integers(0, 2**40))
 def test_a_next_leader_finds_the_ledger_exactly(orders: list[GpuCapTarget], decision_id: int) -> None:
     order = PowerDecision(NodeId("node-1"), decision_id, tuple(orders), 30.0, raises=True)
-    site = SitePlan(SITE, 4_000_000, 0, 0, None, 0)
+    site = SitePlan(SITE, Milliwatts(4_000_000), Milliwatts(0), Milliwatts(0), None, Milliwatts(0))
     sent = over_the_wire(to_wire.power_decision(order, site, epoch=3, incarnation="i", at=AT))
     assert isinstance(sent, v1.PowerDecision)
     stored = from_wire.stored_caps(sent)
     assert stored.decision_id == decision_id
-    assert stored.caps_mw == {cap.gpu: cap.cap_mw for cap in orders}
+    assert stored.setpoints == {cap.gpu: cap.setpoint for cap in orders}
     assert stored.charged_mw == {cap.gpu: cap.charged_mw for cap in orders}
     assert sent.budget_watts == 4000.0
+
+
+def test_a_knob_that_no_message_carries_is_refused_and_not_dropped() -> None:
+    slow = GpuSetpoint(Milliwatts(500_000), max_clock_mhz=1200)
+    order = PowerDecision(NodeId("n1"), 3, (GpuCapTarget(GpuId("GPU-1"), slow, 200_000),), 30.0, raises=False)
+    with pytest.raises(ValueError, match="no field of the message carries a clock limit"):
+        to_wire.power_decision(order, None, epoch=1, incarnation="one", at=AT)
 
 
 def test_scaling_says_both_vocabularies() -> None:
@@ -114,13 +122,20 @@ def test_a_record_holds_the_whole_chain_and_leaves_out_what_is_unknown() -> None
     chain = (Limited(4, ReasonCode.SLA, "four"), Limited(3, ReasonCode.MAX_REPLICAS, "three at most"))
     plan = DeploymentPlan(
         NAME,
-        {PREFILL: PoolPlan(PREFILL, Role.PREFILL, 1, 4, 3, 500_000, chain, 0.5)},
+        {PREFILL: PoolPlan(PREFILL, Role.PREFILL, 1, 4, 3, GpuSetpoint(Milliwatts(500_000)), chain, 0.5)},
         observed={"requests": 10.0, "ttft_ms": None},
         missing={"ttft_ms": "no_data"},
         forecasts={"request_rate_per_s": Forecast(1.0, 2.0, 0.5, 30.0, "ewma")},
         notes=(Limited(0, ReasonCode.STEADY, "steady"),),
     )
-    site = SitePlan(SiteId("row-1"), 4_000_000, 3_000_000, 2_900_000, None, 1_000_000)
+    site = SitePlan(
+        SiteId("row-1"),
+        Milliwatts(4_000_000),
+        Milliwatts(3_000_000),
+        Milliwatts(2_900_000),
+        None,
+        Milliwatts(1_000_000),
+    )
     record = over_the_wire(
         to_wire.plan_record(plan, config().deployments[NAME], site, decision_id=2, scaled_decision_id=1, at=AT)
     )

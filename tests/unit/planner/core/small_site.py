@@ -30,6 +30,7 @@ from planner.domain.pool import Replicas, Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.domain.reading import NO_DATA, Reading, Sample
+from planner.domain.units import Milliwatts
 
 D = DeploymentId("prod-llama")
 SITE = SiteId("row-1")
@@ -77,7 +78,7 @@ def deployment(pools: Mapping[PoolId, PoolConfig] | None = None, **changes: Any)
 
 def planner(one: DeploymentConfig | None = None, budget_mw: int | None = None, **changes: Any) -> PlannerConfig:
     one = one if one is not None else deployment()
-    sites = {} if budget_mw is None else {SITE: SiteConfig(SITE, budget_mw)}
+    sites = {} if budget_mw is None else {SITE: SiteConfig(SITE, Milliwatts(budget_mw))}
     return replace(PlannerConfig({one.deployment: one}, sites), **changes)
 
 
@@ -185,8 +186,8 @@ class SmallSite:
     def _carry_out(self, plan: Plan) -> None:
         for order in plan.power:
             self.power.append(order)
-            self.caps.update({cap.gpu: cap.cap_mw for cap in order.caps})
-            gpus = tuple(GpuCapInForce(cap.gpu, cap.cap_mw, cap.cap_mw) for cap in order.caps)
+            self.caps.update({cap.gpu: cap.setpoint.cap_mw for cap in order.caps})
+            gpus = tuple(GpuCapInForce(cap.gpu, cap.setpoint.cap_mw, cap.setpoint.cap_mw) for cap in order.caps)
             ack = PowerAckSeen(
                 order.node, 1, order.decision_id, order.decision_id, "applied", gpus, "", "boot", self.now_s
             )

@@ -11,6 +11,7 @@ from planner.domain.ids import DeploymentId, GpuId, SiteId
 from planner.domain.observation import BudgetCommand, PoolObservation
 from planner.domain.pool import Replicas
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.small_site import (
     CURVE,
     DECODE,
@@ -58,7 +59,7 @@ def ticks(w: SmallSite, rate: float, n: int = 8) -> None:
 def test_a_site_that_is_only_watched_gets_no_decision_of_any_kind(budget_mw: int) -> None:
     w = watched_alone(budget_mw)
     ticks(w, 80.0)
-    w.react(BudgetCommand(SITE, 1_650_000, w.now_s, sequence=1))
+    w.react(BudgetCommand(SITE, Milliwatts(1_650_000), w.now_s, sequence=1))
     w.pass_time(60.0)
     assert w.power == [], "not even a renewal: stopping the observer must let no lease end"
     assert w.published == []
@@ -72,7 +73,7 @@ def test_the_record_has_the_counts_and_caps_that_would_have_been_ordered() -> No
     shown, done = w.tick(traffic(80.0)), acting.tick(traffic(80.0))
     for name in (PREFILL, DECODE):
         mine, theirs = shown.deployments[D].pools[name], done.deployments[D].pools[name]
-        assert mine.cap_mw == theirs.cap_mw is not None
+        assert mine.setpoint == theirs.setpoint is not None
         assert mine.wanted == theirs.wanted
         assert mine.chain[-1].reason is ReasonCode.ADVISORY
     assert shown.deployments[D].pools[PREFILL].granted > 1
@@ -90,13 +91,13 @@ def test_beside_others_its_gpus_are_charged_as_they_stand_and_stay_there(stand_m
     w = beside(8 * CURVE.max_mw, stand_mw)
     ticks(w, 20.0)
     cut_mw = 4 * stand_mw + 4 * CURVE.min_mw + 50_000
-    w.react(BudgetCommand(SITE, cut_mw, w.now_s, sequence=1))
+    w.react(BudgetCommand(SITE, Milliwatts(cut_mw), w.now_s, sequence=1))
     w.pass_time(60.0)
     ticks(w, 20.0, 3)
     assert {w.caps[gpu] for gpu in w.neighbours} == {stand_mw}
     assert sum(w.caps.values()) <= cut_mw
     orders = [cap for order in w.power for cap in order.caps if cap.gpu in w.neighbours]
-    assert {cap.cap_mw for cap in orders} == {stand_mw}
+    assert {cap.setpoint.cap_mw for cap in orders} == {stand_mw}
     assert {cap.fallback_mw for cap in orders} == {stand_mw}, "the end of a lease lowers nothing"
     page = next(iter(w.state.power[SITE].nodes.values()))
     charges = dict(zip(page.cards.gpus, page.charge_mw, strict=True))
@@ -113,7 +114,7 @@ def test_beside_others_only_the_acting_deployment_scales_and_both_are_explained(
     assert w.published
     assert {each.deployment for each in w.published} == {D}
     for name in (D, WATCHED):
-        assert all(each.cap_mw is not None for each in plan.deployments[name].pools.values())
+        assert all(each.setpoint is not None for each in plan.deployments[name].pools.values())
     assert plan.deployments[WATCHED].pools[PREFILL].chain[-1].reason is ReasonCode.ADVISORY
 
 
@@ -132,7 +133,7 @@ def test_a_gpu_is_ordered_like_any_other_once_the_watched_pod_is_gone() -> None:
     ticks(w, 20.0, 2)
     gone = GpuId("n0-g7")
     del w.neighbours[gone]
-    w.react(BudgetCommand(SITE, 4_000_000, w.now_s, sequence=1))
+    w.react(BudgetCommand(SITE, Milliwatts(4_000_000), w.now_s, sequence=1))
     w.pass_time(60.0)
     assert w.caps[gone] < CURVE.max_mw
 
@@ -143,7 +144,7 @@ def test_a_site_without_deployments_is_still_kept_within_its_budget() -> None:
         replace(
             config,
             deployments={D: replace(config.deployments[D], site=SiteId("other"))},
-            sites={SITE: SiteConfig(SITE, 3_000_000)},
+            sites={SITE: SiteConfig(SITE, Milliwatts(3_000_000))},
         )
     )
     w.tick(traffic(1.0))

@@ -13,6 +13,7 @@ from planner.core.step import react
 from planner.domain.config import PlannerConfig, SiteConfig
 from planner.domain.ids import PoolId
 from planner.domain.observation import Observation
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.small_site import CURVE, DECODE, PREFILL, SITE, D, SmallSite, deployment, planner, traffic
 
 FLOW = Flow(published={PREFILL: 1, DECODE: 1})
@@ -37,7 +38,7 @@ def test_a_wait_ends_whenever_it_began(since_s: float) -> None:
 def test_a_wait_is_as_long_as_its_site_takes_to_move_watts() -> None:
     assert published(50.0, 70.0, patience_s=30.0) is None
     assert published(50.0, 80.1, patience_s=30.0) == {PREFILL: 2, DECODE: 1}
-    default, slow = SiteConfig(SITE, 1), SiteConfig(SITE, 1, answer_s=10.0, settle_s=6.0)
+    default, slow = SiteConfig(SITE, Milliwatts(1)), SiteConfig(SITE, Milliwatts(1), answer_s=10.0, settle_s=6.0)
     assert default.patience_s == 8.0
     assert slow.patience_s == 26.0
 

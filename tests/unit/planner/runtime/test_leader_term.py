@@ -15,6 +15,7 @@ from planner.adapters import to_wire
 from planner.domain.ids import NodeId
 from planner.domain.plan import GpuCapTarget, Limited, Plan, PowerDecision
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import GpuSetpoint, Milliwatts
 from planner.ports import LinkAwayError, Standing, StoredHistory, TermEndedError
 from planner.runtime import decision_publisher
 from planner.runtime import leader_term as decider_module
@@ -60,7 +61,7 @@ class ScriptedLink:
 ORDER = PowerDecision(
     NodeId("node-1"),
     0,
-    (GpuCapTarget("GPU-1", 300_000, 200_000, 300_000),),  # type: ignore[arg-type]
+    (GpuCapTarget("GPU-1", GpuSetpoint(Milliwatts(300_000)), 200_000, 300_000),),  # type: ignore[arg-type]
     30.0,
     raises=False,
     reasons=(Limited(300_000, ReasonCode.BUDGET_CUT, "less"),),

@@ -15,6 +15,7 @@ from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.observation import DeploymentObservation, GpuObservation, NodeObservation, Observation
 from planner.domain.plan import Plan, PowerCut
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.small_site import CURVE, DECODE, PREFILL, SITE, D, SmallSite, deployment, pool, traffic
 
 AT_ONCE = ScalingRules(stabilization_window_s=0.0)
@@ -62,7 +63,7 @@ def a_tick(rng: Random) -> tuple[PlannerConfig, Observation, dict[DeploymentId, 
         block = deployment(pools, sizing=SizingMode.CLASSIC, predictor="constant")  # type: ignore[arg-type]
         deployments[name] = replace(block, deployment=name, site=site)
         sites[site] = SiteConfig(
-            site, budget * 1000, shortage=Shortage.PROPORTIONAL, nodes=(f"n-{index}",), fallback_mw=None
+            site, Milliwatts(budget * 1000), shortage=Shortage.PROPORTIONAL, nodes=(f"n-{index}",), fallback_mw=None
         )
         seen[name] = traffic(rng.uniform(0.1, 400.0), isl=rng.uniform(50, 9000), osl=rng.uniform(10, 2000))
         node = NodeId(f"n-{index}")
@@ -100,7 +101,7 @@ def test_classic_sizing_with_fixed_caps_and_the_proportional_cut_is_the_guide_s_
 def guide(budget_watts: int, watts: int = 250, **changes: object) -> SmallSite:
     pools = {name: replace(fixed(watts, name), min_replicas=1) for name in (PREFILL, DECODE)}  # type: ignore[type-var]
     block = deployment(pools, **changes)  # type: ignore[arg-type]
-    site = SiteConfig(SITE, budget_watts * 1000, shortage=Shortage.PROPORTIONAL)
+    site = SiteConfig(SITE, Milliwatts(budget_watts * 1000), shortage=Shortage.PROPORTIONAL)
     found = SmallSite(PlannerConfig({D: block}, {SITE: site}), nodes=1, gpus_per_node=8)
     found.run_pods(prefill=1, decode=1)
     return found
@@ -118,7 +119,7 @@ def test_workers_get_the_fixed_watts_and_the_counts_are_cut_to_fit_beside_parked
     w = guide(2000)
     plan = settled(w, traffic(200.0))
     pools = plan.deployments[D].pools
-    assert {p.cap_mw for p in pools.values()} == {250_000}
+    assert {p.setpoint and p.setpoint.cap_mw for p in pools.values()} == {250_000}
     assert sum(p.granted for p in pools.values()) * 50 <= 400
     assert sum(w.caps.values()) <= 2_000_000
     assert {w.caps[gpu] for gpu in w.pods} == {250_000}

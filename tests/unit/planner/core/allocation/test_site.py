@@ -15,6 +15,7 @@ from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import BudgetCommand, GpuObservation, NodeObservation
 from planner.domain.plan import Placement, Plan
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import GpuSetpoint, Milliwatts
 from tests.unit.planner.core.small_site import (
     CURVE,
     DECODE,
@@ -57,18 +58,18 @@ def test_a_scale_up_goes_out_with_the_gpus_whose_watts_are_reserved() -> None:
     hinted = [gpu for hint in order.placements for gpu in hint.gpus]
     assert len(hinted) == sum(order.replicas.values()) - 2
     assert len(set(hinted)) == len(hinted)
-    caps = {cap.gpu: cap.cap_mw for sent in plan.power for cap in sent.caps}
-    goals = {name: p.cap_mw for name, p in plan.deployments[D].pools.items()}
+    caps = {cap.gpu: cap.setpoint for sent in plan.power for cap in sent.caps}
+    goals = {name: p.setpoint for name, p in plan.deployments[D].pools.items()}
     for hint in order.placements:
         assert all(caps[gpu] == goals[hint.pool] for gpu in hint.gpus)
 
 
 def test_a_replica_does_not_wait_for_a_raise_below_the_site_s_smallest_step() -> None:
     w = world(8 * CURVE.max_mw)
-    w.config = replace(w.config, sites={SITE: replace(w.config.sites[SITE], smallest_step_mw=20_000)})
+    w.config = replace(w.config, sites={SITE: replace(w.config.sites[SITE], smallest_step_mw=Milliwatts(20_000))})
     settled(w, 1.0)
     known = w.state.deployments[D]
-    goals = {**known.pending.goals, PREFILL: PoolGoal(3, CURVE.min_mw + 15_000, 1.0)}
+    goals = {**known.pending.goals, PREFILL: PoolGoal(3, GpuSetpoint(Milliwatts(CURVE.min_mw + 15_000)), 1.0)}
     state = replace(w.state, deployments={D: replace(known, pending=replace(known.pending, goals=goals))})
     reserved = reserve_power(state, w.config, w.config.clock(w.now_s))
     assert not [cap for order in reserved.power if order.raises for cap in order.caps]
@@ -137,7 +138,7 @@ def test_a_budget_cut_between_ticks_lowers_caps_at_once() -> None:
     w = world(8 * CURVE.max_mw)
     settled(w, 80.0)
     w.now_s += 1.0
-    plan = w.react(BudgetCommand(SITE, 2_400_000, w.now_s, sequence=1))
+    plan = w.react(BudgetCommand(SITE, Milliwatts(2_400_000), w.now_s, sequence=1))
     assert plan.power
     assert not any(order.raises for order in plan.power)
     assert sum(w.caps.values()) <= 2_400_000
@@ -155,7 +156,7 @@ def test_a_scale_up_waits_for_watts_and_goes_out_between_ticks() -> None:
     """Everything is lent to decode: prefill's new GPUs get theirs only after decode's caps came down and settled."""
     w = world(8 * CURVE.max_mw)
     settled(w, 1.0)
-    w.react(BudgetCommand(SITE, 2_300_000, w.now_s, until_s=w.now_s + 40.0, sequence=1))
+    w.react(BudgetCommand(SITE, Milliwatts(2_300_000), w.now_s, until_s=w.now_s + 40.0, sequence=1))
     w.pass_time(5.0)
     held = w.tick(traffic(60.0))
     assert sum(p.granted for p in held.deployments[D].pools.values()) < sum(
@@ -175,7 +176,7 @@ def test_without_telemetry_there_are_counts_and_no_watts() -> None:
     assert plan.scaling
     assert plan.power == ()
     assert plan.sites == {}
-    assert plan.deployments[D].pools[PREFILL].cap_mw is None
+    assert plan.deployments[D].pools[PREFILL].setpoint is None
 
 
 def test_the_record_has_watts_and_joules() -> None:

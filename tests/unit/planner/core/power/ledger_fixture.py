@@ -11,10 +11,16 @@ from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId
 from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, Observation, PowerAckSeen
 from planner.domain.plan import PowerDecision
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 HIGH, LOW = 700_000, 200_000
-CONFIG = SiteConfig(SiteId("s"), budget_mw=2_000_000, answer_s=3.0, settle_s=2.0)
+CONFIG = SiteConfig(SiteId("s"), budget_mw=Milliwatts(2_000_000), answer_s=3.0, settle_s=2.0)
 A, B = NodeId("a"), NodeId("b")
+
+
+def at(mw: int) -> GpuSetpoint:
+    """The setpoint with this cap."""
+    return GpuSetpoint(Milliwatts(mw))
 
 
 def g(node: str, n: int = 0) -> GpuId:
@@ -50,7 +56,7 @@ def answer(
     reset: bool = False,
     healthy: bool = True,
 ) -> PowerAckSeen:
-    told = limits if limits is not None else {cap.gpu: cap.cap_mw for cap in order.caps}
+    told = limits if limits is not None else {cap.gpu: cap.setpoint.cap_mw for cap in order.caps}
     gpus = tuple(GpuCapInForce(gpu, mw, mw, healthy, reset) for gpu, mw in told.items())
     return PowerAckSeen(
         order.node, epoch, order.decision_id, order.decision_id, status, gpus, boot=boot, clock_s=clock_s
@@ -77,7 +83,7 @@ class Desk:
         self.power = site_ledger.absorb(self.power, Observation(power_acks=acks), self.config, self.now_s)
 
     def want(self, caps: Mapping[GpuId, int]) -> None:
-        self.power = site_ledger.want(self.power, caps)
+        self.power = site_ledger.want(self.power, {gpu: at(mw) for gpu, mw in caps.items()})
 
     def advance(self, after_s: float = 0.0) -> dict[str, PowerDecision]:
         self.now_s += after_s
@@ -117,7 +123,7 @@ class Desk:
         ]
 
     def caps(self, orders: Mapping[str, PowerDecision]) -> dict[GpuId, int]:
-        return {cap.gpu: cap.cap_mw for order in orders.values() for cap in order.caps}
+        return {cap.gpu: cap.setpoint.cap_mw for order in orders.values() for cap in order.caps}
 
 
 def desk(config: SiteConfig = CONFIG, nodes: str = "ab", per_node: int = 2) -> Desk:

@@ -22,15 +22,16 @@ from planner.domain.config import SiteConfig
 from planner.domain.daily_window import BudgetSchedule, BudgetWindow
 from planner.domain.ids import SiteId
 from planner.domain.observation import BudgetCommand
+from planner.domain.units import Milliwatts
 
-CONFIG = SiteConfig(SiteId("s"), budget_mw=1000)
+CONFIG = SiteConfig(SiteId("s"), budget_mw=Milliwatts(1000))
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
 def order(
     mw: int | None, from_s: float, until_s: float | None = None, ramp_s: float = 0.0, sequence: int = 1
 ) -> BudgetCommand:
-    return BudgetCommand("s", mw, from_s, until_s, ramp_s, sequence)
+    return BudgetCommand("s", None if mw is None else Milliwatts(mw), from_s, until_s, ramp_s, sequence)
 
 
 def utc(text: str) -> float:
@@ -49,12 +50,12 @@ def utc(text: str) -> float:
     ],
 )
 def test_a_window_is_local_time_in_winter_and_summer(at: str, expected: int | None) -> None:
-    schedule = BudgetSchedule((BudgetWindow(18 * 60, 22 * 60, 500),), BERLIN)
+    schedule = BudgetSchedule((BudgetWindow(18 * 60, 22 * 60, Milliwatts(500)),), BERLIN)
     assert scheduled_mw(schedule, utc(at)) == expected
 
 
 def test_a_window_over_midnight_belongs_to_the_day_it_starts_on() -> None:
-    schedule = BudgetSchedule((BudgetWindow(22 * 60, 6 * 60, 700, weekdays=(4,)),))  # Friday night
+    schedule = BudgetSchedule((BudgetWindow(22 * 60, 6 * 60, Milliwatts(700), weekdays=(4,)),))  # Friday night
     assert scheduled_mw(schedule, utc("2026-11-20T23:00:00")) == 700  # a Friday
     assert scheduled_mw(schedule, utc("2026-11-21T05:59:00")) == 700
     assert scheduled_mw(schedule, utc("2026-11-21T06:00:00")) is None
@@ -63,14 +64,14 @@ def test_a_window_over_midnight_belongs_to_the_day_it_starts_on() -> None:
 
 
 def test_later_windows_win_and_outside_of_all_the_configured_budget_holds() -> None:
-    schedule = BudgetSchedule((BudgetWindow(0, 1440, 800), BudgetWindow(60, 120, 300)))
-    config = SiteConfig(SiteId("s"), 1000, schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
+    schedule = BudgetSchedule((BudgetWindow(0, 1440, Milliwatts(800)), BudgetWindow(60, 120, Milliwatts(300))))
+    config = SiteConfig(SiteId("s"), Milliwatts(1000), schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
     assert [level_mw(config, (), minute * 60.0) for minute in (0, 60, 119, 120)] == [800, 300, 300, 800]
 
 
 def test_a_window_that_ends_at_midnight_ends_there() -> None:
-    schedule = BudgetSchedule((BudgetWindow(23 * 60, 1440, 300),))
-    config = SiteConfig(SiteId("s"), 1000, schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
+    schedule = BudgetSchedule((BudgetWindow(23 * 60, 1440, Milliwatts(300)),))
+    config = SiteConfig(SiteId("s"), Milliwatts(1000), schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
     assert [level_mw(config, (), minute * 60.0) for minute in (0, 1379, 1380, 1439, 1440)] == [
         1000,
         1000,
@@ -81,8 +82,8 @@ def test_a_window_that_ends_at_midnight_ends_there() -> None:
 
 
 def test_a_scheduled_cut_is_kept_before_it_comes() -> None:
-    schedule = BudgetSchedule((BudgetWindow(60, 120, 300),))
-    config = SiteConfig(SiteId("s"), 1000, schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
+    schedule = BudgetSchedule((BudgetWindow(60, 120, Milliwatts(300)),))
+    config = SiteConfig(SiteId("s"), Milliwatts(1000), schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
     ahead_s = lead_s(config)
     assert effective_mw(config, (), 3600.0 - ahead_s - 0.1) == 1000
     assert effective_mw(config, (), 3600.0 - ahead_s + 0.1) == 300
@@ -108,8 +109,8 @@ def test_an_order_lapses_to_what_stands_below_it() -> None:
 
 
 def test_a_release_gives_back_what_is_configured_and_scheduled() -> None:
-    schedule = BudgetSchedule((BudgetWindow(60, 120, 300),))
-    config = SiteConfig(SiteId("s"), 1000, schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
+    schedule = BudgetSchedule((BudgetWindow(60, 120, Milliwatts(300)),))
+    config = SiteConfig(SiteId("s"), Milliwatts(1000), schedule=schedule, utc_at_zero_s=utc("2026-11-21T00:00:00"))
     cut, release = order(200, 0.0), order(None, 3000.0, sequence=2)
     known = with_commands((), (cut, release), "s", 0.0)
     assert [level_mw(config, known, t) for t in (10.0, 2999.0, 3000.0, 3599.0, 3600.0, 7200.0)] == [
@@ -144,7 +145,7 @@ def test_the_newest_order_wins_whatever_order_they_arrive_in() -> None:
 
 
 def test_orders_of_other_sites_are_not_ours() -> None:
-    assert with_commands((), (BudgetCommand("t", 1, 0.0, sequence=1),), "s", 0.0) == ()
+    assert with_commands((), (BudgetCommand("t", Milliwatts(1), 0.0, sequence=1),), "s", 0.0) == ()
 
 
 def test_a_lapsed_order_stays_known_while_a_ramp_that_began_on_it_runs() -> None:

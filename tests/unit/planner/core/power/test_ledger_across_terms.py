@@ -13,7 +13,8 @@ from planner.core.power.site_state import charged_mw
 from planner.domain.ids import GpuId, SiteId
 from planner.domain.observation import BudgetCommand, GpuCapInForce, Observation, PowerAckSeen, StoredCaps
 from planner.domain.plan import PowerDecision
-from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, desk, g, seen
+from planner.domain.units import Milliwatts
+from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, at, desk, g, seen
 
 
 def leader_of(d: Desk, orders: Mapping[str, PowerDecision], epoch: int = 2) -> Desk:
@@ -21,7 +22,7 @@ def leader_of(d: Desk, orders: Mapping[str, PowerDecision], epoch: int = 2) -> D
         StoredCaps(
             order.node,
             order.decision_id,
-            {cap.gpu: cap.cap_mw for cap in order.caps},
+            {cap.gpu: cap.setpoint for cap in order.caps},
             {cap.gpu: cap.charged_mw or 0 for cap in order.caps},
         )
         for order in orders.values()
@@ -100,31 +101,31 @@ def test_an_unowned_gpu_is_parked_and_one_with_a_pod_keeps_its_cap() -> None:
 def test_a_reservation_is_a_grant() -> None:
     d = desk()
     d.settled({g("b"): 300_000})
-    assert not site_ledger.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
+    assert not site_ledger.reserved(d.power, [g("a")], at(500_000), CONFIG.smallest_step_mw)
     d.want({g("b"): 300_000, g("a"): 500_000})
     d.advance()
-    assert site_ledger.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
-    assert not site_ledger.reserved(d.power, [g("a"), GpuId("x")], 500_000, CONFIG.smallest_step_mw)
+    assert site_ledger.reserved(d.power, [g("a")], at(500_000), CONFIG.smallest_step_mw)
+    assert not site_ledger.reserved(d.power, [g("a"), GpuId("x")], at(500_000), CONFIG.smallest_step_mw)
 
 
 def test_a_cap_within_the_site_s_smallest_step_of_its_goal_is_reserved() -> None:
     """The ledger never sends so small a raise: a replica that waited for it would wait without end."""
-    d = desk(replace(CONFIG, smallest_step_mw=20_000))
+    d = desk(replace(CONFIG, smallest_step_mw=Milliwatts(20_000)))
     d.settled({g("a"): 400_000})
     d.want({g("a"): 415_000})
     assert not any(order.raises for order in d.advance().values())
-    assert site_ledger.reserved(d.power, [g("a")], 415_000, d.config.smallest_step_mw)
-    assert not site_ledger.reserved(d.power, [g("a")], 420_000, d.config.smallest_step_mw)
+    assert site_ledger.reserved(d.power, [g("a")], at(415_000), d.config.smallest_step_mw)
+    assert not site_ledger.reserved(d.power, [g("a")], at(420_000), d.config.smallest_step_mw)
 
 
 def test_a_cut_that_passes_takes_the_reservation_back() -> None:
     d = desk()
     d.settled({g("a"): 500_000})
-    assert site_ledger.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
-    cut = BudgetCommand("s", 900_000, d.now_s, sequence=1)
+    assert site_ledger.reserved(d.power, [g("a")], at(500_000), CONFIG.smallest_step_mw)
+    cut = BudgetCommand("s", Milliwatts(900_000), d.now_s, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
     d.advance()
-    assert not site_ledger.reserved(d.power, [g("a")], 500_000, CONFIG.smallest_step_mw)
+    assert not site_ledger.reserved(d.power, [g("a")], at(500_000), CONFIG.smallest_step_mw)
 
 
 def test_it_comes_to_rest_and_only_renews() -> None:
@@ -137,7 +138,7 @@ def test_it_comes_to_rest_and_only_renews() -> None:
         quiet += orders.values()
         d.take(*(answer(order, d.now_s) for order in orders.values()))
         d.receive(*d.reports())
-    assert {cap.cap_mw for order in quiet for cap in order.caps} == {600_000, LOW}
+    assert {cap.setpoint.cap_mw for order in quiet for cap in order.caps} == {600_000, LOW}
     assert not any(order.raises for order in quiet)
     assert 10 <= len(quiet) <= 14, "two nodes, a renewal at each third of a lease of 30 s"
     assert site_ledger.summary(d.power, CONFIG, d.now_s).charged_mw == 2 * 600_000 + 2 * LOW
@@ -153,7 +154,7 @@ def test_changes_smaller_than_a_step_are_left_alone() -> None:
 
 
 def test_fallbacks_shrink_to_the_smallest_budget_known() -> None:
-    config = replace(CONFIG, fallback_mw=400_000, smallest_budget_mw=1_200_000)
+    config = replace(CONFIG, fallback_mw=Milliwatts(400_000), smallest_budget_mw=Milliwatts(1_200_000))
     d = desk(config)
     d.want({g("a"): 600_000})
     order = d.advance()["a"]
@@ -162,7 +163,7 @@ def test_fallbacks_shrink_to_the_smallest_budget_known() -> None:
 
 
 def test_fallbacks_are_shared_out_again_once_a_new_leader_knows_the_limits() -> None:
-    config = replace(CONFIG, fallback_mw=400_000, smallest_budget_mw=1_200_000)
+    config = replace(CONFIG, fallback_mw=Milliwatts(400_000), smallest_budget_mw=Milliwatts(1_200_000))
     d = desk(config)
     d.settled({g("a"): 600_000, g("b"): 600_000})
     d.now_s += 11.0  # so that both nodes have a decision
@@ -177,9 +178,9 @@ def test_fallbacks_are_shared_out_again_once_a_new_leader_knows_the_limits() -> 
 
 def test_a_cap_is_renewed_while_the_agent_would_fall_below_it() -> None:
     """The fallback that counts is the one that the agent was sent, not the one that fits by now."""
-    config = replace(CONFIG, fallback_mw=400_000)
+    config = replace(CONFIG, fallback_mw=Milliwatts(400_000))
     d = desk(config)
-    known = Observation(budget_commands=(BudgetCommand("s", 1_000_000, 200.0, 260.0, 0.0, 1),))
+    known = Observation(budget_commands=(BudgetCommand("s", Milliwatts(1_000_000), 200.0, 260.0, 0.0, 1),))
     d.power = site_ledger.absorb(d.power, known, config, d.now_s)
     wants = {g(node, n): 350_000 for node in "ab" for n in (0, 1)}
     d.want(wants)
@@ -198,7 +199,7 @@ def test_a_cap_is_renewed_while_the_agent_would_fall_below_it() -> None:
 
 
 def test_overhead_and_margin_come_off_the_budget() -> None:
-    config = replace(CONFIG, host_overhead_mw_per_node=300_000, margin_mw=100_000)
+    config = replace(CONFIG, host_overhead_mw_per_node=Milliwatts(300_000), margin_mw=Milliwatts(100_000))
     d = desk(config)
     assert sum(d.caps(d.advance()).values()) <= 2_000_000 - 700_000
 
@@ -234,7 +235,7 @@ def test_the_next_event_is_a_settle_time_then_a_renewal() -> None:
 def test_a_cut_that_is_not_answered_is_sent_again_without_waiting_for_a_renewal() -> None:
     d = desk()
     d.settled({g("a"): 600_000, g("b"): 600_000})
-    cut = BudgetCommand("s", 1_000_000, d.now_s, sequence=1)
+    cut = BudgetCommand("s", Milliwatts(1_000_000), d.now_s, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
     orders = d.advance()
     d.take(answer(orders["b"], d.now_s))
@@ -248,7 +249,7 @@ def test_a_cut_that_is_not_answered_is_sent_again_without_waiting_for_a_renewal(
 def test_two_sites_share_no_watt() -> None:
     left, right = replace(CONFIG, nodes=("a*",)), replace(CONFIG, site=SiteId("t"), nodes=("b*",))
     one, other = desk(left), desk(right)
-    cut = BudgetCommand("t", 900_000, one.now_s, sequence=1)
+    cut = BudgetCommand("t", Milliwatts(900_000), one.now_s, sequence=1)
     for d in (one, other):
         d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
         d.advance()
@@ -272,7 +273,7 @@ def test_a_clock_that_is_set_back_delays_neither_renewals_nor_what_settles() -> 
 def test_a_budget_to_come_that_nothing_can_meet_is_reported_and_freezes_nothing() -> None:
     d = desk()
     d.settled({g("a"): 600_000})
-    ahead = BudgetCommand("s", 500_000, d.now_s + 3600.0, sequence=1)
+    ahead = BudgetCommand("s", Milliwatts(500_000), d.now_s + 3600.0, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(ahead,)), d.config, d.now_s)
     d.want({g("a"): 700_000})
     assert d.advance()["a"].raises

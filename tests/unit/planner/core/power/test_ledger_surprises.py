@@ -18,9 +18,10 @@ from planner.domain.observation import (
     Observation,
     PowerAckSeen,
 )
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, desk, g, seen
 
-NIGHT = BudgetSchedule((BudgetWindow(22 * 60, 6 * 60, 800_000),), ZoneInfo("America/New_York"))
+NIGHT = BudgetSchedule((BudgetWindow(22 * 60, 6 * 60, Milliwatts(800_000)),), ZoneInfo("America/New_York"))
 
 
 def with_a_card_more(d: Desk, limit_mw: int) -> NodeObservation:
@@ -32,7 +33,7 @@ def with_a_card_more(d: Desk, limit_mw: int) -> NodeObservation:
 
 
 def test_a_card_that_appears_below_its_default_is_not_raised_by_a_renewal() -> None:
-    d = desk(replace(CONFIG, budget_mw=1_500_000), per_node=1)
+    d = desk(replace(CONFIG, budget_mw=Milliwatts(1_500_000)), per_node=1)
     d.settled({g("a"): 500_000, g("b"): 500_000})
     d.receive(with_a_card_more(d, 300_000))
     newest = d.power.nodes[A].next_id - 1
@@ -53,14 +54,15 @@ def test_a_card_that_appears_below_its_default_is_not_raised_by_a_renewal() -> N
 
 def test_an_order_from_the_year_1_with_a_ramp_of_ages_stops_no_step() -> None:
     config = replace(CONFIG, schedule=NIGHT)
-    old = BudgetCommand("s", 1_000_000, from_s=-62_135_596_800.0, ramp_s=1e12, sequence=1)
+    old = BudgetCommand("s", Milliwatts(1_000_000), from_s=-62_135_596_800.0, ramp_s=1e12, sequence=1)
     assert 0 < level_mw(config, (old,), 1.7e9) <= CONFIG.budget_mw
 
 
 def test_a_day_of_orders_given_ahead_is_kept_whole() -> None:
     """A grid's day in steps of five minutes, published at once: the first is the one to obey first."""
     day = tuple(
-        BudgetCommand("s", 500_000 + n, 1000.0 + 300.0 * n, 1300.0 + 300.0 * n, sequence=n + 1) for n in range(2 * 288)
+        BudgetCommand("s", Milliwatts(500_000 + n), 1000.0 + 300.0 * n, 1300.0 + 300.0 * n, sequence=n + 1)
+        for n in range(2 * 288)
     )
     kept = with_commands((), day, "s", 0.0)
     assert level_mw(CONFIG, kept, 1000.0) == 500_000

@@ -12,9 +12,10 @@ from planner.core.power.incarnation import FOREIGN_EPOCH, knows_more, refuses
 from planner.core.power.site_state import charged_mw
 from planner.domain.observation import GpuCapInForce, NodeCommand, Observation, PowerAckSeen, StoredCaps
 from planner.domain.plan import PowerDecision
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, desk, g, seen
 
-SITE = replace(CONFIG, budget_mw=1_000_000, lease_s=9.0, settle_s=1.0)
+SITE = replace(CONFIG, budget_mw=Milliwatts(1_000_000), lease_s=9.0, settle_s=1.0)
 
 
 def follow(d: Desk, *, boot_of_a: str, for_s: float, limits: dict[str, int]) -> list[str]:
@@ -25,7 +26,7 @@ def follow(d: Desk, *, boot_of_a: str, for_s: float, limits: dict[str, int]) -> 
         d.now_s += 0.5
         for node, order in d.advance().items():
             sent.append(node)
-            limits[node] = order.caps[0].cap_mw
+            limits[node] = order.caps[0].setpoint.cap_mw
             boot = boot_of_a if node == "a" else "1"
             d.take(answer(order, d.now_s, boot=boot))
         d.receive(seen("a", (limits["a"],), d.now_s, boot=boot_of_a), seen("b", (limits["b"],), d.now_s))
@@ -59,20 +60,20 @@ def restored(copy: Mapping[str, PowerDecision], *, doubted: bool, highest_mw: in
         StoredCaps(
             order.node,
             order.decision_id,
-            {cap.gpu: cap.cap_mw for cap in order.caps},
+            {cap.gpu: cap.setpoint for cap in order.caps},
             {cap.gpu: cap.charged_mw or 0 for cap in order.caps},
             highest_mw={} if highest_mw is None else {cap.gpu: highest_mw for cap in order.caps},
         )
         for order in copy.values()
     ]
-    d = Desk(replace(SITE, budget_mw=900_000), 5_000.0)
+    d = Desk(replace(SITE, budget_mw=Milliwatts(900_000)), 5_000.0)
     d.power = site_ledger.initial(d.config, 2, d.now_s, stored, doubted=doubted)
     return d
 
 
 def copied() -> dict[str, PowerDecision]:
     """Decisions that gave a 500 W and b 400 W; since then, unknown to the copy, b was given 500 W and is dead."""
-    d = desk(replace(SITE, budget_mw=900_000), per_node=1)
+    d = desk(replace(SITE, budget_mw=Milliwatts(900_000)), per_node=1)
     d.settled({g("a"): 500_000, g("b"): 400_000})
     d.now_s += 9.0
     d.receive(*d.reports())
@@ -125,7 +126,7 @@ def test_an_answer_that_knows_more_than_the_bus_is_written_down_at_once() -> Non
 
 def test_a_limit_that_stands_below_its_cap_is_sent_it_again() -> None:
     """The agent could not raise for a decision that came too late; no later one would come by itself."""
-    d = desk(replace(SITE, fallback_mw=300_000), per_node=1)
+    d = desk(replace(SITE, fallback_mw=Milliwatts(300_000)), per_node=1)
     d.settled({g("a"): 250_000, g("b"): LOW})
     d.now_s += 1.0
     newest = d.power.nodes[A].next_id - 1
@@ -145,7 +146,7 @@ def test_a_node_that_answers_is_believed_again() -> None:
     while d.now_s < end_s:
         d.now_s += 0.5
         for node, order in d.advance().items():
-            cap = order.caps[0].cap_mw
+            cap = order.caps[0].setpoint.cap_mw
             limits[node] = min(limits[node], cap) if order.only_lowers else cap
             d.take(answer(order, d.now_s, {order.caps[0].gpu: limits[node]}, epoch=2))
         d.receive(seen("a", (limits["a"],), d.now_s), seen("b", (limits["b"],), d.now_s))

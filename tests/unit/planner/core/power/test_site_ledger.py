@@ -7,6 +7,7 @@ import pytest
 from planner.core.power import site_ledger
 from planner.core.power.site_state import charged_mw
 from planner.domain.observation import BudgetCommand, NodeCommand, Observation
+from planner.domain.units import GpuSetpoint, Milliwatts
 from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, answer, desk, g, seen
 
 
@@ -41,6 +42,16 @@ def test_a_raise_waits_for_the_lower_that_pays_for_it() -> None:
     d.take(answer(orders["a"], d.now_s))
     assert "b" not in d.advance(1.0), "not settled"
     assert d.advance(1.1)["b"].raises
+
+
+def test_the_ledger_bounds_the_watts_of_a_setpoint_and_leaves_its_other_knobs_alone() -> None:
+    d = desk()
+    d.settled({g("a"): 300_000, g("b"): 300_000})
+    slow = GpuSetpoint(Milliwatts(HIGH), max_clock_mhz=1200)
+    d.power = site_ledger.want(d.power, dict.fromkeys((g("a"), g("a", 1), g("b"), g("b", 1)), slow))
+    sent = {cap.gpu: cap.setpoint for order in d.advance().values() for cap in order.caps}
+    assert {setpoint.max_clock_mhz for setpoint in sent.values()} == {1200}
+    assert 300_000 < max(setpoint.cap_mw for setpoint in sent.values()) < HIGH, "four at most do not fit the budget"
 
 
 def test_an_answer_to_an_older_decision_frees_nothing_of_a_newer_grant() -> None:
@@ -136,7 +147,7 @@ def test_a_gpu_missing_from_a_report_keeps_its_charge_and_a_new_one_joins_at_its
 def test_a_cut_is_proportional_above_the_lowest_caps_and_only_lowers() -> None:
     d = desk()
     d.settled({g("a"): 600_000, g("a", 1): 400_000, g("b"): 400_000, g("b", 1): 200_000})
-    cut = BudgetCommand("s", 1_200_000, d.now_s, sequence=1)
+    cut = BudgetCommand("s", Milliwatts(1_200_000), d.now_s, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
     orders = d.advance()
     assert all(order.only_lowers for order in orders.values())
@@ -146,10 +157,10 @@ def test_a_cut_is_proportional_above_the_lowest_caps_and_only_lowers() -> None:
 def test_a_cut_below_the_lowest_caps_names_the_exact_shortfall() -> None:
     d = desk()
     d.settled({g("a"): 600_000})
-    cut = BudgetCommand("s", 700_000, d.now_s, sequence=1)
+    cut = BudgetCommand("s", Milliwatts(700_000), d.now_s, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
     orders = d.advance()
-    assert all(cap.cap_mw == LOW for order in orders.values() for cap in order.caps)
+    assert all(cap.setpoint.cap_mw == LOW for order in orders.values() for cap in order.caps)
     summary = site_ledger.summary(d.power, d.config, d.now_s)
     assert summary.shortfall_mw == 100_000
     assert any("100 W" in note.sentence for note in summary.notes)
@@ -160,7 +171,7 @@ def test_a_silent_nodes_watts_are_taken_from_the_others_and_lent_to_none() -> No
     d.settled({g("a"): 600_000, g("a", 1): 600_000, g("b"): 400_000, g("b", 1): 400_000})
     d.now_s += 20.0
     d.receive(seen("b", (400_000, 400_000), d.now_s))
-    cut = BudgetCommand("s", 1_700_000, d.now_s, sequence=1)
+    cut = BudgetCommand("s", Milliwatts(1_700_000), d.now_s, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
     orders = d.advance()
     assert d.caps({"b": orders["b"]}) == {g("b"): 250_000, g("b", 1): 250_000}
@@ -170,7 +181,7 @@ def test_a_silent_nodes_watts_are_taken_from_the_others_and_lent_to_none() -> No
 def test_an_announced_cut_is_kept_before_it_comes() -> None:
     d = desk()
     d.settled({g("a"): 700_000, g("b"): 700_000})
-    ahead = BudgetCommand("s", 1_000_000, d.now_s + 60.0, sequence=1)
+    ahead = BudgetCommand("s", Milliwatts(1_000_000), d.now_s + 60.0, sequence=1)
     d.power = site_ledger.absorb(d.power, Observation(budget_commands=(ahead,)), d.config, d.now_s)
     assert not any(order.only_lowers for order in d.advance().values())
     d.now_s += 57.0

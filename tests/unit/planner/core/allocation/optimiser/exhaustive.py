@@ -87,7 +87,7 @@ def value(demands: Sequence[DeploymentDemand], answer: Allocation, weights: Weig
     for demand, worth in zip(demands, worths(demands, weights), strict=True):
         grants = [answer.pools[demand.deployment, name] for name in demand.pools]
         taken = [
-            option(pool, grant.replicas, grant.cap_mw, weights)
+            option(pool, grant.replicas, grant.setpoint.cap_mw, weights)
             for pool, grant in zip(demand.pools.values(), grants, strict=True)
         ]
         total += worth * math.log(max(NOTHING, score(demand, taken)))

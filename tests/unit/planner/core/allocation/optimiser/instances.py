@@ -9,6 +9,7 @@ from planner.adapters.power_priors import Phase, curve, gpu
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
+from planner.domain.units import Milliwatts
 
 SITE = SiteId("row-1")
 GPU_TYPES = ("a100", "h100", "b200")
@@ -60,7 +61,7 @@ def site(rng: random.Random, demands: list[DeploymentDemand], tightness: tuple[f
     full = sum(p.wanted * p.gpus_per_replica * (p.curve.p_u_mw - reserve) for p in pools)
     least = sum(p.min_replicas * p.gpus_per_replica * (p.curve.useful_mw - reserve) for p in pools)
     budget = reserve * gpus + max(least, round(full * rng.uniform(*tightness)))
-    return SiteLimits(SITE, budget, gpus, reserve)
+    return SiteLimits(SITE, Milliwatts(budget), gpus, Milliwatts(reserve))
 
 
 def instance(

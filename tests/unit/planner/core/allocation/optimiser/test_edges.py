@@ -14,6 +14,7 @@ from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import Milliwatts
 
 SITE = SiteId("row-1")
 LAW = curve(gpu("h100"), Phase.PREFILL)
@@ -40,7 +41,7 @@ def deployment(name: str, *pools: PoolDemand, priority: int = 0, max_gpus: int |
 
 
 def limits(watts: float, gpus: int, reserve_watts: float = 0.0) -> SiteLimits:
-    return SiteLimits(SITE, round(watts * 1000), gpus, round(reserve_watts * 1000))
+    return SiteLimits(SITE, Milliwatts(round(watts * 1000)), gpus, Milliwatts(round(reserve_watts * 1000)))
 
 
 def test_nothing_asked_is_nothing_granted() -> None:
@@ -55,7 +56,7 @@ def test_a_curve_that_ends_between_two_steps_is_used_up_to_the_step_below(member
     answer = allocate(asked, limits(100_000, 100))
     for grant in answer.pools.values():
         assert grant.replicas == 4
-        assert grant.cap_mw in (690_000, 695_000), "one step less makes as many good, within a fifth of a percent"
+        assert grant.setpoint.cap_mw in (690_000, 695_000), "one step less makes as many good, to a fifth of a percent"
         assert 0.98 < grant.speed < 1
     assert all(0 < lost < 0.03 for lost in answer.shortfall.values())
 
@@ -65,7 +66,7 @@ def test_idle_gpus_keep_their_reserve() -> None:
     alone = allocate(asked, limits(4 * 620, 4, 200)).pools[DeploymentId("d"), PREFILL]
     beside = allocate(asked, limits(4 * 620, 8, 200)).pools[DeploymentId("d"), PREFILL]
     assert (alone.replicas, alone.speed) == (4, 1.0)
-    assert beside.replicas * beside.cap_mw + (8 - beside.replicas) * 200_000 <= 4 * 620_000
+    assert beside.replicas * beside.setpoint.cap_mw + (8 - beside.replicas) * 200_000 <= 4 * 620_000
     assert beside.speed * beside.replicas < alone.speed * alone.replicas
     assert {link.reason for link in beside.chain} == {ReasonCode.POWER_BUDGET, ReasonCode.SHORTFALL}
 

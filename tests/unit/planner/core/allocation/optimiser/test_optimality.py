@@ -77,7 +77,7 @@ def test_among_equal_shares_the_cheapest_is_taken() -> None:
         ]
         enough = max(exhaustive.score(demand, [o]) for o in fit) * (1 - ALIKE)
         least = min(o.cost for o in fit if exhaustive.score(demand, [o]) >= enough * (1 + 1e-6))
-        taken = exhaustive.option(pool, grant.replicas, grant.cap_mw, DEFAULT_WEIGHTS)
+        taken = exhaustive.option(pool, grant.replicas, grant.setpoint.cap_mw, DEFAULT_WEIGHTS)
         assert taken.cost <= least + 1e-6, seed
 
 
@@ -101,7 +101,7 @@ def _fits(demands: Sequence[DeploymentDemand], limits: SiteLimits, answer: Alloc
         for name, pool in demand.pools.items():
             grant = answer.pools[demand.deployment, name]
             own += grant.replicas * pool.gpus_per_replica
-            spent += grant.replicas * pool.gpus_per_replica * grant.cap_mw
+            spent += grant.replicas * pool.gpus_per_replica * grant.setpoint.cap_mw
         if demand.max_gpus is not None and own > demand.max_gpus:
             return False
         gpus += own

@@ -17,6 +17,7 @@ from planner.core.allocation.optimiser.solve import allocate as jointly
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.pool import Role
+from planner.domain.units import Milliwatts
 from tests.unit.planner.core.allocation.optimiser.instances import SITE, deployment, pool, site
 
 HIGH, LOW = DeploymentId("high"), DeploymentId("low")
@@ -46,7 +47,7 @@ def beside_minimums(high: DeploymentDemand, low: list[DeploymentDemand], limits:
     held = [(p.min_replicas * p.gpus_per_replica, lowest_cap_mw(p)) for d in low for p in d.pools.values()]
     left = replace(
         limits,
-        budget_mw=limits.budget_mw - sum(gpus * cap for gpus, cap in held),
+        budget_mw=Milliwatts(limits.budget_mw - sum(gpus * cap for gpus, cap in held)),
         gpus=limits.gpus - sum(gpus for gpus, _ in held),
     )
     return jointly([high], left).shortfall[high.deployment]
@@ -54,7 +55,7 @@ def beside_minimums(high: DeploymentDemand, low: list[DeploymentDemand], limits:
 
 def fits(found: Allocation, demands: list[DeploymentDemand], limits: SiteLimits) -> bool:
     held = [
-        (p.gpus_per_replica * found.pools[d.deployment, name].replicas, found.pools[d.deployment, name].cap_mw)
+        (p.gpus_per_replica * found.pools[d.deployment, name].replicas, found.pools[d.deployment, name].setpoint.cap_mw)
         for d in demands
         for name, p in d.pools.items()
     ]
@@ -67,7 +68,7 @@ def fits(found: Allocation, demands: list[DeploymentDemand], limits: SiteLimits)
 def test_a_tiny_high_class_takes_what_it_needs_from_huge_replicas_of_a_low_one(short: float) -> None:
     """All but ``short`` of its load fits on its floor; the rest needs a GPU of sixteen that a low replica holds."""
     demands = [lone(HIGH, 1 / (1 - short), 1, 3, 1), lone(LOW, 9.5, 0, 10, 16)]
-    limits = SiteLimits(SITE, 161 * LAW.max_mw, 161, RESERVE_MW)
+    limits = SiteLimits(SITE, Milliwatts(161 * LAW.max_mw), 161, Milliwatts(RESERVE_MW))
     found = allocate(demands, limits)
     assert found.shortfall[HIGH] <= priority_classes.ALIKE
     assert found.shortfall[LOW] > 0.05
@@ -77,7 +78,7 @@ def test_a_tiny_high_class_takes_what_it_needs_from_huge_replicas_of_a_low_one(s
 def test_the_factor_alone_would_give_way() -> None:
     """Why classes are answered in order: the joint answer slows the high class by 3 % for one low replica."""
     demands = [lone(HIGH, 1 / 0.97, 1, 3, 1), lone(LOW, 9.5, 0, 10, 16)]
-    limits = SiteLimits(SITE, 161 * LAW.max_mw, 161, RESERVE_MW)
+    limits = SiteLimits(SITE, Milliwatts(161 * LAW.max_mw), 161, Milliwatts(RESERVE_MW))
     assert jointly(demands, limits).shortfall[HIGH] > 0.05
 
 
@@ -114,7 +115,7 @@ def test_where_minimums_do_not_fit_the_low_class_goes_first(seed: int) -> None:
     high, low = one(rng, HIGH, 3, 1, 1), one(rng, LOW, 12, 8, 0)
     needed = sum(p.min_replicas * p.gpus_per_replica * lowest_cap_mw(p) for p in high.pools.values())
     gpus = sum(p.gpus_per_replica for d in (high, low) for p in d.pools.values())
-    limits = SiteLimits(SITE, needed + (gpus - len(high.pools)) * 100_000, gpus, 100_000)
+    limits = SiteLimits(SITE, Milliwatts(needed + (gpus - len(high.pools)) * 100_000), gpus, Milliwatts(100_000))
     found = allocate([low, high], limits)
     assert fits(found, [low, high], limits)
     assert all(found.pools[HIGH, name].replicas >= 1 for name in high.pools)
