@@ -12,8 +12,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from bus_schemas.regular_files import read_regular
+
 log = logging.getLogger(__name__)
 VERSION = 1
+STATE_BYTES = 16 << 20
 
 
 class ManagedState:
@@ -30,7 +33,7 @@ class ManagedState:
         if self._path is None:
             return {}
         try:
-            text = self._path.read_text()
+            text = read_regular(self._path, STATE_BYTES).decode()
         except FileNotFoundError:
             return {}
         except OSError as error:

@@ -27,6 +27,7 @@ from bus_schemas.jetstream.settings import PASSWORD_ENV, TOKEN_ENV, BusSettings
 from bus_schemas.jetstream.tasks.backoff import Backoff, pause_s
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from bus_schemas.jetstream.tasks.task_group import ended
+from bus_schemas.regular_files import open_regular, read_secret
 from bus_schemas.subjects import Subjects
 
 __all__ = ["Bus", "BusError", "BusUnreachableError", "connect"]
@@ -238,13 +239,12 @@ def _identity(settings: BusSettings) -> dict[str, Any]:
 def _secret(file: Path | None, variable: str) -> Callable[[], str]:
     if file is not None:
         _readable(file)
-        return lambda: file.read_text().strip()
+        return lambda: read_secret(file)
     return lambda: os.environ.get(variable, "")
 
 
 def _readable(file: Path) -> None:
-    with file.open("rb"):
-        pass
+    open_regular(file).close()
 
 
 def _tls(settings: BusSettings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 from nats.protocol import command
 
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from bus_schemas.regular_files import SECRET_BYTES, read_regular
 
 _log = logging.getLogger(__name__)
 _TOKEN_FOLLOWS = b"BEGIN NATS USER JWT"
@@ -65,7 +66,7 @@ class FastClient(Client):
         """The token in a credentials file. Raises NatsError without one, where the library would search forever."""
         if not isinstance(creds, (str, Path)):
             return bytearray(super()._read_creds_user_jwt(creds))
-        lines = Path(creds).read_bytes().splitlines()
+        lines = read_regular(creds, SECRET_BYTES).splitlines()
         for head, token in pairwise(lines):
             if _TOKEN_FOLLOWS in head:
                 return bytearray(token)

@@ -43,6 +43,14 @@ class CommandParser(argparse.ArgumentParser):
         shown = [option for action, option in options if action.help != argparse.SUPPRESS and option.startswith("--")]
         return f"unknown option {name}: {f'did you mean {close!r}?' if close else hint(name, shown)}"
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            # argparse takes the value of ``--reason=--`` for the end of the options, and sets an empty list.
+            value = self._get_value(action, arg_strings[0])
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
+
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         try:
             return super()._get_value(action, arg_string)

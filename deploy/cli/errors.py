@@ -4,9 +4,16 @@ from __future__ import annotations
 
 
 class CliError(Exception):
-    """Ends the command: one line on standard error (what, where, what to do) and an exit code."""
+    """Ends the command: one line on standard error (what, where, what to do) and an exit code.
+
+    Several mistakes that were found together are a line each.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("; ".join(lines))
+        self.lines = lines
 
 
 class UsageError(CliError):

@@ -59,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except CliError as error:
-        print(f"wattscale: {error}", file=sys.stderr)
+        from bus_schemas.visible_text import visible
+
+        for line in error.lines:
+            print(f"wattscale: {visible(line)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] in OWN:

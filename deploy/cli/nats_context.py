@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from bus_schemas.regular_files import SECRET_BYTES, read_regular
 from deploy.cli.errors import UsageError
 from deploy.cli.nearest import hint
 
-LONGEST_BYTES = 1 << 20
 _READ = {"creds", "nkey", "cert", "key", "ca", "user", "password", "token", "url", "inbox_prefix"}
 _REFUSED = ("nsc", "user_jwt", "user_seed", "socks_proxy", "jetstream_domain", "jetstream_api_prefix", "tls_first")
 _KEEPERS = ("nsc://", "op://")
@@ -53,8 +53,7 @@ def read(name: str) -> NatsContext:
         raise UsageError(f"no context {name!r} in {folder()}: {hint(name, known)}")
     path = folder() / f"{name}.json"
     try:
-        with path.open("rb") as file:
-            values = json.loads(file.read(LONGEST_BYTES))
+        values = json.loads(read_regular(path, SECRET_BYTES))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not JSON"
         raise UsageError(f"context {name}: {path} cannot be read: {why}") from None

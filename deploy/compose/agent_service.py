@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import AGAIN_S, ended
 from bus_schemas.subjects import BadNameError
 from bus_schemas.units import mw_from_watts
+from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import CliError, UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
 def run_power(settings: AgentFile) -> int:
     """Run until SIGTERM or SIGINT. Raises UsageError for settings that cannot work here."""
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    handler = visible_handler("%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
     return asyncio.run(_run(settings))
 
 

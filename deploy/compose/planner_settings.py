@@ -11,8 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from deploy.compose.masking import masked
 from deploy.compose.settings_layers import SettingsError
 from deploy.compose.settings_loader import (
     ENVIRONMENT,
@@ -25,6 +24,7 @@ from deploy.compose.settings_loader import (
 )
 from deploy.compose.settings_sources import read_environment, read_file
 from deploy.compose.wildcards import Layer, merge
+from deploy.yaml_text import read_yaml
 from planner.runtime.config.dynamo_flags import BY_NAME, Flag, normal
 from planner.runtime.config.settings import Settings
 
@@ -104,9 +104,12 @@ def _flag_layer(flags: Mapping[str, Any], overrides: Iterable[str], problems: li
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path:
-            problems.append(f"--set {override}: write PATH=VALUE, as in --set interval_s=10")
+            problems.append(f"--set {masked(override)}: write PATH=VALUE, as in --set interval_s=10")
             continue
-        spread.append((path, yaml.safe_load(text) if text else "", f"flag --set {path}"))
+        try:
+            spread.append((path, read_yaml(text) if text else "", f"flag --set {path}"))
+        except ValueError as error:
+            problems.append(f"--set {masked(override)}: {error}")
     return Layer("flags", {}, tuple(spread))
 
 

@@ -14,14 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings, EnvSettingsSource, YamlConfigSettingsSource
 from pydantic_settings import SettingsError as SourceError
 from pydantic_settings.sources.types import EnvNoneType
 
+from bus_schemas.regular_files import SETTINGS_BYTES, open_regular, read_regular
 from deploy.compose.settings_layers import SettingsError, Tree
 from deploy.compose.settings_loader import ENVIRONMENT, NESTED, Variables
+from deploy.yaml_text import read_yaml
 
 NULL = "null"
 """How a variable unsets a setting that has a default."""
@@ -30,20 +31,23 @@ NULL = "null"
 def read_file(model: type[BaseModel], file: Path) -> Tree:
     """The names and values of a YAML file; empty for an empty one. Raises SettingsError."""
     try:
-        if not file.is_file():
-            # The library takes a missing file for an empty one; opening it says why it cannot be read.
-            file.open("rb").close()
-            raise SettingsError([f"{file}: not a file"])
+        # The library takes a missing file for an empty one; opening it says why it cannot be read.
+        open_regular(file).close()
         return _File(_as_settings(model), yaml_file=file, yaml_file_encoding="utf-8")()
     except OSError as error:
         raise SettingsError([f"{file}: cannot be read: {error.strerror or error}"]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError([f"{file}: not YAML: {' '.join(str(error).split())}"]) from error
+    except UnicodeDecodeError:
+        raise SettingsError([f"{file}: not text (UTF-8)"]) from None
+    except ValueError as error:
+        raise SettingsError([f"{file}: {error}"]) from error
 
 
 class _File(YamlConfigSettingsSource):
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        content: object = super()._read_file(file_path)
+        # The first kilobytes of a program are as unreadable as the rest: no more than settings can be is read.
+        content: object = read_yaml(read_regular(file_path, SETTINGS_BYTES).decode("utf-8"))
+        if content is None:
+            return {}
         if not isinstance(content, dict):
             kind = "list" if isinstance(content, list) else "single value"
             raise SettingsError([f"{file_path}: holds a {kind}, not settings by name"])
@@ -75,9 +79,9 @@ class _Environment(EnvSettingsSource):
 
     def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:
         try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ValueError("neither YAML nor JSON") from error
+            return read_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"neither YAML nor JSON: {error}") from error
 
 
 def _as_settings(model: type[BaseModel]) -> type[BaseSettings]:

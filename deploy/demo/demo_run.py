@@ -17,6 +17,7 @@ from typing import Any
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.jetstream.watch import follow
+from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import CliError
 from deploy.compose.planner_service import Planner
 from deploy.demo.last_run import LastRun, forget, remember
@@ -47,7 +48,7 @@ POLL_S = 0.05
 
 def run_up(options: UpOptions) -> int:
     """Run, print the summary, and return the exit code. Raises UsageError with nothing left running."""
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.ERROR, handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
     run = prepare(options)
     summary = on_event_loop(_up(run))
     print(json.dumps(summary, indent=2) if options.json else as_text(summary))

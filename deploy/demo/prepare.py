@@ -177,4 +177,4 @@ def _config(options: UpOptions, settings: Settings, profile: Profile) -> Planner
     try:
         return planner_config(settings, offline=True, profiles={options.deployment: profile})
     except SettingsError as error:
-        raise UsageError("\nwattscale: ".join(error.problems)) from error
+        raise UsageError(*error.problems) from error

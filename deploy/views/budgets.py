@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from bus_schemas import v1
+from bus_schemas.visible_text import visible_parts
 from deploy.views.site_view import SiteView
 
 SAME_WATTS = 0.5
@@ -60,6 +61,7 @@ def states(commands: Sequence[v1.BudgetChange], now: datetime) -> list[CommandSt
 def budgets(picture: SiteView, commands: Sequence[v1.BudgetChange], now: datetime) -> list[SiteBudget]:
     """Every site that a plan or a command names, sorted by site."""
     found = []
+    commands = [visible_parts(command) for command in commands]
     for site in sorted({*picture.sites(), *(command.site for command in commands)} - {""}):
         own = [command for command in commands if command.site == site]
         known = picture.budget_of(site)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from bus_schemas import v1
+from bus_schemas.visible_text import visible_parts
 from deploy.views.freshness import age_s, words
 
 SAME = 0.005
@@ -16,6 +17,7 @@ def explain(
     record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None, now: datetime | None = None
 ) -> str:
     """The explanation of one tick as plain text, with its age at ``now``."""
+    record, decision, ack = visible_parts(record), visible_parts(decision), visible_parts(ack)
     old = f", {words(age_s(record.time, now) or 0.0)} ago" if now is not None else ""
     lines = [f"{record.deployment}, tick of {record.time:%Y-%m-%d %H:%M:%S} UTC{old}"]
     lines += _decided(record, decision, ack)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from bus_schemas import v1
+from bus_schemas.visible_text import visible_parts
 
 HISTORY = 200
 
@@ -87,6 +88,7 @@ class SiteView:
 
     def add(self, message: v1.Message) -> None:
         """Add one message. A message older than the known one is ignored; ids decide, not times."""
+        message = visible_parts(message)
         match message:
             case v1.PlanRecord():
                 self._deployment(message.deployment).record = message

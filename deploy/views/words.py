@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bus_schemas import v1
+from bus_schemas.visible_text import visible_parts
 
 
 def clock(message: v1.Message) -> str:
@@ -12,6 +13,7 @@ def clock(message: v1.Message) -> str:
 
 def sentence(message: v1.Message) -> str:
     """The content of the message in one line, without its time."""
+    message = visible_parts(message)
     match message:
         case v1.ScalingDecision():
             return _scaling(message)

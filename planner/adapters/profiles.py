@@ -6,6 +6,7 @@ guess around a broken file: a planner that sizes on a half-read profile is worse
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import statistics
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from bus_schemas.regular_files import read_regular
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 
 PREFILL_KEYS = ("prefill_isl", "prefill_ttft", "prefill_thpt_per_gpu")
@@ -30,6 +32,8 @@ UNITS = {
     "z_itl": "ms",
     "z_thpt_per_gpu": "tokens/s/GPU",
 }
+PROFILE_BYTES = 64 << 20
+"""Most bytes of one file, packed and unpacked; real ones have some kilobytes."""
 CONTRADICTION = 0.12
 """Relative gap between n/itl and the stated throughput above which a point is not a measurement of that ITL: past
 the engine's sequence limit the surplus waits in a queue. Sound sweeps show gaps of up to 8 %."""
@@ -99,7 +103,7 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular(path, PROFILE_BYTES))
     except (OSError, ValueError) as error:
         raise ProfileError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
@@ -109,10 +113,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
+        packed = io.BytesIO(read_regular(path, PROFILE_BYTES))
+        with zipfile.ZipFile(packed) as members:
+            unpacked_bytes = sum(member.file_size for member in members.infolist())
+        if unpacked_bytes <= PROFILE_BYTES:
+            with np.load(packed, allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ProfileError(f"{path}: cannot be read as npz: {error}") from error
+    raise ProfileError(f"{path}: unpacks to more than {PROFILE_BYTES} bytes")
 
 
 def _find(folder: Path, names: Sequence[str], keys: Sequence[str]) -> _Table | None:

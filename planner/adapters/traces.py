@@ -7,21 +7,23 @@ refused with its line number, because a half-read trace would be measured as a s
 from __future__ import annotations
 
 import csv
-import gzip
-import io
+import itertools
 import json
 import math
-import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+from planner.adapters.text_lines import TextFileError, text_lines
 from planner.domain.request import Request
 
 CSV_COLUMNS = ("timestamp_ms", "input_length", "output_length")
-GZIP_MAGIC = b"\x1f\x8b"
+MOST_REQUESTS = 20_000_000
+MOST_TOKENS = 100_000_000
+LATEST_MS = 1e11
+"""Three years."""
 
 
 class TraceError(Exception):
@@ -80,55 +82,46 @@ class Trace(Sequence[Request]):
 def read_trace(path: Path | str) -> Trace:
     """The trace in ``path``. Timestamps are milliseconds; the first line tells JSONL from CSV. Raises TraceError."""
     path = Path(path)
-    text = _text(path)
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    if not first:
+    try:
+        return _read(path)
+    except TextFileError as error:
+        raise TraceError(str(error)) from error
+
+
+def _read(path: Path) -> Trace:
+    lines = ((number, line) for number, line in text_lines(path) if line.strip())
+    first = next(lines, None)
+    if first is None:
         raise TraceError(f"{path}: line 1: empty; a trace holds one request a line")
-    parse = _parse_json if first.lstrip().startswith("{") else _csv_parser(path, first)
-    trace = _collect(path, text, parse)
+    parse = _parse_json if first[1].lstrip().startswith("{") else _csv_parser(path, first[1])
+    trace = _collect(path, itertools.chain([first], lines), parse)
     if not trace:
         raise TraceError(f"{path}: line 2: no request after the header")
     return trace
 
 
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise TraceError(f"{path}: line 0: cannot be read: {error.strerror or error}") from error
-    try:
-        if raw.startswith(GZIP_MAGIC):
-            raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read()
-        return raw.decode("utf-8-sig")
-    except (EOFError, OSError, zlib.error) as error:
-        raise TraceError(f"{path}: line 0: broken gzip: {error}") from error
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise TraceError(f"{path}: line {line}: not text (UTF-8)") from error
-
-
 _Row = tuple[float, int, int, tuple[int, ...]]
 
 
-def _collect(path: Path, text: str, parse: Callable[[str], _Row | None]) -> Trace:
+def _collect(path: Path, lines: Iterable[tuple[int, str]], parse: Callable[[str], _Row | None]) -> Trace:
     t_s, isl, osl = array("d"), array("l"), array("l")
     hashes: list[tuple[int, ...]] = []
     last_ms = 0.0
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         try:
             row = parse(line)
             if row is None:
                 continue
             _check(row, last_ms)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TraceError(f"{path}: line {number}: {_reason(error)}") from error
         last_ms = row[0]
         t_s.append(row[0] / 1000.0)
         isl.append(row[1])
         osl.append(row[2])
         hashes.append(row[3])
+        if len(t_s) > MOST_REQUESTS:
+            raise TraceError(f"{path}: line {number}: more than {MOST_REQUESTS} requests")
     return Trace(path.name, t_s, isl, osl, tuple(hashes) if any(hashes) else ())
 
 
@@ -140,12 +133,14 @@ def _reason(error: Exception) -> str:
 
 def _check(row: _Row, last_ms: float) -> None:
     ms, isl, osl, _ = row
-    if not 0 <= ms < float("inf"):
-        raise ValueError(f"malformed: timestamp {ms} must be a number of milliseconds from 0")
+    if not 0 <= ms <= LATEST_MS:
+        raise ValueError(f"malformed: timestamp {ms} must be a number of milliseconds from 0 to {LATEST_MS:g}")
     if ms < last_ms:
         raise ValueError(f"unsorted: timestamp {ms:g} ms comes after {last_ms:g} ms")
     if isl < 1 or osl < 1:
         raise ValueError(f"malformed: a request has at least 1 token in and out, not {isl} and {osl}")
+    if isl > MOST_TOKENS or osl > MOST_TOKENS:
+        raise ValueError(f"malformed: a request has at most {MOST_TOKENS} tokens in and out, not {isl} and {osl}")
 
 
 def _whole(value: object, name: str) -> int:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bus_schemas.regular_files import SECRET_BYTES, read_regular, read_secret
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -35,7 +37,7 @@ class Access:
 
     def headers(self) -> dict[str, str]:
         """The authorisation of one request. A token file is read each time: it is small and changes hourly."""
-        token = self.token_file.read_text().strip() if self.token_file is not None else self.token
+        token = read_secret(self.token_file) if self.token_file is not None else self.token
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
@@ -56,7 +58,7 @@ def from_service_account(environment: Mapping[str, str], folder: Path = SERVICE_
     host, port = environment["KUBERNETES_SERVICE_HOST"], environment.get("KUBERNETES_SERVICE_PORT", "443")
     if not (folder / "token").is_file():
         raise NoAccessError(f"no service account token at {folder / 'token'}: set automountServiceAccountToken")
-    namespace = (folder / "namespace").read_text().strip() if (folder / "namespace").is_file() else "default"
+    namespace = read_secret(folder / "namespace") if (folder / "namespace").is_file() else "default"
     shown = f"[{host}]" if ":" in host else host
     tls = ssl.create_default_context(cafile=str(folder / "ca.crt"))
     return Access(f"https://{shown}:{port}", token_file=folder / "token", tls=tls, namespace=namespace)
@@ -67,7 +69,7 @@ def from_kubeconfig(path: Path) -> Access:
     import yaml
 
     try:
-        document = yaml.safe_load(path.read_text())
+        document = yaml.safe_load(read_regular(path, SECRET_BYTES))
         context = _named(document, "contexts", "context", document["current-context"])
         cluster = _named(document, "clusters", "cluster", context["cluster"])
         user = _named(document, "users", "user", context["user"])

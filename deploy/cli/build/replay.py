@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from planner.domain.config import PlannerConfig
     from planner.sim.evaluation.replay import Compared, Tick
 
-GZIP_MAGIC = b"\x1f\x8b"
+JOURNAL_BYTES = 256 << 20
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,7 +56,7 @@ def _run(args: argparse.Namespace) -> int:
     config = _config(args)
     records = _from_file(args.journal) if args.journal else asyncio.run(_from_bus(args))
     if args.save is not None:
-        args.save.write_text("".join(record.model_dump_json() + "\n" for record in records), encoding="utf-8")
+        _save(args.save, records)
     ticks = list(_ticks(args, records, config))
     if not ticks:
         where = args.journal or "the bus"
@@ -65,6 +64,13 @@ def _run(args: argparse.Namespace) -> int:
     compared = list(replayed(config, ticks))
     _show(args, compared)
     return 0 if all(each.same for each in compared) else 1
+
+
+def _save(path: Path, records: Sequence[v1.PlanRecord]) -> None:
+    try:
+        path.write_text("".join(record.model_dump_json() + "\n" for record in records), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--save {path}: cannot be written: {error.strerror or error}") from error
 
 
 def _config(args: argparse.Namespace) -> PlannerConfig:
@@ -78,23 +84,22 @@ def _config(args: argparse.Namespace) -> PlannerConfig:
 
 
 def _from_file(path: Path) -> list[v1.PlanRecord]:
+    from planner.adapters.text_lines import TextFileError, text_lines
+
+    try:
+        return [_record(path, number, line) for number, line in text_lines(path, JOURNAL_BYTES) if line.strip()]
+    except TextFileError as error:
+        raise UsageError(str(error)) from error
+
+
+def _record(path: Path, number: int, line: str) -> v1.PlanRecord:
     from bus_schemas import v1
 
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw.startswith(GZIP_MAGIC) else raw).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: cannot be read: {error}") from error
-    records = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(v1.PlanRecord.model_validate_json(line))
-        except ValueError as error:
-            what = str(error).splitlines()[0]
-            raise UsageError(f"{path}: line {number}: not a plan record: {what}") from error
-    return records
+        return v1.PlanRecord.model_validate_json(line)
+    except ValueError as error:
+        what = str(error).splitlines()[0]
+        raise UsageError(f"{path}: line {number}: not a plan record: {what}") from error
 
 
 async def _from_bus(args: argparse.Namespace) -> list[v1.PlanRecord]:
@@ -145,6 +150,8 @@ def _ticks(args: argparse.Namespace, records: Sequence[v1.PlanRecord], config: P
 
 
 def _show(args: argparse.Namespace, compared: Sequence[Compared]) -> None:
+    from bus_schemas.visible_text import visible
+
     differ = [each for each in compared if not each.same]
     if args.json:
         rows = [{**asdict(each), "same": each.same} for each in compared]
@@ -152,8 +159,9 @@ def _show(args: argparse.Namespace, compared: Sequence[Compared]) -> None:
         return
     for each in compared if args.all else differ:
         now = f"{each.now.wanted} ({each.now.reason})" if each.now is not None else "no such pool"
-        print(
+        line = (
             f"{' ' if each.same else '*'} {each.now_s:12.1f} s  {each.deployment} {each.pool}: "
             f"wanted {each.then.wanted} ({each.then.reason}) then, {now} now: {each.sentence}"
         )
+        print(visible(line))
     print(f"{len(compared)} decisions replayed, {len(differ)} differ", file=sys.stderr)

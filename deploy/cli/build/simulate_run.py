@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,14 +24,14 @@ from planner.sim.workload.scenario import BudgetSteps
 def run_simulate(args: argparse.Namespace) -> int:
     """Run all policies, show the results, return the exit code. Raises UsageError before any run begins."""
     wanted = asked(args)
-    if args.html is not None and not args.html.parent.is_dir():
-        raise UsageError(f"--html {args.html}: no such folder: {args.html.parent}")
+    if args.html is not None:
+        _check_writable(args.html)
     processes = args.processes or os.cpu_count() or 1
     results = _made(wanted, _jobs(wanted), processes)
     if wanted.what_if:
         results += _made(wanted, _what_if(wanted, results), processes)
     if args.html is not None:
-        args.html.write_text(html("Simulation", _facts(args, wanted), wanted.scenario, results), encoding="utf-8")
+        _write(args.html, html("Simulation", _facts(args, wanted), wanted.scenario, results))
     if args.json:
         print(json.dumps(_as_json(args, wanted, results), indent=2))
     else:
@@ -38,6 +39,20 @@ def run_simulate(args: argparse.Namespace) -> int:
         if args.html is not None:
             print(f"report: {args.html}")
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"--html {path}: a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise UsageError(f"--html {path}: no such folder: {path.parent}")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--html {path}: cannot be written: {error.strerror or error}") from error
 
 
 def _jobs(wanted: Asked) -> list[RunJob]:

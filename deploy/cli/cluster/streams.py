@@ -43,6 +43,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 async def _run(args: argparse.Namespace, action: str) -> int:
     from bus_schemas.jetstream import stream_admin
     from bus_schemas.streams import DECISIONS
+    from bus_schemas.visible_text import visible
 
     work = {"plan": stream_admin.plan, "apply": stream_admin.apply, "check": stream_admin.plan}[action]
     async with reached(args) as bus:
@@ -56,7 +57,7 @@ async def _run(args: argparse.Namespace, action: str) -> int:
         for change in changes:
             print(change)
         for doubt in doubts:
-            print(f"! {DECISIONS}: {doubt}")
+            print(f"! {DECISIONS}: {visible(doubt)}")
         print(_summary(action, len(changes), sum(bool(change.refused) for change in changes)))
     return 1 if action == "check" and (changes or doubts) else 0
 

@@ -85,9 +85,10 @@ async def _decisions(args: argparse.Namespace) -> int:
 
 
 def _print_message(message: v1.Message, *, as_json: bool) -> None:
+    from bus_schemas.visible_text import visible_json
     from deploy.views.words import clock, sentence
 
-    line = message.model_dump_json() if as_json else f"{clock(message)} {sentence(message)}"
+    line = visible_json(message.model_dump_json()) if as_json else f"{clock(message)} {sentence(message)}"
     print(line)
     sys.stdout.flush()
 

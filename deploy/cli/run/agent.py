@@ -117,7 +117,7 @@ def settings_of(args: argparse.Namespace, *, in_child: bool = False) -> Loaded[A
     try:
         return load(args.settings, os.environ, flags, in_child=in_child)
     except SettingsError as error:
-        raise UsageError("\nwattscale: ".join(error.problems)) from error
+        raise UsageError(*error.problems) from error
 
 
 def _named_elsewhere(args: argparse.Namespace) -> bool:

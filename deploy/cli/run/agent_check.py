@@ -22,6 +22,7 @@ from agent.runtime.preflight import (
     check_processes,
     check_rights,
 )
+from bus_schemas.visible_text import visible
 from deploy.compose.agent_service import build_driver
 
 QUESTION_S = 15.0
@@ -34,9 +35,9 @@ def run_check(settings: AgentFile, *, as_json: bool) -> int:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(f"{finding.status.value:>4}  {finding.name}: {finding.detail}")
+            print(f"{finding.status.value:>4}  {finding.name}: {visible(finding.detail)}")
             if finding.remedy:
-                print(f"      -> {finding.remedy}")
+                print(f"      -> {visible(finding.remedy)}")
     return 1 if any(finding.status is Status.FAIL for finding in findings) else 0
 
 

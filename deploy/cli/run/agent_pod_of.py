@@ -8,7 +8,11 @@ from pathlib import Path
 
 from agent.core.cgroup import CgroupIdentity, identify
 from agent.drivers.procfs import ProcFs
+from bus_schemas.regular_files import read_regular
+from bus_schemas.visible_text import visible
 from deploy.cli.errors import UsageError
+
+CGROUP_BYTES = 1 << 16
 
 
 def run_pod_of(pid: int | None, cgroup_file: Path | None, proc_root: Path, *, as_json: bool) -> int:
@@ -19,7 +23,7 @@ def run_pod_of(pid: int | None, cgroup_file: Path | None, proc_root: Path, *, as
     if cgroup_file is not None:
         source = str(cgroup_file)
         try:
-            found = identify(cgroup_file.read_text(errors="replace"))
+            found = identify(read_regular(cgroup_file, CGROUP_BYTES).decode(errors="replace"))
         except OSError as error:
             raise UsageError(f"cgroup file {cgroup_file}: {error.strerror}") from error
     else:
@@ -47,7 +51,7 @@ def _print(found: CgroupIdentity, source: str, *, as_json: bool) -> int:
     else:
         for name, value in fields.items():
             if value is not None and name != "reason":
-                print(f"{name}: {value}")
+                print(f"{name}: {visible(value)}")
         if why:
-            print(f"wattscale: {why}", file=sys.stderr)
+            print(f"wattscale: {visible(why)}", file=sys.stderr)
     return 0 if found.pod_uid is not None else 1

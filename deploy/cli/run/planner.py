@@ -108,7 +108,7 @@ class UnusableSettingsError(UsageError):
     """Settings that cannot be used: one line per problem."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("\nwattscale: ".join(problems))
+        super().__init__(*problems)
 
 
 def _composed(found: Loaded[Settings], *, offline: bool = False) -> PlannerConfig:
@@ -144,6 +144,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    from bus_schemas.visible_text import visible
     from deploy.compose.predictors import predictor_notes
     from deploy.views.live_pools import lines
 
@@ -168,7 +169,7 @@ def _check(args: argparse.Namespace) -> int:
         if told is None:
             raise CliError(f"no bus answered within {COUNT_WITHIN_S:g} s; set bus.servers, or leave out --live")
         for line in lines(told, config):
-            print(line)
+            print(visible(line))
     if unset:
         gpus = None if told is None else sum(len(each.gpus) for each in told)
         counted = "no bus answered to count them" if gpus is None else f"{gpus} are seen on the bus now"

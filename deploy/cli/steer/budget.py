@@ -15,7 +15,7 @@ from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
 from deploy.cli.numbers import LONGEST_S, MOST_WATTS, number
 from deploy.cli.steer.known_names import check_site
-from deploy.cli.steer.sending import send, user_name
+from deploy.cli.steer.sending import command_of, send, user_name
 
 if TYPE_CHECKING:
     from bus_schemas.jetstream.connect import Bus
@@ -136,9 +136,11 @@ async def _send(
     bus: Bus, args: argparse.Namespace, watts: float, *, for_s: float | None = None, release: bool = False
 ) -> int:
     from bus_schemas import v1
+    from bus_schemas.visible_text import visible_json
 
     now = datetime.now(UTC)
-    change = v1.BudgetChange(
+    change = command_of(
+        v1.BudgetChange,
         time=now,
         site=_site(args),
         budget_watts=watts,
@@ -151,7 +153,7 @@ async def _send(
     )
     await send(bus, bus.subjects.control_budget(change.site), change)
     if args.json:
-        print(change.model_dump_json())
+        print(visible_json(change.model_dump_json()))
     else:
         what = "as configured and scheduled" if release else f"{watts:g} W"
         ramp = f" over a ramp of {change.ramp_s:g} s" if change.ramp_s else " at once"

@@ -11,7 +11,7 @@ from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import UsageError
 from deploy.cli.steer.known_names import check_deployment, check_node
-from deploy.cli.steer.sending import send, user_name
+from deploy.cli.steer.sending import command_of, send, user_name
 
 if TYPE_CHECKING:
     from bus_schemas import v1
@@ -74,7 +74,8 @@ async def _deployment(args: argparse.Namespace) -> int:
     from bus_schemas import v1
 
     pinned = replicas_of(args.replicas) if args.action == "pin" else {}
-    message = v1.DeploymentControl(
+    message = command_of(
+        v1.DeploymentControl,
         time=datetime.now(UTC),
         deployment=args.deployment,
         action=args.action,
@@ -88,14 +89,20 @@ async def _deployment(args: argparse.Namespace) -> int:
 async def _node(args: argparse.Namespace) -> int:
     from bus_schemas import v1
 
-    message = v1.NodeControl(
-        time=datetime.now(UTC), node=args.node, action=args.action, reason=args.reason, issued_by=user_name()
+    message = command_of(
+        v1.NodeControl,
+        time=datetime.now(UTC),
+        node=args.node,
+        action=args.action,
+        reason=args.reason,
+        issued_by=user_name(),
     )
     return await _send(args, message, f"node {args.node}: {args.action}")
 
 
 async def _send(args: argparse.Namespace, message: v1.DeploymentControl | v1.NodeControl, line: str) -> int:
     from bus_schemas import v1
+    from bus_schemas.visible_text import visible, visible_json
     from deploy.views.bus_reader import names
 
     async with reached(args) as bus:
@@ -111,5 +118,5 @@ async def _send(args: argparse.Namespace, message: v1.DeploymentControl | v1.Nod
             else bus.subjects.control_node(message.node)
         )
         await send(bus, subject, message)
-    print(message.model_dump_json() if args.json else line)
+    print(visible_json(message.model_dump_json()) if args.json else visible(line))
     return 0

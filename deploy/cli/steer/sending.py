@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import getpass
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy.cli.bus_connection import what_is_missing
-from deploy.cli.errors import BusProblemError
+from deploy.cli.errors import BusProblemError, UsageError
 
 if TYPE_CHECKING:
     from bus_schemas import v1
     from bus_schemas.jetstream.connect import Bus
+
+C = TypeVar("C", bound="v1.Message")
 
 
 async def send(bus: Bus, subject: str, command: v1.Message) -> None:
@@ -39,6 +41,18 @@ async def send(bus: Bus, subject: str, command: v1.Message) -> None:
                 "look before giving it again"
             ) from error
         raise
+
+
+def command_of(kind: type[C], **fields: Any) -> C:
+    """The command. Raises UsageError for a value that no command can carry."""
+    from pydantic import ValidationError
+
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{where or kind.__name__}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def user_name() -> str:

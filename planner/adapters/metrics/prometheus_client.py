@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from bus_schemas.jetstream.tasks.backoff import pause_s
+from bus_schemas.regular_files import read_secret
 
 LONGEST_PAUSE_S = 5.0
 RETRY_STATUS = frozenset({408, 429, 500, 502, 503, 504})
@@ -89,7 +90,7 @@ class PrometheusClient:
         settings = self._settings
         token = settings.bearer_token
         if settings.bearer_token_file is not None:
-            token = settings.bearer_token_file.read_text(encoding="utf-8").strip()
+            token = read_secret(settings.bearer_token_file)
         headers = dict(settings.headers)
         if token:
             headers["Authorization"] = f"Bearer {token}"

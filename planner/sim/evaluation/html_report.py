@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from bus_schemas.visible_text import visible
 from planner.sim.evaluation.run_batch import Result
 from planner.sim.evaluation.svg_chart import ChartLine, chart
 from planner.sim.workload.scenario import Scenario
@@ -59,22 +60,23 @@ def score_row(result: Result) -> tuple[str, ...]:
 
 def html(title: str, facts: Mapping[str, str], scenario: Scenario, results: Sequence[Result]) -> str:
     """The report as an HTML document."""
-    body = [f"<h1>{escape(title)}</h1>", _table(("", ""), facts.items(), words=True)]
-    body.append(_table(COLUMNS, map(score_row, results)))
-    meanings = _table(("", ""), COLUMN_WORDS.items(), words=True)
+    body = [f"<h1>{escape(title)}</h1>", table(("", ""), facts.items(), words=True)]
+    body.append(table(COLUMNS, map(score_row, results)))
+    meanings = table(("", ""), COLUMN_WORDS.items(), words=True)
     body.append(f"<details><summary>What the columns mean</summary>{meanings}</details>")
     body += [_section(scenario, result) for result in results]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns) if any(columns) else ""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False) -> str:
+    """An HTML table; ``words``: its cells are text, not numbers."""
+    head = "".join(f"<th>{escape(visible(name))}</th>" for name in columns) if any(columns) else ""
     kind = ' class="s"' if words else ""
     lines = []
     for first, *rest in rows:
-        cells = "".join(f"<td{kind}>{escape(cell)}</td>" for cell in rest)
-        lines.append(f"<tr><td>{escape(first)}</td>{cells}</tr>")
+        cells = "".join(f"<td{kind}>{escape(visible(cell))}</td>" for cell in rest)
+        lines.append(f"<tr><td>{escape(visible(first))}</td>{cells}</tr>")
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
@@ -82,11 +84,11 @@ def _section(scenario: Scenario, result: Result) -> str:
     parts = [f"<h2>{escape(result.scores.policy)}</h2>", *_charts(scenario, result)]
     if result.scores.misses:
         rows = [(name, str(count), f"{count / result.scores.requests:.2%}") for name, count in _misses(result)]
-        parts += ["<h3>Why requests missed their targets</h3>", _table(("reason", "requests", "of all"), rows)]
+        parts += ["<h3>Why requests missed their targets</h3>", table(("reason", "requests", "of all"), rows)]
     reasons = Counter(change.reason for change in result.changes)
     if reasons:
         reason_rows = [(name or "-", str(count)) for name, count in reasons.most_common()]
-        parts += ["<h3>Why replicas changed</h3>", _table(("reason", "changes"), reason_rows), _changes(result)]
+        parts += ["<h3>Why replicas changed</h3>", table(("reason", "changes"), reason_rows), _changes(result)]
     return "".join(parts)
 
 
@@ -100,8 +102,8 @@ def _changes(result: Result) -> str:
         for c in result.changes[:MOST_CHANGES]
     ]
     title = f"The first {len(rows)} of {len(result.changes)} changes"
-    table = _table(("when", "pool", "replicas", "reason", "in words"), rows, words=True)
-    return f"<details><summary>{title}</summary>{table}</details>"
+    rows_shown = table(("when", "pool", "replicas", "reason", "in words"), rows, words=True)
+    return f"<details><summary>{title}</summary>{rows_shown}</details>"
 
 
 def _charts(scenario: Scenario, result: Result) -> Iterable[str]:

@@ -49,7 +49,7 @@ def test_what_less_power_would_cost(capsys: pytest.CaptureFixture[str]) -> None:
     ("options", "words"),
     [
         (["--policy", "nonsense"], "no policy is called 'nonsense'"),
-        (["--trace", "/nowhere.csv"], "/nowhere.csv: line 0"),
+        (["--trace", "/nowhere.csv"], "/nowhere.csv: cannot be read: No such file"),
         (["--profile", "/nowhere"], "no such folder"),
         (["--budget-watts", "100:5000"], "the first step must begin at 0"),
         (["--budget-watts", "x"], "--budget-watts 'x'"),
