@@ -7,11 +7,12 @@ either's is nobody's and is reported, because a cap for the wrong pool is worse 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from planner.domain.config import DeploymentConfig, PoolConfig
-from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.ids import DeploymentId, NodeId, PoolId
 from planner.domain.observation import DeploymentObservation, GpuObservation, NodeObservation
 from planner.domain.plan import Limited
 from planner.domain.pool import Role
@@ -57,13 +58,26 @@ def _matched(gpu: GpuObservation, deployments: Mapping[DeploymentId, DeploymentC
     return gpu if pool == gpu.pool else replace(gpu, pool=pool)
 
 
-def strangers(nodes: Iterable[NodeObservation], deployment: DeploymentConfig) -> Iterator[Limited]:
-    """One note for each kind of GPU that a deployment's pods hold and that belongs to none of its pools."""
-    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+Held: TypeAlias = Mapping[DeploymentId, Sequence[tuple[NodeId, GpuObservation]]]
+"""The GPUs that each deployment's pods hold, with their nodes."""
+
+
+def held_by(nodes: Iterable[NodeObservation]) -> Held:
+    """Every GPU whose pod names a deployment, by that deployment."""
+    found: dict[DeploymentId, list[tuple[NodeId, GpuObservation]]] = defaultdict(list)
     for node in nodes:
         for gpu in node.gpus.values():
-            if gpu.deployment == deployment.deployment and gpu.pool not in deployment.pools:
-                found[gpu.component or gpu.pool or "", gpu.role or ""].append(f"{node.node}/{gpu.gpu}")
+            if gpu.deployment is not None:
+                found[gpu.deployment].append((node.node, gpu))
+    return found
+
+
+def strangers(held: Held, deployment: DeploymentConfig) -> Iterator[Limited]:
+    """One note for each kind of GPU that a deployment's pods hold and that belongs to none of its pools."""
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for node, gpu in held.get(deployment.deployment, ()):
+        if gpu.pool not in deployment.pools:
+            found[gpu.component or gpu.pool or "", gpu.role or ""].append(f"{node}/{gpu.gpu}")
     for (component, role), gpus in sorted(found.items()):
         more = f" and {len(gpus) - NAMED} more" if len(gpus) > NAMED else ""
         who = f"component {component or '(no label)'}, role {role or '(no label)'}"
@@ -75,11 +89,9 @@ def strangers(nodes: Iterable[NodeObservation], deployment: DeploymentConfig) ->
         )
 
 
-def without_gpus(
-    nodes: Iterable[NodeObservation], deployment: DeploymentConfig, seen: DeploymentObservation | None
-) -> Iterator[Limited]:
+def without_gpus(held: Held, deployment: DeploymentConfig, seen: DeploymentObservation | None) -> Iterator[Limited]:
     """One note for each pool whose workers serve while no GPU that is known is theirs: their caps reach nobody."""
-    holding = {gpu.pool for node in nodes for gpu in node.gpus.values() if gpu.deployment == deployment.deployment}
+    holding = {gpu.pool for _, gpu in held.get(deployment.deployment, ())}
     for name in deployment.pools:
         known = seen.pools.get(name) if seen is not None else None
         ready = known.replicas.ready if known is not None else 0

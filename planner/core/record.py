@@ -20,7 +20,7 @@ from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.core.state import DeploymentState, PlannerState, PoolGoal
 from planner.domain.config import OperationMode, PlannerConfig, PoolConfig
 from planner.domain.demand import Allocations
-from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import DeploymentPlan, Limited, Plan, PoolPlan, PowerCut
 from planner.domain.pool import Role
@@ -69,6 +69,8 @@ def deployment_plans(
     sized: Sized, limited: LimitedDeployments, final: Allocations, published: Published, config: PlannerConfig
 ) -> dict[DeploymentId, DeploymentPlan]:
     """The record of every deployment's tick."""
+    sites = {one.config.site for one in sized.values() if powered(published.state, one.config.site)}
+    held = {site: _held(published.state, site) for site in sites}
     plans = {}
     for name, one in sized.items():
         state, allocation = published.state.deployments[name], final.get(one.config.site)
@@ -79,7 +81,7 @@ def deployment_plans(
         shortfall = 0.0 if allocation is None else allocation.shortfall.get(name, 0.0)
         power = figures(config.deployments[name], state)
         plan = _deployment(one, limited[name], state, published.counts[name], shortfall, power)
-        plans[name] = replace(plan, notes=(*_unmatched(one, published.state), *plan.notes))
+        plans[name] = replace(plan, notes=(*_unmatched(one, held.get(one.config.site)), *plan.notes))
     return plans
 
 
@@ -217,13 +219,16 @@ def _expected(
     return ttft, itl
 
 
-def _unmatched(ticked: SizedDeployment, state: PlannerState) -> tuple[Limited, ...]:
+def _held(state: PlannerState, site: SiteId) -> gpu_pools.Held:
+    return gpu_pools.held_by(page.seen for page in state.power[site].nodes.values() if page.seen is not None)
+
+
+def _unmatched(ticked: SizedDeployment, held: gpu_pools.Held | None) -> tuple[Limited, ...]:
     """GPUs that fit no pool and pools that no GPU fits: none of them has a cap of its pool's."""
-    if not powered(state, ticked.config.site):
+    if held is None:
         return ()
-    nodes = [page.seen for page in state.power[ticked.config.site].nodes.values() if page.seen is not None]
-    lost = gpu_pools.strangers(nodes, ticked.config)
-    return (*lost, *gpu_pools.without_gpus(nodes, ticked.config, ticked.seen))
+    lost = gpu_pools.strangers(held, ticked.config)
+    return (*lost, *gpu_pools.without_gpus(held, ticked.config, ticked.seen))
 
 
 def _cut(cut: PowerCut | None) -> tuple[Limited, ...]:

@@ -41,8 +41,10 @@ class PoolDemand:
     """While everything can be carried, caps leave this many times the speed that the load needs."""
 
     arriving_speed: tuple[float, ...] = ()
-    """The speed at which half of the requests that arrive are good, where sizing knows it: what shares are predicted
+    """The speed at which half of the answers that arrive are good, where sizing knows it: what their share is predicted
     from. Empty: from ``required_speed``, which has a margin for what may come."""
+    prompt_speed: tuple[float, ...] = ()
+    """The speed that prompts alone need, for a pool that serves both phases. Empty: ``required_speed``."""
 
     @property
     def max_replicas(self) -> int:

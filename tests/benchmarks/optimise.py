@@ -5,7 +5,8 @@
 ``exact`` looks at every combination of up to three deployments, where somebody goes short; the gap is the relative loss
 of good requests (shares within 0.2 % are equal on purpose: cost decides there). The large sites have 100 deployments of
 prefill and decode pools and about 10,000 GPUs, with ample watts, and with too few of them. Times are CPU time, which
-a busy machine stretches less than the clock's.
+a busy machine stretches less than the clock's; that of one deployment stands beside a floor of the same run, a hundred
+operations on arrays of its size, which a busy machine stretches as much.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.allocation.optimiser.solve import allocate
 from planner.domain.demand import DEFAULT_WEIGHTS
 from tests.unit.planner.core.allocation.optimiser import exhaustive
 from tests.unit.planner.core.allocation.optimiser.instances import instance
 
+REPEATS, FLOOR_OPERATIONS = 10, 100
 LARGE = {"ample": (1.2, 1.3), "short": (0.7, 0.8), "dire": (0.4, 0.5)}
 
 
@@ -48,6 +52,36 @@ class Large:
     gpus: int
     least_ms: float
     median_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """One deployment of two pools and eight counts each, short of watts: medians of CPU milliseconds."""
+
+    ours_ms: float
+    floor_ms: float
+
+    @property
+    def ratio(self) -> float:
+        return self.ours_ms / self.floor_ms
+
+
+def alone(instances: int) -> Alone:
+    ours, floor, row = [], [], np.arange(1.0, 52.0)
+    for seed in range(instances):
+        demands, limits = instance(seed, deployments=1, most=8, tightness=(0.3, 0.8))
+        if len(demands[0].pools) < 2 or not any(allocate(demands, limits).shortfall.values()):
+            continue
+        start = time.process_time()
+        for _ in range(REPEATS):
+            allocate(demands, limits)
+        middle = time.process_time()
+        for _ in range(REPEATS * FLOOR_OPERATIONS):
+            np.log(row)
+        end = time.process_time()
+        ours.append((middle - start) * 1000 / REPEATS)
+        floor.append((end - middle) * 1000 / REPEATS)
+    return Alone(statistics.median(ours), statistics.median(floor))
 
 
 def small(instances: int) -> Small:
@@ -91,10 +125,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args(argv)
-    few, many = small(args.instances), [large(name, args.repeats) for name in LARGE]
+    one, few, many = alone(args.instances), small(args.instances), [large(name, args.repeats) for name in LARGE]
     if args.json:
-        print(json.dumps({"small": asdict(few), "large": [asdict(row) for row in many]}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "alone": {**asdict(one), "ratio": one.ratio},
+                    "small": asdict(few),
+                    "large": [asdict(row) for row in many],
+                },
+                indent=1,
+            )
+        )
         return 0
+    print(
+        f"one deployment short of watts: {one.ours_ms:.2f} ms, {one.ratio:.1f} times the floor of {one.floor_ms:.2f} ms"
+    )
     print(f"{few.instances} short sites of up to 3 deployments: gap {few.gap_mean:.3%} mean, {few.gap_worst:.3%} worst")
     print(f"  ours {few.ours_ms:.1f} ms median, {few.ours_ms_worst:.0f} worst; ", end="")
     print(f"exact {few.exact_ms:.0f} ms median, {few.exact_ms_worst:.0f} worst")

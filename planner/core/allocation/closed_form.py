@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from planner.core.allocation.optimiser.problem import STEP_MW, felt_speed
-from planner.core.allocation.optimiser.shares import share
+from planner.core.allocation.optimiser.problem import STEP_MW, felt_needs
+from planner.core.allocation.optimiser.shares import good
 from planner.core.power.curve import cap_for_speed, chosen_speed, is_fixed, speed
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
@@ -54,11 +54,16 @@ def grant(pool: PoolDemand) -> PoolGrant:
             pool.min_replicas,
             GpuSetpoint(Milliwatts(curve.max_mw)),
             fixed,
-            good=share(pool.role, fixed, felt_speed(pool)[0]),
+            good=_good(pool, fixed),
         )
     lowest = -(-max(curve.useful_mw, curve.min_mw) // STEP_MW) * STEP_MW
     highest = max(lowest, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) * STEP_MW)
     needed = -(-cap_for_speed(curve, pool.required_speed[0] * pool.spare_speed) // STEP_MW) * STEP_MW
     cap = Milliwatts(min(highest, max(lowest, needed)))
     fast = speed(curve, cap)
-    return PoolGrant(pool.min_replicas, GpuSetpoint(cap), fast, good=share(pool.role, fast, felt_speed(pool)[0]))
+    return PoolGrant(pool.min_replicas, GpuSetpoint(cap), fast, good=_good(pool, fast))
+
+
+def _good(pool: PoolDemand, fast: float) -> float:
+    prompts, answers = (needs[0] if needs else 0.0 for needs in felt_needs(pool))
+    return good(fast, prompts, answers)

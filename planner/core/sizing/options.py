@@ -23,23 +23,23 @@ class PoolOptions:
     wanted: int
     chain: tuple[Limited, ...] = ()
     arriving: tuple[float, ...] = ()
-    """By count: the speed at which half of what arrives is good; empty: unknown."""
-
-    def arriving_at(self, count: int) -> float | None:
-        """The speed at which ``count`` replicas make half of what arrives good; None where that is unknown."""
-        if not self.arriving:
-            return None
-        end = len(self.arriving) - 1
-        return self.arriving[count] if count <= end else self.arriving[end] * end / count
+    """By count: the speed at which half of the answers that arrive are good; empty: unknown."""
+    prompts: tuple[float, ...] = ()
+    """By count: the speed that prompts alone need, where a pool serves both phases; else empty."""
 
     def speed_at(self, count: int) -> float:
         """The speed that ``count`` replicas need; beyond the table: by the 1 / count law of its end."""
-        end = len(self.speed) - 1
-        return self.speed[count] if count <= end else self.speed[end] * end / count
+        return at_count(self.speed, count)
 
     def utilisation_at(self, count: int) -> float:
         """Expected busy share of each of ``count`` replicas."""
         return self.utilisation[min(count, len(self.utilisation) - 1)]
+
+
+def at_count(speeds: tuple[float, ...], count: int) -> float:
+    """The speed that ``count`` replicas need by a table from 0 on; beyond it: by the 1 / count law of its end."""
+    end = len(speeds) - 1
+    return speeds[count] if count <= end else speeds[end] * end / count
 
 
 def wanted_count(counts: CountArray, speed: CountArray) -> int:

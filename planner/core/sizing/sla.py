@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def options(
         utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
         wanted=wanted,
         chain=sla_reasons.chain(config, pool, engine, load, corrections, wanted),
-        arriving=_arriving(config, pool.role, engine, load, corrections, counts[:last]),
+        **_phases(config, pool.role, engine, load, corrections, counts[:last]),
     )
     if load.queued_requests <= 0 or pool.role is Role.DECODE:
         return found
@@ -70,12 +70,28 @@ def _rule(
     return None
 
 
-def _arriving(
+class _Phases(TypedDict, total=False):
+    arriving: tuple[float, ...]
+    prompts: tuple[float, ...]
+
+
+def _phases(
     config: DeploymentConfig, role: Role, engine: Engine, load: SizedLoad, corrections: Corrections, counts: CountArray
-) -> tuple[float, ...]:
-    if role is not Role.DECODE or engine.decode is None or load.idle:
-        return ()
-    speed = decode_station.arriving_speed(engine.decode, load, counts, config.itl_ms, corrections.decode)
+) -> _Phases:
+    """What shares of good requests are predicted from: by phase, where that differs from the speed that is sized."""
+    if role is Role.PREFILL or engine.decode is None or load.idle:
+        return {}
+    answers = decode_station.arriving_speed(engine.decode, load, counts, config.itl_ms, corrections.decode)
+    if role is Role.AGGREGATED:
+        return {}
+    if role is Role.DECODE or engine.prefill is None:
+        return {"arriving": _tuple(counts, answers)}
+    prompts, busy = _prefill(config, engine.prefill, load, corrections.prefill)(counts)
+    # The time that prefill takes is lost to decode.
+    return {"arriving": _tuple(counts, answers + busy), "prompts": _tuple(counts, prompts)}
+
+
+def _tuple(counts: CountArray, speed: CountArray) -> tuple[float, ...]:
     return tuple(np.where(counts > 0, speed, np.inf).tolist())
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.core.allocation.optimiser.problem import STEP_MW, Floats, Ints, Problem
-from planner.core.allocation.optimiser.shares import share_at
+from planner.core.allocation.optimiser.shares import good
 from planner.core.allocation.optimiser.staircase import NOTHING, score
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
@@ -54,16 +54,15 @@ def allocation(
     pools: dict[tuple[DeploymentId, PoolId], PoolGrant] = {}
     shortfall: dict[DeploymentId, float] = {}
     columns, steps = solution.columns, solution.steps
-    ratio = problem.ratio(columns, steps)
-    shares = np.array([share_at(role, at) for role, at in zip(problem.roles, ratio.tolist(), strict=True)])
+    shares = _shares(problem, solution)
     scarce = _scarce(problem, solution, floors=floors)
     for d, demand in enumerate(asked):
         own = problem.pools_of(d)
-        good = float(shares[own.start : own.stop].prod())
-        late = 0.0 if solution.plenty else max(0.0, 1.0 - good)
+        made = float(shares[own.start : own.stop].prod())
+        late = 0.0 if solution.plenty else max(0.0, 1.0 - made)
         shortfall[demand.deployment] = late if late > 1e-9 else 0.0
         counts = {row: int(problem.count[row, columns[row]]) for row in own}
-        useless = good <= 0.0 and floors and not all(counts.values())
+        useless = made <= 0.0 and floors and not all(counts.values())
         for row in own:
             key = problem.name_of(row)
             # A stage that serves nobody, for its partner has no GPU, is not worth its watts.
@@ -80,13 +79,20 @@ def allocation(
     return Allocation(pools, shortfall, objective)
 
 
+def _shares(problem: Problem, solution: Solution) -> Floats:
+    """(P) the share that each pool makes good: without the table's interpolation, for it is shown."""
+    rows, columns = np.arange(len(solution.columns)), solution.columns
+    numbers = (problem.speed[rows, solution.steps], problem.prompts[rows, columns], problem.answers[rows, columns])
+    return np.array([good(*one) for one in zip(*(table.tolist() for table in numbers), strict=True)])
+
+
 def _loss(problem: Problem, shares: Floats, columns: Ints, steps: Ints) -> float:
     """``-ln(score)``, weighed by worth: what is minimised."""
     rows, first = np.arange(len(columns)), problem.first[:-1]
-    good = np.multiply.reduceat(shares, first)
-    carried = np.minimum.reduceat(np.minimum(1.0, problem.ratio(columns, steps)), first)
+    made = np.multiply.reduceat(shares, first)
+    carried = np.minimum.reduceat(problem.carried(columns, steps), first)
     kept = np.multiply.reduceat(problem.kept[rows, columns], first)
-    return float(-(problem.worth * np.log(np.maximum(NOTHING, score(good, carried, kept)))).sum())
+    return float(-(problem.worth * np.log(np.maximum(NOTHING, score(made, carried, kept)))).sum())
 
 
 def _scarce(problem: Problem, solution: Solution, *, floors: bool) -> _Scarce:

@@ -101,6 +101,8 @@ class Response:
 def stages(problem: Problem) -> tuple[SamePools, ...]:
     """All deployments, by their number of pools."""
     pools = np.diff(problem.first)
+    if problem.deployments == 1:
+        return (SamePools(np.array([0]), np.arange(len(problem.owner))[None, :]),)
     found = []
     for size in np.unique(pools):
         members = np.flatnonzero(pools == size)
@@ -121,7 +123,7 @@ def short(problem: Problem) -> Market:
     options, steps = problem.every(step), np.arange(0, problem.speed.shape[1], step)
     score = (options.share + DRAIN * options.carried) / (1.0 + DRAIN) * problem.kept[:, :, None]
     worth = np.r_[problem.worth[problem.owner], 0.0][:, None, None]
-    value = np.where(np.isfinite(options.cost), worth * np.log(np.maximum(NOTHING, score)), -np.inf)
+    value = np.where(problem.possible[:, :, ::step], worth * np.log(np.maximum(NOTHING, score)), -np.inf)
     mw = problem.gpus[:, :, None] * problem.caps[:, None, ::step]
     return Market(problem, value, mw, np.broadcast_to(steps, value.shape), stages(problem))
 

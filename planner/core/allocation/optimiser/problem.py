@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.allocation.optimiser.shares import AT_NEED, PHASES, SPREAD, shares
+from planner.core.allocation.optimiser.shares import AT_NEED, PHASES, SPREAD, goods
 from planner.core.power.curve import chosen_speed, is_fixed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
@@ -45,11 +45,10 @@ ALIKE_WATTS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """(P, N, S) what each cap of each count gives: predicted share, share carried, watts, cost; cost inf: none."""
+    """(P, N, S) what each cap of each count gives: the predicted share of good requests, and the share carried."""
 
     share: Floats
     carried: Floats
-    cost: Floats
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,6 @@ class Problem:
 
     demands: tuple[DeploymentDemand, ...]
     names: tuple[PoolId, ...]
-    roles: tuple[Role, ...]
     owner: Ints
     first: Ints
     worth: Floats
@@ -76,8 +74,10 @@ class Problem:
     """(P + 1, N) GPUs at each count."""
     need: Floats
     """(P + 1, N) speed that the whole load needs, as it is sized."""
-    felt: Floats
-    """(P + 1, N) the same for the load that arrives: shares are predicted from it."""
+    prompts: Floats
+    """(P + 1, N) speed that arriving prompts need, 0 where the pool serves none: shares are predicted from it."""
+    answers: Floats
+    """(P + 1, N) the same of answers."""
     spare: Floats
     """(P + 1) factor on the need while watts are plenty."""
     busy: Floats
@@ -123,28 +123,31 @@ class Problem:
         return caps
 
     @cached_property
+    def felt(self) -> Floats:
+        """(P + 1, N) speed that all phases need together."""
+        return np.maximum(self.prompts, self.answers)
+
+    @cached_property
     def options(self) -> Options:
         """Every cap of every count."""
         return self.every(1)
 
     def every(self, step: int) -> Options:
         """Every ``step``-th cap of every count, from the lowest on."""
-        speed = self.speed[:, None, ::step]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(self.felt[:, :, None] > 0.0, speed / self.felt[:, :, None], np.inf)
-        share = np.ones_like(ratio)
-        for role in set(self.roles):
-            rows = [row for row, other in enumerate(self.roles) if other is role]
-            share[rows] = shares(role, ratio[rows])
-        steps = np.arange(0, self.speed.shape[1], step)
-        return Options(share, np.minimum(1.0, ratio), self.cost(np.broadcast_to(steps, ratio.shape)))
+        speed, felt = self.speed[:, None, ::step], self.felt[:, :, None]
+        share = goods(speed, self.prompts[:, :, None], self.answers[:, :, None])
+        return Options(share, _carried(speed, felt))
 
-    def ratio(self, columns: Ints, steps: Ints) -> Floats:
-        """(P) speed over need at each pool's column and step; inf where nothing is needed."""
+    def carried(self, columns: Ints, steps: Ints) -> Floats:
+        """(P) the share of its load that each pool carries at its column and step."""
         rows = np.arange(len(columns))
-        speed, need = self.speed[rows, steps], self.felt[rows, columns]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            found: Floats = np.where(need > 0.0, speed / need, np.inf)
+        return _carried(self.speed[rows, steps], self.felt[rows, columns])
+
+    @property
+    def possible(self) -> NDArray[np.bool_]:
+        """(P + 1, N, S) which caps of which counts there are."""
+        steps = np.arange(self.speed.shape[1]) <= self.last[:, None]
+        found: NDArray[np.bool_] = np.isfinite(self.fixed)[:, :, None] & steps[:, None, :]
         return found
 
     def near(self, columns: Ints, reach: int) -> tuple[Problem, Ints]:
@@ -165,36 +168,51 @@ class Problem:
             count=part(self.count),
             gpus=part(self.gpus),
             need=part(self.need),
-            felt=part(self.felt),
+            prompts=part(self.prompts),
+            answers=part(self.answers),
             busy=part(self.busy),
             fixed=part(self.fixed),
             kept=part(self.kept),
         )
         return near, start
 
-    def cost(self, steps: Ints) -> Floats:
-        """(P + 1, N, K) GPUs, changes and expected draw at ``steps``; inf above the highest cap worth giving."""
-        steps = np.maximum(steps, 0)
-        at = np.minimum(steps, self.speed.shape[1] - 1)
-        speed = np.take_along_axis(self.speed[:, None, :], at.reshape(len(at), 1, -1), axis=2).reshape(at.shape)
-        cap = (self.floor[:, None, None] + steps) * float(STEP_MW)
-        idle, p_u = self.curve[:, 3, None, None], self.curve[:, 4, None, None]
-        busy = np.minimum(self.busy[:, :, None] / np.maximum(speed, TINY), 1.0)
+    def cost(self, rows: Ints | int, columns: Ints, steps: Ints) -> Floats:
+        """GPUs, changes and expected draw of options; inf where there is no such count. Arrays that broadcast."""
+        speed, cap = self.speed[rows, steps], (self.floor[rows] + steps) * float(STEP_MW)
+        idle, p_u = self.curve[rows, 3], self.curve[rows, 4]
+        busy = np.minimum(self.busy[rows, columns] / np.maximum(speed, TINY), 1.0)
         draw = idle + busy * np.maximum(0.0, np.minimum(cap, p_u) - idle)
-        total = self.fixed[:, :, None] + self.energy * self.gpus[:, :, None] * draw
-        return np.where(steps <= self.last[:, None, None], total, np.inf)
+        total: Floats = self.fixed[rows, columns] + self.energy * self.gpus[rows, columns] * draw
+        return total
+
+    @cached_property
+    def can_carry(self) -> bool:
+        """Whether every pool has a count that carries its load at full speed."""
+        least = np.where(np.isfinite(self.fixed), self.need, np.inf).min(axis=1)
+        return bool((least <= self._top * ENOUGH).all())
+
+    @cached_property
+    def _top(self) -> Floats:
+        """(P + 1) speed at the highest cap worth giving."""
+        top: Floats = self.speed[np.arange(len(self.last)), self.last]
+        return top
 
     @cached_property
     def plenty(self) -> tuple[Ints, Floats]:
         """(P + 1, N) the lowest cap step that carries the load with speed to spare, and its cost; inf for none."""
         p_s, span, alpha = (self.curve[:, i, None] for i in range(3))
-        top = np.take_along_axis(self.speed, self.last[:, None], axis=1)
+        top = self._top[:, None]
         asked = np.minimum(top, self.need * self.spare[:, None])
         steps = np.ceil((p_s + span * asked ** (1.0 / alpha)) / STEP_MW - 1e-6) - self.floor[:, None]
         steps = np.where(asked > 0.0, np.maximum(steps, 0.0), 0.0)
         steps = np.minimum(steps, self.last[:, None]).astype(np.int64)
-        cost = self.cost(steps[:, :, None])[:, :, 0]
+        cost = self.cost(np.arange(len(self.last))[:, None], np.arange(self.need.shape[1]), steps)
         return steps, np.where(self.need <= top * ENOUGH, cost, np.inf)
+
+
+def _carried(speed: Floats, felt: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(felt > 0.0, np.minimum(1.0, speed / felt), 1.0)
 
 
 def minimums_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> bool:
@@ -218,19 +236,21 @@ def without_minimums(demand: DeploymentDemand) -> DeploymentDemand:
 
 
 def _from_zero(pool: PoolDemand) -> PoolDemand:
-    least, need = pool.min_replicas, pool.required_speed[0]
-    below = [need * least / n if n else (np.inf if least else need) for n in range(least)]
-    busy = [1.0 if n else 0.0 for n in range(least)]
-    arriving = pool.arriving_speed
-    if arriving:
-        less = [arriving[0] * least / n if n else (np.inf if least else arriving[0]) for n in range(least)]
-        arriving = (*map(float, less), *arriving)
+    least = pool.min_replicas
+
+    def below(speeds: tuple[float, ...]) -> tuple[float, ...]:
+        if not speeds:
+            return ()
+        none = math.inf if least else speeds[0]
+        return (*(float(speeds[0] * least / n) if n else none for n in range(least)), *speeds)
+
     return replace(
         pool,
         min_replicas=0,
-        required_speed=(*map(float, below), *pool.required_speed),
-        arriving_speed=arriving,
-        utilisation=(*busy, *pool.utilisation),
+        required_speed=below(pool.required_speed),
+        arriving_speed=below(pool.arriving_speed),
+        prompt_speed=below(pool.prompt_speed),
+        utilisation=(*(1.0 if n else 0.0 for n in range(least)), *pool.utilisation),
     )
 
 
@@ -260,36 +280,39 @@ def build(
     floors = np.array([least[d].pools[name].min_replicas for d, name, _ in pools], dtype=np.float64)
     held = np.array([max(1, sum(p.current_replicas for p in d.pools.values())) for d in demands], dtype=np.float64)
     rows = [pool for _, _, pool in pools]
-    counts, need, felt, busy = _padded(rows)
-    size = np.array([float(pool.gpus_per_replica) for pool in rows])[:, None]
-    now = np.array([float(pool.current_replicas) for pool in rows])[:, None]
-    real = np.isfinite(counts) & (counts * size <= most[:, None])
+    counts, need, prompts, answers, busy = _padded(rows)
+    size = np.array([*(float(pool.gpus_per_replica) for pool in rows), 0.0])[:, None]
+    now = np.array([*(float(pool.current_replicas) for pool in rows), 0.0])[:, None]
+    real = np.isfinite(counts)
+    real[:-1] &= counts[:-1] * size[:-1] <= most[:, None]
     real[:, 0] = True
-    gpus = np.where(real, counts * size, 0.0)
-    fixed = np.where(
-        real, weights.gpu * gpus + weights.churn * size * np.abs(np.where(real, counts, 0.0) - now), np.inf
-    )
-    lost = GIVE_UP * np.maximum(0.0, now - counts) / held[owner][:, None]
-    lost += MISSING * size * np.maximum(0.0, floors[:, None] - counts) / sizes[owner][:, None]
+    count = np.where(real, counts, 0.0)
+    gpus = count * size
+    fixed = np.where(real, weights.gpu * gpus + weights.churn * size * np.abs(count - now), np.inf)
+    kept = np.ones_like(need)
+    short = np.maximum(0.0, floors[:, None] - counts[:-1])
+    lost = GIVE_UP * np.maximum(0.0, now - counts)[:-1] / held[owner][:, None]
+    lost += MISSING * size[:-1] * short / sizes[owner][:, None]
+    kept[:-1] = np.exp(-np.where(real[:-1], lost, 0.0))
     floor, last, speed, curve = _caps(rows)
     reserve = float(limits.reserve_mw_per_idle_gpu)
-    problem = Problem(
+    return Problem(
         demands=tuple(demands),
         names=tuple(name for _, name, _ in pools),
-        roles=tuple(pool.role for pool in rows),
         owner=owner,
         first=np.searchsorted(owner, np.arange(len(demands) + 1)),
         worth=classes * sizes,
         own_gpus=np.array([np.inf if d.max_gpus is None else float(d.max_gpus) for d in demands]),
-        width=np.r_[real.sum(axis=1), 1],
-        count=_with_none(np.where(real, counts, 0.0), 0.0).astype(np.int64),
-        gpus=_with_none(gpus, 0.0),
-        need=_with_none(np.where(real, need, np.inf), 0.0),
-        felt=_with_none(np.where(real, felt, np.inf), 0.0),
+        width=real.sum(axis=1),
+        count=count.astype(np.int64),
+        gpus=gpus,
+        need=np.where(real, need, np.inf),
+        prompts=np.where(real | (prompts <= 0.0), prompts, np.inf),
+        answers=np.where(real | (answers <= 0.0), answers, np.inf),
         spare=np.array([*(pool.spare_speed for pool in rows), 1.0]),
-        busy=_with_none(np.where(real, busy, 0.0), 0.0),
-        fixed=_with_none(fixed, np.inf),
-        kept=_with_none(np.exp(-np.where(real, lost, 0.0)), 1.0),
+        busy=np.where(real, busy, 0.0),
+        fixed=fixed,
+        kept=kept,
         curve=curve,
         energy=weights.energy / 1000.0,
         floor=floor,
@@ -300,8 +323,6 @@ def build(
         budget_mw=max(0.0, limits.budget_mw - reserve * limits.gpus),
         gpu_limit=float(limits.gpus),
     )
-    problem.fixed[-1, 0] = 0.0
-    return problem
 
 
 def wanted_gpus(demand: DeploymentDemand) -> int:
@@ -319,26 +340,37 @@ def _most_gpus(demand: DeploymentDemand, pool: PoolDemand, limits: SiteLimits) -
     return min(limits.gpus, demand.max_gpus - partners)
 
 
-def _padded(pools: Sequence[PoolDemand]) -> tuple[Floats, Floats, Floats, Floats]:
-    """(P, N) counts, needs as sized and as they arrive, busy shares; counts inf where there are none."""
+def _padded(pools: Sequence[PoolDemand]) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """(P + 1, N) counts, needs as sized, of prompts and of answers, busy shares; counts inf where there are none."""
     useful = [_useful(pool) for pool in pools]
-    width = max(useful, default=1)
-    shape = (len(pools), width)
-    counts, need, felt, busy = (np.full(shape, filler) for filler in (np.inf, np.inf, np.inf, 0.0))
+    shape = (len(pools) + 1, max(useful, default=1))
+    counts, need = np.full(shape, np.inf), np.full(shape, np.inf)
+    prompts, answers, busy = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     for row, (pool, last) in enumerate(zip(pools, useful, strict=True)):
         counts[row, :last] = range(pool.min_replicas, pool.min_replicas + last)
         need[row, :last] = pool.required_speed[:last]
-        felt[row, :last] = felt_speed(pool)[:last]
         busy[row, :last] = pool.utilisation[:last]
-    return counts, np.where(need > TINY, need, 0.0), np.where(felt > TINY, felt, 0.0), busy
+        for table, needs in zip((prompts, answers), felt_needs(pool), strict=True):
+            if needs:
+                table[row, :last] = needs[:last]
+    counts[-1, 0] = need[-1, 0] = 0.0
+    for table in (need, prompts, answers):
+        table[table <= TINY] = 0.0
+    return counts, need, prompts, answers, busy
 
 
-def felt_speed(pool: PoolDemand) -> tuple[float, ...]:
-    """By count: the need that shares are predicted from, ``AT_NEED`` spreads above the speed where half are late."""
-    if not pool.arriving_speed:
-        return pool.required_speed
-    margin = math.exp(AT_NEED * SPREAD[PHASES[pool.role][-1]])
-    return tuple([speed * margin for speed in pool.arriving_speed])
+def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """By count, the speeds that shares are predicted from: of prompts and of answers; empty for a phase not served.
+
+    Answers: ``AT_NEED`` spreads above the speed where half of them are late, where sizing knows it.
+    """
+    prompts = pool.prompt_speed or pool.required_speed
+    answers = pool.required_speed
+    if pool.arriving_speed:
+        margin = math.exp(AT_NEED * SPREAD[Role.DECODE])
+        answers = tuple([speed * margin for speed in pool.arriving_speed])
+    phases = PHASES[pool.role]
+    return prompts if Role.PREFILL in phases else (), answers if Role.DECODE in phases else ()
 
 
 def _useful(pool: PoolDemand) -> int:
@@ -372,7 +404,3 @@ def _caps(pools: Sequence[PoolDemand]) -> tuple[Ints, Ints, Floats, Floats]:
         if is_fixed(pool.curve):
             speed[row, :] = chosen_speed(pool.curve, pool.curve.max_mw)
     return floor, last, speed, curve
-
-
-def _with_none(table: Floats, filler: float) -> Floats:
-    return np.concatenate([table, np.full((1, table.shape[1]), filler)])

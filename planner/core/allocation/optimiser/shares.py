@@ -40,23 +40,30 @@ def share(role: Role, speed: float, need: float) -> float:
 
     Rises with speed and falls with need. An aggregated pool serves both phases with one speed: the product of both.
     """
-    return share_at(role, speed / need) if need > 0.0 else 1.0
+    phases = PHASES[role]
+    return good(speed, need if Role.PREFILL in phases else 0.0, need if Role.DECODE in phases else 0.0)
 
 
-def share_at(role: Role, ratio: float) -> float:
-    """The same from ``speed / need``."""
-    if ratio <= _LEAST:
-        return 0.0
+def good(speed: float, prompts: float, answers: float) -> float:
+    """The share of requests made good where prompts and answers need these speeds; 0: that phase is not served here."""
     found = 1.0
-    for phase in PHASES[role]:
-        found *= 0.5 * math.erfc(-(AT_NEED + math.log(ratio) / SPREAD[phase]) / math.sqrt(2.0))
+    for need, phase in ((prompts, Role.PREFILL), (answers, Role.DECODE)):
+        if need > 0.0:
+            ratio = max(speed / need, _LEAST)
+            found *= 0.5 * math.erfc(-(AT_NEED + math.log(ratio) / SPREAD[phase]) / math.sqrt(2.0))
     return found
 
 
-def shares(role: Role, ratio: Floats) -> Floats:
-    """The same for many."""
-    logs = np.log(np.maximum(ratio, _LEAST))
-    found = np.ones_like(logs)
-    for phase in PHASES[role]:
-        found *= np.interp(logs / SPREAD[phase] + AT_NEED, _Z, _PHI)
+def goods(speed: Floats, prompts: Floats, answers: Floats) -> Floats:
+    """The same for many: arrays that broadcast together, ``prompts`` and ``answers`` of one shape."""
+    found = np.ones(np.broadcast_shapes(speed.shape, prompts.shape))
+    for need, phase in ((prompts, Role.PREFILL), (answers, Role.DECODE)):
+        if need.any():
+            found *= _phase(speed, need, SPREAD[phase])
     return found
+
+
+def _phase(speed: Floats, need: Floats, spread: float) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(np.maximum(speed / need, _LEAST))
+    return np.where(need > 0.0, np.interp(logs / spread + AT_NEED, _Z, _PHI), 1.0)

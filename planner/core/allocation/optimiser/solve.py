@@ -31,6 +31,8 @@ from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand,
 REACH = 3
 """Of many deployments, counts this far from what prices chose are looked at again."""
 ROUNDS = 4
+THIRD = 256
+"""Options of a third pool that are looked at, evenly spread over its caps: the pairs after it are exact."""
 
 
 def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT_WEIGHTS) -> Allocation:
@@ -50,6 +52,10 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
 
 def _plenty(problem: Problem) -> Solution | None:
     """The cheapest answer that carries all load with speed to spare; None where none was found."""
+    if not problem.can_carry:
+        return None
+    if problem.deployments == 1 and len(problem.owner) <= 2:
+        return _plenty_alone(problem)
     market = prices.plenty(problem)
     free = market.respond(0.0, 0.0)
     if not free.possible:
@@ -71,6 +77,26 @@ def _plenty(problem: Problem) -> Solution | None:
     return Solution(*picked, plenty=True, watts=watts, gpus=gpus)
 
 
+def _plenty_alone(problem: Problem) -> Solution | None:
+    """The same for one deployment of one or two pools: every pair of counts."""
+    rows = np.array([0, len(problem.owner) - 1 or 1])
+    steps, cost = (table[rows] for table in problem.plenty)
+    gpus = problem.gpus[rows]
+    mw = gpus * problem.caps[rows[:, None], steps]
+    total = cost[0][:, None] + cost[1]
+    held, drawn = gpus[0][:, None] + gpus[1], mw[0][:, None] + mw[1]
+    total = np.where(held <= problem.own_gpus[0], total, np.inf)
+    free = divmod(int(total.argmin()), total.shape[1])
+    watts, cards = bool(drawn[free] > problem.budget_mw), bool(held[free] > problem.gpu_limit)
+    if watts or cards:
+        total = np.where((held <= problem.gpu_limit) & (drawn <= problem.budget_mw), total, np.inf)
+    column = np.array(divmod(int(total.argmin()), total.shape[1]))
+    if not np.isfinite(total[tuple(column)]):
+        return None
+    pools = len(problem.owner)
+    return Solution(column[:pools], steps[[0, 1], column][:pools], plenty=True, watts=watts, gpus=cards)
+
+
 def _least_mw(market: Market) -> float:
     """Below what all pools together need at least, whatever the counts."""
     least: Floats = np.where(np.isfinite(market.value), market.mw, np.inf).min(axis=(1, 2))
@@ -81,7 +107,7 @@ def _short(problem: Problem) -> Solution:
     """The answer that makes most requests good. Somebody goes short."""
     columns = steps = np.zeros(len(problem.owner), dtype=np.int64)
     mw, gpus = np.array([problem.budget_mw]), np.array([problem.gpu_limit])
-    if problem.deployments > 1 or len(problem.owner) > 2:
+    if problem.deployments > 1:
         market = prices.short(problem)
         found = prices.search(market)
         picked = _paired(market, found, _joint(problem))
@@ -166,7 +192,7 @@ def _exactly(problem: Problem, columns: Ints, steps: Ints, mw: Floats, gpus: Flo
 
 
 def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Ints, mw: Floats, gpus: Floats) -> None:
-    """Rewrites the answers of ``stage``; with three pools or more two at a time, until nothing moves."""
+    """Rewrites the answers of ``stage``; with three pools or more three and then two at a time, until nothing moves."""
     members, rows = stage.deployments, stage.rows
     if rows.shape[1] <= 2:
         right = rows[:, 1] if rows.shape[1] == 2 else np.full(len(rows), len(problem.owner))
@@ -177,19 +203,57 @@ def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Int
         return
     for _ in range(ROUNDS):
         before = columns[rows].copy(), steps[rows].copy()
+        for member, own in zip(members, rows, strict=True):
+            for three in combinations(own.tolist(), 3):
+                _three(problem, three, own, float(mw[member]), float(gpus[member]), columns, steps)
         for one, two in combinations(range(rows.shape[1]), 2):
-            rest = np.delete(rows, (one, two), axis=1)
-            held = problem.gpus[rest, columns[rest]]
-            spent = (held * problem.caps[rest, steps[rest]]).sum(axis=1)
-            others = Others(
-                problem.options.share[rest, columns[rest], steps[rest]].prod(axis=1),
-                problem.options.carried[rest, columns[rest], steps[rest]].min(axis=1),
-                problem.kept[rest, columns[rest]].prod(axis=1),
-            )
+            others, left_mw, left_gpus = _rest(problem, np.delete(rows, (one, two), axis=1), columns, steps)
             duo = Pairs(rows[:, one], rows[:, two])
-            _take(problem, duo, mw[members] - spent, gpus[members] - held.sum(axis=1), others, columns, steps)
+            _take(problem, duo, mw[members] - left_mw, gpus[members] - left_gpus, others, columns, steps)
         if np.array_equal(before[0], columns[rows]) and np.array_equal(before[1], steps[rows]):
             return
+
+
+def _rest(problem: Problem, rest: Ints, columns: Ints, steps: Ints) -> tuple[Others, Floats, Floats]:
+    """(D) what the pools ``rest`` (D, K) make good, and the watts and GPUs that they hold."""
+    held = problem.gpus[rest, columns[rest]]
+    others = Others(
+        problem.options.share[rest, columns[rest], steps[rest]].prod(axis=1),
+        problem.options.carried[rest, columns[rest], steps[rest]].min(axis=1, initial=1.0),
+        problem.kept[rest, columns[rest]].prod(axis=1),
+    )
+    return others, (held * problem.caps[rest, steps[rest]]).sum(axis=1), held.sum(axis=1)
+
+
+def _three(
+    problem: Problem, three: tuple[int, ...], own: Ints, mw: float, gpus: float, columns: Ints, steps: Ints
+) -> None:
+    """The best of three pools of one deployment: for every option of one of them the best of the other two."""
+    third, one, two = sorted(three, key=lambda row: int(problem.width[row] * (problem.last[row] + 1)))
+    rest = np.setdiff1d(own, three)[None, :]
+    others, rest_mw, rest_gpus = _rest(problem, rest, columns, steps)
+    coarse = -(-int(problem.width[third] * (problem.last[third] + 1)) // THIRD)
+    column, step = np.nonzero(problem.possible[third, :, ::coarse])
+    step = step * coarse
+    held = problem.gpus[third, column]
+    fixed = Others(
+        others.share * problem.options.share[third, column, step],
+        np.minimum(others.carried, problem.options.carried[third, column, step]),
+        others.kept * problem.kept[third, column],
+    )
+    duo = Pairs(np.full(len(column), one), np.full(len(column), two))
+    left_mw = mw - rest_mw - held * problem.caps[third, step]
+    picked = staircase.best(problem, duo, left_mw, gpus - rest_gpus - held, fixed)
+    if (most := float(picked.score.max())) < 0.0:
+        return
+    near = np.flatnonzero(picked.score >= most * (1.0 - problem.alike) - staircase.CLOSE)
+    cost = problem.cost(third, column[near], step[near])
+    for row, taken, cap in zip((one, two), picked.columns, picked.steps, strict=True):
+        cost = cost + problem.cost(row, taken[near], cap[near])
+    chosen = near[int(cost.argmin())]
+    columns[third], steps[third] = column[chosen], step[chosen]
+    for row, taken, cap in zip((one, two), picked.columns, picked.steps, strict=True):
+        columns[row], steps[row] = taken[chosen], cap[chosen]
 
 
 def _take(problem: Problem, duo: Pairs, mw: Floats, gpus: Floats, others: Others, columns: Ints, steps: Ints) -> None:

@@ -7,7 +7,7 @@ among equals only the lowest cap that keeps the share can be cheapest, for draw 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,99 +57,151 @@ def no_others(deployments: int) -> Others:
 
 
 @dataclass(frozen=True, slots=True)
-class _Steps:
-    """(D, M, N) for each option of the left pool and count of the right one: both sides' values."""
+class _Stairs:
+    """(T) pairs of counts: a deployment ``d``, and a column of its left and of its right pool."""
 
     problem: Problem
+    pairs: Pairs
+    d: Ints
+    left: Ints
     right: Ints
-    left_share: Floats
-    left_carried: Floats
-    kept: Floats
+    others: Others
 
-    def score(self, where: Ints, cell: Ints) -> Floats:
-        """Scores at flat places ``where`` with the right pool's options ``cell``."""
-        options = self.problem.options
-        share = self.left_share.ravel()[where] * options.share.ravel()[cell]
-        carried = np.minimum(self.left_carried.ravel()[where], options.carried.ravel()[cell])
-        return score(share, carried, self.kept.ravel()[where])
+    def of(self, places: Ints) -> _Stairs:
+        """Only those at ``places``."""
+        return replace(self, d=self.d[places], left=self.left[places], right=self.right[places])
+
+    @property
+    def base(self) -> Ints:
+        """(T) where the options of the right pool's count begin in the flat tables."""
+        counts, wide = self.problem.need.shape[1], self.problem.speed.shape[1]
+        found: Ints = (self.pairs.right[self.d] * counts + self.right) * wide
+        return found
+
+    @property
+    def kept(self) -> Floats:
+        """(T)"""
+        left, right = self.pairs.left[self.d], self.pairs.right[self.d]
+        kept = self.problem.kept
+        found: Floats = kept[left, self.left] * kept[right, self.right] * self.others.kept[self.d]
+        return found
+
+    def climb(self, mw: Floats) -> tuple[Floats, Ints]:
+        """(T, S) the score at each cap of the left pool, -1 for none, and the right pool's dearest cap beside it."""
+        problem, options = self.problem, self.problem.options
+        left, right = self.pairs.left[self.d], self.pairs.right[self.d]
+        wide = int(problem.last[left].max()) + 1
+        held = problem.gpus[left, self.left][:, None]
+        rest = mw[self.d][:, None] - held * problem.caps[left, :wide]
+        top = _dearest(problem, right[:, None], rest, problem.gpus[right, self.right][:, None])
+        ok = (top >= 0) & (np.arange(wide) <= problem.last[left][:, None])
+        top = np.maximum(top, 0)
+        cell = self.base[:, None] + top
+        share = self.others.share[self.d][:, None] * options.share[left, self.left, :wide] * options.share.take(cell)
+        carried = np.minimum(options.carried[left, self.left, :wide], options.carried.take(cell))
+        carried = np.minimum(self.others.carried[self.d][:, None], carried)
+        return np.where(ok, score(share, carried, self.kept[:, None]), -1.0), top
+
+    def score(self, places: Ints, step_left: Ints, step_right: Ints) -> Floats:
+        """Scores of single options: those of ``places`` at the given caps."""
+        options, d = self.problem.options, self.d[places]
+        one = (self.pairs.left[d], self.left[places], step_left)
+        two = (self.pairs.right[d], self.right[places], step_right)
+        share = self.others.share[d] * options.share[one] * options.share[two]
+        carried = np.minimum(options.carried[one], options.carried[two])
+        return score(share, np.minimum(self.others.carried[d], carried), self.kept[places])
 
 
 def best(problem: Problem, pairs: Pairs, mw: Floats, gpus: Floats, others: Others) -> Picked:
     """Each deployment's best score within its ``mw`` (above reserve) and ``gpus``; among equals the cheapest."""
-    options, left, right = problem.options, pairs.left, pairs.right
-    d, wide = len(left), options.share.shape[2]
+    none = np.zeros(len(mw), dtype=np.int64)
+    stairs, bound = _bounded(problem, pairs, mw, gpus, others)
+    if not len(bound):
+        return Picked((none, none), (none, none), np.full(len(mw), -1.0))
+    enough = _promising(stairs, bound, mw)
+    stairs = stairs.of(np.flatnonzero(bound >= enough[stairs.d]))
+    scores, top = stairs.climb(mw)
+    first = _firsts(stairs.d)
+    most = np.full(len(mw), -1.0)
+    most[stairs.d[first]] = np.maximum.reduceat(scores.max(axis=1), first)
+    enough = np.where(most >= 0.0, most * (1.0 - problem.alike) - CLOSE, np.inf)
+    near, step = np.nonzero(scores >= enough[stairs.d][:, None])
+    lowest = _lowest(stairs, near, step, top[near, step], enough)
+    return _cheapest(stairs.of(near), step, lowest, most)
+
+
+def _bounded(problem: Problem, pairs: Pairs, mw: Floats, gpus: Floats, others: Others) -> tuple[_Stairs, Floats]:
+    """All pairs of counts that fit, by deployment, with what none of their options can better: both as fast as if the
+    other had its lowest cap."""
+    left, right, options = pairs.left, pairs.right, problem.options
     n_left, n_right = int(problem.width[left].max()), int(problem.width[right].max())
-    s_left = int(problem.last[left].max()) + 1
-    m = n_left * s_left
-    shape = (d, m, n_right)
-    held = problem.gpus[left, :n_left, None]
-    fits = np.isfinite(options.cost[left, :n_left, :s_left]).reshape(d, m, 1)
-    rest_mw = (mw[:, None, None] - held * problem.caps[left, None, :s_left]).reshape(d, m, 1)
-    rest_gpus = np.broadcast_to((gpus[:, None, None] - held), (d, n_left, s_left)).reshape(d, m, 1)
-    asked = problem.gpus[right, None, :n_right]
-    top = _dearest(problem, right, rest_mw, asked)
-    ok = fits & (top >= 0) & (asked <= rest_gpus) & np.isfinite(problem.fixed[right, None, :n_right])
-    top = np.maximum(top, 0)
-    base = ((right[:, None, None] * problem.count.shape[1] + np.arange(n_right)) * wide) + np.zeros(shape, np.int64)
-    share = (others.share[:, None, None] * options.share[left, :n_left, :s_left]).reshape(d, m, 1)
-    carried = np.minimum(others.carried[:, None, None], options.carried[left, :n_left, :s_left]).reshape(d, m, 1)
-    kept = np.broadcast_to(problem.kept[left, :n_left, None], (d, n_left, s_left)).reshape(d, m, 1)
-    kept = kept * problem.kept[right, None, :n_right] * others.kept[:, None, None]
-    cell = base + top
-    scores = score(share * options.share.ravel()[cell], np.minimum(carried, options.carried.ravel()[cell]), kept)
-    scores = np.where(ok, scores, -1.0).reshape(d, -1)
-    most = scores.max(axis=1)
-    near = np.flatnonzero(scores >= np.where(most >= 0.0, most * (1.0 - problem.alike) - CLOSE, np.inf)[:, None])
-    steps = _Steps(problem, right, *(np.broadcast_to(table, shape) for table in (share, carried, kept)))
-    enough = (most * (1.0 - problem.alike) - CLOSE)[near // scores.shape[1]]
-    lowest = _lowest(steps, near, base.ravel()[near], top.ravel()[near], enough)
-    return _cheapest(problem, pairs, shape, s_left, near, lowest, steps, base, most)
+    one, two = problem.gpus[left, :n_left, None], problem.gpus[right, None, :n_right]
+    floors = problem.caps[:, 0]
+    exists = np.isfinite(problem.fixed[left, :n_left, None] + problem.fixed[right, None, :n_right])
+    top_two = _dearest(problem, right[:, None, None], mw[:, None, None] - one * floors[left, None, None], two)
+    ok = exists & (one + two <= gpus[:, None, None]) & (top_two >= 0)
+    d, a, b = np.nonzero(ok)
+    stairs = _Stairs(problem, pairs, d, a, b, others)
+    row_one, row_two = left[d], right[d]
+    rest = mw[d] - problem.gpus[row_two, b] * floors[row_two]
+    top_one = np.maximum(0, _dearest(problem, row_one, rest, problem.gpus[row_one, a]))
+    at_one, at_two = (row_one, a, top_one), (row_two, b, top_two[d, a, b])
+    share = others.share[d] * options.share[at_one] * options.share[at_two]
+    carried = np.minimum(np.minimum(options.carried[at_one], options.carried[at_two]), others.carried[d])
+    return stairs, score(share, carried, stairs.kept)
 
 
-def _dearest(problem: Problem, right: Ints, rest_mw: Floats, asked: Floats) -> Ints:
+def _promising(stairs: _Stairs, bound: Floats, mw: Floats) -> Floats:
+    """(D) a score that some option of a deployment reaches, less what counts as equal: of its most promising counts."""
+    order = np.lexsort((-bound, stairs.d))
+    first = _firsts(stairs.d[order])
+    reached = np.full(len(mw), -1.0)
+    if len(first) < len(bound):
+        leading = stairs.of(order[first])
+        reached[leading.d] = leading.climb(mw)[0].max(axis=1)
+    enough: Floats = reached * (1.0 - stairs.problem.alike) - CLOSE
+    return enough
+
+
+def _firsts(sorted_numbers: Ints) -> Ints:
+    """Where each number of a sorted row appears first."""
+    return np.flatnonzero(np.r_[True, sorted_numbers[1:] != sorted_numbers[:-1]])
+
+
+def _dearest(problem: Problem, rows: Ints, rest_mw: Floats, asked: Floats) -> Ints:
     """The highest cap step that the rest pays for; negative where none does."""
-    floor = problem.floor[right, None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.floor((rest_mw / asked + problem.reserve_mw) / STEP_MW + 1e-9)
     steps = np.where(asked > 0.0, steps, np.where(rest_mw >= 0.0, np.inf, -np.inf))
-    found: Ints = np.clip(steps - floor, -1, problem.last[right, None, None]).astype(np.int64)
+    found: Ints = np.minimum(np.maximum(steps - problem.floor[rows], -1), problem.last[rows]).astype(np.int64)
     return found
 
 
-def _lowest(steps: _Steps, where: Ints, base: Ints, top: Ints, enough: Floats) -> Ints:
+def _lowest(stairs: _Stairs, near: Ints, step: Ints, top: Ints, enough: Floats) -> Ints:
     """The lowest cap of the right pool that keeps ``enough``, by bisection: the score rises with it."""
-    low, high = np.zeros_like(top), top
+    options, d, base, kept = stairs.problem.options, stairs.d[near], stairs.base[near], stairs.kept[near]
+    one = (stairs.pairs.left[d], stairs.left[near], step)
+    share = stairs.others.share[d] * options.share[one]
+    carried = np.minimum(stairs.others.carried[d], options.carried[one])
+    low, high, least = np.zeros_like(top), top, enough[d]
     for _ in range(int(top.max(initial=0)).bit_length()):
         middle = (low + high) // 2
-        good = steps.score(where, base + middle) >= enough
+        cell = base + middle
+        good = score(share * options.share.take(cell), np.minimum(carried, options.carried.take(cell)), kept) >= least
         high, low = np.where(good, middle, high), np.where(good, low, np.minimum(middle + 1, high))
     return high
 
 
-def _cheapest(
-    problem: Problem,
-    pairs: Pairs,
-    shape: tuple[int, int, int],
-    s_left: int,
-    near: Ints,
-    lowest: Ints,
-    steps: _Steps,
-    base: Ints,
-    most: Floats,
-) -> Picked:
-    """Of the places ``near``, each deployment's cheapest; ties go to the earlier option: the same answer every time."""
-    d, place = np.divmod(near, shape[1] * shape[2])
-    option, column = np.divmod(place, shape[2])
-    left_column, left_step = np.divmod(option, s_left)
-    cell = base.ravel()[near] + lowest
-    cost = problem.options.cost[pairs.left[d], left_column, left_step] + problem.options.cost.ravel()[cell]
-    picked = np.zeros(shape[0], dtype=np.int64)
-    order = np.lexsort((cost, d))
-    has, first = np.unique(d[order], return_index=True)
-    picked[has] = order[first]
-    found = np.full(shape[0], -1.0)
-    if len(near):
-        found = np.where(most >= 0.0, steps.score(near[picked], cell[picked]), -1.0)
-    else:
-        return Picked((picked, picked), (picked, picked), found)
-    return Picked((left_column[picked], column[picked]), (left_step[picked], lowest[picked]), found)
+def _cheapest(stairs: _Stairs, step: Ints, lowest: Ints, most: Floats) -> Picked:
+    """Each deployment's cheapest option; ties go to the earlier one: the same answer every time."""
+    problem, left, right = stairs.problem, stairs.pairs.left[stairs.d], stairs.pairs.right[stairs.d]
+    cost = problem.cost(left, stairs.left, step) + problem.cost(right, stairs.right, lowest)
+    order = np.lexsort((stairs.right, step, stairs.left, cost, stairs.d))
+    picked = order[_firsts(stairs.d[order])]
+    has = stairs.d[picked]
+    columns, steps = np.zeros((2, len(most)), dtype=np.int64), np.zeros((2, len(most)), dtype=np.int64)
+    columns[:, has] = stairs.left[picked], stairs.right[picked]
+    steps[:, has] = step[picked], lowest[picked]
+    found = np.full(len(most), -1.0)
+    found[has] = stairs.score(picked, step[picked], lowest[picked])
+    return Picked((columns[0], columns[1]), (steps[0], steps[1]), found)

@@ -104,3 +104,27 @@ def test_more_replicas_than_wanted_are_reported_as_what_they_stand_for() -> None
     assert [link.sentence for link in grant.chain] == [
         "3 prefill replicas at 385 W a GPU in place of 2 at full power: 1900 W are all that GPUs may draw"
     ]
+
+
+def test_prompts_and_answers_of_one_pool_have_each_their_own_need() -> None:
+    plain = replace(pool(PoolId("all"), 4.0, most=4), role=Role.AGGREGATED)
+    both = {}
+    for name, one in {"plain": plain, "easy": replace(plain, prompt_speed=(2.0, 1.0, 0.67, 0.5))}.items():
+        answer = allocate([deployment("d", one)], limits(4 * 500, 4))
+        (grant,) = answer.pools.values()
+        assert grant.replicas == 4
+        both[name] = grant
+    speed_ = both["easy"].speed
+    assert both["easy"].good == pytest.approx(share(Role.PREFILL, speed_, 0.5) * share(Role.DECODE, speed_, 1.0))
+    assert both["plain"].good == pytest.approx(
+        share(Role.PREFILL, both["plain"].speed, 1.0) * share(Role.DECODE, both["plain"].speed, 1.0)
+    )
+    assert both["easy"].good > both["plain"].good
+
+
+def test_an_aggregated_pools_answers_may_need_less_than_was_sized() -> None:
+    asked = replace(pool(PoolId("all"), 4.0, most=4), role=Role.AGGREGATED)
+    known = replace(asked, arriving_speed=tuple(0.8 * speed for speed in asked.required_speed))
+    (grant,) = allocate([deployment("d", known)], limits(4 * 500, 4)).pools.values()
+    answers = share(Role.DECODE, grant.speed, 0.8 * math.exp(2 * 0.06))
+    assert grant.good == pytest.approx(share(Role.PREFILL, grant.speed, 1.0) * answers)

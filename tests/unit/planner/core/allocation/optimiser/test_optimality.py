@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from planner.core.allocation.optimiser.solve import allocate
-from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, SiteLimits
+from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.pool import Role
 from tests.unit.planner.core.allocation.optimiser import exhaustive
-from tests.unit.planner.core.allocation.optimiser.instances import instance
+from tests.unit.planner.core.allocation.optimiser.instances import SITE, instance, pool, site
 
 ALIKE = 0.002
 INSTANCES, PARTS = 300, 20
@@ -98,12 +103,62 @@ def _fits(demands: Sequence[DeploymentDemand], limits: SiteLimits, answer: Alloc
     spent = gpus = 0
     for demand in demands:
         own = 0
-        for name, pool in demand.pools.items():
+        for name, asked in demand.pools.items():
             grant = answer.pools[demand.deployment, name]
-            own += grant.replicas * pool.gpus_per_replica
-            spent += grant.replicas * pool.gpus_per_replica * grant.setpoint.cap_mw
+            own += grant.replicas * asked.gpus_per_replica
+            spent += grant.replicas * asked.gpus_per_replica * grant.setpoint.cap_mw
         if demand.max_gpus is not None and own > demand.max_gpus:
             return False
         gpus += own
     idle = (limits.gpus - gpus) * limits.reserve_mw_per_idle_gpu
     return gpus <= limits.gpus and spent + idle <= limits.budget_mw
+
+
+def test_three_pools_come_close_to_every_combination() -> None:
+    gaps = []
+    for seed in range(10):
+        rng = random.Random(seed)
+        pools = [pool(rng, role, gpu_type="h100", most=2, size=1) for role in (Role.PREFILL, Role.DECODE, Role.PREFILL)]
+        named = {PoolId(f"p{i}"): replace(one, pool=PoolId(f"p{i}")) for i, one in enumerate(pools)}
+        demand = DeploymentDemand(DeploymentId("d"), SITE, named)
+        limits = site(rng, [demand], (0.2, 0.6))
+        answer = allocate([demand], limits)
+        assert _fits([demand], limits, answer)
+        if any(answer.shortfall.values()):
+            best = exhaustive.most([demand], limits, DEFAULT_WEIGHTS)
+            (worth,) = exhaustive.worths([demand], DEFAULT_WEIGHTS)
+            gaps.append((best - exhaustive.value([demand], answer, DEFAULT_WEIGHTS)) / worth)
+    assert len(gaps) >= 5
+    assert min(gaps) > -1e-4
+    assert statistics.mean(gaps) <= ALIKE + MEAN_GAP, gaps
+    assert max(gaps) <= ALIKE + WORST_GAP, gaps
+
+
+def test_one_deployment_with_watts_to_spare_takes_the_cheapest_counts_of_all() -> None:
+    looked_at = 0
+    for seed in range(60):
+        (demand,), limits = instance(seed, deployments=1, most=4, tightness=(0.7, 1.1))
+        answer = allocate([demand], limits)
+        if any(answer.shortfall.values()):
+            continue
+        free = limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
+        fit = []
+        for taken in itertools.product(*(_carrying(one) for one in demand.pools.values())):
+            gpus = [o.count * p.gpus_per_replica for o, p in zip(taken, demand.pools.values(), strict=True)]
+            mw = sum(g * (o.cap_mw - limits.reserve_mw_per_idle_gpu) for g, o in zip(gpus, taken, strict=True))
+            if mw <= free and sum(gpus) <= min(limits.gpus, demand.max_gpus or limits.gpus):
+                fit.append(sum(o.cost for o in taken))
+        grants = [(demand.pools[name], grant) for (_, name), grant in answer.pools.items()]
+        ours = sum(exhaustive.option(p, g.replicas, g.setpoint.cap_mw, DEFAULT_WEIGHTS).cost for p, g in grants)
+        assert ours <= min(fit) + 1e-6, seed
+        looked_at += 1
+    assert looked_at >= 10
+
+
+def _carrying(one: PoolDemand) -> list[exhaustive.Option]:
+    """The lowest cap of each count that carries the load."""
+    found: dict[int, exhaustive.Option] = {}
+    for option in exhaustive.options(one, DEFAULT_WEIGHTS):
+        if option.carried >= 1.0 - 1e-9 and option.count not in found:
+            found[option.count] = option
+    return list(found.values())
