@@ -82,8 +82,6 @@ def _phases(
     if role is Role.PREFILL or engine.decode is None or load.idle:
         return {}
     answers = decode_station.arriving_speed(engine.decode, load, counts, config.itl_ms, corrections.decode)
-    if role is Role.AGGREGATED:
-        return {}
     if role is Role.DECODE or engine.prefill is None:
         return {"arriving": _tuple(counts, answers)}
     prompts, busy = _prefill(config, engine.prefill, load, corrections.prefill)(counts)
