@@ -114,6 +114,7 @@ def _fits(demands: Sequence[DeploymentDemand], limits: SiteLimits, answer: Alloc
     return gpus <= limits.gpus and spent + idle <= limits.budget_mw
 
 
+@pytest.mark.long
 def test_three_pools_come_close_to_every_combination() -> None:
     gaps = []
     for seed in range(10):
