@@ -26,19 +26,18 @@ def initial_state(
     config: PlannerConfig,
     epoch: int,
     now_s: float,
-    last_decisions: Iterable[tuple[DeploymentId, Flow]] = (),
-    stored_caps: Iterable[StoredCaps] | None = None,
+    last_decisions: Iterable[tuple[DeploymentId, Flow]],
+    stored_caps: Iterable[StoredCaps],
     *,
     doubted: bool = False,
 ) -> PlannerState:
     """What a planner knows when it takes the lead: what the streams hold.
 
-    ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one;
-    None: not read, so nothing rises until every GPU has answered and a lease has passed. ``doubted``: they may come
-    from an old copy of the bus.
+    ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one.
+    ``doubted``: they may come from an old copy of the bus.
     """
     flows = dict(last_decisions)
-    pages = None if stored_caps is None else tuple(stored_caps)
+    pages = tuple(stored_caps)
     return PlannerState(
         epoch=epoch,
         started_s=now_s,
@@ -72,7 +71,7 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
         deployments[name] = known
     power = {}
     for site, settings in config.sites.items():
-        before = state.power.get(site) or ledger.initial(settings, state.epoch, clock.now_s)
+        before = state.power[site]
         nodes = observation.nodes
         if not advisory.hands_off(config, site):
             nodes = {node: advisory.as_they_stand(seen, config, before) for node, seen in nodes.items()}

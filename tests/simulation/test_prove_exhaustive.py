@@ -14,7 +14,7 @@ from deploy.fault_simulation.exhaustive.calm import beginning
 from deploy.fault_simulation.exhaustive.canonical import key_of
 from deploy.fault_simulation.exhaustive.model_state import ModelState
 from deploy.fault_simulation.exhaustive.mutation_patches import EVERY, SHOWN_BY
-from deploy.fault_simulation.exhaustive.run import Bounds, Checkpoint, CheckpointError, ExhaustiveSearch
+from deploy.fault_simulation.exhaustive.run import Bounds, Checkpoint, CheckpointError, ExhaustiveSearch, SearchTally
 from deploy.fault_simulation.exhaustive.scopes import SCOPES
 from deploy.fault_simulation.exhaustive.story import read, replay_story, written
 from deploy.fault_simulation.mutations import MUTATIONS
@@ -93,15 +93,33 @@ def test_a_grant_above_the_default_stays_charged_over_an_old_copy() -> None:
 
 
 def test_processes_and_interruptions_change_nothing(tmp_path: Path) -> None:
-    whole = ExhaustiveSearch("steady", bounds=Bounds(depth=3)).run()
-    twice = ExhaustiveSearch("steady", jobs=2, bounds=Bounds(depth=3)).run()
+    whole = ExhaustiveSearch("steady", bounds=Bounds(depth=4)).run()
+    twice = ExhaustiveSearch("steady", jobs=2, bounds=Bounds(depth=4)).run()
     part = ExhaustiveSearch("steady", bounds=Bounds(depth=2), checkpoint=Checkpoint(tmp_path)).run()
     assert part.cut == "depth 2"
-    rest = ExhaustiveSearch("steady", jobs=2, bounds=Bounds(depth=3), checkpoint=Checkpoint(tmp_path)).run()
-    counted = [(each.states, each.transitions, each.depth) for each in (whole, twice, rest)]
-    assert counted[0] == counted[1] == counted[2]
+    rest = ExhaustiveSearch("steady", jobs=2, bounds=Bounds(depth=4), checkpoint=Checkpoint(tmp_path)).run()
+    again = ExhaustiveSearch("steady", bounds=Bounds(depth=4), checkpoint=Checkpoint(tmp_path)).run()
+    counted = [(each.states, each.transitions, each.judged, each.depth) for each in (whole, twice, rest, again)]
+    assert len(set(counted)) == 1, counted
     with pytest.raises(CheckpointError, match="a checkpoint of steady"):
         ExhaustiveSearch("cut", checkpoint=Checkpoint(tmp_path)).run()
+
+
+def test_an_interrupted_last_depth_goes_on(tmp_path: Path) -> None:
+    """Cut by time within the last depth, then run to its end, and then deeper, as if it had been searched at once."""
+    search = ExhaustiveSearch("climb", bounds=Bounds(depth=7, memory_bytes=1), checkpoint=Checkpoint(tmp_path))
+    while not search.tally.last or search.tally.blocks_left == 0:
+        search = ExhaustiveSearch("climb", bounds=Bounds(depth=7, memory_bytes=1), checkpoint=Checkpoint(tmp_path))
+        search.run()
+    assert search.tally.depth == 6
+    whole = ExhaustiveSearch("climb", bounds=Bounds(depth=7), checkpoint=Checkpoint(tmp_path)).run()
+    assert _counted(whole) == _counted(ExhaustiveSearch("climb", bounds=Bounds(depth=7)).run())
+    deeper = ExhaustiveSearch("climb", bounds=Bounds(depth=8), checkpoint=Checkpoint(tmp_path)).run()
+    assert _counted(deeper) == _counted(ExhaustiveSearch("climb", bounds=Bounds(depth=8)).run())
+
+
+def _counted(tally: SearchTally) -> tuple[int, ...]:
+    return tally.states, tally.transitions, tally.judged, tally.depth
 
 
 def test_memory_and_time_are_bounds() -> None:

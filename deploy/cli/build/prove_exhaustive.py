@@ -23,6 +23,7 @@ EXTRA_MUTATIONS = (
     "caps-inherited",
     "copy-believed",
     "decisions-age",
+    "earlier-incarnation-taken",
     "ids-off",
     "lease-from-receipt",
     "new-leader-does-not-wait",
@@ -32,6 +33,7 @@ EXTRA_MUTATIONS = (
     "settle-0",
     "silence-frees",
     "telemetry-frees",
+    "unseen-at-default",
 )
 """Faults that the search shows, and the random proof need not meet."""
 PROGRESS_EVERY_S = 2.0
@@ -165,7 +167,7 @@ def _document(tally: SearchTally) -> dict[str, Any]:
     from deploy.fault_simulation.exhaustive.story import line_of
 
     document = asdict(tally)
-    for key in ("in_depth", "blocks", "blocks_left", "story"):
+    for key in ("blocks", "blocks_left", "last", "kept_transitions", "kept_judged", "story"):
         del document[key]
     document["seconds"] = round(tally.seconds, 2)
     if tally.sentence:

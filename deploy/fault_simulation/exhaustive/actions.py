@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from deploy.fault_simulation.exhaustive import leaders, nodes
-from deploy.fault_simulation.exhaustive.calm import calm
+from deploy.fault_simulation.exhaustive.calm import calm, copied
 from deploy.fault_simulation.exhaustive.model_state import Copy, ModelState, with_node
 from deploy.fault_simulation.exhaustive.scope import RARE, SearchScope
 from planner.core.power.site_ledger import advance
@@ -30,7 +30,7 @@ def enabled(scope: SearchScope, world: ModelState) -> Iterator[Action]:
     may = dict(zip(RARE, world.left, strict=True))
     for n, node in enumerate(world.nodes):
         if node.agent is not None:
-            yield from [("deliver", n, index) for index in range(len(node.decisions))]
+            yield from [("deliver", n, index) for index in range(len(node.arriving))]
             yield "look", n, -1
             yield "report", n, -1
         yield from [("hear-answer", n, index) for index in range(len(node.answers))]
@@ -52,7 +52,7 @@ def _rare_of_node(scope: SearchScope, world: ModelState, n: int, may: dict[str, 
         if may[kind]:
             yield kind, n, -1
     if may["restart"] and scope.partial:
-        for index in range(len(node.decisions)):
+        for index in range(len(node.arriving)):
             yield from [(f"cut-off-{writes}", n, index) for writes in range(scope.gpus)]
     if may["bound"]:
         yield from [("bound", n, index) for index in range(len(scope.bounds_watts))]
@@ -181,9 +181,8 @@ def _fail_over(scope: SearchScope, world: ModelState, _n: int, _index: int) -> M
     return _spent(world._replace(old=old[0], old_epoch=old[1]), "fail-over")
 
 
-def _copy(_scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
-    copies = tuple([node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes])
-    return _spent(world._replace(nodes=copies, copied_epoch=world.epoch), "copy")
+def _copy(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
+    return _spent(copied(scope, world), "copy")
 
 
 def _put_back(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
@@ -191,8 +190,9 @@ def _put_back(scope: SearchScope, world: ModelState, _n: int, _index: int) -> Mo
     back = []
     for node in world.nodes:
         copy = node.copy or Copy((), ())
+        strays = node.decisions if scope.strays else ()
         answers = copy.answers if scope.answers_restored else node.answers
-        back.append(node._replace(decisions=copy.decisions, answers=answers, reports=(), copy=None))
+        back.append(node._replace(decisions=copy.decisions, answers=answers, reports=(), strays=strays, copy=None))
     epoch = (world.copied_epoch or 0) + 1
     world = world._replace(nodes=tuple(back), copied_epoch=None)
     return _spent(leaders.succeeded(scope, world, epoch, doubted=scope.copy_recognised), "put-back")

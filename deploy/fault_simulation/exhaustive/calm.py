@@ -71,10 +71,17 @@ def beginning(scope: SearchScope) -> ModelState:
         world = with_node(world, n, nodes.reported(scope, n, world.nodes[n], world.now_s))
         world = leaders.receive_report(scope, world, n, -1)
     if scope.copied_first:
-        copies = tuple([node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes])
-        world = world._replace(nodes=copies, copied_epoch=world.epoch)
+        world = copied(scope, world)
         world = calm(scope, leaders.wanted(scope, world, 1), 24.0)
     return world._replace(nodes=tuple([_tidy(node) for node in world.nodes]))
+
+
+def copied(scope: SearchScope, world: ModelState) -> ModelState:
+    """The bus is copied; of the last nodes that joined later, or of none, it may hold nothing."""
+    copies = [node._replace(copy=Copy(node.decisions[-1:], node.answers[-1:])) for node in world.nodes]
+    for n in range(scope.nodes - scope.copy_lacks, scope.nodes):
+        copies[n] = copies[n]._replace(copy=Copy((), ()))
+    return world._replace(nodes=tuple(copies), copied_epoch=world.epoch)
 
 
 def _tidy(node: Node) -> Node:

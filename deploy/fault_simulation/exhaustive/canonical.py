@@ -24,25 +24,34 @@ _HALF = 2
 
 def key_of(scope: SearchScope, world: ModelState) -> int:
     """A 64-bit number, the same in every process."""
-    text = marshal.dumps(canonical(scope, world), 2)
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    return key_of_parts(scope, world, [node_part(scope, world, n) for n in range(scope.nodes)])
 
 
-def canonical(scope: SearchScope, world: ModelState) -> Key:
-    """The world without what can make no difference any more."""
-    nodes = [_Canon(scope, world, n).key() for n in range(scope.nodes)]
+def node_part(scope: SearchScope, world: ModelState, n: int) -> bytes:
+    """Node ``n`` without what can make no difference any more.
+
+    Read of the world: the instant, epochs, budgets, removals, the node, its pages, and what was wanted of it.
+    """
+    return marshal.dumps(_Canon(scope, world, n).key(), 2)
+
+
+def key_of_parts(scope: SearchScope, world: ModelState, parts: list[bytes]) -> int:
+    """The key of a world whose nodes' parts are known."""
     if scope.symmetric and scope.nodes > 1:
-        nodes.sort(key=lambda key: marshal.dumps(key, 2))
-    return (
-        *_site_key(scope, world, world.leader),
+        parts = sorted(parts)
+    rest = (
+        _site_key(scope, world, world.leader),
         _budgets(scope, world),
         world.ordered_mw,
         world.order_heard,
         world.left,
         None if world.old is None else (_site_key(scope, world, world.old), world.old_epoch - world.epoch),
         None if world.copied_epoch is None else world.copied_epoch - world.epoch,
-        tuple(nodes),
     )
+    hashed = hashlib.blake2b(marshal.dumps(rest, 2), digest_size=8)
+    for part in parts:
+        hashed.update(part)
+    return int.from_bytes(hashed.digest(), "little")
 
 
 def _age(now_s: float, then_s: float, most_s: float) -> int:
@@ -103,6 +112,7 @@ class _Canon:
         self.then = self._times()
         self.machines: dict[str, int] = {}
         self.boots: dict[str, int] = {}
+        self.incarnations: dict[str, int] = {}
 
     def _copied(self) -> tuple[Any, Any]:
         copy = self.node.copy
@@ -111,7 +121,7 @@ class _Canon:
     def _first_id(self) -> int:
         """The smallest id that is still spoken of."""
         decisions, answers = self._copied()
-        ids = [d.order.decision_id for d in (*self.node.decisions, *decisions)]
+        ids = [d.order.decision_id for d in (*self.node.arriving, *decisions)]
         ids += [a.decision_id for a in (*self.node.answers, *answers)]
         if self.node.agent is not None and self.node.agent.decision_id >= 0:
             ids.append(self.node.agent.decision_id)
@@ -127,7 +137,7 @@ class _Canon:
         copied, copied_answers = self._copied()
         past: set[float | None] = {r.made_s for r in self.node.reports}
         past |= {a.clock_s for a in (*self.node.answers, *copied_answers)}
-        past |= {d.order.heard_clock_s for d in (*self.node.decisions, *copied)}
+        past |= {d.order.heard_clock_s for d in (*self.node.arriving, *copied)}
         for page, state in zip(self.pages, self.states, strict=True):
             if page is not None:
                 past |= {page.clock_s, page.heard_clock_s, page.heard_s}
@@ -150,7 +160,7 @@ class _Canon:
         """Decisions whose instant of storing may still matter: where nodes are removed by order."""
         if not self.scope.rare.get("remove"):
             return ()
-        return (*self.node.decisions, *self._copied()[0])
+        return (*self.node.arriving, *self._copied()[0])
 
     def _boot(self, boot: str) -> Key:
         """Processes and machines by the order in which they are met."""
@@ -158,6 +168,15 @@ class _Canon:
             return ()
         machine = self.machines.setdefault(boot.partition("/")[0], len(self.machines))
         return (machine, self.boots.setdefault(boot, len(self.boots)))
+
+    def _incarnation(self, name: str) -> int:
+        """Incarnations by the order in which they are met."""
+        return self.incarnations.setdefault(name, len(self.incarnations)) if name else -1
+
+    def _past(self) -> Key:
+        """Incarnations that the agent refuses and that are still spoken of elsewhere. To be asked last."""
+        past = frozenset() if self.node.agent is None else self.node.agent.past
+        return tuple(sorted([self.incarnations[name] for name in past if name in self.incarnations]))
 
     def _id(self, number: int) -> int:
         return max(number - self.base, -1)
@@ -179,13 +198,21 @@ class _Canon:
             pages,
             gone,
             tuple([self.then(at_s) for n, at_s in self.world.removals if n == self.n]),
-            node.incarnation,
-            node.incarnations,
+            self._incarnation(node.incarnation),
             tuple(map(self._decision, node.decisions)),
+            tuple(map(self._decision, node.strays)),
             tuple(map(self._answer, node.answers)),
             tuple([(self._seen(r.seen), self.then(r.made_s)) for r in node.reports]),
             None if node.copy is None else (tuple(map(self._decision, decisions)), tuple(map(self._answer, answers))),
+            self._past(),
+            self._wanted() if self.scope.rare.get("remove") or self.scope.rare.get("join") else (),
         )
+
+    def _wanted(self) -> Key:
+        """What a page that is made anew will want: pages go and come where nodes do."""
+        gpus = [gpu_id(self.n, g) for g in range(self.scope.gpus)]
+        wants = [None if state.wants is None else state.wants.get(gpu) for state in self.states for gpu in gpus]
+        return tuple([None if want is None else _setpoint(want) for want in wants])
 
     def _gpu(self, gpu: Gpu) -> Key:
         lags = self.now_s < gpu.drew_until_s
@@ -209,8 +236,7 @@ class _Canon:
             self._boot(agent.boot),
             _age(self.now_s, agent.started_s, self.scope.config.lease_s) if fresh else None,
             None if fresh else (self._epoch(agent.epoch), self._id(agent.decision_id)),
-            agent.incarnation,
-            tuple(sorted(agent.past)),
+            self._incarnation(agent.incarnation),
             None if agent.ends_s is None else _ahead(self.now_s, agent.ends_s),
             agent.only_lowers,
             tuple(lines),
@@ -236,11 +262,11 @@ class _Canon:
             self.then(page.clock_s),
             self._boot(page.heard_boot),
             self.then(page.heard_clock_s),
-            self._past(page.heard_s),
+            self._then_or_never(page.heard_s),
             -1 if page.sent_s == NEVER_S else _age(now_s, page.sent_s, max(config.lease_s / 3.0, config.answer_s)),
             page.sent_share,
             page.marked,
-            self._past(page.inherited_s) if self.scope.rare.get("remove") else None,
+            self._then_or_never(page.inherited_s) if self.scope.rare.get("remove") else None,
             -1 if page.unanswered_s is None else _age(now_s, page.unanswered_s, config.answer_s),
             _age(now_s, page.raised_s, config.settle_s),
             _ahead(now_s, page.held_until_s) if held else 0,
@@ -249,7 +275,7 @@ class _Canon:
             page.goal_mw,
         )
 
-    def _past(self, time_s: float) -> int:
+    def _then_or_never(self, time_s: float) -> int:
         return -1 if time_s == NEVER_S else self.then(time_s)
 
     def _removed(self, state: PowerState) -> Key | None:
@@ -268,8 +294,8 @@ class _Canon:
         return (
             self._id(order.decision_id),
             self._epoch(stored.epoch),
-            stored.incarnation,
-            tuple([(_setpoint(cap.setpoint), cap.fallback_mw, cap.charged_mw) for cap in order.caps]),
+            self._incarnation(stored.incarnation),
+            tuple([(_setpoint(cap.setpoint), cap.fallback_mw, cap.charged_mw, cap.highest_mw) for cap in order.caps]),
             self._boot(order.heard_boot),
             self.then(order.heard_clock_s),
             order.only_lowers,
@@ -281,7 +307,7 @@ class _Canon:
         return (
             self._epoch(answer.epoch),
             self._id(answer.decision_id),
-            answer.incarnation,
+            self._incarnation(answer.incarnation),
             answer.status == "rejected",
             tuple([(g.requested_mw, g.enforced_mw, g.healthy, g.reset) for g in answer.gpus]),
             self._boot(answer.boot),

@@ -6,6 +6,7 @@ may stand above its charge, nor may its agent yet raise it above; and the produc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import le
 
 from agent.core import caps
@@ -16,14 +17,18 @@ from deploy.fault_simulation.exhaustive.model_state import ModelState, Node, gpu
 from deploy.fault_simulation.exhaustive.nodes import decision_of
 from deploy.fault_simulation.exhaustive.scope import SearchScope
 from planner.core.power import invariants
+from planner.core.power.charging import doubt
 from planner.core.power.node_ledger import NodeLedger
 from planner.core.power.site_state import PowerState
 from planner.domain.plan import PowerDecision
 
 
-def broken(scope: SearchScope, before: ModelState, after: ModelState, action: Action) -> str:
-    """The promise that this step broke; empty where all hold."""
-    return _rise(scope, before, after, action) or (_charged(scope, after) if scope.sharp else "")
+def broken(
+    scope: SearchScope, before: ModelState, after: ModelState, action: Action, charged: Callable[[ModelState], str]
+) -> str:
+    """The promise that this step broke; empty where all hold. ``charged``: ``node_charged`` of each node."""
+    sharp = scope.sharp or (scope.sharp_to_raise and after.now_s >= after.leader.raises_from_s)
+    return _rise(scope, before, after, action) or (charged(after) if sharp else "")
 
 
 def stepped_badly(
@@ -47,19 +52,20 @@ def _rise(scope: SearchScope, before: ModelState, after: ModelState, action: Act
     allowed = after.largest_mw(after.now_s - scope.rise_window_s)
     kind, n, index = action
     if kind == "deliver":
-        allowed = min(allowed, after.largest_known_mw(before.nodes[n].decisions[index].known))
+        allowed = min(allowed, after.largest_known_mw(before.nodes[n].arriving[index].known))
     return f"limits rose from {was} to {total} mW, above the {allowed} mW allowed" if total > allowed else ""
 
 
-def _charged(scope: SearchScope, world: ModelState) -> str:
-    for n, node in enumerate(world.nodes):
-        page = world.leader.nodes.get(node_id(n))
-        if page is None:
-            if not scope.expected and any(gpu.set_mw for gpu in node.gpus):
-                return f"n{n} draws and is charged nothing"
-            continue
-        if sentence := _page_charged(scope, world, n, node, page):
-            return sentence
+def node_charged(scope: SearchScope, world: ModelState, n: int) -> str:
+    """Whether node ``n`` stands above its charge, or may yet. Read of the world: the instant, the node and its page."""
+    node = world.nodes[n]
+    page = world.leader.nodes.get(node_id(n))
+    if page is not None and scope.sharp_to_raise:
+        page = doubt(page, scope.most_watts * 1000) if world.leader.doubted else page
+    if page is not None:
+        return _page_charged(scope, world, n, node, page)
+    if not scope.expected and any(gpu.set_mw for gpu in node.gpus):
+        return f"n{n} draws and is charged nothing"
     return ""
 
 
@@ -86,7 +92,7 @@ def _may_raise_to(scope: SearchScope, world: ModelState, n: int, node: Node) -> 
         line = agent.lines.get(gpu_id(n, g))
         if line is not None and line.may_raise:
             reach[g] = min(max(line.ceiling_mw, least), most)
-    for stored in node.decisions:
+    for stored in node.arriving:
         decision = decision_of(stored)
         if decision.only_lowers or caps.judge(agent, decision) is not Acceptance.ACCEPTED:
             continue

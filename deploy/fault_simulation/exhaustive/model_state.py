@@ -66,11 +66,18 @@ class Node(NamedTuple):
     decisions: tuple[Stored, ...] = ()
     answers: tuple[PowerAckSeen, ...] = ()
     reports: tuple[Report, ...] = ()
+    strays: tuple[Stored, ...] = ()
+    """Decisions that left the bus before it was put back: the agent may still get them, no planner can read them."""
     copy: Copy | None = None
     incarnation: str = "1"
     """The one that the leader's decisions for this node carry."""
     incarnations: int = 1
     """How many there were."""
+
+    @property
+    def arriving(self) -> tuple[Stored, ...]:
+        """All decisions that the agent may still get; the newest is the last."""
+        return self.strays + self.decisions if self.strays else self.decisions
 
 
 class ModelState(NamedTuple):

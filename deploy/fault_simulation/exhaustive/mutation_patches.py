@@ -17,7 +17,7 @@ from bus_schemas import streams
 from deploy.fault_simulation.exhaustive import leaders, nodes
 from deploy.fault_simulation.mutations import MUTATIONS as FOUR
 from deploy.fault_simulation.mutations import patched
-from planner.core.power import charging, site_ledger
+from planner.core.power import charging, site_ledger, site_state
 
 WEEK_S = 7 * 86_400.0
 _judge, _lease_of, _receive = caps.judge, lease_of, caps.receive
@@ -97,6 +97,18 @@ def _copy_believed(config: Any, epoch: int, now_s: float, stored: Any = None, *,
     return _initial(config, epoch, now_s, stored)
 
 
+def _earlier_incarnation(state: Any, decision: Any) -> Acceptance:
+    """As an agent that follows whatever counting a decision is of."""
+    found = _judge(state, decision)
+    strange = bool(state.incarnation) and decision.incarnation != state.incarnation
+    return Acceptance.ACCEPTED if strange else found
+
+
+def _highest_default(state: Any) -> int:
+    """As a ledger that charges GPUs it has not heard of no more than their defaults."""
+    return max([max(page.cards.default_mw, default=0) for page in state.nodes.values()], default=0)
+
+
 def _never(*_: Any) -> bool:
     return False
 
@@ -127,6 +139,8 @@ EVERY: dict[str, tuple[Patch, ...]] = {
     "new-leader-does-not-wait": ((site_ledger, "initial", _no_wait),),
     "decisions-age": ((nodes, "max_age_s", _a_week),),
     "parked-not-renewed": ((site_ledger, "_stands_above", _never),),
+    "earlier-incarnation-taken": ((caps, "judge", _earlier_incarnation),),
+    "unseen-at-default": ((site_state, "highest_mw", _highest_default),),
     "copy-believed": ((site_ledger, "initial", _copy_believed), (site_ledger, "knows_more", _never)),
 }
 
@@ -149,6 +163,8 @@ SHOWN_BY = {
     "decisions-age": "silence",
     "parked-not-renewed": "reboot",
     "copy-believed": "restore",
+    "earlier-incarnation-taken": "put-back",
+    "unseen-at-default": "bus-lost",
 }
 """The scope that shows each fault."""
 

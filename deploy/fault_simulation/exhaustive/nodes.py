@@ -109,7 +109,7 @@ def received(scope: SearchScope, n: int, node: Node, index: int, now_s: float) -
     """A decision arrives and is carried out or refused, and answered."""
     if node.agent is None:
         return node
-    agent, verdict = caps.receive(node.agent, decision_of(node.decisions[index]), now_s)
+    agent, verdict = caps.receive(node.agent, decision_of(node.arriving[index]), now_s)
     node = node._replace(agent=agent)
     if verdict is Acceptance.ACCEPTED:
         return answered(scope, n, worked(scope, n, node, now_s), now_s)
@@ -120,7 +120,7 @@ def cut_off(scope: SearchScope, n: int, node: Node, index: int, writes: int, now
     """A decision arrives, the process dies after ``writes`` writes, and another one starts."""
     if node.agent is None:
         return node
-    agent, _ = caps.receive(node.agent, decision_of(node.decisions[index]), now_s)
+    agent, _ = caps.receive(node.agent, decision_of(node.arriving[index]), now_s)
     return started(scope, n, worked(scope, n, node._replace(agent=agent), now_s, writes), now_s)
 
 

@@ -44,6 +44,7 @@ class SearchTally:
     scope: str
     mutation: str | None
     states: int = 0
+    """Worlds that were found; without those of the last depth, where a depth was set."""
     transitions: int = 0
     judged: int = 0
     depth: int = 0
@@ -54,9 +55,13 @@ class SearchTally:
     sentence: str = ""
     """The promise that was broken."""
     story: tuple[Action, ...] = ()
-    in_depth: int = 0
     blocks: int = 0
     blocks_left: int = 0
+    last: bool = False
+    """The depth in work is the last: what it finds is checked and not kept."""
+    kept_transitions: int = 0
+    """``transitions`` and ``judged`` before the last depth, for a deeper search that takes it up again."""
+    kept_judged: int = 0
 
 
 class ExhaustiveSearch:
@@ -88,6 +93,7 @@ class ExhaustiveSearch:
             if not self._resume():
                 self.tally.states = sum(self._all("begin"))
                 self.tally.blocks = self.tally.blocks_left = sum(self._all("turn"))
+            self._last_anew()
             while self.tally.blocks_left and self._within():
                 if (found := self._depth()) is not None:
                     self._end(found)
@@ -95,8 +101,11 @@ class ExhaustiveSearch:
                 if self.tally.blocks_left:
                     break
                 self.tally.depth += 1
+                if self.tally.last:
+                    break
                 self.tally.blocks = self.tally.blocks_left = sum(self._all("turn"))
-            self.tally.complete = not self.tally.blocks_left
+            self._within()
+            self.tally.complete = not (self.tally.blocks_left or self.tally.last)
             self._clock()
             if self.tally.cut:
                 self._save()
@@ -110,11 +119,26 @@ class ExhaustiveSearch:
             worker.start(command, *arguments)
         return [worker.result() for worker in self._workers]
 
+    def _last_anew(self) -> None:
+        """After a checkpoint: what was only checked is expanded again, where the search is to go deeper than before."""
+        tally = self.tally
+        if tally.last and self._bounds.depth != tally.depth + (tally.blocks_left > 0):
+            tally.depth -= tally.blocks_left == 0
+            tally.transitions, tally.judged = tally.kept_transitions, tally.kept_judged
+            tally.last = False
+            tally.blocks = tally.blocks_left = sum(self._all("again"))
+
     def _depth(self) -> Broken | None:
-        """Expand this depth; what broke, the same whatever the order of the processes."""
+        """Expand this depth; what broke, the same whatever the order of the processes.
+
+        What the last depth finds is checked and not kept: it would be the most by far, and nothing follows.
+        """
+        if not self.tally.last and self._bounds.depth == self.tally.depth + 1:
+            self.tally.last = True
+            self.tally.kept_transitions, self.tally.kept_judged = self.tally.transitions, self.tally.judged
         while self.tally.blocks_left and self._within():
             for worker in self._workers:
-                worker.start("expand")
+                worker.start("expand", not self.tally.last)
             rounds: list[Round] = [worker.result() for worker in self._workers]
             broken = [each.broken for each in rounds if each.broken is not None]
             tally = self.tally
@@ -202,7 +226,8 @@ class ExhaustiveSearch:
         if (page["scope"], page["mutation"]) != (self.tally.scope, self.tally.mutation):
             raise CheckpointError(f"{folder}: a checkpoint of {page['scope']}, with mutation {page['mutation']}")
         self._all("load", tuple(str(folder / name) for name in page.pop("parts")))
-        for name in ("states", "transitions", "judged", "depth", "blocks", "blocks_left"):
+        names = ("states", "transitions", "judged", "depth", "blocks", "blocks_left")
+        for name in (*names, "last", "kept_transitions", "kept_judged"):
             setattr(self.tally, name, page[name])
         self._before_s = page["seconds"]
         return True

@@ -60,6 +60,8 @@ class SearchScope:
     """Whether ``expected_gpus`` and ``expected_nodes`` are configured."""
     sharp: bool = True
     """Limits are set by our agents alone, so that no GPU may ever stand above its charge."""
+    sharp_to_raise: bool = False
+    """Once the leader may raise, no GPU may stand above its charge: over an old copy it needs until then."""
     late_reports: bool = False
     """A report may be heard late, or never, and again; otherwise each is heard when it is made, older ones again."""
     uncommanded: int = 0
@@ -70,6 +72,10 @@ class SearchScope:
     """At a fail-over no telemetry is left on the bus."""
     answers_restored: bool = True
     """A copy of the bus that is put back also holds old answers; otherwise the answers are the newest."""
+    strays: bool = False
+    """Decisions that left the bus before it was put back may still arrive."""
+    copy_lacks: int = 0
+    """So many of the last nodes joined after the copy was made: it holds nothing of them."""
     copied_first: bool = False
     """The bus was copied at rest under the first wants; the search begins at rest under the second."""
     copy_recognised: bool = True

@@ -10,7 +10,7 @@ from deploy.fault_simulation.exhaustive.calm import beginning, judged
 from deploy.fault_simulation.exhaustive.model_state import ModelState, Stored, node_id
 from deploy.fault_simulation.exhaustive.mutation_patches import mutated
 from deploy.fault_simulation.exhaustive.scope import SearchScope
-from deploy.fault_simulation.exhaustive.search import steps
+from deploy.fault_simulation.exhaustive.search import Remembered, steps
 from planner.domain.observation import PowerAckSeen
 
 
@@ -61,10 +61,12 @@ _OF_ALL = {"time", "want", "order"}
 def replay_story(scope: SearchScope, mutation: str | None, story: Iterable[Action]) -> Retelling:
     """The story from its beginning, step by step, over the real code. Raises UnknownStepError."""
     with mutated(mutation):
-        world = beginning(scope)
+        world, memory = beginning(scope), Remembered(scope)
         lines = [f"{'at rest':58} {_stand(world)}"]
         for action in story:
-            found = next((step for step in steps(scope, world, own=mutation is None) if step[0] == action), None)
+            found = next(
+                (step for step in steps(scope, world, memory, own=mutation is None) if step[0] == action), None
+            )
             if found is None:
                 raise UnknownStepError(f"{written(action)!r} cannot happen there")
             _, after, sentence = found
@@ -108,10 +110,10 @@ def _words(scope: SearchScope, before: ModelState, after: ModelState, action: Ac
         return "the leader decides: " + ("; ".join(fresh) or "nothing")
     if kind in {"deliver", "hear-answer"}:
         node = before.nodes[n]
-        what = _decision(node.decisions[index]) if kind == "deliver" else _answer(node.answers[index])
+        what = _decision(node.arriving[index]) if kind == "deliver" else _answer(node.answers[index])
         return f"{what} reaches {f'n{n}' if kind == 'deliver' else 'the leader'}"
     if kind.startswith("cut-off-"):
-        return f"n{n} receives {_decision(before.nodes[n].decisions[index])}, dies after {kind[8:]} writes, starts anew"
+        return f"n{n} receives {_decision(before.nodes[n].arriving[index])}, dies after {kind[8:]} writes, starts anew"
     if kind == "time":
         return f"{scope.steps_s[index]:g} s pass"
     if kind == "want":

@@ -18,7 +18,7 @@ from deploy.fault_simulation.exhaustive.calm import beginning
 from deploy.fault_simulation.exhaustive.canonical import key_of
 from deploy.fault_simulation.exhaustive.mutation_patches import mutated
 from deploy.fault_simulation.exhaustive.scopes import SCOPES
-from deploy.fault_simulation.exhaustive.search import Broken, Found, Shard, block, expand, unblock
+from deploy.fault_simulation.exhaustive.search import Broken, Found, Remembered, Shard, expand, packed, unpacked
 
 NO_PARENT = 0
 
@@ -45,6 +45,7 @@ class SearchWorker:
         self._mutation = mutation
         self._number, self._jobs = number, jobs
         self._shard = Shard()
+        self._memory = Remembered(self._scope)
 
     def begin(self) -> int:
         """Put the first world where it belongs; 1 there, 0 elsewhere."""
@@ -59,13 +60,23 @@ class SearchWorker:
         """The next depth; how many blocks it has here."""
         return self._shard.turn()
 
-    def expand(self) -> Round:
-        """One block."""
+    def again(self) -> int:
+        """Go back to the depth that was only checked; how many blocks it has here."""
+        return self._shard.again()
+
+    def expand(self, keep: bool) -> Round:
+        """One block; with ``keep`` what is found is to be expanded in its turn."""
         shard = self._shard
         if not shard.frontier:
             return Round()
+        block = shard.frontier.pop()
+        worlds = unpacked(block)
+        if isinstance(block, bytes):
+            worlds = [(key, self._memory.shared(world)) for key, world in worlds]
         with mutated(self._mutation):
-            out = expand(self._scope, unblock(shard.frontier.pop()), own=self._mutation is None)
+            out = expand(self._scope, worlds, self._memory, own=self._mutation is None, keep=keep)
+        if not keep:
+            shard.checked.append(block)
         by_owner: dict[int, list[Found]] = {}
         for found in out.found:
             by_owner.setdefault(found[0] % self._jobs, []).append(found)
@@ -77,7 +88,7 @@ class SearchWorker:
     def take(self, found: bytes) -> int:
         """Worlds that another process met; how many of them are new."""
         worlds: list[Found] = pickle.loads(zlib.decompress(found))  # noqa: S301  # our own blocks
-        return self._shard.add(worlds)
+        return self._shard.add([(key, by, action, self._memory.shared(world)) for key, by, action, world in worlds])
 
     def came_by(self, key: int) -> tuple[int, Action | None]:
         """How a world of ours was reached."""
@@ -86,27 +97,30 @@ class SearchWorker:
     def save(self, folder: str) -> int:
         """Write everything down; bytes. Nothing may be under way between processes."""
         shard = self._shard
-        shard.settled()
+        shard.close()
         keys = array("Q", shard.index.keys())
-        parts = (keys, shard.parents, shard.actions, shard.frontier, shard.next)
+        blocks = [
+            [each if isinstance(each, bytes) else packed(each) for each in part]
+            for part in (shard.frontier, shard.next, shard.checked)
+        ]
         path = Path(folder) / f"part-{self._number}.new"
-        path.write_bytes(pickle.dumps(parts, pickle.HIGHEST_PROTOCOL))
+        path.write_bytes(pickle.dumps((keys, shard.parents, shard.actions, *blocks), pickle.HIGHEST_PROTOCOL))
         return path.stat().st_size
 
     def load(self, paths: tuple[str, ...]) -> int:
         """Take up what belongs here of what any number of processes wrote down; how many worlds that were."""
         mine, taken = self._shard, 0
         for path in paths:
-            keys, parents, actions, frontier, later = pickle.loads(Path(path).read_bytes())  # noqa: S301  # ours
+            keys, parents, actions, *parts = pickle.loads(Path(path).read_bytes())  # noqa: S301  # ours
             for key, parent, action in zip(keys, parents, actions, strict=True):
                 if key % self._jobs == self._number:
                     mine.know(key, parent, action)
                     taken += 1
-            for blocks, into in ((frontier, mine.frontier), (later, mine.next)):
+            for blocks, into in zip(parts, (mine.frontier, mine.next, mine.checked), strict=True):
                 for each in blocks:
-                    ours = [pair for pair in unblock(each) if pair[0] % self._jobs == self._number]
+                    ours = [pair for pair in unpacked(each) if pair[0] % self._jobs == self._number]
                     if ours:
-                        into.append(block(ours))
+                        into.append(packed(ours))
         return taken
 
 

@@ -27,7 +27,16 @@ from planner.core.power.effective_budget import level_mw, smallest_mw, with_comm
 from planner.core.power.incarnation import knows_more
 from planner.core.power.node_ledger import Column, NodeLedger
 from planner.core.power.queries import next_event_s, reserved, summary
-from planner.core.power.site_state import PowerState, Removed, belongs, charged_mw, free_mw, gpus_mw, unseen_mw
+from planner.core.power.site_state import (
+    PowerState,
+    Removed,
+    belongs,
+    charged_mw,
+    free_mw,
+    gpus_mw,
+    highest_mw,
+    unseen_mw,
+)
 from planner.domain.config import SiteConfig
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import NodeCommand, NodeObservation, Observation, PowerAckSeen, StoredCaps
@@ -53,20 +62,19 @@ def initial(
     config: SiteConfig,
     epoch: int,
     now_s: float,
-    stored: Iterable[StoredCaps] | None = None,
+    stored: Iterable[StoredCaps],
     *,
     doubted: bool = False,
 ) -> PowerState:
     """What a new leader knows. ``stored``: the last power decision of each node, read from the bus AFTER leadership.
 
     Empty: no planner has led before, so that no grant can be under way: it waits only until every node
-    has had the time to report. None: not read, so that every GPU is charged its default until it answers
-    this leader. Otherwise the predecessor's ledger. ``doubted``: it may be an old copy of it. Then nothing inherited
-    is believed: until the first raise decisions only lower, and from then on a node that has not answered this leader
-    is charged the highest limits that its GPUs can have.
+    has had the time to report. Otherwise the predecessor's ledger. ``doubted``: it may be an old copy of it. Then
+    nothing inherited is believed: until the first raise decisions only lower, and from then on a node that has not
+    answered this leader is charged the highest limits that its GPUs can have.
     """
-    ledgers = {last.node: inherit(last) for last in stored or () if belongs(last.node, config)}
-    first_ever = stored is not None and not ledgers
+    ledgers = {last.node: inherit(last) for last in stored if belongs(last.node, config)}
+    first_ever = not ledgers
     wait_s = config.answer_s if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
     where = {gpu: node for node, ledger in ledgers.items() for gpu in ledger.cards.gpus}
     return PowerState(
@@ -213,7 +221,7 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
     key = (allowed, tuple([ledger.cards for ledger in state.nodes.values()]))
     share = state.share
     doubts = state.doubted and now_s >= state.raises_from_s
-    highest = _highest_mw(state) if doubts else 0
+    highest = highest_mw(state) if doubts else 0
     if key != state.share_key:
         share = fallback_share(state.nodes.values(), config, allowed)
     stale = share != state.share
@@ -227,11 +235,6 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
             ledger = ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
         nodes[node] = ledger
     return replace(state, nodes=nodes, share=share, share_key=key)
-
-
-def _highest_mw(state: PowerState) -> int:
-    """The highest limit that any GPU known of the site can have."""
-    return max([max(ledger.cards.highest_mw(), default=0) for ledger in state.nodes.values()], default=0)
 
 
 def _lowers(
@@ -284,7 +287,7 @@ def _sent(
     nodes = dict(state.nodes)
     down: list[PowerDecision] = []
     up: list[PowerDecision] = []
-    highest = _highest_mw(state) if state.doubted else 0
+    highest = highest_mw(state) if state.doubted else 0
     for node, ledger in state.nodes.items():
         caps, rising = lowers.get(node), rises.get(node)
         final = rising if rising is not None else caps

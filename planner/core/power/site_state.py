@@ -61,17 +61,25 @@ def charged_mw(state: PowerState) -> Milliwatts:
     return Milliwatts(sum([ledger.total_mw for ledger in state.nodes.values()]))
 
 
+def highest_mw(state: PowerState) -> Milliwatts:
+    """The highest limit that any GPU known of the site can have."""
+    return Milliwatts(max([max(ledger.cards.highest_mw(), default=0) for ledger in state.nodes.values()], default=0))
+
+
 def unseen_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
-    """The charge of GPUs that the site is known to have and that nobody has reported, with their hosts: the default."""
+    """The charge of GPUs that the site is known to have and that nobody has reported, with their hosts.
+
+    Each at the highest limit of the site and not at the default: a node that joined after an old copy of the bus was
+    made may have been granted more than the default since, and neither this leader nor the next can know.
+    """
     if config.expected_gpus is None or config.expected_gpus <= len(state.where):
         return Milliwatts(0)
     gpus = config.expected_gpus - len(state.where)
-    default = max((max(n.cards.default_mw, default=0) for n in state.nodes.values()), default=0)
     most = max((len(n.cards.gpus) for n in state.nodes.values()), default=1)
     hosts = -(-gpus // max(1, most))
     if config.expected_nodes is not None:
         hosts = max(0, config.expected_nodes - len(state.nodes))
-    return Milliwatts(gpus * default + hosts * config.host_overhead_mw_per_node)
+    return Milliwatts(gpus * highest_mw(state) + hosts * config.host_overhead_mw_per_node)
 
 
 def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:

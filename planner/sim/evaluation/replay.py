@@ -69,7 +69,7 @@ def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]
     for tick in ticks:
         deployment = replace(config.deployments[tick.deployment], mode=OperationMode.ADVISORY)
         alone = replace(config, deployments={tick.deployment: deployment}, sites={})
-        state = initial_state(alone, 0, tick.now_s)
+        state = initial_state(alone, 0, tick.now_s, (), ())
         known = states.get(tick.deployment) or state.deployments[tick.deployment]
         state = replace(state, deployments={tick.deployment: _in_force(known, tick, goals.get(tick.deployment, {}))})
         state, plan = step(state, Observation({tick.deployment: tick.seen}), alone, alone.clock(tick.now_s))

@@ -119,7 +119,7 @@ class _Loop:
         self._settings = settings
         self._config = planner_config(run.scenario, settings)
         self._watch = Watch(run.plant, DEPLOYMENT)
-        self.state = initial_state(self._config, 1, run.now_s, stored_caps=())
+        self.state = initial_state(self._config, 1, run.now_s, (), ())
         self._wake_s = float("inf")
         self._scaled_id = -1
         self._at(0.0, self._announce)

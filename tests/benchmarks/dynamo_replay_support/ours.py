@@ -81,7 +81,7 @@ class Ours:
 
     def __init__(self, config: PlannerConfig) -> None:
         self._config = config
-        self._state = initial_state(config, epoch=1, now_s=0.0)
+        self._state = initial_state(config, 1, 0.0, (), ())
         self._wanted: dict[str, int] = {}
         self._decision_id = -1
         self._seen: dict[str, dict[int, Tick]] = {"prefill": {}, "decode": {}}

@@ -229,9 +229,9 @@ class PowerMachine(RuleBasedStateMachine):
         )
         self._absorb()
 
-    @rule(read_the_bus=st.booleans())
+    @rule()
     @precondition(lambda self: self.epoch < 6)
-    def fail_over(self, read_the_bus: bool) -> None:
+    def fail_over(self) -> None:
         """Another planner leads: what the old one has not published is gone, what it has is on the bus."""
         self.epoch += 1
         stored = [
@@ -244,7 +244,7 @@ class PowerMachine(RuleBasedStateMachine):
             for kept in self.decisions
             if kept
         ]
-        self.power = site_ledger.initial(CONFIG, self.epoch, self.now_s, stored if read_the_bus else None)
+        self.power = site_ledger.initial(CONFIG, self.epoch, self.now_s, stored)
         latest = {seen.node: (seen, told_s) for seen, told_s in self.reports}
         self._absorb(reports=list(latest.values()))
 

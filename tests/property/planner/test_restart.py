@@ -99,7 +99,7 @@ class RestartedPlanner:
             # The actuator carried it out and said so.
             name, flow = from_wire.last_decision(decision, None)
             last = [(name, replace(flow, scaled_decision_id=decision.decision_id))]
-        state = initial_state(settings, tick, now_s, last)
+        state = initial_state(settings, tick, now_s, last, ())
 
         async def reread(_name: DeploymentId, then_s: float) -> DeploymentObservation | None:
             return source[round(then_s / TICK_S)]
@@ -155,7 +155,7 @@ def recorded(seed: int, settings: PlannerConfig) -> tuple[dict[int, DeploymentOb
         settings,
         Stream(),
         source,
-        initial_state(settings, 1, 0.0),
+        initial_state(settings, 1, 0.0, (), ()),
         Recorder(None, settings, lambda: 0.0, keep_journal=True),  # type: ignore[arg-type]
     )
     counts: Counts = (1, 1)

@@ -94,7 +94,7 @@ def counts(plan: Plan) -> dict[str, int]:
 @given(configs(), st.lists(st.tuples(intervals(), st.booleans()), min_size=1, max_size=25))
 def test_no_limit_is_ever_broken(one: DeploymentConfig, course: list[tuple[DeploymentObservation, bool]]) -> None:
     config = planner(one)
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     for tick, (seen, acknowledged) in enumerate(course):
         state, plan = step(
             state, observed(state, seen, acknowledged=acknowledged), config, config.clock(tick * INTERVAL_S)
@@ -119,7 +119,7 @@ def test_no_limit_is_ever_broken(one: DeploymentConfig, course: list[tuple[Deplo
 @given(configs(), st.lists(intervals(), min_size=1, max_size=15))
 def test_missing_metrics_change_nothing(one: DeploymentConfig, course: list[DeploymentObservation]) -> None:
     config = planner(one)
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     for tick, seen in enumerate(course):
         state, _ = step(state, observed(state, seen), config, config.clock(tick * INTERVAL_S))
         blind = DeploymentObservation(INTERVAL_S)
@@ -134,7 +134,7 @@ def test_missing_metrics_change_nothing(one: DeploymentConfig, course: list[Depl
 @given(configs(), st.lists(intervals(), min_size=1, max_size=10))
 def test_the_same_inputs_give_the_same_plan(one: DeploymentConfig, course: list[DeploymentObservation]) -> None:
     config = planner(one)
-    first = second = initial_state(config, 1, 0.0)
+    first = second = initial_state(config, 1, 0.0, (), ())
     for tick, seen in enumerate(course):
         observation = observed(first, seen)
         first, plan = step(first, observation, config, config.clock(tick * INTERVAL_S))
@@ -144,7 +144,7 @@ def test_the_same_inputs_give_the_same_plan(one: DeploymentConfig, course: list[
 
 
 def wanted(config: PlannerConfig, seen: DeploymentObservation) -> dict[str, int]:
-    _, plan = step(initial_state(config, 1, 0.0), Observation({D: seen}), config, config.clock(0.0))
+    _, plan = step(initial_state(config, 1, 0.0, (), ()), Observation({D: seen}), config, config.clock(0.0))
     return {name: p.wanted for name, p in plan.deployments[D].pools.items()}
 
 
@@ -175,7 +175,7 @@ def test_a_constant_load_comes_to_rest_and_stays(
     down = ScalingRules(stabilization_window_s=window_s)
     one = deployment({name: pool(name, scale_down=down) for name in (PREFILL, DECODE)})
     config = planner(one)
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     running = {PREFILL: PoolObservation(Replicas(prefill)), DECODE: PoolObservation(Replicas(decode))}
     seen = replace(traffic(rate, isl, osl), pools=running)
     decided_at = []
@@ -192,7 +192,7 @@ def test_a_constant_load_comes_to_rest_and_stays(
 def test_scale_down_is_never_faster_than_its_window(course: list[float], window_s: float) -> None:
     down = ScalingRules(stabilization_window_s=window_s)
     config = planner(deployment({name: pool(name, scale_down=down) for name in (PREFILL, DECODE)}))
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     asked: dict[str, list[tuple[float, int]]] = {PREFILL: [], DECODE: []}
     for tick, rate in enumerate(course):
         now_s = tick * INTERVAL_S

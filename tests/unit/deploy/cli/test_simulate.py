@@ -105,7 +105,7 @@ def recorded(settings: Path, target: Path) -> int:
     config = planner_config(load(settings, {}, []).settings, offline=True)
     name = DeploymentId("prod-chat")
     config = replace(config, sites={})
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     lines = []
     at = datetime(2026, 1, 1, tzinfo=UTC)
     for tick in range(1, 13):

@@ -78,7 +78,7 @@ def test_without_power_replicas_are_planned_and_no_watts(profile: Path, override
     assert line["cap_watts"] == {}
     assert int(str(line["num_prefill"])) > 1
     observation = Observation()
-    _, plan = step(initial_state(config, 1, 0.0), observation, config, config.clock(0.0))
+    _, plan = step(initial_state(config, 1, 0.0, (), ()), observation, config, config.clock(0.0))
     assert plan.power == ()
 
 
@@ -90,7 +90,7 @@ def test_a_site_that_is_named_must_exist(profile: Path) -> None:
 def test_a_cut_is_logged_in_the_two_lines_of_the_guide(caplog: pytest.LogCaptureFixture) -> None:
     cut = PowerCut(1_250_000, 1_000_000, {PREFILL: 3, DECODE: 2}, {PREFILL: 2, DECODE: 1})
     plan = Plan({D: replace(DeploymentPlan(D, {}), power_cut=cut)})
-    state = initial_state(planner(), 1, 0.0)
+    state = initial_state(planner(), 1, 0.0, (), ())
     with caplog.at_level(logging.INFO, "planner.decisions"):
         log_decision(DecisionEvent(Observation(), plan, state, 0.0, tick=True, epoch=1))
     assert [(record.levelname, record.getMessage()) for record in caplog.records[:2]] == [

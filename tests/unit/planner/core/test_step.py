@@ -46,7 +46,7 @@ class Drive:
 
     def __init__(self, config: PlannerConfig, state: PlannerState | None = None) -> None:
         self.config = config
-        self.state = state or initial_state(config, 1, 0.0)
+        self.state = state or initial_state(config, 1, 0.0, (), ())
         self.now_s = 0.0
         self.acknowledges = True
 
@@ -183,7 +183,7 @@ def test_an_acknowledgement_ahead_of_the_decision_counts_as_ready_and_never_fall
 
 def test_a_restart_goes_on_where_the_streams_left_off() -> None:
     config = planner(deployment(QUICK))
-    state = initial_state(config, 2, 0.0, [(D, Flow(7, {PREFILL: 3, DECODE: 2}, scaled_decision_id=7))])
+    state = initial_state(config, 2, 0.0, [(D, Flow(7, {PREFILL: 3, DECODE: 2}, scaled_decision_id=7))], ())
     d = Drive(config, state)
     plan = d(traffic(200.0))
     assert {name: p.current for name, p in plan.deployments[D].pools.items()} == {PREFILL: 3, DECODE: 2}

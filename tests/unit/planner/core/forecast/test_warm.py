@@ -41,9 +41,9 @@ def test_no_trace_teaches_nothing() -> None:
 def test_a_planner_starts_with_what_its_trace_taught() -> None:
     arrivals = tuple(Request(second / 10.0, 3000, 150) for second in range(6010))
     cold, warm = deployment(), deployment(history=arrivals)
-    state = initial_state(planner(warm), 1, 0.0)
+    state = initial_state(planner(warm), 1, 0.0, (), ())
     assert state.deployments[D].learned.forecasts["request_rate_per_s"].forecast(90.0).mean == pytest.approx(10.0)
     assert len(state.deployments[D].learned.forecasts["request_rate_per_s"].errors) > 10
-    assert initial_state(planner(cold), 1, 0.0).deployments[D].learned.forecasts == {}
+    assert initial_state(planner(cold), 1, 0.0, (), ()).deployments[D].learned.forecasts == {}
     _, plan = step(state, Observation({D: traffic(10.0)}), planner(warm), planner(warm).clock(0.0))
     assert plan.deployments[D].forecasts["isl_tokens"].mean == pytest.approx(3000.0)

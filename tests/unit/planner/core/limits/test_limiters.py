@@ -28,7 +28,7 @@ def at_least_seven_decoders(context: LimitContext, counts: CountsByPool) -> Coun
 
 def plan(*added: Limiter) -> Plan:
     config = planner()
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     return step(state, Observation({D: traffic(5.0)}), config, config.clock(30.0), (*LIMITERS, *added))[1]
 
 

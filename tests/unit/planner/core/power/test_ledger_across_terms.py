@@ -11,7 +11,15 @@ import pytest
 from planner.core.power import site_ledger
 from planner.core.power.site_state import charged_mw
 from planner.domain.ids import GpuId, SiteId
-from planner.domain.observation import BudgetCommand, GpuCapInForce, Observation, PowerAckSeen, StoredCaps
+from planner.domain.observation import (
+    BudgetCommand,
+    GpuCapInForce,
+    GpuObservation,
+    NodeObservation,
+    Observation,
+    PowerAckSeen,
+    StoredCaps,
+)
 from planner.domain.plan import PowerDecision
 from planner.domain.units import Milliwatts
 from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, at, desk, g, seen
@@ -66,9 +74,9 @@ def test_an_answer_to_the_predecessor_frees_nothing_for_its_successor() -> None:
     assert new.charge(g("a")) == 600_000
 
 
-def test_a_leader_that_could_not_read_the_bus_charges_defaults() -> None:
+def test_a_leader_over_an_empty_bus_charges_defaults_and_learns_ids_from_refusals() -> None:
     d = Desk()
-    d.power = site_ledger.initial(CONFIG, 5, d.now_s)
+    d.power = site_ledger.initial(CONFIG, 5, d.now_s, ())
     d.receive(seen("a", (300_000, 300_000), d.now_s))
     assert charged_mw(d.power) == 2 * HIGH
     order = d.advance()["a"]
@@ -84,6 +92,14 @@ def test_a_leader_that_could_not_read_the_bus_charges_defaults() -> None:
 def test_gpus_without_a_report_are_charged() -> None:
     d = desk(replace(CONFIG, expected_gpus=6))
     assert site_ledger.summary(d.power, d.config, d.now_s).charged_mw == 6 * HIGH
+
+
+def test_gpus_without_a_report_are_charged_the_highest_limit_and_not_the_default() -> None:
+    """A node that joined after an old copy of the bus may have been granted more than its default since."""
+    low_default = {g("a"): GpuObservation(g("a"), None, 400_000, 400_000, 500_000, LOW, HIGH)}
+    d = Desk(replace(CONFIG, expected_gpus=2))
+    d.receive(NodeObservation(A, low_default, 0.0, "1", d.now_s))
+    assert site_ledger.summary(d.power, d.config, d.now_s).charged_mw == 500_000 + HIGH
 
 
 def test_an_unowned_gpu_is_parked_and_one_with_a_pod_keeps_its_cap() -> None:

@@ -63,7 +63,7 @@ def settings(record: dict[str, Any]) -> PlannerConfig:
 def test_every_recorded_decision_is_made_again(name: str) -> None:
     record = json.loads(shared(f"dynamo_decisions/{name}.json").read_text())
     config = settings(record)
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     for tick, (seen, wanted) in enumerate(zip(record["intervals"], record["decisions"]["0.9.1"], strict=True)):
         carried_out = state.deployments[D].flow.decision_id
         observation = Observation(
@@ -102,7 +102,7 @@ def test_predictions_of_the_later_release_are_the_same_filter() -> None:
 def test_a_missing_reading_keeps_the_last_correction() -> None:
     record = json.loads(shared("dynamo_decisions/h200_8b_ramp.json").read_text())
     config, seen = settings(record), record["intervals"][0]
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     known: dict[str, Any] = {
         "requests": Sample(seen["num_req"]),
         "isl_tokens": Sample(3000.0),
