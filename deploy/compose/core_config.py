@@ -59,6 +59,7 @@ from planner.runtime.config.settings import (
 log = logging.getLogger(__name__)
 
 CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history"})
+NO_PROFILE = "none"
 CLASSIC_LIBRARY = "scipy"
 DEFAULT_SITE = DeploymentSettings.model_fields["site"].default
 LONGEST_HISTORY = 200_000
@@ -175,6 +176,8 @@ def _deployment(
 
 
 def _profile(where: str, block: DeploymentSettings, problems: list[str]) -> Profile | None:
+    if block.profile is None and block.sizing == "load":
+        return Profile(NO_PROFILE, None, None)
     if block.profile is None:
         problems.append(f"{where}.profile: none; name a folder with the engine's profile")
         return None
@@ -215,7 +218,7 @@ def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Pro
     role = role_of(name, pool)
     if pool.max_replicas < pool.min_replicas:
         raise ValueError(f"max_replicas {pool.max_replicas} is below min_replicas {pool.min_replicas}")
-    if profile is not None:
+    if profile is not None and block.sizing != "load":
         _has_phases(role, profile)
     gpus = pool.gpus_per_replica
     if gpus is None and profile is not None:

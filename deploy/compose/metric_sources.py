@@ -17,6 +17,9 @@ from planner.domain.pool import Role
 from planner.ports import Observer
 from planner.runtime.config.settings import DeploymentSettings, PoolSettings, PrometheusBlock, Settings
 
+BY_THRESHOLDS = ("load", "sla+load")
+"""The sizing modes that compare queues and KV use with thresholds."""
+
 
 class SharedClients:
     """Connections that several observers use. Close them after the observers."""
@@ -67,6 +70,7 @@ class Scrape:
             selector(name, block),
             load_time_scale=settings.load_time_scale,
             timeout_s=block.metrics.timeout_s,
+            pull_s=pull_s(block),
         )
 
 
@@ -91,11 +95,17 @@ class Prometheus:
             window_s=block.metrics.window_s or settings.interval_s,
             stale_s=block.metrics.stale_s,
             load_time_scale=settings.load_time_scale,
+            pull_s=pull_s(block),
         )
 
 
 Sources = Mapping[str, MetricSource]
 SOURCES: Sources = {"scrape": Scrape(), "prometheus": Prometheus(), "simulated": Simulated()}
+
+
+def pull_s(block: DeploymentSettings) -> float | None:
+    """How often queues and KV use are read, where their means over an interval decide."""
+    return block.metrics.pull_s if block.sizing in BY_THRESHOLDS else None
 
 
 def source_of(block: DeploymentSettings) -> str:

@@ -17,6 +17,7 @@ from planner.domain.reading import Missing, MissingReason, Reading, Sample
 FORMAT = 1
 _NAMES = {field.name for kind in (DeploymentObservation, PoolObservation) for field in fields(kind)}
 """Readings of this version: an older journal's others are left out."""
+MEANS = "mean_"
 _FORMER = {"num_req": "requests"}
 """Readings that an older journal names differently."""
 
@@ -54,7 +55,12 @@ def observation(kept: Mapping[str, Any]) -> tuple[float, DeploymentObservation]:
 
 def _readings(part: DeploymentObservation | PoolObservation) -> dict[str, Any]:
     found = {field.name: getattr(part, field.name) for field in fields(part)}
-    return {name: _plain(value) for name, value in found.items() if isinstance(value, Sample | Missing)}
+    # Means exist where somebody reads often enough; elsewhere they say nothing that the reading itself does not.
+    return {
+        name: _plain(value)
+        for name, value in found.items()
+        if isinstance(value, Sample) or (isinstance(value, Missing) and not name.startswith(MEANS))
+    }
 
 
 def _plain(reading: Reading) -> dict[str, Any]:

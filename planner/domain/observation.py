@@ -20,6 +20,9 @@ class PoolObservation:
     kv_usage: Reading = NO_DATA
     """Mean KV-cache use over ready workers, 0..1."""
     running_requests: Reading = NO_DATA
+    mean_queued_requests: Reading = NO_DATA
+    """The queue as a mean over the interval, where it is read more often than once; so is ``mean_kv_usage``."""
+    mean_kv_usage: Reading = NO_DATA
     complete: bool = False
     """Whether ``replicas`` covers workers in every state, not only those that serve."""
 

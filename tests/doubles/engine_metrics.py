@@ -82,6 +82,8 @@ class MetricsServer:
     engine: EngineMetrics
     broken: bool = False
     url: str = ""
+    requests: int = 0
+    """How often the page was asked for."""
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> MetricsServer:
@@ -102,6 +104,7 @@ class MetricsServer:
         await self._runner.cleanup()
 
     async def _answer(self, _request: web.Request) -> web.Response:
+        self.requests += 1
         if self.broken:
             raise web.HTTPInternalServerError(text="broken on purpose")
         return web.Response(text=self.engine.page(), content_type="text/plain")

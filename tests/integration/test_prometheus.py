@@ -35,9 +35,11 @@ def target(namespace: str = "prod-chat") -> SeriesSelector:
 
 
 @asynccontextmanager
-async def observing(url: str, aim: SeriesSelector, *, stale_s: float = 60.0) -> AsyncIterator[PrometheusObserver]:
+async def observing(
+    url: str, aim: SeriesSelector, *, stale_s: float = 60.0, pull_s: float | None = None
+) -> AsyncIterator[PrometheusObserver]:
     client = PrometheusClient(PrometheusSettings(url, timeout_s=5.0, retries=0))
-    observer = PrometheusObserver(client, aim, window_s=WINDOW_S, stale_s=stale_s)
+    observer = PrometheusObserver(client, aim, window_s=WINDOW_S, stale_s=stale_s, pull_s=pull_s)
     try:
         yield observer
     finally:
@@ -103,6 +105,37 @@ async def test_readings_of_one_deployment_among_others(tmp_path: Path) -> None:
             assert isinstance(decode.kv_usage, Sample)
             assert decode.kv_usage.value == pytest.approx(0.6)
             assert seen.pools[PoolId("prefill")].queued_requests == Sample(4.0)
+
+
+async def test_queues_and_kv_use_are_means_over_the_window_where_thresholds_ask_for_them(tmp_path: Path) -> None:
+    engine = EngineMetrics()
+    prefill, decode = PoolId("prefill"), PoolId("decode")
+
+    def hold(waiting: int, kv: float) -> None:
+        engine.worker(MODEL, "prefill", "p0", running=1, waiting=waiting, kv=0.1)
+        engine.worker(MODEL, "backend", "d0", running=10, waiting=0, kv=kv)
+
+    hold(40, 0.9)
+    async with (
+        MetricsServer(engine) as server,
+        prometheus(tmp_path, {"mine": server.url.split("/")[2]}) as url,
+        observing(url, target(), pull_s=0.5) as observer,
+    ):
+
+        def full(seen: DeploymentObservation) -> bool:
+            return prefill in seen.pools and seen.pools[prefill].mean_queued_requests == Sample(40.0)
+
+        await until(observer, full)
+        hold(0, 0.1)
+        seen = await until(observer, lambda s: not full(s))
+        mean = seen.pools[prefill].mean_queued_requests
+        assert isinstance(mean, Sample)
+        assert seen.pools[prefill].queued_requests == Sample(0.0)
+        assert 10 < mean.value < 40
+        usage = seen.pools[decode].mean_kv_usage
+        assert isinstance(usage, Sample)
+        assert 0.3 < usage.value < 0.9
+        await until(observer, lambda s: s.pools[prefill].mean_queued_requests == Sample(0.0))
 
 
 async def test_a_tick_that_no_planner_saw_is_read_afterwards_as_it_was(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from planner.adapters.metrics.engine_metrics import (
     DYNAMO,
@@ -127,8 +128,13 @@ def _histogram_of(snapshot: Snapshot, source: Source, quantity: Quantity) -> Int
 def _pools(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable) -> Mapping[PoolId, PoolObservation]:
     counts = _worker_counts(snapshot, selector, table)
     queued, running, usage = (
-        _by_pool(snapshot, selector, table, quantity)
+        _by_pool(snapshot.gauges, selector, table, quantity)
         for quantity in (Quantity.QUEUED_REQUESTS, Quantity.RUNNING_REQUESTS, Quantity.KV_USAGE)
+    )
+    means = replace(snapshot, gauges=snapshot.means)
+    mean_queued, mean_usage = (
+        _by_pool(snapshot.means, selector, table, quantity)
+        for quantity in (Quantity.QUEUED_REQUESTS, Quantity.KV_USAGE)
     )
     pools: dict[PoolId, PoolObservation] = {}
     for pool, of_pool in selector.pools.items():
@@ -136,13 +142,17 @@ def _pools(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable) -> 
         if pool not in counts and not workers:
             continue
         waiting = _sum(queued.get(pool))
+        mean_waiting = _sum(_of_those(mean_queued.get(pool), queued.get(pool)))
         if isinstance(waiting, Missing) and of_pool.role is not Role.DECODE:
             waiting = _first(snapshot, DYNAMO, Quantity.QUEUED_REQUESTS)
+            mean_waiting = _first(means, DYNAMO, Quantity.QUEUED_REQUESTS)
         pools[pool] = PoolObservation(
             replicas=counts.get(pool, Replicas(ready=len(workers))),
             queued_requests=waiting,
             running_requests=_sum(running.get(pool)),
             kv_usage=_bounded(_mean(usage.get(pool)), 0.0, 1.0),
+            mean_queued_requests=mean_waiting,
+            mean_kv_usage=_bounded(_mean(_of_those(mean_usage.get(pool), usage.get(pool))), 0.0, 1.0),
             complete=pool in counts,
         )
     return pools
@@ -159,13 +169,18 @@ def _worker_counts(snapshot: Snapshot, selector: SeriesSelector, table: MetricTa
     return {pool: Replicas(**{state: by.get(state, 0) for state in states}) for pool, by in counts.items()}
 
 
+def _of_those(means: Mapping[str, float] | None, present: Mapping[str, float] | None) -> Mapping[str, float]:
+    """The means of the workers that are still there: one that ended within the interval has no queue any more."""
+    return {worker: mean for worker, mean in (means or {}).items() if worker in (present or {})}
+
+
 def _by_pool(
-    snapshot: Snapshot, selector: SeriesSelector, table: MetricTable, quantity: Quantity
+    gauges: Mapping[str, tuple[GaugeSample, ...]], selector: SeriesSelector, table: MetricTable, quantity: Quantity
 ) -> Mapping[PoolId, Mapping[str, float]]:
     """Values by pool and worker, from the first name that any worker exports."""
     for source in table.sources:
         for metric in source.metrics.get(quantity, ()) if source.per_worker else ():
-            if samples := snapshot.gauges.get(metric.name, ()):
+            if samples := gauges.get(metric.name, ()):
                 return _split(samples, selector, metric.scale, mean=quantity is Quantity.KV_USAGE)
     return {}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from planner.adapters.metrics.engine_metrics import SOURCES, EngineMetric, EngineMetricKind, Source
+from planner.adapters.metrics.engine_metrics import SOURCES, EngineMetric, EngineMetricKind, Quantity, Source
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,16 @@ class MetricTable:
     def gauges(self) -> frozenset[str]:
         """Names of gauges."""
         return frozenset(metric.name for metric in self._metrics() if metric.kind is EngineMetricKind.GAUGE)
+
+    @cached_property
+    def averaged(self) -> frozenset[str]:
+        """Names of gauges whose means over an interval decide in mode ``load``: queues and KV use."""
+        return frozenset(
+            metric.name
+            for source in self.sources
+            for quantity in (Quantity.QUEUED_REQUESTS, Quantity.KV_USAGE)
+            for metric in source.metrics.get(quantity, ())
+        )
 
     def _metrics(self) -> Iterator[EngineMetric]:
         for source in self.sources:

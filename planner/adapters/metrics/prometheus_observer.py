@@ -25,7 +25,7 @@ from planner.domain.reading import NO_DATA, Missing, MissingReason, Reading, Sam
 log = logging.getLogger(__name__)
 
 Rows = Mapping[str, list[SeriesRow]]
-AGE, RESETS = "age", "resets "
+AGE, RESETS, MEAN = "age", "resets ", "mean "
 """Names of the queries beside those that are named after their series."""
 
 
@@ -33,6 +33,7 @@ class PrometheusObserver(SnapshotObserver):
     """One deployment's readings over the last ``window_s`` seconds.
 
     ``stale_s``: a newest sample older than this is no reading. ``load_time_scale`` as in ``EngineScraper``.
+    ``pull_s``: also means of queues and KV use over the window, as if they were read that often; None: none.
     The client may be shared; its maker closes it.
     """
 
@@ -44,6 +45,7 @@ class PrometheusObserver(SnapshotObserver):
         window_s: float,
         stale_s: float = 60.0,
         load_time_scale: float = 1.0,
+        pull_s: float | None = None,
         table: MetricTable = ENGINES,
     ) -> None:
         super().__init__(selector, table)
@@ -51,6 +53,7 @@ class PrometheusObserver(SnapshotObserver):
         self._window_s = window_s
         self._stale_s = stale_s
         self._scale = load_time_scale
+        self._pull_s = pull_s
 
     async def reread(self, then_s: float, now_s: float) -> DeploymentObservation:
         """The readings of the window that ended at ``then_s``: what ``observe`` would have returned then."""
@@ -118,6 +121,8 @@ class PrometheusObserver(SnapshotObserver):
         for name, query in promql.increases_of(metric, matchers, self._window_s).items():
             kind = gauges if metric.kind is EngineMetricKind.GAUGE else buckets if name.endswith("_bucket") else numbers
             kind[name] = query
+        if self._pull_s is not None and metric.name in self._table.averaged:
+            gauges[MEAN + metric.name] = promql.gauge_mean(metric.name, matchers, self._window_s, self._pull_s)
 
     def _doubts(self, source: Source, names: frozenset[str]) -> dict[str, str]:
         """Queries that show whether the window's increases can be trusted."""
@@ -167,7 +172,12 @@ def _combined(
             doubt = trouble if source is traffic and quantity in TRAFFIC else None
             for metric in metrics:
                 _take(metric, rows, doubt, increases, histograms, gauges)
-    return Snapshot(interval_s, increases, histograms, gauges)
+    means = {
+        name: tuple(GaugeSample(row.labels, row.value) for row in rows[MEAN + name])
+        for name in table.averaged
+        if MEAN + name in rows
+    }
+    return Snapshot(interval_s, increases, histograms, gauges, means)
 
 
 def _take(

@@ -78,6 +78,11 @@ def gauge(name: str, matchers: str) -> str:
     return f"{name}{{{matchers}}}"
 
 
+def gauge_mean(name: str, matchers: str, window_s: float, pull_s: float) -> str:
+    """A gauge's mean over the window, by series, as a reader sees it who reads it every ``pull_s``."""
+    return f"avg_over_time({name}{{{matchers}}}[{_window(window_s)}:{_window(pull_s)}])"
+
+
 def together(queries: Mapping[str, str]) -> str:
     """Many queries as one: each row carries its query's name in the label ``QUERY``."""
     named = (f'label_replace({query}, "{QUERY}", {_quoted(name)}, "", "")' for name, query in queries.items())

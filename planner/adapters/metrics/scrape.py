@@ -24,7 +24,7 @@ from planner.adapters.metrics.exposition import (
 from planner.adapters.metrics.histogram import IntervalHistogram
 from planner.adapters.metrics.metric_table import ENGINES, MetricTable
 from planner.adapters.metrics.series_selector import SeriesSelector
-from planner.adapters.metrics.snapshot import GaugeSample, Snapshot
+from planner.adapters.metrics.snapshot import GaugeMeans, GaugeSample, Snapshot
 from planner.adapters.metrics.snapshot_observer import SnapshotObserver
 from planner.domain.reading import Missing, MissingReason, Reading
 
@@ -41,7 +41,8 @@ class EngineScraper(SnapshotObserver):
     """One deployment's readings from one or more metrics pages.
 
     ``load_time_scale``: load seconds per clock second (accelerated replays); intervals are in load seconds.
-    ``max_gap_s``: clock seconds after which the last pages are too old to take a difference from.
+    ``pull_s``: real seconds between further readings of queues and KV use, for their means over the interval; None:
+    none. ``max_gap_s``: clock seconds after which the last pages are too old to take a difference from.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class EngineScraper(SnapshotObserver):
         load_time_scale: float = 1.0,
         timeout_s: float = 5.0,
         max_gap_s: float = 600.0,
+        pull_s: float | None = None,
         table: MetricTable = ENGINES,
     ) -> None:
         super().__init__(selector, table)
@@ -61,22 +63,48 @@ class EngineScraper(SnapshotObserver):
         self._max_gap_s = max_gap_s
         self._session: aiohttp.ClientSession | None = None
         self._last: _Fetched | None = None
+        self._pull_s = pull_s
+        self._means = GaugeMeans()
+        self._pulling: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._pulling is not None:
+            self._pulling.cancel()
+            await asyncio.gather(self._pulling, return_exceptions=True)
+            self._pulling = None
         if self._session is not None:
             await self._session.close()
             self._session = None
 
     async def _snapshot(self, now_s: float) -> Snapshot:
-        pages = await asyncio.gather(*(self._page(url) for url in self._urls))
-        fetched = {url: page for url, page in zip(self._urls, pages, strict=True) if page is not None}
+        if self._pull_s is not None and self._pulling is None:
+            self._pulling = asyncio.create_task(self._pull(self._pull_s), name=f"pull {self.deployment}")
+        fetched = await self._fetch()
         before = self._last
         interval_s = self._interval_s(before, now_s, fetched)
         if len(fetched) < len(self._urls):
             return Snapshot(interval_s, failure=Missing(MissingReason.UNREACHABLE))
         self._last = _Fetched(now_s, fetched)
-        return _differences(before, fetched, interval_s, self._table, stale=self._is_stale(before, now_s))
+        found = _differences(before, fetched, interval_s, self._table, stale=self._is_stale(before, now_s))
+        if self._pull_s is None:
+            return found
+        self._means.add(self._averaged(found.gauges))
+        return dataclasses.replace(found, means=self._means.take())
+
+    async def _fetch(self) -> dict[str, MetricsPage]:
+        """The pages that answered."""
+        pages = await asyncio.gather(*(self._page(url) for url in self._urls))
+        return {url: page for url, page in zip(self._urls, pages, strict=True) if page is not None}
+
+    async def _pull(self, every_s: float) -> None:
+        """Between two observations: what a reading that fails does not show is missing from the means, and is no 0."""
+        while True:
+            await asyncio.sleep(every_s)
+            self._means.add(self._averaged(_gauges((await self._fetch()).values())))
+
+    def _averaged(self, gauges: Mapping[str, tuple[GaugeSample, ...]]) -> Mapping[str, tuple[GaugeSample, ...]]:
+        return {name: samples for name, samples in gauges.items() if name in self._table.averaged}
 
     def _is_stale(self, before: _Fetched | None, now_s: float) -> bool:
         return before is not None and now_s - before.now_s > self._max_gap_s

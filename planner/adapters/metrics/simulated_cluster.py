@@ -28,6 +28,7 @@ class SimulatedClusterScraper(EngineScraper):
         load_time_scale: float = 1.0,
         timeout_s: float = 5.0,
         max_gap_s: float = 600.0,
+        pull_s: float | None = None,
     ) -> None:
         super().__init__(
             urls,
@@ -35,5 +36,6 @@ class SimulatedClusterScraper(EngineScraper):
             load_time_scale=load_time_scale,
             timeout_s=timeout_s,
             max_gap_s=max_gap_s,
+            pull_s=pull_s,
             table=SIMULATED,
         )

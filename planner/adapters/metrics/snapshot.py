@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,31 @@ class GaugeSample:
     value: float
 
 
+class GaugeMeans:
+    """Means of gauges by series over the readings of one interval. A series that is absent from a reading has none."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[tuple[tuple[str, str], ...], tuple[float, int]]] = {}
+
+    def add(self, gauges: Mapping[str, tuple[GaugeSample, ...]]) -> None:
+        """One reading more."""
+        for name, samples in gauges.items():
+            series = self._sums.setdefault(name, {})
+            for sample in samples:
+                if math.isfinite(sample.value):
+                    key = tuple(sorted(sample.labels.items()))
+                    total, count = series.get(key, (0.0, 0))
+                    series[key] = (total + sample.value, count + 1)
+
+    def take(self) -> Mapping[str, tuple[GaugeSample, ...]]:
+        """The means, and a new interval begins."""
+        sums, self._sums = self._sums, {}
+        return {
+            name: tuple(GaugeSample(dict(key), total / count) for key, (total, count) in series.items())
+            for name, series in sums.items()
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Increases over ``interval_s`` load seconds and gauges as of the end, by metric name. Absent names: not exported.
@@ -29,6 +55,8 @@ class Snapshot:
     increases: Mapping[str, Reading] = field(default_factory=dict)
     histograms: Mapping[str, IntervalHistogram | Missing] = field(default_factory=dict)
     gauges: Mapping[str, tuple[GaugeSample, ...]] = field(default_factory=dict)
+    means: Mapping[str, tuple[GaugeSample, ...]] = field(default_factory=dict)
+    """Gauges as means over the interval, where they were read that often."""
     failure: Missing | None = None
 
     def increase(self, name: str) -> Reading:

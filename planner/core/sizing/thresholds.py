@@ -25,10 +25,14 @@ class PoolHistory:
 
 
 def signal(role: Role, seen: PoolObservation | None) -> float | None:
-    """The reading that is compared with the thresholds: queued requests or KV use; None if it is missing."""
+    """What is compared with the thresholds: queued requests or KV use, as a mean over the interval where it was read
+    that often, else as last read; None if it is missing."""
     if seen is None:
         return None
-    reading = seen.queued_requests if role is Role.PREFILL else seen.kv_usage
+    queue = role is Role.PREFILL
+    means = seen.mean_queued_requests if queue else seen.mean_kv_usage
+    last = seen.queued_requests if queue else seen.kv_usage
+    reading = means if isinstance(means, Sample) and isinstance(last, Sample) else last
     return reading.value if isinstance(reading, Sample) else None
 
 

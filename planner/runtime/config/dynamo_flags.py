@@ -67,6 +67,10 @@ def _load_scaling(value: Any) -> Paths:
     return {"deployments.*.sizing": "sla+load"} if _truth(value) else {}
 
 
+def _load_only(value: Any) -> Paths:
+    return {"deployments.*.sizing": "load"} if _truth(value) else {}
+
+
 POOL = "deployments.*.pools"
 FLAGS: tuple[Flag, ...] = (
     Flag("namespace", "the name of the deployment", lambda value: {f"deployments.{value}": {}}),
@@ -87,7 +91,10 @@ FLAGS: tuple[Flag, ...] = (
         None,
         ("load_adjustment_interval_seconds",),
     ),
-    Flag("metric_pulling_interval", "not needed: metrics are read once per `interval_s`"),
+    Flag("metric_pulling_interval", "`deployments.*.metrics.pull_s`", _at("deployments.*.metrics.pull_s")),
+    Flag(
+        "load_only", "`deployments.*.sizing: load`: thresholds alone, without profile and site", _load_only, switch=True
+    ),
     Flag("max_gpu_budget", "`deployments.*.max_gpus`", _at("deployments.*.max_gpus")),
     Flag("min_gpu_budget", "not needed: floors are `min_replicas` of each pool"),
     Flag("min_endpoint", "`min_replicas` of every pool", _at(f"{POOL}.*.min_replicas")),

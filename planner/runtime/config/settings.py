@@ -131,6 +131,9 @@ class MetricsSettings(Block):
     """Labels that every series must carry, beside model and namespace."""
     window_s: Positive | None = None
     """Of ``prometheus``; default: the planner's interval."""
+    pull_s: Positive = 1.0
+    """Real seconds between readings of queues and KV use, whose means over the interval decide in ``sizing: load`` and
+    ``sla+load``. From Prometheus it is the step of ``avg_over_time``."""
     stale_s: Positive = 60.0
     timeout_s: Positive = 5.0
 
@@ -143,6 +146,7 @@ class DeploymentSettings(Block):
     namespace: str | None = None
     """Value of the label ``dynamo_namespace``; default: the deployment's name. Empty: any."""
     profile: Path | None = None
+    """A folder with the engine's profile. Only ``sizing: load`` goes without."""
     gpu: str = "h200"
     moe: bool = False
     pools: dict[str, PoolSettings] = Field(default_factory=dict)
