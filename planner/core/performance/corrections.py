@@ -44,7 +44,9 @@ def corrections(
             ratios[PREFILL] = _ttft(config, engine, seen, shape, count, speed)
         if pool.role is not Role.PREFILL:
             ratios[DECODE] = _itl(pool, engine, seen, shape, count, speed)
-    return {phase: observed_ratio.learned(factor, ratios[phase]) for phase, factor in known.items()}
+    itl = value_or_none(seen.itl_ms)
+    late = {PREFILL: False, DECODE: itl is not None and itl > config.itl_ms}
+    return {phase: observed_ratio.learned(factor, ratios[phase], late=late[phase]) for phase, factor in known.items()}
 
 
 def _ttft(

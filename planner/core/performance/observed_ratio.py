@@ -10,29 +10,40 @@ from __future__ import annotations
 from planner.core.performance.decode_model import DecodeModel
 
 SLOWEST, FASTEST = 2.5, 0.5
+SLOWEST_LATE = 10.0
+"""The bound while answers are later than their target: to doubt the measurement then is the worse mistake."""
 GAIN = 0.2
 FADING = 0.01
 SHARP_WAIT = 0.7
 """TTFT counts only while the expected wait is at most this share of it; beyond, it depends on arrivals."""
 FULLEST_BATCH = 0.9
-"""ITL is used only below this share of the engine's batch limit; beyond, requests queue inside the engine."""
+"""Up to this share of the engine's batch limit Little's law gives the batch; beyond, requests queue inside the engine,
+and the batch is the limit."""
 
 
-def learned(factor: float, ratio: float | None) -> float:
-    """The factor after one interval; ``ratio``: observed over predicted, None if unknown."""
+def learned(factor: float, ratio: float | None, *, late: bool = False) -> float:
+    """The factor after one interval; ``ratio``: observed over predicted, None if unknown.
+
+    ``late``: what was observed misses its target. A factor that was learned then is kept as long as it is observed.
+    """
     if ratio is None:
         return factor + FADING * (1.0 - factor)
-    return factor + GAIN * (min(SLOWEST, max(FASTEST, ratio)) - factor)
+    slowest = SLOWEST_LATE if late else max(SLOWEST, factor)
+    return factor + GAIN * (min(slowest, max(FASTEST, ratio)) - factor)
 
 
 def itl_ratio(model: DecodeModel, step_ms: float, steps_per_s: float, context_tokens: float) -> float | None:
     """Observed iteration time over the profile's, at the batch that Little's law gives for the OBSERVED time.
 
-    ``steps_per_s``: decode iterations per second of one replica, summed over its sequences.
+    ``steps_per_s``: decode iterations per second of one replica, summed over its sequences. Of a full engine only
+    "slower" is believed: its batch is the limit, and more than it carries arrives.
     """
-    batch = steps_per_s * step_ms / 1000.0
-    if step_ms <= 0 or batch <= 0 or batch > FULLEST_BATCH * model.batch_limit(context_tokens):
+    batch, limit = steps_per_s * step_ms / 1000.0, model.batch_limit(context_tokens)
+    if step_ms <= 0 or batch <= 0:
         return None
+    if batch > FULLEST_BATCH * limit:
+        full = step_ms / model.itl_ms(limit, context_tokens)
+        return full if full > 1.0 else None
     return step_ms / model.itl_ms(max(1.0, batch), context_tokens)
 
 

@@ -149,6 +149,6 @@ def test_itl_teaches_the_factor_exactly(truth: float) -> None:
 def test_nothing_is_learned_where_waiting_or_a_full_batch_rules() -> None:
     assert PROFILE.decode is not None
     model = decode_model(PROFILE.decode, 64, 1)
-    assert observed_ratio.itl_ratio(model, 50.0, 2000.0, 1000.0) is None
+    assert observed_ratio.itl_ratio(model, 8.0, 20_000.0, 1000.0) is None
     assert observed_ratio.ttft_ratio(900.0, own_ms=60.0, response_ms=300.0) is None
     assert observed_ratio.ttft_ratio(90.0, own_ms=60.0, response_ms=60.0) == 1.5
