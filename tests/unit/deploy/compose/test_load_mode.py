@@ -75,7 +75,7 @@ def test_one_step_by_the_means_without_any_other_reading(queued: float, kv: floa
     block = config.deployments[DYNAMO]
     pools = {name: replace(pool, scale_down=at_once) for name, pool in block.pools.items()}
     config = replace(config, deployments={DYNAMO: replace(block, pools=pools)})
-    state = initial_state(config, 1, 0.0)
+    state = initial_state(config, 1, 0.0, (), ())
     _, plan = step(state, Observation({DYNAMO: seen(queued, kv)}), config, config.clock(0.0))
     found = plan.deployments[DYNAMO].pools
     assert (found[PREFILL].granted, found[DECODE].granted) == counts
