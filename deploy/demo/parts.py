@@ -30,6 +30,7 @@ from deploy.nats.binary import ServerMissingError
 from deploy.nats.embedded import EmbeddedServer, ServerDownError
 from planner.runtime.config.settings import LeaseSettings, MetricsSettings
 from planner.sim.cluster.plant import Plant
+from planner.sim.evaluation.records import RequestCounts
 from planner.sim.live_cluster import LiveCluster
 
 WATCH_SERVER_S = 0.1
@@ -97,7 +98,7 @@ async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> 
 
 def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
     """The simulated cluster, every GPU parked at its lowest limit, as a site would be handed over."""
-    plant = Plant(run.plant)
+    plant = Plant(run.plant, RequestCounts(run.options.ttft_ms, run.options.itl_ms))
     for uuid in plant.gpus:
         plant.set_cap(uuid, run.plant.cluster.card.min_mw)
     cluster = LiveCluster(plant, run.requests, speed=run.options.speed, model=MODEL, namespace=run.options.deployment)

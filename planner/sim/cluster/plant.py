@@ -24,7 +24,7 @@ from planner.sim.cluster.sim_gpu import H200, GpuCard, SimGpu, SimGpuReading
 from planner.sim.cluster.virtual_time import Events
 from planner.sim.cluster.worker import Worker, WorkerState
 from planner.sim.cluster.worker_pool import DecodePool, Pool, PoolSpec, PoolSurroundings, PrefillPool, WorkerCounts
-from planner.sim.evaluation.records import Records
+from planner.sim.evaluation.records import Records, RequestCounts
 
 MJ_PER_J = 1000.0
 
@@ -68,12 +68,16 @@ class NoFreeGpuError(Exception):
 
 
 class Plant:
-    """One deployment on one cluster. Drive it with ``submit`` and ``advance``."""
+    """One deployment on one cluster. Drive it with ``submit`` and ``advance``.
 
-    def __init__(self, spec: PlantSpec) -> None:
+    ``counts``: count finished requests instead of keeping their ``records``.
+    """
+
+    def __init__(self, spec: PlantSpec, counts: RequestCounts | None = None) -> None:
         self.spec = spec
         self.events = Events()
         self.records = Records()
+        self._finished_requests = self.records if counts is None else counts
         self.frontend = Frontend()
         self.gpus = {gpu.uuid: gpu for gpu in _gpus(spec.cluster)}
         self.refused = 0
@@ -126,7 +130,7 @@ class Plant:
     @property
     def in_flight(self) -> int:
         """Requests that have arrived and are not finished."""
-        return self.frontend.started - len(self.records) - self.refused
+        return self.frontend.started - len(self._finished_requests) - self.refused
 
     def _plan_arrival(self) -> None:
         request = next(self._arrivals, None)
@@ -169,7 +173,7 @@ class Plant:
             self._decode.enqueue(job)
 
     def _finished(self, job: Job) -> None:
-        self.frontend.finished(self.records.add(job, self.now_s))
+        self.frontend.finished(self._finished_requests.add(job, self.now_s))
 
     # -- workers
 
@@ -329,8 +333,8 @@ class Plant:
         energy_j = self.total_energy_j()
         return {
             "requests": self.frontend.started,
-            "finished_requests": len(self.records),
-            "good_requests": self.records.good(ttft_ms, itl_ms),
+            "finished_requests": len(self._finished_requests),
+            "good_requests": self._finished_requests.good(ttft_ms, itl_ms),
             "refused_requests": self.refused,
             "in_flight_requests": self.in_flight,
             "output_tokens": int(tokens),

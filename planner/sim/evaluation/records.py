@@ -29,6 +29,49 @@ class RequestRecord(NamedTuple):
     preemptions: int
 
 
+def record_of(job: Job, now_s: float) -> RequestRecord:
+    """The record of a job that has just finished."""
+    itl_ms = (now_s - job.first_s) * 1000.0 / (job.osl - 1) if job.osl > 1 else 0.0
+    return RequestRecord(
+        job.index,
+        job.t_s,
+        job.isl,
+        job.osl,
+        (job.first_s - job.t_s) * 1000.0,
+        max(itl_ms, 0.0),
+        (job.prefill_start_s - job.t_s) * 1000.0,
+        (job.admitted_s - job.prefill_end_s) * 1000.0,
+        now_s,
+        job.preemptions,
+    )
+
+
+class RequestCounts:
+    """Finished and good requests in two numbers, for a run without an end: kept records would fill the memory."""
+
+    __slots__ = ("_finished", "_good", "_itl_ms", "_ttft_ms")
+
+    def __init__(self, ttft_ms: float, itl_ms: float) -> None:
+        self._ttft_ms, self._itl_ms = ttft_ms, itl_ms
+        self._finished = self._good = 0
+
+    def add(self, job: Job, now_s: float) -> RequestRecord:
+        """Count a finished job and return its record."""
+        record = record_of(job, now_s)
+        self._finished += 1
+        self._good += record.ttft_ms <= self._ttft_ms and record.itl_ms <= self._itl_ms
+        return record
+
+    def __len__(self) -> int:
+        return self._finished
+
+    def good(self, ttft_ms: float, itl_ms: float) -> int:
+        """Number of requests that met both targets. Raises ValueError for other targets than those counted by."""
+        if (ttft_ms, itl_ms) != (self._ttft_ms, self._itl_ms):
+            raise ValueError(f"requests were counted by targets of {self._ttft_ms:g} and {self._itl_ms:g} ms")
+        return self._good
+
+
 class Records:
     """Finished requests, in the order in which they finished."""
 
@@ -39,19 +82,7 @@ class Records:
 
     def add(self, job: Job, now_s: float) -> RequestRecord:
         """Append a finished job and return its record."""
-        itl_ms = (now_s - job.first_s) * 1000.0 / (job.osl - 1) if job.osl > 1 else 0.0
-        record = RequestRecord(
-            job.index,
-            job.t_s,
-            job.isl,
-            job.osl,
-            (job.first_s - job.t_s) * 1000.0,
-            max(itl_ms, 0.0),
-            (job.prefill_start_s - job.t_s) * 1000.0,
-            (job.admitted_s - job.prefill_end_s) * 1000.0,
-            now_s,
-            job.preemptions,
-        )
+        record = record_of(job, now_s)
         for column, value in zip(self._columns, record, strict=True):
             column.append(value)  # type: ignore[arg-type]
         return record
