@@ -102,16 +102,16 @@ class Connector:
         return short
 
     async def _settle(self, decision: v1.ScalingDecision) -> None:
-        """Wait until the new workers serve and the drained ones are gone, reporting progress."""
+        """Wait until the new workers serve and the drained ones are gone, reporting each step once."""
         targets = {name: target.replicas for name, target in decision.pools.items()}
-        waited_s = 0.0
+        waited_s, reported = 0.0, -1
         while True:
             pools = self._cluster.pools()
             settled = sum(pools[name].settled_at(target) for name, target in targets.items())
             if settled == len(targets):
                 return
-            if waited_s >= PROGRESS_EVERY_S:
+            if waited_s >= PROGRESS_EVERY_S and settled != reported:
                 await self._client.progress(decision, settled, len(targets))
-                waited_s = 0.0
+                waited_s, reported = 0.0, settled
             await asyncio.sleep(POLL_S)
             waited_s += POLL_S

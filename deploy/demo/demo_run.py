@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -20,6 +19,8 @@ from bus_schemas.jetstream.watch import follow
 from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import CliError
 from deploy.compose.planner_service import Planner
+from deploy.demo.ending import RunEnd
+from deploy.demo.gpus import HardwareMeter
 from deploy.demo.last_run import LastRun, forget, remember
 from deploy.demo.options import UpOptions
 from deploy.demo.parts import (
@@ -43,29 +44,25 @@ from deploy.views.site_view import SiteView
 from planner.sim.live_cluster import LiveCluster
 
 SETTLE_LIMIT_S = 60.0
+HASTY_SETTLE_S = 0.8
+"""After an interrupt."""
+BEHIND_REAL_S = 5.0
 POLL_S = 0.05
 
 
 def run_up(options: UpOptions) -> int:
     """Run, print the summary, and return the exit code. Raises UsageError with nothing left running."""
     logging.basicConfig(level=logging.ERROR, handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
-    run = prepare(options)
-    summary = on_event_loop(_up(run))
-    print(json.dumps(summary, indent=2) if options.json else as_text(summary))
+    end = on_event_loop(_up(prepare(options)))
+    end.in_order()
+    print(end.report)
     return 0
 
 
-async def _up(run: Prepared) -> dict[str, Any]:
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def interrupted() -> None:
-        (hurry if stop.is_set() else stop).set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, interrupted)
+async def _up(run: Prepared) -> RunEnd:
+    end = RunEnd()
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(bus_server(run))
+        server = await stack.enter_async_context(bus_server(run, end.removals))
         url = server.url if server else run.options.nats_url or ""
         bus = await _connected(stack, run, url, "wattscale-up")
         await furnish(bus, run)
@@ -81,6 +78,7 @@ async def _up(run: Prepared) -> dict[str, Any]:
         options = run.options
         remember(LastRun(url, bus.subjects.prefix, os.getpid(), options.site, options.deployment))
         stack.callback(forget, os.getpid())
+        end.removals.append(lambda: forget(os.getpid()))
         began_s = time.monotonic()
         for node in run.nodes:
             agent = make_agent(run, await _connected(stack, run, url, f"agent-{node}"), cluster, meter, node)
@@ -89,13 +87,28 @@ async def _up(run: Prepared) -> dict[str, Any]:
         await stack.enter_async_context(_running(connector))
 
         def status() -> DemoStatus:
-            unwell = tuple(problems(picture, datetime.now(UTC)))
+            unwell = (*problems(picture, datetime.now(UTC)), *_behind(cluster))
             return DemoStatus(title, hint, cluster.load_s(), time.monotonic() - began_s, unwell)
 
         async with _planners(run, stack, url, cluster), _running(show(picture, status, quiet=options.json)):
-            await _until_end(run, cluster, stop)
-        await _carried_out(picture, options.deployment, hurry)
-        return summary_of(run, cluster, meter, picture)
+            await _until_end(run, cluster, end.stop)
+            end.report = _report(run, cluster, meter, picture)
+        await _carried_out(picture, options.deployment, end)
+        end.report = _report(run, cluster, meter, picture)
+        return end
+
+
+def _report(run: Prepared, cluster: LiveCluster, meter: HardwareMeter, picture: SiteView) -> str:
+    summary = summary_of(run, cluster, meter, picture)
+    return json.dumps(summary, indent=2) if run.options.json else as_text(summary)
+
+
+def _behind(cluster: LiveCluster) -> list[str]:
+    """What to do where this machine simulates fewer load seconds than pass."""
+    behind_s = cluster.behind_s()
+    if behind_s <= BEHIND_REAL_S * cluster.speed:
+        return []
+    return [f"the simulated cluster is {behind_s:.0f} s of load behind: run with less --speed"]
 
 
 @asynccontextmanager
@@ -155,16 +168,16 @@ async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -
             wait.cancel()
 
 
-async def _carried_out(picture: SiteView, deployment: str, hurry: asyncio.Event) -> None:
-    """Let the connector finish the last decision while the cluster runs on. ``hurry`` ends the wait."""
+async def _carried_out(picture: SiteView, deployment: str, end: RunEnd) -> None:
+    """Let the connector finish the last decision while the cluster runs on; after an interrupt only for a moment."""
     deadline = time.monotonic() + SETTLE_LIMIT_S
     announced = False
-    while time.monotonic() < deadline and not hurry.is_set():
+    while time.monotonic() < deadline and end.in_haste_s < HASTY_SETTLE_S:
         view = picture.deployments.get(deployment)
         if view is None or view.scaled_decision_id >= view.decision_id:
             return
-        if not announced:
-            _print("waiting for the last scaling decision to be carried out; another interrupt ends it")
+        if not announced and not end.in_haste_s:
+            _print("waiting for the last scaling decision to be carried out; an interrupt ends it")
             announced = True
         await asyncio.sleep(POLL_S)
 

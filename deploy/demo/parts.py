@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -39,16 +40,23 @@ LEASE_TTL_S = 3.0
 
 
 @asynccontextmanager
-async def bus_server(run: Prepared) -> AsyncIterator[EmbeddedServer | None]:
-    """The embedded server; None if the run uses another one. Raises UsageError in one line."""
+async def bus_server(run: Prepared, removals: list[Callable[[], None]]) -> AsyncIterator[EmbeddedServer | None]:
+    """The embedded server; None if the run uses another one. Raises UsageError in one line.
+
+    ``removals``: receives what removes the server and its data where the run is ended by force.
+    """
     options = run.options
     if options.nats_url:
         yield None
         return
     async with AsyncExitStack() as stack:
         data = options.data_dir or Path(stack.enter_context(TemporaryDirectory(prefix="wattscale-data-")))
+        made = EmbeddedServer(data, options.nats_port)
+        removals.append(made.destroy)
+        if options.data_dir is None:
+            removals.append(lambda: shutil.rmtree(data, ignore_errors=True))
         try:
-            server = await stack.enter_async_context(EmbeddedServer(data, options.nats_port))
+            server = await stack.enter_async_context(made)
         except (ServerDownError, ServerMissingError) as error:
             raise UsageError(str(error)) from error
         except OSError as error:
@@ -86,7 +94,7 @@ async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> 
     """Restart the server on its port and data whenever it dies. Runs until cancelled."""
     while True:
         await asyncio.sleep(WATCH_SERVER_S)
-        if server.pid:
+        if server.pid or server.destroyed:
             continue
         report("nats-server ended unexpectedly; restarting it on the same data")
         try:

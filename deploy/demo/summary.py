@@ -9,6 +9,8 @@ from deploy.demo.prepare import Prepared
 from deploy.views.site_view import SiteView
 from planner.sim.live_cluster import LiveCluster
 
+JOULES_PER_KWH = 3.6e6
+
 
 def summary_of(run: Prepared, cluster: LiveCluster, meter: HardwareMeter, picture: SiteView) -> dict[str, Any]:
     """Requests and energy from the cluster, decisions and acknowledgements from the bus, caps from the hardware."""
@@ -36,7 +38,7 @@ def as_text(summary: dict[str, Any]) -> str:
     lines = [
         f"requests      {requests}, within both targets {good}{share}, in {summary['load_seconds']:.0f} s of load",
         f"GPU-hours     {summary['gpu_hours']:.2f}",
-        f"energy        {summary['energy_joules'] / 1000:.0f} kJ",
+        f"energy        {summary['energy_joules'] / 1000:.0f} kJ ({summary['energy_joules'] / JOULES_PER_KWH:.3g} kWh)",
     ]
     if summary["joules_per_output_token"] is not None:
         lines[-1] += f", {summary['joules_per_output_token']:.2f} J per output token"

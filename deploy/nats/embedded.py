@@ -74,6 +74,9 @@ class EmbeddedServer:
             self._jetstream["sync_interval"] = "always"
         self._settings = dict(settings or {})
         self._start_timeout_s = start_timeout_s
+        self._started_pid = 0
+        """Of a process that was started and is not known to have ended."""
+        self.destroyed = False
         self._scratch: Path | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.subprocess.Process | None = None
@@ -125,6 +128,7 @@ class EmbeddedServer:
                     # last.
                     start_new_session=True,
                 )
+            self._started_pid = self._process.pid
             (store / PID_FILE).write_text(f"{self._process.pid}\n")
             await self._watch(self._process.pid)
             async with asyncio.timeout(self._start_timeout_s):
@@ -146,6 +150,16 @@ class EmbeddedServer:
     async def kill(self) -> None:
         """End the server like a crash (SIGKILL); `start` may follow."""
         await self._end(signal.SIGKILL, 5.0)
+
+    def destroy(self) -> None:
+        """End the server like a crash and remove the scratch folder: for a process that cannot end in order."""
+        pid, scratch = self._started_pid, self._scratch
+        self.destroyed = True
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     async def close(self) -> None:
         """Stop for good and remove the scratch folder."""
@@ -235,6 +249,7 @@ class EmbeddedServer:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
+        self._started_pid = 0
 
 
 async def _refuse_another(store: Path) -> None:

@@ -1,4 +1,4 @@
-"""The live view of `up`: a rich panel on a terminal, plain lines elsewhere.
+"""What the views of a running site have in common: figures with their targets, pools, the bar of watts, a plain line.
 
 Renders a ``SiteView`` and a few figures; keeps no state of its own.
 """
@@ -6,16 +6,9 @@ Renders a ``SiteView`` and a few figures; keeps no state of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from bus_schemas import v1
 from deploy.views.site_view import DeploymentSummary, SiteView
-from deploy.views.words import clock, sentence
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-SHOWN_EVENTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +35,11 @@ def pool_cells(view: DeploymentSummary) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
+def amount(value: float) -> str:
+    """A figure for people: three digits, and never an exponent for a large one."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:
     """An observed figure with its target, or the reason why it is missing."""
     if record is None:
@@ -49,7 +47,7 @@ def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:
     if name in record.observed:
         target = record.targets.get(name)
         aim = f" / {target:.0f}" if target is not None else ""
-        return f"{record.observed[name]:.4g}{aim} {unit}".rstrip()
+        return f"{amount(record.observed[name])}{aim} {unit}".rstrip()
     return f"missing ({record.missing.get(name, 'not seen yet')})"
 
 
@@ -73,53 +71,6 @@ def plain_line(picture: SiteView, run: DemoStatus) -> str:
     parts.append(f"{picture.drawn_watts:.0f} W drawn, {picture.enforced_watts:.0f} W capped{limit}")
     parts += [f"! {problem}" for problem in run.problems]
     return " | ".join(parts)
-
-
-def panel(picture: SiteView, run: DemoStatus) -> RenderableType:
-    """The whole view for a terminal."""
-    from rich.console import Group
-    from rich.panel import Panel
-    from rich.table import Table
-    from rich.text import Text
-
-    load = Table(box=None, pad_edge=False)
-    for column in ("deployment", "load", "ISL", "OSL", "TTFT / target", "ITL / target", "decision", "carried out"):
-        load.add_column(column)
-    pools = Table(box=None, pad_edge=False)
-    for column in ("pool", "running", "wanted", "granted", "cap per GPU"):
-        pools.add_column(column)
-    for name, view in picture.deployments.items():
-        record = view.record
-        load.add_row(
-            name,
-            rate(record),
-            figure(record, "isl_tokens", ""),
-            figure(record, "osl_tokens", ""),
-            figure(record, "ttft_ms", "ms"),
-            figure(record, "itl_ms", "ms"),
-            f"#{view.decision_id}",
-            f"#{view.scaled_decision_id}",
-        )
-        for row in pool_cells(view):
-            pools.add_row(*row)
-    events = Text("\n".join(f"{clock(m)} {sentence(m)}" for m in list(picture.history)[-SHOWN_EVENTS:]), style="dim")
-    watts = Text(watts_bar(picture))
-    head = Text(f"load time {run.load_s:.0f} s, real time {run.real_s:.0f} s")
-    unwell = Text("\n".join(run.problems), style="bold red")
-    body = Group(
-        head,
-        *([unwell] if run.problems else []),
-        load,
-        Text(),
-        pools,
-        Text(),
-        watts,
-        Text(),
-        events,
-        Text(),
-        Text(run.hint, style="cyan"),
-    )
-    return Panel(body, title=run.title, title_align="left")
 
 
 def watts_bar(picture: SiteView, width: int = 50) -> str:

@@ -73,12 +73,16 @@ class NodeSummary:
 
 @dataclass(slots=True)
 class SiteView:
-    """Everything received so far. ``history`` holds decisions and acknowledgements, oldest first."""
+    """Everything received so far. ``history`` holds decisions and acknowledgements, oldest first.
+
+    ``scaling`` holds those about replicas only, which are few: the power decisions of a minute would push them out.
+    """
 
     deployments: dict[str, DeploymentSummary] = field(default_factory=dict)
     nodes: dict[str, NodeSummary] = field(default_factory=dict)
     budgets: dict[str, v1.BudgetChange] = field(default_factory=dict)
     history: deque[v1.Message] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    scaling: deque[v1.ScalingDecision | v1.ScalingAck] = field(default_factory=lambda: deque(maxlen=HISTORY))
     lease: v1.Lease | None = None
     """The newest lease of a leader, as far as it can be read."""
     lease_flaw: str = ""
@@ -113,6 +117,8 @@ class SiteView:
 
     def _count(self, message: v1.Message, *, decision: bool) -> None:
         self.history.append(message)
+        if isinstance(message, v1.ScalingDecision | v1.ScalingAck):
+            self.scaling.append(message)
         if decision:
             self.decisions += 1
         else:

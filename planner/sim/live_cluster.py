@@ -24,6 +24,8 @@ from planner.sim.cluster.worker_pool import WorkerCounts
 TICK_S = 0.02
 SLICE_S = 0.01
 """Real seconds of computing before the event loop runs again."""
+LONGEST_STEP_S = 1.0
+"""Load seconds that are computed at once, at any speed."""
 
 
 class LiveCluster:
@@ -110,7 +112,7 @@ class LiveCluster:
             began_s = time.perf_counter()
             step_s = behind_s
             while behind_s > 0 and time.perf_counter() - began_s < SLICE_S:
-                step_s = min(behind_s, max(0.05, TICK_S * self.speed))
+                step_s = min(behind_s, max(0.05, min(TICK_S * self.speed, LONGEST_STEP_S)))
                 with self._lock:
                     self._plant.advance(self._plant.now_s + step_s)
                 behind_s -= step_s
@@ -128,6 +130,10 @@ class LiveCluster:
     def load_s(self) -> float:
         """The present instant of the load, in load seconds."""
         return (self._clock() - self._zero_s) * self.speed
+
+    def behind_s(self) -> float:
+        """Load seconds by which the plant is behind its clock: this machine computes slower than they pass."""
+        return max(0.0, self.load_s() - self._plant.now_s)
 
     def worker_counts(self) -> Mapping[str, WorkerCounts]:
         """Workers by pool and state."""

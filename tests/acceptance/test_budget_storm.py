@@ -120,7 +120,7 @@ async def running(ledger: Ledger) -> AsyncIterator[tuple[Bus, Callable[[int], An
     options = UpOptions(nodes=NODES, speed=20, budget_watts=FIRST_WATTS)
     run = prepare(options)
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(bus_server(run))
+        server = await stack.enter_async_context(bus_server(run, []))
         assert server is not None
 
         async def connected(name: str) -> Bus:

@@ -16,15 +16,13 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.consumers import Durable
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.streams import DECISIONS, TELEMETRY
-from deploy.demo import demo_run, parts
+from deploy.demo import parts
 from deploy.demo.connector import Connector
 from deploy.demo.parts import furnish, keep_connector, keep_furnished, keep_server
 from deploy.demo.prepare import Prepared
 from deploy.nats.embedded import EmbeddedServer, ServerDownError
-from deploy.views.site_view import SiteView
 from tests.contract.bus import bench, connected, until
 from tests.unit.deploy.demo.test_connector import ScriptedCluster, decision
-from tests.unit.deploy.views.test_site_view import scaling
 
 NODES = ("node-0", "node-1")
 
@@ -103,13 +101,3 @@ async def test_the_connector_outlives_a_connection_that_is_closed_for_good(monke
             await publish(planner, planner.subjects.decision_scaling("d"), wanted, f"d{count}")
             await until(lambda want=count: cluster.counts["decode"] == want, "the workers")  # type: ignore[misc]
             await bus.nc.close()
-
-
-async def test_a_second_interrupt_does_not_wait_for_the_last_decision() -> None:
-    picture, hurry = SiteView(), asyncio.Event()
-    picture.add(scaling(1, 2, 2))
-    waiting = asyncio.create_task(demo_run._carried_out(picture, "chat", hurry))
-    await asyncio.wait([waiting], timeout=0.2)
-    assert not waiting.done()
-    hurry.set()
-    await asyncio.wait_for(waiting, 30)

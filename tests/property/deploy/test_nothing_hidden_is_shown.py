@@ -19,9 +19,10 @@ from deploy.views.budgets import as_text as budgets_text
 from deploy.views.budgets import budgets
 from deploy.views.explain import explain
 from deploy.views.freshness import problems
-from deploy.views.live_view import DemoStatus, panel, plain_line
+from deploy.views.live_view import DemoStatus, plain_line
 from deploy.views.site_view import SiteView
 from deploy.views.status import as_json, as_text
+from deploy.views.terminal_view import panel
 from deploy.views.words import sentence
 from planner.sim.evaluation.html_report import table
 from tests.contract.messages.test_corpus import CORPUS
@@ -56,7 +57,7 @@ def of(kind: type[Any]) -> Any:
 
 def rendered(picture: SiteView, run: DemoStatus) -> str:
     out = io.StringIO()
-    Console(file=out, width=200, height=60, force_terminal=False).print(panel(picture, run))
+    Console(file=out, width=200, height=60, force_terminal=False).print(panel(picture, run, 200, 60))
     return out.getvalue()
 
 

@@ -151,3 +151,24 @@ async def test_a_bus_that_is_away_is_outlived(
     cluster = Slow(free=free, decode=1)
     assert await carried_out(decision(decode=2), cluster, away) == [said]
     assert cluster.counts == {"decode": 1 + free}
+
+
+async def test_progress_is_reported_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NeverReady(ScriptedCluster):
+        """Never ready; what was reported is kept by the client."""
+
+        def pools(self) -> Mapping[str, Workers]:
+            return {name: Workers(0, count, 0) for name, count in self.counts.items()}
+
+    class ProgressClient(Client):
+        async def progress(self, decision: v1.ScalingDecision, done: int, total: int) -> None:
+            self.said.append(("progress", done))
+
+    monkeypatch.setattr(connector, "PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr(connector, "POLL_S", 0.01)
+    client = ProgressClient(decision(prefill=1))
+    task = asyncio.create_task(Connector(client, NeverReady(free=1, prefill=1)).run())  # type: ignore[arg-type]
+    await asyncio.wait([task], timeout=0.6)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert client.said == [("progress", 0)]

@@ -10,9 +10,10 @@ import pytest
 
 from bus_schemas import v1
 from deploy.views.explain import explain
-from deploy.views.live_view import DemoStatus, panel, plain_line, watts_bar
+from deploy.views.live_view import DemoStatus, plain_line, watts_bar
 from deploy.views.site_view import SiteView
 from deploy.views.status import as_json, as_text
+from deploy.views.terminal_view import panel
 from deploy.views.words import sentence
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -195,7 +196,7 @@ def test_the_live_view_renders_with_everything_and_with_nothing() -> None:
     for picture in (full(), SiteView()):
         console = Console(width=160, record=True, file=None, quiet=False, force_terminal=False)
         with console.capture() as caught:
-            console.print(panel(picture, run))
+            console.print(panel(picture, run, 160, 40))
         assert "hint" in caught.get()
     assert "9 req/s" in plain_line(full(), run)
     assert "800 W capped of 1000 W" in plain_line(full(), run)
