@@ -19,8 +19,10 @@ _UNDERSCORED = f"{_HEX}{{8}}_{_HEX}{{4}}_{_HEX}{{4}}_{_HEX}{{4}}_{_HEX}{{12}}"
 _STATIC = f"{_HEX}{{32}}"
 """A static pod's id: the hash of its manifest, without dashes."""
 
-_SYSTEMD_POD = re.compile(rf"(?:.*-)?kubepods(?:-burstable|-besteffort)?-pod({_UNDERSCORED}|{_STATIC})\.slice")
-_CGROUPFS_POD = re.compile(rf"pod({_DASHED}|{_STATIC})")
+# A kubelet writes "_" for "-" under systemd, whose slices nest at dashes; some runtimes and images do as they like.
+_POD_ID = f"{_DASHED}|{_UNDERSCORED}|{_STATIC}"
+_SYSTEMD_POD = re.compile(rf"(?:.*-)?kubepods(?:-burstable|-besteffort)?-pod({_POD_ID})\.slice")
+_CGROUPFS_POD = re.compile(rf"pod({_POD_ID})")
 _CONTAINER = re.compile(rf"(?:(?:cri-containerd|crio|docker|libpod|cri-dockerd)[-:])?({_HEX}{{64}})(?:\.scope)?")
 _MONITOR = re.compile(rf"(?:crio|libpod)-conmon-{_HEX}{{64}}(?:\.scope)?")
 _LINE = re.compile(r"\d+:[^:]*:(.*)")

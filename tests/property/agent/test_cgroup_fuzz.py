@@ -35,7 +35,6 @@ pod_free_segments = st.one_of(
     hex64.map("libpod-conmon-{}.scope".format),
     uuids.map("xpod{}".format),
     uuids.map("pod{}x".format),
-    uuids.map("kubepods-pod{}.slice".format),
     uuids.map("pod_{}".format),
     st.text(HEX, max_size=31).map("pod{}".format),
     st.text(HEX, min_size=33, max_size=80).map("pod{}".format),
@@ -83,3 +82,52 @@ def test_a_pod_is_found_among_any_other_lines(
 def test_two_pods_are_never_one(first: str, second: str, cid: str) -> None:
     found = identify(f"1:a:/kubepods/pod{first}/{cid}\n2:b:/kubepods/pod{second}/{cid}")
     assert found.pod_uid == (first if first == second else None)
+
+
+PREFIXES = ("0::", "9:name=systemd:", "12:cpu,cpuacct:", "3::", "")
+"""Of a line: v2, v1 by name or by controllers, a controller left out, a bare path."""
+ROOTS = ("", "/kubelet", "/docker/" + "d" * 64, "/system.slice/minikube.scope", "/..")
+QOS = ("", "burstable", "besteffort")
+RUNTIMES = {
+    "containerd": ("{}", "cri-containerd-{}.scope"),
+    "cri-o": ("crio-{}", "crio-{}.scope"),
+    "docker": ("{}", "docker-{}.scope"),
+    "cri-dockerd": ("cri-dockerd-{}", "cri-dockerd-{}.scope"),
+    "podman": ("libpod-{}", "libpod-{}.scope"),
+}
+"""Names of a container's group: under cgroupfs, under systemd."""
+
+
+def _written(uid: str, separator: str) -> str:
+    return uid.replace("-", separator)
+
+
+@given(
+    uuids | hex32,
+    hex64,
+    st.sampled_from(PREFIXES),
+    st.sampled_from(ROOTS),
+    st.sampled_from(QOS),
+    st.sampled_from(sorted(RUNTIMES)),
+    st.sampled_from(["-", "_"]),
+    st.sampled_from(["cgroupfs", "systemd", "systemd by colon"]),
+    st.sampled_from(["", "/container", "/init.scope"]),
+)
+@settings(max_examples=2000)
+def test_every_spelling_of_driver_and_runtime_is_read(
+    uid: str, cid: str, prefix: str, root: str, qos: str, runtime: str, dash: str, driver: str, below: str
+) -> None:
+    plain, scope = RUNTIMES[runtime]
+    pod = f"pod{_written(uid, dash)}"
+    if driver == "cgroupfs":
+        path = "/".join(["kubepods", *([qos] if qos else []), pod, plain.format(cid)])
+    else:
+        slices = [
+            "kubepods",
+            *([f"kubepods-{qos}"] if qos else []),
+            "-".join(["kubepods", *([qos] if qos else []), pod]),
+        ]
+        above = "/".join(f"{each}.slice" for each in slices)
+        path = f"{above}/{scope.format(cid)}" if driver == "systemd" else f"{above}:cri-containerd:{cid}"
+    found = identify(f"{prefix}{root}/{path}{below}\n")
+    assert (found.pod_uid, found.container_id, found.static_pod) == (uid, cid, "-" not in uid)

@@ -74,10 +74,24 @@ def test_a_removed_group_is_still_read() -> None:
         f"/kubepods/pod{UID.replace('-', '')[:31]}",
         f"/user.slice/libpod-{CID}.scope",
         f"/notpods-pod{UID.replace('-', '_')}.slice",
-        f"/kubepods.slice/kubepods-pod{UID}.slice",
         "",
         "/",
     ],
 )
 def test_what_only_resembles_a_pod_is_none(path: str) -> None:
     assert identify(f"0::{path}").pod_uid is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"/kubepods/burstable/pod{UID}/{CID}",
+        f"kubepods/burstable/pod{UID}/{CID}",
+        f"0::/kubepods/besteffort/pod{UID.replace('-', '_')}/{CID}",
+        f"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID}.slice/cri-containerd-{CID}.scope",
+        f"::/kubepods/pod{UID}/{CID}",
+    ],
+)
+def test_spellings_that_no_kubelet_of_the_recorded_lines_wrote(line: str) -> None:
+    found = identify(line)
+    assert (found.pod_uid, found.container_id) == (UID, CID)
