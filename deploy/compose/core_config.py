@@ -216,20 +216,21 @@ def _pools(
 
 def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Profile | None) -> PoolConfig:
     role = role_of(name, pool)
-    if pool.max_replicas < pool.min_replicas:
-        raise ValueError(f"max_replicas {pool.max_replicas} is below min_replicas {pool.min_replicas}")
     if profile is not None and block.sizing != "load":
         _has_phases(role, profile)
     gpus = pool.gpus_per_replica
     if gpus is None and profile is not None:
         gpus = profile.prefill_gpus if role is Role.PREFILL else profile.decode_gpus
+    most = _most_replicas(pool, block, gpus or 1)
+    if most < pool.min_replicas:
+        raise ValueError(f"max_replicas {most} is below min_replicas {pool.min_replicas}")
     return PoolConfig(
         pool=PoolId(name),
         role=role,
         gpus_per_replica=gpus or 1,
         curve=_curve(role, pool, block),
         min_replicas=pool.min_replicas,
-        max_replicas=pool.max_replicas,
+        max_replicas=most,
         startup_s=pool.startup_s,
         max_step=pool.max_step,
         scale_up=_rules(pool.behavior.scale_up),
@@ -239,6 +240,13 @@ def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Pro
         schedule=replica_schedule(pool.schedule) if pool.schedule else None,
         component=pool.component,
     )
+
+
+def _most_replicas(pool: PoolSettings, block: DeploymentSettings, gpus: int) -> int:
+    """The published planner knows no maximum but its GPU budget, beyond which its rounding may go by one."""
+    if block.sizing != "classic" or block.max_gpus is None or "max_replicas" in pool.model_fields_set:
+        return pool.max_replicas
+    return max(pool.max_replicas, pool.min_replicas, block.max_gpus // gpus + 1)
 
 
 def _has_phases(role: Role, profile: Profile) -> None:

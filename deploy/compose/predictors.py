@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from planner.core.forecast.kalman import Kalman
 from planner.domain.predictor import PointModel
-from planner.runtime.config.settings import KalmanSettings, Settings
+from planner.runtime.config.settings import DeploymentSettings, KalmanSettings, Settings
 
 KALMAN = "kalman"
 KALMAN_LIBRARY, KALMAN_EXTRA = "filterpy", "forecast-kalman"
@@ -56,10 +56,27 @@ def kalman(block: KalmanSettings, *, library: bool) -> PointModel:
 
 def predictor_notes(settings: Settings) -> list[str]:
     """What an operator should know about the chosen models; one line each."""
-    if KALMAN not in _named(settings) or _has_filterpy():
+    if KALMAN not in _named(settings):
         return []
-    without = f"{KALMAN_LIBRARY} is not installed; the built-in filter computes the same numbers"
-    return [f"predictor {KALMAN}: {without} (pip install 'wattscale[{KALMAN_EXTRA}]' for the library)"]
+    notes = [_classic_note(name) for name, block in settings.deployments.items() if _classic_kalman(block)]
+    if not _has_filterpy():
+        without = f"{KALMAN_LIBRARY} is not installed; the built-in filter computes the same numbers"
+        notes.append(f"predictor {KALMAN}: {without} (pip install 'wattscale[{KALMAN_EXTRA}]' for the library)")
+    return notes
+
+
+def _classic_kalman(block: DeploymentSettings) -> bool:
+    return block.sizing == "classic" and block.predictor.split("+")[0] == KALMAN
+
+
+def _classic_note(name: str) -> str:
+    arima = (
+        ""
+        if find_spec("pmdarima")
+        else "; 0.9.1's default is arima, which needs pip install 'wattscale[forecast-arima]'"
+    )
+    first = "forecasts from the first point on, as in 0.9.1, whatever kalman.min_points says"
+    return f"deployments.{name}.predictor: with sizing classic the Kalman filter {first}{arima}"
 
 
 def _named(settings: Settings) -> set[str]:

@@ -13,7 +13,6 @@ from typing import Any
 from deploy.compose.settings_layers import Merged, Tree
 
 DEFAULT_POOLS = ("prefill", "decode")
-DEFAULT_PREDICTOR = "blend"
 APPEND = "+"
 """At the end of a path: the value is appended to what is there."""
 
@@ -87,6 +86,6 @@ def _pools(path: tuple[str, ...], merged: Merged, layers: Sequence[Layer]) -> It
 def _put(merged: Merged, path: tuple[str, ...], value: Any, origin: str) -> None:
     if path[-1].endswith(APPEND):
         path = (*path[:-1], path[-1].removesuffix(APPEND))
-        before = merged.get(path) or DEFAULT_PREDICTOR
+        before = merged.get(path) or ""
         value = before if str(value) in before else f"{before}{value}"
     merged.put(path, value, origin)

@@ -13,10 +13,11 @@ from typing import Any
 
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
+from planner.core.forecast.published import PublishedModel
 from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
 from planner.core.state import DeploymentState, Flow, Learned, PoolState
 from planner.domain.ids import PoolId
-from planner.domain.predictor import PointModel
+from planner.domain.predictor import PointModel, RunsAsPublished
 
 Plain = dict[str, Any]
 
@@ -103,7 +104,15 @@ def bands(known: Mapping[str, Band]) -> Plain | None:
 
 def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dict[str, Band]:
     """``bands`` back. ``models``: those beside the core's own. Raises NotPlainError."""
-    kinds = {**registry.kinds(), **{_kind(model): type(model) for model in models.values()}}
+    given = [
+        *models.values(),
+        *(model.as_published() for model in models.values() if isinstance(model, RunsAsPublished)),
+    ]
+    kinds = {
+        **registry.kinds(),
+        PublishedModel.__name__: PublishedModel,
+        **{_kind(model): type(model) for model in given},
+    }
     found = {_FORMER.get(name, name): _value(band, kinds) for name, band in kept.items()}
     if not all(isinstance(band, Band) for band in found.values()):
         raise NotPlainError("a forecast without its band")

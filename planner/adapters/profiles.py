@@ -70,12 +70,14 @@ def load_profile(path: Path | str, *, name: str | None = None) -> Profile:
     if prefill_table is None and decode_table is None:
         raise ProfileError(f"{folder}: holds no profile; looked for {', '.join((*PREFILL_FILES, *DECODE_FILES))}")
     dropped: list[str] = []
-    prefill, prefill_gpus = None, 1
+    prefill, prefill_gpus, whole_prefill = None, 1, None
     if prefill_table is not None:
         prefill, prefill_gpus = _prefill(prefill_table, _optional_int(meta, "prefill_tp"), dropped)
-    decode, decode_gpus = None, 1
+        whole_prefill = _whole_prefill(prefill_table) if dropped else None
+    before, decode, decode_gpus, whole_decode = len(dropped), None, 1, None
     if decode_table is not None:
         decode, decode_gpus = _decode(decode_table, _optional_int(meta, "decode_tp"), dropped)
+        whole_decode = _whole_decode(decode_table) if len(dropped) > before else None
     return Profile(
         name=name or str(meta.get("name") or folder.resolve().name),
         prefill=prefill,
@@ -85,6 +87,7 @@ def load_profile(path: Path | str, *, name: str | None = None) -> Profile:
         max_num_seqs=_optional_int(meta, "max_num_seqs"),
         max_num_batched_tokens=_optional_int(meta, "max_num_batched_tokens"),
         dropped=tuple(dropped),
+        with_dropped=(whole_prefill, whole_decode),
     )
 
 
@@ -210,6 +213,18 @@ def _decode(table: _Table, gpus: int | None, dropped: list[str]) -> tuple[Decode
         tuple(column[i] for i in kept) for column in (usage, context, itl, thpt)
     )
     return DecodeProfile(kept_usage, kept_context, kept_itl, kept_thpt, max_kv), gpus
+
+
+def _whole_prefill(table: _Table) -> PrefillProfile:
+    """Every length, as measured first."""
+    rows = {isl: row for isl, *row in reversed([*zip(*(table[key] for key in PREFILL_KEYS), strict=True)])}
+    order = sorted(rows)
+    return PrefillProfile(tuple(order), tuple(rows[isl][0] for isl in order), tuple(rows[isl][1] for isl in order))
+
+
+def _whole_decode(table: _Table) -> DecodeProfile:
+    usage, context, itl, thpt = (table[key] for key in DECODE_KEYS[:4])
+    return DecodeProfile(usage, context, itl, thpt, int(table["max_kv_tokens"][0]))
 
 
 def _refuse_zeros(table: _Table, keys: Sequence[str]) -> None:

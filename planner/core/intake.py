@@ -14,9 +14,9 @@ from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
 from planner.core.power import site_ledger as ledger
-from planner.core.sizing import load_forecast
+from planner.core.sizing import classic, load_forecast
 from planner.core.state import DeploymentState, Flow, Learned, PlannerState
-from planner.domain.config import DeploymentConfig, PlannerConfig
+from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.ids import DeploymentId
 from planner.domain.observation import DeploymentCommand, Observation, ScalingAckSeen, StoredCaps
 from planner.domain.units import TickClock
@@ -54,6 +54,9 @@ def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> 
     if not deployment.history:
         return {}
     interval_s = config.load_interval_s
+    if deployment.sizing is SizingMode.CLASSIC:
+        fresh = classic.fresh(config, deployment, interval_s)
+        return classic.warmed(fresh, deployment.history, interval_s, config.load_now_s(now_s))
     ahead_s = load_forecast.horizon_s(deployment, interval_s)
     make = partial(registry.make, deployment.predictor, deployment.forecast_level, ahead_s, config.predictors)
     return warmed(

@@ -39,3 +39,12 @@ class TakesLogarithms(Protocol):
     def on_logarithms(self) -> PointModel:
         """The same model for values that are logarithms already: it takes no second one."""
         ...
+
+
+@runtime_checkable
+class RunsAsPublished(Protocol):
+    """A model that the published 0.9 planner has too, and runs a little differently."""
+
+    def as_published(self) -> PointModel:
+        """The same model as published: from the first point on, and with forecasts that may be below 0."""
+        ...

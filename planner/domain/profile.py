@@ -38,3 +38,11 @@ class Profile:
     max_num_batched_tokens: int | None = None
     dropped: tuple[str, ...] = ()
     """One line per dropped measured point, with the reason."""
+    with_dropped: tuple[PrefillProfile | None, DecodeProfile | None] = (None, None)
+    """Both phases with the dropped points, for the published planner's formulas; None where nothing was dropped."""
+
+    @property
+    def as_measured(self) -> tuple[PrefillProfile | None, DecodeProfile | None]:
+        """Prefill and decode with every measured point, contradicting ones included."""
+        prefill, decode = self.with_dropped
+        return prefill or self.prefill, decode or self.decode

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from planner.core.intake import initial_state
 from planner.core.state import PlannerState
 from planner.core.step import react, step
-from planner.domain.config import DeploymentConfig, PlannerConfig, SiteConfig
+from planner.domain.config import DeploymentConfig, PlannerConfig, SiteConfig, SizingMode
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import (
     DeploymentObservation,
@@ -109,7 +109,7 @@ class OfflinePlanner:
         unknown = sorted(set(interval) - FIELDS.keys())
         if unknown:
             raise BadIntervalError(f"unknown keys {', '.join(unknown)}; known are {', '.join(FIELDS)}")
-        readings = {field: _reading(key, interval.get(key)) for key, field in FIELDS.items()}
+        readings = {field: _reading(interval, key) for key, field in FIELDS.items()}
         pools = {
             name: PoolObservation(Replicas(ready=count), queued_requests=Sample(0.0), complete=True)
             for name, count in self._counts.items()
@@ -195,18 +195,21 @@ class OfflinePlanner:
             yield from gpus.values()
 
 
-def _reading(key: str, value: object) -> Reading:
-    if value is None:
+def _reading(interval: Mapping[str, object], key: str) -> Reading:
+    if key not in interval:
         return Missing(MissingReason.NO_DATA)
+    value = interval[key]
+    if value is None:
+        return Missing(MissingReason.NOT_A_NUMBER)  # what JSON has in place of NaN
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadIntervalError(f"{key} is {value!r}; it must be a number or absent")
+        raise BadIntervalError(f"{key} is {value!r}; it must be a number, null (no mean: NaN) or absent")
     return Sample(float(value)) if math.isfinite(value) else Missing(MissingReason.NOT_A_NUMBER)
 
 
 def _nodes(deployment: DeploymentConfig) -> dict[NodeId, dict[GpuId, _Gpu]]:
     """Enough GPUs for every pool at its largest, or for the deployment's budget of GPUs."""
     need = sum(pool.max_replicas * pool.gpus_per_replica for pool in deployment.pools.values())
-    wanted = min(need, deployment.max_gpus) if deployment.max_gpus else need
+    wanted = need if deployment.max_gpus is None else min(need, deployment.max_gpus + _beyond_budget(deployment))
     curves = [pool.curve for pool in deployment.pools.values()]
     most, least = max(curve.max_mw for curve in curves), min(curve.min_mw for curve in curves)
     nodes: dict[NodeId, dict[GpuId, _Gpu]] = {}
@@ -214,6 +217,13 @@ def _nodes(deployment: DeploymentConfig) -> dict[NodeId, dict[GpuId, _Gpu]]:
         node = NodeId(f"paper-{index // GPUS_PER_NODE}")
         nodes.setdefault(node, {})[GpuId(f"GPU-{index}")] = _Gpu(least, most, least)
     return nodes
+
+
+def _beyond_budget(deployment: DeploymentConfig) -> int:
+    """GPUs that the published cut may take beyond the budget, by floors and by rounding; no other mode takes any."""
+    if deployment.sizing is not SizingMode.CLASSIC:
+        return 0
+    return sum((pool.min_replicas + 1) * pool.gpus_per_replica for pool in deployment.pools.values())
 
 
 def unlimited(config: PlannerConfig, deployment: DeploymentId) -> PlannerConfig:

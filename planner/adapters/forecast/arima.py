@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +46,10 @@ class Arima:
         """The same model for values that are logarithms already."""
         return replace(self, on_logs=True)
 
+    def as_published(self) -> PublishedArima:
+        """The model as the published 0.9 planner fits it: when a forecast is asked for, not at every observation."""
+        return PublishedArima(on_logs=self.on_logs)
+
     @property
     def name(self) -> str:
         return "arima"
@@ -78,6 +83,94 @@ class Arima:
         return max(0.0, value) if math.isfinite(value) else max(0.0, last)
 
 
+@dataclass(slots=True)
+class _FittedOnDemand:
+    """A fitted model with the observations it saw: ``points`` of ``history``, the rest wait for the next forecast."""
+
+    model: Any
+    logged: bool
+    history: tuple[float, ...]
+    forecast: float
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedArima:
+    """0.9.1's ARIMA. What came since the last forecast is taught at once, which gives other numbers than one by one.
+
+    ``history`` is kept whole, oldest first, as there.
+    """
+
+    history: tuple[float, ...] = ()
+    line: list[_FittedOnDemand] = field(default_factory=list, compare=False, repr=False)
+    """At most one entry: the model that all values of this line of observations share."""
+    on_logs: bool = False
+
+    def on_logarithms(self) -> PublishedArima:
+        """The same model for values that are logarithms already: a collapsed fit stands."""
+        return PublishedArima(self.history, [], on_logs=True)
+
+    def as_published(self) -> PublishedArima:
+        """Itself."""
+        return self
+
+    @property
+    def name(self) -> str:
+        return "arima"
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.history)
+
+    def observe(self, t_s: float, y: float) -> PublishedArima:
+        line = self.line if self.history else []  # every quantity starts a line of its own
+        return PublishedArima((*self.history, max(0.0, y)), line, self.on_logs)
+
+    def mean(self, horizon_s: float) -> float:
+        if len(self.history) < MIN_POINTS:
+            return self.history[-1] if self.history else 0.0
+        if len(set(self.history)) == 1:
+            return self.history[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self._forecast()
+
+    def _forecast(self) -> float:
+        known = self.line[0] if self.line else None
+        if known is not None and known.history == self.history:
+            return known.forecast
+        if known is not None and self.history[: len(known.history)] != known.history:
+            known = None  # another line of observations than the shared model's
+        try:
+            if known is None:
+                model, logged = self._fitted()
+                known = _FittedOnDemand(model, logged, (), 0.0)
+            else:
+                new = self.history[len(known.history) :]
+                known.model.update([math.log1p(y) if known.logged else y for y in new])
+            value = float(known.model.predict(n_periods=1)[0])
+            value = max(0.0, math.expm1(value) if known.logged else value)
+        except Exception:  # noqa: BLE001 - whatever a numeric library raises: the last value stands
+            if known is None:
+                return self.history[-1]
+            value = self.history[-1]  # what it failed to learn it never learns, as published
+        self.line[:] = [_FittedOnDemand(known.model, known.logged, self.history, value)]
+        return value
+
+    def _fitted(self) -> tuple[Any, bool]:
+        """The model and whether it is one of logarithms: a raw fit that collapses is tried again on them."""
+        model = _orders(self.history)
+        if self.on_logs or model.order[0] or model.order[2]:
+            return model, False
+        try:
+            return _orders([math.log1p(y) for y in self.history]), True
+        except Exception:  # noqa: BLE001 - likewise: the raw fit stands
+            return model, False
+
+
+def _orders(values: Sequence[float]) -> Any:
+    return pmdarima.auto_arima(list(values), suppress_warnings=True, error_action="ignore")
+
+
 def _follow(before: _Fitted | None, now: Arima) -> _Fitted | None:
     """The fitted model after the newest observation: updated where it saw all the others, else fitted afresh."""
     if now.points < MIN_POINTS or len(set(now.history)) == 1:
@@ -96,13 +189,10 @@ def _follow(before: _Fitted | None, now: Arima) -> _Fitted | None:
 
 
 def _fit(now: Arima) -> _Fitted:
-    model = pmdarima.auto_arima(list(now.history), suppress_warnings=True, error_action="ignore")
+    model = _orders(now.history)
     if now.on_logs or model.order[0] or model.order[2]:
         return _Fitted(model, now.points, logged=False)
-    logged = pmdarima.auto_arima(
-        [math.log1p(max(0.0, y)) for y in now.history], suppress_warnings=True, error_action="ignore"
-    )
-    return _Fitted(logged, now.points, logged=True)
+    return _Fitted(_orders([math.log1p(max(0.0, y)) for y in now.history]), now.points, logged=True)
 
 
 def predictor() -> Arima:

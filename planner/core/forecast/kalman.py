@@ -19,6 +19,8 @@ class Kalman:
     q_trend: float = 0.1
     r: float = 10.0
     min_points: int = 5
+    signed: bool = False
+    """Whether a forecast may be below 0, as in the published 0.9 planner."""
     points: int = 0
     last: float = 0.0
     level: float = 0.0
@@ -35,6 +37,10 @@ class Kalman:
     @property
     def ready(self) -> bool:
         return self.points > 0
+
+    def as_published(self) -> Kalman:
+        """0.9.1 takes ``kalman-min-points`` and forecasts from the first point on all the same."""
+        return replace(self, min_points=1, signed=True)
 
     def observe(self, t_s: float, y: float) -> Kalman:
         moved = replace(self, level=y) if self.points == 0 else self._updated(y)
@@ -59,4 +65,5 @@ class Kalman:
         if self.points < self.min_points:
             return max(0.0, self.last)
         steps = max(1.0, round(horizon_s / self.step_s)) if self.step_s > 0 else 1.0
-        return max(0.0, self.level + steps * self.trend)
+        value = self.level + steps * self.trend
+        return value if self.signed else max(0.0, value)

@@ -27,6 +27,11 @@ NAMES = tuple(_BUILT_IN)
 WRAPPERS = ("log1p", "day")
 
 
+def built_in() -> Mapping[str, PointModel]:
+    """Fresh models of the core's own, by name."""
+    return _BUILT_IN
+
+
 def model(name: str, horizon_s: float, extra: Mapping[str, PointModel]) -> PointModel:
     """A fresh point model. Raises KeyError for an unknown name, listing the known ones."""
     base, *wrappers = name.split("+")

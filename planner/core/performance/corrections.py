@@ -13,7 +13,7 @@ from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
 from planner.domain.ids import PoolId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.pool import Role
-from planner.domain.reading import value_or_none
+from planner.domain.reading import Reading, value_or_none
 
 PREFILL, DECODE = "prefill", "decode"
 
@@ -30,10 +30,10 @@ def corrections(
     known = {PREFILL: state.learned.corrections.get(PREFILL, 1.0), DECODE: state.learned.corrections.get(DECODE, 1.0)}
     if not config.correction or config.sizing is SizingMode.LOAD:
         return {}
+    if seen is not None and config.sizing is SizingMode.CLASSIC:
+        return known | _classic(config, seen, current)
     if seen is None or shape is None or shape.idle:
         return known
-    if config.sizing is SizingMode.CLASSIC:
-        return known | _classic(config, seen, current)
     ratios: dict[str, float | None] = {PREFILL: None, DECODE: None}
     for name, pool in config.pools.items():
         count = seen.pools[name].replicas.ready if name in seen.pools else current[name]
@@ -77,17 +77,19 @@ def _itl(
 
 
 def _classic(config: DeploymentConfig, seen: DeploymentObservation, current: Mapping[PoolId, int]) -> dict[str, float]:
-    """The published factors: each interval's own, neither bounded nor smoothed. Missing readings change nothing."""
-    requests, isl, osl = (value_or_none(r) for r in (seen.requests, seen.isl_tokens, seen.osl_tokens))
-    if requests is None or isl is None or osl is None:
+    """The published factors: each interval's own, neither bounded nor smoothed. Missing readings change nothing, and
+    a mean that is not a number ends the published planner's interval."""
+    means: tuple[Reading, ...] = (seen.isl_tokens, seen.osl_tokens, seen.ttft_ms, seen.itl_ms)
+    isl, osl, ttft, itl = (value_or_none(reading) for reading in means)
+    if isl is None or osl is None or any(map(classic.is_nan, means)):
         return {}
-    interval = classic.Interval(requests, isl, osl, seen.interval_s)
-    ttft, itl = value_or_none(seen.ttft_ms), value_or_none(seen.itl_ms)
-    lasted = value_or_none(seen.request_duration_s)
+    prefill, decode = config.profile.as_measured
+    requests, lasted = value_or_none(seen.requests), value_or_none(seen.request_duration_s)
+    interval = classic.Interval(requests or 0.0, isl, osl, seen.interval_s)
     found = {}
-    if ttft is not None and config.profile.prefill is not None:
-        found[PREFILL] = classic.prefill_correction(config.profile.prefill, interval, ttft)
+    if ttft is not None and prefill is not None:
+        found[PREFILL] = classic.prefill_correction(prefill, interval, ttft)
     decoders = [count for name, count in current.items() if config.pools[name].role is Role.DECODE]
-    if itl is not None and lasted is not None and config.profile.decode is not None and decoders:
-        found[DECODE] = classic.decode_correction(config.profile.decode, interval, itl, sum(decoders), lasted)
+    if requests is not None and itl is not None and lasted is not None and decode is not None and decoders:
+        found[DECODE] = classic.decode_correction(decode, interval, itl, sum(decoders), lasted)
     return found

@@ -11,7 +11,7 @@ from planner.core.limits.holds import Hold
 from planner.core.performance.corrections import DECODE, PREFILL, corrections
 from planner.core.performance.engine_model import engine
 from planner.core.power.draw_feedback import with_curves
-from planner.core.sizing import classic, load_forecast, modes
+from planner.core.sizing import load_forecast, modes
 from planner.core.sizing.options import PoolOptions
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.core.sizing.thresholds import PoolHistory, signal
@@ -94,7 +94,7 @@ def _sized(
         config=config,
         engine=model,
         load=load,
-        ahead=_ahead(learned, interval_s) if config.sizing is SizingMode.CLASSIC else None,
+        ahead=learned.ahead,
         corrections=_factors(taught.corrections),
         seen=seen,
         current=current,
@@ -104,6 +104,8 @@ def _sized(
     if config.sizing in (SizingMode.LOAD, SizingMode.SLA_LOAD):
         state = replace(state, learned=replace(taught, pools=_signals(taught, config, seen)))
     held, state = holds.hold(config, state, learned.missing, options, current, clock)
+    if config.sizing is SizingMode.CLASSIC:
+        config = replace(config, max_gpus=None)  # the published cut is done, and its rounding may exceed the budget
     return SizedDeployment(
         config, state, seen, learned, load, options, current, held, external_changes.notes(state, seen)
     )
@@ -123,14 +125,6 @@ def current_count(
 
 def _factors(known: Mapping[str, float]) -> Corrections:
     return Corrections(known.get(PREFILL, 1.0), known.get(DECODE, 1.0))
-
-
-def _ahead(learned: load_forecast.LearnedLoad, interval_s: float) -> classic.Interval | None:
-    """The next interval by the point forecasts: what the classic formulas are about."""
-    if not learned.known:
-        return None
-    rate, isl, osl = (learned.bands[name].model.mean(interval_s) for name in load_forecast.QUANTITIES)
-    return classic.Interval(rate * interval_s, isl, osl, interval_s)
 
 
 def _remembered(

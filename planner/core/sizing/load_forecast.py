@@ -9,8 +9,9 @@ from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.constant import Constant
 from planner.core.forecast.ewma import Ewma
+from planner.core.sizing import classic
 from planner.core.sizing.sized_load import SizedLoad
-from planner.domain.config import DeploymentConfig, PlannerConfig
+from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Forecast
 from planner.domain.pool import Role
@@ -39,6 +40,8 @@ class LearnedLoad:
     """The upper quantile of the rate for decode engines: averaged over the duration of a sequence."""
     growth: float = 0.0
     """Increase of the sequences in flight since the last tick: longer answers show here early."""
+    ahead: classic.Interval | None = None
+    """Mode ``classic``: the next interval by the published forecasts; None where the published planner waits."""
 
     @property
     def known(self) -> bool:
@@ -59,6 +62,8 @@ def learn(
     t_s: float,
 ) -> LearnedLoad:
     """Update the forecasts with an observation. An idle interval has no lengths: the last ones are kept."""
+    if config.sizing is SizingMode.CLASSIC:
+        return _classic(classic.learn(settings, config, bands, seen, t_s))
     ahead_s = horizon_s(config, settings.interval_s * settings.load_time_scale)
     learned = {
         name: bands.get(name) or registry.make(config.predictor, config.forecast_level, ahead_s, settings.predictors)
@@ -78,6 +83,20 @@ def learn(
     held_rate = steady[HELD].upper(ahead_s) if HELD in steady else None
     last = {IN_FLIGHT: Band(Constant(waiting))}
     return LearnedLoad({**learned, **steady, **last}, forecasts, missing, rates, held_rate, max(0.0, waiting - before))
+
+
+def _classic(found: classic.LearnedInterval) -> LearnedLoad:
+    """What the published planner's forecasts come to, as a load; where they are below zero, none."""
+    ahead = found.ahead
+    if ahead is None:
+        return LearnedLoad(found.bands, {}, found.missing)
+    means = {RATE: ahead.requests / ahead.interval_s, ISL: ahead.isl_tokens, OSL: ahead.osl_tokens}
+    model = found.bands[ISL].model.name
+    forecasts = {
+        name: Forecast(max(0.0, mean), max(0.0, mean), max(0.0, mean), ahead.interval_s, model)
+        for name, mean in means.items()
+    }
+    return LearnedLoad(found.bands, forecasts, found.missing, ahead=ahead)
 
 
 def _in_flight_known(config: DeploymentConfig, seen: DeploymentObservation | None) -> bool:

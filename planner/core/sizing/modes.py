@@ -69,17 +69,20 @@ def _thresholds(case: Case, pool: PoolConfig) -> PoolOptions | None:
 
 
 def _classic(case: Case, pool: PoolConfig) -> PoolOptions | None:
-    profile, ahead = case.config.profile, case.ahead
+    prefill, decode, ahead = *case.config.profile.as_measured, case.ahead
     if ahead is None:
         return None
-    if pool.role is Role.PREFILL and profile.prefill is not None:
-        wanted = classic.prefill_replicas(profile.prefill, ahead, case.corrections.prefill, pool.gpus_per_replica)
-    elif pool.role is Role.DECODE and profile.decode is not None:
-        wanted = classic.decode_replicas(
-            profile.decode, ahead, case.config.itl_ms, case.corrections.decode, pool.gpus_per_replica
-        )
-    else:
-        return None
+    try:
+        if pool.role is Role.PREFILL and prefill is not None:
+            wanted = classic.prefill_replicas(prefill, ahead, case.corrections.prefill, pool.gpus_per_replica)
+        elif pool.role is Role.DECODE and decode is not None:
+            wanted = classic.decode_replicas(
+                decode, ahead, case.config.itl_ms, case.corrections.decode, pool.gpus_per_replica
+            )
+        else:
+            return None
+    except (ArithmeticError, ValueError):
+        return None  # the published planner keeps its counts where its formula has no value
     rate = f"{ahead.requests:.4g} requests of {ahead.isl_tokens:.0f}/{ahead.osl_tokens:.0f} tokens"
     text = f"{wanted} {pool.pool} replicas for {rate} in {ahead.interval_s:.0f} s, by the classic formula"
     return exactly((Limited(max(wanted, pool.min_replicas), ReasonCode.CLASSIC, text),))

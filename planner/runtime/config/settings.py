@@ -6,10 +6,11 @@ people write it, and times are in seconds of the load unless a comment says real
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from bus_schemas.jetstream.settings import BusSettings
 
@@ -20,6 +21,12 @@ MOST_PRIORITY = 1000
 Positive = Annotated[float, Field(gt=0, le=MOST)]
 NotNegative = Annotated[float, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+DEFAULT_PREDICTOR = "blend"
+
+
+def classic_predictor() -> str:
+    """0.9.1's own default, or the Kalman filter of its guide where the library of that one is missing."""
+    return "arima" if find_spec("pmdarima") else "kalman"
 
 
 class Block(BaseModel):
@@ -159,7 +166,9 @@ class DeploymentSettings(Block):
     """joint: caps are chosen together with counts. fixed: every GPU of a pool gets ``max_cap_watts``, and only counts
     are chosen; a cut of the budget still lowers it."""
     mode: Literal["active", "advisory", "paused"] = "active"
-    predictor: str = "blend"
+    predictor: str = DEFAULT_PREDICTOR
+    """A model's name, with ``+log1p`` or ``+day`` after it; these alone are put after the default, which is that of
+    ``classic_predictor`` with ``sizing: classic``."""
     forecast_quantile: Share | None = None
     """Default: ``ttft_quantile``, so that one knob moves both."""
     drain_backlog_s: Positive = 30.0
@@ -178,6 +187,16 @@ class DeploymentSettings(Block):
     history: Path | None = None
     """A recorded trace (Mooncake JSONL, or CSV; gzip or not) that forecasts learn before the first interval."""
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_predictor(cls, data: Any) -> Any:
+        """The predictor's default by the way of sizing, with what was put after it."""
+        given = data.get("predictor", "") if isinstance(data, dict) else None
+        if not isinstance(given, str) or (given and not given.startswith("+")):
+            return data
+        base = classic_predictor() if data.get("sizing") == "classic" else DEFAULT_PREDICTOR
+        return {**data, "predictor": base + given}
 
 
 class WindowSettings(Block):
