@@ -9,7 +9,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats.errors import Error as NatsError
 
@@ -17,10 +17,13 @@ from bus_schemas import codec
 from bus_schemas.errors import BusAwayError, FenceRefusedError, NotPermittedError, NotStoredError
 from bus_schemas.jetstream.api import Refusal, answer, ask, away, error_of
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.reader import stored_id
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.v1 import Message
+
+if TYPE_CHECKING:
+    # An agent publishes without leading: it does not load what a leader needs.
+    from bus_schemas.jetstream.leader_election import Leadership
 
 __all__ = ["FenceRefusedError", "NotStoredError", "Outgoing", "Publisher", "publish"]
 

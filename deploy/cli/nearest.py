@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 CLOSE_ENOUGH = 0.5
 LISTED = 8
@@ -11,6 +10,8 @@ LISTED = 8
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is close to ``name``; None where none is."""
+    from difflib import get_close_matches
+
     close = get_close_matches(name, sorted(known), n=1, cutoff=CLOSE_ENOUGH)
     return close[0] if close else None
 

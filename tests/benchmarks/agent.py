@@ -192,10 +192,14 @@ async def idling(folder: Path, url: str, seconds: float) -> None:
 
 
 def kubeconfig(url: str) -> str:
-    """A kubeconfig for the double."""
-    return (
-        f"current-context: x\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]\n"
-        f"clusters: [{{name: x, cluster: {{server: '{url}'}}}}]\nusers: [{{name: x, user: {{}}}}]\n"
+    """A kubeconfig for the double, in JSON: a pod's agent, which has a service account, loads no YAML either."""
+    return json.dumps(
+        {
+            "current-context": "x",
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+            "clusters": [{"name": "x", "cluster": {"server": url}}],
+            "users": [{"name": "x", "user": {}}],
+        }
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import ssl
 import tempfile
@@ -65,16 +66,14 @@ def from_service_account(environment: Mapping[str, str], folder: Path = SERVICE_
 
 
 def from_kubeconfig(path: Path) -> Access:
-    """The current context of a kubeconfig. Raises NoAccessError for unsupported content (exec plugins)."""
-    import yaml
-
+    """The current context of a kubeconfig, YAML or JSON. Raises NoAccessError, also for one that needs a plugin."""
     try:
-        document = yaml.safe_load(read_regular(path, SECRET_BYTES))
+        document = _parsed(read_regular(path, SECRET_BYTES))
         context = _named(document, "contexts", "context", document["current-context"])
         cluster = _named(document, "clusters", "cluster", context["cluster"])
         user = _named(document, "users", "user", context["user"])
         server = str(cluster["server"]).rstrip("/")
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoAccessError(f"kubeconfig {path}: {type(error).__name__}: {error}") from error
     if "exec" in user or "auth-provider" in user:
         raise NoAccessError(
@@ -88,6 +87,19 @@ def from_kubeconfig(path: Path) -> Access:
         tls=_tls(path, cluster, user),
         namespace=str(context.get("namespace", "default")),
     )
+
+
+def _parsed(content: bytes) -> Any:
+    """Raises ValueError. JSON is tried first: the YAML library stays in memory with its 0.8 MB once it is loaded."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        import yaml
+
+        try:
+            return yaml.safe_load(content)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
 
 
 def _named(document: Mapping[str, Any], kind: str, key: str, name: str) -> Mapping[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from deploy.cli.command_parser import CommandParser
 from deploy.cli.errors import UsageError
-from deploy.cli.main import build_parser, main
+from deploy.cli.main import COMMANDS, build_parser, main
 from deploy.cli.steer.control import replicas_of
 
 
@@ -72,6 +74,23 @@ def test_without_any_bus_known_the_remedy_is_named(
 
 def test_every_command_explains_itself() -> None:
     assert "up" in build_parser().format_help()
+
+
+def test_each_module_registers_the_commands_that_the_table_gives_it() -> None:
+    for name, commands in COMMANDS.items():
+        words = CommandParser(prog="wattscale").add_subparsers()
+        importlib.import_module(name).register(words)
+        assert tuple(words.choices) == commands
+
+
+def test_an_agent_loads_no_other_command() -> None:
+    code = (
+        "import sys; from deploy.cli.main import main; main(['agent', 'pod-of', '--cgroup-file', '/dev/null']);"
+        "print(sorted({m.split('.')[2] for m in sys.modules if m.startswith('deploy.cli.') and m.count('.') > 2}),"
+        "'deploy.cli.run.planner' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "['run'] False"
 
 
 def test_help_loads_no_client_library() -> None:
