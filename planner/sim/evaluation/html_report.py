@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from bus_schemas.visible_text import visible
+from planner.sim.evaluation.misses import CAUSE_WORDS
 from planner.sim.evaluation.run_batch import Result
 from planner.sim.evaluation.svg_chart import ChartLine, chart
 from planner.sim.workload.scenario import Scenario
 
 MOST_CHANGES = 200
+MOST_COMPARED = 7
 STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:900px;color:#111827;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-top:1px solid #e5e7eb;padding-top:1rem}
@@ -37,6 +39,16 @@ COLUMN_WORDS = {
     "changes/h": "changes of the replica count an hour, by pool in the order of their names",
 }
 COLUMNS = tuple(COLUMN_WORDS)
+OTHER_COLUMN_WORDS = {
+    "reason": "why requests missed a target (below), or why a policy changed replicas (its own word)",
+    "requests": "requests with this reason",
+    "of all": "their share of all requests",
+    "changes": "changes of a replica count with this reason",
+    "when": "minutes of load",
+    "pool": "the workers of one role",
+    "replicas": "wanted before and after the change",
+    "in words": "the policy's own sentence",
+}
 
 
 def score_row(result: Result) -> tuple[str, ...]:
@@ -62,8 +74,10 @@ def html(title: str, facts: Mapping[str, str], scenario: Scenario, results: Sequ
     """The report as an HTML document."""
     body = [f"<h1>{escape(title)}</h1>", table(("", ""), facts.items(), words=True)]
     body.append(table(COLUMNS, map(score_row, results)))
-    meanings = table(("", ""), COLUMN_WORDS.items(), words=True)
-    body.append(f"<details><summary>What the columns mean</summary>{meanings}</details>")
+    meanings = table(("", ""), (COLUMN_WORDS | OTHER_COLUMN_WORDS | _cause_words()).items(), words=True)
+    body.append(f"<details><summary>What the columns and the reasons of misses mean</summary>{meanings}</details>")
+    if len(results) > 1:
+        body += _compared(scenario, results)
     body += [_section(scenario, result) for result in results]
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
@@ -78,6 +92,36 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool 
         cells = "".join(f"<td{kind}>{escape(visible(cell))}</td>" for cell in rest)
         lines.append(f"<tr><td>{escape(visible(first))}</td>{cells}</tr>")
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+
+
+def _cause_words() -> dict[str, str]:
+    return {cause.value: words for cause, words in CAUSE_WORDS.items()}
+
+
+def _compared(scenario: Scenario, results: Sequence[Result]) -> Iterable[str]:
+    """Every policy in the same chart; the budget is that of the first."""
+    shown, end_s = results[:MOST_COMPARED], scenario.end_s
+    more = "" if len(shown) == len(results) else f" (the first {len(shown)} of {len(results)})"
+    yield f"<h2>Policies compared{more}</h2>"
+    lines = [
+        ChartLine(r.scores.policy, [(row.t_s, float(sum(row.ready.values()))) for row in r.rows], steps=True)
+        for r in shown
+    ]
+    yield chart("Workers that serve", "workers", lines, end_s)
+    for name, seen, target_ms in (
+        ("TTFT", [result.ttft_ms for result in shown], scenario.ttft_ms),
+        ("ITL", [result.itl_ms for result in shown], scenario.itl_ms),
+    ):
+        lines = [ChartLine(result.scores.policy, points) for result, points in zip(shown, seen, strict=True)]
+        lines.append(ChartLine("target", [(0.0, target_ms), (end_s, target_ms)], dashed=True))
+        yield chart(name, "ms, p95 by minute", lines, end_s, most=4 * target_ms)
+    lines = [ChartLine(result.scores.policy, [(row.t_s, row.watts) for row in result.rows]) for result in shown]
+    yield chart("Power drawn by all GPUs", "W", [*lines, *_budget(shown[0])], end_s)
+
+
+def _budget(result: Result) -> list[ChartLine]:
+    points = [(row.t_s, row.budget_watts) for row in result.rows if row.budget_watts is not None]
+    return [ChartLine("budget", [(0.0, points[0][1]), *points], dashed=True, steps=True)] if points else []
 
 
 def _section(scenario: Scenario, result: Result) -> str:
@@ -130,7 +174,4 @@ def _charts(scenario: Scenario, result: Result) -> Iterable[str]:
         ChartLine("drawn", [(r.t_s, r.watts) for r in rows]),
         ChartLine("caps", [(r.t_s, r.caps_watts) for r in rows]),
     ]
-    budget = [(r.t_s, r.budget_watts) for r in rows if r.budget_watts is not None]
-    if budget:
-        watts.append(ChartLine("budget", [(0.0, budget[0][1]), *budget], dashed=True, steps=True))
-    yield chart("Power of all GPUs", "W", watts, end_s)
+    yield chart("Power of all GPUs", "W", [*watts, *_budget(result)], end_s)

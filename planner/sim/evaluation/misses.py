@@ -24,30 +24,34 @@ SHARE_OF_TARGET = 0.25
 
 
 class Cause(StrEnum):
-    """The cause of a miss."""
+    """The cause of a miss; ``CAUSE_WORDS`` says what each means."""
 
     UNREACHABLE = "unreachable"
-    """Its prompt alone takes longer than the TTFT target, at full speed."""
     REFUSED = "refused"
-    """No worker's KV cache can hold it."""
     UNFINISHED = "unfinished"
-    """Still unfinished long after the end of the load."""
     HELD = "held"
-    """The policy wanted more than a budget, bound or rate allowed. Counted with the reason: ``held:power_budget``."""
     STARTING = "starting"
-    """Capacity was starting, but not ready yet."""
     FORECAST = "forecast"
-    """More arrived than the policy had sized for."""
     BATCH = "batch"
-    """The ITL was missed: too many requests in a decode batch."""
     MODEL = "model"
-    """The ITL was missed on engines that are not as profiled."""
     DECODE_QUEUE = "decode_queue"
-    """It waited for a place in a decode batch."""
     SLOW = "slow"
-    """It did not wait, but was slow: its chunk was shared with other prompts, or its GPU was capped."""
     QUEUE = "queue"
-    """It waited for a prefill worker although the load was as forecast: a burst, or too little reserve."""
+
+
+CAUSE_WORDS = {
+    Cause.UNREACHABLE: "its prompt alone takes longer than the TTFT target, at full speed",
+    Cause.REFUSED: "no worker's KV cache can hold it",
+    Cause.UNFINISHED: "still unfinished long after the end of the load",
+    Cause.HELD: "the policy wanted more than a budget, bound or rate allowed; counted with that: held:power_budget",
+    Cause.STARTING: "capacity was starting, but not ready yet",
+    Cause.FORECAST: "more arrived than the policy had sized for",
+    Cause.BATCH: "the ITL was missed: too many requests in a decode batch",
+    Cause.MODEL: "the ITL was missed on engines that are not as profiled",
+    Cause.DECODE_QUEUE: "it waited for a place in a decode batch",
+    Cause.SLOW: "it did not wait, but was slow: its chunk was shared with other prompts, or its GPU was capped",
+    Cause.QUEUE: "it waited for a prefill worker although the load was as forecast: a burst, or too little reserve",
+}
 
 
 def causes(run: SimulationRun) -> Mapping[str, int]:

@@ -10,6 +10,8 @@ from html import escape
 WIDTH, HEIGHT = 860, 190
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 26, 24
 MOST_POINTS = 900
+LETTER, LEGEND_GAP, LEGEND_ROW = 7, 14, 16
+"""Estimated width of a letter, space between two names, height of a row of names."""
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
 
 
@@ -24,23 +26,32 @@ class ChartLine:
 
 
 def chart(title: str, unit: str, lines: Sequence[ChartLine], x_end: float, most: float | None = None) -> str:
-    """One chart over ``0..x_end`` seconds. ``most`` limits the y axis; beside the unit it says what is cut off."""
+    """One chart over ``0..x_end`` seconds. ``most`` limits the y axis; beside the unit it says what is cut off.
+
+    Names that have no room beside the title stand in rows below it, above the chart.
+    """
     highest = max((y for line in lines for _, y in line.points), default=1.0)
     top = _nice(min(highest, most or math.inf))
     if highest > top:
         unit = f"{unit}; cut off at {top:g}, highest {highest:.4g}"
+    legend = _legend_rows(lines, beside=LETTER * (len(title) + len(unit)))
+    down = LEGEND_ROW * (len(legend) - 1)
     parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + down}" role="img" aria-label="{escape(title)}">',
         f'<text x="{LEFT}" y="15" class="t">{escape(title)} <tspan class="u">{escape(unit)}</tspan></text>',
+        *(_legend(row, 15 + LEGEND_ROW * number) for number, row in enumerate(legend)),
+        f'<g transform="translate(0 {down})">' if down else "<g>",
     ]
     parts += _grid(top, x_end)
     for place, line in enumerate(lines):
-        colour = "#111827" if line.dashed else COLOURS[place % len(COLOURS)]
         dash = ' stroke-dasharray="5 4"' if line.dashed else ""
         path = _path(line, x_end, top)
-        parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="1.4"{dash}/>')
-    parts += _legend(lines)
-    return "".join([*parts, "</svg>"])
+        parts.append(f'<path d="{path}" fill="none" stroke="{_colour(line, place)}" stroke-width="1.4"{dash}/>')
+    return "".join([*parts, "</g></svg>"])
+
+
+def _colour(line: ChartLine, place: int) -> str:
+    return "#111827" if line.dashed else COLOURS[place % len(COLOURS)]
 
 
 def _nice(value: float) -> float:
@@ -93,10 +104,30 @@ def _thinned(points: Sequence[tuple[float, float]]) -> Sequence[tuple[float, flo
     return [max(points[i : i + size], key=lambda point: point[1]) for i in range(0, len(points), size)]
 
 
-def _legend(lines: Sequence[ChartLine]) -> Iterable[str]:
-    x = WIDTH - RIGHT
-    for place in range(len(lines) - 1, -1, -1):
-        line = lines[place]
-        colour = "#111827" if line.dashed else COLOURS[place % len(COLOURS)]
-        yield f'<text x="{x}" y="15" class="l" fill="{colour}" text-anchor="end">{escape(line.name)}</text>'
-        x -= 7 * len(line.name) + 14
+def _legend_rows(lines: Sequence[ChartLine], beside: float) -> list[list[tuple[str, str]]]:
+    """(name, colour) of the lines in rows that fit; the first row stands beside the title, and may be empty."""
+    rows: list[list[tuple[str, str]]] = [[]]
+    room = WIDTH - LEFT - RIGHT - beside
+    names = [(line.name, _colour(line, place)) for place, line in enumerate(lines)]
+    if sum(_width(name) for name, _ in names) > room:
+        rows.append([])
+        room = WIDTH - LEFT - RIGHT
+    for name, colour in names:
+        if _width(name) > room and rows[-1]:
+            rows.append([])
+            room = WIDTH - LEFT - RIGHT
+        rows[-1].append((name, colour))
+        room -= _width(name)
+    return rows
+
+
+def _width(name: str) -> float:
+    return LETTER * len(name) + LEGEND_GAP
+
+
+def _legend(row: Sequence[tuple[str, str]], y: float) -> str:
+    x, texts = float(WIDTH - RIGHT), []
+    for name, colour in reversed(row):
+        texts.append(f'<text x="{x:g}" y="{y:g}" class="l" fill="{colour}" text-anchor="end">{escape(name)}</text>')
+        x -= _width(name)
+    return "".join(texts)

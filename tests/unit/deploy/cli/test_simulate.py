@@ -32,7 +32,7 @@ def test_a_table_a_report_and_json(tmp_path: Path, capsys: pytest.CaptureFixture
     told = capsys.readouterr().out
     assert "static:2p1d" in told
     assert "GPU-h" in told
-    assert report.read_text().count("<svg") == 12
+    assert report.read_text().count("<svg") == 4 + 12
     assert main([*SMALL, "--policy", "hpa", "--seeds", "0,1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [row["seed"] for row in found["results"]] == [0, 1]

@@ -165,3 +165,16 @@ def test_a_chart_that_is_cut_off_says_so_and_stays_inside() -> None:
     assert "cut off" not in chart("TTFT", "ms", [line], 60.0)
     # The top of the axis is at 26: nothing is drawn above it, into the title.
     assert min(float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", cut)) >= 26.0
+
+
+def test_seven_long_names_stand_above_the_chart_and_in_it() -> None:
+    lines = [
+        ChartLine(f"static:6p{number}d at 80% (12544 W)", [(0.0, 1.0), (60.0, float(number))]) for number in range(7)
+    ]
+    svg = chart("TTFT", "ms", lines, 60.0, most=4.0)
+    assert len(set(re.findall(r'stroke="(#[0-9a-f]+)"', svg))) == 7
+    places = [(float(x), float(y)) for x, y in re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="l"', svg)]
+    assert len(places) == 7
+    below = float(re.findall(r"translate\(0 ([\d.]+)\)", svg)[0])
+    assert all(15 < y < 26 + below for _, y in places), "below the title and above the lines"
+    assert all(x - 7 * len(lines[0].name) >= 0 for x, _ in places)

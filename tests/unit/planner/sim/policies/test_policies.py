@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from array import array
 from dataclasses import replace
 from typing import Any
@@ -160,7 +161,15 @@ def test_parallel_runs_and_their_report(tmp_path: object) -> None:
     assert replace(by_name["ours"].scores, wall_s=0.0) == replace(alone[0].scores, wall_s=0.0)
     assert {number for number, share in told if share == 1.0} == {0, 1}
     page = html("Simulation <1>", {"load": "a & b"}, world, results)
-    assert page.count("<svg") == 2 * 6
+    assert page.count("<svg") == 4 + 2 * 6
+    compared = page[page.index("Policies compared") : page.index("<h2>ours</h2>")]
+    assert compared.count("<svg") == 4
+    for svg in compared.split("<svg")[1:]:
+        assert svg.count("<path") >= 2, "both policies are in the same chart"
+        assert {">ours</text>", ">hpa</text>"} <= set(re.findall(r">[^<>]+</text>", svg))
+    columns = re.findall(r"<th>([^<]+)</th>", page)
+    explained = re.findall(r"<tr><td>([^<]+)</td>", page[page.index("What the columns") :])
+    assert set(columns) <= set(explained)
     assert "Simulation &lt;1&gt;" in page
     assert "http://" not in page
     assert "<script" not in page
