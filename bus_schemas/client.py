@@ -157,6 +157,18 @@ class VirtualConnectorClient:
         scaled = await self._scaled_id(decision)
         await self._acknowledge(decision, AckStatus.FAILED, scaled=scaled, reason=reason, retryable=retryable)
 
+    async def superseded(self, decision: ScalingDecision) -> bool:
+        """Whether a newer decision has taken the place of this one. Raises BusAwayError."""
+        newest = await self.get()
+        return newest is not None and _key(newest) != _key(decision)
+
+    async def supersede(self, decision: ScalingDecision) -> None:
+        """Acknowledge that a newer decision came before this one was carried out. Raises NotStoredError, BusAwayError.
+
+        What counts as carried out stays the last decision that was; completing the newer one completes this one too.
+        """
+        await self._acknowledge(decision, AckStatus.SUPERSEDED, scaled=await self._scaled_id(decision))
+
     async def progress(self, decision: ScalingDecision, done: int, total: int) -> None:
         """Report progress: ``done`` of ``total`` parts. Raises NotStoredError, BusAwayError."""
         scaled = await self._scaled_id(decision)

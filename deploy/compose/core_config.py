@@ -39,6 +39,7 @@ from planner.domain.config import (
     ScalingRules,
     SiteConfig,
     SizingMode,
+    WaitFor,
 )
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
@@ -58,7 +59,7 @@ from planner.runtime.config.settings import (
 
 log = logging.getLogger(__name__)
 
-CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history"})
+CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history", "wait_for"})
 NO_PROFILE = "none"
 CLASSIC_LIBRARY = "scipy"
 DEFAULT_SITE = DeploymentSettings.model_fields["site"].default
@@ -141,6 +142,8 @@ def _deployment(
 ) -> DeploymentConfig | None:
     where = f"deployments.{name}"
     before = len(problems)
+    if block.wait_for is not None and block.wait_for_scaling is not None:
+        problems.append(f"{where}.wait_for_scaling: the former name of wait_for, which is set too; remove one")
     try:
         encode_name(name)
     except ValueError as error:
@@ -170,9 +173,21 @@ def _deployment(
         mode=OperationMode(block.mode),
         fallback=Fallback(block.fallback),
         load=LoadThresholds(**dict(block.load)),
+        wait_for=_wait_for(block, settings),
         history=history,
         **same,
     )
+
+
+def _wait_for(block: DeploymentSettings, settings: Settings) -> WaitFor | None:
+    """What was set, by the new or the former name; the published rules of caps and shortage wait for completion."""
+    if block.wait_for is not None:
+        return WaitFor(block.wait_for)
+    if block.wait_for_scaling is not None:
+        return WaitFor.COMPLETE if block.wait_for_scaling else WaitFor.NOTHING
+    of_site = settings.sites.get(block.site)
+    published = block.caps == "fixed" or (of_site is not None and of_site.shortage == "proportional")
+    return WaitFor.COMPLETE if published else None
 
 
 def _profile(where: str, block: DeploymentSettings, problems: list[str]) -> Profile | None:

@@ -43,7 +43,8 @@ class WorkerPool(Protocol):
         ...
 
     def start(self, pool: str, gpus: Sequence[str] | None) -> bool:
-        """Start a worker, on these GPUs if they are free, else on any. False when no GPU is free."""
+        """One worker more: one that still drains serves again; else one starts, on these GPUs if they are free, else on
+        any. False when no GPU is free."""
         ...
 
     def drain(self, pool: str) -> None:
@@ -80,8 +81,10 @@ class Connector:
             await self._client.fail(decision, f"no free GPU for {', '.join(short)}", retryable=True)
             await asyncio.sleep(PROGRESS_EVERY_S)
             return
-        await self._settle(decision)
-        await self._client.complete(decision)
+        if await self._settle(decision):
+            await self._client.complete(decision)
+        else:
+            await self._client.supersede(decision)
 
     def _aim(self, decision: v1.ScalingDecision) -> list[str]:
         """Start and drain once. Returns the pools that found no GPU. Drains come first: they free GPUs."""
@@ -101,17 +104,25 @@ class Connector:
                     break
         return short
 
-    async def _settle(self, decision: v1.ScalingDecision) -> None:
-        """Wait until the new workers serve and the drained ones are gone, reporting each step once."""
+    async def _settle(self, decision: v1.ScalingDecision) -> bool:
+        """Wait until the new workers serve and the drained ones are gone, reporting each step once.
+
+        False where a newer decision came meanwhile: it takes the place of this one.
+        """
         targets = {name: target.replicas for name, target in decision.pools.items()}
         waited_s, reported = 0.0, -1
         while True:
             pools = self._cluster.pools()
             settled = sum(pools[name].settled_at(target) for name, target in targets.items())
             if settled == len(targets):
-                return
-            if waited_s >= PROGRESS_EVERY_S and settled != reported:
+                return True
+            if waited_s >= PROGRESS_EVERY_S:
+                if await self._client.superseded(decision):
+                    return False
+                waited_s = 0.0
+                if settled == reported:
+                    continue
                 await self._client.progress(decision, settled, len(targets))
-                waited_s, reported = 0.0, settled
+                reported = settled
             await asyncio.sleep(POLL_S)
             waited_s += POLL_S

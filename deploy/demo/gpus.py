@@ -111,6 +111,8 @@ class PlantWorkers:
         return {name: Workers(count.ready, count.starting, count.draining) for name, count in counts.items()}
 
     def start(self, pool: str, gpus: Sequence[str] | None) -> bool:
+        if self._cluster.reclaim_one(pool) is not None:
+            return True
         if gpus is not None and self._cluster.start_worker(pool, gpus) is not None:
             return True
         return self._cluster.start_worker(pool) is not None

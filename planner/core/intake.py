@@ -18,7 +18,7 @@ from planner.core.sizing import classic, load_forecast
 from planner.core.state import DeploymentState, Flow, Learned, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.ids import DeploymentId
-from planner.domain.observation import DeploymentCommand, Observation, ScalingAckSeen, StoredCaps
+from planner.domain.observation import DeploymentCommand, DeploymentObservation, Observation, ScalingAckSeen, StoredCaps
 from planner.domain.units import TickClock
 
 
@@ -69,6 +69,7 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
     deployments = {}
     for name in config.deployments:
         known = _acknowledged(state.deployments.get(name) or DeploymentState(), observation.scaling_acks.get(name))
+        known = _serving(known, observation.deployments.get(name))
         if observation.deployment_commands:
             known = _commanded(known, tuple(c for c in observation.deployment_commands if c.deployment == name))
         deployments[name] = known
@@ -87,6 +88,17 @@ def _acknowledged(state: DeploymentState, ack: ScalingAckSeen | None) -> Deploym
     if ack is None or ack.scaled_decision_id <= state.flow.scaled_decision_id:
         return state
     return replace(state, flow=replace(state.flow, scaled_decision_id=ack.scaled_decision_id))
+
+
+def _serving(state: DeploymentState, seen: DeploymentObservation | None) -> DeploymentState:
+    """The state after a look at the workers: whether all replicas of the last decision serve."""
+    flow = state.flow
+    if seen is None or flow.serving_decision_id >= flow.decision_id or not flow.published:
+        return state
+    ready = {name: pool.replicas.ready for name, pool in seen.pools.items()}
+    if any(ready.get(name, -1) < count for name, count in flow.published.items()):
+        return state
+    return replace(state, flow=replace(flow, serving_decision_id=flow.decision_id))
 
 
 def _commanded(state: DeploymentState, commands: tuple[DeploymentCommand, ...]) -> DeploymentState:

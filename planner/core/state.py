@@ -29,6 +29,8 @@ class Flow:
     published: Mapping[PoolId, int] = field(default_factory=dict)
     scaled_decision_id: int = -1
     decided_at_s: float = 0.0
+    serving_decision_id: int = -1
+    """The newest decision whose replicas were all seen to serve, while leavers may still drain."""
 
     @property
     def ready(self) -> bool:

@@ -42,6 +42,17 @@ class Fallback(StrEnum):
     MAX_SEEN = "max_seen"
 
 
+class WaitFor(StrEnum):
+    """What a newer scaling decision waits for."""
+
+    NOTHING = "nothing"
+    """For nothing: it takes the place of one that is still being carried out."""
+    READY = "ready"
+    """Until every replica of the last one serves; leavers may still drain."""
+    COMPLETE = "complete"
+    """Until the last one was acknowledged as carried out: new replicas serve and leavers are gone."""
+
+
 class Shortage(StrEnum):
     """Who gives up what where a site's watts do not suffice."""
 
@@ -149,8 +160,8 @@ class DeploymentConfig:
     max_gpus: int | None = None
     priority: int = 0
     scaling_timeout_s: float = 1800.0
-    wait_for_scaling: bool = True
-    """Whether a decision waits until the last one was carried out or timed out; if not, it replaces the last one."""
+    wait_for: WaitFor | None = None
+    """What a newer decision waits for, at most ``scaling_timeout_s``; None: see ``waits_for``."""
     metrics_timeout_s: float = 300.0
     """Seconds of load time without the metrics that sizing needs, after which ``fallback`` applies."""
     fallback: Fallback = Fallback.HOLD
@@ -159,6 +170,13 @@ class DeploymentConfig:
     """Whether observed TTFT and ITL correct the profile (the opposite of Dynamo's ``no_correction``)."""
     history: tuple[Request, ...] = ()
     """A recorded trace that forecasts learn before the first interval (Dynamo's ``load_predictor_warmup_trace``)."""
+
+    @property
+    def waits_for(self) -> WaitFor:
+        """``wait_for``; by default nothing, and completion in the published modes, which step on from what runs."""
+        if self.wait_for is not None:
+            return self.wait_for
+        return WaitFor.NOTHING if self.sizing is SizingMode.SLA else WaitFor.COMPLETE
 
     @property
     def forecast_level(self) -> float:

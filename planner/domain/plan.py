@@ -141,7 +141,7 @@ class DeploymentPlan:
     power_cut: PowerCut | None = None
     """Set where a site shares short watts in proportion, and did."""
     ready: bool = True
-    """``scaled_decision_id >= decision_id``: a newer decision may be published."""
+    """``scaled_decision_id >= decision_id``: the last decision was carried out."""
 
 
 @dataclass(frozen=True, slots=True)

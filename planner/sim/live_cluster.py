@@ -180,6 +180,11 @@ class LiveCluster:
         with self._lock:
             return self._plant.drain_one(pool)
 
+    def reclaim_one(self, pool: str) -> str | None:
+        """Let a draining worker of ``pool`` serve again. Returns its name; None where none drains."""
+        with self._lock:
+            return self._plant.reclaim_one(pool)
+
     def fail_worker(self, worker: str) -> None:
         """Kill a worker."""
         with self._lock:

@@ -16,6 +16,7 @@ from planner.domain.config import (
     ScalingRules,
     SiteConfig,
     SizingMode,
+    WaitFor,
 )
 from planner.domain.daily_window import ReplicaSchedule, ReplicaWindow
 from planner.domain.ids import DeploymentId, NodeId, PoolId, SiteId
@@ -301,7 +302,7 @@ def unpowered() -> tuple[PlannerConfig, GoldenFleet, Script]:
         deployment("batch", sizing=SizingMode.LOAD, pools=(few, pool(DECODE, scale_up=tight)), predictor="ewma"),
         deployment("code", sizing=SizingMode.CLASSIC, predictor="holt", pools=(few, pool(DECODE, fallback_replicas=4)),
                    fallback=Fallback.REPLICAS),
-        deployment("voice", sizing=SizingMode.SLA_LOAD, predictor="kalman+log1p", wait_for_scaling=False),
+        deployment("voice", sizing=SizingMode.SLA_LOAD, predictor="kalman+log1p", wait_for=WaitFor.READY),
         deployment("night", predictor="ewma", pools=(pool(PREFILL, min_replicas=0), pool(DECODE, min_replicas=0))),
         deployment("mono", pools=(pool(BOTH, Role.AGGREGATED, schedule=hours),), correction=False),
         deployment("queue", ttft_ms=45.0, itl_ms=5.5, pools=(pool(PREFILL, scale_up=never), pool(DECODE, max_step=2))),

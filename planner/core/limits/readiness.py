@@ -1,14 +1,15 @@
-"""The decision flow: one decision at a time, the next when the last was carried out or has timed out.
+"""The decision flow: what a newer decision waits for (``wait_for``).
 
-With ``wait_for_scaling`` off the next is published while an earlier one is still being carried out and replaces it:
-the earlier one is acknowledged as ``superseded``.
+By default for nothing: it is published while an earlier one is still being carried out and takes its place; the earlier
+one is acknowledged as ``superseded``. Waiting for completion counts the last leaver, and an answer of thousands of
+tokens drains for minutes; waiting for readiness does not.
 """
 
 from __future__ import annotations
 
 from planner.core.limits.limiter import CountsByPool, LimitContext
 from planner.core.state import Flow
-from planner.domain.config import DeploymentConfig
+from planner.domain.config import DeploymentConfig, WaitFor
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
@@ -30,19 +31,25 @@ def wait_for_last_decision(context: LimitContext, counts: CountsByPool) -> Count
 
 def blocked(flow: Flow, config: DeploymentConfig, now_s: float) -> Limited | None:
     """Why no newer decision may be published now; None where one may."""
-    if flow.ready or not config.wait_for_scaling or timed_out(flow, config, now_s):
+    if done(flow, config) or timed_out(flow, config, now_s):
         return None
     waited = now_s - flow.decided_at_s
-    sentence = (
-        f"decision {flow.decision_id} is not carried out yet ({waited:.0f} s of {config.scaling_timeout_s:.0f} s)"
-    )
+    missing = "carried out" if config.waits_for is WaitFor.COMPLETE else "serving"
+    sentence = f"decision {flow.decision_id} is not {missing} yet ({waited:.0f} s of {config.scaling_timeout_s:.0f} s)"
     return Limited(flow.decision_id, ReasonCode.SCALING_IN_PROGRESS, sentence)
+
+
+def done(flow: Flow, config: DeploymentConfig) -> bool:
+    """Whether the last decision is as far carried out as a newer one waits for."""
+    if config.waits_for is WaitFor.NOTHING or flow.ready:
+        return True
+    return config.waits_for is WaitFor.READY and flow.serving_decision_id >= flow.decision_id
 
 
 def timed_out(flow: Flow, config: DeploymentConfig, now_s: float) -> bool:
     """Whether the last decision was waited for long enough: the planner then goes on, and says so."""
     waited_s = now_s - flow.decided_at_s
-    return config.wait_for_scaling and not flow.ready and waited_s >= config.scaling_timeout_s
+    return not done(flow, config) and waited_s >= config.scaling_timeout_s
 
 
 def timeout_note(flow: Flow, config: DeploymentConfig, now_s: float) -> tuple[Limited, ...]:

@@ -175,9 +175,13 @@ class DeploymentSettings(Block):
     max_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     priority: int = Field(default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY)
     scaling_timeout_s: Positive = 1800.0
-    wait_for_scaling: bool = True
-    """Decide nothing new until the last decision was acknowledged or ``scaling_timeout_s`` has passed. Off: a newer
-    decision goes out while an earlier one is still being carried out, and takes its place."""
+    wait_for: Literal["nothing", "ready", "complete"] | None = None
+    """What a newer decision waits for, at most ``scaling_timeout_s``. nothing: it takes the place of one that is still
+    being carried out. ready: until all replicas of the last one serve. complete: until it was acknowledged as carried
+    out, leavers gone. Default: ``nothing``; ``complete`` where ``sizing`` is not ``sla``, ``caps`` are fixed, or the
+    site's ``shortage`` is proportional."""
+    wait_for_scaling: bool | None = None
+    """Former name, for one release: true is ``wait_for: complete``, false ``wait_for: nothing``."""
     metrics_timeout_s: Positive = 300.0
     fallback: Literal["hold", "replicas", "max_seen"] = "hold"
     """What replicas become when metrics stay away longer than ``metrics_timeout_s``."""

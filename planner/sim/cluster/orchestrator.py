@@ -1,4 +1,8 @@
-"""Carries out replica counts on the plant as an orchestrator does: drain, start, retry."""
+"""Carries out replica counts on the plant as an orchestrator does: drain, reclaim, start, retry.
+
+A newer aim takes the place of one that is still pursued: workers that start and are not wanted any more go first, and
+workers that still drain serve again before new ones start.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +57,11 @@ class Orchestrator:
             self._plant.drain_one(name)
 
     def _start(self, name: str) -> int:
-        """Start the missing replicas. Returns how many found no GPU."""
+        """Start the missing replicas, those that still drain first. Returns how many found no GPU."""
         counts = self._plant.worker_counts()[name]
         missing = self.targets[name] - counts.ready - counts.starting
+        while missing > 0 and self._plant.reclaim_one(name) is not None:
+            missing -= 1
         for started in range(missing):
             hints = self._hints.get(name)
             try:

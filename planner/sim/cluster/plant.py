@@ -222,6 +222,11 @@ class Plant:
             self.pools[pool].drain(found)
         return None if found is None else found.worker
 
+    def reclaim_one(self, pool: str) -> str | None:
+        """Let a draining worker of ``pool`` serve again, and return its name; None where none drains."""
+        found = self.pools[pool].reclaim()
+        return None if found is None else found.worker
+
     def fail_worker(self, worker: str) -> None:
         """Kill a worker: its requests start again from their prompts, ahead of all others."""
         found = self._find(worker)

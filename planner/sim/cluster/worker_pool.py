@@ -145,6 +145,15 @@ class Pool:
         if idle:
             self.emptied(worker)
 
+    def reclaim(self) -> Worker | None:
+        """Let a draining worker serve again, the one with the most work: the others are gone sooner. None without."""
+        draining = [w for w in self.workers.values() if w.state is WorkerState.DRAINING]
+        found = max(draining, key=lambda worker: worker.backlog(), default=None)
+        if found is not None:
+            found.state = WorkerState.READY
+            self.dispatch()
+        return found
+
     def next_to_drain(self) -> Worker | None:
         """The newest starting worker, because it serves no requests yet; else the ready one with the least work."""
         starting = [w for w in self.workers.values() if w.state is WorkerState.STARTING]

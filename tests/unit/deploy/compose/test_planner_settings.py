@@ -16,7 +16,7 @@ from deploy.compose.metric_sources import SharedClients, observers, selector
 from deploy.compose.planner_settings import load
 from deploy.compose.settings_layers import SettingsError
 from deploy.compose.settings_loader import Loaded
-from planner.domain.config import DeploymentConfig, Fallback, OperationMode, PoolConfig, SiteConfig, SizingMode
+from planner.domain.config import DeploymentConfig, Fallback, OperationMode, PoolConfig, SiteConfig, SizingMode, WaitFor
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.runtime.config import dynamo_flags
 from planner.runtime.config.settings import DeploymentSettings, PoolSettings, Settings, SiteSettings
@@ -391,3 +391,33 @@ def test_classic_without_its_library_is_refused_before_anything_starts(
         "deployments.prod-chat.sizing: classic needs scipy_that_is_not_installed; pip install 'wattscale[classic]'",
     )
     planner_config(load(changed(file, sizing="sla"), environ={}).settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "waits"),
+    [
+        ({}, WaitFor.NOTHING),
+        ({"wait_for": "ready"}, WaitFor.READY),
+        ({"wait_for_scaling": True}, WaitFor.COMPLETE),
+        ({"wait_for_scaling": False, "sizing": "load"}, WaitFor.NOTHING),
+        ({"sizing": "load"}, WaitFor.COMPLETE),
+        ({"caps": "fixed", "max_cap_watts": 500}, WaitFor.COMPLETE),
+    ],
+)
+def test_what_a_newer_decision_waits_for(file: Path, given: dict[str, Any], waits: WaitFor) -> None:
+    cap = given.pop("max_cap_watts", None)
+    pools = {"pools": {"prefill": {"max_cap_watts": cap}, "decode": {"max_cap_watts": cap}}} if cap else {}
+    config = planner_config(load(changed(file, **given, **pools), environ={}).settings)
+    assert config.deployments[CHAT].waits_for is waits
+
+
+def test_a_site_short_by_the_published_rule_waits_for_completion(file: Path) -> None:
+    content = yaml.safe_load(file.read_text())
+    content["sites"]["row-1"]["shortage"] = "proportional"
+    config = planner_config(load(save(file.parent, content), environ={}).settings)
+    assert config.deployments[CHAT].waits_for is WaitFor.COMPLETE
+
+
+def test_both_names_of_one_setting_are_one_too_many(file: Path) -> None:
+    (line,) = problems(changed(file, wait_for="ready", wait_for_scaling=True))
+    assert "wait_for_scaling: the former name of wait_for" in line

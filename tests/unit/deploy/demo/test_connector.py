@@ -64,6 +64,12 @@ class Client:
     async def progress(self, decision: v1.ScalingDecision, done: int, total: int) -> None:
         self.ask("progress", BusAwayError("not connected"))
 
+    async def superseded(self, decision: v1.ScalingDecision) -> bool:
+        return self.decision.decision_id > decision.decision_id
+
+    async def supersede(self, decision: v1.ScalingDecision) -> None:
+        self.said.append(("superseded", decision.decision_id))
+
     async def complete(self, decision: v1.ScalingDecision) -> None:
         self.ask("complete", NotStoredError("no answer"))
         self.said.append(("complete", decision.decision_id))
@@ -172,3 +178,26 @@ async def test_progress_is_reported_once_a_step(monkeypatch: pytest.MonkeyPatch)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert client.said == [("progress", 0)]
+
+
+class Draining(ScriptedCluster):
+    """A leaver of decode drains an answer that never ends."""
+
+    def pools(self) -> Mapping[str, Workers]:
+        return {name: Workers(n, 0, int(name == "decode" and n == 1)) for name, n in self.counts.items()}
+
+
+async def test_a_newer_decision_takes_the_place_of_one_whose_leaver_drains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connector, "PROGRESS_EVERY_S", 0.01)
+    monkeypatch.setattr(connector, "POLL_S", 0.01)
+    client, cluster = Client(decision(prefill=1, decode=1)), Draining(free=2, prefill=1, decode=2)
+    task = asyncio.create_task(Connector(client, cluster).run())  # type: ignore[arg-type]
+    async with asyncio.timeout(30):
+        while cluster.counts["decode"] == 2:
+            await asyncio.sleep(0.01)
+        client.decision = decision(prefill=2, decode=2).model_copy(update={"decision_id": 8})
+        await client.done.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert client.said == [("superseded", 7), ("complete", 8)]
+    assert cluster.counts == {"prefill": 2, "decode": 2}

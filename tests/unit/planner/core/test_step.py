@@ -21,6 +21,7 @@ from planner.domain.config import (
     PlannerConfig,
     ScalingRules,
     SizingMode,
+    WaitFor,
 )
 from planner.domain.daily_window import ReplicaSchedule, ReplicaWindow
 from planner.domain.ids import PoolId
@@ -96,8 +97,8 @@ def test_a_change_is_published_once_and_no_change_says_so() -> None:
     assert notes(second)[ReasonCode.STEADY] == "No scaling needed (prefill={}, decode={})".format(*granted(first))
 
 
-def test_no_newer_decision_while_one_is_carried_out() -> None:
-    d = drive()
+def test_no_newer_decision_while_one_is_carried_out_where_that_is_waited_for() -> None:
+    d = drive(deployment(QUICK, wait_for=WaitFor.COMPLETE))
     d(traffic(40.0))
     d.acknowledges = False
     held = d(traffic(200.0))
@@ -109,7 +110,7 @@ def test_no_newer_decision_while_one_is_carried_out() -> None:
 
 
 def test_a_decision_that_is_never_carried_out_is_waited_for_and_then_passed_over_aloud() -> None:
-    d = drive(deployment(QUICK, scaling_timeout_s=1800.0))
+    d = drive(deployment(QUICK, wait_for=WaitFor.COMPLETE, scaling_timeout_s=1800.0))
     d(traffic(40.0))
     d.acknowledges = False
     while d.now_s < 1800.0:
@@ -119,8 +120,8 @@ def test_a_decision_that_is_never_carried_out_is_waited_for_and_then_passed_over
     assert ReasonCode.SCALING_TIMEOUT in notes(late)
 
 
-def test_without_waiting_a_newer_decision_takes_the_place_of_one_that_is_still_carried_out() -> None:
-    d = drive(deployment(QUICK, wait_for_scaling=False))
+def test_a_newer_decision_takes_the_place_of_one_that_is_still_carried_out() -> None:
+    d = drive(deployment(QUICK))
     d(traffic(40.0))
     d.acknowledges = False
     ids = [order.decision_id for load in (200.0, 200.0, 40.0, 200.0) for order in d(traffic(load)).scaling]
@@ -128,6 +129,33 @@ def test_without_waiting_a_newer_decision_takes_the_place_of_one_that_is_still_c
     assert ids == list(range(1, len(ids) + 1))
     d.now_s += 1800.0
     assert ReasonCode.SCALING_TIMEOUT not in notes(d(traffic(200.0)))
+
+
+def test_leavers_that_drain_long_answers_hold_back_completion_alone() -> None:
+    """The last decision grew decode and shrank prefill: decode serves, a prefill worker still drains."""
+    for wait, held in ((WaitFor.COMPLETE, True), (WaitFor.READY, False), (WaitFor.NOTHING, False)):
+        d = drive(deployment(QUICK, wait_for=wait))
+        d(traffic(40.0))
+        d.acknowledges = False
+        counts = dict(d.state.deployments[D].flow.published)
+        starting = {
+            PREFILL: PoolObservation(Replicas(counts[PREFILL])),
+            DECODE: PoolObservation(Replicas(0, starting=1)),
+        }
+        assert bool(d(replace(traffic(400.0), pools=starting)).scaling) is (wait is WaitFor.NOTHING)
+        if wait is not WaitFor.NOTHING:
+            serving = {name: PoolObservation(Replicas(count, terminating=1)) for name, count in counts.items()}
+            assert bool(d(replace(traffic(400.0), pools=serving)).scaling) is not held, wait
+
+
+def test_the_published_modes_wait_for_completion() -> None:
+    assert {mode: deployment(QUICK, sizing=mode).waits_for for mode in SizingMode} == {
+        SizingMode.SLA: WaitFor.NOTHING,
+        SizingMode.CLASSIC: WaitFor.COMPLETE,
+        SizingMode.LOAD: WaitFor.COMPLETE,
+        SizingMode.SLA_LOAD: WaitFor.COMPLETE,
+    }
+    assert deployment(QUICK, sizing=SizingMode.CLASSIC, wait_for=WaitFor.READY).waits_for is WaitFor.READY
 
 
 def test_a_reading_that_failed_is_no_empty_engine() -> None:
@@ -144,15 +172,16 @@ def test_a_reading_that_failed_is_no_empty_engine() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    wait=st.booleans(),
+    wait=st.sampled_from([WaitFor.NOTHING, WaitFor.COMPLETE]),
     loads=st.lists(st.tuples(st.floats(1.0, 300.0), st.booleans()), min_size=2, max_size=30),
     timeout_s=st.sampled_from([60.0, 300.0, 1800.0]),
 )
 def test_waiting_or_not_ids_rise_one_by_one_and_only_waiting_holds(
-    wait: bool, loads: list[tuple[float, bool]], timeout_s: float
+    wait: WaitFor, loads: list[tuple[float, bool]], timeout_s: float
 ) -> None:
     """With waiting no decision leaves before the last was acknowledged or timed out; without, at once."""
-    d = drive(deployment(QUICK, wait_for_scaling=wait, scaling_timeout_s=timeout_s))
+    d = drive(deployment(QUICK, wait_for=wait, scaling_timeout_s=timeout_s))
+    waits = wait is WaitFor.COMPLETE
     next_id, decided_s, done = 0, 0.0, True
     for load, acknowledges in loads:
         d.acknowledges = acknowledges
@@ -160,11 +189,11 @@ def test_waiting_or_not_ids_rise_one_by_one_and_only_waiting_holds(
         now_s = d.now_s
         plan = d(traffic(load))
         why = {reason for name in (PREFILL, DECODE) for reason in reasons(plan, name)}
-        if not wait:
+        if not waits:
             assert ReasonCode.SCALING_IN_PROGRESS not in why
         for order in plan.scaling:
             assert order.decision_id == next_id
-            assert not wait or done or now_s - decided_s >= timeout_s
+            assert not waits or done or now_s - decided_s >= timeout_s
             next_id, decided_s, done = next_id + 1, now_s, False
 
 

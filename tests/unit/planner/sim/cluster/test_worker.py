@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from planner.domain.request import Request
+from planner.sim.cluster.orchestrator import Orchestrator
 from planner.sim.cluster.plant import NoFreeGpuError
 from planner.sim.workload.generated import generated
 from tests.unit.planner.sim.small_plants import disaggregated, finish, profile
@@ -116,3 +117,22 @@ def test_one_seed_one_outcome() -> None:
 
     assert outcome(1) == outcome(1)
     assert outcome(1) != outcome(2)
+
+
+def test_an_orchestrator_reclaims_what_drains_and_cancels_starts_before_it_drains() -> None:
+    plant = disaggregated(1, 2, startup_s=60.0)
+    fleet = Orchestrator(plant)
+    plant.submit([Request(0.0, 100, 5000), Request(0.2, 100, 5000)])
+    plant.advance(1.0)
+    done: list[str] = []
+    fleet.aim({"decode": 1}, on_settled=lambda: done.append("one"))
+    assert plant.worker_counts()["decode"].draining == 1
+    fleet.aim({"decode": 3}, on_settled=lambda: done.append("three"))
+    counts = plant.worker_counts()["decode"]
+    assert (counts.ready, counts.starting, counts.draining) == (2, 1, 0), "one served on, and only one starts"
+    fleet.aim({"decode": 2}, on_settled=lambda: done.append("two"))
+    counts = plant.worker_counts()["decode"]
+    assert (counts.ready, counts.starting, counts.draining) == (2, 0, 0), "the start that nobody wants is cancelled"
+    assert done == ["two"], "a decision that was replaced is never reported as carried out"
+    plant.advance(400.0)
+    assert plant.in_flight == 0
