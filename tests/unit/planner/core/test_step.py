@@ -131,33 +131,6 @@ def test_a_newer_decision_takes_the_place_of_one_that_is_still_carried_out() -> 
     assert ReasonCode.SCALING_TIMEOUT not in notes(d(traffic(200.0)))
 
 
-def test_leavers_that_drain_long_answers_hold_back_completion_alone() -> None:
-    """The last decision grew decode and shrank prefill: decode serves, a prefill worker still drains."""
-    for wait, held in ((WaitFor.COMPLETE, True), (WaitFor.READY, False), (WaitFor.NOTHING, False)):
-        d = drive(deployment(QUICK, wait_for=wait))
-        d(traffic(40.0))
-        d.acknowledges = False
-        counts = dict(d.state.deployments[D].flow.published)
-        starting = {
-            PREFILL: PoolObservation(Replicas(counts[PREFILL])),
-            DECODE: PoolObservation(Replicas(0, starting=1)),
-        }
-        assert bool(d(replace(traffic(400.0), pools=starting)).scaling) is (wait is WaitFor.NOTHING)
-        if wait is not WaitFor.NOTHING:
-            serving = {name: PoolObservation(Replicas(count, terminating=1)) for name, count in counts.items()}
-            assert bool(d(replace(traffic(400.0), pools=serving)).scaling) is not held, wait
-
-
-def test_the_published_modes_wait_for_completion() -> None:
-    assert {mode: deployment(QUICK, sizing=mode).waits_for for mode in SizingMode} == {
-        SizingMode.SLA: WaitFor.NOTHING,
-        SizingMode.CLASSIC: WaitFor.COMPLETE,
-        SizingMode.LOAD: WaitFor.COMPLETE,
-        SizingMode.SLA_LOAD: WaitFor.COMPLETE,
-    }
-    assert deployment(QUICK, sizing=SizingMode.CLASSIC, wait_for=WaitFor.READY).waits_for is WaitFor.READY
-
-
 def test_a_reading_that_failed_is_no_empty_engine() -> None:
     """Sequences in flight that were not seen for a tick must not look like a flood at the next."""
     full = running(2, 2) | {DECODE: PoolObservation(Replicas(2), running_requests=Sample(200.0))}
