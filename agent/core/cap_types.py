@@ -143,6 +143,8 @@ class AgentState:
     """The newest decision only lowers: a limit below the one it names counts as carried out."""
     lines: Mapping[str, GpuTargetState] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
+    foreign: frozenset[str] = frozenset()
+    """GPUs that pods of no deployment hold: never written until a decision names them."""
 
 
 @dataclass(frozen=True, slots=True)

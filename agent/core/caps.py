@@ -43,6 +43,7 @@ __all__ = [
     "health_of",
     "initial",
     "lapse",
+    "left_alone",
     "observed",
     "receive",
     "report",
@@ -152,6 +153,12 @@ def bounded(state: AgentState, upper_bounds: Mapping[str, int]) -> AgentState:
     return state if upper_bounds == state.bounds else replace(state, bounds=dict(upper_bounds))
 
 
+def left_alone(state: AgentState, gpus: Iterable[str]) -> AgentState:
+    """GPUs that pods of no deployment hold now: no limit of theirs is written unless a decision names them."""
+    foreign = frozenset(gpus)
+    return state if foreign == state.foreign else replace(state, foreign=foreign)
+
+
 def _aim(state: AgentState, line: GpuTargetState, reading: LimitReading) -> int:
     """The limit to write, clamped to what the hardware takes."""
     ceiling = min(line.ceiling_mw, state.bounds.get(reading.gpu, line.ceiling_mw))
@@ -166,6 +173,8 @@ def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: floa
     for gpu, reading in readings.items():
         line = state.lines.get(gpu)
         if line is None or line.refused or reading.health is not Health.OK or reading.enforced_mw is None:
+            continue
+        if gpu in state.foreign and line.setpoint is None:
             continue
         aim = _aim(state, line, reading)
         requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw

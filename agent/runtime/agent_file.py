@@ -97,6 +97,8 @@ class AgentFile(_Section):
     reconcile_interval_s: float = Field(default=15.0, gt=0, le=15)
     call_timeout_s: float = Field(default=5.0, gt=0, le=LONGEST_S)
     grace_s: float = Field(default=30.0, gt=0, le=LONGEST_S)
+    hold_without_decision: bool = False
+    """For an agent beside a planner that only advises: limits found at the start stay until a decision comes."""
     ready_within_s: float = Field(default=45.0, gt=0, le=LONGEST_S)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -117,6 +119,7 @@ class AgentFile(_Section):
             reconcile_interval_s=self.reconcile_interval_s,
             call_timeout_s=self.call_timeout_s,
             grace_s=self.grace_s,
+            hold_without_decision=self.hold_without_decision,
             ready_within_s=self.ready_within_s,
             dry_run=self.dry_run,
             on_exit=self.on_exit,

@@ -73,6 +73,7 @@ class GpuOwnersLoop:
         self._missed = False
         if owners != self.owners:
             self.owners = owners
+            await self._reconciler.leave_alone([gpu for gpu, owner in owners.items() if not owner.deployment])
             self._on_change()
 
     async def _report_drifts(self) -> None:

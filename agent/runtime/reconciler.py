@@ -114,6 +114,14 @@ class Reconciler:
             if self.state.bounds != before:
                 await self._act()
 
+    async def leave_alone(self, gpus: Collection[str]) -> None:
+        """Write no limit of these GPUs, which pods of no deployment hold, until a decision names them."""
+        async with self._lock:
+            before = self.state.foreign
+            self.state = caps.left_alone(self.state, gpus)
+            if self.state.foreign != before:
+                await self._act()
+
     def forget(self, gpu: str) -> None:
         """Drop the target of this GPU."""
         self.state = replace(self.state, lines={key: line for key, line in self.state.lines.items() if key != gpu})

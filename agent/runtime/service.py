@@ -71,7 +71,13 @@ class PowerAgentService:
             driver, timeout_s=settings.call_timeout_s, threads=settings.call_threads, on_return=lambda _: self.wake()
         )
         self.hardware = Hardware(self._off_loop, dry_run=settings.dry_run, on_late=self.wake)
-        self.reconciler = Reconciler(self.hardware, clock, self.boot, grace_s=settings.grace_s, hold=bus is None)
+        self.reconciler = Reconciler(
+            self.hardware,
+            clock,
+            self.boot,
+            grace_s=settings.grace_s,
+            hold=bus is None or settings.hold_without_decision,
+        )
         self.gpu_owners = GpuOwnersLoop(
             owners,
             self.reconciler,

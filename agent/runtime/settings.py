@@ -30,6 +30,8 @@ class PowerAgentSettings:
     call_threads: int = 4
     grace_s: float = 30.0
     """How long limits found at the start are kept without any decision."""
+    hold_without_decision: bool = False
+    """Keep limits found at the start for as long as no decision comes, instead of lowering them after ``grace_s``."""
     ready_within_s: float = 45.0
     """Not ready when the last good reconcile is older."""
     dry_run: bool = False

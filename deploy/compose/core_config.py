@@ -101,6 +101,7 @@ def planner_config(
         sites=sites,
         interval_s=settings.interval_s,
         load_time_scale=settings.load_time_scale,
+        release_caps=not settings.power_aware and settings.power_off == "release",
         predictors=models,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import MOST_GPUS
@@ -19,6 +20,10 @@ class UpOptions:
     gpus_per_node: int = 8
     gpu: str = "h200"
     budget_watts: float | None = None
+    prefill_cap_watts: float | None = None
+    decode_cap_watts: float | None = None
+    caps: Literal["joint", "fixed"] = "joint"
+    shortage: Literal["joint", "proportional"] = "joint"
     ttft_ms: float = 1000.0
     itl_ms: float = 40.0
     speed: float = 1.0
@@ -35,6 +40,8 @@ class UpOptions:
 
     def check(self) -> None:
         """Raises UsageError, in one line, for options that do not fit together; each alone is checked as it is read."""
+        if self.caps == "fixed" and None in (self.prefill_cap_watts, self.decode_cap_watts):
+            raise UsageError("--caps fixed needs --prefill-cap-watts and --decode-cap-watts")
         if self.nats_url and self.data_dir:
             raise UsageError("--data-dir belongs to the embedded server; omit it with --nats-url")
         gpus = self.nodes * self.gpus_per_node

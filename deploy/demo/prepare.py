@@ -151,6 +151,7 @@ def _settings(options: UpOptions, profile: Profile, budget_watts: float) -> Sett
             component=name,
             max_replicas=max(1, gpus // _gpus_of(profile, role)),
             startup_s=options.startup_s,
+            max_cap_watts=options.prefill_cap_watts if role is Role.PREFILL else options.decode_cap_watts,
             behavior=BehaviorSettings(scale_down=RulesSettings(stabilization_window_s=SCALE_DOWN_WINDOW_S)),
         )
         for name, role in ROLES.items()
@@ -160,11 +161,12 @@ def _settings(options: UpOptions, profile: Profile, budget_watts: float) -> Sett
         model=MODEL,
         gpu=options.gpu,
         pools=pools,
+        caps=options.caps,
         ttft_ms=options.ttft_ms,
         itl_ms=options.itl_ms,
     )
     return Settings(
-        sites={options.site: SiteSettings(budget_watts=budget_watts, expected_gpus=gpus)},
+        sites={options.site: SiteSettings(budget_watts=budget_watts, expected_gpus=gpus, shortage=options.shortage)},
         deployments={options.deployment: deployment},
         interval_s=max(SHORTEST_TICK_S, TICK_LOAD_S / options.speed),
         load_time_scale=options.speed,

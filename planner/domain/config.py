@@ -242,6 +242,8 @@ class PlannerConfig:
     faster than real time while leases and settle times keep real seconds."""
     utc_at_zero_s: float = 0.0
     """UTC seconds at 0 of the clock (0 where that clock is UTC itself); for schedules only."""
+    release_caps: bool = False
+    """Power is switched off, and what earlier decisions capped is given back."""
     predictors: Mapping[str, PointModel] = field(default_factory=dict)
     """Fresh forecast models besides the core's own (ARIMA, Prophet), by the name that a deployment uses."""
 

@@ -54,4 +54,5 @@ class ReasonCode(StrEnum):
     REBALANCE = "rebalance"
     P_U_LEARNED = "p_u_learned"
     EXPECTED_GPUS = "expected_gpus"
+    POWER_OFF = "power_off"
     POOL_UNMATCHED = "pool_unmatched"

@@ -19,10 +19,11 @@ from bus_schemas.jetstream.tasks.backoff import Backoff
 from planner.adapters import from_wire, to_wire
 from planner.adapters.metrics.replica_counts import holders, with_replicas
 from planner.core.intake import initial_state
+from planner.core.power.release import release
 from planner.core.state import DeploymentState, PlannerState
 from planner.core.step import react, step
 from planner.domain.config import PlannerConfig
-from planner.domain.ids import DeploymentId
+from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Plan
 from planner.ports import Clock, Link, StoredHistory, Term
@@ -97,6 +98,8 @@ class LeaderTerm:
         around.follow_utc()
         pen = DecisionPublisher(self._term, around.config, past, around.inbox.expect, around.inbox.expect_power)
         state = self._resume(past)
+        if around.config.release_caps:
+            await self._release(past, pen)
         recorder = Recorder(around.link, around.config, lambda: around.clock_offset_s, keep_journal=around.journal)
         now_s = around.clock()
         recall = Restore(around.config, around.reader.first_s or now_s, self._reread)
@@ -108,6 +111,17 @@ class LeaderTerm:
         finally:
             recalling.cancel()
             recording.cancel()
+
+    async def _release(self, past: StoredHistory, pen: DecisionPublisher) -> None:
+        """Power is off: give back what earlier decisions capped."""
+        now_s, offset_s = self._around.clock(), self._around.clock_offset_s
+        reports = [m for m, _ in past.last_messages if isinstance(m, v1.NodeTelemetry)]
+        nodes = {NodeId(m.node): from_wire.node(m, age_s=0.0) for m in reports}
+        stored = [from_wire.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
+        orders = release(stored, nodes)
+        if orders:
+            log.warning("power is off: the caps of %d nodes are given back", len(orders))
+            await pen.write(pen.messages(Plan(power=orders), self._utc(now_s)), None)
 
     async def _iterate(
         self, state: PlannerState, pen: DecisionPublisher, recorder: Recorder, recall: Restore, recalling: Recalling

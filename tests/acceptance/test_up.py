@@ -51,6 +51,23 @@ async def test_a_run_ends_with_a_summary_whose_every_decision_was_carried_out(tm
         assert ids["scaled_decision_id"] == ids["decision_id"] >= 0
 
 
+async def test_the_power_guides_configuration_scales_within_its_thousand_watts(tmp_path: Path) -> None:
+    """Four GPUs, 1000 W in total, 250 W each, cut in proportion: more than two of them serve, at 250 W."""
+    cluster = ("--nodes", "1", "--gpus-per-node", "4", "--gpu", "h100", "--speed", "60", "--startup-s", "10")
+    watts = ("--total-gpu-power-limit", "1000", "--caps", "fixed", "--shortage", "proportional")
+    limits = ("--prefill-engine-gpu-power-limit", "250", "--decode-engine-gpu-power-limit", "250")
+    async with up(tmp_path, *cluster, *watts, *limits, "--duration", "20") as run:
+        await run.listening()
+        async with outsider(run.url) as outside:
+            scaling = await outside.until("decision.scaling", count=2)
+            powers = await outside.until("decision.power", count=3)
+        summary = await run.summary()
+    assert max(each["num_prefill_workers"] + each["num_decode_workers"] for each in scaling) > 2
+    assert {cap["cap_watts"] for decision in powers for cap in decision["caps"]} <= {200.0, 250.0}
+    assert 0 < summary["max_sum_of_caps_watts"] <= 1000
+    assert summary["requests"] > 0
+
+
 async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> None:
     async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()

@@ -129,9 +129,8 @@ def _run(args: argparse.Namespace) -> int:
     found = loaded(args)
     set_up(found.settings.log.level, found.settings.log.format)
     config = _composed(found)
-    if not config.sites:
-        why = "no site has a budget_watts" if found.settings.power_aware else "power_aware is off"
-        logging.getLogger("wattscale.planner").warning("no watts are planned and no cap is sent: %s", why)
+    for warning in warnings(found.settings, config):
+        logging.getLogger("wattscale.planner").warning(warning)
     try:
         on_event_loop(run_planner(found.settings, config))
     except BusUnreachableError as error:
@@ -141,6 +140,20 @@ def _run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise CliError(f"{error}; set health.host or health.port to another address") from error
     return 0
+
+
+def warnings(settings: Settings, config: PlannerConfig) -> list[str]:
+    """What a planner with this configuration does not do, for the log at its start."""
+    found = []
+    if not config.sites:
+        why = "no site has a budget_watts" if settings.power_aware else "power_aware is off"
+        found.append(f"no watts are planned and no cap is sent: {why}")
+    if config.deployments and all(block.mode == "advisory" for block in config.deployments.values()):
+        found.append(
+            "all deployments are advisory, and no decision is sent: where no other planner leads, agents lower their GPUs "
+            "to the hardware's minimum, unless they have hold_without_decision"
+        )
+    return found
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -43,7 +43,26 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8)
     cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
     cluster.add_argument(
-        "--budget-watts", type=number(0, MOST_WATTS), help="watts for all GPUs; default: 70 %% of their maximum"
+        "--budget-watts",
+        "--total-gpu-power-limit",
+        type=number(0, MOST_WATTS),
+        help="watts for all GPUs; default: 70 %% of their maximum",
+    )
+    for phase in ("prefill", "decode"):
+        cluster.add_argument(
+            f"--{phase}-cap-watts",
+            f"--{phase}-engine-gpu-power-limit",
+            type=number(0, MOST_WATTS, above=True),
+            help=f"the highest cap of a {phase} GPU; default: the card's own limit",
+        )
+    cluster.add_argument(
+        "--caps", choices=("joint", "fixed"), default="joint", help="fixed: each GPU gets its highest cap and no other"
+    )
+    cluster.add_argument(
+        "--shortage",
+        choices=("joint", "proportional"),
+        default="joint",
+        help="how counts are cut where the watts do not suffice; proportional: the power guide's rule",
     )
     cluster.add_argument(
         "--startup-s", type=number(0, 1e6), default=30.0, help="start-up time of a worker, in load seconds"

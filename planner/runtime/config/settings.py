@@ -342,6 +342,9 @@ class Settings(Block):
     power_aware: bool = True
     """Off: replicas are planned without watts, sites are not needed and left alone, and no cap is sent. So it is, with
     a warning at the start, where no site is configured."""
+    power_off: Literal["release", "keep"] = "release"
+    """What ``power_aware: false`` does to caps that earlier decisions set. release: each GPU gets its default limit
+    back. keep: they are left to their leases, at whose end agents lower them to their fallbacks."""
     provision: bool = True
     """Create and maintain the streams, and a consumer for every agent and actuator; off where another tool does."""
     sites: dict[str, SiteSettings] = Field(default_factory=dict)

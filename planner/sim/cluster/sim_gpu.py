@@ -7,10 +7,11 @@ batch size, which the planner's curve does not contain.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import NamedTuple
 
+from planner.core.power.curve import speed
 from planner.domain.power import PowerCurve
 
 SETTLED_MW = 0.5
@@ -66,13 +67,15 @@ def batch_share(batch: int) -> float:
 def capped_speed(curve: PowerCurve, cap_mw: float, share: float = 1.0) -> float:
     """Relative speed under ``cap_mw`` of work that draws ``share`` of the curve's saturated power without a limit.
 
-    The measured three-parameter law, scaled with the draw: a limit above the work's draw costs no speed.
-    Never below a tenth of full speed, because no card stops at its lowest limit.
+    The law of ``planner.core.power.curve``, tail included, scaled with the draw: a limit above the work's draw costs no
+    speed.
     """
-    p_u, p_s = curve.p_u_mw * share, curve.p_s_mw * share
-    if cap_mw >= p_u:
-        return 1.0
-    return max(0.1, float((max(cap_mw - p_s, 0.0) / (p_u - p_s)) ** curve.alpha))
+    return speed(_scaled(curve, share), math.floor(cap_mw))
+
+
+@lru_cache(maxsize=4096)
+def _scaled(curve: PowerCurve, share: float) -> PowerCurve:
+    return replace(curve, p_u_mw=round(curve.p_u_mw * share), p_s_mw=round(curve.p_s_mw * share))
 
 
 class SimGpu:

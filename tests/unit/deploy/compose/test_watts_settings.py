@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from deploy.cli.run.planner import warnings
 from deploy.compose.core_config import planner_config
 from deploy.compose.planner_settings import load
 from deploy.compose.settings_layers import SettingsError
@@ -85,6 +86,28 @@ def test_without_power_replicas_are_planned_and_no_watts(profile: Path, override
 def test_a_site_that_is_named_must_exist(profile: Path) -> None:
     with pytest.raises(SettingsError, match=r"site: no site 'row-1'; there are: none"):
         composed(profile, "deployments.*.site=row-1")
+
+
+def test_what_a_planner_does_not_do_is_logged_at_its_start(profile: Path) -> None:
+    flags = {"profile_results_dir": str(profile)}
+
+    def found(*overrides: str) -> list[str]:
+        settings = load(None, flags, overrides, environ={}).settings
+        return warnings(settings, planner_config(settings, offline=True))
+
+    assert found("sites.@.budget_watts=4000") == []
+    assert found() == ["no watts are planned and no cap is sent: no site has a budget_watts"]
+    assert found("power_aware=false") == ["no watts are planned and no cap is sent: power_aware is off"]
+    (advised,) = found("sites.@.budget_watts=4000", "deployments.*.mode=advisory")
+    assert "unless they have hold_without_decision" in advised
+
+
+@pytest.mark.parametrize(("overrides", "released"), [((), True), (("power_off=keep",), False)])
+def test_switching_power_off_gives_caps_back_unless_asked(
+    profile: Path, overrides: tuple[str, ...], released: bool
+) -> None:
+    assert composed(profile, "power_aware=false", *overrides).release_caps == released
+    assert not composed(profile, *overrides).release_caps, "a site that is missing is no order to give caps back"
 
 
 def test_a_cut_is_logged_in_the_two_lines_of_the_guide(caplog: pytest.LogCaptureFixture) -> None:

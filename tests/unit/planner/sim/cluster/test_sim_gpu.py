@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.core.power.curve import speed
+from planner.domain.power import PowerCurve
 from planner.domain.request import Request
 from planner.sim.cluster.sim_gpu import GpuCard, SimGpu, batch_share, capped_speed
 from tests.unit.planner.sim.small_plants import DECODE_CURVE, PREFILL_CURVE, disaggregated, finish
@@ -69,6 +71,12 @@ def test_speed_follows_the_law_and_scales_with_the_draw() -> None:
     assert capped_speed(PREFILL_CURVE, 378_000) == pytest.approx(0.5**0.6)
     assert capped_speed(DECODE_CURVE, 0.95 * 511_000, batch_share(8)) == 1.0  # draws less than the limit
     assert [batch_share(n) for n in (0, 1, 256, 10_000)] == pytest.approx([0.0, 0.62, 1.0, 1.0], abs=0.01)
+
+
+@pytest.mark.parametrize("curve", [PREFILL_CURVE, DECODE_CURVE])
+@pytest.mark.parametrize("cap_mw", [200_000, 250_000, 300_000, 450_000, 700_000])
+def test_speed_under_a_cap_is_that_of_the_planners_law_tail_included(curve: PowerCurve, cap_mw: int) -> None:
+    assert capped_speed(curve, cap_mw) == speed(curve, cap_mw)
 
 
 def test_a_capped_worker_is_slower_by_the_law_also_when_capped_in_the_middle() -> None:
