@@ -19,7 +19,7 @@ from bus_schemas.jetstream.tasks.backoff import Backoff
 from planner.adapters import from_wire, to_wire
 from planner.adapters.metrics.replica_counts import holders, with_replicas
 from planner.core.intake import initial_state
-from planner.core.power.release import release
+from planner.core.power_off import release
 from planner.core.state import DeploymentState, PlannerState
 from planner.core.step import react, step
 from planner.domain.config import PlannerConfig

@@ -150,8 +150,8 @@ def warnings(settings: Settings, config: PlannerConfig) -> list[str]:
         found.append(f"no watts are planned and no cap is sent: {why}")
     if config.deployments and all(block.mode == "advisory" for block in config.deployments.values()):
         found.append(
-            "all deployments are advisory, and no decision is sent: where no other planner leads, agents lower their GPUs "
-            "to the hardware's minimum, unless they have hold_without_decision"
+            "all deployments are advisory, and no decision is sent: where no other planner leads, agents lower their "
+            "GPUs to the hardware's minimum, unless they have hold_without_decision"
         )
     return found
 

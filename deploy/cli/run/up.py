@@ -38,6 +38,18 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     load.add_argument(
         "--seed", type=whole(0, 2**53), default=0, help="seed of the generated load and of the simulated cluster"
     )
+    _cluster(parser)
+    bus = parser.add_argument_group("bus")
+    bus.add_argument("--nats-url", help="use this server instead of an embedded one")
+    bus.add_argument("--nats-port", type=whole(0, 65_535), default=0, help="port of the embedded server; 0: a free one")
+    bus.add_argument(
+        "--data-dir", type=_folder, help="keep the embedded server's data here; default: a temporary folder"
+    )
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
+    parser.set_defaults(run=_run)
+
+
+def _cluster(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--nodes", type=whole(1, 10_000), default=4)
     cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8)
@@ -68,14 +80,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--startup-s", type=number(0, 1e6), default=30.0, help="start-up time of a worker, in load seconds"
     )
     cluster.add_argument("--planners", type=whole(1, 64), default=1, help="planners that compete for the lease")
-    bus = parser.add_argument_group("bus")
-    bus.add_argument("--nats-url", help="use this server instead of an embedded one")
-    bus.add_argument("--nats-port", type=whole(0, 65_535), default=0, help="port of the embedded server; 0: a free one")
-    bus.add_argument(
-        "--data-dir", type=_folder, help="keep the embedded server's data here; default: a temporary folder"
-    )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
-    parser.set_defaults(run=_run)
 
 
 def _folder(word: str) -> Path:

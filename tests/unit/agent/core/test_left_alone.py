@@ -29,7 +29,7 @@ def test_once_the_pod_is_gone_the_gpu_is_like_any_other() -> None:
     assert caps.actions(state, read(a=450), 30.0) == (SetLimit("a", LOW),)
 
 
-def test_beside_a_planner_that_only_advises_limits_stay_where_the_settings_say_so() -> None:
+def test_beside_a_planner_that_only_advises_limits_stay_where_it_is_set() -> None:
     state = caps.observed(caps.initial(BOOT, 0.0, hold_without_decision=True), read(a=450), 0.0)
     assert caps.actions(state, read(a=450), 1e9) == ()
     decided = received(state, decision(0, {"a": 400}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bus_schemas.units import GpuSetpoint, Milliwatts
-from planner.core.power.release import release
+from planner.core.power_off import release
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import GpuObservation, NodeObservation, StoredCaps
 
@@ -31,7 +31,7 @@ def test_every_gpu_gets_its_default_back_and_keeps_it_after_the_lease() -> None:
     }
 
 
-def test_a_node_that_nobody_reports_gets_the_highest_limit_that_is_known() -> None:
+def test_a_node_without_a_report_gets_the_highest_limit_that_is_known() -> None:
     (order,) = release([stored(a=250_000)], {})
     assert [cap.setpoint.cap_mw for cap in order.caps] == [800_000]
 
