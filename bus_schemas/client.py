@@ -145,7 +145,7 @@ class VirtualConnectorClient:
 
         May be called again.
         """
-        replicas = {name: target.replicas for name, target in decision.pools.items()}
+        replicas = {name: target.replicas for name, target in decision.pools.items()} | decision.other_pools
         scaled = max(decision.decision_id, await self._scaled_id(decision))
         await self._acknowledge(decision, AckStatus.APPLIED, scaled=scaled, replicas=replicas)
 

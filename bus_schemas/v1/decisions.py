@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ class ScalingDecision(Message):
     num_prefill_workers: WorkerCount = -1
     num_decode_workers: WorkerCount = -1
     pools: dict[str, PoolTarget] = Field(default_factory=dict)
+    other_pools: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    """Replicas of pools without GPUs (frontends) that this planner scales, too; empty where others do."""
     placements: tuple[PlacementHint, ...] = ()
     reasons: tuple[Reason, ...] = ()
 

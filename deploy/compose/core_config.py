@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 
 CONVERTED = frozenset({"pools", "profile", "site", "sizing", "mode", "fallback", "load", "history", "wait_for"})
 NO_PROFILE = "none"
+NO_POWER = PowerCurve(0, 1, 1.0, 0, 0, 1, 0)
 CLASSIC_LIBRARY = "scipy"
 DEFAULT_SITE = DeploymentSettings.model_fields["site"].default
 LONGEST_HISTORY = 200_000
@@ -168,7 +169,8 @@ def _deployment(
     return DeploymentConfig(
         deployment=DeploymentId(name),
         site=SiteId(block.site),
-        pools=pools,
+        pools={pool: one for pool, one in pools.items() if one.role is not Role.FRONTEND},
+        other_pools={pool: one for pool, one in pools.items() if one.role is Role.FRONTEND},
         profile=profile,
         sizing=SizingMode(block.sizing),
         mode=OperationMode(block.mode),
@@ -232,6 +234,10 @@ def _pools(
 
 def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Profile | None) -> PoolConfig:
     role = role_of(name, pool)
+    if (role is Role.FRONTEND) != (pool.requests_per_s is not None):
+        raise ValueError("requests_per_s is for a pool of role frontend, which needs it")
+    if role is Role.FRONTEND:
+        return _frontend(name, pool)
     if profile is not None and block.sizing != "load":
         _has_phases(role, profile)
     gpus = pool.gpus_per_replica
@@ -263,6 +269,32 @@ def _most_replicas(pool: PoolSettings, block: DeploymentSettings, gpus: int) -> 
     if block.sizing != "classic" or block.max_gpus is None or "max_replicas" in pool.model_fields_set:
         return pool.max_replicas
     return max(pool.max_replicas, pool.min_replicas, block.max_gpus // gpus + 1)
+
+
+def _frontend(name: str, pool: PoolSettings) -> PoolConfig:
+    """A pool without GPUs: the same limits, and a power curve that asks for nothing."""
+    of_gpus = ("gpus_per_replica", "max_cap_watts", "power_curve")
+    if given := [key for key in of_gpus if getattr(pool, key) is not None]:
+        raise ValueError(f"{', '.join(given)}: a frontend has no GPU")
+    if pool.max_replicas < pool.min_replicas:
+        raise ValueError(f"max_replicas {pool.max_replicas} is below min_replicas {pool.min_replicas}")
+    return PoolConfig(
+        pool=PoolId(name),
+        role=Role.FRONTEND,
+        gpus_per_replica=0,
+        curve=NO_POWER,
+        min_replicas=pool.min_replicas,
+        max_replicas=pool.max_replicas,
+        startup_s=pool.startup_s,
+        max_step=pool.max_step,
+        scale_up=_rules(pool.behavior.scale_up),
+        scale_down=_rules(pool.behavior.scale_down),
+        fallback_replicas=pool.fallback_replicas,
+        learn_power=False,
+        schedule=replica_schedule(pool.schedule) if pool.schedule else None,
+        component=pool.component,
+        requests_per_s=pool.requests_per_s,
+    )
 
 
 def _has_phases(role: Role, profile: Profile) -> None:

@@ -145,14 +145,17 @@ def selector(name: str, block: DeploymentSettings) -> SeriesSelector:
     pools = {
         PoolId(pool): PoolSelector(role_of(pool, settings), settings.component, settings.labels)
         for pool, settings in pool_blocks(block).items()
+        if role_of(pool, settings) is not Role.FRONTEND
     }
     namespace = name if block.namespace is None else block.namespace
     return SeriesSelector(DeploymentId(name), block.model, namespace, pools, block.metrics.matchers)
 
 
 def pool_blocks(block: DeploymentSettings) -> Mapping[str, PoolSettings]:
-    """The deployment's pools: prefill and decode where it names none."""
-    return block.pools or {"prefill": PoolSettings(), "decode": PoolSettings()}
+    """The deployment's pools: prefill and decode where it names none with GPUs."""
+    if any((pool.role or name) != Role.FRONTEND for name, pool in block.pools.items()):
+        return block.pools
+    return {"prefill": PoolSettings(), "decode": PoolSettings(), **block.pools}
 
 
 def role_of(name: str, pool: PoolSettings) -> Role:
@@ -160,7 +163,7 @@ def role_of(name: str, pool: PoolSettings) -> Role:
     try:
         return Role(pool.role or name)
     except ValueError:
-        raise ValueError("its name is not a role; set role: prefill, decode or aggregated") from None
+        raise ValueError("its name is not a role; set role: prefill, decode, aggregated or frontend") from None
 
 
 def prometheus_settings(block: PrometheusBlock) -> PrometheusSettings:

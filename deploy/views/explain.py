@@ -34,7 +34,8 @@ def explain(
 
 def _decided(record: v1.PlanRecord, decision: v1.ScalingDecision | None, ack: v1.ScalingAck | None) -> Iterator[str]:
     if decision is not None:
-        counts = " ".join(f"{name}={target.replicas}" for name, target in decision.pools.items())
+        replicas = {name: target.replicas for name, target in decision.pools.items()} | decision.other_pools
+        counts = " ".join(f"{name}={count}" for name, count in replicas.items())
         yield f"decision #{decision.decision_id} of {decision.time:%H:%M:%S}: {counts}"
         for reason in dict.fromkeys(decision.reasons):
             yield f"    {reason.code}: {reason.text}"

@@ -37,7 +37,7 @@ def sentence(message: v1.Message) -> str:
 
 
 def _scaling(decision: v1.ScalingDecision) -> str:
-    counts = _counts({name: target.replicas for name, target in decision.pools.items()})
+    counts = _counts({name: target.replicas for name, target in decision.pools.items()} | decision.other_pools)
     if not counts:
         counts = f"prefill={decision.num_prefill_workers} decode={decision.num_decode_workers}"
     return f"{decision.deployment} scaling #{decision.decision_id}: {counts}{_reasons(decision.reasons)}"

@@ -162,7 +162,10 @@ def last_decision(
     same = ack is not None and ack.incarnation in {"", decision.incarnation}
     return DeploymentId(decision.deployment), Flow(
         decision_id=decision.decision_id,
-        published={PoolId(pool): target.replicas for pool, target in decision.pools.items()},
+        published={
+            **{PoolId(pool): target.replicas for pool, target in decision.pools.items()},
+            **{PoolId(pool): replicas for pool, replicas in decision.other_pools.items()},
+        },
         scaled_decision_id=ack.scaled_decision_id if same and ack is not None else -1,
         decided_at_s=decision.time.timestamp() - clock_offset_s,
     )

@@ -43,6 +43,7 @@ def scaling_decision(
             gpus_per_replica=config.pools[pool].gpus_per_replica if pool in config.pools else 1,
         )
         for pool, replicas in order.replicas.items()
+        if order.roles[pool] in WIRE_ROLES
     }
     return v1.ScalingDecision(
         time=at,
@@ -53,6 +54,7 @@ def scaling_decision(
         num_prefill_workers=_count(order, {Role.PREFILL}),
         num_decode_workers=_count(order, {Role.DECODE, Role.AGGREGATED}),
         pools=pools,
+        other_pools={pool: n for pool, n in order.replicas.items() if order.roles[pool] not in WIRE_ROLES},
         placements=tuple(v1.PlacementHint(pool=p.pool, node=p.node, gpus=p.gpus) for p in order.placements),
         reasons=reasons(order.reasons),
     )
@@ -125,7 +127,7 @@ def plan_record(
         missing=dict(plan.missing),
         forecasts={name: _forecast(forecast) for name, forecast in plan.forecasts.items()},
         corrections=dict(plan.corrections),
-        pools={pool: _pool(record, config.pools.get(pool)) for pool, record in plan.pools.items()},
+        pools={pool: _pool(record, config.all_pools.get(pool)) for pool, record in plan.pools.items()},
         expected=_expected(plan),
         gpu_power={name: _gpu_power(pool.power) for name, pool in plan.pools.items() if pool.power is not None},
         notes=reasons((*plan.notes, *(site.notes if site else ()))),

@@ -76,7 +76,9 @@ def powered_counts(aim: Aim, reserved: ReservedGpus | None) -> Mapping[PoolId, i
     if reserved is None:
         return dict(aim.goal)
     return {
-        name: count if count <= aim.current[name] else min(count, max(aim.current[name], reserved.counts.get(name, 0)))
+        name: count
+        if count <= aim.current[name] or name in aim.config.other_pools
+        else min(count, max(aim.current[name], reserved.counts.get(name, 0)))
         for name, count in aim.goal.items()
     }
 
@@ -101,8 +103,8 @@ def decide(
     decision = ScalingDecision(
         deployment=config.deployment,
         decision_id=state.flow.decision_id + 1,
-        replicas=dict(counts),
-        roles={name: pool.role for name, pool in config.pools.items()},
+        replicas={**_others_in_force(state, config), **counts},
+        roles={name: pool.role for name, pool in config.all_pools.items()},
         placements=reserved.placements if reserved is not None else (),
         reasons=tuple(
             state.pending.why[name]
@@ -111,6 +113,11 @@ def decide(
         ),
     )
     return _decided(state, aim, counts, decision.decision_id, clock), decision, counts
+
+
+def _others_in_force(state: DeploymentState, config: DeploymentConfig) -> Mapping[PoolId, int]:
+    """Counts of pools without GPUs, which a decision between two ticks does not change and names all the same."""
+    return {name: state.flow.published[name] for name in config.other_pools if name in state.flow.published}
 
 
 def _decided(

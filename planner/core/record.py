@@ -100,7 +100,7 @@ def _deployment(
     return DeploymentPlan(
         deployment=ticked.config.deployment,
         pools={
-            name: _pool(ticked, granted, state, counts[name], name, power.get(name)) for name in ticked.config.pools
+            name: _pool(ticked, granted, state, counts[name], name, power.get(name)) for name in ticked.config.all_pools
         },
         observed=observed,
         missing={**missing, **ticked.learned.missing},
@@ -135,7 +135,7 @@ def _pool(
         chain = (*chain, Limited(count, ReasonCode.ADVISORY, "advisory: shown, not published"))
     return PoolPlan(
         pool=name,
-        role=ticked.config.pools[name].role,
+        role=ticked.config.all_pools[name].role,
         current=ticked.current[name],
         wanted=granted.wanted[name],
         granted=count,
@@ -157,7 +157,7 @@ def _beyond(pool: PoolConfig, goal: PoolGoal) -> Limited:
 
 
 def _busy(ticked: SizedDeployment, name: PoolId, count: int) -> float | None:
-    options = ticked.options.get(name)
+    options = ticked.options.get(name) or ticked.other_options.get(name)
     return None if options is None else options.utilisation_at(count)
 
 
@@ -248,7 +248,7 @@ def _taught(power: Mapping[PoolId, PowerFigures]) -> Iterator[Limited]:
 
 def _steady(ticked: SizedDeployment, granted: LimitedCounts, now: Mapping[PoolId, int]) -> tuple[Limited, ...]:
     """Nothing changes, and nothing waits to."""
-    if any(not now[name] == ticked.current[name] == granted.counts[name] for name in ticked.config.pools):
+    if any(not now[name] == ticked.current[name] == granted.counts[name] for name in ticked.config.all_pools):
         return ()
-    counts = ", ".join(f"{name}={now[name]}" for name in ticked.config.pools)
+    counts = ", ".join(f"{name}={now[name]}" for name in ticked.config.all_pools)
     return (Limited(sum(now.values()), ReasonCode.STEADY, f"No scaling needed ({counts})"),)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from planner.domain.daily_window import BudgetSchedule, ReplicaSchedule
@@ -125,6 +125,8 @@ class PoolConfig:
     learn_power: bool = True
     """Whether measured draw under load corrects the curve's P_u."""
     schedule: ReplicaSchedule | None = None
+    requests_per_s: float | None = None
+    """Of a frontend: what one replica is meant to take."""
     component: str = ""
     """What the orchestrator calls the pool's workers; empty: its own name, or known by its role."""
 
@@ -168,6 +170,8 @@ class DeploymentConfig:
     load: LoadThresholds = LoadThresholds()
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile (the opposite of Dynamo's ``no_correction``)."""
+    other_pools: Mapping[PoolId, PoolConfig] = field(default_factory=dict)
+    """Pools without GPUs, which neither watts nor the model concern: frontends."""
     history: tuple[Request, ...] = ()
     """A recorded trace that forecasts learn before the first interval (Dynamo's ``load_predictor_warmup_trace``)."""
 
@@ -177,6 +181,15 @@ class DeploymentConfig:
         if self.wait_for is not None:
             return self.wait_for
         return WaitFor.NOTHING if self.sizing is SizingMode.SLA else WaitFor.COMPLETE
+
+    @property
+    def all_pools(self) -> Mapping[PoolId, PoolConfig]:
+        """Pools with and without GPUs."""
+        return {**self.pools, **self.other_pools} if self.other_pools else self.pools
+
+    def together(self) -> DeploymentConfig:
+        """The same deployment with all of its pools as pools: for limits, which are the same for both kinds."""
+        return replace(self, pools=self.all_pools, other_pools={}) if self.other_pools else self
 
     @property
     def forecast_level(self) -> float:

@@ -12,6 +12,8 @@ class Role(StrEnum):
     PREFILL = "prefill"
     DECODE = "decode"
     AGGREGATED = "aggregated"
+    FRONTEND = "frontend"
+    """Receives requests and holds no GPU."""
 
 
 @dataclass(frozen=True, slots=True)

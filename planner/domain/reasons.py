@@ -12,6 +12,7 @@ class ReasonCode(StrEnum):
     SLA = "sla"
     CLASSIC = "classic"
     LOAD = "load"
+    REQUEST_RATE = "request_rate"
     STEADY = "steady"
     EXTRAPOLATED = "extrapolated"
     BACKLOG = "backlog"

@@ -69,7 +69,7 @@ class OfflinePlanner:
         self._deployment = config.deployments[deployment]
         self._now_s = 0.0
         self._state: PlannerState = initial_state(config, 1, 0.0, (), ())
-        self._counts = {name: pool.min_replicas for name, pool in self._deployment.pools.items()}
+        self._counts = {name: pool.min_replicas for name, pool in self._deployment.all_pools.items()}
         self._nodes = _nodes(self._deployment) if self._deployment.site in config.sites else {}
         self._acks: list[PowerAckSeen] = []
         self._scaled: ScalingAckSeen | None = None
@@ -113,6 +113,7 @@ class OfflinePlanner:
         pools = {
             name: PoolObservation(Replicas(ready=count), queued_requests=Sample(0.0), complete=True)
             for name, count in self._counts.items()
+            if name in self._deployment.pools
         }
         load_s = self._config.interval_s * self._config.load_time_scale
         return DeploymentObservation(load_s, pools=pools, **readings)
@@ -175,6 +176,8 @@ class OfflinePlanner:
         """Give workers GPUs until the counts hold: those that the order names first, else any that are free."""
         hints = {name: [h.gpus for h in order.placements if h.pool == name] for name in self._counts} if order else {}
         for name, count in self._counts.items():
+            if name not in self._deployment.pools:
+                continue  # a frontend holds no GPU
             workers = sorted({gpu.holder[1] for gpu in self._gpus() if gpu.holder and gpu.holder[0] == name})
             for worker in workers[count:]:
                 for gpu in self._gpus():

@@ -41,7 +41,7 @@ def _aiming(
     remembered_s = (sized.config.load.decode_grace_intervals + 1) * config.load_interval_s
     pools = {}
     for name, pool in sized.state.learned.pools.items():
-        since = clock.seen_s - max(hpa_behavior.horizon_s(sized.config.pools[name]), remembered_s)
+        since = clock.seen_s - max(hpa_behavior.horizon_s(sized.config.all_pools[name]), remembered_s)
         past = hpa_behavior.trimmed(pool.recommendations, since)
         if (count := limited.recommended.get(name)) is not None:
             past = (*past, (clock.seen_s, count))

@@ -178,15 +178,16 @@ def reallocate(
     """The best caps for the counts that the limiters left: ``free`` where they changed nothing."""
     return {
         name: free[name]
-        if _unchanged(free[name], site, limited)
+        if _unchanged(free[name], site, sized, limited)
         else site.answer(sized, {member: limited[member].counts for member in site.members})
         for name, site in sites.items()
     }
 
 
-def _unchanged(free: Allocation, site: SharedSite, limited: LimitedDeployments) -> bool:
+def _unchanged(free: Allocation, site: SharedSite, sized: Sized, limited: LimitedDeployments) -> bool:
     return all(
         (answer := free.pools.get((member, pool))) is not None and answer.replicas == count
         for member in site.members
         for pool, count in limited[member].counts.items()
+        if pool in sized[member].config.pools
     )

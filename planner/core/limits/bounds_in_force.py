@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
 from planner.domain.daily_window import window_at
+from planner.domain.ids import PoolId
 
 WINDOWLESS = (SizingMode.CLASSIC, SizingMode.LOAD)
 
 
 def in_force(config: DeploymentConfig, utc_s: float) -> DeploymentConfig:
     """``config`` with the bounds in force now; a pool keeps its schedule only while one of its windows applies."""
-    pools = config.pools
-    if config.sizing in WINDOWLESS:
+    pools, others = _in_force(config, config.pools, utc_s), _in_force(config, config.other_pools, utc_s)
+    if pools is config.pools and others is config.other_pools:
+        return config
+    return replace(config, pools=pools, other_pools=others)
+
+
+def _in_force(
+    config: DeploymentConfig, pools: Mapping[PoolId, PoolConfig], utc_s: float
+) -> Mapping[PoolId, PoolConfig]:
+    if pools and config.sizing in WINDOWLESS:
         pools = {name: _without_window(pool) for name, pool in pools.items()}
     if any(pool.schedule is not None for pool in pools.values()):
         pools = {name: _bounded(pool, utc_s) for name, pool in pools.items()}
-    return config if pools is config.pools else replace(config, pools=pools)
+    return pools
 
 
 def _without_window(pool: PoolConfig) -> PoolConfig:

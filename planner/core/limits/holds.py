@@ -79,7 +79,7 @@ def _without_metrics(
         counts = {name: max(count, state.learned.pools[name].most_seen) for name, count in current.items()}
         sentence = f"no {names} for {gone_s:.0f} s: the most replicas ever seen"
     else:
-        asked = {name: config.pools[name].fallback_replicas for name in current}
+        asked = {name: config.all_pools[name].fallback_replicas for name in current}
         counts = {name: current[name] if count is None else count for name, count in asked.items()}
         sentence = f"no {names} for {gone_s:.0f} s: the fall-back replicas"
     return Hold(_bounded(config, state, counts, clock), ReasonCode.METRICS_FALLBACK, sentence)
@@ -90,7 +90,7 @@ def _bounded(
 ) -> Mapping[PoolId, int]:
     """Pinned and fall-back counts, clamped to min/max replicas and the GPU budget."""
     bounded = CountsByPool({name: Limits(count) for name, count in counts.items()})
-    context = LimitContext(config, state, options={}, current={}, clock=clock)
+    context = LimitContext(config.together(), state, options={}, current={}, clock=clock)
     for limiter in LIMITERS_OF_HELD:
         bounded = limiter(context, bounded)
     return bounded.values

@@ -52,8 +52,9 @@ def apply_limits(
 def _limited(
     sized: SizedDeployment, allocation: Allocation | None, clock: TickClock, limiters: Sequence[Limiter]
 ) -> LimitedCounts:
-    context = LimitContext(sized.config, sized.state, sized.options, sized.current, clock)
-    wanted = _woken(sized, CountsByPool({name: Limits(o.wanted, o.chain) for name, o in sized.options.items()}))
+    options = {**sized.options, **sized.other_options}
+    context = LimitContext(sized.config.together(), sized.state, options, sized.current, clock)
+    wanted = _woken(sized, CountsByPool({name: Limits(o.wanted, o.chain) for name, o in options.items()}))
     recommended = _allocated(context, wanted, allocation)
     counts = recommended
     for limiter in limiters:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from planner.core.limits import bounds_in_force, external_changes, holds
@@ -11,7 +11,7 @@ from planner.core.limits.holds import Hold
 from planner.core.performance.corrections import DECODE, PREFILL, corrections
 from planner.core.performance.engine_model import engine
 from planner.core.power.draw_feedback import with_curves
-from planner.core.sizing import load_forecast, modes
+from planner.core.sizing import frontends, load_forecast, modes
 from planner.core.sizing.options import PoolOptions
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.core.sizing.thresholds import PoolHistory, signal
@@ -40,6 +40,8 @@ class SizedDeployment:
     current: Mapping[PoolId, int]
     hold: Hold | None
     notes: tuple[Limited, ...] = ()
+    other_options: Mapping[PoolId, PoolOptions] = field(default_factory=dict)
+    """Of the pools without GPUs."""
 
     @property
     def corrections(self) -> Corrections:
@@ -72,14 +74,15 @@ def _sized(
     config = bounds_in_force.in_force(config, clock.utc_s)
     model = engine(config.profile)
     learned = load_forecast.learn(settings, config, state.learned.forecasts, seen, t_s)
-    current = {name: current_count(state, seen, config, name) for name in config.pools}
+    every = {name: current_count(state, seen, config, name) for name in config.all_pools}
+    current = {name: every[name] for name in config.pools}
     shape = load_forecast.actual_load(config, seen)
     taught = replace(
         state.learned,
         forecasts=learned.bands,
         corrections=corrections(config, model, state, seen, shape, current),
         edited_ticks=external_changes.edited_ticks(state, seen),
-        pools=_remembered(state, config, seen, current, t_s),
+        pools=_remembered(state, config, seen, every, t_s),
     )
     state = replace(state, learned=taught)
     interval_s = seen.interval_s if seen is not None else settings.load_interval_s
@@ -103,11 +106,12 @@ def _sized(
     options = modes.size(case)
     if config.sizing in (SizingMode.LOAD, SizingMode.SLA_LOAD):
         state = replace(state, learned=replace(taught, pools=_signals(taught, config, seen)))
-    held, state = holds.hold(config, state, learned.missing, options, current, clock)
+    held, state = holds.hold(config, state, learned.missing, options, every, clock)
     if config.sizing is SizingMode.CLASSIC:
         config = replace(config, max_gpus=None)  # the published cut is done, and its rounding may exceed the budget
+    others = {name: frontends.options(pool, load, every[name]) for name, pool in config.other_pools.items()}
     return SizedDeployment(
-        config, state, seen, learned, load, options, current, held, external_changes.notes(state, seen)
+        config, state, seen, learned, load, options, every, held, external_changes.notes(state, seen), others
     )
 
 
@@ -120,7 +124,7 @@ def current_count(
         return published
     if seen is not None and name in seen.pools:
         return seen.pools[name].replicas.wanted
-    return config.pools[name].min_replicas
+    return config.all_pools[name].min_replicas
 
 
 def _factors(known: Mapping[str, float]) -> Corrections:
@@ -136,7 +140,7 @@ def _remembered(
 ) -> Mapping[PoolId, PoolState]:
     """Pools as they were found count as the first recommendation: nothing is taken away before a window has passed."""
     pools = {}
-    for name in config.pools:
+    for name in config.all_pools:
         pool = state.learned.pools.get(name) or PoolState()
         if not pool.recommendations and seen is not None and name in seen.pools:
             pool = replace(pool, recommendations=((t_s, current[name]),))

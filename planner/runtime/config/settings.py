@@ -106,7 +106,10 @@ class LoadSettings(Block):
 class PoolSettings(Block):
     """One pool. ``role`` defaults to the pool's own name, ``gpus_per_replica`` to the profile's."""
 
-    role: Literal["prefill", "decode", "aggregated"] | None = None
+    role: Literal["prefill", "decode", "aggregated", "frontend"] | None = None
+    """frontend: a pool without GPUs, sized by ``requests_per_s``. Left out, another autoscaler may have it."""
+    requests_per_s: Positive | None = None
+    """What one replica of a frontend is meant to take."""
     component: str = ""
     """What its workers are called, where it is not the role's usual name: label ``dynamo_component`` of their metrics,
     ``nvidia.com/dynamo-component`` of their pods."""

@@ -84,7 +84,7 @@ class Instruments:
         self._last_s = now_s
         for name, plan in self._plans.items():
             config = self._config.deployments[name]
-            gpus = sum(pool.current * config.pools[key].gpus_per_replica for key, pool in plan.pools.items())
+            gpus = sum(pool.current * config.all_pools[key].gpus_per_replica for key, pool in plan.pools.items())
             self._gpu_hours[name] = self._gpu_hours.get(name, 0.0) + gpus * passed_s / SECONDS_PER_HOUR
 
     def _counter(self, metric: names.PlannerMetric):  # type: ignore[no-untyped-def]  # the SDK's own type is private

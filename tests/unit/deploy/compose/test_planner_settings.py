@@ -197,7 +197,7 @@ def test_a_misspelt_variable_is_refused_and_a_foreign_one_is_left_alone(file: Pa
         ),
         ({"profile": "nowhere"}, "nowhere: no such folder"),
         ({"profile": None}, "profile: none; name a folder"),
-        ({"pools": {"big": {}}}, "pools.big: its name is not a role; set role: prefill, decode or aggregated"),
+        ({"pools": {"big": {}}}, "pools.big: its name is not a role; set role: prefill, decode, aggregated or frontend"),
         ({"pools": {"prefill": {"min_replicas": 3, "max_replicas": 2}}}, "max_replicas 2 is below min_replicas 3"),
         ({"pools": {"prefill": {"max_cap_watts": 100}}}, "max_cap_watts 100 is below the GPU's minimum 200 W"),
     ],
@@ -332,11 +332,11 @@ def test_the_example_of_the_page_is_right(file: Path) -> None:
 
 
 NOT_SET_BY_PEOPLE = {
-    DeploymentConfig: {"deployment"},
+    DeploymentConfig: {"deployment", "other_pools"},
     PoolConfig: {"pool", "curve", "scale_up", "scale_down"},
     SiteConfig: {"site", "utc_at_zero_s"},
 }
-"""Names, and what is derived: the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
+"""Names, and what is derived: pools without GPUs by their role, the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
 
 
 @pytest.mark.parametrize(
