@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from bus_schemas.units import GpuSetpoint, Milliwatts
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import NodeObservation, StoredCaps
 from planner.domain.plan import GpuCapTarget, Limited, PowerDecision
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 VALID_FOR_S = 30.0
 

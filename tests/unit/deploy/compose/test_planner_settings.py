@@ -197,7 +197,10 @@ def test_a_misspelt_variable_is_refused_and_a_foreign_one_is_left_alone(file: Pa
         ),
         ({"profile": "nowhere"}, "nowhere: no such folder"),
         ({"profile": None}, "profile: none; name a folder"),
-        ({"pools": {"big": {}}}, "pools.big: its name is not a role; set role: prefill, decode, aggregated or frontend"),
+        (
+            {"pools": {"big": {}}},
+            "pools.big: its name is not a role; set role: prefill, decode, aggregated or frontend",
+        ),
         ({"pools": {"prefill": {"min_replicas": 3, "max_replicas": 2}}}, "max_replicas 2 is below min_replicas 3"),
         ({"pools": {"prefill": {"max_cap_watts": 100}}}, "max_cap_watts 100 is below the GPU's minimum 200 W"),
     ],
@@ -336,7 +339,8 @@ NOT_SET_BY_PEOPLE = {
     PoolConfig: {"pool", "curve", "scale_up", "scale_down"},
     SiteConfig: {"site", "utc_at_zero_s"},
 }
-"""Names, and what is derived: pools without GPUs by their role, the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
+"""Names, and what is derived: pools without GPUs by their role,
+the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
 
 
 @pytest.mark.parametrize(
