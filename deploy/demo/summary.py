@@ -25,7 +25,7 @@ def summary_of(run: Prepared, cluster: LiveCluster, meter: HardwareMeter, pictur
             name: {"decision_id": view.decision_id, "scaled_decision_id": view.scaled_decision_id}
             for name, view in picture.deployments.items()
         },
-        "budget_watts": run.budget_watts,
+        "budget_watts": round(run.budget_watts, 3),
         "max_sum_of_caps_watts": meter.largest_mw / 1000,
         "load_seconds": total["load_seconds"],
     }

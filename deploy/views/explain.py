@@ -8,6 +8,7 @@ from datetime import datetime
 from bus_schemas import v1
 from bus_schemas.visible_text import visible_parts
 from deploy.views.freshness import age_s, words
+from deploy.views.words import amount
 
 SAME = 0.005
 """Draws within this share of the expected one count as expected."""
@@ -26,7 +27,7 @@ def explain(
     lines += _section("model", (f"{name} × {value:.3g}" for name, value in record.corrections.items()))
     for name, pool in record.pools.items():
         lines += _section(f"{name} ({pool.role})", _pool(pool, record.gpu_power.get(name)))
-    lines += _section("expected", (f"{name} = {value:.4g}" for name, value in record.expected.items()))
+    lines += _section("expected", (f"{name} = {amount(value)}" for name, value in record.expected.items()))
     lines += _section("power", _power(record))
     lines += _section("notes", (f"{note.code}: {note.text}" for note in record.notes))
     return "\n".join(lines)
@@ -58,7 +59,7 @@ def _section(title: str, body: Iterator[str]) -> Iterator[str]:
 def _observed(record: v1.PlanRecord) -> Iterator[str]:
     for name, value in record.observed.items():
         target = record.targets.get(name)
-        yield f"{name} = {value:.4g}" + (f"   (target {target:.4g})" if target is not None else "")
+        yield f"{name} = {amount(value)}" + (f"   (target {amount(target)})" if target is not None else "")
     for name, reason in record.missing.items():
         yield f"{name}: missing ({reason})"
 
@@ -66,8 +67,8 @@ def _observed(record: v1.PlanRecord) -> Iterator[str]:
 def _forecast(record: v1.PlanRecord) -> Iterator[str]:
     for name, forecast in record.forecasts.items():
         yield (
-            f"{name} in {forecast.horizon_s:.0f} s: {forecast.mean:.4g}"
-            f" (band {forecast.lower:.4g} to {forecast.upper:.4g}, {forecast.model})"
+            f"{name} in {forecast.horizon_s:.0f} s: {amount(forecast.mean)}"
+            f" (band {amount(forecast.lower)} to {amount(forecast.upper)}, {forecast.model})"
         )
 
 

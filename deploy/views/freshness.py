@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from bus_schemas import v1
 from deploy.views.budgets import SAME_WATTS
 from deploy.views.site_view import SiteView
+from deploy.views.words import amount
 
 NODE_TERM_S = 15.0
 """Without a report for this long a node is silent: planners give it no raise either (``stale_s``)."""
@@ -73,7 +74,7 @@ def problems(picture: SiteView, now: datetime) -> list[str]:
 def missed_targets(picture: SiteView) -> list[str]:
     """Targets that the newest ticks missed, one line each."""
     return [
-        f"{name}: {what} of {view.record.observed[what]:.4g} is above its target of {target:.4g}"
+        f"{name}: {what} of {amount(view.record.observed[what])} is above its target of {amount(target)}"
         for name, view in sorted(picture.deployments.items())
         if view.record is not None
         for what, target in view.record.targets.items()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from bus_schemas import v1
 from deploy.views.site_view import DeploymentSummary, SiteView
+from deploy.views.words import amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,6 @@ def pool_cells(view: DeploymentSummary) -> list[tuple[str, str, str, str, str]]:
         cap = f"{pool.cap_watts:.0f} W" if pool.cap_watts is not None else "-"
         rows.append((name, str(pool.current), str(pool.wanted), str(pool.granted), cap))
     return rows
-
-
-def amount(value: float) -> str:
-    """A figure for people: three digits, and never an exponent for a large one."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def figure(record: v1.PlanRecord | None, name: str, unit: str) -> str:

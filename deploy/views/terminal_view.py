@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bus_schemas import v1
-from deploy.views.live_view import DemoStatus, amount, figure, pool_cells, rate, watts_bar
+from deploy.views.live_view import DemoStatus, figure, pool_cells, rate, watts_bar
 from deploy.views.site_view import DeploymentSummary, SiteView
-from deploy.views.words import clock, sentence
+from deploy.views.words import amount, clock, sentence
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -11,6 +11,11 @@ def clock(message: v1.Message) -> str:
     return message.time.strftime("%H:%M:%S")
 
 
+def amount(value: float) -> str:
+    """A figure for people: four digits, and no exponent for a large one."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def sentence(message: v1.Message) -> str:
     """The content of the message in one line, without its time."""
     message = visible_parts(message)

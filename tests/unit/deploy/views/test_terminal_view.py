@@ -11,9 +11,10 @@ from rich.console import Console
 
 from bus_schemas import v1
 from deploy.demo.show import ScalingLog
-from deploy.views.live_view import DemoStatus, amount
+from deploy.views.live_view import DemoStatus
 from deploy.views.site_view import SiteView
 from deploy.views.terminal_view import panel
+from deploy.views.words import amount
 from tests.unit.deploy.views.test_site_view import NOW, record, scaled, scaling, telemetry
 
 REASON = "5 decode replicas hold the sequences of 8.26 requests/s of 1217/85 tokens in their KV caches"
@@ -117,7 +118,7 @@ def test_a_low_terminal_keeps_the_deployment_and_the_watts() -> None:
     assert "1000 budget" in text
 
 
-@pytest.mark.parametrize(("value", "text"), [(37512.4, "37512"), (163.4, "163"), (19.69, "19.7"), (0.1234, "0.123")])
+@pytest.mark.parametrize(("value", "text"), [(37512.4, "37512"), (163.4, "163.4"), (0.12344, "0.1234")])
 def test_figures_have_no_exponent(value: float, text: str) -> None:
     assert amount(value) == text
 
