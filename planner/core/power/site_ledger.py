@@ -301,7 +301,8 @@ def _sent(
         marked = state.doubted and not ledger.proven
         issued = issue(ledger, final, now_s, raises=rising is not None)
         nodes[node] = issued._replace(sent_share=state.share, marked=marked)
-        order = _order(doubt(issued, highest) if marked else issued, state, config, reason, raises=rising is not None)
+        told = doubt(issued, highest) if marked else issued
+        order = _order(told, state, config, reason, now_s, raises=rising is not None)
         (up if rising is not None else down).append(order)
     return replace(state, nodes=nodes), (*down, *up)
 
@@ -338,7 +339,7 @@ def _stands_below(ledger: NodeLedger) -> bool:
 
 
 def _order(
-    ledger: NodeLedger, state: PowerState, config: SiteConfig, reason: ReasonCode, *, raises: bool
+    ledger: NodeLedger, state: PowerState, config: SiteConfig, reason: ReasonCode, now_s: float, *, raises: bool
 ) -> PowerDecision:
     falls = fallbacks(ledger, config, state.share)
     caps_mw = ledger.caps_mw or ()
@@ -348,9 +349,19 @@ def _order(
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
     heard = (ledger.heard_boot, ledger.heard_clock_s)
-    # A cap that was inherited in doubt may have been lent to others since: no agent climbs back to it unproven.
-    over = state.over_since_s is not None or (state.doubted and not ledger.proven)
+    over = _only_lowers(ledger, state, now_s)
     return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *heard, over)
+
+
+def _only_lowers(ledger: NodeLedger, state: PowerState, now_s: float) -> bool:
+    """Whether the agent may not climb, not even back to its cap.
+
+    A cap that was inherited in doubt may have been lent to others since. So nobody climbs back to one before the
+    silent are charged their highest limits, which is when raises begin, and no node that has not answered does.
+    """
+    if state.over_since_s is not None:
+        return True
+    return state.doubted and (now_s < state.raises_from_s or not ledger.proven)
 
 
 def _setpoint(cap_mw: int, wanted: GpuSetpoint | None) -> GpuSetpoint:

@@ -95,6 +95,22 @@ def test_over_an_old_copy_no_agent_is_let_back_up_and_the_silent_are_charged_the
     assert d.caps(later)[g("a")] == LOW
 
 
+def test_over_an_old_copy_a_node_that_answered_does_not_climb_back_before_the_silent_are_charged() -> None:
+    """Its inherited cap may have been lent to a dead node since: until the first raise every decision only lowers."""
+    d = restored(copied(), doubted=True)
+    d.want({g("a"): 500_000, g("b"): 400_000})
+    d.receive(seen("a", (400_000,), d.now_s))
+    first = d.advance()["a"]
+    d.take(answer(first, d.now_s, {g("a"): 400_000}, epoch=2))
+    renewed = []
+    while d.now_s < d.power.raises_from_s - 1.0:
+        d.now_s += 1.0
+        d.receive(seen("a", (400_000,), d.now_s))
+        renewed += [order for node, order in d.advance().items() if node == "a"]
+    assert renewed
+    assert all(order.only_lowers for order in renewed)
+
+
 def test_the_doubt_of_an_old_copy_outlives_the_leader_that_doubts() -> None:
     d = restored(copied(), doubted=True)
     d.receive(seen("a", (400_000,), d.now_s))
