@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from deploy.cli.build.prove_exhaustive import EXTRA_MUTATIONS
 from deploy.cli.main import main
+from deploy.fault_simulation.exhaustive import checks, search
 from deploy.fault_simulation.exhaustive.actions import carried_out, enabled
 from deploy.fault_simulation.exhaustive.calm import beginning
 from deploy.fault_simulation.exhaustive.canonical import key_of
 from deploy.fault_simulation.exhaustive.model_state import ModelState
 from deploy.fault_simulation.exhaustive.mutation_patches import EVERY, SHOWN_BY
 from deploy.fault_simulation.exhaustive.run import Bounds, Checkpoint, CheckpointError, ExhaustiveSearch, SearchTally
+from deploy.fault_simulation.exhaustive.scope import SearchScope
 from deploy.fault_simulation.exhaustive.scopes import SCOPES
+from deploy.fault_simulation.exhaustive.search import Remembered, steps
 from deploy.fault_simulation.exhaustive.story import read, replay_story, written
 from deploy.fault_simulation.mutations import MUTATIONS
 
+PAGE = Path(checks.__file__).parent / "README.md"
 GATE = [name for name, scope in SCOPES.items() if not scope.long]
 
 
@@ -84,6 +90,48 @@ def _futures(scope: str, world: ModelState) -> list[int]:
     return sorted(key_of(chosen, carried_out(chosen, world, action)) for action in enabled(chosen, world))
 
 
+@pytest.mark.parametrize("scope", ["cut", "removal", "restore-fail-over", "late-reports"])
+def test_what_a_search_remembers_is_what_it_would_compute(scope: str) -> None:
+    chosen, queue, met = SCOPES[scope], [beginning(SCOPES[scope])], set()
+    memory = Remembered(chosen)
+    for _ in range(60):
+        world = memory.shared(queue.pop(0))
+        plain = {
+            action: (key_of(chosen, after), checks.broken(chosen, world, after, action, partial(_charged, chosen)))
+            for action in enabled(chosen, world)
+            for after in (carried_out(chosen, world, action),)
+        }
+        for action, after, sentence in steps(chosen, world, memory):
+            assert (memory.key(after), sentence) == plain[action], action
+            if memory.key(after) not in met:
+                met.add(memory.key(after))
+                queue.append(after)
+
+
+def _charged(scope: SearchScope, world: ModelState) -> str:
+    sentences = [checks.node_charged(scope, world, n) for n in range(scope.nodes)]
+    return next(filter(None, sentences), "")
+
+
+def test_two_orders_under_way_to_a_leader_allow_what_it_knew_of() -> None:
+    story = read("want:1 order:0 order:0 tick deliver:0:1 deliver:1:1")
+    assert not replay_story(SCOPES["cut"], None, story).sentence
+
+
+def test_the_page_names_every_scope_and_every_mutation_with_its_scope() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in PAGE.read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    scopes = [name for row in rows if len(row) > 3 for name in re.findall(r"`([a-z-]+)`", row[0])]
+    assert sorted(scopes) == sorted(SCOPES)
+    mutations = {row[0].strip("`"): re.findall(r"`([a-z-]+)`", row[1]) for row in rows if len(row) == 3}
+    assert set(mutations) == set(EVERY)
+    assert {name: shown for name, shown in SHOWN_BY.items() if shown not in mutations[name]} == {}
+    assert {scope for shown in mutations.values() for scope in shown} <= set(SCOPES)
+
+
 def test_a_grant_above_the_default_stays_charged_over_an_old_copy() -> None:
     """At a default of 500 W, a copy is put back while the agent of n0 is dead at 700 W: n1 may not be given 500 W."""
     story = read(
@@ -105,17 +153,18 @@ def test_processes_and_interruptions_change_nothing(tmp_path: Path) -> None:
         ExhaustiveSearch("cut", checkpoint=Checkpoint(tmp_path)).run()
 
 
-def test_an_interrupted_last_depth_goes_on(tmp_path: Path) -> None:
-    """Cut by time within the last depth, then run to its end, and then deeper, as if it had been searched at once."""
-    search = ExhaustiveSearch("climb", bounds=Bounds(depth=7, memory_bytes=1), checkpoint=Checkpoint(tmp_path))
-    while not search.tally.last or search.tally.blocks_left == 0:
-        search = ExhaustiveSearch("climb", bounds=Bounds(depth=7, memory_bytes=1), checkpoint=Checkpoint(tmp_path))
-        search.run()
-    assert search.tally.depth == 6
-    whole = ExhaustiveSearch("climb", bounds=Bounds(depth=7), checkpoint=Checkpoint(tmp_path)).run()
-    assert _counted(whole) == _counted(ExhaustiveSearch("climb", bounds=Bounds(depth=7)).run())
-    deeper = ExhaustiveSearch("climb", bounds=Bounds(depth=8), checkpoint=Checkpoint(tmp_path)).run()
-    assert _counted(deeper) == _counted(ExhaustiveSearch("climb", bounds=Bounds(depth=8)).run())
+def test_an_interrupted_last_depth_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped within the last depth, then run to its end, and then deeper, as if it had been searched at once."""
+    monkeypatch.setattr(search, "CHUNK", 20)
+    tiny, folder = Bounds(depth=4, memory_bytes=1), Checkpoint(tmp_path)
+    stopped = ExhaustiveSearch("climb", bounds=tiny, checkpoint=folder).run()
+    while not (stopped.last and stopped.blocks_left):
+        stopped = ExhaustiveSearch("climb", bounds=tiny, checkpoint=folder).run()
+    assert stopped.depth == 3
+    assert not stopped.complete
+    for depth in (4, 5):
+        resumed = ExhaustiveSearch("climb", bounds=Bounds(depth=depth), checkpoint=folder).run()
+        assert _counted(resumed) == _counted(ExhaustiveSearch("climb", bounds=Bounds(depth=depth)).run())
 
 
 def _counted(tally: SearchTally) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ GROUPS = ("gate", "night", "all")
 EXTRA_MUTATIONS = (
     "answered-forgotten",
     "caps-inherited",
+    "climbs-when-proven",
     "copy-believed",
     "decisions-age",
     "earlier-incarnation-taken",

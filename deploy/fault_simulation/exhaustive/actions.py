@@ -23,7 +23,7 @@ WEEK_S = 7 * 86_400.0 + 1.0
 def enabled(scope: SearchScope, world: ModelState) -> Iterator[Action]:
     """Everything that may happen now."""
     yield "tick", -1, -1
-    if not world.order_heard:
+    if not world.order_received:
         yield "hear-order", -1, -1
     if world.old is not None:
         yield "old-tick", -1, -1
@@ -62,7 +62,7 @@ def _rare_of_node(scope: SearchScope, world: ModelState, n: int, may: dict[str, 
 
 def _rare(scope: SearchScope, world: ModelState, may: dict[str, int]) -> Iterator[Action]:
     # A leader that decides is connected, and hears an order before much time passes: the rise rule builds on it.
-    if may["time"] and world.order_heard:
+    if may["time"] and world.order_received:
         yield from [("time", -1, index) for index in range(len(scope.steps_s))]
     if may["wants"]:
         yield from [("want", -1, index) for index in range(len(scope.wants))]
@@ -172,7 +172,7 @@ def _order(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelS
     ordered = None if watts is None else mw_from_watts(watts)
     level = scope.config.budget_mw if ordered is None else ordered
     budgets = (*world.budgets, (world.now_s, level))
-    return _spent(world._replace(budgets=budgets, ordered_mw=ordered, order_heard=False), "order")
+    return _spent(world._replace(budgets=budgets, ordered_mw=ordered), "order")
 
 
 def _fail_over(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:

@@ -28,7 +28,7 @@ def calm(scope: SearchScope, world: ModelState, for_s: float, who: frozenset[int
 
 def _round(scope: SearchScope, world: ModelState, who: frozenset[int]) -> ModelState:
     """One second: agents look and report, the leader decides, decisions arrive and are answered."""
-    if not world.order_heard:
+    if not world.order_received:
         world = leaders.receive_order(scope, world)
     up = [n for n in sorted(who) if world.nodes[n].agent is not None]
     for n in up:

@@ -43,7 +43,7 @@ def key_of_parts(scope: SearchScope, world: ModelState, parts: list[bytes]) -> i
         _site_key(scope, world, world.leader),
         _budgets(scope, world),
         world.ordered_mw,
-        world.order_heard,
+        world.order_received or world.largest_known_mw(world.known_budgets),
         world.left,
         None if world.old is None else (_site_key(scope, world, world.old), world.old_epoch - world.epoch),
         None if world.copied_epoch is None else world.copied_epoch - world.epoch,

@@ -47,13 +47,23 @@ def _rise(scope: SearchScope, before: ModelState, after: ModelState, action: Act
     decision caused is held to more: to the largest budget since the one that its leader knew of.
     """
     total, was = after.total_mw(), before.total_mw()
+    kind, n, index = action
+    if total > was and kind == "deliver" and _in_doubt(before, n, index):
+        return f"n{n} rose for a leader in doubt, before those that are silent are charged their highest limits"
     if total <= was or total <= after.budgets[-1][1]:
         return ""
     allowed = after.largest_mw(after.now_s - scope.rise_window_s)
-    kind, n, index = action
     if kind == "deliver":
         allowed = min(allowed, after.largest_known_mw(before.nodes[n].arriving[index].known))
     return f"limits rose from {was} to {total} mW, above the {allowed} mW allowed" if total > allowed else ""
+
+
+def _in_doubt(world: ModelState, n: int, index: int) -> bool:
+    """Whether a decision is one of a leader over an old copy that may not raise yet."""
+    leader, node = world.leader, world.nodes[n]
+    if not leader.doubted or world.now_s >= leader.raises_from_s or index < len(node.strays):
+        return False
+    return node.arriving[index].epoch == leader.epoch
 
 
 def node_charged(scope: SearchScope, world: ModelState, n: int) -> str:

@@ -71,8 +71,7 @@ def published(scope: SearchScope, world: ModelState, orders: Iterable[PowerDecis
     for order in orders:
         n = int(order.node[1:])
         node = world.nodes[n]
-        known = len(world.budgets) if world.order_heard else len(world.budgets) - 1
-        fresh = Stored(order, epoch, node.incarnation, world.now_s, known)
+        fresh = Stored(order, epoch, node.incarnation, world.now_s, world.known_budgets)
         world = with_node(world, n, node._replace(decisions=(*node.decisions, fresh)[-scope.decisions :]))
     return world
 
@@ -97,7 +96,7 @@ def succeeded(scope: SearchScope, world: ModelState, epoch: int, *, doubted: boo
         budget_commands=budget_commands(world),
         node_commands=node_commands(world),
     )
-    world = absorb(scope, world, seen)._replace(order_heard=True)
+    world = absorb(scope, world, seen)._replace(known_budgets=len(world.budgets))
     for answer in seen.power_acks:
         world = _with_new_incarnation(world, int(answer.node[1:]), answer)
     return world
@@ -138,7 +137,8 @@ def removed(scope: SearchScope, world: ModelState, n: int) -> ModelState:
 
 def receive_order(scope: SearchScope, world: ModelState) -> ModelState:
     """The newest budget order reaches the leader."""
-    return absorb(scope, world, Observation(budget_commands=budget_commands(world)))._replace(order_heard=True)
+    world = absorb(scope, world, Observation(budget_commands=budget_commands(world)))
+    return world._replace(known_budgets=len(world.budgets))
 
 
 def unfenced() -> bool:

@@ -100,8 +100,13 @@ class ModelState(NamedTuple):
     """Orders to remove a node, with when they were written; they stay on the bus."""
     ordered_mw: Milliwatts | None = None
     """The budget order in force, as written."""
-    order_heard: bool = True
-    """Whether the leader has heard the newest budget order."""
+    known_budgets: int = 1
+    """How many of ``budgets`` the leader knew of when it last received an order: it receives all at once."""
+
+    @property
+    def order_received(self) -> bool:
+        """Whether the newest budget order has reached the leader."""
+        return self.known_budgets == len(self.budgets)
 
     def total_mw(self) -> int:
         """The sum of all hardware limits, as far as we set them."""

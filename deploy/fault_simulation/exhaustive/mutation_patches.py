@@ -104,6 +104,12 @@ def _earlier_incarnation(state: Any, decision: Any) -> Acceptance:
     return Acceptance.ACCEPTED if strange else found
 
 
+def _climbs_when_proven(page: Any, state: Any, now_s: float) -> bool:
+    """As a leader over an old copy that lets a node climb back to its inherited cap as soon as it has answered."""
+    del now_s
+    return state.over_since_s is not None or (state.doubted and not page.proven)
+
+
 def _highest_default(state: Any) -> int:
     """As a ledger that charges GPUs it has not heard of no more than their defaults."""
     return max([max(page.cards.default_mw, default=0) for page in state.nodes.values()], default=0)
@@ -140,6 +146,7 @@ EVERY: dict[str, tuple[Patch, ...]] = {
     "decisions-age": ((nodes, "max_age_s", _a_week),),
     "parked-not-renewed": ((site_ledger, "_stands_above", _never),),
     "earlier-incarnation-taken": ((caps, "judge", _earlier_incarnation),),
+    "climbs-when-proven": ((site_ledger, "_only_lowers", _climbs_when_proven),),
     "unseen-at-default": ((site_state, "highest_mw", _highest_default),),
     "copy-believed": ((site_ledger, "initial", _copy_believed), (site_ledger, "knows_more", _never)),
 }
@@ -162,8 +169,9 @@ SHOWN_BY = {
     "new-leader-does-not-wait": "uncommanded",
     "decisions-age": "silence",
     "parked-not-renewed": "reboot",
-    "copy-believed": "restore",
-    "earlier-incarnation-taken": "put-back",
+    "copy-believed": "put-back-granted",
+    "earlier-incarnation-taken": "put-back-granted",
+    "climbs-when-proven": "put-back",
     "unseen-at-default": "bus-lost",
 }
 """The scope that shows each fault."""

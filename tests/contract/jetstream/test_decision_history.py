@@ -20,7 +20,12 @@ from bus_schemas.jetstream.publisher import publish
 from bus_schemas.streams import ACKS, DECISIONS, forgets, stream_specs
 from deploy.cli.main import main
 from deploy.nats.embedded import EmbeddedServer
+from planner.adapters import from_wire
 from planner.adapters.jetstream_link import BusLink
+from planner.core.power import site_ledger
+from planner.domain.config import SiteConfig
+from planner.domain.ids import SiteId
+from planner.domain.units import Milliwatts
 from planner.ports import LinkUnfitError, StoredHistory
 from tests.contract.bus import applied, bench, connected, power, until
 
@@ -52,10 +57,16 @@ async def test_a_silent_nodes_last_decision_outlives_what_used_to_be_the_age() -
         await change(bus, max_age=1, duplicate_window=1)
         await until(lambda: _count(bus), "an age forgets whoever is silent for longer", timeout_s=20.0)
         await stream_admin.apply(bus)
-        await led(link, power(NODE, 4, watts=500.0))
+        charged = v1.GpuCap(gpu="GPU-0", cap_watts=500.0, fallback_watts=200.0, charged_watts=500.0)
+        await led(link, power(NODE, 4).model_copy(update={"caps": (charged,)}))
         await asyncio.sleep(2.5)
         (kept,) = (await led(link)).power
         assert kept.decision_id == 4
+        # The next leader starts from it, and says again who does not answer.
+        site = SiteConfig(SiteId("row-1"), budget_mw=Milliwatts(2_000_000))
+        state = site_ledger.initial(site, 9, 0.0, [from_wire.stored_caps(kept)])
+        (note,) = [note for note in site_ledger.summary(state, site, 0.0).notes if note.reason == "power_pending"]
+        assert "1 nodes do not answer (node-7): 500 W stay charged" in note.sentence
 
 
 async def _count(bus: Bus) -> bool:
