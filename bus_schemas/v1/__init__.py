@@ -8,11 +8,13 @@ from bus_schemas.v1.reason import Reason
 from bus_schemas.v1.system import DeadLetter, Lease
 from bus_schemas.v1.telemetry import (
     ForecastRecord,
+    GoodShareRecord,
     GpuTelemetry,
     NodeTelemetry,
     PlanRecord,
     PoolPowerRecord,
     PoolRecord,
+    ShedRecord,
 )
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -36,6 +38,7 @@ __all__ = [
     "DeadLetter",
     "DeploymentControl",
     "ForecastRecord",
+    "GoodShareRecord",
     "GpuCap",
     "GpuHealth",
     "GpuInForce",
@@ -54,4 +57,5 @@ __all__ = [
     "Reason",
     "ScalingAck",
     "ScalingDecision",
+    "ShedRecord",
 ]

@@ -92,6 +92,26 @@ class ForecastRecord(Part):
     model: str
 
 
+class GoodShareRecord(Part):
+    """The share of one phase within its target over the last interval, 0..1: as the tick before predicted it, and as
+    the engines' histograms have it. Absent: not known."""
+
+    predicted: float | None = None
+    measured: float | None = None
+
+
+class ShedRecord(Part):
+    """What a gateway should do where not all load can be served in time. Shares of the load that arrives, 0..1."""
+
+    priority: int = 0
+    """The deployment's class; load of lower classes goes first."""
+    late_share: float
+    """Predicted to be late while nothing is shed."""
+    shed_share: float
+    """To shed or to delay, so that the rest is in time."""
+    shed_req_per_s: float | None = None
+
+
 class PlanRecord(Message):
     """One tick of one deployment, from observation to decision: all that ``wattscale explain`` needs."""
 
@@ -107,6 +127,10 @@ class PlanRecord(Message):
     pools: dict[str, PoolRecord] = Field(default_factory=dict)
     expected: dict[str, float] = Field(default_factory=dict)
     """Expected TTFT, ITL, watts, joules per token, shortfall; units in the keys."""
+    good: dict[str, GoodShareRecord] = Field(default_factory=dict)
+    """By phase: ``prompts``, ``answers``, or ``requests`` where one pool serves both."""
+    shed: ShedRecord | None = None
+    """Absent while all load can be served."""
     gpu_power: dict[str, PoolPowerRecord] = Field(default_factory=dict)
     """By pool, for pools whose GPUs report telemetry."""
     notes: tuple[Reason, ...] = ()

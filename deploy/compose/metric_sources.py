@@ -148,7 +148,9 @@ def selector(name: str, block: DeploymentSettings) -> SeriesSelector:
         if role_of(pool, settings) is not Role.FRONTEND
     }
     namespace = name if block.namespace is None else block.namespace
-    return SeriesSelector(DeploymentId(name), block.model, namespace, pools, block.metrics.matchers)
+    return SeriesSelector(
+        DeploymentId(name), block.model, namespace, pools, block.metrics.matchers, block.ttft_ms, block.itl_ms
+    )
 
 
 def pool_blocks(block: DeploymentSettings) -> Mapping[str, PoolSettings]:

@@ -28,6 +28,7 @@ def explain(
     for name, pool in record.pools.items():
         lines += _section(f"{name} ({pool.role})", _pool(pool, record.gpu_power.get(name)))
     lines += _section("expected", (f"{name} = {amount(value)}" for name, value in record.expected.items()))
+    lines += _section("good requests", _good(record))
     lines += _section("power", _power(record))
     lines += _section("notes", (f"{note.code}: {note.text}" for note in record.notes))
     return "\n".join(lines)
@@ -97,6 +98,17 @@ def _draws(power: v1.PoolPowerRecord) -> Iterator[str]:
         off = power.expected_watts / power.drawn_watts - 1.0
         verdict = f" ({abs(off):.0%} too {'much' if off > 0 else 'little'})" if abs(off) >= SAME else ""
         yield f"draws {power.drawn_watts:.0f} W a GPU, expected {power.expected_watts:.0f} W{verdict}"
+
+
+def _good(record: v1.PlanRecord) -> Iterator[str]:
+    for phase, share in record.good.items():
+        values = (("predicted", share.predicted), ("measured", share.measured))
+        known = ", ".join(f"{value:.1%} {kind}" for kind, value in values if value is not None)
+        yield f"{phase} in time over the last interval: {known}"
+    if (shed := record.shed) is not None:
+        rate = "" if shed.shed_req_per_s is None else f" ({shed.shed_req_per_s:.3g} requests/s)"
+        yield f"{shed.late_share:.1%} will be late; a gateway should shed or delay {shed.shed_share:.1%}{rate}"
+        yield f"class {shed.priority}: load of lower classes goes first"
 
 
 def _power(record: v1.PlanRecord) -> Iterator[str]:

@@ -129,6 +129,18 @@ def plan_record(
         corrections=dict(plan.corrections),
         pools={pool: _pool(record, config.all_pools.get(pool)) for pool, record in plan.pools.items()},
         expected=_expected(plan),
+        good={
+            phase: v1.GoodShareRecord(predicted=share.predicted, measured=share.measured)
+            for phase, share in plan.good.items()
+        },
+        shed=None
+        if plan.shed is None
+        else v1.ShedRecord(
+            priority=plan.shed.priority,
+            late_share=plan.shed.late_share,
+            shed_share=plan.shed.shed_share,
+            shed_req_per_s=plan.shed.shed_req_per_s,
+        ),
         gpu_power={name: _gpu_power(pool.power) for name, pool in plan.pools.items() if pool.power is not None},
         notes=reasons((*plan.notes, *(site.notes if site else ()))),
         targets={

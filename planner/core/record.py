@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from planner.core import gpu_pools
 from planner.core.allocation.goals import pool_goals
+from planner.core.good_shares import beside, shed
 from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.performance.engine_model import engine
 from planner.core.placement import powered
@@ -111,6 +112,8 @@ def _deployment(
         expected_watts=watts,
         expected_joules_per_token=_joules(ticked, watts),
         shortfall=shortfall,
+        good=beside(ticked),
+        shed=shed(ticked, state.pending.goals, counts, shortfall),
         notes=(*_cut(granted.cut), *granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, granted, counts)),
         power_cut=granted.cut,
         ready=state.flow.ready,

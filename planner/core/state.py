@@ -82,6 +82,8 @@ class PoolGoal:
     replicas: int
     setpoint: GpuSetpoint
     speed: float
+    good: float | None = None
+    """The share that the pool was predicted to make good; None: not predicted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,9 @@ class DeploymentObservation:
     isl_cv2: Reading = NO_DATA
     ttft_p95_ms: Reading = NO_DATA
     itl_p95_ms: Reading = NO_DATA
+    ttft_within: Reading = NO_DATA
+    itl_within: Reading = NO_DATA
+    """Shares of first tokens and of the gaps between tokens that kept the targets, by the engines' histograms."""
     kv_hit_rate: Reading = NO_DATA
     accept_length: Reading = NO_DATA
     pools: Mapping[PoolId, PoolObservation] = field(default_factory=dict)

@@ -122,6 +122,27 @@ class PowerDecision:
 
 
 @dataclass(frozen=True, slots=True)
+class GoodShare:
+    """The share of one phase within its target over the last interval: as predicted before it, and as measured."""
+
+    predicted: float | None
+    measured: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShedAdvice:
+    """What a gateway should do where not all load can be served in time. Shares of the load that arrives, 0..1."""
+
+    priority: int
+    """The deployment's class: load of lower ones goes first."""
+    late_share: float
+    """Predicted to be late while nothing is shed."""
+    shed_share: float
+    """To shed or to delay, so that the rest is in time."""
+    shed_req_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentPlan:
     """One deployment's tick, complete enough to be explained from the record alone."""
 
@@ -140,6 +161,10 @@ class DeploymentPlan:
     notes: tuple[Limited, ...] = ()
     power_cut: PowerCut | None = None
     """Set where a site shares short watts in proportion, and did."""
+    good: Mapping[str, GoodShare] = field(default_factory=dict)
+    """By phase: ``prompts``, ``answers``, or ``requests`` where one pool serves both."""
+    shed: ShedAdvice | None = None
+    """None while all load can be served."""
     ready: bool = True
     """``scaled_decision_id >= decision_id``: the last decision was carried out."""
 

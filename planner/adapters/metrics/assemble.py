@@ -46,6 +46,8 @@ def assemble(snapshot: Snapshot, selector: SeriesSelector, table: MetricTable = 
         isl_cv2=_reading(isl.cv2() if isl else None),
         ttft_p95_ms=_reading(ttft.quantile(TAIL) if ttft else None),
         itl_p95_ms=_reading(itl.quantile(TAIL) if itl else None),
+        ttft_within=_within(ttft, selector.ttft_ms),
+        itl_within=_within(itl, selector.itl_ms),
         kv_hit_rate=_bounded(_any(snapshot, Quantity.KV_HIT_RATE, table), 0.0, 1.0),
         accept_length=_bounded(_any(snapshot, Quantity.ACCEPT_LENGTH, table), 1.0, math.inf),
         pools=_pools(snapshot, selector, table),
@@ -63,6 +65,10 @@ def traffic_source(snapshot: Snapshot, table: MetricTable = ENGINES) -> Source:
 
 def _reading(value: float | None) -> Reading:
     return Sample(value) if value is not None and math.isfinite(value) else NO_DATA
+
+
+def _within(histogram: IntervalHistogram | None, target: float | None) -> Reading:
+    return NO_DATA if histogram is None or target is None else _reading(histogram.share_within(target))
 
 
 def _bounded(reading: Reading, low: float, high: float) -> Reading:

@@ -43,6 +43,21 @@ class IntervalHistogram:
             below, lower = cumulative, bound
         return lower
 
+    def share_within(self, bound: float) -> float | None:
+        """The share of observations up to ``bound``, linear within its bucket; None without any.
+
+        Within the open last bucket nothing counts: the histogram says only that they are above its lower bound.
+        """
+        if not self.buckets or self.count <= 0 or self.buckets[-1][1] <= 0:
+            return None
+        below, lower, total = 0.0, 0.0, self.buckets[-1][1]
+        for upper, cumulative in self.buckets:
+            if bound < upper:
+                part = 0.0 if math.isinf(upper) else max(0.0, bound - lower) / (upper - lower)
+                return min(1.0, (below + part * (cumulative - below)) / total)
+            below, lower = cumulative, upper
+        return 1.0
+
     def cv2(self) -> float | None:
         """Squared coefficient of variation, taking each bucket as uniform; None without observations or buckets.
 

@@ -51,6 +51,9 @@ class SeriesSelector:
     namespace: str = ""
     pools: Mapping[PoolId, PoolSelector] = field(default_factory=dict)
     matchers: Mapping[str, str] = field(default_factory=dict)
+    ttft_ms: float | None = None
+    itl_ms: float | None = None
+    """The targets, for the shares within them; None: not measured."""
 
     def matches(self, labels: Labels, model_label: str) -> bool:
         """Whether a series with these labels belongs to this deployment."""

@@ -65,5 +65,5 @@ def grant(pool: PoolDemand) -> PoolGrant:
 
 
 def _good(pool: PoolDemand, fast: float) -> float:
-    prompts, answers = (needs[0] if needs else 0.0 for needs in felt_needs(pool))
+    prompts, answers = (felt[0] if felt else 0.0 for felt in felt_needs(pool))
     return good(fast, prompts, answers)

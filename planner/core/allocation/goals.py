@@ -75,6 +75,6 @@ def pool_goals(config: DeploymentConfig, allocation: Allocation, counts: Mapping
         found[name] = (
             PoolGoal(counts[name], GpuSetpoint(Milliwatts(pool.curve.max_mw)), 1.0)
             if answer is None
-            else PoolGoal(counts[name], answer.setpoint, answer.speed)
+            else PoolGoal(counts[name], answer.setpoint, answer.speed, answer.good)
         )
     return found

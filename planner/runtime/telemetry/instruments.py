@@ -121,6 +121,8 @@ class Instruments:
             names.FORECAST: _forecast,
             names.CORRECTION: _correction,
             names.EXPECTED: _expected,
+            names.GOOD_SHARE: _good_share,
+            names.SHED_SHARE: _shed_share,
             names.GPU_WATTS: _gpu_watts,
             names.POWER_READINGS: _power_readings,
             names.READY: lambda plan: [(float(plan.ready), {})],
@@ -188,6 +190,18 @@ def _expected(plan: DeploymentPlan) -> Iterator[Point]:
     for quantity, value in quantities.items():
         if value is not None:
             yield value, {"quantity": quantity}
+
+
+def _good_share(plan: DeploymentPlan) -> Iterator[Point]:
+    for phase, share in plan.good.items():
+        for kind, value in (("predicted", share.predicted), ("measured", share.measured)):
+            if value is not None:
+                yield value, {"phase": phase, "kind": kind}
+
+
+def _shed_share(plan: DeploymentPlan) -> Iterator[Point]:
+    if plan.shed is not None:
+        yield plan.shed.shed_share, {"priority": str(plan.shed.priority)}
 
 
 def _gpu_watts(plan: DeploymentPlan) -> Iterator[Point]:

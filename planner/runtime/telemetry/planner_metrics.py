@@ -116,6 +116,18 @@ EXPECTED = PlannerMetric(
     "What the granted replicas are expected to give; the unit is in the quantity's name.",
     ("deployment", "quantity"),
 )
+GOOD_SHARE = PlannerMetric(
+    "wattscale_planner_good_share",
+    InstrumentKind.GAUGE,
+    "Share in time over the last interval, by phase (prompts, answers, requests) and kind (predicted, measured).",
+    ("deployment", "phase", "kind"),
+)
+SHED_SHARE = PlannerMetric(
+    "wattscale_planner_shed_share",
+    InstrumentKind.GAUGE,
+    "Share of the arriving requests that a gateway should shed or delay, by its class; absent while all are served.",
+    ("deployment", "priority"),
+)
 READY = PlannerMetric(
     "wattscale_planner_ready",
     InstrumentKind.GAUGE,
@@ -181,6 +193,8 @@ OURS = (
     FORECAST,
     CORRECTION,
     EXPECTED,
+    GOOD_SHARE,
+    SHED_SHARE,
     GPU_WATTS,
     POWER_READINGS,
     READY,

@@ -16,11 +16,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.core.allocation.optimiser.shares import AT_NEED, PHASES, SPREAD, goods
+from planner.core.allocation.optimiser.shares import goods, needs
 from planner.core.power.curve import chosen_speed, is_fixed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
-from planner.domain.pool import Role
 from planner.domain.units import Milliwatts
 
 Floats = NDArray[np.float64]
@@ -350,9 +349,9 @@ def _padded(pools: Sequence[PoolDemand]) -> tuple[Floats, Floats, Floats, Floats
         counts[row, :last] = range(pool.min_replicas, pool.min_replicas + last)
         need[row, :last] = pool.required_speed[:last]
         busy[row, :last] = pool.utilisation[:last]
-        for table, needs in zip((prompts, answers), felt_needs(pool), strict=True):
-            if needs:
-                table[row, :last] = needs[:last]
+        for table, felt in zip((prompts, answers), felt_needs(pool), strict=True):
+            if felt:
+                table[row, :last] = felt[:last]
     counts[-1, 0] = need[-1, 0] = 0.0
     for table in (need, prompts, answers):
         table[table <= TINY] = 0.0
@@ -360,17 +359,8 @@ def _padded(pools: Sequence[PoolDemand]) -> tuple[Floats, Floats, Floats, Floats
 
 
 def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """By count, the speeds that shares are predicted from: of prompts and of answers; empty for a phase not served.
-
-    Answers: ``AT_NEED`` spreads above the speed where half of them are late, where sizing knows it.
-    """
-    prompts = pool.prompt_speed or pool.required_speed
-    answers = pool.required_speed
-    if pool.arriving_speed:
-        margin = math.exp(AT_NEED * SPREAD[Role.DECODE])
-        answers = tuple([speed * margin for speed in pool.arriving_speed])
-    phases = PHASES[pool.role]
-    return prompts if Role.PREFILL in phases else (), answers if Role.DECODE in phases else ()
+    """By count, the speeds that shares are predicted from: of prompts and of answers; empty for a phase not served."""
+    return needs(pool.role, pool.required_speed, pool.arriving_speed, pool.prompt_speed)
 
 
 def _useful(pool: PoolDemand) -> int:

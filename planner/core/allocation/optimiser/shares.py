@@ -35,6 +35,20 @@ _PHI[0], _PHI[-1] = 0.0, 1.0
 _LEAST = 1e-300
 
 
+def needs(
+    role: Role, required: tuple[float, ...], arriving: tuple[float, ...], prompts: tuple[float, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """By count, the speeds that shares are predicted from: of prompts and of answers; empty for a phase not served.
+
+    ``required``: as sized; ``prompts``: what prompts alone need, where known; ``arriving``: where half of the answers
+    that arrive are late, where known: their need is ``AT_NEED`` spreads above it.
+    """
+    margin = math.exp(AT_NEED * SPREAD[Role.DECODE])
+    answers = tuple([speed * margin for speed in arriving]) or required
+    phases = PHASES[role]
+    return (prompts or required) if Role.PREFILL in phases else (), answers if Role.DECODE in phases else ()
+
+
 def share(role: Role, speed: float, need: float) -> float:
     """``Phi(AT_NEED + ln(speed / need) / SPREAD)``; 1 where nothing is needed, 0 where no speed is enough.
 

@@ -21,6 +21,8 @@ TARGET = SeriesSelector(
     model=MODEL,
     namespace="prod-chat",
     pools={PoolId("prefill"): PoolSelector(Role.PREFILL), PoolId("decode"): PoolSelector(Role.DECODE)},
+    ttft_ms=500.0,
+    itl_ms=50.0,
 )
 
 
@@ -54,6 +56,8 @@ async def test_differences_between_scrapes_become_an_observation() -> None:
         assert value(second.itl_ms) == pytest.approx(15)
         assert 500 < value(second.ttft_p95_ms) <= 1000
         assert value(second.isl_cv2) > 0
+        assert value(second.ttft_within) == pytest.approx(0.75), "30 of 40 first tokens within 500 ms"
+        assert value(second.itl_within) == pytest.approx(1.0)
 
 
 async def test_an_interval_of_a_replay_is_in_load_seconds() -> None:

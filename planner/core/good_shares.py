@@ -1,0 +1,102 @@
+"""Good requests in the record: what the last tick predicted beside what was measured, and what a gateway should shed.
+
+Owns both answers. Must never change a decision: nobody sheds load for the planner, it only says what would help.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from planner.core.allocation.optimiser.shares import needs
+from planner.core.sizing.deployment import SizedDeployment
+from planner.core.sizing.load_forecast import RATE
+from planner.core.sizing.options import at_count
+from planner.core.state import PoolGoal
+from planner.domain.ids import PoolId
+from planner.domain.plan import GoodShare, ShedAdvice
+from planner.domain.pool import Role
+from planner.domain.reading import value_or_none
+
+PROMPTS, ANSWERS, REQUESTS = "prompts", "answers", "requests"
+PHASE_OF: Mapping[Role, str] = {Role.PREFILL: PROMPTS, Role.DECODE: ANSWERS, Role.AGGREGATED: REQUESTS}
+
+
+def beside(sized: SizedDeployment) -> dict[str, GoodShare]:
+    """By phase: the share that the last tick predicted for the interval that was read now, and the measured one.
+
+    A phase of which neither is known is absent.
+    """
+    found = {}
+    for phase in dict.fromkeys(PHASE_OF[pool.role] for pool in sized.config.pools.values()):
+        share = GoodShare(_predicted(sized, phase), _measured(sized, phase))
+        if share != GoodShare(None, None):
+            found[phase] = share
+    return found
+
+
+def _predicted(sized: SizedDeployment, phase: str) -> float | None:
+    goals = sized.state.pending.goals
+    shares = []
+    for name, pool in sized.config.pools.items():
+        if PHASE_OF[pool.role] != phase:
+            continue
+        if (goal := goals.get(name)) is None or goal.good is None:
+            return None
+        shares.append(goal.good)
+    return math.prod(shares)
+
+
+def _measured(sized: SizedDeployment, phase: str) -> float | None:
+    if (seen := sized.seen) is None:
+        return None
+    prompts, answers = value_or_none(seen.ttft_within), value_or_none(seen.itl_within)
+    if phase == PROMPTS:
+        return prompts
+    if phase == ANSWERS:
+        return answers
+    return None if prompts is None or answers is None else prompts * answers
+
+
+def shed(
+    sized: SizedDeployment, goals: Mapping[PoolId, PoolGoal], counts: Mapping[PoolId, int], late: float
+) -> ShedAdvice | None:
+    """How much of the load ``counts`` at their goals' speeds cannot serve in time; None where nothing is late.
+
+    ``n`` replicas serve the share ``f`` of the load as ``n / f`` replicas serve all of it: each has as much to do. So
+    the table of speeds by count says how much of the load each phase can take; the least of them decides.
+    """
+    if late <= 0.0:
+        return None
+    taken = 1.0
+    for name, pool in sized.config.pools.items():
+        options, goal = sized.options.get(name), goals.get(name)
+        if options is None or goal is None:
+            continue
+        for felt in needs(pool.role, options.speed, options.arriving, options.prompts):
+            if felt:
+                taken = min(taken, admitted(felt, counts[name], goal.speed))
+    share = 1.0 - taken
+    rate = sized.learned.forecasts.get(RATE)
+    return ShedAdvice(sized.config.priority, late, share, None if rate is None else share * rate.mean)
+
+
+def admitted(felt: Sequence[float], count: int, speed: float) -> float:
+    """The share of the load, 0..1, at which ``count`` replicas need no more than ``speed``.
+
+    ``felt``: the speed that all of the load needs, by count from 0 on. Between two counts linear in ``1 / count``;
+    beyond the table by its end's ``1 / count`` law.
+    """
+    table, end = tuple(felt), len(felt) - 1
+    if (count > 0 and at_count(table, count) <= speed) or table[end] <= 0.0:
+        return 1.0
+    if count <= 0 or speed <= 0.0:
+        return 0.0
+    more = count
+    while more < end and at_count(table, more) > speed:
+        more += 1
+    if (low := at_count(table, more)) > speed:
+        return min(1.0, count * speed / (more * low))
+    high = at_count(table, more - 1)
+    part = (high - speed) / (high - low) if math.isfinite(high) and high > low else 1.0
+    return min(1.0, count * ((1.0 - part) / (more - 1) + part / more))
