@@ -53,7 +53,7 @@ def test_what_is_left_after_shedding_is_in_time() -> None:
     assert less.shortfall < 0.1
 
 
-def test_where_all_load_is_served_nothing_is_said_of_shedding() -> None:
+def test_no_shedding_is_advised_where_all_load_is_served() -> None:
     plan, site = last_tick(5600.0, 10.0)
     assert plan.shortfall == 0.0
     assert plan.shed is None
