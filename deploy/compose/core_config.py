@@ -6,6 +6,7 @@ Finds every problem before anything starts, one line each.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
@@ -244,14 +245,15 @@ def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Pro
     if gpus is None and profile is not None:
         gpus = profile.prefill_gpus if role is Role.PREFILL else profile.decode_gpus
     most = _most_replicas(pool, block, gpus or 1)
-    if most < pool.min_replicas:
-        raise ValueError(f"max_replicas {most} is below min_replicas {pool.min_replicas}")
+    least = max(pool.min_replicas, math.ceil((pool.min_gpus or 0) / (gpus or 1)))
+    if most < least:
+        raise ValueError(f"max_replicas {most} is below min_replicas {least}")
     return PoolConfig(
         pool=PoolId(name),
         role=role,
         gpus_per_replica=gpus or 1,
         curve=_curve(role, pool, block),
-        min_replicas=pool.min_replicas,
+        min_replicas=least,
         max_replicas=most,
         startup_s=pool.startup_s,
         max_step=pool.max_step,

@@ -21,8 +21,10 @@ from planner.runtime.config.settings import Settings
 from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.service import PlannerService, ServiceSettings
 from planner.runtime.telemetry.decision_log import log_decision
+from planner.runtime.telemetry.event_files import EventFiles
 from planner.runtime.telemetry.health import HealthServer
 from planner.runtime.telemetry.instruments import Instruments
+from planner.runtime.telemetry.interval_log import IntervalLog
 from planner.runtime.telemetry.tracing import tracing
 
 
@@ -50,7 +52,9 @@ async def _serve(settings: Settings, config: PlannerConfig) -> None:
     try:
         bus = await connect(settings.bus)
         try:
-            await Planner(settings, config, bus, watchers=[log_decision, traces.watch], trace=traces.begin).run()
+            models = {name: block.model for name, block in settings.deployments.items()}
+            watchers: list[Watcher] = [IntervalLog(config, models), log_decision, traces.watch]
+            await Planner(settings, config, bus, watchers=watchers, trace=traces.begin).run()
         finally:
             await bus.close()
     finally:
@@ -86,6 +90,9 @@ class Planner:
             trace=trace,
         )
         models = {name: block.model for name, block in settings.deployments.items()}
+        self._event_files = None if settings.tensorboard_dir is None else EventFiles(settings.tensorboard_dir)
+        if self._event_files is not None:
+            self.service.watch(self._event_files.watch)
         self._instruments = Instruments(config, self.service.vitals, models)
         self.service.watch(self._instruments.watch)
         self.health = self._health(config, clock)
@@ -118,6 +125,8 @@ class Planner:
             await run_together(parts)
         finally:
             self._instruments.close()
+            if self._event_files is not None:
+                self._event_files.close()
             await self._shared.close()
 
 

@@ -25,7 +25,8 @@ from deploy.compose.settings_loader import (
 from deploy.compose.settings_sources import read_environment, read_file
 from deploy.compose.wildcards import Layer, merge
 from deploy.yaml_text import read_yaml
-from planner.runtime.config.dynamo_flags import BY_NAME, Flag, normal
+from planner.runtime.config.dynamo_flags import BY_NAME, SECTION, Flag, normal
+from planner.runtime.config.guide_defaults import GUIDE_DEFAULTS
 from planner.runtime.config.settings import Settings
 
 VARIABLES = Variables(
@@ -41,16 +42,18 @@ def load(
     flags: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
+    guide: str | None = None,
 ) -> Loaded[Settings]:
     """Settings from ``file``, ``environ`` (default: this process's) and flags.
 
-    ``flags``: Dynamo's flags by name; ``overrides``: ``PATH=VALUE`` of any setting. Raises SettingsError with the
-    problems of all sources.
+    ``flags``: Dynamo's flags by name; ``overrides``: ``PATH=VALUE`` of any setting; ``guide``: whose defaults
+    stand in for ours. Raises SettingsError with the problems of all sources.
     """
     environ = os.environ if environ is None else environ
     problems: list[str] = []
     notes: list[str] = []
     layers = [
+        *([_guide_layer(guide)] if guide else []),
         *([_file_layer(file, problems, notes)] if file else []),
         _environment_layer(environ, problems),
         _flag_layer(flags or {}, overrides, problems, notes),
@@ -60,6 +63,11 @@ def load(
     merged = merge(layers, environ.get("DYN_NAMESPACE", DEFAULT_DEPLOYMENT))
     name_variables(merged, VARIABLES, environ)
     return validated(Settings, merged, notes)
+
+
+def _guide_layer(guide: str) -> Layer:
+    origin = f"the {guide} guide"
+    return Layer(origin, {}, tuple((path, value, origin) for path, value in GUIDE_DEFAULTS[guide].items()))
 
 
 def _file_layer(file: Path, problems: list[str], notes: list[str]) -> Layer:
@@ -73,12 +81,28 @@ def _file_layer(file: Path, problems: list[str], notes: list[str]) -> Layer:
         flag = BY_NAME.get(normal(key))
         if key in Settings.model_fields:
             tree[key] = value
+        elif normal(key) == SECTION and isinstance(value, Mapping):
+            spread += _section(key, value, file, problems, notes)
         elif flag is not None:
             spread += _translated(flag, value, f"{file} ({key})", problems, notes)
         else:
             line = misplaced(Settings, "", key) or unknown("", key, [*Settings.model_fields, *BY_NAME])
             problems.append(f"{file}: {line}")
     return Layer(str(file), tree, tuple(spread))
+
+
+def _section(
+    section: str, keys: Mapping[str, Any], file: Path, problems: list[str], notes: list[str]
+) -> list[tuple[str, Any, str]]:
+    """A graph's section ``Planner:``, and a request's ``planner:``."""
+    spread = []
+    for key, value in keys.items():
+        flag = BY_NAME.get(normal(str(key)))
+        if flag is None:
+            problems.append(f"{file}: {unknown(f'{section}.', str(key), BY_NAME)}")
+        else:
+            spread += _translated(flag, value, f"{file} ({section}.{key})", problems, notes)
+    return spread
 
 
 def _environment_layer(environ: Mapping[str, str], problems: list[str]) -> Layer:
@@ -116,8 +140,9 @@ def _flag_layer(flags: Mapping[str, Any], overrides: Iterable[str], problems: li
 def _translated(
     flag: Flag, value: Any, origin: str, problems: list[str], notes: list[str]
 ) -> list[tuple[str, Any, str]]:
-    if flag.to is None:
+    if flag.to is None or flag.warned:
         notes.append(f"{flag.name}: {flag.became}")
+    if flag.to is None:
         return []
     try:
         return [(path, found, origin) for path, found in flag.to(value).items()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -11,7 +11,7 @@ from planner.core.forecast.kalman import Kalman
 from planner.domain.predictor import PointModel
 from planner.runtime.config.settings import DeploymentSettings, KalmanSettings, Settings
 
-KALMAN = "kalman"
+KALMAN, PROPHET = "kalman", "prophet"
 KALMAN_LIBRARY, KALMAN_EXTRA = "filterpy", "forecast-kalman"
 
 
@@ -40,6 +40,8 @@ def predictors(settings: Settings, problems: list[str], extra: ExtraPredictors) 
     for name in sorted(named & extra.keys()):
         try:
             found[name] = import_module(extra[name].module).predictor()
+            if name == PROPHET:
+                found[name] = replace(found[name], window=settings.prophet.window)  # type: ignore[type-var]
         except ImportError as error:
             problems.append(f"predictor {name}: {error}; pip install 'wattscale[{extra[name].extra}]'")
     return found

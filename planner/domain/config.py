@@ -158,6 +158,10 @@ class DeploymentConfig:
     predictor: str = "blend"
     forecast_quantile: float | None = None
     """The band's level; None: ``ttft_quantile`` (at least the median), so that one knob moves both."""
+    expected_isl_tokens: float | None = None
+    """Mean input length to size for until lengths were observed; None: nothing is sized until then."""
+    expected_osl_tokens: float | None = None
+    """Likewise the mean output length."""
     drain_backlog_s: float = 30.0
     max_gpus: int | None = None
     priority: int = 0

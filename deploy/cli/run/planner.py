@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from planner.domain.config import DeploymentConfig, PlannerConfig
     from planner.runtime.config.settings import Settings
 
+log = logging.getLogger("planner.settings")
+
 COUNT_WITHIN_S = 3.0
 
 
@@ -69,6 +71,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Options that give settings: a file, any setting by path, and Dynamo's planner flags by name."""
     from planner.runtime.config.dynamo_flags import FLAGS
+    from planner.runtime.config.guide_defaults import GUIDE_DEFAULTS
 
     parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="settings in YAML")
     parser.add_argument(
@@ -79,9 +82,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=VALUE",
         help="one setting, such as interval_s=10",
     )
+    parser.add_argument(
+        "--guide-defaults",
+        choices=sorted(GUIDE_DEFAULTS),
+        help="start from the defaults of one of Dynamo's guides instead of ours",
+    )
     group = parser.add_argument_group("Dynamo's planner flags (planner/DYNAMO_FLAGS.md maps each to a setting)")
     for flag in FLAGS:
-        names = [f"--{name.replace('_', '-')}" for name in (flag.name, *flag.aliases)]
+        plain = [name.replace("_", "-") for name in (flag.name, *flag.aliases)]
+        names = [*(f"--{name}" for name in plain), *(f"--Planner.{name}" for name in plain)]
         options: dict[str, Any] = {"nargs": "?", "const": True} if flag.switch else {}
         group.add_argument(
             *names, dest=f"dynamo_{flag.name}", default=None, metavar="X", help=argparse.SUPPRESS, **options
@@ -99,7 +108,7 @@ def loaded(args: argparse.Namespace, *overrides: str) -> Loaded[Settings]:
         if name.startswith("dynamo_") and value is not None
     }
     try:
-        return load(args.config, flags, [*args.overrides, *overrides])
+        return load(args.config, flags, [*args.overrides, *overrides], guide=args.guide_defaults)
     except SettingsError as error:
         raise UnusableSettingsError(error.problems) from error
 
@@ -128,6 +137,8 @@ def _run(args: argparse.Namespace) -> int:
 
     found = loaded(args)
     set_up(found.settings.log.level, found.settings.log.format)
+    for note in found.notes:
+        log.warning(note)
     config = _composed(found)
     for warning in warnings(found.settings, config):
         logging.getLogger("wattscale.planner").warning(warning)

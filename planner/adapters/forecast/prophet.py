@@ -1,4 +1,4 @@
-"""Prophet, as Dynamo users know it: fitted afresh to the last 50 observations at each forecast.
+"""Prophet, as Dynamo users know it: fitted afresh to the last observations (50) at each forecast.
 
 Says the last value until there are five, and whenever a fit fails. A fit takes tenths of a second: for long intervals.
 """
@@ -23,6 +23,8 @@ class Prophet:
     """``history``: (seconds, value), oldest first. Forecasts already made are kept beside it."""
 
     history: tuple[tuple[float, float], ...] = ()
+    window: int = WINDOW
+    """Observations that a fit uses: the newest."""
     made: dict[float, float] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -34,7 +36,7 @@ class Prophet:
         return bool(self.history)
 
     def observe(self, t_s: float, y: float) -> Prophet:
-        return Prophet((*self.history[-(WINDOW - 1) :], (t_s, y)))
+        return Prophet((*self.history, (t_s, y))[-self.window :], self.window)
 
     def mean(self, horizon_s: float) -> float:
         if horizon_s not in self.made:

@@ -72,6 +72,8 @@ def learn(
     values, missing = _values(seen)
     learned = {name: band.observe(t_s, values[name]) if name in values else band for name, band in learned.items()}
     forecasts = {name: band.forecast(ahead_s) for name, band in learned.items() if band.ready}
+    expected = _expected(config, forecasts, ahead_s)
+    forecasts, missing = forecasts | expected, {name: why for name, why in missing.items() if name not in expected}
     if values.get(RATE) == 0.0:
         forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
     rates = learned[RATE].scenarios(ahead_s) if learned[RATE].ready else ()
@@ -97,6 +99,16 @@ def _classic(found: classic.LearnedInterval) -> LearnedLoad:
         for name, mean in means.items()
     }
     return LearnedLoad(found.bands, forecasts, found.missing, ahead=ahead)
+
+
+def _expected(config: DeploymentConfig, known: Mapping[str, Forecast], ahead_s: float) -> dict[str, Forecast]:
+    """The lengths that the operator expects, until any were observed."""
+    lengths = {ISL: config.expected_isl_tokens, OSL: config.expected_osl_tokens}
+    return {
+        name: Forecast(tokens, tokens, tokens, ahead_s, "expected")
+        for name, tokens in lengths.items()
+        if tokens is not None and name not in known and RATE in known
+    }
 
 
 def _in_flight_known(config: DeploymentConfig, seen: DeploymentObservation | None) -> bool:

@@ -5,6 +5,7 @@ The table is the whole translation. ``DYNAMO_FLAGS.md`` is generated from it, an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,17 @@ Paths = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One name. ``became`` is for the page; ``to`` gives the settings; without ``to`` the name is accepted and idle."""
+    """One name. ``became`` is for the page; ``to`` gives the settings, or raises ValueError for a value it refuses.
+
+    Without ``to``, and where ``warned``, the name changes nothing: its user is warned, with ``became``.
+    """
 
     name: str
     became: str
     to: Callable[[Any], Paths] | None = None
     aliases: tuple[str, ...] = ()
     switch: bool = False
+    warned: bool = False
 
 
 def _at(*paths: str, convert: Callable[[Any], Any] = lambda value: value) -> Callable[[Any], Paths]:
@@ -71,14 +76,57 @@ def _load_only(value: Any) -> Paths:
     return {"deployments.*.sizing": "load"} if _truth(value) else {}
 
 
+def _throughput_scaling(value: Any) -> Paths:
+    return {} if _truth(value) else {"deployments.*.sizing": "load"}
+
+
+def _min_gpus(value: Any) -> Paths:
+    """Later releases write -1 for none."""
+    return {} if str(value) == "-1" else {f"{POOL}.*.min_gpus": value}
+
+
+def _optimization_target(value: Any) -> Paths:
+    if value not in {"sla", "load"}:
+        raise ValueError(f"{value!r} needs forward-pass metrics, which are not read; use sla or load")
+    return {"deployments.*.sizing": value}
+
+
+def _percent(name: str) -> Callable[[Any], Paths]:
+    return _at(f"deployments.*.load.{name}", convert=lambda value: float(value) / 100.0)
+
+
+def _refused(why: str) -> Callable[[Any], Paths]:
+    def refuse(_: Any) -> Paths:
+        raise ValueError(f"refused: {why}")
+
+    return refuse
+
+
+def _one_of(*values: str) -> Callable[[Any], Paths]:
+    def check(value: Any) -> Paths:
+        if value not in values:
+            raise ValueError(f"{value!r} is none of {', '.join(values)}")
+        return {}
+
+    return check
+
+
 POOL = "deployments.*.pools"
 FLAGS: tuple[Flag, ...] = (
     Flag("namespace", "the name of the deployment", lambda value: {f"deployments.{value}": {}}),
     Flag("model_name", "`deployments.*.model`", _at("deployments.*.model"), ("served_model_name",)),
     Flag("ttft", "`deployments.*.ttft_ms`", _at("deployments.*.ttft_ms"), ("ttft_target", "ttft_ms")),
     Flag("itl", "`deployments.*.itl_ms`", _at("deployments.*.itl_ms"), ("itl_target", "itl_ms")),
-    Flag("isl", "not needed: input lengths are read from metrics and forecast"),
-    Flag("osl", "not needed: output lengths are read from metrics and forecast"),
+    Flag(
+        "isl",
+        "`deployments.*.expected_isl_tokens`: until lengths were observed",
+        _at("deployments.*.expected_isl_tokens"),
+    ),
+    Flag(
+        "osl",
+        "`deployments.*.expected_osl_tokens`: until lengths were observed",
+        _at("deployments.*.expected_osl_tokens"),
+    ),
     Flag(
         "adjustment_interval",
         "`interval_s`",
@@ -87,7 +135,8 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag(
         "load_adjustment_interval",
-        "not needed: acknowledgements, budgets and timers are answered at once, not at an interval",
+        "not needed: thresholds are compared every `interval_s`, and acknowledgements, budgets and timers are "
+        "answered at once",
         None,
         ("load_adjustment_interval_seconds",),
     ),
@@ -96,19 +145,19 @@ FLAGS: tuple[Flag, ...] = (
         "load_only", "`deployments.*.sizing: load`: thresholds alone, without profile and site", _load_only, switch=True
     ),
     Flag("max_gpu_budget", "`deployments.*.max_gpus`", _at("deployments.*.max_gpus")),
-    Flag("min_gpu_budget", "not needed: floors are `min_replicas` of each pool"),
+    Flag("min_gpu_budget", "`min_gpus` of every pool", _min_gpus),
     Flag("min_endpoint", "`min_replicas` of every pool", _at(f"{POOL}.*.min_replicas")),
     Flag(
         "min_prefill_replicas",
         "`pools.prefill.min_replicas`",
         _at(f"{POOL}.prefill.min_replicas"),
-        ("min_endpoint_prefill",),
+        ("min_endpoint_prefill", "prefill_min_endpoint"),
     ),
     Flag(
         "min_decode_replicas",
         "`pools.decode.min_replicas`",
         _at(f"{POOL}.decode.min_replicas"),
-        ("min_endpoint_decode",),
+        ("min_endpoint_decode", "decode_min_endpoint"),
     ),
     Flag("max_prefill_replicas", "`pools.prefill.max_replicas`", _at(f"{POOL}.prefill.max_replicas")),
     Flag("max_decode_replicas", "`pools.decode.max_replicas`", _at(f"{POOL}.decode.max_replicas")),
@@ -127,18 +176,20 @@ FLAGS: tuple[Flag, ...] = (
     Flag("kalman_q_trend", "`kalman.q_trend`", _at("kalman.q_trend")),
     Flag("kalman_r", "`kalman.r`", _at("kalman.r")),
     Flag("kalman_min_points", "`kalman.min_points`", _at("kalman.min_points")),
-    Flag("prophet_window_size", "not needed: Prophet is fitted to the newest 50 observations, Dynamo's default"),
+    Flag("prophet_window_size", "`prophet.window`", _at("prophet.window")),
     Flag("no_operation", "`deployments.*.mode: advisory`", _advisory, ("advisory",), switch=True),
     Flag("mode", "the pools: `disagg`, `prefill`, `decode` or `agg`", _mode),
     Flag("enable_load_scaling", "`deployments.*.sizing: sla+load`", _load_scaling, switch=True),
     Flag(
         "enable_throughput_scaling",
-        "not needed: `deployments.*.sizing` sets how replicas are sized",
+        "false: `deployments.*.sizing: load`; true is the default",
+        _throughput_scaling,
         switch=True,
     ),
     Flag(
         "enable_power_awareness",
-        "not needed: power is always part of the decision; without a `budget_watts` nothing starts",
+        "`power_aware`; false plans replicas without watts",
+        _at("power_aware", convert=_truth),
         switch=True,
     ),
     Flag("total_gpu_power_limit", "`sites.*.budget_watts`", _at("sites.@.budget_watts")),
@@ -152,9 +203,20 @@ FLAGS: tuple[Flag, ...] = (
         "`pools.decode.max_cap_watts`: an upper bound; below it the planner chooses",
         _at(f"{POOL}.decode.max_cap_watts"),
     ),
-    Flag("environment", "not needed: the consumer of decisions is a process of its own"),
-    Flag("backend", "not needed: engines are recognised by the names of their metrics"),
-    Flag("log_dir", "not needed: logs go to standard error, plans to the bus"),
+    Flag(
+        "environment",
+        "not needed: decisions always go to the bus, as with `virtual`; who scales is a process of its own that "
+        "follows them, as Dynamo's VirtualConnectorClient does",
+        _one_of("kubernetes", "virtual", "local", "global-planner"),
+        warned=True,
+    ),
+    Flag(
+        "backend",
+        "not needed: engines are recognised by the names of their metrics",
+        _one_of("vllm", "sglang", "trtllm", "mocker"),
+        warned=True,
+    ),
+    Flag("log_dir", "`tensorboard_dir`", _at("tensorboard_dir", convert=str)),
     Flag(
         "metric_reporting_prometheus_port",
         "`health.port`",
@@ -167,7 +229,12 @@ FLAGS: tuple[Flag, ...] = (
         _at("prometheus.url"),
         ("metric_pulling_prometheus_endpoint",),
     ),
-    Flag("throughput_metrics_source", "not needed: whatever of frontend, router and engine is exported is read"),
+    Flag(
+        "throughput_metrics_source",
+        "not needed: whatever of frontend, router and engine is exported is read",
+        _one_of("frontend", "router"),
+        warned=True,
+    ),
     Flag("no_correction", "`deployments.*.correction: false`", _no_correction, switch=True),
     Flag(
         "prefill_queue_scale_up_threshold",
@@ -190,13 +257,71 @@ FLAGS: tuple[Flag, ...] = (
         _at("deployments.*.load.decode_kv_down"),
     ),
     Flag("max_wait_time_secs", "`deployments.*.scaling_timeout_s`", _at("deployments.*.scaling_timeout_s")),
+    Flag("optimization_target", "`deployments.*.sizing`: `sla` or `load`; others are refused", _optimization_target),
+    Flag("decode_scale_up_kv_rate", "`deployments.*.load.decode_kv_up`, from percent", _percent("decode_kv_up")),
+    Flag("decode_scale_down_kv_rate", "`deployments.*.load.decode_kv_down`, from percent", _percent("decode_kv_down")),
+    Flag(
+        "prefill_scale_up_queue_tokens",
+        "refused: queues are compared in requests, `deployments.*.load.prefill_queue_up`",
+        _refused("queues are compared in requests; use prefill-queue-scale-up-threshold"),
+    ),
+    Flag(
+        "prefill_scale_down_queue_tokens",
+        "refused: queues are compared in requests, `deployments.*.load.prefill_queue_down`",
+        _refused("queues are compared in requests; use prefill-queue-scale-down-threshold"),
+    ),
+    Flag(
+        "metric_pulling_prometheus_token",
+        "refused: a secret belongs in a file, `prometheus.bearer_token_file`",
+        _refused("a secret belongs in a file; use metric-pulling-prometheus-token-file"),
+    ),
+    Flag(
+        "metric_pulling_prometheus_token_file",
+        "`prometheus.bearer_token_file`",
+        _at("prometheus.bearer_token_file", convert=str),
+    ),
+    Flag(
+        "metric_pulling_prometheus_ssl_verify",
+        "`prometheus.verify_tls`",
+        _at("prometheus.verify_tls", convert=_truth),
+        switch=True,
+    ),
+    Flag("metric_pulling_prometheus_ca_bundle", "`prometheus.ca_file`", _at("prometheus.ca_file", convert=str)),
+    Flag("metric_pulling_prometheus_extra_query_params", "`prometheus.params`", _at("prometheus.params")),
+    Flag("metric_pulling_prometheus_request_timeout_seconds", "`prometheus.timeout_s`", _at("prometheus.timeout_s")),
+    Flag("live_dashboard_port", "not needed: `health.port` serves `/metrics` and `/status`"),
+    Flag("control_api_port", "not needed: `wattscale budget`, `deployment` and `node` steer over the bus"),
+    Flag("global_planner_namespace", "not needed: one planner plans all `deployments`, under their `sites`"),
+    Flag("pre_deployment_sweeping_mode", "not needed: name a measured profile, `deployments.*.profile`"),
+    Flag("aic_interpolation", "not needed: name a profile, `deployments.*.profile`"),
+    Flag("ais_perf_model", "not needed: name a profile, `deployments.*.profile`"),
+    Flag("speculative_nextn", "not needed: the accept length is read from metrics"),
+    Flag(
+        "max_num_fpm_samples",
+        "not needed: no forward-pass metrics are read; the profile is corrected by TTFT and ITL",
+    ),
+    Flag("fpm_sample_bucket_size", "not needed: no forward-pass metrics are read"),
+    Flag("load_min_observations", "not needed: no forward-pass metrics are read"),
+    Flag("load_scaling_down_sensitivity", "not needed: use `deployments.*.load` and `pools.*.behavior`"),
+    Flag("report_interval_hours", "not needed: plan records are on the bus; use `wattscale replay` and `explain`"),
+    Flag("report_output_dir", "not needed: plan records are on the bus; use `wattscale replay` and `explain`"),
+    Flag("report_filename", "not needed: plan records are on the bus; use `wattscale replay` and `explain`"),
+    Flag("report_write_gzip_log", "not needed: plan records are on the bus; use `wattscale replay` and `explain`"),
+    Flag("scheduling", "not needed: there are no plugins; metrics are read once an interval, `interval_s`"),
+    Flag("plugin_registration", "not needed: there are no plugins; any client of the bus may take part"),
 )
 BY_NAME: Mapping[str, Flag] = {name: flag for flag in FLAGS for name in (flag.name, *flag.aliases)}
 
 
+SECTION = "planner"
+"""Of a configuration file: its keys are the same names. A graph's flags have it in front: ``--Planner.ttft``."""
+
+
 def normal(name: str) -> str:
-    """A flag's or key's name as the table writes it."""
-    return name.lstrip("-").replace("-", "_").lower()
+    """A flag's or key's name as the table writes it: dashes, and a request's ``plannerMinEndpoint``, included."""
+    plain = name.lstrip("-").replace("-", "_")
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain).lower()
+    return words if words in BY_NAME else words.removeprefix(f"{SECTION}_").removeprefix(f"{SECTION}.")
 
 
 def page() -> str:
@@ -205,7 +330,9 @@ def page() -> str:
         "# Dynamo's planner settings",
         "",
         "Generated from `planner/runtime/config/dynamo_flags.py`. Each name is taken as a flag (`--ttft 200`, dashes",
-        "or underscores) and as a key at the top of the configuration file (`ttft: 200`).",
+        "or underscores), as a key at the top of the configuration file (`ttft: 200`), in its section `Planner:`,",
+        "there also as a request writes it (`plannerMinEndpoint: 2`), and as a graph's flag (`--Planner.ttft=200`).",
+        "A name that is not needed is warned about when the planner starts.",
         "",
         "| Dynamo | became |",
         "| --- | --- |",

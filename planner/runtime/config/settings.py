@@ -118,6 +118,8 @@ class PoolSettings(Block):
     min_replicas: int = Field(default=1, ge=0, le=MOST_COUNT)
     max_replicas: int = Field(default=64, ge=0, le=MOST_COUNT)
     startup_s: NotNegative = 60.0
+    min_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    """Fewest GPUs: as many replicas at least as hold them."""
     max_step: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     max_cap_watts: Positive | None = None
     """The highest cap of any GPU of this pool; with ``caps: fixed`` the cap itself."""
@@ -174,6 +176,10 @@ class DeploymentSettings(Block):
     ``classic_predictor`` with ``sizing: classic``."""
     forecast_quantile: Share | None = None
     """Default: ``ttft_quantile``, so that one knob moves both."""
+    expected_isl_tokens: Positive | None = None
+    """The mean input length that sizing assumes until lengths were observed; unset: it waits for them."""
+    expected_osl_tokens: Positive | None = None
+    """Likewise the mean output length."""
     drain_backlog_s: Positive = 30.0
     max_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     priority: int = Field(default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY)
@@ -284,6 +290,13 @@ class PrometheusBlock(Block):
     retries: int = Field(default=2, ge=0, le=10)
 
 
+class ProphetSettings(Block):
+    """The Prophet predictor's parameters, with Dynamo's default."""
+
+    window: int = Field(default=50, ge=1, le=10_000)
+    """The newest observations that it is fitted to."""
+
+
 class KalmanSettings(Block):
     """The Kalman predictor's parameters, with Dynamo's defaults."""
 
@@ -337,6 +350,9 @@ class Settings(Block):
     lease: LeaseSettings = Field(default_factory=LeaseSettings)
     prometheus: PrometheusBlock = Field(default_factory=PrometheusBlock)
     kalman: KalmanSettings = Field(default_factory=KalmanSettings)
+    prophet: ProphetSettings = Field(default_factory=ProphetSettings)
+    tensorboard_dir: Path | None = None
+    """Where to write what every tick saw, forecast and decided, as TensorBoard's event files; unset: nowhere."""
     health: HealthSettings = Field(default_factory=HealthSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     otlp: OtlpSettings = Field(default_factory=OtlpSettings)

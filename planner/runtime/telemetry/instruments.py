@@ -21,6 +21,7 @@ from planner.domain.pool import Role
 from planner.domain.units import watts_from_mw
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.telemetry import planner_metrics as names
+from planner.runtime.telemetry.guide_metrics import GuideMetrics
 from planner.runtime.telemetry.liveness import Liveness
 
 Labels = dict[str, str]
@@ -50,6 +51,7 @@ class Instruments:
         self._step_s = self._histogram(names.STEP_SECONDS)
         self._publish_s = self._histogram(names.PUBLISH_SECONDS)
         self._gauges()
+        self._registry.register(GuideMetrics(self._guide_values))
 
     def page(self) -> bytes:
         """The metrics as text."""
@@ -136,6 +138,15 @@ class Instruments:
         )
         for name, metric in names.DYNAMO.items():
             self._gauge(metric, lambda name=name: self._of_dynamo(name))  # type: ignore[misc]
+
+    def _guide_values(self) -> Iterator[tuple[tuple[str, str], Mapping[str, float]]]:
+        for deployment, plan in self._plans.items():
+            config = self._config.deployments[deployment]
+            values = _dynamo(plan, config, self._sites.get(config.site), self._interval_s.get(deployment, 0.0))
+            known = {name: value for name, value in values.items() if value is not None}
+            known |= {f"{phase[0]}_correction_factor": factor for phase, factor in plan.corrections.items()}
+            known["gpu_hours"] = self._gpu_hours.get(deployment, 0.0)
+            yield (deployment, self._models.get(deployment, "")), known
 
     def _of_plans(self, points: Callable[[DeploymentPlan], Iterable[Point]]) -> Iterator[Point]:
         for name, plan in self._plans.items():

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from planner.runtime.telemetry.guide_metrics import FROM_DYNAMO, LABELS
+
 
 class InstrumentKind(StrEnum):
     """What a metric is to Prometheus."""
@@ -213,7 +215,8 @@ def page() -> str:
         "| metric | kind | labels | meaning |",
         "| --- | --- | --- | --- |",
     ]
-    for metric in (*OURS, *DYNAMO.values()):
+    guides = (PlannerMetric(name, InstrumentKind.GAUGE, text, LABELS) for name, (_, text) in FROM_DYNAMO.items())
+    for metric in (*OURS, *DYNAMO.values(), *guides):
         labels = ", ".join(f"`{label}`" for label in metric.labels) or "none"
         lines.append(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |")
     return "\n".join(lines) + "\n"

@@ -132,12 +132,22 @@ def test_dynamos_flags_alone_make_a_planner(file: Path) -> None:
 
 @pytest.mark.parametrize("flag", [name for flag in dynamo_flags.FLAGS for name in (flag.name, *flag.aliases)])
 def test_every_name_of_the_table_is_taken_in_a_file(flag: str, file: Path) -> None:
-    values = {"mode": "agg", "namespace": "prod-chat", "load_predictor": "holt", "profile_results_dir": "somewhere"}
-    values["load_predictor_warmup_trace"] = "a trace"
+    values: dict[str, Any] = {
+        "mode": "agg",
+        "namespace": "prod-chat",
+        "load_predictor": "holt",
+        "profile_results_dir": "somewhere",
+    }
+    values |= {"load_predictor_warmup_trace": "a trace", "environment": "virtual", "backend": "vllm"}
+    values |= {"throughput_metrics_source": "frontend", "optimization_target": "sla"}
     entry = dynamo_flags.BY_NAME[flag]
+    if entry.became.startswith("refused: "):
+        return
     value = values.get(entry.name, True if entry.switch else 1)
     if "endpoint" in flag and "prometheus" in flag:
         value = "http://prometheus:9090"
+    if entry.name == "metric_pulling_prometheus_extra_query_params":
+        value = {"tenant": "a"}
     if entry.name == "model_name":
         value = "llama"
     content = yaml.safe_load(file.read_text()) | {flag.replace("_", "-"): value}
