@@ -144,7 +144,7 @@ class AgentState:
     lines: Mapping[str, GpuTargetState] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
     foreign: frozenset[str] = frozenset()
-    """GPUs that pods of no deployment hold: never written until a decision names them."""
+    """GPUs that pods of no deployment hold: written for their own annotation only, until a decision names them."""
 
 
 @dataclass(frozen=True, slots=True)

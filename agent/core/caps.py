@@ -154,7 +154,7 @@ def bounded(state: AgentState, upper_bounds: Mapping[str, int]) -> AgentState:
 
 
 def left_alone(state: AgentState, gpus: Iterable[str]) -> AgentState:
-    """GPUs that pods of no deployment hold now: no limit of theirs is written unless a decision names them."""
+    """GPUs that pods of no deployment hold now: only an annotation or a decision that names them is followed."""
     foreign = frozenset(gpus)
     return state if foreign == state.foreign else replace(state, foreign=foreign)
 
@@ -175,7 +175,9 @@ def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: floa
         if line is None or line.refused or reading.health is not Health.OK or reading.enforced_mw is None:
             continue
         if gpu in state.foreign and line.setpoint is None:
-            continue
+            if gpu not in state.bounds:
+                continue
+            line = replace(line, ceiling_mw=state.bounds[gpu])  # the pod's own annotation, and nothing else
         aim = _aim(state, line, reading)
         requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
         # A reset since the last write lost what that write achieved: the next one may succeed.

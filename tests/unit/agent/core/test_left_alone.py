@@ -24,6 +24,12 @@ def test_a_decision_that_names_the_gpu_holds_for_it_whatever_runs_there() -> Non
     assert caps.actions(state, read(a=500, b=600), 30.0) == (SetLimit("a", 300),), "the end of the lease"
 
 
+def test_the_pods_own_annotation_is_followed_and_nothing_below_it() -> None:
+    state = caps.bounded(caps.left_alone(started(a=600), ["a"]), {"a": 400})
+    assert caps.actions(state, read(a=600), 1.0) == (SetLimit("a", 400),)
+    assert caps.actions(state, read(a=400), 1e6) == ()
+
+
 def test_once_the_pod_is_gone_the_gpu_is_like_any_other() -> None:
     state = caps.left_alone(caps.left_alone(started(a=450), ["a"]), [])
     assert caps.actions(state, read(a=450), 30.0) == (SetLimit("a", LOW),)
