@@ -29,7 +29,8 @@ Tick = Mapping[str, Any]
 
 
 def profile(folder: Path, limits: Mapping[str, int]) -> Profile:
-    """A profile in Dynamo's JSON form."""
+    """A profile in Dynamo's JSON form. GPUs per engine come from its ``meta.json``, as in the product; without it 1."""
+    gpus = gpus_per_engine(folder)
     prefill = json.loads((folder / "prefill_raw_data.json").read_text())
     decode = json.loads((folder / "decode_raw_data.json").read_text())
     return Profile(
@@ -44,9 +45,18 @@ def profile(folder: Path, limits: Mapping[str, int]) -> Profile:
             tokens_per_s_per_gpu=tuple(decode["z_thpt_per_gpu"]),
             max_kv_tokens=int(decode["max_kv_tokens"]),
         ),
+        prefill_gpus=gpus["prefill"],
+        decode_gpus=gpus["decode"],
         max_num_seqs=limits["max_num_seqs"],
         max_num_batched_tokens=limits["max_num_batched_tokens"],
     )
+
+
+def gpus_per_engine(folder: Path) -> dict[str, int]:
+    """GPUs that one engine of each role holds."""
+    path = folder / "meta.json"
+    meta = json.loads(path.read_text()) if path.exists() else {}
+    return {role: int(meta.get(f"{role}_tp") or 1) for role in ("prefill", "decode")}
 
 
 def settings(

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-REASONS = ("prompt too long", "start-up", "queue", "decode")
+REASONS = ("rejected", "prompt too long", "start-up", "queue", "decode")
 
 
 def score(
@@ -19,8 +19,11 @@ def score(
     itl_ms: float,
     alone_ms: Any,
     growing: Sequence[tuple[float, float]],
+    gpus: Mapping[str, int],
 ) -> dict[str, Any]:
-    """``alone_ms(isl)``: TTFT of a prompt on an idle engine; ``growing``: spans (ms) in which workers were starting."""
+    """``alone_ms(isl)``: TTFT of a prompt on an idle engine; ``growing``: spans (ms) in which workers were starting;
+    ``gpus``: those of one worker, by role. A rejected prompt has no first token: it is a miss like any other.
+    """
     misses: Counter[str] = Counter()
     for record in records:
         late = record["ttft_ms"] is None or record["ttft_ms"] > ttft_ms
@@ -31,7 +34,7 @@ def score(
     return {
         "requests": len(records),
         "good_share": good / max(1, len(records)),
-        "gpu_hours": summary["gpu_hours"],
+        "gpu_hours": sum(summary[f"{role}_worker_seconds"] * count for role, count in gpus.items()) / 3600.0,
         "mean_workers": {
             role: summary[f"{role}_worker_seconds"] * 1000.0 / summary["duration_ms"] for role in ("prefill", "decode")
         },
@@ -45,6 +48,8 @@ def score(
 def _reason(
     record: Mapping[str, Any], late: bool, ttft_ms: float, alone_ms: Any, growing: Sequence[tuple[float, float]]
 ) -> str:
+    if record["ttft_ms"] is None:
+        return "rejected"
     if not late or ttft_ms >= record["ttft_ms"] - _waited_for_decode_ms(record):
         return "decode"
     if alone_ms(record["input_length"]) > ttft_ms:

@@ -33,7 +33,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Replay one trace under one policy and score it."""
     from dynamo._core import run_mocker_trace_replay
 
-    from tests.benchmarks.dynamo_replay_support import scores
+    from tests.benchmarks.dynamo_replay_support import ours, scores
 
     table = _timing(Path(job["profile"]), Path(job["work"]))
     engines = {role: _engine(job, role, table) for role in ("prefill", "decode")}
@@ -55,7 +55,13 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     wall_s = time.perf_counter() - started
     alone = _alone(table)
     scored = scores.score(
-        native.per_request, native.summary, job["ttft_ms"], job["itl_ms"], alone, getattr(policy, "growing", ())
+        native.per_request,
+        native.summary,
+        job["ttft_ms"],
+        job["itl_ms"],
+        alone,
+        getattr(policy, "growing", ()),
+        ours.gpus_per_engine(Path(job["profile"])),
     )
     scored |= {"wall_s": wall_s, "changes": getattr(policy, "changes", 0)}
     inner = getattr(policy, "inner", None)
