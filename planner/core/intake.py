@@ -42,11 +42,19 @@ def initial_state(
         epoch=epoch,
         started_s=now_s,
         deployments={
-            name: DeploymentState(flows.get(name, Flow()), Learned(forecasts=_warm(config, deployment, now_s)))
+            name: DeploymentState(
+                _known_pools(flows.get(name, Flow()), deployment), Learned(forecasts=_warm(config, deployment, now_s))
+            )
             for name, deployment in config.deployments.items()
         },
         power={name: ledger.initial(site, epoch, now_s, pages, doubted=doubted) for name, site in config.sites.items()},
     )
+
+
+def _known_pools(flow: Flow, config: DeploymentConfig) -> Flow:
+    """Without pools that are no longer configured: nothing would ever report their replicas."""
+    kept = {name: count for name, count in flow.published.items() if name in config.all_pools}
+    return flow if len(kept) == len(flow.published) else replace(flow, published=kept)
 
 
 def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> Mapping[str, Band]:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 STALE_NODE_S = 60.0
 """Telemetry older than this no longer shows who holds a GPU."""
 
-Recalling: TypeAlias = asyncio.Task[dict[DeploymentId, DeploymentState]]
+Restoring: TypeAlias = asyncio.Task[dict[DeploymentId, DeploymentState]]
 
 
 @dataclass(slots=True)
@@ -96,23 +96,23 @@ class LeaderTerm:
     async def _lead(self, past: StoredHistory) -> None:
         around = self._around
         around.follow_utc()
-        pen = DecisionPublisher(self._term, around.config, past, around.inbox.expect, around.inbox.expect_power)
+        publisher = DecisionPublisher(self._term, around.config, past, around.inbox.expect, around.inbox.expect_power)
         state = self._resume(past)
         if around.config.release_caps:
-            await self._release(past, pen)
+            await self._release(past, publisher)
         recorder = Recorder(around.link, around.config, lambda: around.clock_offset_s, keep_journal=around.journal)
         now_s = around.clock()
-        recall = Restore(around.config, around.reader.first_s or now_s, self._reread)
-        recalling = asyncio.create_task(recall.run(self._term, now_s, around.clock_offset_s), name="recall")
-        recalling.add_done_callback(lambda _: around.wake.now())
+        restore = Restore(around.config, around.reader.first_s or now_s, self._reread)
+        restoring = asyncio.create_task(restore.run(self._term, now_s, around.clock_offset_s), name="restore")
+        restoring.add_done_callback(lambda _: around.wake.now())
         recording = asyncio.create_task(recorder.run(), name="record")
         try:
-            await self._iterate(state, pen, recorder, recall, recalling)
+            await self._iterate(state, publisher, recorder, restore, restoring)
         finally:
-            recalling.cancel()
+            restoring.cancel()
             recording.cancel()
 
-    async def _release(self, past: StoredHistory, pen: DecisionPublisher) -> None:
+    async def _release(self, past: StoredHistory, publisher: DecisionPublisher) -> None:
         """Power is off: give back what earlier decisions capped."""
         now_s, offset_s = self._around.clock(), self._around.clock_offset_s
         reports = [m for m, _ in past.last_messages if isinstance(m, v1.NodeTelemetry)]
@@ -121,10 +121,15 @@ class LeaderTerm:
         orders = release(stored, nodes)
         if orders:
             log.warning("power is off: the caps of %d nodes are given back", len(orders))
-            await pen.write(pen.messages(Plan(power=orders), self._utc(now_s)), None)
+            await publisher.write(publisher.messages(Plan(power=orders), self._utc(now_s)), None)
 
     async def _iterate(
-        self, state: PlannerState, pen: DecisionPublisher, recorder: Recorder, recall: Restore, recalling: Recalling
+        self,
+        state: PlannerState,
+        publisher: DecisionPublisher,
+        recorder: Recorder,
+        restore: Restore,
+        restoring: Restoring,
     ) -> None:
         """Decide, publish and wait, until cancelled. Sizing waits for what was learned before; reactions do not."""
         around = self._around
@@ -133,13 +138,13 @@ class LeaderTerm:
             around.follow_utc()
             readings: Readings | None = None
             seen_s: float | None = None
-            if recalling.done():
+            if restoring.done():
                 if joining:
                     joining = False
-                    for name, old in recalling.result().items():
+                    for name, old in restoring.result().items():
                         state = joined(state, name, old, around.config.load_time_scale)
-                if recall.late:
-                    readings, seen_s, recall.late = recall.late, recall.late_s, {}
+                if restore.late:
+                    readings, seen_s, restore.late = restore.late, restore.late_s, {}
                 else:
                     readings = around.reader.take()
             decided = await self._decide(state, readings, seen_s)
@@ -148,7 +153,7 @@ class LeaderTerm:
                 continue
             self._backoff.reset()
             state = decided.state
-            decided = await self._publish(decided, pen)
+            decided = await self._publish(decided, publisher)
             self._notify_watchers(decided)
             recorder.put(decided)
             await around.wake.wait(self._pause_s(decided.plan))
@@ -231,13 +236,13 @@ class LeaderTerm:
             if name in config.deployments
         }
 
-    async def _publish(self, decided: DecisionEvent, pen: DecisionPublisher) -> DecisionEvent:
-        pen.renew_incarnations(decided.observation.power_acks)
-        messages = pen.messages(decided.plan, self._utc(decided.now_s))
+    async def _publish(self, decided: DecisionEvent, publisher: DecisionPublisher) -> DecisionEvent:
+        publisher.renew_incarnations(decided.observation.power_acks)
+        messages = publisher.messages(decided.plan, self._utc(decided.now_s))
         if not messages:
             return decided
         began = time.perf_counter()
-        await pen.write(messages, self._around.trace(decided))
+        await publisher.write(messages, self._around.trace(decided))
         return replace(decided, published=len(messages), stored_s=time.perf_counter() - began)
 
     def _notify_watchers(self, decided: DecisionEvent) -> None:

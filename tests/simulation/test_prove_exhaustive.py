@@ -135,7 +135,7 @@ def test_the_page_names_every_scope_and_every_mutation_with_its_scope() -> None:
 def test_a_grant_above_the_default_stays_charged_over_an_old_copy() -> None:
     """At a default of 500 W, a copy is put back while the agent of n0 is dead at 700 W: n1 may not be given 500 W."""
     story = read(
-        "put-back report:1 tick time:0 report:1 tick deliver:1:1 hear-answer:1:0 time:0 report:1 tick deliver:1:1"
+        "put-back report:1 tick time:0 report:1 tick deliver:1:1 receive-answer:1:0 time:0 report:1 tick deliver:1:1"
     )
     assert not replay_story(SCOPES["restore-above-default"], None, story).sentence
 

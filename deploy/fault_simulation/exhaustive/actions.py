@@ -24,7 +24,7 @@ def enabled(scope: SearchScope, world: ModelState) -> Iterator[Action]:
     """Everything that may happen now."""
     yield "tick", -1, -1
     if not world.order_received:
-        yield "hear-order", -1, -1
+        yield "receive-order", -1, -1
     if world.old is not None:
         yield "old-tick", -1, -1
     may = dict(zip(RARE, world.left, strict=True))
@@ -33,9 +33,9 @@ def enabled(scope: SearchScope, world: ModelState) -> Iterator[Action]:
             yield from [("deliver", n, index) for index in range(len(node.arriving))]
             yield "look", n, -1
             yield "report", n, -1
-        yield from [("hear-answer", n, index) for index in range(len(node.answers))]
+        yield from [("receive-answer", n, index) for index in range(len(node.answers))]
         old = len(node.reports) if scope.late_reports else len(node.reports) - 1
-        yield from [("hear-report", n, index) for index in range(old)]
+        yield from [("receive-report", n, index) for index in range(old)]
         yield from _rare_of_node(scope, world, n, may)
     yield from _rare(scope, world, may)
 
@@ -208,13 +208,13 @@ def _receive_report(scope: SearchScope, world: ModelState, n: int, index: int) -
 
 DO: dict[str, Callable[[SearchScope, ModelState, int, int], ModelState]] = {
     "tick": _tick,
-    "hear-order": _receive_order,
+    "receive-order": _receive_order,
     "old-tick": _old_tick,
     "deliver": _deliver,
     "look": _read_hardware,
     "report": _report,
-    "hear-answer": _receive_answer,
-    "hear-report": _receive_report,
+    "receive-answer": _receive_answer,
+    "receive-report": _receive_report,
     "restart": _restart,
     "reset": _reset,
     "reboot": _reboot,

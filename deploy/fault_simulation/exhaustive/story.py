@@ -108,7 +108,7 @@ def _words(scope: SearchScope, before: ModelState, after: ModelState, action: Ac
             if now.decisions and (not was.decisions or now.decisions[-1] is not was.decisions[-1])
         ]
         return "the leader decides: " + ("; ".join(fresh) or "nothing")
-    if kind in {"deliver", "hear-answer"}:
+    if kind in {"deliver", "receive-answer"}:
         node = before.nodes[n]
         what = _decision(node.arriving[index]) if kind == "deliver" else _answer(node.answers[index])
         return f"{what} reaches {f'n{n}' if kind == 'deliver' else 'the leader'}"
@@ -128,11 +128,11 @@ def _words(scope: SearchScope, before: ModelState, after: ModelState, action: Ac
 
 
 _PLAIN = {
-    "hear-order": "the leader hears the budget order",
+    "receive-order": "the leader receives the budget order",
     "old-tick": "the leader before decides, and knows of nobody after it",
     "look": "{n}'s agent looks around",
     "report": "{n} reports",
-    "hear-report": "an older report of {n} reaches the leader",
+    "receive-report": "an older report of {n} reaches the leader",
     "restart": "{n}'s agent crashes and starts anew",
     "reset": "{n}'s driver resets its GPUs",
     "reboot": "{n} reboots",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from planner.core.allocation.optimiser.problem import STEP_MW, felt_needs
+from planner.core.allocation.optimiser.problem import STEP_MW, felt_needs, highest_cap_mw, lowest_cap_mw
 from planner.core.allocation.optimiser.shares import good
 from planner.core.power.curve import cap_for_speed, chosen_speed, is_fixed, speed
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
@@ -56,10 +56,8 @@ def grant(pool: PoolDemand) -> PoolGrant:
             fixed,
             good=_good(pool, fixed),
         )
-    lowest = -(-max(curve.useful_mw, curve.min_mw) // STEP_MW) * STEP_MW
-    highest = max(lowest, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) * STEP_MW)
     needed = -(-cap_for_speed(curve, pool.required_speed[0] * pool.spare_speed) // STEP_MW) * STEP_MW
-    cap = Milliwatts(min(highest, max(lowest, needed)))
+    cap = Milliwatts(min(highest_cap_mw(pool), max(lowest_cap_mw(pool), needed)))
     fast = speed(curve, cap)
     return PoolGrant(pool.min_replicas, GpuSetpoint(cap), fast, good=_good(pool, fast))
 

@@ -258,6 +258,11 @@ def lowest_cap_mw(pool: PoolDemand) -> int:
     return _lowest_steps(pool) * STEP_MW
 
 
+def highest_cap_mw(pool: PoolDemand) -> int:
+    """The highest cap, in steps, that a serving GPU of the pool is given: where the curve ends, or its hardware."""
+    return (_lowest_steps(pool) + _last_step(pool)) * STEP_MW
+
+
 def _lowest_steps(pool: PoolDemand) -> int:
     return -(-max(pool.curve.useful_mw, pool.curve.min_mw) // STEP_MW)
 

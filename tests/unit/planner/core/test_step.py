@@ -483,3 +483,14 @@ def test_no_key_of_a_record_stands_for_two_units() -> None:
     assert record.forecasts["request_rate_per_s"].mean == pytest.approx(40.0)
     for name in record.forecasts.keys() & record.observed.keys():
         assert record.forecasts[name].mean == pytest.approx(record.observed[name]), name
+
+
+def test_a_pool_that_left_the_configuration_leaves_what_is_in_force_too() -> None:
+    """Else the last decision would wait without end for replicas of a pool that nothing runs any more."""
+    config, gone = planner(), PoolId("gone")
+    last = Flow(4, {PREFILL: 1, DECODE: 1, gone: 2}, scaled_decision_id=4)
+    state = initial_state(config, 1, 0.0, [(D, last)], ())
+    assert state.deployments[D].flow.published == {PREFILL: 1, DECODE: 1}
+    seen = replace(traffic(1.0), pools={name: PoolObservation(Replicas(1, 1)) for name in (PREFILL, DECODE)})
+    after, _ = step(state, Observation({D: seen}), config, config.clock(30.0))
+    assert after.deployments[D].flow.serving_decision_id == 4
