@@ -63,7 +63,9 @@ async def test_the_power_guides_configuration_scales_within_its_thousand_watts(t
             powers = await outside.until("decision.power", count=3)
         summary = await run.summary()
     assert max(each["num_prefill_workers"] + each["num_decode_workers"] for each in scaling) > 2
-    assert {cap["cap_watts"] for decision in powers for cap in decision["caps"]} <= {200.0, 250.0}
+    caps = {cap["cap_watts"] for decision in powers for cap in decision["caps"]}
+    # Where all four draw their caps the meter may show a little more than 1000 W: the brake then withholds that little.
+    assert all(cap == 200.0 or 249.0 <= cap <= 250.0 for cap in caps), caps
     assert 0 < summary["max_sum_of_caps_watts"] <= 1000
     assert summary["requests"] > 0
 
