@@ -13,11 +13,18 @@ from bus_schemas.subjects import Subjects
 DAY_S = 86_400.0
 NO_AGE_LIMIT_S = 0.0
 """The value with which the server keeps messages of any age."""
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 MAX_CONSUMERS = 20_000
 """Consumers a stream may have. Always explicit: server 2.15 caps a stream at 1,000 otherwise, and -1 means that too."""
 PASSING_BYTES = 64 * MIB
 """Size limit of telemetry and of dead letters. The server reserves it, so it must fit into a small server's memory."""
+TELEMETRY_BYTES = 32 * KIB
+"""The most that one telemetry message may have; a node of 16 GPUs sends 8 KB. Times the messages kept per subject it is
+an eighth of the stream: an agent that floods cannot push out what other nodes reported last."""
+ACK_BYTES = 64 * KIB
+COMMAND_BYTES = 16 * KIB
+LETTER_BYTES = 128 * KIB
+"""A dead letter holds up to 64 KiB of the message that it is about, as base64."""
 KV_HISTORY = 64
 """The most that the KV format allows per key."""
 
@@ -26,16 +33,21 @@ DECISIONS = "WATTSCALE_DECISIONS"
 ACKS = "WATTSCALE_ACKS"
 CONTROL = "WATTSCALE_CONTROL"
 TELEMETRY = "WATTSCALE_TELEMETRY"
+PLANS = "WATTSCALE_PLANS"
 DEADLETTER = "WATTSCALE_DEADLETTER"
 KV_BUCKET = "wattscale"
 KV_STREAM = f"KV_{KV_BUCKET}"
+
+PASSING = frozenset({TELEMETRY, PLANS})
+"""Streams whose messages are soon replaced by newer ones of their subject. Kept in memory."""
 
 _BY_KIND = {
     "decision": DECISIONS,
     "lease": DECISIONS,
     "ack": ACKS,
     "control": CONTROL,
-    "telemetry": TELEMETRY,
+    "telemetry.node": TELEMETRY,
+    "telemetry.plan": PLANS,
     "deadletter": DEADLETTER,
 }
 
@@ -43,10 +55,11 @@ _BY_KIND = {
 def stream_of(subjects: Subjects, subject: str) -> str:
     """The stream that stores ``subject`` (or a wildcard of one kind). Raises BadNameError for a foreign subject."""
     start = subjects.root + "."
-    kind = subject[len(start) :].split(".", 1)[0] if subject.startswith(start) else ""
-    if kind not in _BY_KIND:
-        raise BadNameError(f"subject {subject!r} belongs to no stream of prefix {subjects.prefix!r}")
-    return _BY_KIND[kind]
+    kind, _, rest = (subject[len(start) :] if subject.startswith(start) else "").partition(".")
+    found = _BY_KIND.get(kind) or _BY_KIND.get(f"{kind}.{rest.partition('.')[0]}")
+    if found is None:
+        raise BadNameError(f"subject {subject!r} belongs to no single stream of prefix {subjects.prefix!r}")
+    return found
 
 
 def forgets(config: Mapping[str, Any]) -> str:
@@ -76,6 +89,10 @@ class StreamSpec:
     max_age_s: float
     max_msgs_per_subject: int = -1
     max_bytes: int = -1
+    max_msg_bytes: int = -1
+    """The most that one message may have."""
+    formerly: tuple[str, ...] = ()
+    """Subjects that the stream had in earlier versions, and that other streams store now."""
     duplicate_window_s: float = 120.0
     deny_delete: bool = False
     allow_msg_ttl: bool = False
@@ -101,15 +118,16 @@ def stream_specs(
     )
     kept: dict[str, Any] = {"max_msgs_per_subject": 1024, "deny_delete": True, "allow_msg_ttl": True}
     decided = (subjects.all_decisions(), subjects.all_leases())
-    acks, control, telemetry = (subjects.all_acks(),), (subjects.all_control(),), (subjects.all_telemetry(),)
-    dead = (subjects.all_deadletters(),)
+    acks, control, dead = (subjects.all_acks(),), (subjects.all_control(),), (subjects.all_deadletters(),)
+    readings, plans = (subjects.all_of("telemetry", "node"),), (subjects.all_of("telemetry", "plan"),)
+    passing: dict[str, Any] = {"max_msgs_per_subject": 240, "max_bytes": telemetry_max_bytes}
     return (
         # A node may be silent for longer than any age. Its last decision is the only record of the watts that it may
         # draw, and its last acknowledgement the only proof of a cap.
         spec(
             DECISIONS, "Decisions and the leadership lease", decided, "file", NO_AGE_LIMIT_S, allow_atomic=True, **kept
         ),
-        spec(ACKS, "What is in force", acks, "file", NO_AGE_LIMIT_S, **kept),
+        spec(ACKS, "What is in force", acks, "file", NO_AGE_LIMIT_S, max_msg_bytes=ACK_BYTES, **kept),
         # A command holds until the next one: if it aged out, the next leader would give its watts back.
         spec(
             CONTROL,
@@ -118,17 +136,29 @@ def stream_specs(
             "file",
             NO_AGE_LIMIT_S,
             max_msgs_per_subject=8192,
+            max_msg_bytes=COMMAND_BYTES,
         ),
         spec(
             TELEMETRY,
-            "Readings and plan records",
-            telemetry,
+            "Readings of the nodes",
+            readings,
             "memory",
             3600.0,
-            max_msgs_per_subject=240,
-            max_bytes=telemetry_max_bytes,
+            max_msg_bytes=TELEMETRY_BYTES,
+            formerly=(subjects.all_telemetry(),),
+            **passing,
         ),
-        spec(DEADLETTER, "Messages that cannot be carried out", dead, "file", 30 * DAY_S, max_bytes=PASSING_BYTES),
+        # Apart from the readings: what planners remember must not depend on how much the agents send.
+        spec(PLANS, "Plan records", plans, "memory", 3600.0, **passing),
+        spec(
+            DEADLETTER,
+            "Messages that cannot be carried out",
+            dead,
+            "file",
+            30 * DAY_S,
+            max_bytes=PASSING_BYTES,
+            max_msg_bytes=LETTER_BYTES,
+        ),
         _bucket(subjects, replicas, max_consumers),
     )
 

@@ -134,6 +134,10 @@ class Subjects:
         """Subject of the messages that ``consumer`` of ``stream`` cannot carry out. Both names as on the server."""
         return f"{self.root}.deadletter.{_plain_token(stream)}.{_plain_token(consumer)}"
 
+    def stream_info(self, stream: str) -> str:
+        """Subject under which the accounts of observers and operators import the description of a stream."""
+        return f"{self.prefix}.info.{_plain_token(stream)}"
+
     def all_of(self, kind: str, what: str = "") -> str:
         """Wildcard over a kind, or over one `what` of it: ``all_of("decision", "power")``."""
         if kind not in WHATS and kind != "deadletter":

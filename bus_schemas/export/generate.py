@@ -93,7 +93,7 @@ def _channels() -> Iterator[tuple[str, dict[str, Any]]]:
     by_name = {short(cls): cls for cls in MESSAGES}
     for name, (kind, what, who, words) in _CHANNELS.items():
         address = f"{subjects.root}.{kind}.{what}.{{{who}}}"
-        yield name, _channel(address, by_name[name], words, [who], stream_of(subjects, subjects.all_of(kind)))
+        yield name, _channel(address, by_name[name], words, [who], stream_of(subjects, address))
     lease = subjects.lease()
     yield "lease", _channel(lease, by_name["lease"], "The planners' leadership lease.", [], stream_of(subjects, lease))
     letters = f"{subjects.root}.deadletter.{{stream}}.{{consumer}}"

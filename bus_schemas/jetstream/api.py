@@ -77,6 +77,19 @@ def answer(reply: Msg) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+async def stream_info(bus: Bus, stream: str, query: bytes = b"") -> dict[str, Any]:
+    """The server's description of a stream, or its refusal. Raises BusAwayError, NotPermittedError.
+
+    In an account that has no JetStream of its own (observers, operators) the server answers the API's own subject for
+    that account, in vain: such an account imports the description under another subject.
+    """
+    value = answer(await ask(bus, f"$JS.API.STREAM.INFO.{stream}", query))
+    refusal = error_of(value)
+    if refusal is not None and refusal.code == NOT_ENABLED_FOR_ACCOUNT:
+        return answer(await ask(bus, bus.subjects.stream_info(stream), query))
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why the server refused a request."""
@@ -88,6 +101,7 @@ class Refusal:
     """Whether the same request may succeed soon."""
 
 
+NOT_ENABLED_FOR_ACCOUNT = 10039
 SEQUENCE_IN_FLIGHT = 10164
 BATCH_INCOMPLETE = 10176
 BUSY = 429

@@ -12,7 +12,7 @@ from typing import Any
 
 from bus_schemas import v1
 from bus_schemas.errors import ProvisionRefusedError
-from bus_schemas.jetstream.api import answer, ask, error_of
+from bus_schemas.jetstream.api import error_of, stream_info
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import last, last_per_subject
 from bus_schemas.standing_lease import server_time
@@ -33,7 +33,7 @@ class StreamState:
 
 async def decisions_state(bus: Bus) -> StreamState | None:
     """The stream of decisions now; None where there is none. Raises BusAwayError, ProvisionRefusedError."""
-    value = answer(await ask(bus, f"$JS.API.STREAM.INFO.{DECISIONS}", b""))
+    value = await stream_info(bus, DECISIONS)
     refusal = error_of(value)
     if refusal is not None:
         if refusal.code == NOT_FOUND:

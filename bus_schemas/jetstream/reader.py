@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 
 from bus_schemas import codec
 from bus_schemas.errors import BusAwayError, UndecodableError
-from bus_schemas.jetstream.api import answer, ask, error_of, package_errors
+from bus_schemas.jetstream.api import ask, error_of, package_errors, stream_info
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import stream_of
 from bus_schemas.v1 import Message
@@ -122,7 +122,7 @@ async def subjects_of(bus: Bus, wildcard: str) -> Sequence[str]:
     stream, found = stream_of(bus.subjects, wildcard), dict[str, int]()
     while True:
         query = {"subjects_filter": wildcard, "offset": len(found)}
-        value = answer(await ask(bus, f"$JS.API.STREAM.INFO.{stream}", json.dumps(query).encode()))
+        value = await stream_info(bus, stream, json.dumps(query).encode())
         if (problem := error_of(value)) is not None:
             raise BusAwayError(f"{stream}: {problem.text}")
         more = value.get("state", {}).get("subjects") or {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nats.js.api import (
@@ -18,15 +18,16 @@ from nats.js.api import (
     StreamSource,
     SubjectTransform,
 )
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
-from bus_schemas.errors import ProvisionRefusedError
-from bus_schemas.jetstream.api import package_errors
+from bus_schemas.errors import NotPermittedError, ProvisionRefusedError
+from bus_schemas.jetstream.api import error_of, package_errors, stream_info
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.periodic import run_periodically
-from bus_schemas.streams import StreamSpec, stream_specs
+from bus_schemas.streams import PLANS, TELEMETRY, StreamSpec, stream_specs
 
 NOT_FOUND = 10059
+OLD_PERMISSIONS = "the server's permissions are of an earlier version; exchange its configuration"
 KEEP_EVERY_S = 10.0
 """How long a deleted stream may be missing: shorter than a power lease, so no lease runs out meanwhile."""
 _log = logging.getLogger(__name__)
@@ -55,10 +56,8 @@ async def plan(bus: Bus, replicas: int | None = None) -> list[StreamChange]:
 
     Raises BusAwayError, NotPermittedError, ProvisionRefusedError.
     """
-    changes: list[StreamChange] = []
-    for spec in wanted(bus, replicas):
-        changes += differences(spec, await _existing(bus, spec.name))
-    return changes
+    both, unseen = await _both(bus, replicas)
+    return [*unseen, *(change for spec, there in both for change in differences(spec, there))]
 
 
 async def apply(bus: Bus, replicas: int | None = None) -> list[StreamChange]:
@@ -66,13 +65,13 @@ async def apply(bus: Bus, replicas: int | None = None) -> list[StreamChange]:
 
     Raises BusAwayError, NotPermittedError, ProvisionRefusedError.
     """
-    done: list[StreamChange] = []
-    for spec in wanted(bus, replicas):
-        existing = await _existing(bus, spec.name)
+    both, done = await _both(bus, replicas)
+    there = {spec.name for spec, existing in both if existing is not None}
+    for spec, existing in both:
         changes = differences(spec, existing)
         if existing is None:
             with _admin_errors(bus, f"STREAM.CREATE.{spec.name}"):
-                await bus.js.add_stream(stream_config(spec))
+                await bus.js.add_stream(_made(bus, spec, there))
         elif any(not change.refused for change in changes):
             # Fields whose change is refused keep the server's value; the others are updated.
             kept = {change.what.split(" ", 1)[0] for change in changes if change.refused}
@@ -94,6 +93,32 @@ async def keep(bus: Bus, every_s: float = KEEP_EVERY_S) -> None:
             _log.info("streams: %s", change)
 
     await run_periodically(bus, "the streams", work, every_s)
+
+
+async def _both(
+    bus: Bus, replicas: int | None
+) -> tuple[list[tuple[StreamSpec, StreamConfig | None]], list[StreamChange]]:
+    """Each wanted stream with what the server has of it, and what its permissions do not let us see.
+
+    Where the permissions are of the version without a stream of plan records, these stay with the readings.
+    """
+    specs, unseen = wanted(bus, replicas), list[StreamChange]()
+    try:
+        await _existing(bus, PLANS)
+    except NotPermittedError:
+        unseen.append(StreamChange(PLANS, "create", OLD_PERMISSIONS))
+        specs = tuple(replace(one, subjects=one.formerly or one.subjects) for one in specs if one.name != PLANS)
+    return [(spec, await _existing(bus, spec.name)) for spec in specs], unseen
+
+
+def _made(bus: Bus, spec: StreamSpec, there: Collection[str]) -> StreamConfig:
+    """The configuration of a new stream. Plan records that are stored with the readings of nodes, as earlier versions
+    did, are taken over from there by the server.
+    """
+    config = stream_config(spec)
+    if spec.name == PLANS and TELEMETRY in there:
+        config.sources = [StreamSource(name=TELEMETRY, filter_subject=bus.subjects.all_of("telemetry", "plan"))]
+    return config
 
 
 def stream_config(spec: StreamSpec) -> StreamConfig:
@@ -122,6 +147,8 @@ def _given(spec: StreamSpec) -> dict[str, Any]:
         "allow_msg_ttl": spec.allow_msg_ttl,
         "allow_atomic": spec.allow_atomic,
     }
+    if spec.max_msg_bytes > 0:
+        given["max_msg_size"] = spec.max_msg_bytes
     if spec.subjects:
         given["subjects"] = list(spec.subjects)
     if spec.republish:
@@ -137,11 +164,12 @@ def _given(spec: StreamSpec) -> dict[str, Any]:
 async def _existing(bus: Bus, name: str) -> StreamConfig | None:
     """A stream's configuration on the server, or None where the stream does not exist."""
     with _admin_errors(bus, f"STREAM.INFO.{name}"):
-        try:
-            return (await bus.js.stream_info(name)).config
-        except NotFoundError as error:
-            if error.err_code != NOT_FOUND:
-                raise
+        value = await stream_info(bus, name)
+    refusal = error_of(value)
+    if refusal is None:
+        return StreamConfig.from_response(value["config"])
+    if refusal.code != NOT_FOUND:
+        raise ProvisionRefusedError(f"STREAM.INFO.{name}: {refusal.text}")
     return None
 
 
@@ -166,23 +194,25 @@ def differences(spec: StreamSpec, existing: StreamConfig | None) -> list[StreamC
     if existing is None:
         return [StreamChange(spec.name, "create")]
     want, there = stream_config(spec).as_dict(), existing.as_dict()
-    return list(_compare(spec.name, {key: want[key] for key in _given(spec)}, there))
+    return list(_compare(spec, {key: want[key] for key in _given(spec)}, there))
 
 
-def _compare(name: str, want: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[StreamChange]:
+def _compare(spec: StreamSpec, want: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[StreamChange]:
     for key, new in want.items():
         old = there.get(key)
         if old == new or (old is None and new in (False, "", [], -1)):
             continue
-        yield StreamChange(name, f"{key} {_text(key, old)} -> {_text(key, new)}", _objection(key, old, new))
+        yield StreamChange(spec.name, f"{key} {_text(key, old)} -> {_text(key, new)}", _objection(spec, key, old, new))
 
 
-def _objection(key: str, old: Any, new: Any) -> str:
+def _objection(spec: StreamSpec, key: str, old: Any, new: Any) -> str:
     if key in _GROWING and old is not None:
         unlimited = _UNLIMITED.get(key)
         if old == unlimited or (new != unlimited and new < old):
             return _SHRINK
-    if key == "subjects" and set(old or ()) - set(new):
+    if key == "max_msg_size" and 0 < new < (old or 0):
+        return _SHRINK
+    if key == "subjects" and set(old or ()) - {*new, *spec.formerly}:
         return "subjects would no longer be stored"
     if key == "sources" and old:
         return "sources of an existing stream stay as they are"

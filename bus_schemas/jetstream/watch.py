@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from bus_schemas.errors import BusAwayError
 from bus_schemas.jetstream import reader
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.streams import TELEMETRY, stream_of
+from bus_schemas.streams import PASSING, stream_of
 
 VERIFY_S = 5.0
 RETRY_S = 0.25
@@ -59,7 +59,7 @@ class _Follower:
         self._client: Client | None = None
         self._due = 0.0
         self._missed = True
-        self._passing = stream_of(bus.subjects, wildcard) == TELEMETRY
+        self._passing = stream_of(bus.subjects, wildcard) in PASSING
         """Telemetry is soon replaced by newer telemetry: without a sign of loss it is not read a second time."""
 
     def _wake(self) -> None:

@@ -160,9 +160,9 @@ async def _explained(bus: Bus, where: BusAddress, error: Exception) -> Exception
 
 async def what_is_missing(bus: Bus) -> str:
     """Why the streams do not answer, and what to do; empty where nothing is missing."""
-    from bus_schemas.streams import ACKS, CONTROL, DECISIONS, TELEMETRY
+    from bus_schemas.streams import ACKS, CONTROL, DECISIONS, PLANS, TELEMETRY
 
-    names = (DECISIONS, ACKS, CONTROL, TELEMETRY)
+    names = (DECISIONS, ACKS, CONTROL, TELEMETRY, PLANS)
     where = ", ".join(bus.settings.servers)
     found = await asyncio.gather(*(_is_missing(bus, name) for name in names))
     missing = [name for name, gone in zip(names, found, strict=True) if gone]
@@ -172,7 +172,7 @@ async def what_is_missing(bus: Bus) -> str:
         return f"{where}: no streams of Wattscale are there: start a planner, or `wattscale streams apply`"
     if missing:
         return (
-            f"{where}: {', '.join(missing)} is gone (telemetry is kept in memory and ends with its server): a running "
+            f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} gone (telemetry is kept in memory and ends with its server): a running "
             "planner restores it within ten seconds, or `wattscale streams apply`"
         )
     return ""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bus_schemas.streams import ACKS, CONTROL, DEADLETTER, DECISIONS, KV_STREAM, TELEMETRY
+from bus_schemas.streams import ACKS, CONTROL, DEADLETTER, DECISIONS, KIB, KV_STREAM, PLANS, TELEMETRY
 from bus_schemas.subjects import Subjects, power_consumer, scaling_consumer
 
 BUS_ACCOUNT = "WATTSCALE"
@@ -19,7 +19,10 @@ FIELD_ACCOUNT = "WATTSCALE_FIELD"
 VIEW_ACCOUNT = "WATTSCALE_VIEW"
 SYSTEM_ACCOUNT = "SYS"
 
-_STREAMS = (DECISIONS, ACKS, CONTROL, TELEMETRY, DEADLETTER, KV_STREAM)
+_STREAMS = (DECISIONS, ACKS, CONTROL, TELEMETRY, PLANS, DEADLETTER, KV_STREAM)
+MESSAGE_BYTES = 160 * KIB
+"""The most that an agent, connector, operator or observer may send at once: a dead letter with its headers. The server
+cuts off who sends more. Each stream has a limit of its own below it; planners have the server's (1 MiB)."""
 _NEXT = f"$JS.API.CONSUMER.MSG.NEXT.{DECISIONS}"
 _ACK = f"$JS.ACK.{DECISIONS}"
 
@@ -77,7 +80,8 @@ def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Pe
 def observer(subjects: Subjects) -> Permissions:
     """An observer: reads everything, writes and creates nothing."""
     api = [f"$JS.API.DIRECT.GET.{stream}{tail}" for stream in _STREAMS for tail in ("", ".>")]
-    api += [f"$JS.API.STREAM.INFO.{stream}" for stream in _STREAMS]
+    # The server answers the API's own subject, for an account without JetStream, with a refusal: it must be asked first.
+    api += [one for stream in _STREAMS for one in (f"$JS.API.STREAM.INFO.{stream}", subjects.stream_info(stream))]
     root = subjects.root
     return Permissions(tuple(api), (f"{inbox_prefix('observer')}.>", f"{root}.>", subjects.stored(f"{root}.>")))
 
@@ -99,6 +103,8 @@ class Services:
     """Services with a stream of replies."""
     subscribed: tuple[str, ...] = ()
     """Subjects to which the account may subscribe."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Services with one reply per request that the account has under another subject, by their own subject."""
 
 
 def field_services(subjects: Subjects) -> Services:
@@ -115,10 +121,11 @@ def view_services(subjects: Subjects) -> Services:
     """Exports for observers and operators."""
     root = subjects.root
     many = [f"$JS.API.DIRECT.GET.{stream}{tail}" for stream in _STREAMS for tail in ("", ".>")]
-    single = [f"$JS.API.STREAM.INFO.{stream}" for stream in _STREAMS] + [f"{root}.control.>"]
+    single = [f"{root}.control.>"]
+    renamed = {f"$JS.API.STREAM.INFO.{stream}": subjects.stream_info(stream) for stream in _STREAMS}
     # Stored control messages are read below `stored.`: their own subjects would be a service and a stream at once.
     subscribed = [f"{root}.{kind}.>" for kind in ("decision", "ack", "telemetry", "lease", "deadletter")]
-    return Services(tuple(single), tuple(many), (*subscribed, subjects.stored(f"{root}.>")))
+    return Services(tuple(single), tuple(many), (*subscribed, subjects.stored(f"{root}.>")), renamed)
 
 
 User = Mapping[str, Any]
@@ -160,18 +167,21 @@ def accounts(subjects: Subjects, site: SiteAccounts) -> dict[str, Any]:
                 "users": users(planner(subjects), site.planners),
                 "exports": _exports(offered),
             },
-            FIELD_ACCOUNT: {"users": agents + connectors, "imports": _imports(offered[FIELD_ACCOUNT])},
-            VIEW_ACCOUNT: {"users": watching, "imports": _imports(offered[VIEW_ACCOUNT])},
+            FIELD_ACCOUNT: {"users": agents + connectors, "imports": _imports(offered[FIELD_ACCOUNT]), **_LIMITED},
+            VIEW_ACCOUNT: {"users": watching, "imports": _imports(offered[VIEW_ACCOUNT]), **_LIMITED},
             SYSTEM_ACCOUNT: {"users": list(site.system)},
         },
     }
+
+
+_LIMITED = {"limits": {"max_payload": MESSAGE_BYTES}}
 
 
 def _exports(offered: Mapping[str, Services]) -> list[dict[str, Any]]:
     """Each exported subject once, with all accounts that may import it."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for account, services in offered.items():
-        for subject in services.single:
+        for subject in (*services.single, *services.renamed):
             found.setdefault(("service", subject, "singleton"), []).append(account)
         for subject in services.many:
             found.setdefault(("service", subject, "stream"), []).append(account)
@@ -184,5 +194,10 @@ def _exports(offered: Mapping[str, Services]) -> list[dict[str, Any]]:
 
 
 def _imports(services: Services) -> list[dict[str, Any]]:
-    made = [{"service": {"account": BUS_ACCOUNT, "subject": one}} for one in (*services.single, *services.many)]
+    made: list[dict[str, Any]] = [
+        {"service": {"account": BUS_ACCOUNT, "subject": one}} for one in (*services.single, *services.many)
+    ]
+    made += [
+        {"service": {"account": BUS_ACCOUNT, "subject": one}, "to": here} for one, here in services.renamed.items()
+    ]
     return made + [{"stream": {"account": BUS_ACCOUNT, "subject": one}} for one in services.subscribed]

@@ -14,13 +14,15 @@ from bus_schemas.standing_lease import standing
 from deploy.views.site_view import SiteView
 
 WAITING = 256
+PASSING = (("telemetry", "node"), ("telemetry", "plan"))
+"""The kinds that are kept in memory."""
 
 
 async def newest(bus: Bus) -> SiteView:
     """A view of the newest message of each kind that the streams hold."""
     picture = SiteView()
-    for wildcard in ("decision", "ack", "telemetry", "control"):
-        for stored in await last_per_subject(bus, bus.subjects.all_of(wildcard)):
+    for kind in (("decision",), ("ack",), *PASSING, ("control",)):
+        for stored in await last_per_subject(bus, bus.subjects.all_of(*kind)):
             picture.add(stored.message)
     if (raw := await last_raw(bus, bus.subjects.lease())) is not None:
         found = standing(sequence_of(raw), raw.headers or {}, raw.data)
@@ -36,13 +38,13 @@ async def newest(bus: Bus) -> SiteView:
 async def names(bus: Bus) -> SiteView:
     """A view that is enough to know names by: decisions outlive a restart of the server, telemetry may be gone."""
     picture = SiteView()
-    for kind in ("decision", "ack", "telemetry"):
+    for kind in (("decision",), ("ack",), *PASSING):
         try:
-            found = await last_per_subject(bus, bus.subjects.all_of(kind))
+            found = await last_per_subject(bus, bus.subjects.all_of(*kind))
         except NotPermittedError:
             raise
         except BusAwayError:
-            if kind != "telemetry":
+            if kind not in PASSING:
                 raise
             continue
         for stored in found:

@@ -224,7 +224,9 @@ class BusTerm:
             found = [] if first is None else await all_messages(bus, wildcard, after=first - 1)
         except (BusError, NatsError, TimeoutError, OSError) as error:
             raise LinkAwayError(f"plan records could not be read: {error or type(error).__name__}") from error
-        return [stored.message for stored in found if isinstance(stored.message, v1.PlanRecord)]
+        records = [stored.message for stored in found if isinstance(stored.message, v1.PlanRecord)]
+        # Records of an older layout of the streams are copied while new ones come in.
+        return sorted(records, key=lambda record: record.time)
 
 
 def _genuine(bus: Bus, stored: StoredMessage) -> bool:

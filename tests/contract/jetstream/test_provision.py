@@ -8,21 +8,30 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from nats.js.api import StoreCompression, StreamConfig
 
+from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.api import answer, ask
-from bus_schemas.streams import DECISIONS, TELEMETRY, stream_specs
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import all_messages, last
+from bus_schemas.streams import DECISIONS, PLANS, TELEMETRY, TELEMETRY_BYTES, stream_specs
 from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
+from deploy.nats.roles import inbox_prefix
+from deploy.nats.roles import planner as planner_role
+from planner.adapters.jetstream_link import BusTerm
 from planner.domain.config import SiteConfig
 from planner.domain.ids import SiteId
 from planner.domain.units import Milliwatts
-from tests.contract.bus import bench, connected
+from tests.contract.bus import bench, connected, until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[3]
 async def test_applying_twice_changes_nothing() -> None:
     async with EmbeddedServer() as server, connected(server.url) as bus:
         made = await stream_admin.apply(bus)
-        assert len(made) == 6
+        assert len(made) == 7
         assert {change.what for change in made} == {"create"}
         assert await stream_admin.apply(bus) == []
         assert await stream_admin.plan(bus) == []
@@ -126,3 +135,66 @@ async def test_the_command_line() -> None:
 def test_a_deleted_stream_is_made_again_long_before_a_grant_of_watts_runs_out() -> None:
     lease_s = SiteConfig(SiteId("row-1"), Milliwatts(1)).lease_s
     assert lease_s / 3 >= stream_admin.KEEP_EVERY_S
+
+
+def former(bus: Bus) -> list[StreamConfig]:
+    """The streams as version 0.1.0 first made them: readings and plan records in one, and no limit on messages."""
+    made = []
+    for spec in stream_specs(bus.subjects):
+        config = stream_admin.stream_config(replace(spec, max_msg_bytes=-1))
+        if spec.name == TELEMETRY:
+            config.subjects = [bus.subjects.all_telemetry()]
+        if spec.name != PLANS:
+            made.append(config)
+    return made
+
+
+def record(number: int) -> v1.PlanRecord:
+    return v1.PlanRecord(time=datetime.now(UTC), deployment="prod-llama", site="row", decision_id=number)
+
+
+async def test_an_older_layout_gets_a_stream_of_plan_records_that_holds_the_old_ones() -> None:
+    async with EmbeddedServer() as server, connected(server.url) as bus:
+        for config in former(bus):
+            await bus.js.add_stream(config)
+        subject = bus.subjects.telemetry_plan("prod-llama")
+        for number in range(5):
+            await bus.js.publish(subject, codec.encode(record(number)), headers={"Nats-Msg-Id": f"r{number}"})
+        seen = v1.NodeTelemetry(time=datetime.now(UTC), node="node-1", gpus=())
+        await publish(bus, bus.subjects.telemetry_node("node-1"), seen, "t")
+        planned = await stream_admin.plan(bus)
+        assert not [change for change in planned if change.refused], planned
+        assert await stream_admin.apply(bus) == planned
+        assert await stream_admin.plan(bus) == []
+        await publish(bus, subject, record(5), "r5")
+
+        async def all_there() -> bool:
+            return len(await all_messages(bus, subject)) == 6
+
+        await until(all_there, "the old plan records")
+        term = BusTerm(bus, Leadership(bus, "one", 5.0), 1)
+        since = datetime.now(UTC) - timedelta(minutes=1)
+        assert [one.decision_id for one in await term.records(since)] == list(range(6))
+        assert await last(bus, bus.subjects.telemetry_node("node-1")) is not None
+        assert (await bus.js.stream_info(TELEMETRY)).config.max_msg_size == TELEMETRY_BYTES
+
+
+async def test_a_role_that_may_not_make_the_new_stream_leaves_the_old_one_as_it_is(tmp_path: Path) -> None:
+    """A server whose permissions are of the former layout."""
+    word = tmp_path / "word"
+    word.write_text("not-a-secret")
+    may = planner_role(Subjects())
+    old = [*(one for one in may.publish if PLANS not in one), f"$JS.API.STREAM.DELETE.{TELEMETRY}"]
+    user = {"user": "planner", "password": "not-a-secret"}
+    user |= {"permissions": {"publish": {"allow": old}, "subscribe": {"allow": list(may.subscribe)}}}
+    async with EmbeddedServer(settings={"authorization": {"users": [user]}}) as server:
+        login = {"user": "planner", "password_file": word, "inbox_prefix": inbox_prefix("planner")}
+        async with connected(server.url, request_timeout_s=1.0, **login) as bus:
+            for config in former(bus):
+                await bus.js.add_stream(config)
+            await bus.js.delete_stream(TELEMETRY)
+            changes = {change.stream: change for change in await stream_admin.apply(bus)}
+            assert "permissions are of an earlier version" in changes[PLANS].refused
+            # What a restart of the server took is made again, as that version had it.
+            assert changes[TELEMETRY].what == "create"
+            assert (await bus.js.stream_info(TELEMETRY)).config.subjects == [bus.subjects.all_telemetry()]

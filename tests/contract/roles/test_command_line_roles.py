@@ -55,8 +55,9 @@ APPLY = (("streams", "apply"),)
 ALL = (*LOOK, *STEER, *CHECK, *APPLY)
 MAY = {
     "planner": (*LOOK, *CHECK, *APPLY),
-    "operator": (*LOOK, *STEER),
-    "observer": LOOK,
+    # Once the streams are up to date there is nothing to apply, for anybody.
+    "operator": (*LOOK, *STEER, *CHECK, *APPLY),
+    "observer": (*LOOK, *CHECK, *APPLY),
     "node-1": (),
     "llama": (),
 }
@@ -137,6 +138,10 @@ async def test_what_each_role_may_do_works_and_the_rest_is_one_line(
     settings = example(file, tls)
     async with EmbeddedServer(settings=settings) as server:
         at = ["--nats-url", server.url]
+        for role in ("operator", "observer"):
+            done = await wattscale("streams", "apply", *at, *login(file, role, tls, monkeypatch))
+            assert done.code == 3, (role, done)
+            assert "may not" in done.one_line()
         done = await wattscale("streams", "apply", *at, *login(file, "planner", tls, monkeypatch))
         assert (done.code, done.err) == (0, "")
         await furnish(server.url, file, tls)
@@ -268,4 +273,4 @@ async def test_telemetry_that_a_restart_lost_is_named(tmp_path: Path) -> None:
         for words in (("status",), ("explain", "prod-llama"), ("budget", "show")):
             done = await wattscale(*words, "--nats-url", server.url)
             assert done.code == 3, done
-            assert "WATTSCALE_TELEMETRY is gone" in done.one_line()
+            assert "WATTSCALE_TELEMETRY and WATTSCALE_PLANS are gone" in done.one_line()

@@ -117,7 +117,7 @@ async def test_the_embedded_server_comes_and_goes_without_a_trace(
             await server.start()
             await until(lambda: bus.connected, "reconnection")
             kept = [change.stream for change in await stream_admin.plan(bus)]
-            assert kept == ["WATTSCALE_TELEMETRY"]
+            assert kept == ["WATTSCALE_TELEMETRY", "WATTSCALE_PLANS"]
         assert server.url == url
         pid = server.pid
     assert not Path(f"/proc/{pid}").exists()
