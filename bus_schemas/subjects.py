@@ -32,7 +32,7 @@ WHATS = {
     "ack": ("scaling", "power"),
     "telemetry": ("node", "plan"),
     "control": ("budget", "deployment", "node"),
-    "lease": ("planner", "led"),
+    "lease": ("planner", "led", "standby"),
 }
 """Known kinds and the topics of each; a ``deadletter`` subject has a stream's name in that place."""
 
@@ -125,6 +125,10 @@ class Subjects:
     def led(self) -> str:
         """When a planner last led: lease messages that stay, for the lease itself is gone once it has run out."""
         return f"{self.root}.lease.led"
+
+    def standby(self) -> str:
+        """Signs of planners that wait for the lead: lease messages that expire and never bar anybody from leading."""
+        return f"{self.root}.lease.standby"
 
     def lease(self) -> str:
         """Subject of the planners' leadership lease."""

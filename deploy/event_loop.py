@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+ONCE_IN_S = 60.0
+NO_MORE_FILES = "socket.accept() out of system resource"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -18,4 +20,20 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
+        limit_repeats(runner.get_loop())
         return runner.run(work)
+
+
+def limit_repeats(loop: asyncio.AbstractEventLoop) -> None:
+    """Log once a minute, not a hundred times a second, that no connection can be accepted for want of open files."""
+    quiet_until_s = float("-inf")
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal quiet_until_s
+        if context.get("message") == NO_MORE_FILES:
+            if loop.time() < quiet_until_s:
+                return
+            quiet_until_s = loop.time() + ONCE_IN_S
+        loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -104,6 +104,10 @@ class Standing:
     """Who leads, as last seen; empty while that is this process, or none is known."""
     hindrance: str = ""
     """What, other than a leader, keeps this process from leading, as one sentence; empty where nothing does."""
+    leader_budgets_watts: Mapping[str, float] = field(default_factory=dict)
+    """The budgets in the leader's settings, by site; empty where it does not state them."""
+    flooding: tuple[str, ...] = ()
+    """Senders that publish more than any well-behaved one does."""
 
 
 class Link(Protocol):

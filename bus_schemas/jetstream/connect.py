@@ -7,6 +7,7 @@ after some refusals (an expired credential, a restarted authentication service):
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import ssl
@@ -30,8 +31,9 @@ from bus_schemas.jetstream.tasks.task_group import ended
 from bus_schemas.regular_files import open_regular, read_secret
 from bus_schemas.subjects import Subjects
 
-__all__ = ["Bus", "BusError", "BusUnreachableError", "connect"]
+__all__ = ["Bus", "BusError", "BusUnreachableError", "connect", "unopened"]
 
+_log = logging.getLogger(__name__)
 KEPT_VIOLATIONS = 100
 REOPEN_FIRST_S = 0.5
 REOPEN_LONGEST_S = 2.0
@@ -58,6 +60,10 @@ class Bus:
     violations: deque[str] = field(default_factory=_kept)
     on_reconnect: set[Callable[[], None]] = field(default_factory=set)
     closing: bool = False
+    opened: bool = True
+    """Whether a client was ever connected; `unopened` makes one that was not."""
+    trouble: str = ""
+    """Why no client could be opened at the last attempt; empty once one is open."""
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reopening: Backoff = field(default_factory=lambda: Backoff(REOPEN_FIRST_S, REOPEN_LONGEST_S))
     _giving_up: asyncio.Future[None] | None = None
@@ -76,21 +82,31 @@ class Bus:
     async def ready(self) -> None:
         """Wait until connected, without a time limit; open a new client where the old one closed for good."""
         while not self.nc.is_connected:
-            if self.nc.is_closed and not self.closing:
+            if self._gone and not self.closing:
                 await self._reopen()
             else:
                 await asyncio.sleep(0.05)
 
+    @property
+    def _gone(self) -> bool:
+        return self.nc.is_closed or not self.opened
+
     async def _reopen(self) -> None:
         async with self._opening:
-            if not self.nc.is_closed or self.closing:
+            if not self._gone or self.closing:
                 return
             try:
                 self.nc = await _open(self.settings, self)
             except BusUnreachableError as error:
                 self.violations.append(str(error))
+                if str(error) != self.trouble:
+                    _log.warning("%s; trying again until it is there", error)
+                self.trouble = str(error)
                 await asyncio.sleep(self._reopening.next_s())
                 return
+            if self.trouble:
+                _log.info("connected to NATS at %s", ", ".join(self.settings.servers))
+            self.opened, self.trouble = True, ""
             self._reopening.reset()
             self.js = self.nc.jetstream(timeout=self.settings.request_timeout_s)
         self.wake()
@@ -121,10 +137,18 @@ class Bus:
         self.closing = True
         if self._coming_back is not None:
             self._coming_back.cancel()
+        if not self.opened:
+            return
         with suppress(TimeoutError, NatsError, OSError):
             async with asyncio.timeout(2.0):
                 with cancellation_kept():
                     await self.nc.close()
+
+
+def unopened(settings: BusSettings) -> Bus:
+    """A connection that `Bus.ready` opens once a server is there; until then it is not connected."""
+    client = Client()
+    return Bus(client, client.jetstream(), Subjects(settings.prefix), settings, opened=False)
 
 
 async def connect(settings: BusSettings) -> Bus:
@@ -132,10 +156,10 @@ async def connect(settings: BusSettings) -> Bus:
 
     Raises BusUnreachableError; BusRefusedError (its subclass) where a server answered and refused us.
     """
-    unopened = Client()
-    bus = Bus(unopened, unopened.jetstream(), Subjects(settings.prefix), settings)
+    bus = unopened(settings)
     bus.nc = await _open(settings, bus)
     bus.js = bus.nc.jetstream(timeout=settings.request_timeout_s)
+    bus.opened = True
     return bus
 
 

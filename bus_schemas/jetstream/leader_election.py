@@ -11,7 +11,7 @@ import logging
 import math
 import random
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
@@ -33,6 +33,8 @@ RENEWALS_PER_TTL = 3.0
 POLL_S = 0.25
 SIGN_EVERY_S = 10.0
 """How often a leader leaves a sign on the stream that outlives its lease."""
+STANDBY_SIGNS = 3.0
+"""How many signs a candidate that stands by may miss before it is no longer counted as there."""
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _log = logging.getLogger(__name__)
 
@@ -43,13 +45,24 @@ class Leadership:
     ``ttl_s``: time to live of the lease, at least 1 s; the server counts whole seconds, so it is rounded up. After a
     crash another candidate leads within ``ttl_s`` plus one second. ``epoch``: the sequence of the lease message that
     began this term, constant during the term and higher than that of every earlier term. ``fence``: the sequence of the
-    newest lease message, which changes with each renewal.
+    newest lease message, which changes with each renewal. ``budgets_watts``: by site, as in our settings; with them the
+    candidate also leaves signs while it stands by.
     """
 
-    def __init__(self, bus: Bus, holder: str, ttl_s: float = 5.0, *, signs: bool = True) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        holder: str,
+        ttl_s: float = 5.0,
+        *,
+        signs: bool = True,
+        budgets_watts: Mapping[str, float] | None = None,
+    ) -> None:
         self._bus = bus
         self._holder = holder
         self._ttl_s = float(max(1, math.ceil(ttl_s)))
+        self._budgets_watts = dict(budgets_watts or {})
+        self._stood_by_s = float("-inf")
         self._term = ""
         self._epoch: int | None = None
         self._fence: int | None = None
@@ -160,6 +173,7 @@ class Leadership:
             self._watched = (found.sequence, now_s)
         if found.expires and now_s - self._watched[1] < term_s:
             self._hinder("")
+            await self._stand_by()
             return False
         state = await decisions_state(self._bus)
         left_s = term_s if state is None else term_s - (state.at - found.stored_at).total_seconds()
@@ -170,6 +184,28 @@ class Leadership:
             "" if found.expires else f"{found.flaw_text()}; it is overwritten {term_s:g} s after it was stored"
         )
         return False
+
+    async def _stand_by(self) -> None:
+        """Leave word, from time to time, that this candidate is there and which budgets it knows."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._budgets_watts or now_s - self._stood_by_s < SIGN_EVERY_S:
+            return
+        self._stood_by_s = now_s
+        message = self._lease_message(ttl_s=STANDBY_SIGNS * SIGN_EVERY_S)
+        headers = codec.headers(message, f"standby-{uuid.uuid4().hex[:12]}", self._bus.settings.name)
+        headers["Nats-TTL"] = f"{int(message.ttl_s)}s"
+        with suppress(BusAwayError, NatsError, OSError):
+            await ask(self._bus, self._bus.subjects.standby(), codec.encode(message), headers)
+
+    def _lease_message(self, ttl_s: float, renewals: int = 0, *, released: bool = False) -> v1.Lease:
+        return v1.Lease(
+            time=datetime.now(UTC),
+            holder=self._holder,
+            ttl_s=ttl_s,
+            renewals=renewals,
+            released=released,
+            budgets_watts=self._budgets_watts,
+        )
 
     def _hinder(self, why: str) -> None:
         """Note what keeps the lease from being taken; the log has each reason once."""
@@ -268,7 +304,7 @@ class Leadership:
         now_s = asyncio.get_running_loop().time()
         if not self.signs or now_s - self._signed_s < SIGN_EVERY_S:
             return
-        message = v1.Lease(time=datetime.now(UTC), holder=self._holder, ttl_s=self._ttl_s, renewals=self._renewals)
+        message = self._lease_message(self._ttl_s, self._renewals)
         headers = codec.headers(message, f"led-{self._term}-{self._renewals}", self._bus.settings.name)
         with suppress(BusAwayError, NatsError, OSError):
             await ask(self._bus, self._bus.subjects.led(), codec.encode(message), headers)
@@ -291,9 +327,7 @@ class Leadership:
         Raises BusAwayError, NotStoredError.
         """
         subject, sent_s = self._bus.subjects.lease(), asyncio.get_running_loop().time()
-        message = v1.Lease(
-            time=datetime.now(UTC), holder=self._holder, ttl_s=self._ttl_s, renewals=renewals, released=released
-        )
+        message = self._lease_message(self._ttl_s, renewals, released=released)
         msg_id = f"lease-{self._term}-{renewals}"
         headers = codec.headers(message, msg_id, self._bus.settings.name)
         headers["Nats-TTL"] = f"{int(self._ttl_s)}s"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from nats.errors import Error as NatsError
 
 from bus_schemas import codec
 from bus_schemas.errors import BusAwayError, UndecodableError
+from bus_schemas.flood_gate import FloodGate
 from bus_schemas.jetstream.api import ask, error_of, package_errors, stream_info
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import stream_of
@@ -27,6 +29,8 @@ BATCH = 256
 MOST_SUBJECTS = 1000
 """Subjects that one multi-get may match; the server refuses more than 1,024."""
 _log = logging.getLogger(__name__)
+_unreadable = FloodGate(per_s=1 / 60, burst=3.0)
+"""Lets the log have a few lines of a subject, and then one a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,10 @@ def stored(raw: Msg) -> StoredMessage | None:
     try:
         message = codec.decode(raw.data)
     except UndecodableError as error:
-        _log.warning("unreadable message %s on %s left out: %s", headers.get("Nats-Sequence"), subject, error.reason)
+        if _unreadable.admits(subject, time.monotonic()):
+            _log.warning(
+                "unreadable message %s on %s left out: %s", headers.get("Nats-Sequence"), subject, error.reason
+            )
         return None
     trace = codec.traceparent_of(headers)
     return StoredMessage(subject, sequence_of(raw), message, message_id(headers), trace)

@@ -167,7 +167,8 @@ async def _existing(bus: Bus, name: str) -> StreamConfig | None:
         value = await stream_info(bus, name)
     refusal = error_of(value)
     if refusal is None:
-        return StreamConfig.from_response(value["config"])
+        found: StreamConfig = StreamConfig.from_response(value["config"])
+        return found
     if refusal.code != NOT_FOUND:
         raise ProvisionRefusedError(f"STREAM.INFO.{name}: {refusal.text}")
     return None

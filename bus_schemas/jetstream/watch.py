@@ -19,6 +19,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from bus_schemas.errors import BusAwayError
+from bus_schemas.flood_gate import FloodGate
 from bus_schemas.jetstream import reader
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import PASSING, stream_of
@@ -28,13 +29,16 @@ RETRY_S = 0.25
 MOST_AHEAD = 20_000
 
 
-async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIterator[reader.StoredMessage]:
+async def follow(
+    bus: Bus, wildcard: str, after: int | None = None, gate: FloodGate | None = None
+) -> AsyncIterator[reader.StoredMessage]:
     """Every matching message with a sequence above ``after`` (None: from now on), through restarts of the server.
 
     The wildcard must lie within one stream. Never ends by itself. Without the right to subscribe to the republished
-    copies, the stream is read every few seconds instead.
+    copies, the stream is read every few seconds instead. ``gate`` counts each subject's messages; of telemetry, what
+    it does not admit is left out, but for the newest of a subject, which follows within seconds.
     """
-    follower = _Follower(bus, wildcard)
+    follower = _Follower(bus, wildcard, gate)
     try:
         await follower.open(after)
         while True:
@@ -49,8 +53,9 @@ async def follow(bus: Bus, wildcard: str, after: int | None = None) -> AsyncIter
 class _Follower:
     """``_seen``: every message up to it was yielded or does not exist; ``_ahead``: sequences yielded beyond it."""
 
-    def __init__(self, bus: Bus, wildcard: str) -> None:
+    def __init__(self, bus: Bus, wildcard: str, gate: FloodGate | None = None) -> None:
         self._bus = bus
+        self._gate = gate
         self._wildcard = wildcard
         self._queue: asyncio.Queue[Msg | None] = asyncio.Queue()
         self._seen = 0
@@ -98,13 +103,17 @@ class _Follower:
                 yield found
         if sequence <= self._seen or sequence in self._ahead:
             return
-        if before > self._seen and before not in self._ahead:
+        if before > self._seen and before not in self._ahead and not self._floods(raw.subject):
             self._missed = True
             async for found in self._read_missed():
                 yield found
             return
         self._note(sequence)
         yield raw
+
+    def _floods(self, subject: str) -> bool:
+        """Whether messages of a subject are left out on purpose, so that a gap is no loss."""
+        return self._passing and self._gate is not None and self._gate.over(subject, asyncio.get_running_loop().time())
 
     async def _next(self) -> Msg | None:
         loop = asyncio.get_running_loop()
@@ -170,10 +179,12 @@ class _Follower:
     async def _subscribe(self) -> None:
         if self._client is self._bus.nc and self._subscription is not None:
             return
-        queue, client = self._queue, self._bus.nc
+        queue, client, gate = self._queue, self._bus.nc, self._gate
+        clock, passing = asyncio.get_running_loop().time, self._passing
 
         async def on_message(raw: Msg) -> None:
-            queue.put_nowait(raw)
+            if gate is None or gate.admits(raw.subject, clock()) or not passing:
+                queue.put_nowait(raw)
 
         with suppress(NatsError, OSError):
             options: dict[str, Any] = {"pending_bytes_limit": 256 << 20}

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bus_schemas.v1.message import Message, Name
+from bus_schemas.v1.message import Message, Name, Watts
 
 
 class Lease(Message):
@@ -18,6 +18,8 @@ class Lease(Message):
     renewals: int = Field(default=0, ge=0)
     released: bool = False
     """The holder stopped in order: another planner may lead at once."""
+    budgets_watts: dict[str, Watts] = Field(default_factory=dict)
+    """The budgets in the holder's settings, by site: planners that disagree about them must be told apart."""
 
 
 class DeadLetter(Message):

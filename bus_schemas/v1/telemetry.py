@@ -134,6 +134,8 @@ class PlanRecord(Message):
     gpu_power: dict[str, PoolPowerRecord] = Field(default_factory=dict)
     """By pool, for pools whose GPUs report telemetry."""
     notes: tuple[Reason, ...] = ()
+    problems: tuple[Reason, ...] = ()
+    """What the planner finds wrong around it: a second agent of a node, a node that floods the bus, no node at all."""
     targets: dict[str, float] = Field(default_factory=dict)
     budget_watts: Watts | None = None
     charged_watts: Watts | None = None

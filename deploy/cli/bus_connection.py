@@ -171,9 +171,10 @@ async def what_is_missing(bus: Bus) -> str:
             return f"{where}: the server has no JetStream: start it with -js, or name another server"
         return f"{where}: no streams of Wattscale are there: start a planner, or `wattscale streams apply`"
     if missing:
+        are = "is" if len(missing) == 1 else "are"
         return (
-            f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} gone (telemetry is kept in memory and ends with its server): a running "
-            "planner restores it within ten seconds, or `wattscale streams apply`"
+            f"{where}: {' and '.join(missing)} {are} gone (telemetry is kept in memory and ends with its server): a "
+            "running planner restores it within ten seconds, or `wattscale streams apply`"
         )
     return ""
 

@@ -34,6 +34,7 @@ from bus_schemas.subjects import BadNameError
 from bus_schemas.units import mw_from_watts
 from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import CliError, UsageError
+from deploy.event_loop import limit_repeats
 
 if TYPE_CHECKING:
     from agent.runtime.health import AgentHealthServer
@@ -90,6 +91,7 @@ class _Kubernetes:
 async def _run(settings: AgentFile) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    limit_repeats(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:

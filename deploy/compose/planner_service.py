@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from bus_schemas.jetstream.connect import Bus, connect
+from bus_schemas.jetstream.connect import Bus, unopened
 from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from deploy.compose.metric_sources import SharedClients, observers
@@ -22,7 +22,7 @@ from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.service import PlannerService, ServiceSettings
 from planner.runtime.telemetry.decision_log import log_decision
 from planner.runtime.telemetry.event_files import EventFiles
-from planner.runtime.telemetry.health import HealthServer
+from planner.runtime.telemetry.health import NODE_TERM_S, HealthServer
 from planner.runtime.telemetry.instruments import Instruments
 from planner.runtime.telemetry.interval_log import IntervalLog
 from planner.runtime.telemetry.tracing import tracing
@@ -31,7 +31,7 @@ from planner.runtime.telemetry.tracing import tracing
 async def run_planner(settings: Settings, config: PlannerConfig) -> None:
     """Run until SIGINT or SIGTERM, whatever the planner waits for at that moment.
 
-    Raises BusUnreachableError where no server answers at the start, OSError where the health port is taken.
+    Waits for a bus that is not there yet; readiness says so. Raises OSError where the health port is taken.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -50,7 +50,7 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
 async def _serve(settings: Settings, config: PlannerConfig) -> None:
     traces = tracing(settings.otlp.endpoint)
     try:
-        bus = await connect(settings.bus)
+        bus = unopened(settings.bus)
         try:
             models = {name: block.model for name, block in settings.deployments.items()}
             watchers: list[Watcher] = [IntervalLog(config, models), log_decision, traces.watch]
@@ -62,9 +62,10 @@ async def _serve(settings: Settings, config: PlannerConfig) -> None:
 
 
 class Planner:
-    """A planner's service with its health and metrics pages, on a bus that is already connected.
+    """A planner's service with its health and metrics pages.
 
-    ``health`` is None where the settings turn the pages off. The bus is closed by whoever connected it.
+    ``health`` is None where the settings turn the pages off. ``bus`` is opened here where it is not open yet; closed by
+    whoever made it.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Planner:
         self._event_files = None if settings.tensorboard_dir is None else EventFiles(settings.tensorboard_dir)
         if self._event_files is not None:
             self.service.watch(self._event_files.watch)
-        self._instruments = Instruments(config, self.service.vitals, models)
+        self._instruments = Instruments(config, self.service.vitals, models, self.service.bus_watch.problems)
         self.service.watch(self._instruments.watch)
         self.health = self._health(config, clock)
 
@@ -110,6 +111,9 @@ class Planner:
             interval_s=config.interval_s,
             live_within_s=block.live_within_s,
             clock=clock,
+            bus_watch=self.service.bus_watch,
+            trouble=lambda: self._bus.trouble,
+            node_term_s=min((site.stale_s for site in config.sites.values()), default=NODE_TERM_S),
         )
         self.service.watch(health.watch)
         return health

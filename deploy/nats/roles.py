@@ -80,7 +80,7 @@ def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Pe
 def observer(subjects: Subjects) -> Permissions:
     """An observer: reads everything, writes and creates nothing."""
     api = [f"$JS.API.DIRECT.GET.{stream}{tail}" for stream in _STREAMS for tail in ("", ".>")]
-    # The server answers the API's own subject, for an account without JetStream, with a refusal: it must be asked first.
+    # The API's own subject is asked first; for an account without JetStream the server answers it with a refusal.
     api += [one for stream in _STREAMS for one in (f"$JS.API.STREAM.INFO.{stream}", subjects.stream_info(stream))]
     root = subjects.root
     return Permissions(tuple(api), (f"{inbox_prefix('observer')}.>", f"{root}.>", subjects.stored(f"{root}.>")))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 from nats.errors import Error as NatsError
 
 from bus_schemas import codec, v1
+from bus_schemas.flood_gate import FloodGate
 from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.decision_history import StreamState, forgetful
@@ -22,7 +23,7 @@ from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.jetstream.watch import follow
 from bus_schemas.sender_check import in_place
 from bus_schemas.streams import forgets, stream_of
-from bus_schemas.subjects import Subjects
+from bus_schemas.subjects import Subjects, decode_name
 from bus_schemas.v1 import Message
 from planner.ports import LinkAwayError, LinkUnfitError, Listener, Standing, StoredHistory, Term, TermEndedError
 
@@ -39,8 +40,18 @@ LEASES = 3.0
 class BusLink:
     """``Link`` on one connection. ``holder`` names this process in the lease."""
 
-    def __init__(self, bus: Bus, holder: str, lease_ttl_s: float, *, old_s: float = OLD_S) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        holder: str,
+        lease_ttl_s: float,
+        *,
+        old_s: float = OLD_S,
+        budgets_watts: Mapping[str, float] | None = None,
+    ) -> None:
         self._bus = bus
+        self._budgets_watts = budgets_watts
+        self._gate = FloodGate()
         self._holder = holder
         self._lease_ttl_s = lease_ttl_s
         self._old_s = max(old_s, LEASES * lease_ttl_s)
@@ -56,12 +67,22 @@ class BusLink:
     def standing(self) -> Standing:
         """Who leads, and what keeps this process from it."""
         leadership = self._leadership
+        flooding = self._flooding()
         if leadership is None or leadership.held:
-            return Standing(hindrance=self._away)
-        return Standing(leadership.leader.holder if leadership.leader else "", self._away or leadership.hindrance)
+            return Standing(hindrance=self._away, flooding=flooding)
+        leader, hindrance = leadership.leader, self._away or leadership.hindrance
+        if leader is None:
+            return Standing("", hindrance, flooding=flooding)
+        return Standing(leader.holder, hindrance, leader.budgets_watts, flooding)
+
+    def _flooding(self) -> tuple[str, ...]:
+        """The names in the subjects that carry too much."""
+        subjects = self._gate.flooding(asyncio.get_running_loop().time())
+        return tuple(sorted({decode_name(subject.rpartition(".")[2]) for subject in subjects}))
 
     async def listen(self, listener: Listener) -> None:
         """Feed ``listener`` until cancelled. Operators' commands come with all history: a pin outlives a pause."""
+        await self._bus.ready()
         subjects = self._bus.subjects
         states = (subjects.all_of("ack"), subjects.all_of("telemetry", "node"))
         feeds = {f"listen {wildcard}": self._feed(listener, wildcard) for wildcard in states}
@@ -92,7 +113,7 @@ class BusLink:
         for stored in await self._patiently_last(wildcard):
             self._hand_on(listener, stored, stored.sequence)
             after = max(after, stored.sequence)
-        async for stored in follow(self._bus, wildcard, after):
+        async for stored in follow(self._bus, wildcard, after, self._gate):
             self._hand_on(listener, stored, stored.sequence)
 
     async def _patiently_last(self, wildcard: str) -> list[StoredMessage]:
@@ -110,7 +131,10 @@ class BusLink:
         lease is lost.
         """
         # A sign makes the stream a live one: over an old copy it must not come before the decisions that tell of it.
-        leadership = self._leadership = Leadership(self._bus, self._holder, self._lease_ttl_s, signs=False)
+        await self._bus.ready()
+        leadership = self._leadership = Leadership(
+            self._bus, self._holder, self._lease_ttl_s, signs=False, budgets_watts=self._budgets_watts
+        )
         try:
             async with AsyncExitStack() as stack:
                 try:

@@ -115,6 +115,7 @@ def plan_record(
     scaled_decision_id: int,
     at: datetime,
     journal: dict[str, Any] | None = None,
+    problems: tuple[v1.Reason, ...] = (),
 ) -> v1.PlanRecord:
     """One deployment's tick, complete enough for `wattscale explain` to need nothing else."""
     return v1.PlanRecord(
@@ -143,6 +144,7 @@ def plan_record(
         ),
         gpu_power={name: _gpu_power(pool.power) for name, pool in plan.pools.items() if pool.power is not None},
         notes=reasons((*plan.notes, *(site.notes if site else ()))),
+        problems=problems,
         targets={
             "ttft_ms": config.ttft_ms,
             "itl_ms": config.itl_ms,

@@ -29,7 +29,9 @@ from planner.domain.observation import (
 
 
 class Inbox:
-    """Collects messages. ``urgent`` is called for what must be answered at once, ``telemetry`` for what may gather."""
+    """Collects messages. ``urgent`` is called for what must be answered at once, ``telemetry`` for what may gather,
+    ``reported`` with node and boot of each report.
+    """
 
     def __init__(
         self,
@@ -38,7 +40,9 @@ class Inbox:
         clock: Callable[[], float],
         offset_s: float,
         deployments: Mapping[DeploymentId, DeploymentConfig] | None = None,
+        reported: Callable[[str, str], None] = lambda node, boot: None,
     ) -> None:
+        self._reported = reported
         self._configured = deployments or {}
         self._urgent = urgent
         self._telemetry = telemetry
@@ -88,6 +92,7 @@ class Inbox:
         match message:
             case v1.NodeTelemetry():
                 now_s = self._clock()
+                self._reported(message.node, message.boot)
                 self._nodes[NodeId(message.node)] = self._node(message, 0.0)
                 self._received_s[NodeId(message.node)] = now_s
                 if self._collecting:

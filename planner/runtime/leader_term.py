@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TypeAlias
@@ -33,6 +33,7 @@ from planner.runtime.inbox import Inbox
 from planner.runtime.metrics_ticker import MetricsTicker, Readings
 from planner.runtime.recorder import Recorder
 from planner.runtime.restore import Restore, joined
+from planner.runtime.telemetry.bus_watch import Problem
 from planner.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Surroundings:
     watchers: list[Watcher] = field(default_factory=list)
     trace: Callable[[DecisionEvent], str | None] = lambda decided: None
     """The ``traceparent`` of a decision that is about to be published."""
+    problems: Callable[[], Sequence[Problem]] = tuple
+    """What is wrong around this planner."""
     followed_s: float = 0.0
     """The part of ``moved_s`` that is in ``clock_offset_s`` already."""
 
@@ -100,7 +103,9 @@ class LeaderTerm:
         state = self._resume(past)
         if around.config.release_caps:
             await self._release(past, publisher)
-        recorder = Recorder(around.link, around.config, lambda: around.clock_offset_s, keep_journal=around.journal)
+        recorder = Recorder(
+            around.link, around.config, lambda: around.clock_offset_s, around.problems, keep_journal=around.journal
+        )
         now_s = around.clock()
         restore = Restore(around.config, around.reader.first_s or now_s, self._reread)
         restoring = asyncio.create_task(restore.run(self._term, now_s, around.clock_offset_s), name="restore")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from bus_schemas import v1
@@ -14,6 +14,7 @@ from planner.domain.ids import DeploymentId
 from planner.domain.plan import DeploymentPlan
 from planner.ports import Link
 from planner.runtime.decision_event import DecisionEvent
+from planner.runtime.telemetry.bus_watch import Problem
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,16 @@ CHECKPOINT_TICKS = 10
 class Recorder:
     """One term's. ``put`` a decision in; ``run`` sends its records."""
 
-    def __init__(self, link: Link, config: PlannerConfig, offset_s: Callable[[], float], *, keep_journal: bool) -> None:
+    def __init__(
+        self,
+        link: Link,
+        config: PlannerConfig,
+        offset_s: Callable[[], float],
+        problems: Callable[[], Sequence[Problem]] = tuple,
+        *,
+        keep_journal: bool,
+    ) -> None:
+        self._problems = problems
         self._link = link
         self._config = config
         self._offset_s = offset_s
@@ -51,6 +61,7 @@ class Recorder:
     def records(self, decided: DecisionEvent) -> Iterator[v1.PlanRecord]:
         """One record a deployment and tick; and one, from the tick that wanted it, for a decision that had to wait."""
         plan = decided.plan
+        problems = tuple(v1.Reason(code=one.code, text=one.text) for one in self._problems())
         self._plans.update(plan.deployments)
         whole = decided.tick and self._ticks % CHECKPOINT_TICKS == 0
         self._ticks += decided.tick
@@ -65,6 +76,7 @@ class Recorder:
                 scaled_decision_id=known.flow.scaled_decision_id,
                 at=to_wire.utc(decided.now_s + self._offset_s()),
                 journal=self._entry(decided, name, whole=whole),
+                problems=problems,
             )
 
     def _entry(self, decided: DecisionEvent, name: DeploymentId, *, whole: bool) -> dict[str, Any] | None:

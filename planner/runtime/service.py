@@ -19,12 +19,14 @@ from bus_schemas.jetstream.tasks.task_group import run_together
 from planner.adapters.jetstream_link import BusLink
 from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
+from planner.domain.units import watts_from_mw
 from planner.ports import Clock, Link, LinkAwayError, LinkUnfitError, Observer, Term, TermEndedError
 from planner.runtime.clock import SteadyClock
 from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.inbox import Inbox
 from planner.runtime.leader_term import LeaderTerm, Surroundings
 from planner.runtime.metrics_ticker import MetricsTicker
+from planner.runtime.telemetry.bus_watch import BusWatch
 from planner.runtime.telemetry.liveness import Liveness
 from planner.runtime.wakeup import Wakeup
 
@@ -75,12 +77,15 @@ class PlannerService:
     ) -> None:
         settings = settings or ServiceSettings()
         clock = SteadyClock() if clock is None else clock
-        self._link = link or BusLink(bus, settings.holder or default_holder(), settings.lease_ttl_s)
+        budgets = {str(name): watts_from_mw(site.budget_mw) for name, site in config.sites.items()}
+        holder = settings.holder or default_holder()
+        self._link = link or BusLink(bus, holder, settings.lease_ttl_s, budgets_watts=budgets)
         self._observers = tuple(observers)
         self.vitals = Liveness(standing=lambda: self._link.standing)
+        self.bus_watch = BusWatch(self.vitals, lambda: self._link.standing, budgets, clock)
         self._backoff = Backoff(first_s=0.1, longest_s=10.0)
         wake = Wakeup(settings.gather_s)
-        inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s, config.deployments)
+        inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s, config.deployments, self.bus_watch.reported)
         reader = MetricsTicker(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
         self._around = Surroundings(
             config=config,
@@ -95,6 +100,7 @@ class PlannerService:
             journal=settings.journal,
             watchers=[self._note, *([_plans(on_plan)] if on_plan else []), *watchers],
             trace=trace,
+            problems=self.bus_watch.problems,
         )
 
     async def run(self) -> None:
@@ -105,6 +111,7 @@ class PlannerService:
                     "listen": self._link.listen(self._around.inbox),
                     "campaign": self._campaign(),
                     "heartbeat": self.vitals.beat(),
+                    "problems": self.bus_watch.run(),
                 }
             )
         finally:

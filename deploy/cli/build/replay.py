@@ -108,7 +108,11 @@ async def _from_bus(args: argparse.Namespace) -> list[v1.PlanRecord]:
 
     found: list[v1.PlanRecord] = []
     async with reached(args) as bus:
-        wildcard = bus.subjects.telemetry_plan(args.deployment) if args.deployment else bus.subjects.all_of("telemetry", "plan")
+        wildcard = (
+            bus.subjects.telemetry_plan(args.deployment)
+            if args.deployment
+            else bus.subjects.all_of("telemetry", "plan")
+        )
         sequence = 0
         while page := await next_messages(bus, wildcard, sequence, 256):
             sequence = page[-1].sequence

@@ -131,7 +131,6 @@ def _composed(found: Loaded[Settings], *, offline: bool = False) -> PlannerConfi
 
 
 def _run(args: argparse.Namespace) -> int:
-    from bus_schemas.jetstream.connect import BusUnreachableError
     from deploy.compose.planner_service import run_planner
     from planner.runtime.telemetry.logs import set_up
 
@@ -144,8 +143,6 @@ def _run(args: argparse.Namespace) -> int:
         logging.getLogger("wattscale.planner").warning(warning)
     try:
         on_event_loop(run_planner(found.settings, config))
-    except BusUnreachableError as error:
-        raise CliError(f"{error}; set bus.servers to another server") from error
     except ImportError as error:
         raise UsageError(f"{error}; pip install 'wattscale[otlp]', or leave otlp.endpoint empty") from error
     except OSError as error:

@@ -6,7 +6,7 @@ being set once; a deployment that left the configuration leaves the page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -21,6 +21,7 @@ from planner.domain.pool import Role
 from planner.domain.units import watts_from_mw
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.telemetry import planner_metrics as names
+from planner.runtime.telemetry.bus_watch import Problem
 from planner.runtime.telemetry.guide_metrics import GuideMetrics
 from planner.runtime.telemetry.liveness import Liveness
 
@@ -32,7 +33,14 @@ SECONDS_PER_HOUR = 3600.0
 class Instruments:
     """One process' metrics. Give ``watch`` to the service; ``page`` is the exposition text."""
 
-    def __init__(self, config: PlannerConfig, vitals: Liveness, models: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        config: PlannerConfig,
+        vitals: Liveness,
+        models: Mapping[str, str] | None = None,
+        problems: Callable[[], Sequence[Problem]] = tuple,
+    ) -> None:
+        self._problems = problems
         self._config = config
         self._vitals = vitals
         self._models = dict(models or {})
@@ -110,6 +118,7 @@ class Instruments:
         vitals = self._vitals
         self._gauge(names.LEADING, lambda: [(float(vitals.epoch is not None), {})])
         self._gauge(names.HINDERED, lambda: [(float(bool(vitals.hindrance)), {})])
+        self._gauge(names.PROBLEM, lambda: [(1.0, {"problem": p.code, "who": p.who}) for p in self._problems()])
         self._gauge(names.EPOCH, lambda: [(float(vitals.epoch or 0), {})])
         self._meter.create_observable_counter(
             names.TERMS.name.removesuffix("_total"),

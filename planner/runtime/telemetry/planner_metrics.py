@@ -35,6 +35,13 @@ HINDERED = PlannerMetric(
     InstrumentKind.GAUGE,
     "1 while something other than another leader keeps this process from leading; /readyz names it.",
 )
+PROBLEM = PlannerMetric(
+    "wattscale_planner_problem",
+    InstrumentKind.GAUGE,
+    "1 for each problem around this planner (not_leading, second_agent, flooding, other_budget, no_node), with the "
+    "node or site that it is about.",
+    ("problem", "who"),
+)
 EPOCH = PlannerMetric(
     "wattscale_planner_epoch", InstrumentKind.GAUGE, "Lease sequence of the newest term of this process."
 )
@@ -181,6 +188,7 @@ DYNAMO = {
 OURS = (
     LEADING,
     HINDERED,
+    PROBLEM,
     EPOCH,
     TERMS,
     ITERATIONS,

@@ -17,7 +17,9 @@ import yaml
 
 from bus_schemas import v1
 from bus_schemas.jetstream.publisher import publish
+from deploy.nats.embedded import EmbeddedServer
 from tests.contract.bus import bench
+from tests.contract.bus import until as wait_until
 from tests.free_ports import free_port
 from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, staged, until
 from tests.shared_data import shared
@@ -120,18 +122,65 @@ async def test_a_planner_process_is_killed_and_its_successor_goes_on(tmp_path: P
         assert stage.fleet.enforced_watts <= 4000
 
 
-async def test_run_answers_probes_and_says_in_one_line_when_no_bus_is_there(tmp_path: Path) -> None:
+async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         port = stage.metrics.url.split(":")[2].split("/")[0]
         taken = settings(tmp_path, stage, health={"port": int(port)})
         code, _, err = await wattscale("planner", "run", "-c", str(taken))
         assert code == 1
         assert "health.port" in err.splitlines()[-1]
-    nobody = settings(tmp_path, None, bus={"servers": ["nats://127.0.0.1:1"], "connect_timeout_s": 1})
-    code, _, err = await wattscale("planner", "run", "-c", str(nobody))
-    assert code == 1
-    assert err.splitlines()[-1].startswith("wattscale: ")
-    assert "127.0.0.1:1" in err
+
+
+async def test_run_waits_for_a_bus_that_is_not_there_yet(tmp_path: Path) -> None:
+    port, page = free_port(), free_port()
+    file = settings(tmp_path, bus={"servers": [f"nats://127.0.0.1:{port}"]}, health={"host": "127.0.0.1", "port": page})
+    log: list[dict[str, Any]] = []
+
+    async def ready() -> tuple[int, str]:
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{page}/readyz") as answer:
+                return answer.status, await answer.text()
+        except aiohttp.ClientError:
+            return 0, ""
+
+    async with planner_process(file) as process:
+        assert process.stderr is not None
+
+        async def read() -> None:
+            async for line in process.stderr:  # type: ignore[union-attr]
+                log.append(json.loads(line))  # noqa: PERF401  # as they come
+
+        reading = asyncio.create_task(read())
+
+        async def waits() -> bool:
+            code, text = await ready()
+            return code == 503 and f"no connection to the bus: cannot reach NATS at nats://127.0.0.1:{port}" in text
+
+        await wait_until(waits, "readiness to name the missing bus")
+        await asyncio.sleep(2.0)  # some attempts, each of which could write a line
+        waiting = [line["message"] for line in log if "cannot reach NATS" in line["message"]]
+        assert len(waiting) == 1, log
+        async with EmbeddedServer(tmp_path / "nats", port):
+
+            async def well() -> bool:
+                return (await ready())[0] == 200
+
+            await wait_until(well, "readiness")
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 30)
+        assert process.returncode == 0
+        await reading
+
+
+async def test_a_sigterm_while_waiting_for_the_bus_ends_at_once(tmp_path: Path) -> None:
+    file = settings(tmp_path, bus={"servers": [f"nats://127.0.0.1:{free_port()}"]})
+    async with planner_process(file) as process:
+        assert process.stderr is not None
+        while b"cannot reach NATS" not in await asyncio.wait_for(process.stderr.readline(), 60):
+            pass
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.wait(), 10)
+        assert process.returncode == 0
 
 
 async def test_check_says_ok_or_one_line_a_problem(tmp_path: Path) -> None:
