@@ -29,6 +29,9 @@ async def newest(bus: Bus) -> SiteView:
         picture.lease_flaw = "" if found.free or found.expires else found.flaw_text()
         if found.lease is not None and not picture.lease_flaw:
             picture.add(found.lease)
+    for sign in await all_messages(bus, bus.subjects.standby()):
+        if isinstance(sign.message, v1.Lease):
+            picture.standby[sign.message.holder] = sign.message
     recent_first = sorted(picture.history, key=lambda message: message.time)
     picture.history.clear()
     picture.history.extend(recent_first)

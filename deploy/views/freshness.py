@@ -61,6 +61,8 @@ def problems(picture: SiteView, now: datetime) -> list[str]:
             found.append(f"{name}: no tick on this bus")
         elif (old_s := age_s(record.time, now) or 0.0) > tick_term_s(record):
             found.append(f"{name}: the newest tick is {words(old_s)} old")
+    found += _other_budgets(picture, now)
+    found += sorted({reason.text for record in _current(picture, now) for reason in record.problems})
     for name in silent(picture, now):
         since_s = age_s(picture.nodes[name].seen, now)
         found.append(f"{name}: silent" + ("" if since_s is None else f" for {words(since_s)}"))
@@ -68,6 +70,29 @@ def problems(picture: SiteView, now: datetime) -> list[str]:
         known, caps_watts = picture.budget_of(site), sum(n.enforced_watts for n in picture.nodes_of(site).values())
         if known is not None and caps_watts > known[0] + SAME_WATTS:
             found.append(f"site {site}: caps of {caps_watts:,.0f} W are above its budget of {known[0]:,.0f} W")
+    return found
+
+
+def _current(picture: SiteView, now: datetime) -> list[v1.PlanRecord]:
+    """The newest record of each deployment, where it is within its term."""
+    records = [view.record for view in picture.deployments.values() if view.record is not None]
+    return [record for record in records if (age_s(record.time, now) or 0.0) <= tick_term_s(record)]
+
+
+def _other_budgets(picture: SiteView, now: datetime) -> list[str]:
+    """Sites whose budget is another one in the settings of a planner that stands by than in the leader's."""
+    lease, found = picture.lease, []
+    if lease is None or leader(picture, now) is None:
+        return []
+    for holder, sign in sorted(picture.standby.items()):
+        if holder == lease.holder or now - sign.time > timedelta(seconds=sign.ttl_s + CLOCKS_APART_S):
+            continue
+        for site, watts in sorted(sign.budgets_watts.items()):
+            if (led := lease.budgets_watts.get(site, watts)) != watts:
+                found.append(
+                    f"site {site}: {led:,.0f} W in the settings of the leader {lease.holder}, {watts:,.0f} W in those "
+                    f"of {holder}, which stands by"
+                )
     return found
 
 

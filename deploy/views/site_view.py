@@ -85,6 +85,8 @@ class SiteView:
     scaling: deque[v1.ScalingDecision | v1.ScalingAck] = field(default_factory=lambda: deque(maxlen=HISTORY))
     lease: v1.Lease | None = None
     """The newest lease of a leader, as far as it can be read."""
+    standby: dict[str, v1.Lease] = field(default_factory=dict)
+    """The newest sign of each planner that waits for the lead, by its name."""
     lease_flaw: str = ""
     """Why what stands on the lease's subject is no leader's lease; empty where nothing is wrong with it."""
     decisions: int = 0

@@ -107,5 +107,5 @@ def test_every_stream_says_how_many_consumers_it_may_have() -> None:
 def test_every_kind_is_stored_in_exactly_one_stream() -> None:
     subjects = Subjects()
     held = [subject for spec in stream_specs(subjects) for subject in spec.subjects]
-    kinds = ["decision", "lease", "ack", "control", "telemetry", "deadletter"]
-    assert sorted(held) == sorted(subjects.all_of(kind) for kind in kinds)
+    kinds = [("decision",), ("lease",), ("ack",), ("control",), ("telemetry", "node"), ("telemetry", "plan")]
+    assert sorted(held) == sorted(subjects.all_of(*kind) for kind in [*kinds, ("deadletter",)])

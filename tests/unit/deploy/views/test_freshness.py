@@ -114,3 +114,21 @@ def test_caps_are_in_force_when_a_planner_has_the_budget_and_no_cap_under_way_is
 @pytest.mark.parametrize(("seconds", "text"), [(8.2, "8 s"), (100.0, "100 s"), (600.0, "10 min"), (9000.0, "2 h")])
 def test_ages_for_people(seconds: float, text: str) -> None:
     assert words(seconds) == text
+
+
+def test_what_planners_find_wrong_and_other_budgets_are_problems() -> None:
+    picture = SiteView()
+    lease = v1.Lease(time=NOW, holder="one", ttl_s=10.0, budgets_watts={"row": 22_000.0, "hall": 1.0})
+    picture.add(lease)
+    reason = v1.Reason(code="second_agent", text="node-1: two agents report for this node; stop one of them")
+    picture.add(v1.PlanRecord(time=NOW, deployment="llama", site="row", decision_id=0, problems=(reason,)))
+    signs = {"two": {"row": 15_680.0, "hall": 1.0}, "three": {"row": 22_000.0}}
+    for holder, budgets in signs.items():
+        picture.standby[holder] = v1.Lease(time=NOW, holder=holder, ttl_s=30.0, budgets_watts=budgets)
+    assert problems(picture, NOW) == [
+        "site row: 22,000 W in the settings of the leader one, 15,680 W in those of two, which stands by",
+        reason.text,
+    ]
+    later = NOW + timedelta(seconds=3600)
+    assert reason.text not in problems(picture, later)
+    assert not [line for line in problems(picture, later) if "stands by" in line]
