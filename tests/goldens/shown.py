@@ -265,9 +265,15 @@ def to_wire(message: v1.Message, config: DeploymentConfig) -> v1.Message | None:
         kept = {"epoch": message.epoch, "incarnation": message.incarnation, "at": message.time}
         return wire_out.power_decision(_power(message), site, **kept)
     if isinstance(message, v1.PlanRecord):
-        ids = {"decision_id": message.decision_id, "scaled_decision_id": message.scaled_decision_id}
         return wire_out.plan_record(
-            _record(message), config, _site(message), **ids, at=message.time, journal=message.journal
+            _record(message),
+            config,
+            _site(message),
+            decision_id=message.decision_id,
+            scaled_decision_id=message.scaled_decision_id,
+            at=message.time,
+            journal=message.journal,
+            problems=message.problems,
         )
     return None
 

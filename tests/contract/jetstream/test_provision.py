@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.js.api import StoreCompression, StreamConfig
@@ -185,10 +186,10 @@ async def test_a_role_that_may_not_make_the_new_stream_leaves_the_old_one_as_it_
     word.write_text("not-a-secret")
     may = planner_role(Subjects())
     old = [*(one for one in may.publish if PLANS not in one), f"$JS.API.STREAM.DELETE.{TELEMETRY}"]
-    user = {"user": "planner", "password": "not-a-secret"}
-    user |= {"permissions": {"publish": {"allow": old}, "subscribe": {"allow": list(may.subscribe)}}}
+    rights = {"publish": {"allow": old}, "subscribe": {"allow": list(may.subscribe)}}
+    user = {"user": "planner", "password": "not-a-secret", "permissions": rights}
     async with EmbeddedServer(settings={"authorization": {"users": [user]}}) as server:
-        login = {"user": "planner", "password_file": word, "inbox_prefix": inbox_prefix("planner")}
+        login: dict[str, Any] = {"user": "planner", "password_file": word, "inbox_prefix": inbox_prefix("planner")}
         async with connected(server.url, request_timeout_s=1.0, **login) as bus:
             for config in former(bus):
                 await bus.js.add_stream(config)

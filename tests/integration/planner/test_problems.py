@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from bus_schemas import codec
@@ -59,7 +60,7 @@ async def test_a_second_agent_and_a_flood_are_named(tmp_path: Path) -> None:
                 "both to be named",
             )
             for words in ("node-0: two agents report for this node", "node-9: floods the bus"):
-                await wait_until(lambda words=words: shows(stage.server.url, words), f"status to name: {words}")
+                await wait_until(partial(shows, stage.server.url, words), f"status to name: {words}")
             ticks = one.vitals.ticks
             await until(lambda: one.vitals.ticks > ticks + 2, "ticks beside the flood")
         finally:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from planner.core.state import PlannerState
 from planner.domain.observation import Observation
 from planner.domain.plan import DeploymentPlan, Plan, SitePlan
+from planner.domain.units import Milliwatts
 from planner.ports import Standing
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.telemetry.bus_watch import BusWatch
@@ -93,7 +94,10 @@ class Now:
 
 
 def event(now_s: float) -> DecisionEvent:
-    plan = Plan(deployments={NAME: DeploymentPlan(NAME, {})}, sites={SITE: SitePlan(SITE, 4_000_000, 1, 1, None, 1)})
+    plan = Plan(
+        deployments={NAME: DeploymentPlan(NAME, {})},
+        sites={SITE: SitePlan(SITE, Milliwatts(4_000_000), Milliwatts(1), Milliwatts(1), None, Milliwatts(1))},
+    )
     return DecisionEvent(Observation(), plan, PlannerState(1, 0.0), now_s, tick=True, epoch=7)
 
 
