@@ -86,7 +86,10 @@ def message_id(headers: Mapping[str, str] | None) -> str:
 
 
 async def last_per_subject(bus: Bus, wildcard: str) -> list[StoredMessage]:
-    """The last message of every subject that matches, oldest first. Raises BusAwayError, NotPermittedError."""
+    """The last readable message of every subject that matches, oldest first: one that cannot be decoded hides none.
+
+    Raises BusAwayError, NotPermittedError.
+    """
     try:
         found = await _batched(bus, wildcard, {"multi_last": [wildcard], "batch": MOST_SUBJECTS})
     except _TooManyError:
@@ -95,7 +98,14 @@ async def last_per_subject(bus: Bus, wildcard: str) -> list[StoredMessage]:
         for start in range(0, len(subjects), MOST_SUBJECTS):
             some = subjects[start : start + MOST_SUBJECTS]
             found += await _batched(bus, wildcard, {"multi_last": list(some), "batch": MOST_SUBJECTS})
-    kept = [one for one in map(stored, found) if one is not None]
+    kept = []
+    for raw in found:
+        one = stored(raw)
+        if one is None:
+            before = await all_messages(bus, (raw.headers or {}).get("Nats-Subject", raw.subject))
+            one = before[-1] if before else None
+        if one is not None:
+            kept.append(one)
     return sorted(kept, key=lambda one: one.sequence)
 
 

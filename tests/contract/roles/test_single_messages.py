@@ -1,0 +1,145 @@
+"""The worst single message on every subject: what it stops and how that heals. The rows are of deploy/SECURITY.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from bus_schemas import v1
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import last_per_subject
+from bus_schemas.subjects import Subjects
+from bus_schemas.v1 import Message
+from deploy.nats.embedded import EmbeddedServer
+from deploy.nats.roles import accounts
+from planner.adapters.jetstream_link import BusLink, BusTerm
+from planner.core.intake import initial_state
+from planner.core.step import react
+from planner.ports import StoredHistory
+from planner.runtime.inbox import Inbox
+from tests.contract.bus import applied, power, scaling
+from tests.contract.roles.test_roles import NAME, NODE, SECRET, SITE, Guarded
+from tests.unit.planner.core.small_site import SITE as ROW
+from tests.unit.planner.core.small_site import planner as small_config
+
+PAGE = Path(__file__).resolve().parents[3] / "deploy" / "SECURITY.md"
+SUBJECTS = Subjects()
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+DEAD = SUBJECTS.deadletter("WATTSCALE_DECISIONS", "power-node-7_example")
+SCALED = v1.ScalingAck(
+    time=NOW, deployment=NAME, decision_id=0, scaled_decision_id=0, incarnation="one", status="applied"
+)
+PAUSE = v1.DeploymentControl(time=NOW, deployment=NAME, action="pause")
+BUDGET = v1.BudgetChange(time=NOW, site=ROW, budget_watts=9000.0)
+REPORT = v1.NodeTelemetry(time=NOW, node=NODE, gpus=())
+RECORD = v1.PlanRecord(time=NOW, deployment=NAME, decision_id=0)
+HIDES_NOTHING: dict[str, tuple[str, str, Message]] = {
+    "power_decision": ("planner", SUBJECTS.decision_power(NODE), power(NODE, 0)),
+    "scaling_decision": ("planner", SUBJECTS.decision_scaling(NAME), scaling(NAME, 0)),
+    "power_ack": ("agent", SUBJECTS.ack_power(NODE), applied(power(NODE, 0))),
+    "scaling_ack": ("connector", SUBJECTS.ack_scaling(NAME), SCALED),
+    "telemetry": ("agent", SUBJECTS.telemetry_node(NODE), REPORT),
+    "plan": ("planner", SUBJECTS.telemetry_plan(NAME), RECORD),
+    "budget": ("operator", SUBJECTS.control_budget(ROW), BUDGET),
+    "control": ("operator", SUBJECTS.control_deployment(NAME), PAUSE),
+}
+"""By test: who writes, where, and the message before the byte."""
+ELSEWHERE = {"lease", "led", "standby", "extreme_budget", "dead_letter"}
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
+    password = tmp_path / "password"
+    password.write_text(SECRET + "\n")
+    async with EmbeddedServer(settings=accounts(Subjects(), SITE)) as server, AsyncExitStack() as stack:
+        found = Guarded(server, password, stack)
+        await stream_admin.apply(await found.as_("planner"))
+        yield found
+
+
+def test_every_row_of_the_page_is_a_test_and_every_kind_of_subject_is_a_row() -> None:
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert {row.rstrip("| ").rpartition("|")[2].strip() for row in rows} == {*HIDES_NOTHING, *ELSEWHERE}
+    named = set(re.findall(r"`(\w+\.\w+)", "".join(row.split("|")[1] for row in rows)))
+    kinds = {f"{kind}.{what}" for kind, whats in _whats().items() for what in whats}
+    assert {name for name in named if not name.startswith("deadletter")} == kinds
+
+
+def _whats() -> dict[str, tuple[str, ...]]:
+    from bus_schemas.subjects import WHATS
+
+    return dict(WHATS)
+
+
+async def past(guarded: Guarded) -> StoredHistory:
+    """What a planner that takes the lead now reads."""
+    bus = await guarded.as_("planner")
+    leadership = Leadership(bus, "next", 5.0)
+    return await BusTerm(bus, leadership, await leadership.acquire()).past()
+
+
+@pytest.mark.parametrize("row", HIDES_NOTHING)
+async def test_a_byte_hides_nothing_that_was_there_before(guarded: Guarded, row: str) -> None:
+    role, subject, message = HIDES_NOTHING[row]
+    bus = await guarded.as_(role)
+    await publish(bus, subject, message, "before")
+    await bus.nc.request(subject, b"x", timeout=5)
+    seen = await last_per_subject(await guarded.as_("planner"), subject)
+    assert [one.message for one in seen] == [message]
+    history = await past(guarded)
+    kept = [*history.scaling, *history.power, *(one for one, _ in history.last_messages)]
+    assert (message in kept) == (row != "plan"), "records are read apart"
+
+
+async def test_a_byte_on_the_lease_stops_planners_for_one_term(guarded: Guarded) -> None:
+    bus = await guarded.as_("planner")
+    await bus.nc.request(bus.subjects.lease(), b"x", timeout=5)
+    leadership = Leadership(bus, "next", 1.0)
+    assert not await leadership.try_acquire()
+    assert await leadership.acquire() > 0
+
+
+async def test_a_byte_among_the_signs_of_planners_stops_nothing(guarded: Guarded) -> None:
+    bus = await guarded.as_("planner")
+    for subject in (bus.subjects.led(), bus.subjects.standby()):
+        await bus.nc.request(subject, b"x", timeout=5)
+    async with BusLink(bus, "next", 5.0).lead() as term:
+        assert (await term.past()).doubt == ""
+
+
+async def test_a_dead_letter_that_is_none_stops_nothing(guarded: Guarded) -> None:
+    agent = await guarded.as_("agent")
+    await agent.nc.request(DEAD, b"x", timeout=5)
+    assert await last_per_subject(await guarded.as_("planner"), DEAD) == []
+    assert (await past(guarded)).power == ()
+
+
+EXTREMES = [
+    BUDGET.model_copy(update={"budget_watts": watts, "ramp_s": ramp_s, "effective_from": start, "effective_until": end})
+    for watts in (0.0, 1e9)
+    for ramp_s in (0.0, 1e300)
+    for start in (None, datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC))
+    for end in (None, datetime(1, 1, 3, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC))
+]
+
+
+def test_no_planner_fails_on_the_largest_and_smallest_budgets() -> None:
+    config = small_config(budget_mw=4_000_000)
+    gpu = v1.GpuTelemetry(gpu="g", enforced_watts=200.0, default_watts=700.0, min_watts=200.0, max_watts=700.0)
+    report = REPORT.model_copy(update={"gpus": (gpu,), "boot": "a", "clock_s": 1.0})
+    for extreme in EXTREMES:
+        inbox = Inbox(lambda: None, lambda: None, lambda: 1000.0, NOW.timestamp() - 1000.0, config.deployments)
+        inbox.begin()
+        inbox.received(report, 1)
+        inbox.received(extreme, 2)
+        state = initial_state(config, 1, 1000.0, [], [], doubted=False)
+        for now_s in (1000.0, 1010.0):
+            state, plan = react(state, inbox.take({}), config, config.clock(now_s))
+            assert 0 <= plan.sites[ROW].budget_mw <= 1e12
