@@ -33,7 +33,7 @@ from planner.runtime.inbox import Inbox
 from planner.runtime.metrics_ticker import MetricsTicker, Readings
 from planner.runtime.recorder import Recorder
 from planner.runtime.restore import Restore, joined
-from planner.runtime.telemetry.bus_watch import Problem
+from planner.runtime.telemetry.bus_watch import BusProblem
 from planner.runtime.wakeup import Wakeup
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Surroundings:
     watchers: list[Watcher] = field(default_factory=list)
     trace: Callable[[DecisionEvent], str | None] = lambda decided: None
     """The ``traceparent`` of a decision that is about to be published."""
-    problems: Callable[[], Sequence[Problem]] = tuple
+    problems: Callable[[], Sequence[BusProblem]] = tuple
     """What is wrong around this planner."""
     followed_s: float = 0.0
     """The part of ``moved_s`` that is in ``clock_offset_s`` already."""

@@ -14,7 +14,7 @@ from planner.domain.ids import DeploymentId
 from planner.domain.plan import DeploymentPlan
 from planner.ports import Link
 from planner.runtime.decision_event import DecisionEvent
-from planner.runtime.telemetry.bus_watch import Problem
+from planner.runtime.telemetry.bus_watch import BusProblem
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Recorder:
         link: Link,
         config: PlannerConfig,
         offset_s: Callable[[], float],
-        problems: Callable[[], Sequence[Problem]] = tuple,
+        problems: Callable[[], Sequence[BusProblem]] = tuple,
         *,
         keep_journal: bool,
     ) -> None:

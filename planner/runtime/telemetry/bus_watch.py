@@ -35,7 +35,7 @@ class ProblemCode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class BusProblem:
     """One problem: ``who`` is the node, site or planner that it is about, or empty; ``text`` is for operators."""
 
     code: ProblemCode
@@ -84,18 +84,18 @@ class BusWatch:
         now_s = self._clock()
         return {node: max(0.0, now_s - reports.received_s) for node, reports in sorted(self._reports.items())}
 
-    def problems(self) -> tuple[Problem, ...]:
+    def problems(self) -> tuple[BusProblem, ...]:
         """All that is wrong now, in a fixed order."""
-        now_s, standing, found = self._clock(), self._standing(), list[Problem]()
+        now_s, standing, found = self._clock(), self._standing(), list[BusProblem]()
         if self._vitals.hindrance:
-            found.append(Problem(ProblemCode.NOT_LEADING, "", f"not leading: {self._vitals.hindrance}"))
+            found.append(BusProblem(ProblemCode.NOT_LEADING, "", f"not leading: {self._vitals.hindrance}"))
         found += [
-            Problem(ProblemCode.SECOND_AGENT, node, f"{node}: two agents report for this node; stop one of them")
+            BusProblem(ProblemCode.SECOND_AGENT, node, f"{node}: two agents report for this node; stop one of them")
             for node, reports in sorted(self._reports.items())
             if now_s - reports.doubled_s <= QUIET_S
         ]
         found += [
-            Problem(ProblemCode.FLOODING, name, f"{name}: floods the bus; most of its messages are left out")
+            BusProblem(ProblemCode.FLOODING, name, f"{name}: floods the bus; most of its messages are left out")
             for name in standing.flooding
         ]
         for site, watts in sorted(standing.leader_budgets_watts.items()):
@@ -103,11 +103,11 @@ class BusWatch:
                 text = (
                     f"site {site}: {watts:,.0f} W in the settings of the leader {standing.leader}, {own:,.0f} W in ours"
                 )
-                found.append(Problem(ProblemCode.OTHER_BUDGET, site, text))
+                found.append(BusProblem(ProblemCode.OTHER_BUDGET, site, text))
         since_s = self._vitals.led_since_s
         if since_s is not None and now_s - max(since_s, self._received_s) > QUIET_S:
             text = f"leading, and no node has reported for {now_s - max(since_s, self._received_s):.0f} s"
-            found.append(Problem(ProblemCode.NO_NODE, "", text))
+            found.append(BusProblem(ProblemCode.NO_NODE, "", text))
         return tuple(found)
 
     async def run(self) -> None:

@@ -54,13 +54,13 @@ class HttpListener:
         """The protocol of a new connection. aiohttp has no time-out of its own for a request that is half sent."""
         server = self._runner.server
         if server is None or len(server.connections) >= self._max_connections:
-            return _Refused()
+            return _TooMany()
         connection = server()
         asyncio.get_running_loop().call_later(self._request_s, lambda: _cut_off(connection.transport))
         return connection
 
 
-class _Refused(asyncio.Protocol):
+class _TooMany(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         _cut_off(transport)
 

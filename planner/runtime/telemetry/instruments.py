@@ -21,7 +21,7 @@ from planner.domain.pool import Role
 from planner.domain.units import watts_from_mw
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.telemetry import planner_metrics as names
-from planner.runtime.telemetry.bus_watch import Problem
+from planner.runtime.telemetry.bus_watch import BusProblem
 from planner.runtime.telemetry.guide_metrics import GuideMetrics
 from planner.runtime.telemetry.liveness import Liveness
 
@@ -38,7 +38,7 @@ class Instruments:
         config: PlannerConfig,
         vitals: Liveness,
         models: Mapping[str, str] | None = None,
-        problems: Callable[[], Sequence[Problem]] = tuple,
+        problems: Callable[[], Sequence[BusProblem]] = tuple,
     ) -> None:
         self._problems = problems
         self._config = config

@@ -11,7 +11,7 @@ from planner.runtime.telemetry.bus_watch import QUIET_S, BusWatch
 from planner.runtime.telemetry.liveness import Liveness
 
 
-class Scene:
+class WatchedBus:
     """A watch with a clock and a standing of its own."""
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Scene:
 
 
 def test_agents_that_alternate_are_two_and_one_that_restarts_is_one() -> None:
-    scene = Scene()
+    scene = WatchedBus()
     for boot in ("a", "a", "b", "b", "c"):
         scene.watch.reported("node-1", boot)
         assert scene.codes() == []
@@ -39,14 +39,14 @@ def test_agents_that_alternate_are_two_and_one_that_restarts_is_one() -> None:
 
 
 def test_an_agent_without_a_boot_is_no_second_one() -> None:
-    scene = Scene()
+    scene = WatchedBus()
     for boot in ("a", "", "a", ""):
         scene.watch.reported("node-1", boot)
     assert scene.codes() == []
 
 
 def test_a_leader_that_receives_no_report_is_named_after_a_while() -> None:
-    scene = Scene()
+    scene = WatchedBus()
     scene.vitals.leading(7, scene.now_s)
     scene.now_s = QUIET_S
     assert scene.codes() == []
@@ -61,7 +61,7 @@ def test_a_leader_that_receives_no_report_is_named_after_a_while() -> None:
 
 
 def test_another_budget_of_the_leader_is_named_with_both() -> None:
-    scene = Scene()
+    scene = WatchedBus()
     scene.standing = Standing("two", leader_budgets_watts={"row": 22_000.0, "elsewhere": 1.0})
     (problem,) = scene.watch.problems()
     assert problem.text == "site row: 22,000 W in the settings of the leader two, 15,680 W in ours"
@@ -70,14 +70,14 @@ def test_another_budget_of_the_leader_is_named_with_both() -> None:
 
 
 def test_what_bars_the_lead_and_who_floods_are_named() -> None:
-    scene = Scene()
+    scene = WatchedBus()
     scene.standing = Standing(hindrance="a byte", flooding=("node-2",))
     assert scene.codes() == [("not_leading", ""), ("flooding", "node-2")]
 
 
 def test_each_problem_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    scene = Scene()
+    scene = WatchedBus()
     scene.standing = Standing(flooding=("node-2",))
     for _ in range(3):
         scene.watch.log_changes()
