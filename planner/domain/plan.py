@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId, SiteId
 from planner.domain.pool import Role
@@ -90,9 +91,11 @@ class ScalingDecision:
     reasons: tuple[Limited, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class GpuCapTarget:
-    """One GPU's setpoint and the fallback that its cap drops to when the lease ends."""
+class GpuCapTarget(NamedTuple):
+    """One GPU's setpoint and the fallback that its cap drops to when the lease ends.
+
+    A named tuple, for a step over 10,000 GPUs makes that many, at a third of a dataclass's cost.
+    """
 
     gpu: GpuId
     setpoint: GpuSetpoint

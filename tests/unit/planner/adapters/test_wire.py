@@ -35,6 +35,7 @@ caps = st.builds(
     setpoint=watts.map(lambda mw: GpuSetpoint(Milliwatts(mw))),
     fallback_mw=watts,
     charged_mw=watts,
+    highest_mw=watts,
 )
 
 
@@ -52,6 +53,7 @@ def test_a_next_leader_finds_the_ledger_exactly(orders: list[GpuCapTarget], deci
     assert stored.decision_id == decision_id
     assert stored.setpoints == {cap.gpu: cap.setpoint for cap in orders}
     assert stored.charged_mw == {cap.gpu: cap.charged_mw for cap in orders}
+    assert stored.highest_mw == {cap.gpu: cap.highest_mw for cap in orders}
     assert sent.budget_watts == 4000.0
 
 
