@@ -154,7 +154,8 @@ def _watchers(bus: Bus, picture: SiteView) -> list[Coroutine[Any, Any, None]]:
         async for stored in follow(bus, wildcard, None):
             picture.add(stored.message)
 
-    kinds = [bus.subjects.all_of(kind) for kind in ("decision", "ack", "telemetry", "control")]
+    parts = (("decision",), ("ack",), ("telemetry", "node"), ("telemetry", "plan"), ("control",))
+    kinds = [bus.subjects.all_of(*part) for part in parts]
     return [fold(subject) for subject in (*kinds, bus.subjects.lease())]
 
 
