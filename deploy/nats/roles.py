@@ -45,12 +45,15 @@ def inbox_prefix(role: str, name: str = "") -> str:
 
 
 def planner(subjects: Subjects) -> Permissions:
-    """A planner: writes decisions, the lease and plan records; creates streams and consumers; deletes nothing."""
+    """A planner: writes decisions, the lease and plan records; creates streams and consumers; deletes nothing.
+
+    It may read all that its account holds: each stream by name would make a JWT of it longer than the 4 KiB that a
+    server takes as one line of the protocol.
+    """
     root = subjects.root
-    api = [f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE", "INFO") for stream in _STREAMS]
-    api += [f"$JS.API.CONSUMER.{verb}.{stream}.>" for verb in ("CREATE", "INFO") for stream in _STREAMS]
-    api += [f"$JS.API.CONSUMER.NAMES.{stream}" for stream in _STREAMS]
-    api += [f"$JS.API.DIRECT.GET.{stream}{tail}" for stream in _STREAMS for tail in ("", ".>")]
+    api = [f"$JS.API.STREAM.{verb}.{stream}" for verb in ("CREATE", "UPDATE") for stream in _STREAMS]
+    api += [f"$JS.API.CONSUMER.CREATE.{stream}.>" for stream in _STREAMS]
+    api += ["$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.>", "$JS.API.CONSUMER.NAMES.*", "$JS.API.DIRECT.GET.>"]
     written = (f"{root}.decision.>", f"{root}.lease.>", f"{root}.telemetry.plan.*")
     read = (f"{inbox_prefix('planner')}.>", subjects.stored(f"{root}.>"))
     return Permissions((*written, "$JS.API.INFO", *api), read)
