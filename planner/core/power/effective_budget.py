@@ -1,7 +1,8 @@
 """The budget of a site at an instant: configuration, schedule and commands, with ramps and end times.
 
 Pure functions of an instant. A cut that is known in advance is applied in advance: the budget in force now is the
-smallest until the time by which even the slowest lower has taken effect.
+smallest until the time by which even the slowest lower has taken effect. A ramp is followed in steps, each at the
+smallest level of its time: a decision a second for every node would push a day of decisions out of the stream.
 """
 
 from __future__ import annotations
@@ -69,25 +70,55 @@ def lead_s(config: SiteConfig) -> float:
     return 2.0 * config.flight_s + config.settle_s
 
 
+def ramp_step_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], index: int) -> float:
+    """Seconds for which one level holds while the ramp of ``orders[index]`` runs.
+
+    Never less than the settle time or the interval at which every node is renewed anyway, so that a ramp adds no
+    decisions to those; never less than it takes to move the site's budget by the smallest step that matters.
+    """
+    order = orders[index]
+    start = level_mw(config, orders[:index], order.from_s - _JUST_BEFORE_S)
+    moved = abs(_goal_mw(config, order, order.from_s + order.ramp_s) - start)
+    matters_s = order.ramp_s * min(1.0, config.smallest_step_mw / moved) if moved else order.ramp_s
+    return max(config.settle_s, config.lease_s / 3.0, matters_s)
+
+
+def _ramp_step(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> tuple[float, float] | None:
+    """Start and end of the present step of the ramp that decides now, or will within the lead; None without one."""
+    for index in range(len(orders) - 1, -1, -1):
+        order = orders[index]
+        if order.until_s is not None and now_s >= order.until_s:
+            continue
+        first_s = order.from_s - lead_s(config)
+        if order.ramp_s > 0 and first_s <= now_s < order.from_s + order.ramp_s:
+            step_s = ramp_step_s(config, orders, index)
+            start_s = first_s + math.floor((now_s - first_s) / step_s) * step_s
+            # The quotient of an instant at the very end of a step may round down to that step.
+            return (start_s, start_s + step_s) if now_s < start_s + step_s else (now_s, now_s + step_s)
+        if order.from_s <= now_s:
+            return None
+    return None
+
+
 def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> Milliwatts:
-    """The smallest budget from now until a lower sent now would have settled, in milliwatts."""
+    """The smallest budget from now until a lower sent now would have settled, in milliwatts; for a whole ramp step."""
     if not orders and config.schedule is None:
         return config.budget_mw
-    end_s = now_s + lead_s(config)
-    times = [now_s, end_s]
-    for at_s in _breaks_s(config, orders, now_s, end_s):
+    start_s, step_end_s = _ramp_step(config, orders, now_s) or (now_s, now_s)
+    end_s = step_end_s + lead_s(config)
+    times = [start_s, end_s]
+    for at_s in _breaks_s(config, orders, start_s, end_s):
         times += [at_s - _JUST_BEFORE_S, at_s]
     return min(level_mw(config, orders, at_s) for at_s in times)
 
 
 def next_change_s(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> float | None:
-    """The next instant at which the effective budget may change without a message; within a ramp: in a second."""
+    """The next instant at which the effective budget may change without a message."""
     ahead_s = lead_s(config)
-    for order in orders:
-        if order.from_s - ahead_s <= now_s < order.from_s + order.ramp_s:
-            return now_s + 1.0
     edges = [t for o in orders for t in (o.from_s, o.from_s + o.ramp_s, o.until_s) if t is not None]
     changes = [t for edge in edges for t in (edge - ahead_s, edge) if t > now_s]
+    if (step := _ramp_step(config, orders, now_s)) is not None:
+        changes.append(step[1])
     if config.schedule is not None:
         offset = config.utc_at_zero_s
         edge = (math.floor((now_s + offset) / 60.0) + 1) * 60.0 - offset

@@ -14,6 +14,7 @@ from planner.core.power.effective_budget import (
     lead_s,
     level_mw,
     next_change_s,
+    ramp_step_s,
     scheduled_mw,
     smallest_mw,
     with_commands,
@@ -194,3 +195,40 @@ def test_forgetting_old_orders_never_changes_the_budget(
         assert ahead <= level_mw(CONFIG, orders, now_s)
         step = lead_s(CONFIG) / 64
         assert ahead <= min(level_mw(CONFIG, orders, now_s + n * step) for n in range(65)) + 1
+
+
+@given(
+    budget=st.integers(1, 3000),
+    from_s=st.floats(-50.0, 200.0),
+    ramp_s=st.floats(0.5, 500.0),
+    later=st.none() | st.tuples(st.integers(1, 3000), st.floats(0.0, 300.0), st.floats(0.0, 100.0)),
+)
+def test_a_ramp_is_kept_at_every_instant_and_followed_in_steps(
+    budget: int, from_s: float, ramp_s: float, later: tuple[int, float, float] | None
+) -> None:
+    orders = [order(budget, from_s, ramp_s=ramp_s)]
+    if later is not None:
+        orders.append(order(later[0], later[1], ramp_s=later[2], sequence=2))
+    known = tuple(orders)
+    now_s, levels = from_s - 20.0, []
+    while now_s < 800.0:
+        level = effective_mw(CONFIG, known, now_s)
+        until_s = next_change_s(CONFIG, known, now_s)
+        end_s = 800.0 if until_s is None else until_s
+        assert end_s > now_s
+        for part in range(5):
+            at_s = now_s + (end_s - now_s) * part / 5.0
+            assert effective_mw(CONFIG, known, at_s) == level, "constant until the announced change"
+            for ahead in range(4):
+                assert level <= level_mw(CONFIG, known, at_s + lead_s(CONFIG) * ahead / 3.0)
+        levels.append(level)
+        now_s = end_s
+    steps = [known[n].ramp_s / ramp_step_s(CONFIG, known, n) if known[n].ramp_s else 0.0 for n in range(len(known))]
+    assert len(levels) <= sum(steps) + 9 * len(known), "a step or an edge of an order, nothing between"
+
+
+def test_a_step_is_never_finer_than_what_matters() -> None:
+    slow = order(900_000, 0.0, ramp_s=86_400.0)
+    config = SiteConfig(SiteId("s"), budget_mw=Milliwatts(1_000_000), smallest_step_mw=Milliwatts(5_000))
+    assert ramp_step_s(config, (slow,), 0) == pytest.approx(86_400.0 / 20)
+    assert ramp_step_s(config, (order(1_000, 0.0, ramp_s=60.0),), 0) == config.lease_s / 3.0

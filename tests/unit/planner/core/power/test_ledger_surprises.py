@@ -19,7 +19,7 @@ from planner.domain.observation import (
     PowerAckSeen,
 )
 from planner.domain.units import Milliwatts
-from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, desk, g, seen
+from tests.unit.planner.core.power.ledger_fixture import CONFIG, HIGH, LOW, A, B, Desk, answer, desk, g, seen
 
 NIGHT = BudgetSchedule((BudgetWindow(22 * 60, 6 * 60, Milliwatts(800_000)),), ZoneInfo("America/New_York"))
 
@@ -96,3 +96,31 @@ def test_a_restored_node_goes_on_with_its_ids_too() -> None:
     d.now_s += 5.0
     d.receive(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
     assert d.advance()["a"].decision_id >= last
+
+
+def decisions_of(ramp_s: float | None, seconds: int) -> int:
+    """Decisions for two nodes with two GPUs each that want all they can get, while the budget falls to half."""
+    d = desk(replace(CONFIG, budget_mw=Milliwatts(2_800_000)))
+    everything = {g(node, n): HIGH for node in "ab" for n in range(2)}
+    d.settled(everything)
+    if ramp_s is not None:
+        cut = BudgetCommand("s", Milliwatts(1_400_000), from_s=d.now_s + 5.0, ramp_s=ramp_s, sequence=1)
+        d.power = site_ledger.absorb(d.power, Observation(budget_commands=(cut,)), d.config, d.now_s)
+    sent = 0
+    for _ in range(4 * seconds):
+        d.want(dict.fromkeys(everything, HIGH))
+        for decision in d.advance(0.25).values():
+            sent += 1
+            d.take(answer(decision, d.now_s))
+        d.receive(*d.reports())
+        assert charged_mw(d.power) <= level_mw(d.config, d.power.orders, d.now_s)
+    return sent
+
+
+def test_a_ramp_of_a_minute_is_at_most_a_decision_a_node_and_settle_time() -> None:
+    assert decisions_of(60.0, 75) <= 2 * 75 / CONFIG.settle_s / 2
+
+
+def test_a_long_ramp_leaves_about_as_many_decisions_as_no_ramp() -> None:
+    """So the history of a node reaches as far back as without one."""
+    assert decisions_of(1800.0, 1800) <= 1.1 * decisions_of(None, 1800)
