@@ -82,7 +82,7 @@ async def _led(arguments: list[str], server: str) -> str:
         async with asyncio.timeout(60.0):
             async for line in process.stderr:
                 lines.append(line.decode())
-                if "leading" in lines[-1] or "leads" in lines[-1]:
+                if '"message": "leading"' in lines[-1]:
                     break
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30.0) == 0, lines
@@ -90,5 +90,5 @@ async def _led(arguments: list[str], server: str) -> str:
         if process.returncode is None:
             process.kill()
         await process.communicate()
-    assert any("lead" in line for line in lines), lines
+    assert '"message": "leading"' in lines[-1], lines
     return "".join(lines)
