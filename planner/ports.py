@@ -1,4 +1,4 @@
-"""The few seams the runtime needs: where readings come from, what time it is, and the bus as it sees it."""
+"""The interfaces that the runtime needs: the source of readings, the clock, and the bus."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Rereader(Protocol):
 
 
 class Clock(Protocol):
-    """The planner's clock: it starts as UTC in production and is steady from then on; anything that rises in tests."""
+    """The planner's clock: UTC at its start in production and steady from then on; anything that increases in tests."""
 
     def __call__(self) -> float: ...
 
@@ -59,18 +59,18 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredHistory:
-    """What the streams hold for a planner that takes the lead: everything it must not contradict."""
+    """What the streams hold for a planner that takes the lead: everything that it must not contradict."""
 
     scaling: tuple[v1.ScalingDecision, ...] = ()
     power: tuple[v1.PowerDecision, ...] = ()
     last_messages: tuple[tuple[Message, int], ...] = ()
     """Last acknowledgement, telemetry and control message of each subject, with its sequence."""
     doubt: str = ""
-    """Why the bus may have been put back from an old copy, as one sentence; empty where nothing points to it."""
+    """Why the bus may have been restored from an old copy, as one sentence; empty where nothing points to that."""
 
 
 class Term(Protocol):
-    """One stretch of leadership.
+    """One term of leadership.
 
     It ends with ``TermEndedError``, from ``publish`` or in place of the body of ``lead``.
     """
@@ -81,14 +81,14 @@ class Term(Protocol):
         ...
 
     async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> None:
-        """All of them at once, or none.
+        """Publish all messages at once, or none.
 
         Raises TermEndedError when another planner leads, LinkAwayError to try again.
         """
         ...
 
     async def past(self) -> StoredHistory:
-        """What the streams hold now. Read after the lead was taken, when no other planner can add to it."""
+        """What the streams hold now. Read after the lead was won, when no other planner can add to them."""
         ...
 
     async def records(self, since: datetime) -> Sequence[v1.PlanRecord]:
@@ -98,7 +98,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a candidate stands to the lead."""
+    """A candidate's view of the lead."""
 
     leader: str = ""
     """Who leads, as last seen; empty while that is this process, or none is known."""
@@ -107,11 +107,11 @@ class Standing:
     leader_budgets_watts: Mapping[str, float] = field(default_factory=dict)
     """The budgets in the leader's settings, by site; empty where it does not state them."""
     flooding: tuple[str, ...] = ()
-    """Senders that publish more than any well-behaved one does."""
+    """Senders that publish more than any correct one does."""
 
 
 class Link(Protocol):
-    """The bus as the service sees it."""
+    """The bus as the service uses it."""
 
     @property
     def standing(self) -> Standing:
@@ -123,7 +123,7 @@ class Link(Protocol):
         ...
 
     def lead(self) -> AbstractAsyncContextManager[Term]:
-        """Waits for the lead; leaving the context gives it up, so that another planner may follow at once.
+        """Waits for the lead; leaving the context releases it, so that another planner can take over at once.
 
         When the lead is lost inside, the body is cancelled and TermEndedError raised in its place.
         """
@@ -135,11 +135,11 @@ class Link(Protocol):
 
 
 class TermEndedError(Exception):
-    """Another planner leads, or may: nothing more is to be published under this term."""
+    """Another planner leads, or may lead: nothing more may be published under this term."""
 
 
 class LinkUnfitError(Exception):
-    """The bus answers, and no planner may lead over it as it is; one line with the remedy."""
+    """The bus answers, but no planner may lead over it as it is; the message is one line with the remedy."""
 
 
 class LinkAwayError(Exception):

@@ -1,7 +1,7 @@
 """What a planner learned, as plain data and back: forecasts, corrections, windows, draws. Pure.
 
 Kept beside each observation in the plan records, so that the next leader knows exactly what this one knew. Must never
-bring back what the streams hold in their own right: decisions, acknowledgements, operators' commands.
+restore what has its own streams: decisions, acknowledgements, operators' commands.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Plain = dict[str, Any]
 
 _KIND = "kind"
 _FORMER = {"num_req": "request_rate_per_s", "isl": "isl_tokens", "osl": "osl_tokens"}
-"""Forecasts that older records name differently."""
+"""Names of forecasts in older records, and their names now."""
 
 
 class NotPlainError(ValueError):
@@ -77,7 +77,7 @@ def _pool_back(kept: Mapping[str, Any]) -> PoolState:
 
 
 def state(kept: Mapping[str, Any]) -> DeploymentState:
-    """``learned`` back, in a state that has decided nothing. Raises NotPlainError."""
+    """A state that has decided nothing, with ``learned`` restored. Raises NotPlainError."""
     try:
         pools = {PoolId(name): pool for name, pool in kept["pools"].items()}
         return DeploymentState(
@@ -95,7 +95,7 @@ def state(kept: Mapping[str, Any]) -> DeploymentState:
 
 
 def bands(known: Mapping[str, Band]) -> Plain | None:
-    """The forecasts' state; None where one has no plain form. Some kilobytes: for a record now and then."""
+    """The forecasts' state; None where one has no plain form. A few kilobytes, so not for every record."""
     try:
         return {name: _plain(band) for name, band in known.items()}
     except NotPlainError:
@@ -103,7 +103,7 @@ def bands(known: Mapping[str, Band]) -> Plain | None:
 
 
 def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dict[str, Band]:
-    """``bands`` back. ``models``: those beside the core's own. Raises NotPlainError."""
+    """The restored ``bands``. ``models``: those besides the core's own. Raises NotPlainError."""
     given = [
         *models.values(),
         *(model.as_published() for model in models.values() if isinstance(model, RunsAsPublished)),
@@ -120,7 +120,7 @@ def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dic
 
 
 def alike(one: Band, other: Band) -> bool:
-    """Whether one's learning is of use to the other: the same model under the same settings."""
+    """Whether one can use what the other has learned: the same model under the same settings."""
     return (one.model.name, one.level, one.horizon_s) == (other.model.name, other.level, other.horizon_s)
 
 
@@ -136,7 +136,7 @@ def _plain(value: object) -> Any:
             return [_plain(each) for each in value]
     if not is_dataclass(value) or isinstance(value, type):
         raise NotPlainError(f"{type(value).__name__} has no plain form")
-    # What does not compare is a cache, which is made again where it is missed.
+    # Fields that are not compared are caches, which are rebuilt where needed.
     kept = {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.compare}
     return {_KIND: _kind(value), **kept}
 

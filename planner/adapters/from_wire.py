@@ -57,7 +57,7 @@ def power_ack(ack: v1.PowerAck) -> PowerAckSeen:
 
 
 def _in_force(gpu: v1.GpuInForce) -> GpuCapInForce:
-    # A failed read proves nothing, neither a limit nor a loss: its values are from before and are left out.
+    # A failed read proves neither a limit nor a loss: its values are old and are left out.
     unread = gpu.health is v1.GpuHealth.UNKNOWN
     return GpuCapInForce(
         gpu=GpuId(gpu.gpu),
@@ -99,9 +99,9 @@ def _gpu(gpu: v1.GpuTelemetry) -> GpuObservation:
 
 
 def _role(gpu: v1.GpuTelemetry) -> Role | None:
-    """The worker's role; where its pod has no label for it (an agent reports ``aggregated``), by its component."""
-    told = ROLES.get(gpu.role)
-    return COMPONENTS.get(gpu.pool.casefold(), told) if told in {None, Role.AGGREGATED} else told
+    """The worker's role; where its pod has no role label (the agent then reports ``aggregated``), by its component."""
+    role = ROLES.get(gpu.role)
+    return COMPONENTS.get(gpu.pool.casefold(), role) if role in {None, Role.AGGREGATED} else role
 
 
 def budget_command(change: v1.BudgetChange, *, sequence: int, clock_offset_s: float = 0.0) -> BudgetCommand:
@@ -120,7 +120,7 @@ def budget_command(change: v1.BudgetChange, *, sequence: int, clock_offset_s: fl
 
 
 def deployment_command(control: v1.DeploymentControl, *, sequence: int) -> DeploymentCommand:
-    """An operator's word on a deployment."""
+    """An operator's command on a deployment."""
     return DeploymentCommand(
         deployment=DeploymentId(control.deployment),
         action=control.action,
@@ -131,13 +131,13 @@ def deployment_command(control: v1.DeploymentControl, *, sequence: int) -> Deplo
 
 
 def node_command(control: v1.NodeControl, *, sequence: int, clock_offset_s: float = 0.0) -> NodeCommand:
-    """An operator's word on a node, with when it was written: a later sign of life makes it void."""
+    """An operator's command on a node, with the time when it was written: a later sign of life makes it void."""
     issued_s = control.time.timestamp() - clock_offset_s
     return NodeCommand(NodeId(control.node), control.action, sequence, control.reason, issued_s)
 
 
 def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> StoredCaps:
-    """The predecessor's ledger for one node. A GPU without a charge is left out: it starts at its default."""
+    """The predecessor's ledger of one node. A GPU without a charge is left out, so that it starts at its default."""
     return StoredCaps(
         node=NodeId(decision.node),
         decision_id=decision.decision_id,
@@ -157,7 +157,7 @@ def last_decision(
 ) -> tuple[DeploymentId, Flow]:
     """A deployment's last decision and how far it was carried out, as a new leader finds them.
 
-    An acknowledgement of another incarnation counts other ids: it proves nothing about this decision.
+    An acknowledgement of another incarnation refers to other ids and proves nothing about this decision.
     """
     same = ack is not None and ack.incarnation in {"", decision.incarnation}
     return DeploymentId(decision.deployment), Flow(

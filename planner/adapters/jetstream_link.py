@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 OLD_S = 60.0
-"""Where nobody has led for so long, by the stream of decisions, it may have been put back from a copy: leaders sign it
-every few seconds, and to put a copy back takes longer than to start a planner."""
+"""If by the stream of decisions no planner has led for this many seconds, the stream may have been restored from a
+copy: leaders sign it every few seconds, and restoring a copy takes longer than starting a planner."""
 LEASES = 3.0
 """The same, in leases, where they are long."""
 
@@ -58,7 +58,7 @@ class BusLink:
         self._newest = 0
         """The highest sequence of the stream of decisions that this process has seen."""
         self._doubted = ""
-        """The doubt of a term of ours that ended before it had stored anything."""
+        """The doubt of a term of this process that ended before it had stored anything."""
         self._leadership: Leadership | None = None
         self._away = ""
         """Why the lease could not even be asked for."""
@@ -76,7 +76,7 @@ class BusLink:
         return Standing(leader.holder, hindrance, leader.budgets_watts, flooding)
 
     def _flooding(self) -> tuple[str, ...]:
-        """The names in the subjects that carry too much."""
+        """The names in the subjects with too many messages."""
         subjects = self._gate.flooding(asyncio.get_running_loop().time())
         return tuple(sorted({decode_name(subject.rpartition(".")[2]) for subject in subjects}))
 
@@ -130,7 +130,7 @@ class BusLink:
         Raises LinkAwayError or LinkUnfitError while waiting, and TermEndedError in place of the cancelled body when the
         lease is lost.
         """
-        # A sign makes the stream a live one: over an old copy it must not come before the decisions that tell of it.
+        # A sign marks the stream as live: on an old copy it must not come before the decisions that state the doubt.
         await self._bus.ready()
         leadership = self._leadership = Leadership(
             self._bus, self._holder, self._lease_ttl_s, signs=False, budgets_watts=self._budgets_watts
@@ -156,7 +156,7 @@ class BusLink:
             self._newest = max(self._newest, leadership.newest_seen)
 
     def _settled(self) -> None:
-        """What a leader knows of an old copy stands in its decisions now: the next one reads it there."""
+        """The leader's doubt is now in its stored decisions, where the next leader reads it."""
         self._doubted = ""
 
     def _doubt(self, before: StreamState | None, led_until: datetime | None) -> str:

@@ -55,7 +55,7 @@ def observation(kept: Mapping[str, Any]) -> tuple[float, DeploymentObservation]:
 
 def _readings(part: DeploymentObservation | PoolObservation) -> dict[str, Any]:
     found = {field.name: getattr(part, field.name) for field in fields(part)}
-    # Means exist where somebody reads often enough; elsewhere they say nothing that the reading itself does not.
+    # Means exist only where a quantity is read several times an interval; otherwise they equal the reading.
     return {
         name: _plain(value)
         for name, value in found.items()

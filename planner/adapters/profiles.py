@@ -33,7 +33,7 @@ UNITS = {
     "z_thpt_per_gpu": "tokens/s/GPU",
 }
 PROFILE_BYTES = 64 << 20
-"""Most bytes of one file, packed and unpacked; real ones have some kilobytes."""
+"""Maximum size of one file in bytes, packed and unpacked; real ones have a few kilobytes."""
 CONTRADICTION = 0.12
 """Relative gap between n/itl and the stated throughput above which a point is not a measurement of that ITL: past
 the engine's sequence limit the surplus waits in a queue. Sound sweeps show gaps of up to 8 %."""
@@ -241,7 +241,7 @@ def _refuse_seconds(table: _Table, key: str) -> None:
 
 def _engine(rates: Sequence[float], thpt_per_gpu: Sequence[float], gpus: int | None) -> tuple[int, float]:
     """(GPUs per engine, tokens/s of the engine per stated token/s/GPU): the same number, except under attention data
-    parallelism, whose stated throughput is of one rank. The median, for contradicting points are few."""
+    parallelism, whose stated throughput is of one rank. The median, because contradicting points are few."""
     ratio = statistics.median(rate / each for rate, each in zip(rates, thpt_per_gpu, strict=True))
     gpus = gpus or max(1, round(ratio))
     return gpus, float(gpus) if abs(ratio / gpus - 1.0) <= CONTRADICTION else ratio

@@ -1,4 +1,4 @@
-"""Domain to wire: orders become decisions, plans become records. Pure; the only place that writes our messages."""
+"""Domain to wire: planned decisions and plan records become messages. Pure; the only place that writes our messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def utc(at_s: float) -> datetime:
 
 
 def reasons(chain: Iterable[Limited]) -> tuple[v1.Reason, ...]:
-    """The chain's words and sentences, in order."""
+    """The chain's codes and sentences, in order."""
     return tuple(v1.Reason(code=link.reason.value, text=link.sentence) for link in chain)
 
 

@@ -1,1 +1,1 @@
-"""The decision core. Pure: no clock, no loop, no chance, no client library; time is an argument."""
+"""The decision core. Pure: no clock, no event loop, no randomness, no client library; time is an argument."""

@@ -1,7 +1,7 @@
 """Deployments that are only watched: what is planned for them is recorded, and nothing of theirs is touched.
 
-Owns who is watched and how the ledger sees the GPUs of a watched deployment. Must never let a decision change a limit
-of such a GPU: no cap, no lease, no lower one in a cut. A site of watched deployments alone gets no power decision.
+Owns which deployments are watched, and how the ledger treats their GPUs. Must never let a decision change a limit of
+such a GPU: no cap, no lease, no lower limit in a cut. A site whose deployments are all watched gets no power decision.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ def acting(config: PlannerConfig, site: SiteId) -> tuple[DeploymentId, ...]:
 
 
 def hands_off(config: PlannerConfig, site: SiteId) -> bool:
-    """Whether nothing at all may be decided for the site's GPUs: it has deployments, and all are only watched."""
+    """Whether nothing may be decided for the site's GPUs: it has deployments, and all of them are only watched."""
     return bool(members(config, site)) and not acting(config, site)
 
 
 def as_they_stand(seen: NodeObservation, config: PlannerConfig, power: PowerState) -> NodeObservation:
-    """A node's report in which the limit of a watched deployment's GPU is the only one that it can take.
+    """The node's report, with the present limit of each watched deployment's GPU as the only limit that the GPU can
+    take.
 
-    A power decision names every GPU of its node. With the limit in force as both bounds, cap, fallback and smallest
-    cap of such a GPU are that limit: the ledger charges it as it stands, and neither a cut nor the end of a lease
-    lowers it.
+    A power decision names every GPU of its node. With the limit in force as both bounds, the cap, fallback and smallest
+    cap of such a GPU equal that limit: the ledger charges it as it is, and neither a cut nor the end of a lease lowers
+    it.
     """
     if not any(is_watched(config, gpu.deployment) for gpu in seen.gpus.values()):
         return seen
     gpus = {name: _fixed(gpu) if is_watched(config, gpu.deployment) else gpu for name, gpu in seen.gpus.items()}
     fixed = replace(seen, gpus=gpus)
     known = power.nodes.get(seen.node)
-    # The ledger takes one report in once, by identity.
+    # The ledger recognises by identity a report that it has already taken in.
     return known.seen if known is not None and known.seen == fixed else fixed
 
 

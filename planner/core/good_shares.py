@@ -1,6 +1,6 @@
 """Good requests in the record: what the last tick predicted beside what was measured, and what a gateway should shed.
 
-Owns both answers. Must never change a decision: nobody sheds load for the planner, it only says what would help.
+Must never change a decision: the planner cannot shed load itself, it only states what would help.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PHASE_OF: Mapping[Role, str] = {Role.PREFILL: PROMPTS, Role.DECODE: ANSWERS, Rol
 
 
 def beside(sized: SizedDeployment) -> dict[str, GoodShare]:
-    """By phase: the share that the last tick predicted for the interval that was read now, and the measured one.
+    """By phase: the share that the last tick predicted for the interval just read, and the measured share.
 
     A phase of which neither is known is absent.
     """
@@ -63,8 +63,8 @@ def shed(
 ) -> ShedAdvice | None:
     """How much of the load ``counts`` at their goals' speeds cannot serve in time; None where nothing is late.
 
-    ``n`` replicas serve the share ``f`` of the load as ``n / f`` replicas serve all of it: each has as much to do. So
-    the table of speeds by count says how much of the load each phase can take; the least of them decides.
+    ``n`` replicas serve the share ``f`` of the load as ``n / f`` replicas serve all of it, because each has the same
+    work. So the table of speeds by count shows how much of the load each phase can take; the smallest share decides.
     """
     if late <= 0.0:
         return None
@@ -84,8 +84,8 @@ def shed(
 def admitted(felt: Sequence[float], count: int, speed: float) -> float:
     """The share of the load, 0..1, at which ``count`` replicas need no more than ``speed``.
 
-    ``felt``: the speed that all of the load needs, by count from 0 on. Between two counts linear in ``1 / count``;
-    beyond the table by its end's ``1 / count`` law.
+    ``felt``: the speed that all of the load needs, by count from 0 on. It is linear in ``1 / count`` between two
+    counts, and continues by the ``1 / count`` law of the last count beyond the table.
     """
     table, end = tuple(felt), len(felt) - 1
     if (count > 0 and at_count(table, count) <= speed) or table[end] <= 0.0:

@@ -1,7 +1,7 @@
-"""Which pool a GPU belongs to, by what its pod says of itself; and what fits no pool, by name.
+"""Which pool a GPU belongs to, by the labels of its pod; and which GPUs fit no pool.
 
-Owns the match between a pod's labels and a deployment's pools. Must never guess between two pools: a GPU that could be
-either's is nobody's and is reported, because a cap for the wrong pool is worse than none.
+Owns the match between a pod's labels and a deployment's pools. Must never guess between two pools: a GPU that could
+belong to either is assigned to none and reported, because a cap for the wrong pool is worse than none.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from planner.domain.pool import Role
 from planner.domain.reasons import ReasonCode
 
 NAMED = 3
-"""Most GPUs that one sentence names."""
+"""Maximum number of GPUs that one sentence names."""
 
 
 def pool_of(component: str, role: Role | None, pools: Mapping[PoolId, PoolConfig]) -> PoolId | None:
     """The pool of a worker: the one with its ``component``, else the one of that name, else the only one of its role.
 
-    Among several pools of a role, the one without a ``component`` of its own. None where nothing or several fit.
+    Among several pools of a role, the one without its own ``component`` is taken. None if no pool or several fit.
     """
-    said = component.casefold()
-    if said:
+    wanted = component.casefold()
+    if wanted:
         for name, pool in pools.items():
-            if pool.component.casefold() == said:
+            if pool.component.casefold() == wanted:
                 return name
         for name in pools:
-            if name.casefold() == said:
+            if name.casefold() == wanted:
                 return name
     alike = [name for name, pool in pools.items() if pool.role is role]
     if len(alike) > 1:
         alike = [name for name in alike if not pools[name].component]
-    # A graph without a prefill component calls its only workers by the name of decode workers.
+    # A graph without a prefill component gives its only workers the name of decode workers.
     if not alike and role is Role.DECODE and [pool.role for pool in pools.values()] == [Role.AGGREGATED]:
         alike = list(pools)
     return alike[0] if len(alike) == 1 else None
@@ -73,7 +73,7 @@ def held_by(nodes: Iterable[NodeObservation]) -> Held:
 
 
 def strangers(held: Held, deployment: DeploymentConfig) -> Iterator[Limited]:
-    """One note for each kind of GPU that a deployment's pods hold and that belongs to none of its pools."""
+    """One note for each group of GPUs that a deployment's pods hold and that belong to none of its pools."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for node, gpu in held.get(deployment.deployment, ()):
         if gpu.pool not in deployment.pools:
@@ -90,7 +90,7 @@ def strangers(held: Held, deployment: DeploymentConfig) -> Iterator[Limited]:
 
 
 def without_gpus(held: Held, deployment: DeploymentConfig, seen: DeploymentObservation | None) -> Iterator[Limited]:
-    """One note for each pool whose workers serve while no GPU that is known is theirs: their caps reach nobody."""
+    """One note for each pool whose workers serve while no known GPU is theirs: their caps have no effect."""
     holding = {gpu.pool for _, gpu in held.get(deployment.deployment, ())}
     for name in deployment.pools:
         known = seen.pools.get(name) if seen is not None else None

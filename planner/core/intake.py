@@ -31,9 +31,9 @@ def initial_state(
     *,
     doubted: bool = False,
 ) -> PlannerState:
-    """What a planner knows when it takes the lead: what the streams hold.
+    """The first state of a planner that takes the lead, from what the streams hold.
 
-    ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty: there was never one.
+    ``stored_caps``: the last power decision of every node, read AFTER leadership was won; empty if there never was one.
     ``doubted``: they may come from an old copy of the bus.
     """
     flows = dict(last_decisions)
@@ -52,13 +52,13 @@ def initial_state(
 
 
 def _known_pools(flow: Flow, config: DeploymentConfig) -> Flow:
-    """Without pools that are no longer configured: nothing would ever report their replicas."""
+    """Counts without pools that are no longer configured, because nothing would ever report their replicas."""
     kept = {name: count for name, count in flow.published.items() if name in config.all_pools}
     return flow if len(kept) == len(flow.published) else replace(flow, published=kept)
 
 
 def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> Mapping[str, Band]:
-    """Forecasts that have seen the deployment's recorded trace; none where it has none."""
+    """Forecasts that have learned the deployment's recorded trace; empty if it has none."""
     if not deployment.history:
         return {}
     interval_s = config.load_interval_s
@@ -92,14 +92,14 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
 
 
 def _acknowledged(state: DeploymentState, ack: ScalingAckSeen | None) -> DeploymentState:
-    """The state after an acknowledgement. Ids never fall: what was carried out stays carried out."""
+    """The state after an acknowledgement. Ids never decrease, because what was carried out stays carried out."""
     if ack is None or ack.scaled_decision_id <= state.flow.scaled_decision_id:
         return state
     return replace(state, flow=replace(state.flow, scaled_decision_id=ack.scaled_decision_id))
 
 
 def _serving(state: DeploymentState, seen: DeploymentObservation | None) -> DeploymentState:
-    """The state after a look at the workers: whether all replicas of the last decision serve."""
+    """The state after checking whether all replicas of the last decision serve."""
     flow = state.flow
     if seen is None or flow.serving_decision_id >= flow.decision_id or not flow.published:
         return state

@@ -1,7 +1,7 @@
-"""Which GPUs a pool holds and which it is about to get: read from telemetry, new ones chosen and remembered.
+"""Which GPUs a pool holds and which it is about to get: the former from telemetry, the latter chosen here.
 
-Owns the choice of free GPUs for new replicas. Must never take a GPU that somebody holds, and never change its mind
-about one whose watts are being reserved: a choice stands until the GPU is taken or the replica is no longer wanted.
+Owns the choice of free GPUs for new replicas. Must never take a GPU that a pod holds, and never revise a choice while
+its watts are being reserved: a choice stands until the GPU is taken or the replica is no longer wanted.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class GpuInventory:
 
 
 def powered(state: PlannerState, site: SiteId) -> bool:
-    """Whether the site's GPUs are known. Where they are not there are counts to decide, and no watts."""
+    """Whether the site's GPUs are known. While they are not, only counts can be decided, not watts."""
     power = state.power.get(site)
     return power is not None and bool(power.nodes)
 
 
 def inventory_of(power: PowerState, config: SiteConfig, now_s: float) -> GpuInventory:
-    """The site's GPUs as last reported. A silent node's pods are believed to run on."""
+    """The site's GPUs as last reported. The pods of a silent node are assumed to be still running."""
     silent = {name for name, node in power.nodes.items() if not answers(node, config, now_s)}
     return survey([node.seen for node in power.nodes.values() if node.seen is not None], silent)
 
@@ -53,7 +53,7 @@ def inventory_of(power: PowerState, config: SiteConfig, now_s: float) -> GpuInve
 def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> GpuInventory:
     """Sort a site's healthy GPUs by who holds them.
 
-    A node in ``silent`` does not answer now: its pods are believed to run on, and nothing new is placed there.
+    A node in ``silent`` does not answer now: its pods are assumed to be still running, and nothing new is placed there.
     """
     held: dict[Holder, list[GpuId]] = {}
     free: dict[NodeId, list[GpuId]] = {}
@@ -66,7 +66,7 @@ def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> 
                 if not gpu.terminating:
                     held.setdefault((gpu.deployment, gpu.pool), []).append(gpu.gpu)
             elif gpu.deployment is None and gpu.pool is None and gpu.worker is None:
-                unused.append(gpu.gpu)  # else a pod holds it that is none of ours
+                unused.append(gpu.gpu)  # otherwise a pod that is not ours holds it
         if unused and node.node not in silent:
             free[node.node] = unused
     return GpuInventory(held, free)

@@ -1,6 +1,6 @@
-"""Power is switched off: what was capped is given back, so that no cap stays behind.
+"""When power is switched off: restores every limit that was lowered, so that no cap stays behind.
 
-Owns the decisions that end a planner's hold on GPUs. Must only be used where no budget is in force any more, for it
+Owns the decisions that end a planner's hold on GPUs. Must only be used where no budget is in force any more, because it
 raises limits without a ledger.
 """
 
@@ -18,10 +18,10 @@ VALID_FOR_S = 30.0
 
 
 def release(stored: Iterable[StoredCaps], nodes: Mapping[NodeId, NodeObservation]) -> tuple[PowerDecision, ...]:
-    """One decision for every node whose last one holds a GPU below its default limit; none where that was done.
+    """One decision for every node whose last one holds a GPU below its default limit; empty once that is done.
 
-    The fallback is the default, too: the end of the lease then changes nothing. A GPU whose default is not reported
-    gets the highest limit that the last decision knows of.
+    The fallback is the default too, so the end of the lease changes nothing. A GPU whose default is not reported gets
+    the highest limit that the last decision states.
     """
     found = []
     for last in stored:

@@ -32,7 +32,7 @@ class Aim:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The state after everything that can be published now was decided, and what that is."""
+    """The state after deciding everything that can be published now, and those decisions."""
 
     state: PlannerState
     scaling: tuple[ScalingDecision, ...]
@@ -46,7 +46,7 @@ def aims_of(sized: Sized, limited: LimitedDeployments) -> dict[DeploymentId, Aim
 
 
 def waiting_aims(reserved: Reserved, config: PlannerConfig) -> dict[DeploymentId, Aim]:
-    """What the last tick aimed at and could not publish for want of watts."""
+    """What the last tick aimed at but could not publish because watts were missing."""
     found = {}
     for name, known in reserved.state.deployments.items():
         goals = known.pending.goals
@@ -61,7 +61,7 @@ def waiting_aims(reserved: Reserved, config: PlannerConfig) -> dict[DeploymentId
 
 
 def publish(reserved: Reserved, aims: Mapping[DeploymentId, Aim], clock: TickClock) -> Published:
-    """Decide what goes out now of ``aims``: only replicas whose watts are reserved."""
+    """Decide which part of ``aims`` is published now: only replicas whose watts are reserved."""
     deployments, decisions, counts = dict(reserved.state.deployments), [], {}
     for name, aim in aims.items():
         deployments[name], decision, counts[name] = decide(
@@ -116,7 +116,7 @@ def decide(
 
 
 def _others_in_force(state: DeploymentState, config: DeploymentConfig) -> Mapping[PoolId, int]:
-    """Counts of pools without GPUs, which a decision between two ticks does not change and names all the same."""
+    """Counts of pools without GPUs: a decision between two ticks does not change them, but must name them."""
     return {name: state.flow.published[name] for name in config.other_pools if name in state.flow.published}
 
 

@@ -1,4 +1,4 @@
-"""The record of an iteration: everything that ``wattscale explain`` needs, so that it need not guess."""
+"""The record of an iteration: everything that ``wattscale explain`` needs, so that it never has to guess."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ READINGS = (
     "accept_length",
 )
 WORTH_SAYING = 0.05
-"""A learned P_u this far from the assumed one is said in a note."""
+"""Relative difference between learned and assumed P_u from which a note reports it."""
 
 
 def record(
@@ -76,7 +76,7 @@ def deployment_plans(
     for name, one in sized.items():
         state, allocation = published.state.deployments[name], final.get(one.config.site)
         if allocation is not None and one.config.mode is OperationMode.ADVISORY:
-            # What would have been aimed at: for the record alone, the state that goes on has no goals.
+            # What would have been aimed at, for the record only: the next state has no goals.
             goals = pool_goals(one.config, allocation, limited[name].counts)
             state = replace(state, pending=replace(state.pending, goals=goals))
         shortfall = 0.0 if allocation is None else allocation.shortfall.get(name, 0.0)
@@ -150,7 +150,7 @@ def _pool(
 
 
 def _beyond(pool: PoolConfig, goal: PoolGoal) -> Limited:
-    """Why the speed at this cap is no more than a physical guess."""
+    """Why the speed at this cap is only a physical estimate."""
     cap, end = goal.setpoint.cap_mw / MW_PER_WATT, tail_end_mw(pool.curve) / MW_PER_WATT
     sentence = (
         f"{cap:.0f} W lie below the range that the power curve was fitted in ({end:.0f} W): "
@@ -245,12 +245,12 @@ def _taught(power: Mapping[PoolId, PowerFigures]) -> Iterator[Limited]:
     for name, known in power.items():
         if abs(known.p_u_mw / known.assumed_p_u_mw - 1.0) >= WORTH_SAYING:
             learned, assumed = known.p_u_mw / MW_PER_WATT, known.assumed_p_u_mw / MW_PER_WATT
-            said = f"{name}: P_u {learned:.0f} W learned at {known.batch:.0f} sequences, {assumed:.0f} W assumed"
-            yield Limited(round(learned), ReasonCode.P_U_LEARNED, said)
+            text = f"{name}: P_u {learned:.0f} W learned at {known.batch:.0f} sequences, {assumed:.0f} W assumed"
+            yield Limited(round(learned), ReasonCode.P_U_LEARNED, text)
 
 
 def _steady(ticked: SizedDeployment, granted: LimitedCounts, now: Mapping[PoolId, int]) -> tuple[Limited, ...]:
-    """Nothing changes, and nothing waits to."""
+    """The note that nothing changes; empty if a count changes or waits to be published."""
     if any(not now[name] == ticked.current[name] == granted.counts[name] for name in ticked.config.all_pools):
         return ()
     counts = ", ".join(f"{name}={now[name]}" for name in ticked.config.all_pools)

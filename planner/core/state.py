@@ -30,7 +30,7 @@ class Flow:
     scaled_decision_id: int = -1
     decided_at_s: float = 0.0
     serving_decision_id: int = -1
-    """The newest decision whose replicas were all seen to serve, while leavers may still drain."""
+    """The newest decision whose replicas were all seen to serve; replicas that leave may still drain."""
 
     @property
     def ready(self) -> bool:
@@ -53,7 +53,7 @@ class PoolState:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """What ticks taught: the part of a deployment's state that plan records keep for the next leader."""
+    """What was learned from ticks: the part of a deployment's state that plan records keep for the next leader."""
 
     forecasts: Mapping[str, Band] = field(default_factory=dict)
     corrections: Mapping[str, float] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class Learned:
     metrics_at_s: float | None = None
     """Load time of the last tick with the metrics that sizing needs."""
     edited_ticks: int = 0
-    """For how many ticks on end another party's counts were found."""
+    """Number of consecutive ticks in which the counts had been changed by another party."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class OperatorCommands:
 
 @dataclass(frozen=True, slots=True)
 class PoolGoal:
-    """What a pool is meant to run: replicas, the setpoint of each of their GPUs, and the speed expected there."""
+    """What a pool is meant to run: replicas, the setpoint of each of their GPUs, and the speed expected at it."""
 
     replicas: int
     setpoint: GpuSetpoint
@@ -88,7 +88,7 @@ class PoolGoal:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """What the last tick aims at, until it is published. The next tick makes it anew."""
+    """What the last tick aims at, until it is published. The next tick replaces it."""
 
     goals: Mapping[PoolId, PoolGoal] = field(default_factory=dict)
     """Empty where power is not managed."""
@@ -116,7 +116,7 @@ class DeploymentState:
 
 @dataclass(frozen=True, slots=True)
 class PlannerState:
-    """All that the planner remembers. ``epoch`` is its lease's sequence, which fences every decision."""
+    """Everything that the planner remembers. ``epoch`` is its lease's sequence, which fences every decision."""
 
     epoch: int
     started_s: float

@@ -1,7 +1,7 @@
 """The whole planner as two pure functions: ``step`` at every tick, ``react`` between ticks.
 
-Owns the order of the stages: what was seen, what is wanted, what limits it, which watts are reserved for it, what goes
-out. Reads no clock and touches no wire, so service, simulation, replay and tests all decide alike.
+Owns the order of the stages: what was seen, what is wanted, what limits it, which watts are reserved for it, what is
+published. Reads no clock and knows no wire format, so service, simulation, replay and tests all decide alike.
 """
 
 from __future__ import annotations

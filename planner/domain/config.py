@@ -46,20 +46,20 @@ class WaitFor(StrEnum):
     """What a newer scaling decision waits for."""
 
     NOTHING = "nothing"
-    """For nothing: it takes the place of one that is still being carried out."""
+    """Nothing: the new decision takes the place of one that is still being carried out."""
     READY = "ready"
-    """Until every replica of the last one serves; leavers may still drain."""
+    """Until every replica of the last one serves; replicas that leave may still drain."""
     COMPLETE = "complete"
-    """Until the last one was acknowledged as carried out: new replicas serve and leavers are gone."""
+    """Until the last one was acknowledged as carried out: new replicas serve and those that leave are gone."""
 
 
 class Shortage(StrEnum):
-    """Who gives up what where a site's watts do not suffice."""
+    """How deployments and pools are cut when a site's watts do not suffice."""
 
     JOINT = "joint"
     """Counts and caps together, by the share of requests that stay good."""
     PROPORTIONAL = "proportional"
-    """Every pool the same share of its count: the published rule."""
+    """Every pool keeps the same share of its count: the published rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class ScalingRules:
 
 SHORTEST_DOWN_WINDOW_S = 15.0
 STARTS_KEPT = 5.0
-"""Start-up times for which a replica is kept after it was last desired."""
+"""Number of start-up times for which a replica is kept after it was last desired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ class PoolConfig:
     """Whether measured draw under load corrects the curve's P_u."""
     schedule: ReplicaSchedule | None = None
     requests_per_s: float | None = None
-    """Of a frontend: what one replica is meant to take."""
+    """For a frontend: requests per second that one replica is meant to take."""
     component: str = ""
-    """What the orchestrator calls the pool's workers; empty: its own name, or known by its role."""
+    """The orchestrator's name for the pool's workers; empty: the pool's own name, or recognised by its role."""
 
     @property
     def up_window_s(self) -> float:
@@ -175,13 +175,13 @@ class DeploymentConfig:
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile (the opposite of Dynamo's ``no_correction``)."""
     other_pools: Mapping[PoolId, PoolConfig] = field(default_factory=dict)
-    """Pools without GPUs, which neither watts nor the model concern: frontends."""
+    """Pools without GPUs (frontends), to which neither watts nor the model apply."""
     history: tuple[Request, ...] = ()
     """A recorded trace that forecasts learn before the first interval (Dynamo's ``load_predictor_warmup_trace``)."""
 
     @property
     def waits_for(self) -> WaitFor:
-        """``wait_for``; by default nothing, and completion in the published modes, which step on from what runs."""
+        """``wait_for``; by default nothing, but completion in the published modes, which start from running counts."""
         if self.wait_for is not None:
             return self.wait_for
         return WaitFor.NOTHING if self.sizing is SizingMode.SLA else WaitFor.COMPLETE
@@ -192,7 +192,7 @@ class DeploymentConfig:
         return {**self.pools, **self.other_pools} if self.other_pools else self.pools
 
     def together(self) -> DeploymentConfig:
-        """The same deployment with all of its pools as pools: for limits, which are the same for both kinds."""
+        """The same deployment with both kinds of pools in ``pools``: for limits, which are the same for both."""
         return replace(self, pools=self.all_pools, other_pools={}) if self.other_pools else self
 
     @property
@@ -219,9 +219,10 @@ class SiteConfig:
     """The smallest budget known in advance (schedules, contracts); it bounds the fallbacks."""
     smallest_step_mw: Milliwatts = Milliwatts(5000)
     expected_gpus: int | None = None
-    """Number of GPUs that the site has: those not yet reported are charged at the largest reported default."""
+    """Number of GPUs that the site has: those not yet reported are charged at the highest limit of any reported one."""
     expected_nodes: int | None = None
-    """Number of nodes that hold them, for the overhead; None: as few as the largest reported node allows."""
+    """Number of nodes that hold them, for the overhead; None: as few as the size of the largest reported node
+    allows."""
     shortage: Shortage = Shortage.JOINT
     weights: Weights = DEFAULT_WEIGHTS
     """How the joint choice of counts and caps weighs its goals."""
@@ -235,7 +236,7 @@ class SiteConfig:
     stale_s: float = 15.0
     """A node without a report for this long gets no raise."""
     compliance_s: float = 10.0
-    """How long after a cut, or after a limit was lost, charges may stand above the budget before it is a violation."""
+    """How long after a cut, or after a limit was lost, charges may be above the budget before it is a violation."""
 
     @property
     def patience_s(self) -> float:
@@ -260,7 +261,7 @@ class PlannerConfig:
     utc_at_zero_s: float = 0.0
     """UTC seconds at 0 of the clock (0 where that clock is UTC itself); for schedules only."""
     release_caps: bool = False
-    """Power is switched off, and what earlier decisions capped is given back."""
+    """Power is switched off, and limits that earlier decisions lowered are restored."""
     predictors: Mapping[str, PointModel] = field(default_factory=dict)
     """Fresh forecast models besides the core's own (ARIMA, Prophet), by the name that a deployment uses."""
 

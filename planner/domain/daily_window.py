@@ -1,4 +1,4 @@
-"""Windows of the local day, and what they plan: a site's budget, or a pool's fewest and most replicas."""
+"""Windows of the local day, and what they set: a site's budget, or a pool's minimum and maximum replicas."""
 
 from __future__ import annotations
 

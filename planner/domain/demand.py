@@ -41,8 +41,8 @@ class PoolDemand:
     """While everything can be carried, caps leave this many times the speed that the load needs."""
 
     arriving_speed: tuple[float, ...] = ()
-    """The speed at which half of the answers that arrive are good, where sizing knows it: what their share is predicted
-    from. Empty: from ``required_speed``, which has a margin for what may come."""
+    """The speed at which half of the answers that arrive are good, where sizing knows it; their share is predicted from
+    it. Empty: predicted from ``required_speed``, which has a margin for what may come."""
     prompt_speed: tuple[float, ...] = ()
     """The speed that prompts alone need, for a pool that serves both phases. Empty: ``required_speed``."""
 
@@ -92,7 +92,7 @@ class Allocation:
     """The optimiser's answer for a site.
 
     ``shortfall`` is the share of a deployment's requests that will be late: 0 where all load is carried with speed to
-    spare, else 1 less the product of its pools' ``good``. Nobody refuses that load: it runs late.
+    spare, else 1 less the product of its pools' ``good``. That load is not refused: it runs late.
     """
 
     pools: Mapping[tuple[DeploymentId, PoolId], PoolGrant] = field(default_factory=dict)
@@ -110,7 +110,7 @@ Allocations: TypeAlias = Mapping[SiteId, Allocation]
 class Weights:
     """How the optimiser weighs its goals: each is the watts of expected draw that one unit of its quantity is worth.
 
-    Energy itself has weight 1. Limits are no weights: budgets and counts are constraints, not prices.
+    Energy itself has weight 1. Limits have no weight: budgets and counts are constraints, not prices.
     """
 
     sla: float = 10_000.0
@@ -121,7 +121,7 @@ class Weights:
     gpu: float = 100.0
     """Watts per GPU that serves: one more GPU must save that many watts. Left free, it can serve another deployment."""
     churn: float = 100.0
-    """Watts per GPU whose replica starts or stops: a change must save more than this to be worth its start-up."""
+    """Watts per GPU whose replica starts or stops: a change must save more than this to pay for its start-up."""
     priority: float = 100.0
     """Factor by which the shortfall of one priority class outweighs that of the class below."""
 

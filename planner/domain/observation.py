@@ -1,4 +1,5 @@
-"""What is observed of deployments and GPUs at one instant, and the commands and acknowledgements since the last one."""
+"""What is observed of deployments and GPUs at one instant, with the commands and acknowledgements since the last
+one."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ class GpuObservation:
     worker: str | None = None
     terminating: bool = False
     component: str = ""
-    """What the worker's label calls its pool, in the orchestrator's words."""
+    """The pool's name in the worker's label, as the orchestrator writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,9 @@ class PowerAckSeen:
     reason: str = ""
     boot: str = ""
     clock_s: float | None = None
-    """As in ``NodeObservation``: orders this readback among the same boot's others."""
+    """As in ``NodeObservation``: orders this readback among others of the same boot."""
     incarnation: str = ""
-    """Which counting of ids ``decision_id`` belongs to; empty: not reported."""
+    """Which count of ids ``decision_id`` belongs to; empty: not reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class DeploymentCommand:
 
 @dataclass(frozen=True, slots=True)
 class NodeCommand:
-    """An operator's command on one node: ``remove`` (gone for good: its charge may be dropped) or ``restore``."""
+    """An operator's command on one node: ``remove`` (permanently: its charge may be dropped) or ``restore``."""
 
     node: NodeId
     action: str = "remove"

@@ -43,7 +43,7 @@ class PoolPlan:
     wanted: int
     granted: int
     setpoint: GpuSetpoint | None
-    """Of each of its GPUs; None where power is not managed."""
+    """The setpoint of each of its GPUs; None where power is not managed."""
     chain: tuple[Limited, ...] = ()
     expected_utilisation: float | None = None
     power: PowerFigures | None = None
@@ -52,7 +52,7 @@ class PoolPlan:
 
 @dataclass(frozen=True, slots=True)
 class PowerCut:
-    """Counts cut in proportion to a site's watts: what they needed, what there was, and what is left of them."""
+    """Counts cut in proportion to a site's watts: watts needed, watts available, and the counts that are left."""
 
     required_mw: int
     budget_mw: int
@@ -61,12 +61,12 @@ class PowerCut:
 
     @property
     def exceeded(self) -> str:
-        """The published planner's first line about it."""
+        """The published planner's first log line about the cut."""
         return f"Power budget exceeded: {self.required_mw / 1000:.12g}W > {self.budget_mw / 1000:.12g}W"
 
     @property
     def scaling_down(self) -> str:
-        """Its second line."""
+        """The published planner's second log line."""
         return "Scaling down: " + ", ".join(f"{name} {n}→{self.after[name]}" for name, n in self.before.items())
 
 
@@ -94,7 +94,7 @@ class ScalingDecision:
 class GpuCapTarget(NamedTuple):
     """One GPU's setpoint and the fallback that its cap drops to when the lease ends.
 
-    A named tuple, for a step over 10,000 GPUs makes that many, at a third of a dataclass's cost.
+    A named tuple, because a step over 10,000 GPUs makes that many, at a third of a dataclass's cost.
     """
 
     gpu: GpuId
@@ -121,7 +121,7 @@ class PowerDecision:
     """The newest report of the node that this decision is based on. The lease runs from it on the agent's clock, so
     that a decision delivered late is already old when it arrives."""
     only_lowers: bool = False
-    """Charges stand above the budget: the agent renews and lowers, and raises no limit, not even back to its cap."""
+    """Charges are above the budget: the agent renews and lowers, and raises no limit, not even back to its cap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,14 @@ class GoodShare:
 
 @dataclass(frozen=True, slots=True)
 class ShedAdvice:
-    """What a gateway should do where not all load can be served in time. Shares of the load that arrives, 0..1."""
+    """What a gateway should shed where not all load can be served in time. Shares of the load that arrives, 0..1."""
 
     priority: int
-    """The deployment's class: load of lower ones goes first."""
+    """The deployment's priority class: load of lower classes is shed first."""
     late_share: float
-    """Predicted to be late while nothing is shed."""
+    """The share predicted to be late while nothing is shed."""
     shed_share: float
-    """To shed or to delay, so that the rest is in time."""
+    """The share to shed or to delay, so that the rest is in time."""
     shed_req_per_s: float | None = None
 
 
@@ -163,7 +163,7 @@ class DeploymentPlan:
     """Expected share of the load that cannot be served within its targets, 0..1."""
     notes: tuple[Limited, ...] = ()
     power_cut: PowerCut | None = None
-    """Set where a site shares short watts in proportion, and did."""
+    """Set where a site cuts counts in proportion to its watts and has done so."""
     good: Mapping[str, GoodShare] = field(default_factory=dict)
     """By phase: ``prompts``, ``answers``, or ``requests`` where one pool serves both."""
     shed: ShedAdvice | None = None

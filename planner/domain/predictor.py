@@ -37,7 +37,7 @@ class TakesLogarithms(Protocol):
     """A model that may turn to ``log(1 + y)`` by itself."""
 
     def on_logarithms(self) -> PointModel:
-        """The same model for values that are logarithms already: it takes no second one."""
+        """The same model for values that are logarithms already, so that it does not take them again."""
         ...
 
 

@@ -1,6 +1,6 @@
 """The planner's clock: UTC when the process starts, and from then on steady, whatever is done to the wall clock.
 
-Leases, settle times and windows are lengths of time: a wall clock that is set must not stretch or end any of them.
+Leases, settle times and windows are durations: setting the wall clock must not stretch or end any of them.
 Schedules and what goes out on the wire are instants of UTC: for them ``moved_s`` is how far the wall clock has been
 set since.
 """
@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 
 STEP_S = 1.0
-"""The wall clock's drift is followed in steps: less than this makes no difference to a schedule."""
+"""The wall clock's drift is followed in steps of this size: less makes no difference to a schedule."""
 
 
 class SteadyClock:
-    """Call it for now. ``wall`` and ``steady`` read UTC seconds and seconds that only rise."""
+    """Call it for the present instant. ``wall`` reads UTC seconds, ``steady`` seconds that only rise."""
 
     def __init__(self, wall: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic) -> None:
         self._wall, self._steady = wall, steady

@@ -12,7 +12,7 @@ from planner.domain.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class DecisionEvent:
-    """What was seen, what was decided, and whether a tick or an event asked. Times on the planner's clock."""
+    """What was seen, what was decided, and whether a tick or an event caused it. Times on the planner's clock."""
 
     observation: Observation
     plan: Plan
@@ -21,7 +21,7 @@ class DecisionEvent:
     tick: bool
     epoch: int
     took_s: float = 0.0
-    """Computing time."""
+    """Computing time in seconds."""
     published: int = 0
     seen_s: float | None = None
     """When the deployments were observed, where that was before ``now_s``: a tick that fell between two leaders."""

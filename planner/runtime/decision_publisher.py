@@ -1,7 +1,7 @@
-"""Writes one term's decisions on the bus: as messages, in the safe order, until they are stored or the lead is gone.
+"""Writes one term's decisions to the bus: as messages, in the safe order, until they are stored or the lead is lost.
 
-Owns the incarnations of the subjects. Must never publish what a newer state has overtaken without the older batch
-being settled first: a batch whose answer was lost goes out again, unchanged.
+Owns the incarnations of the subjects. Must never publish a newer batch before the older one is settled: a batch whose
+answer was lost is sent again, unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from planner.ports import LinkAwayError, StoredHistory, Term, TermEndedError
 log = logging.getLogger(__name__)
 
 PATIENCE = 10
-"""Attempts at one batch, each with retries of its own, before the term is given up."""
+"""Number of attempts at one batch, each with its own retries, before the term is given up."""
 
 
 class DecisionPublisher:
@@ -45,7 +45,7 @@ class DecisionPublisher:
         self._config = config
         self._expect = expect
         self._expect_power = expect_power
-        # Over a copy of an older bus a known incarnation's ids and epochs may stand for other decisions by now.
+        # On a restored bus, the ids and epochs of a known incarnation may by now belong to other decisions.
         anew = past.doubt != ""
         self._incarnations: dict[str, str] = {
             power.node: uuid.uuid4().hex if anew else power.incarnation for power in past.power
@@ -58,14 +58,15 @@ class DecisionPublisher:
         self._backoff = Backoff(first_s=0.05, longest_s=5.0)
 
     def renew_incarnations(self, acks: Iterable[PowerAckSeen]) -> None:
-        """Answers that know a later epoch than ours prove that the stream was put back: its agents refuse our ids.
+        """Begin a new incarnation for nodes whose answers know a later epoch than ours.
 
-        A new incarnation is what they take. A planner that no longer leads cannot publish it.
+        They prove that the stream was restored from a copy: the agents refuse our ids, but accept a new incarnation. A
+        planner that no longer leads cannot publish one.
         """
         for ack in acks:
             if refuses(ack, self._term.epoch, self._incarnations.get(ack.node, "")):
                 self._incarnations[ack.node] = uuid.uuid4().hex
-                log.warning("%s answers to epoch %d, later than ours: its ids begin anew", ack.node, ack.epoch)
+                log.warning("%s answers to epoch %d, later than ours: it gets a new incarnation", ack.node, ack.epoch)
 
     def messages(self, plan: Plan, at: datetime) -> list[v1.Message]:
         """Power first (lowers before raises, as the plan orders them), then scaling: safe at every prefix."""
@@ -93,7 +94,8 @@ class DecisionPublisher:
         return self._incarnations.setdefault(name, uuid.uuid4().hex)
 
     async def write(self, messages: Sequence[v1.Message], traceparent: str | None) -> None:
-        """The same batch until it is stored. A bus that refuses for good ends the term; the next reads the truth.
+        """Publish the same batch until it is stored. If the bus keeps refusing it, the term ends and the next reads the
+        bus.
 
         Raises TermEndedError.
         """

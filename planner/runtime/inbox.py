@@ -1,7 +1,7 @@
 """What has arrived on the bus and not yet been decided on. Fed by the listener, emptied by the loop; never waits.
 
-Acknowledgements and orders are events: each is handed over once, and handed back when a step failed. Telemetry is a
-state: the newest of each node stands until a newer one comes, as the same object, so that the core can tell.
+Acknowledgements and commands are events: each is handed over once, and handed back when a step failed. Telemetry is a
+state: the newest of each node stays until a newer one comes, as the same object, by which the core recognises it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from planner.domain.observation import (
 
 
 class Inbox:
-    """Collects messages. ``urgent`` is called for what must be answered at once, ``telemetry`` for what may gather,
-    ``reported`` with node and boot of each report.
+    """Collects messages. ``urgent`` is called for what must be answered at once, ``telemetry`` for what may wait for
+    more, ``reported`` with node and boot of each report.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class Inbox:
         return self._scaling_replicas.get(deployment, {})
 
     def expect(self, deployment: DeploymentId, incarnation: str) -> None:
-        """Acknowledgements of another incarnation count other decision ids: from now on they are ignored."""
+        """From now on ignore acknowledgements of another incarnation, because they refer to other decision ids."""
         self._incarnations[deployment] = incarnation
 
     def expect_power(self, node: NodeId, incarnation: str) -> None:
-        """The same for a node, except that what it reports of its hardware still counts."""
+        """As ``expect``, for a node's power decisions; but what the node reports of its hardware still counts."""
         self._power_incarnations[node] = incarnation
 
     def _read(self, ack: PowerAckSeen) -> PowerAckSeen:
-        """An answer to another incarnation is a predecessor's, whatever its epoch: it may raise a charge, free none."""
+        """The answer; one to another incarnation counts as a predecessor's: it may raise a charge, not free one."""
         ours = self._power_incarnations.get(ack.node, ack.incarnation)
         return ack if ack.incarnation in {"", ours} else replace(ack, epoch=FOREIGN_EPOCH)
 
@@ -88,7 +88,7 @@ class Inbox:
         return ours is None or ack.incarnation in {"", ours}
 
     def received(self, message: Message, sequence: int) -> None:
-        """Take one message in. Unknown kinds are not for the planner."""
+        """Take one message in. Kinds that are not for the planner are ignored."""
         match message:
             case v1.NodeTelemetry():
                 now_s = self._clock()
@@ -132,7 +132,7 @@ class Inbox:
         self._collecting = True
 
     def rest(self) -> None:
-        """A term is over: events are no longer for us, and must not pile up while another planner leads."""
+        """A term is over: stop collecting events, which must not pile up while another planner leads."""
         self._forget_events()
         self._collecting = False
 
@@ -141,7 +141,7 @@ class Inbox:
         self._budgets, self._deployments, self._node_commands = [], [], []
 
     def restart(self, past: tuple[tuple[Message, int], ...]) -> None:
-        """Put what the streams hold before what came since ``begin``. What is in both counts once: ids tell.
+        """Put what the streams hold before what came since ``begin``. A message in both counts once, by its id.
 
         Telemetry that was received live is younger than the stream's; what only the stream has gets its age from it.
         """
@@ -181,7 +181,7 @@ class Inbox:
         return observation
 
     def put_back(self, observation: Observation) -> None:
-        """A step failed: its events are still to be answered, before those that came since."""
+        """A step failed: its events are handled again, before those that came since."""
         self._power[:0] = observation.power_acks
         self._budgets[:0] = observation.budget_commands
         self._deployments[:0] = observation.deployment_commands

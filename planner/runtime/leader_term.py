@@ -1,7 +1,7 @@
 """One term of leadership: observe, decide, publish, record, until the lead is lost.
 
-Owns the planner's state between decisions, and when to look at it. Must never let sizing, reading or recording hold
-up a reaction: an acknowledgement, a budget and a timer are answered at once.
+Owns the planner's state between decisions, and when to decide. Must never let sizing, reading or recording hold up a
+reaction: an acknowledgement, a budget and a timer are answered at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Restoring: TypeAlias = asyncio.Task[dict[DeploymentId, DeploymentState]]
 
 @dataclass(slots=True)
 class Surroundings:
-    """What outlives a term."""
+    """What a term shares with those before and after it."""
 
     config: PlannerConfig
     link: Link
@@ -56,19 +56,19 @@ class Surroundings:
     clock: Clock
     clock_offset_s: float = 0.0
     moved_s: Callable[[], float] = lambda: 0.0
-    """How far UTC has been set since the clock began, beyond ``clock_offset_s``."""
+    """How far UTC has been set since the clock began, in seconds, beyond ``clock_offset_s``."""
     idle_s: float = 1.0
     journal: bool = True
     watchers: list[Watcher] = field(default_factory=list)
     trace: Callable[[DecisionEvent], str | None] = lambda decided: None
     """The ``traceparent`` of a decision that is about to be published."""
     problems: Callable[[], Sequence[BusProblem]] = tuple
-    """What is wrong around this planner."""
+    """Problems that this planner sees around it."""
     followed_s: float = 0.0
     """The part of ``moved_s`` that is in ``clock_offset_s`` already."""
 
     def follow_utc(self) -> None:
-        """After the wall clock was set: schedules and the wire go by the new UTC, nothing else moves."""
+        """After the wall clock was set: schedules and the wire use the new UTC, nothing else changes."""
         step_s = self.moved_s() - self.followed_s
         if not step_s:
             return
@@ -118,14 +118,14 @@ class LeaderTerm:
             recording.cancel()
 
     async def _release(self, past: StoredHistory, publisher: DecisionPublisher) -> None:
-        """Power is off: give back what earlier decisions capped."""
+        """Power is off: lift the caps that earlier decisions set."""
         now_s, offset_s = self._around.clock(), self._around.clock_offset_s
         reports = [m for m, _ in past.last_messages if isinstance(m, v1.NodeTelemetry)]
         nodes = {NodeId(m.node): from_wire.node(m, age_s=0.0) for m in reports}
         stored = [from_wire.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
         orders = release(stored, nodes)
         if orders:
-            log.warning("power is off: the caps of %d nodes are given back", len(orders))
+            log.warning("power is off: the caps of %d nodes are lifted", len(orders))
             await publisher.write(publisher.messages(Plan(power=orders), self._utc(now_s)), None)
 
     async def _iterate(
@@ -164,7 +164,7 @@ class LeaderTerm:
             await around.wake.wait(self._pause_s(decided.plan))
 
     async def _reread(self, name: DeploymentId, then_s: float) -> DeploymentObservation | None:
-        """A tick that fell between two leaders, with the replicas of now: no decision was taken since."""
+        """A tick that fell between two leaders, with the present replicas: no decision was made since."""
         seen = await self._around.reader.reread(name, then_s)
         return None if seen is None else self._counted({name: seen})[name]
 
@@ -183,12 +183,12 @@ class LeaderTerm:
         acks = {m.deployment: m for m, _ in past.last_messages if isinstance(m, v1.ScalingAck)}
         offset_s = around.clock_offset_s
         now_s = around.clock()
-        told = [from_wire.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]
+        stored = [from_wire.last_decision(d, acks.get(d.deployment), clock_offset_s=offset_s) for d in past.scaling]
         # One that seems to come from the future was written before the wall clock was set back.
-        last = [(name, replace(flow, decided_at_s=min(flow.decided_at_s, now_s))) for name, flow in told]
+        last = [(name, replace(flow, decided_at_s=min(flow.decided_at_s, now_s))) for name, flow in stored]
         caps = [from_wire.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
         if past.doubt:
-            log.warning("what the bus holds may be old: %s; no watts are lent on its word", past.doubt)
+            log.warning("the bus may have been restored from an old copy: %s; what it holds is not trusted", past.doubt)
         state = initial_state(around.config, self._term.epoch, now_s, last, caps, doubted=past.doubt != "")
         log.info(
             "leading",
@@ -208,11 +208,11 @@ class LeaderTerm:
             if readings is None:
                 state, plan = react(state, observation, around.config, around.config.clock(now_s))
             else:
-                # Beside the loop: a tick of hundreds of deployments must not cost the lease its renewal.
+                # Outside the event loop: a tick of hundreds of deployments must not delay the renewal of the lease.
                 clock = around.config.clock(now_s, seen_s)
                 state, plan = await asyncio.to_thread(step, state, observation, around.config, clock)
         except Exception:
-            # The state is a value: nothing of it is lost, and the events are asked about again.
+            # The state is a value, so nothing of it is lost, and the events are handled again.
             log.exception("the planner's step failed; nothing was decided")
             around.inbox.put_back(observation)
             return None
@@ -255,5 +255,5 @@ class LeaderTerm:
             try:
                 watcher(decided)
             except Exception:
-                # A view that fails must not take the decisions with it.
+                # A view that fails must not stop the decisions.
                 log.exception("a watcher of decisions failed")

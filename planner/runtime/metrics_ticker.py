@@ -16,7 +16,7 @@ from planner.ports import Clock, Observer, Rereader
 log = logging.getLogger(__name__)
 
 SHORTEST_PART = 0.2
-"""Of an interval: a first reading closer than this to the next tick would make that tick's rates mostly noise."""
+"""Share of an interval: a first reading closer than this to the next tick would make that tick's rates mostly noise."""
 
 Readings = Mapping[DeploymentId, DeploymentObservation]
 
@@ -43,7 +43,7 @@ class MetricsTicker:
         self._slot: Readings | None = None
         self._kept = {o.deployment: o for o in observers if isinstance(o, Rereader)}
         self.read_ns: tuple[int, int] | None = None
-        """When the newest readings were begun and ended, in Unix nanoseconds."""
+        """When the newest readings began and ended, in Unix nanoseconds."""
         self.first_s: float | None = None
         """The first tick of this run; earlier ones are not read."""
 
@@ -53,7 +53,7 @@ class MetricsTicker:
         return readings
 
     async def run(self) -> None:
-        """Until cancelled. Sources that keep no past are read at once, for later readings to be compared to."""
+        """Run until cancelled. Sources that keep no past are read at once, as the base of later differences."""
         tick_s = self.first_s = self._first_s(self._clock())
         await self._observe([each for each in self._observers if each.deployment not in self._kept])
         while True:
@@ -63,7 +63,7 @@ class MetricsTicker:
                 self._slot = await self._observe(self._observers)
                 self.read_ns = began_ns, time.time_ns()
             self._ready()
-            # A reading that took longer than an interval costs the ticks that it overran, and no more.
+            # A reading that took longer than an interval skips only the ticks that it overran.
             tick_s = max(tick_s + self._interval_s, self._after(self._clock()))
 
     def _first_s(self, now_s: float) -> float:

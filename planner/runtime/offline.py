@@ -1,7 +1,7 @@
 """The planner without a bus: intervals in, decisions out, with every decision carried out at once and every cap obeyed.
 
 Runs the same ``step`` and ``react`` as the service, on GPUs that exist as numbers only: for comparing planners and for
-trying a configuration. Must never be taken for a forecast of a real cluster: nothing starts slowly here.
+trying a configuration. Must never be taken as a forecast of a real cluster: here, replicas start at once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from planner.domain.units import Milliwatts, watts_from_mw
 
 GPUS_PER_NODE = 8
 REACTIONS = 200
-"""Looks between two intervals at most; the watts of a few hundred GPUs settle in far fewer."""
+"""Maximum number of iterations between two intervals; the watts of a few hundred GPUs settle in far fewer."""
 FIELDS = {
     "num_req": "requests",
     "isl": "isl_tokens",
@@ -203,7 +203,7 @@ def _reading(interval: Mapping[str, object], key: str) -> Reading:
         return Missing(MissingReason.NO_DATA)
     value = interval[key]
     if value is None:
-        return Missing(MissingReason.NOT_A_NUMBER)  # what JSON has in place of NaN
+        return Missing(MissingReason.NOT_A_NUMBER)  # JSON's replacement for NaN
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadIntervalError(f"{key} is {value!r}; it must be a number, null (no mean: NaN) or absent")
     return Sample(float(value)) if math.isfinite(value) else Missing(MissingReason.NOT_A_NUMBER)

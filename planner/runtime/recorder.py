@@ -1,4 +1,4 @@
-"""Sends plan records beside the decisions: hundreds of them must not hold a reaction up."""
+"""Sends plan records outside the decision loop: hundreds of them must not hold up a reaction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHECKPOINT_TICKS = 10
 
 
 class Recorder:
-    """One term's. ``put`` a decision in; ``run`` sends its records."""
+    """The recorder of one term. ``put`` takes a decision; ``run`` sends its records."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Recorder:
                 log.exception("a decision could not be recorded")
 
     def records(self, decided: DecisionEvent) -> Iterator[v1.PlanRecord]:
-        """One record a deployment and tick; and one, from the tick that wanted it, for a decision that had to wait."""
+        """One record per deployment and tick, and one, from its own tick, for a decision that had to wait."""
         plan = decided.plan
         problems = tuple(v1.Reason(code=one.code, text=one.text) for one in self._problems())
         self._plans.update(plan.deployments)

@@ -2,8 +2,8 @@
 
 Decisions and acknowledgements come back exactly from their own streams. Windows and corrections come back from the
 newest record, forecasts from the newest record that holds them whole and the observations recorded since. Ticks that
-fell between two leaders are read afterwards where the metrics' source keeps the past: all are taught, and the last one
-is decided on, late. Without records (the stream is in memory) all this is learned anew. Must never bring back a
+fell between two leaders are read afterwards where the metrics' source keeps the past: all are learned from, and the
+last one is decided on, late. Without records (the stream is in memory) all this is learned again. Must never restore a
 decision.
 """
 
@@ -36,7 +36,7 @@ MISSED_TICKS = 20
 TICKS = CHECKPOINT_TICKS + MISSED_TICKS + 1
 """How far back records are read: after an outage of ``MISSED_TICKS`` a whole record is still among them."""
 WITHIN_S = 10.0
-"""The longest time that sizing waits for what earlier ticks taught."""
+"""Longest time in seconds that sizing waits for what is learned from earlier ticks."""
 AT_ONCE = 16
 """Deployments whose missed ticks are read at the same time."""
 _CLOSE = 1e-6
@@ -59,7 +59,7 @@ class Restored:
 
 @dataclass(slots=True)
 class Restore:
-    """``found`` fills as it runs: what was not read in time is missing, what was is there.
+    """``found`` fills while it runs; what was not read in time is missing from it.
 
     ``first_s``: the first tick that this leader reads itself; earlier ones that have no record are read again.
     """
@@ -77,7 +77,7 @@ class Restore:
         return (math.ceil(self.first_s / self.config.interval_s - _CLOSE) - 1) * self.config.interval_s
 
     async def run(self, term: Term, now_s: float, offset_s: float) -> dict[DeploymentId, DeploymentState]:
-        """What earlier ticks taught, by deployment. Never raises."""
+        """What was learned from earlier ticks, by deployment. Never raises."""
         try:
             async with asyncio.timeout(WITHIN_S):
                 records = await term.records(
@@ -98,7 +98,7 @@ class Restore:
         for name in self.config.deployments:
             old = restored(self.config, name, by_name.get(name, ()))
             if old is not None and old.at_s > self.first_s:
-                log.warning("ticks of %s were recorded in the future: the clock was set; learning begins anew", name)
+                log.warning("ticks of %s were recorded in the future: the clock was set; learning starts again", name)
             elif old is not None:
                 last[name], self.found[name] = old, old.state
             await asyncio.sleep(0)
@@ -143,7 +143,7 @@ def _usable(entry: Mapping[str, Any]) -> bool:
 
 
 def _forecasts(config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping[str, Any]]) -> Mapping[str, Band]:
-    """The forecasts as they were kept whole last, taught the observations since; from nothing where none were kept."""
+    """The forecasts last kept whole, after the observations since; new ones where none were kept."""
     bands, since = _whole(config, name, kept)
     for entry in kept[since:]:
         now_s, seen = journal.observation(entry)
@@ -154,14 +154,14 @@ def _forecasts(config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping
 def _whole(
     config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Band], int]:
-    """Forecasts kept whole, and the first entry that they have not learned. Other settings' are of no use."""
+    """Forecasts kept whole, and the first entry that they have not learned. Those of other settings cannot be used."""
     for index in range(len(kept) - 1, -1, -1):
         if "bands" not in kept[index]:
             continue
         try:
             bands = checkpoint.bands_back(kept[index]["bands"], config.predictors)
         except checkpoint.NotPlainError as error:
-            log.warning("forecasts of %s are learned again from what was seen: %s", name, error)
+            log.warning("forecasts of %s are learned again from recorded observations: %s", name, error)
             return {}, 0
         fresh = load_forecast.learn(config, config.deployments[name], {}, None, 0.0).bands
         same = all(quantity in bands and checkpoint.alike(bands[quantity], fresh[quantity]) for quantity in fresh)
@@ -172,9 +172,9 @@ def _whole(
 def replayed(
     config: PlannerConfig, name: DeploymentId, known: DeploymentState, seen: DeploymentObservation, then_s: float
 ) -> DeploymentState:
-    """The state after one more observation, as if the tick had only been watched."""
+    """The state after one more observation, without deciding anything."""
     deployment = replace(config.deployments[name], mode=OperationMode.ADVISORY)
-    # Without sites no watts are asked for: what is wanted does not hang on them.
+    # Without sites no watts are requested: what is wanted does not depend on them.
     paper = replace(config, deployments={name: deployment}, sites={})
     before = PlannerState(0, then_s, {name: known})
     after, _ = step(before, Observation({name: seen}), paper, paper.clock(then_s))
@@ -196,7 +196,7 @@ def joined(state: PlannerState, name: DeploymentId, old: DeploymentState, load_t
 
 
 def _pool(since: PoolState, was: PoolState, change: int | None, decided_s: float) -> PoolState:
-    """One pool's past before and since. ``change``: of its published count; what no event explains was not recorded."""
+    """One pool's past, restored and since. ``change``: of its published count, for what no recorded event explains."""
     unrecorded = 0 if change is None else change - sum(step for _, step in since.events)
     events = (*was.events, (decided_s, unrecorded)) if unrecorded else was.events
     return replace(was, events=(*events, *since.events), most_seen=max(was.most_seen, since.most_seen))

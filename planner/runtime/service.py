@@ -1,6 +1,6 @@
 """The planner as a service: listens, campaigns for the lead, decides while it leads, and steps down at once.
 
-Owns the tasks and their order. Decides nothing itself: ``Decider`` runs the pure core, ``Link`` talks to the bus.
+Owns the tasks and their order. Decides nothing itself: ``LeaderTerm`` runs the pure core, ``Link`` talks to the bus.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ServiceSettings:
 
     ``clock_offset_s``: UTC seconds at 0 of the planner's clock when it starts (0 where it starts as UTC).
     ``journal``: keep observations in plan records, from which the next leader's forecasts and windows come back.
-    ``idle_s``: longest pause between two looks at the state, when nothing else asks for one.
+    ``idle_s``: longest pause between two iterations when no event causes one.
     """
 
     holder: str = ""
@@ -104,7 +104,7 @@ class PlannerService:
         )
 
     async def run(self) -> None:
-        """Until cancelled. Metrics connections are closed on the way out; the lead is let go."""
+        """Run until cancelled; then close metrics connections and release the lead."""
         try:
             await run_together(
                 {
@@ -128,7 +128,7 @@ class PlannerService:
             except TermEndedError as lost:
                 log.warning("no longer leading: %s", lost)
             except LinkUnfitError as unfit:
-                log.error("not leading: %s", unfit)  # noqa: TRY400  # a sentence for operators, no fault of ours
+                log.error("not leading: %s", unfit)  # noqa: TRY400  # a sentence for operators, not a fault of ours
                 self.vitals.unfit = str(unfit)
             except LinkAwayError as away:
                 log.warning("the bus is away: %s", away)

@@ -14,16 +14,16 @@ class Wakeup:
         self._timer: asyncio.TimerHandle | None = None
 
     def now(self) -> None:
-        """Something must be answered at once."""
+        """Ring at once: something must be answered."""
         self._event.set()
 
     def soon(self) -> None:
-        """Something may gather with what comes next. Must be called on the loop."""
+        """Ring after the gathering time, together with what comes next. Must be called on the event loop."""
         if self._timer is None and not self._event.is_set():
             self._timer = asyncio.get_running_loop().call_later(self._gather_s, self._event.set)
 
     async def wait(self, timeout_s: float) -> None:
-        """Until it rings, or ``timeout_s`` seconds have passed. Clears it."""
+        """Wait until it rings or ``timeout_s`` seconds have passed, and reset it."""
         try:
             async with asyncio.timeout(max(0.0, timeout_s)):
                 await self._event.wait()

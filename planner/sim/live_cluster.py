@@ -1,4 +1,4 @@
-"""The plant against the wall clock: a cluster to plan for on a machine without one.
+"""The plant run against the wall clock: a cluster to plan for on a machine that has none.
 
 Owns the pace (virtual seconds per real second) and a real ``/metrics`` endpoint on loopback. Must never block the event
 loop: the plant advances in short slices. A lock guards the plant, because GPU drivers call from threads.
@@ -191,7 +191,7 @@ class LiveCluster:
             self._plant.fail_worker(worker)
 
     def held(self) -> AbstractContextManager[object]:
-        """A lock under which the plant does not change, for callers whose own sums must agree with it."""
+        """A lock under which the plant does not change, for callers whose own totals must agree with it."""
         return self._lock
 
     def set_cap(self, gpu: str, mw: int) -> int:

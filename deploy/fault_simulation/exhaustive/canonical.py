@@ -140,7 +140,7 @@ class _Canon:
         past |= {d.order.heard_clock_s for d in (*self.node.arriving, *copied)}
         for page, state in zip(self.pages, self.states, strict=True):
             if page is not None:
-                past |= {page.clock_s, page.heard_clock_s, page.heard_s}
+                past |= {page.clock_s, page.heard_clock_s, page.reported_s}
                 past |= {page.inherited_s} if self.scope.rare.get("remove") else set()
             if (gone := state.removed.get(node_id(self.n))) is not None:
                 past |= {gone.at_s, gone.clock_s}
@@ -262,7 +262,7 @@ class _Canon:
             self.then(page.clock_s),
             self._boot(page.heard_boot),
             self.then(page.heard_clock_s),
-            self._then_or_never(page.heard_s),
+            self._then_or_never(page.reported_s),
             -1 if page.sent_s == NEVER_S else _age(now_s, page.sent_s, max(config.lease_s / 3.0, config.answer_s)),
             page.sent_share,
             page.marked,

@@ -2,8 +2,8 @@
 
 Forecasts the last value until there are five, and whenever a fit fails. A raw fit that collapses to (0, d, 0), a model
 that forecasts its last value at every horizon, is tried again on ``log(1 + y)``, unless the values are logarithms
-already. A value like every ``PointModel``: the fitted model behind it is shared along one line of observations and
-fitted afresh where a line branches.
+already. A value like every ``PointModel``: the fitted model behind it is shared along one sequence of observations and
+fitted again where a sequence branches.
 """
 
 from __future__ import annotations
@@ -95,14 +95,15 @@ class _FittedOnDemand:
 
 @dataclass(frozen=True, slots=True)
 class PublishedArima:
-    """0.9.1's ARIMA. What came since the last forecast is taught at once, which gives other numbers than one by one.
+    """0.9.1's ARIMA. It learns all observations since the last forecast at once, which gives other numbers than one by
+    one.
 
     ``history`` is kept whole, oldest first, as there.
     """
 
     history: tuple[float, ...] = ()
     line: list[_FittedOnDemand] = field(default_factory=list, compare=False, repr=False)
-    """At most one entry: the model that all values of this line of observations share."""
+    """At most one entry: the model that all values of this sequence of observations share."""
     on_logs: bool = False
 
     def on_logarithms(self) -> PublishedArima:
@@ -122,7 +123,7 @@ class PublishedArima:
         return bool(self.history)
 
     def observe(self, t_s: float, y: float) -> PublishedArima:
-        line = self.line if self.history else []  # every quantity starts a line of its own
+        line = self.line if self.history else []  # every quantity starts its own sequence
         return PublishedArima((*self.history, max(0.0, y)), line, self.on_logs)
 
     def mean(self, horizon_s: float) -> float:
@@ -139,7 +140,7 @@ class PublishedArima:
         if known is not None and known.history == self.history:
             return known.forecast
         if known is not None and self.history[: len(known.history)] != known.history:
-            known = None  # another line of observations than the shared model's
+            known = None  # not the shared model's sequence of observations
         try:
             if known is None:
                 model, logged = self._fitted()
@@ -152,7 +153,7 @@ class PublishedArima:
         except Exception:  # noqa: BLE001 - whatever a numeric library raises: the last value stands
             if known is None:
                 return self.history[-1]
-            value = self.history[-1]  # what it failed to learn it never learns, as published
+            value = self.history[-1]  # it never learns what it failed to learn, as published
         self.line[:] = [_FittedOnDemand(known.model, known.logged, self.history, value)]
         return value
 

@@ -1,6 +1,7 @@
 """Prophet, as Dynamo users know it: fitted afresh to the last observations (50) at each forecast.
 
-Says the last value until there are five, and whenever a fit fails. A fit takes tenths of a second: for long intervals.
+Forecasts the last value until there are five, and whenever a fit fails. A fit takes tenths of a second: for long
+intervals.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def _fit(history: tuple[tuple[float, float], ...], horizon_s: float) -> float:
     start_s = history[0][0]
     times = [DAY_ONE + timedelta(seconds=at - start_s) for at, _ in history]
     model = Library()
-    logging.getLogger("cmdstanpy").setLevel(logging.WARNING)  # it sets its own level when the first model is made
+    logging.getLogger("cmdstanpy").setLevel(logging.WARNING)  # it sets its own level with the first model
     model.fit(pandas.DataFrame({"ds": times, "y": [y for _, y in history]}))
     ahead = pandas.DataFrame({"ds": [times[-1] + timedelta(seconds=horizon_s)]})
     return float(model.predict(ahead)["yhat"].iloc[-1])

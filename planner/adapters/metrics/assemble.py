@@ -176,7 +176,7 @@ def _worker_counts(snapshot: Snapshot, selector: SeriesSelector, table: MetricTa
 
 
 def _of_those(means: Mapping[str, float] | None, present: Mapping[str, float] | None) -> Mapping[str, float]:
-    """The means of the workers that are still there: one that ended within the interval has no queue any more."""
+    """The means of the workers that still exist: one that ended within the interval has no queue any more."""
     return {worker: mean for worker, mean in (means or {}).items() if worker in (present or {})}
 
 

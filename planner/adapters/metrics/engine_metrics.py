@@ -202,7 +202,7 @@ TRAFFIC = (
     Quantity.ITL_MS,
     Quantity.REQUEST_DURATION_S,
 )
-"""Quantities of requests: all of one deployment are read from ONE source, so that they speak of the same requests."""
+"""Quantities of requests: all of one deployment are read from ONE source, so that they describe the same requests."""
 
 NAMESPACE_LABEL = "dynamo_namespace"
 POOL_LABEL = "dynamo_component"

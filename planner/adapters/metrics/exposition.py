@@ -96,7 +96,7 @@ def restarted(before: MetricsPage, after: MetricsPage) -> bool:
 def increase(name: str, before: MetricsPage, after: MetricsPage) -> Reading | None:
     """A counter's increase over all its series; None when the page has no such counter.
 
-    A series that is new on a page whose exporter went on counts from 0: it began with its first request.
+    A series that is new on the page of an exporter that did not restart counts from 0: it began with its first request.
     """
     series = after.cumulative.get(name)
     if series is None:

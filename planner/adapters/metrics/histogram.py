@@ -46,7 +46,7 @@ class IntervalHistogram:
     def share_within(self, bound: float) -> float | None:
         """The share of observations up to ``bound``, linear within its bucket; None without any.
 
-        Within the open last bucket nothing counts: the histogram says only that they are above its lower bound.
+        Nothing in the open last bucket counts: of those observations only the lower bound is known.
         """
         if not self.buckets or self.count <= 0 or self.buckets[-1][1] <= 0:
             return None
@@ -88,7 +88,7 @@ class IntervalHistogram:
         )
 
     def plus(self, other: IntervalHistogram) -> IntervalHistogram:
-        """Both together. Where bounds differ, buckets are given up: a merged guess would look like a measurement."""
+        """Both histograms together. Where bounds differ, buckets are dropped: a guess would look like a measurement."""
         same = [bound for bound, _ in self.buckets] == [bound for bound, _ in other.buckets]
         buckets = tuple((b, n + m) for (b, n), (_, m) in zip(self.buckets, other.buckets, strict=True)) if same else ()
         return IntervalHistogram(self.count + other.count, self.total + other.total, buckets)

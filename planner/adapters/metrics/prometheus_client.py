@@ -1,4 +1,4 @@
-"""Asks a Prometheus over HTTP, as a careful client does: TLS verified, tokens re-read, time-outs, patient retries."""
+"""Queries a Prometheus over HTTP: with TLS verification, tokens that are read again, time-outs and retries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PrometheusError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class PrometheusSettings:
-    """Where a Prometheus is and how to be let in. ``params`` go with every query (multi-tenant front ends)."""
+    """Address and credentials of a Prometheus. ``params`` go with every query (multi-tenant front ends)."""
 
     url: str
     bearer_token: str = field(default="", repr=False)
@@ -48,7 +48,7 @@ class SeriesRow:
 
 
 class PrometheusClient:
-    """Instant queries. One session, opened on first use; ``close`` once."""
+    """Instant queries over one session, opened on first use; ``close`` it once."""
 
     def __init__(self, settings: PrometheusSettings) -> None:
         self._settings = settings

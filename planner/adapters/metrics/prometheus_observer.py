@@ -33,8 +33,8 @@ class PrometheusObserver(SnapshotObserver):
     """One deployment's readings over the last ``window_s`` seconds.
 
     ``stale_s``: a newest sample older than this is no reading. ``load_time_scale`` as in ``EngineScraper``.
-    ``pull_s``: also means of queues and KV use over the window, as if they were read that often; None: none.
-    The client may be shared; its maker closes it.
+    ``pull_s``: also read means of queues and KV use over the window, as if they were read that often; None: no means.
+    The client may be shared; whoever created it closes it.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class PrometheusObserver(SnapshotObserver):
         return self._assembled(await self._window(max(0.0, now_s - then_s)))
 
     async def close(self) -> None:
-        """Nothing to close: the client is its maker's."""
+        """Nothing to close: the client belongs to its creator."""
 
     async def _snapshot(self, now_s: float) -> Snapshot:
         return await self._window(0.0)
@@ -91,7 +91,7 @@ class PrometheusObserver(SnapshotObserver):
         return {source: found for source in self._table.sources if (found := names & _names(source))}
 
     async def _rows(self, present: Mapping[Source, frozenset[str]], traffic: Source | None, at_s: float) -> Rows:
-        """The answers to everything there is to ask, by query: three requests, whatever the number of metrics."""
+        """The answers to all queries, by query: three requests, whatever the number of metrics."""
         numbers, buckets, gauges = dict[str, str](), dict[str, str](), dict[str, str]()
         for source, names in present.items():
             matchers = promql.selector(self._selector, source)
@@ -149,7 +149,7 @@ def _names(source: Source) -> frozenset[str]:
 
 
 def _counted(source: Source, names: frozenset[str]) -> list[str]:
-    """The source's counters and histogram parts that speak of traffic."""
+    """The source's counters and histogram parts that measure traffic."""
     metrics = [metric for metric in _traffic(source, names) if metric.kind is not EngineMetricKind.GAUGE]
     return [name for metric in metrics for name in promql.series_names(metric)]
 

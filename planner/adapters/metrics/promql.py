@@ -74,12 +74,12 @@ def age(name: str, matchers: str) -> str:
 
 
 def gauge(name: str, matchers: str) -> str:
-    """A gauge's series as they stand."""
+    """A gauge's series with their present values."""
     return f"{name}{{{matchers}}}"
 
 
 def gauge_mean(name: str, matchers: str, window_s: float, pull_s: float) -> str:
-    """A gauge's mean over the window, by series, as a reader sees it who reads it every ``pull_s``."""
+    """A gauge's mean over the window, by series, as if it were read every ``pull_s``."""
     return f"avg_over_time({name}{{{matchers}}}[{_window(window_s)}:{_window(pull_s)}])"
 
 

@@ -1,8 +1,8 @@
 """Counts replicas where metrics alone cannot: from GPU telemetry and from what actuators acknowledged. Pure.
 
 Metrics know the workers that serve; telemetry knows who holds GPUs; an acknowledgement knows how many were ready.
-In that order of trust: a source that knows every state is left alone; else ready ones come from metrics, failing
-them from the acknowledgement, failing it from telemetry, and those that hold GPUs without serving are starting.
+A source that knows every state is used as it is. Otherwise ready replicas come from metrics, else from the
+acknowledgement, else from telemetry, and those that hold GPUs without serving are starting.
 """
 
 from __future__ import annotations

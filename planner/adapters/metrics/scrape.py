@@ -98,7 +98,7 @@ class EngineScraper(SnapshotObserver):
         return {url: page for url, page in zip(self._urls, pages, strict=True) if page is not None}
 
     async def _pull(self, every_s: float) -> None:
-        """Between two observations: what a reading that fails does not show is missing from the means, and is no 0."""
+        """Read gauges between two observations. A failed reading is missing from the means; it does not count as 0."""
         while True:
             await asyncio.sleep(every_s)
             self._means.add(self._averaged(_gauges((await self._fetch()).values())))

@@ -35,7 +35,7 @@ class PoolSelector:
         if not component:
             return bool(self.labels)
         role = COMPONENTS.get(component.casefold())
-        # A Dynamo deployment without a prefill component calls its only workers "backend" all the same.
+        # A Dynamo deployment without a prefill component still calls its only workers "backend".
         return role is self.role or (self.role is Role.AGGREGATED and role is Role.DECODE)
 
 

@@ -1,4 +1,4 @@
-"""What one reading of metrics came to, whichever way it was read: the seam between fetching and understanding."""
+"""The result of one reading of metrics, whichever way it was read: the interface between fetching and interpreting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class GaugeMeans:
         self._sums: dict[str, dict[tuple[tuple[str, str], ...], tuple[float, int]]] = {}
 
     def add(self, gauges: Mapping[str, tuple[GaugeSample, ...]]) -> None:
-        """One reading more."""
+        """Add one reading."""
         for name, samples in gauges.items():
             series = self._sums.setdefault(name, {})
             for sample in samples:
@@ -36,7 +36,7 @@ class GaugeMeans:
                     series[key] = (total + sample.value, count + 1)
 
     def take(self) -> Mapping[str, tuple[GaugeSample, ...]]:
-        """The means, and a new interval begins."""
+        """Return the means and begin a new interval."""
         sums, self._sums = self._sums, {}
         return {
             name: tuple(GaugeSample(dict(key), total / count) for key, (total, count) in series.items())

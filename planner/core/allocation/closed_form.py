@@ -1,8 +1,8 @@
 """Caps for counts that are already fixed, where watts suffice: in closed form, without the optimiser.
 
-At most ticks the limiters fix the counts. Then only caps are open, and while all of them fit, the cheapest choice is
-the lowest cap that carries each pool with speed to spare. Must return None wherever the optimiser would have to choose;
-a test compares the two.
+In most ticks the limiters fix the counts. Then only caps remain to be chosen, and while all of them fit, the cheapest
+choice is the lowest cap that carries each pool with speed to spare. Must return None wherever the optimiser would have
+to choose; a test compares the two.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _fit(gpus: int, above_parked_mw: int, limits: SiteLimits) -> bool:
 
 
 def grant(pool: PoolDemand) -> PoolGrant:
-    """The lowest useful cap, in the optimiser's steps, that carries a pool of one count; a fixed cap as it is."""
+    """The lowest useful cap, in the optimiser's steps, that carries a pool of one count; a fixed cap unchanged."""
     curve = pool.curve
     if is_fixed(curve):
         fixed = chosen_speed(curve, curve.max_mw)

@@ -55,7 +55,7 @@ def _aiming(
 
 
 def _binding(chain: Sequence[Limited]) -> Limited:
-    """The last link that set the count: a shortfall only follows from it."""
+    """The last link that set the count; a shortfall only follows from that."""
     return next((link for link in reversed(chain) if link.reason is not ReasonCode.SHORTFALL), chain[-1])
 
 

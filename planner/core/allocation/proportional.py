@@ -1,7 +1,7 @@
 """The published cut: where the workers at their watts exceed the budget, every pool keeps the same share of its count.
 
 ``int(n * budget / required)``, the rule of the power-aware planner guide, beside the joint choice of counts and caps.
-It looks at nothing but counts and watts: it may leave one pool without a replica, and floors act after it.
+It considers only counts and watts: it may leave one pool without a replica, and floors are applied after it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _above_parked_mw(pool: PoolDemand, limits: SiteLimits) -> int:
 
 
 def _grant(pool: PoolDemand, count: int, before: int) -> PoolGrant:
-    """The cap for ``count`` replicas, and the link that says what was cut."""
+    """The cap for ``count`` replicas, and the link that states what was cut."""
     index = min(max(0, count - pool.min_replicas), len(pool.required_speed) - 1)
     arriving = (pool.arriving_speed[index],) if pool.arriving_speed else ()
     one = replace(

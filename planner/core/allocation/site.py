@@ -27,7 +27,7 @@ from planner.domain.units import Milliwatts, TickClock
 FULL_SPEED = 1.0
 SPEED_RESERVE = 1.3
 """Caps leave this much speed above what the sized load needs, while watts suffice. A cap that just meets the forecast
-has nothing left for what comes before the next tick, and a raise waits for watts to settle. Measured on seven cases:
+leaves nothing for load that comes before the next tick, and a raise waits for watts to settle. Measured on seven cases:
 at 1.0 energy falls by 5.7 % and 3.1 points of good requests are lost; at 1.6 one bursty case gains 3.2 points and
 another loses 4.8, for more GPUs at lower caps and no fewer joules. Short of watts, shares of good requests decide."""
 
@@ -49,8 +49,8 @@ def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], n
 def demand(sized: SizedDeployment, counts: Mapping[PoolId, int] | None) -> DeploymentDemand:
     """What a deployment asks of the optimiser: all its options, or what the limiters left of them.
 
-    ``counts`` are the limiters' answer: a pool that stays or shrinks gets exactly its count, one that grows gets as
-    many as watts and GPUs allow up to it, for the watts of a held pool may be missing elsewhere.
+    ``counts`` are the limiters' answer: a pool that stays or shrinks gets exactly its count; one that grows gets up to
+    its count, as many as watts and GPUs allow, because the watts of a held pool may be missing elsewhere.
     """
     config = sized.config
     pools = {}
@@ -105,7 +105,7 @@ class SharedSite:
     held: Mapping[Holder, Sequence[GpuId]]
     """GPUs of each pool's living replicas."""
     imagined: SharedSite | None = None
-    """The site as it were if the watched deployments acted, too; None where none is watched."""
+    """The site as it would be if the watched deployments acted too; None if none is watched."""
 
     @property
     def members(self) -> tuple[DeploymentId, ...]:
@@ -151,7 +151,7 @@ def share_sites(state: PlannerState, config: PlannerConfig, clock: TickClock) ->
         if acting != members:
             whole = site_limits(state.power[name], site, _ours(inventory, members), clock.now_s)
             if acting:
-                # The lowest cap of a watched GPU is the one that it has: parking is what it is for all others.
+                # The lowest cap of a watched GPU is its present one; take the parking cap from all others.
                 whole = replace(whole, reserve_mw_per_idle_gpu=limits.reserve_mw_per_idle_gpu)
             imagined = SharedSite(site, whole, members, inventory.held)
         found[name] = SharedSite(site, limits, acting, inventory.held, imagined)

@@ -1,7 +1,7 @@
 """Exponentially weighted means with several time constants, each weighted by its recent accuracy.
 
-No single time constant suits all loads: a short one follows a drifting rate, a long one averages a noisy one. It is
-not known in advance what a load does, and it changes. So each is weighted by its recent squared errors.
+No single time constant suits all loads: a short one follows a drifting rate, a long one averages a noisy one. Which one
+fits is not known in advance, and it changes. So each is weighted by its recent squared errors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Forecasts as the published 0.9 planner makes them: of counts per interval, one interval ahead, bug for bug.
 
-It leaves out the idle time before the first request, takes a mean of nothing (NaN) for zero, and uses what a Kalman
-filter says even below zero. For sizing mode ``classic`` only.
+It leaves out the idle time before the first request, takes a mean over no requests (NaN) as zero, and uses a Kalman
+filter's forecast even below zero. For sizing mode ``classic`` only.
 """
 
 from __future__ import annotations
@@ -52,5 +52,5 @@ def _as_published(model: PointModel) -> PointModel:
 
 
 def asleep(model: PointModel) -> PointModel:
-    """``model`` before the first request of a new time: idle intervals until then do not count, whatever it knows."""
+    """``model`` as before the first request: idle intervals do not count until the next one."""
     return replace(model, awake=False) if isinstance(model, PublishedModel) else model

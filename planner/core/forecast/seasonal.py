@@ -1,7 +1,7 @@
-"""A daily pattern around any model, used only as far as it has proven itself.
+"""A daily pattern around any model, weighted by how much it has improved the forecast.
 
-A daily pattern helps only at horizons beyond a worker's start-up time, and only loads that have one. So forecasts with
-and without it run side by side, and its weight follows their measured errors. It starts at 0.
+A daily pattern helps only at horizons beyond a worker's start-up time, and only for loads that have one. So forecasts
+with and without it run side by side, and its weight follows their measured errors. It starts at 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LEARNING = 0.5
 """Share of the new day in a bin's value."""
 MEMORY = 0.98
 MIN_SEPARATION = 0.75
-"""Forecasts to be judged are at least a quarter of the horizon apart: fewer would learn no slower, more cost memory."""
+"""Forecasts kept for comparison are at least a quarter of the horizon apart: more would only cost memory."""
 LARGEST_RATIO = 4.0
 SMALLEST_GAIN = 0.05
 """The pattern must be better by this share before it gets any weight."""

@@ -10,11 +10,11 @@ from planner.core.limits.limiter import Limiter
 from planner.core.limits.readiness import wait_for_last_decision
 
 LIMITERS: tuple[Limiter, ...] = (
-    ignore_small_changes,  # HPA's tolerance, first as in HPA: what is no change needs no window
+    ignore_small_changes,  # HPA's tolerance, first as in HPA: a change that is ignored needs no window
     stabilization_window,  # HPA's windows
     scaling_rate,  # HPA's policies, then the pool's largest step a tick
     replica_bounds,  # min/max replicas, after windows and rates: as in HPA they may not hold a count outside
-    keep_partners_awake,  # after the bounds, for a pool's minimum may be zero
+    keep_partners_awake,  # after the bounds, because a pool's minimum may be zero
     gpu_budget,  # after everything that may raise a count
     wait_for_last_decision,  # last: while a decision is carried out the counts in force stay, whatever they are
 )

@@ -17,7 +17,7 @@ def replica_bounds(context: LimitContext, counts: CountsByPool) -> CountsByPool:
 
 
 def keep_partners_awake(_: LimitContext, counts: CountsByPool) -> CountsByPool:
-    """Limiter: no pool stays at zero while another serves, for a request needs all of them."""
+    """Limiter: no pool stays at zero while another serves, because a request needs all of them."""
     if not any(counts.values.values()):
         return counts
     awake = Limited(1, ReasonCode.PARTNER_HELD, "kept while its partner serves")
@@ -53,12 +53,12 @@ def largest_step(pool: PoolConfig, current: int, count: int) -> Limited | None:
 def gpu_shares(
     config: DeploymentConfig, counts: Mapping[PoolId, int], current: Mapping[PoolId, int]
 ) -> Mapping[PoolId, Limited]:
-    """What the deployment's GPU budget leaves of ``counts``: the pools that shrink.
+    """The pools whose ``counts`` shrink to fit the deployment's GPU budget.
 
-    The largest share of the load that ALL pools can carry: each pool keeps the same fraction of what it wants, whole
-    replicas that are left over go where the fraction is lowest. Floors, and one replica of each pool, come before the
-    budget. While that fits, no pool shrinks below its count in ``current`` to make room for another: its own windows
-    decide that.
+    Keeps the largest share of the load that ALL pools can carry: each pool keeps the same fraction of what it wants,
+    and whole replicas that are left over go where the fraction is lowest. Floors, and one replica of each pool, take
+    precedence over the budget. As long as everything fits, no pool shrinks below its count in ``current`` to make room
+    for another: only its own windows decide that.
     """
     if config.max_gpus is None:
         return {}

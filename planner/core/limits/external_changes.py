@@ -1,7 +1,7 @@
 """Detects external changes: a person or another autoscaler that scales the same pools. They are reported, never fought.
 
 A decision is published once. If the running counts differ from the last one that was carried out for several ticks,
-somebody else changed them; the next decision is computed from the load, not from the conflicting edit.
+someone else changed them; the next decision is computed from the load, not from the conflicting edit.
 """
 
 from __future__ import annotations

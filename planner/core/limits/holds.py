@@ -1,6 +1,6 @@
 """Why counts do not follow the load now: a pause, a pin, metrics that are missing, a model that is not ready.
 
-Missing leads to no change; only after ``metrics_timeout_s`` does the fall-back that was asked for take over.
+Missing metrics lead to no change; only after ``metrics_timeout_s`` does the configured fall-back apply.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from planner.domain.units import TickClock
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """The counts that stand, and why. ``frozen``: not even the caps of the deployment's GPUs are touched."""
+    """The counts that are kept, and why. ``frozen``: not even the caps of the deployment's GPUs are touched."""
 
     counts: Mapping[PoolId, int]
     reason: ReasonCode

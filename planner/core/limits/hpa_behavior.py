@@ -1,7 +1,7 @@
 """HPA's behaviour block, with HPA's semantics: stabilization windows, then rate policies.
 
-A scale-up goes no higher than the LOWEST recommendation of its window, a scale-down no lower than the HIGHEST of its
-own; policies count from the replicas at the start of their period, events within it included.
+A scale-up goes no higher than the LOWEST recommendation of its window, a scale-down no lower than the HIGHEST one of
+its window. Policies count from the replicas at the start of their period, and include events within it.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _down(policy: ScalingPolicy, start: int) -> int:
 
 
 def horizon_s(pool: PoolConfig) -> float:
-    """How far back history matters to any window or policy of the pool."""
+    """How far back, in seconds, any window or policy of the pool looks."""
     rules = (pool.scale_up, pool.scale_down)
     periods = [policy.period_s for rule in rules for policy in rule.policies]
     return max([pool.up_window_s, pool.down_window_s, *periods])

@@ -22,7 +22,7 @@ class Limits:
     chain: tuple[Limited, ...] = ()
 
     def then(self, limited: Limited | None) -> Limits:
-        """After one more limiter; None let the count through."""
+        """These limits after one more limiter; None means that it let the count through."""
         if limited is None:
             return self
         return Limits(limited.value, (*self.chain, limited))
@@ -30,7 +30,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class CountsByPool:
-    """One deployment's counts on their way through the limiters."""
+    """One deployment's counts between two limiters."""
 
     pools: Mapping[PoolId, Limits]
 
@@ -48,10 +48,10 @@ class CountsByPool:
 
 @dataclass(frozen=True, slots=True)
 class LimitContext:
-    """What a limiter may look at.
+    """What a limiter may read.
 
-    ``config`` has the bounds in force now. ``options`` lacks pools that cannot be sized. ``current``: the counts in
-    force; empty where counts do not start from any (an operator's, a fall-back's).
+    ``config`` has the bounds in force now. ``options`` lacks pools that cannot be sized. ``current`` has the counts in
+    force; it is empty for counts that do not depend on them (an operator's pin, a fall-back).
     """
 
     config: DeploymentConfig
@@ -62,13 +62,14 @@ class LimitContext:
 
 
 Limiter: TypeAlias = Callable[[LimitContext, CountsByPool], CountsByPool]
-"""Returns the counts that it lets through; ``CountsByPool.then`` adds its reason to each pool that it changes."""
+"""Returns the counts that it lets through; ``CountsByPool.then`` adds the limiter's reason to each pool that it
+changes."""
 
 
 def each_pool(
     context: LimitContext, counts: CountsByPool, limit: Callable[[PoolConfig, int], Limited | None]
 ) -> CountsByPool:
-    """The counts after ``limit`` was asked for every pool on its own; where it answers None the count stays."""
+    """The counts after applying ``limit`` to each pool on its own; where it returns None the count is unchanged."""
     return CountsByPool(
         {name: limits.then(limit(context.config.pools[name], limits.count)) for name, limits in counts.pools.items()}
     )

@@ -1,8 +1,8 @@
 """The decision flow: what a newer decision waits for (``wait_for``).
 
-By default for nothing: it is published while an earlier one is still being carried out and takes its place; the earlier
-one is acknowledged as ``superseded``. Waiting for completion counts the last leaver, and an answer of thousands of
-tokens drains for minutes; waiting for readiness does not.
+By default it waits for nothing: it is published while an earlier one is still being carried out and takes its place;
+the earlier one is acknowledged as ``superseded``. Waiting for completion includes the last draining replica, and an
+answer of thousands of tokens drains for minutes; waiting for readiness does not.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def blocked(flow: Flow, config: DeploymentConfig, now_s: float) -> Limited | Non
 
 
 def done(flow: Flow, config: DeploymentConfig) -> bool:
-    """Whether the last decision is as far carried out as a newer one waits for."""
+    """Whether the last decision is carried out as far as ``wait_for`` requires of a newer one."""
     if config.waits_for is WaitFor.NOTHING or flow.ready:
         return True
     return config.waits_for is WaitFor.READY and flow.serving_decision_id >= flow.decision_id
 
 
 def timed_out(flow: Flow, config: DeploymentConfig, now_s: float) -> bool:
-    """Whether the last decision was waited for long enough: the planner then goes on, and says so."""
+    """Whether the last decision has timed out; the planner then continues, with a note."""
     waited_s = now_s - flow.decided_at_s
     return not done(flow, config) and waited_s >= config.scaling_timeout_s
 

@@ -11,7 +11,7 @@ from planner.core.performance.decode_model import DecodeModel
 
 SLOWEST, FASTEST = 2.5, 0.5
 SLOWEST_LATE = 10.0
-"""The bound while answers are later than their target: to doubt the measurement then is the worse mistake."""
+"""The bound while answers miss their target: then, distrusting the measurement is the worse mistake."""
 GAIN = 0.2
 FADING = 0.01
 SHARP_WAIT = 0.7
@@ -35,8 +35,8 @@ def learned(factor: float, ratio: float | None, *, late: bool = False) -> float:
 def itl_ratio(model: DecodeModel, step_ms: float, steps_per_s: float, context_tokens: float) -> float | None:
     """Observed iteration time over the profile's, at the batch that Little's law gives for the OBSERVED time.
 
-    ``steps_per_s``: decode iterations per second of one replica, summed over its sequences. Of a full engine only
-    "slower" is believed: its batch is the limit, and more than it carries arrives.
+    ``steps_per_s``: decode iterations per second of one replica, summed over its sequences. From a full engine only a
+    ratio above 1 is used: its batch is at the limit, and more arrives than it carries.
     """
     batch, limit = steps_per_s * step_ms / 1000.0, model.batch_limit(context_tokens)
     if step_ms <= 0 or batch <= 0:

@@ -1,7 +1,7 @@
 """The published 0.9 planner's interpolators: cubic in ISL, Clough-Tocher on a 100 x 100 grid of KV use and context.
 
-Kept for comparison and migration, bug for bug: lookups take the nearest grid node, holes the nearest measured point,
-and inconsistent points are used. scipy is imported when a profile is first read this way.
+Kept for comparison and migration, bug for bug: lookups take the nearest grid node, holes are filled from the nearest
+measured point, and inconsistent points are used. scipy is imported when a profile is first read this way.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ RELEASE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Brake:
-    """``held_mw`` are withheld since ``pressed_s``. ``draws``: (instant, milliwatts) of the last window."""
+    """``held_mw`` have been withheld since ``pressed_s``. ``draws``: (instant, milliwatts) of the last window."""
 
     held_mw: int = 0
     pressed_s: float = float("-inf")

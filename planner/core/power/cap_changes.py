@@ -24,8 +24,8 @@ def allowed_mw(config: SiteConfig, budget_mw: Milliwatts, nodes: int) -> Milliwa
 
 
 def answers(ledger: NodeLedger, config: SiteConfig, now_s: float) -> bool:
-    """Whether the node can be relied on to carry out a lower."""
-    if now_s - ledger.heard_s > config.stale_s:
+    """Whether the node can be relied on to carry out a decision that lowers."""
+    if now_s - ledger.reported_s > config.stale_s:
         return False
     return ledger.unanswered_s is None or now_s - ledger.unanswered_s <= config.answer_s
 

@@ -1,8 +1,8 @@
 """How the ledger of one node changes: the most that each of its GPUs may draw, by telemetry and acknowledgements.
 
 Owns the charge W(g). Must never free a watt by the passing of time or by telemetry: only an acknowledgement of a later
-decision, read back from the hardware, lowers a charge, and even then the old charge is held until it has settled.
-Why: each of messages, agents and clocks may lie dead for any time.
+decision, read back from the hardware, lowers a charge, and even then the old charge is held until it has settled. Why:
+messages may be delayed, agents down and clocks stopped for any length of time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from planner.core.power.node_ledger import NEVER_S, Cards, Column, NodeLedger, S
 from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, PowerAckSeen, StoredCaps
 
 MOST_SENT = 8
-"""Decisions kept apart while a node does not answer; beyond it the two oldest become one with the higher caps."""
+"""Number of decisions kept separately while a node does not answer; beyond it the two oldest are merged, with the
+higher caps."""
 
 
 def charge_of(hardware_mw: Column, sent: Iterable[Sent]) -> Column:
@@ -45,9 +46,9 @@ def _never_proven(gpu: GpuObservation) -> int:
 
 
 def enroll(seen: NodeObservation, now_s: float, next_id: int = 0) -> NodeLedger:
-    """A node that no planner has commanded: every GPU at its default, for that is where a reload puts it.
+    """A node that no planner has commanded: every GPU at its default, because that is where a reload puts it.
 
-    ``next_id``: of a node that was removed and is back. What it answered before frees nothing.
+    ``next_id``: for a node that was removed and is back. Acknowledgements from before its removal free nothing.
     """
     cards = _cards(seen.gpus.values())
     hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in cards.gpus)
@@ -82,10 +83,10 @@ def inherit(stored: StoredCaps) -> NodeLedger:
 
 
 def doubt(ledger: NodeLedger, least_mw: int) -> NodeLedger:
-    """An inherited ledger that may be older than the last grants: its GPUs at their highest limits, until it answers.
+    """An inherited ledger that may be older than the last grants: its GPUs at their highest limits until it answers.
 
-    Not at their defaults: a grant made after the copy may have been above the default. ``least_mw``: the highest limit
-    of a GPU whose own is not known.
+    Not at their defaults, because a grant made after the copy may have been above the default. ``least_mw``: the
+    highest limit of a GPU whose own is not known.
     """
     if ledger.proven:
         return ledger
@@ -97,7 +98,7 @@ def doubt(ledger: NodeLedger, least_mw: int) -> NodeLedger:
 
 
 def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
-    """Telemetry. It may raise a charge (drift, a reset, a foreign writer) and never lowers one."""
+    """The ledger after telemetry, which may raise a charge (drift, a reset, a foreign writer) but never lowers one."""
     if seen is ledger.seen:
         return ledger
     if any(gpu not in seen.gpus for gpu in ledger.cards.gpus) or len(seen.gpus) != len(ledger.cards.gpus):
@@ -111,7 +112,7 @@ def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> Node
         if not all(map(le, reported, ledger.charge_mw)):
             hardware = tuple(map(max, hardware, reported))
     draws = [row.draw_mw for row in known if row.draw_mw is not None]
-    boot, clock_s, heard_s = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
+    boot, clock_s, reported_s = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
     busy = tuple([row is None or _held(row) for row in rows])
     cards = _limits(ledger.cards, rows)
     fresh = ledger._replace(
@@ -124,13 +125,13 @@ def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> Node
         draw_mw=sum(draws) if len(draws) == len(rows) else None,
         heard_boot=boot,
         heard_clock_s=clock_s,
-        heard_s=heard_s,
+        reported_s=reported_s,
     )
     return fresh if hardware is ledger.hardware_mw else _recharged(fresh, hardware, fresh.sent)
 
 
 def _reported_mw(gpu: GpuObservation) -> int:
-    """The most that a report says a GPU may draw; 0 where it says nothing."""
+    """The most that a GPU may draw by this report; 0 where the report has no limit for it."""
     limit = gpu.enforced_mw
     if limit is None:
         limit = 0
@@ -145,21 +146,21 @@ def _held(gpu: GpuObservation) -> bool:
 
 
 def _newer(ledger: NodeLedger, boot: str, clock_s: float | None) -> bool:
-    """Whether a report is later than the last freeing acknowledgement. In doubt it is: it can only raise."""
+    """Whether a report is later than the last acknowledgement that freed watts; True in doubt, as it can only raise."""
     if clock_s is None or ledger.clock_s is None or boot != ledger.boot:
         return True
     return clock_s > ledger.clock_s
 
 
 def _echo(ledger: NodeLedger, boot: str, clock_s: float | None, reported_s: float) -> tuple[str, float | None, float]:
-    """The newest report to name in decisions: a delayed one must not take the place of a later one."""
-    known = (ledger.heard_boot, ledger.heard_clock_s, ledger.heard_s)
+    """The newest report, to be named in decisions: a delayed report must not take the place of a later one."""
+    known = (ledger.heard_boot, ledger.heard_clock_s, ledger.reported_s)
     same = boot == ledger.heard_boot and clock_s is not None and ledger.heard_clock_s is not None
     if same and (clock_s or 0.0) < (ledger.heard_clock_s or 0.0):
         return known
-    if boot != ledger.heard_boot and reported_s < ledger.heard_s:
+    if boot != ledger.heard_boot and reported_s < ledger.reported_s:
         return known
-    return boot, clock_s, max(reported_s, ledger.heard_s)
+    return boot, clock_s, max(reported_s, ledger.reported_s)
 
 
 def _limits(cards: Cards, rows: list[GpuObservation | None]) -> Cards:
@@ -173,7 +174,7 @@ def _limits(cards: Cards, rows: list[GpuObservation | None]) -> Cards:
 
 
 def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
-    """New GPUs join at their default. A GPU that is missing from a report keeps its line: unknown is not empty."""
+    """New GPUs join at their default. A GPU that is missing from a report stays in the ledger: unknown is not gone."""
     known = set(ledger.cards.gpus)
     fresh = [gpu for gpu in seen.gpus.values() if gpu.gpu not in known]
     if not fresh:
@@ -182,7 +183,7 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
     hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in extra.gpus)
     none = (False,) * len(fresh)
     older = tuple(Sent(s.decision_id, s.caps_mw + (0,) * len(fresh)) for s in ledger.sent[:-1])
-    # The newest decision names what the next renewal will repeat: not charged, that would be a raise out of nothing.
+    # The next renewal repeats the caps of the newest decision: uncharged, that would be a raise without watts.
     newest = tuple(Sent(s.decision_id, s.caps_mw + hardware) for s in ledger.sent[-1:])
     cards = Cards(
         ledger.cards.gpus + extra.gpus,
@@ -206,17 +207,17 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
 
 
 def _recharged(ledger: NodeLedger, hardware_mw: Column, sent: tuple[Sent, ...]) -> NodeLedger:
-    """New charges. What was held stays held: cost never falls here."""
+    """The ledger with new charges. Held charges stay held: the cost never falls here."""
     charge = charge_of(hardware_mw, sent)
     cost = tuple(map(max, charge, ledger.cost_mw))
     return ledger._replace(hardware_mw=hardware_mw, sent=sent, charge_mw=charge, cost_mw=cost, total_mw=sum(cost))
 
 
 def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: float) -> NodeLedger:
-    """An acknowledgement of one of OUR decisions. The only thing that lowers a charge.
+    """The ledger after an acknowledgement of one of OUR decisions: the only event that lowers a charge.
 
-    An agent refuses ids below one it has accepted, so that an answer to ``decision_id`` ends all earlier ones; the
-    answered one stays the agent's intent. An answer that is not the newest can only raise.
+    An agent refuses ids below one that it has accepted, so that an answer to ``decision_id`` ends all earlier ones; the
+    answered one remains the agent's intent. An answer that is not the newest can only raise.
     """
     rows = {gpu.gpu: gpu for gpu in ack.gpus}
     newest = ack.decision_id > ledger.acked_id or (
@@ -230,7 +231,7 @@ def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: f
     columns = zip(ledger.cards.gpus, ledger.cards.default_mw, ledger.charge_mw, strict=True)
     hardware = tuple([_proven(rows.get(gpu), default, charge) for gpu, default, charge in columns])
     healthy = [(row := rows.get(gpu)) is not None and row.healthy for gpu in ledger.cards.gpus]
-    boot, clock_s, heard_s = _echo(ledger, ack.boot, ack.clock_s, now_s)
+    boot, clock_s, reported_s = _echo(ledger, ack.boot, ack.clock_s, now_s)
     answered = ack.decision_id >= ledger.next_id - 1
     fresh = _recharged(ledger, hardware, sent)._replace(
         healthy=tuple(healthy),
@@ -240,7 +241,7 @@ def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: f
         clock_s=ack.clock_s,
         heard_boot=boot,
         heard_clock_s=clock_s,
-        heard_s=heard_s,
+        reported_s=reported_s,
         unanswered_s=None if answered else now_s,
     )
     if not all(map(le, ledger.charge_mw, fresh.charge_mw)):
@@ -255,9 +256,9 @@ def _proven(row: GpuCapInForce | None, default_mw: int, charge_mw: int) -> int:
 
 
 def contradict(ledger: NodeLedger, ack: PowerAckSeen) -> NodeLedger:
-    """An answer that may not free anything: an older one, another leader's, a refusal. It may still raise."""
+    """The ledger after an answer that may raise but not free: an older one, another leader's, a refusal."""
     if ack.decision_id >= ledger.next_id:
-        # The agent has seen higher ids than we know of: go on above them, or it will refuse us for ever.
+        # The agent has seen higher ids than we know of: continue above them, or it will refuse every decision.
         ledger = ledger._replace(next_id=ack.decision_id + 1, sent_s=NEVER_S)
     if not _newer(ledger, ack.boot, ack.clock_s):
         return ledger
@@ -271,7 +272,7 @@ def contradict(ledger: NodeLedger, ack: PowerAckSeen) -> NodeLedger:
 
 
 def issue(ledger: NodeLedger, caps_mw: Column, now_s: float, *, raises: bool) -> NodeLedger:
-    """A decision goes out: charged from this instant, published or not."""
+    """The ledger after issuing a decision, which is charged from this instant on, published or not."""
     sent = ledger.sent
     if len(sent) >= MOST_SENT:
         merged = Sent(sent[1].decision_id, tuple(map(max, sent[0].caps_mw, sent[1].caps_mw)))
@@ -287,7 +288,7 @@ def issue(ledger: NodeLedger, caps_mw: Column, now_s: float, *, raises: bool) ->
 
 
 def settle(ledger: NodeLedger, now_s: float, settle_s: float) -> NodeLedger:
-    """Let go of what was held, once its time is over. A clock that was set back starts that time again."""
+    """The ledger without held charges whose settle time is over. A clock that was set back starts that time again."""
     if ledger.cost_mw == ledger.charge_mw:
         return ledger
     if now_s < ledger.held_until_s:

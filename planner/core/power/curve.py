@@ -3,10 +3,11 @@
 ``speed(cap) = 1`` for ``cap >= P_u``, else ``((cap - P_s) / (P_u - P_s)) ** alpha``; draw under load is
 ``min(cap, P_u)``. Fitted to published cap sweeps; see ``planner.adapters.power_priors`` for figures and sources.
 
-The law was fitted above ``P_s`` and says 0 there, where no card stands still. Below the watts at which a straight line
-from the idle draw touches it, speed follows that line: at its lowest voltage a chip's draw above idle is proportional
-to its clock, and speed to the clock. Sweeps that go to a card's lowest limit measured 14 to 17 % of full speed (RTX
-3090, 100 of 350 W) and 23 to 34 % (RTX 4000 Ada, 30 of 130 W, single stream); the tail is kept within 5 to 40 % there.
+The law was fitted above ``P_s``. At ``P_s`` and below it gives 0, but real cards do not stop there. Below the watts at
+which a straight line from the idle draw touches the law, speed follows that line: at its lowest voltage a chip's draw
+above idle is proportional to its clock, and so is its speed. Sweeps that go to a card's lowest limit measured 14 to 17
+% of full speed (RTX 3090, 100 of 350 W) and 23 to 34 % (RTX 4000 Ada, 30 of 130 W, single stream); the tail is kept
+within 5 to 40 % there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 from planner.domain.power import PowerCurve
 
 LEAST_SPEED, MOST_SPEED = 0.05, 0.40
-"""What the tail may say at a card's lowest limit."""
+"""Bounds of the tail's speed at a card's lowest limit."""
 
 
 def speed(curve: PowerCurve, cap_mw: int) -> float:
@@ -50,12 +51,12 @@ def tail_end_mw(curve: PowerCurve) -> int:
 
 
 def is_fixed(curve: PowerCurve) -> bool:
-    """Whether an operator left one cap only: the only reason to run a GPU in the tail."""
+    """Whether the operator allows a single cap: the only reason to run a GPU in the tail."""
     return curve.useful_mw >= curve.max_mw
 
 
 def chosen_speed(curve: PowerCurve, cap_mw: int) -> float:
-    """Speed for choosing among caps: the law's, so that the tail recommends no cap; a fixed cap's is what it is."""
+    """Speed for choosing among caps: by the law, so that none in the tail is chosen; a fixed cap may be in the tail."""
     return speed(curve, cap_mw) if is_fixed(curve) else fitted_speed(curve, cap_mw)
 
 

@@ -33,7 +33,7 @@ from planner.domain.reading import value_or_none
 from planner.domain.units import TickClock
 
 SAMPLED = 5
-"""Most GPUs of a pool that are sampled in a tick."""
+"""Maximum number of a pool's GPUs that are sampled in a tick."""
 SAME_BATCH = 1.5
 """A batch within this factor of the last tick's counts as unchanged."""
 SMOOTHING = 0.2
@@ -104,32 +104,32 @@ def _measured(
         return state
     drawn = dict(state.learned.draws)
     for name, pool in config.pools.items():
-        told, gpus = seen.pools.get(name), held.get((config.deployment, name), ())
-        if told is None or not _at_rest(told, len(gpus), pool):
+        reported, gpus = seen.pools.get(name), held.get((config.deployment, name), ())
+        if reported is None or not _at_rest(reported, len(gpus), pool):
             continue
-        batch = _batch(pool, told)
+        batch = _batch(pool, reported)
         if batch is None:
             continue
         known = drawn.get(name) or NOTHING
         rows, reports = _rows(gpus, power, known.told)
         since_s = _since(known, batch, now_s)
-        busy = _full_speed_share(config, state, pool, seen, told)
-        drawn[name] = _taught(known, pool, told, DrawSample(rows, reports, batch, since_s, busy, now_s))
+        busy = _full_speed_share(config, state, pool, seen, reported)
+        drawn[name] = _taught(known, pool, reported, DrawSample(rows, reports, batch, since_s, busy, now_s))
     return replace(state, learned=replace(state.learned, draws=drawn))
 
 
-def _at_rest(told: PoolObservation, gpus: int, pool: PoolConfig) -> bool:
-    """Whether all replicas serve: the draw of one that loads weights or drains says nothing about P_u."""
-    ready = told.replicas.ready
-    return ready > 0 and not told.replicas.starting and gpus == ready * pool.gpus_per_replica
+def _at_rest(reported: PoolObservation, gpus: int, pool: PoolConfig) -> bool:
+    """Whether all replicas serve: the draw of one that loads weights or drains carries no information about P_u."""
+    ready = reported.replicas.ready
+    return ready > 0 and not reported.replicas.starting and gpus == ready * pool.gpus_per_replica
 
 
-def _batch(pool: PoolConfig, told: PoolObservation) -> float | None:
+def _batch(pool: PoolConfig, reported: PoolObservation) -> float | None:
     """Sequences that each replica runs. Prefill engines are always about the same chunk of tokens."""
     if pool.role is Role.PREFILL:
         return 1.0
-    running = value_or_none(told.running_requests)
-    return None if running is None else running / told.replicas.ready
+    running = value_or_none(reported.running_requests)
+    return None if running is None else running / reported.replicas.ready
 
 
 def _since(known: Drawn, batch: float, now_s: float) -> float:
@@ -150,7 +150,7 @@ class GpuRow(NamedTuple):
 def _rows(gpus: Sequence[GpuId], power: PowerState, known: frozenset[Report]) -> tuple[list[GpuRow], frozenset[Report]]:
     """Up to ``SAMPLED`` GPUs spread over the pool, by rising draw, and the reports that they come from.
 
-    Uses only reports that are not ``known``: the last report of a silent node is no new evidence.
+    Uses only reports that are not ``known``: a repeated last report of a silent node is not new evidence.
     """
     stride = -(-len(gpus) // SAMPLED)
     found: list[GpuRow] = []
@@ -174,19 +174,19 @@ def _full_speed_share(
     state: DeploymentState,
     pool: PoolConfig,
     seen: DeploymentObservation,
-    told: PoolObservation,
+    reported: PoolObservation,
 ) -> float | None:
     """Share of time for which an engine at full speed would be busy with the observed work; None if unknown."""
     if pool.role is not Role.PREFILL:
-        running = value_or_none(told.running_requests)
-        return None if running is None else 1.0 - math.exp(-running / told.replicas.ready)
+        running = value_or_none(reported.running_requests)
+        return None if running is None else 1.0 - math.exp(-running / reported.replicas.ready)
     model = engine(config.profile).prefill
     requests, isl = value_or_none(seen.requests), value_or_none(seen.isl_tokens)
     if model is None or requests is None or isl is None:
         return None
     fresh = isl * (1.0 - min(LARGEST_HIT_RATE, value_or_none(seen.kv_hit_rate) or 0.0))
     cost_s = model.cost_ms(max(1.0, fresh)) * state.learned.corrections.get(PREFILL, 1.0) / 1000.0
-    return requests / max(1e-9, seen.interval_s) * cost_s / told.replicas.ready
+    return requests / max(1e-9, seen.interval_s) * cost_s / reported.replicas.ready
 
 
 class DrawSample(NamedTuple):
@@ -200,7 +200,7 @@ class DrawSample(NamedTuple):
     now_s: float
 
 
-def _taught(known: Drawn, pool: PoolConfig, told: PoolObservation, look: DrawSample) -> Drawn:
+def _taught(known: Drawn, pool: PoolConfig, reported: PoolObservation, look: DrawSample) -> Drawn:
     bucket, learned, shown = batch_bucket(look.batch), known.learned, (known.measured_mw, known.expected_mw)
     if look.rows:
         row = look.rows[len(look.rows) // 2]
@@ -210,15 +210,17 @@ def _taught(known: Drawn, pool: PoolConfig, told: PoolObservation, look: DrawSam
             mean = sum([one.draw_mw for one in look.rows]) / len(look.rows)
             shown = _smoothed(shown[0], mean), _smoothed(shown[1], draw_mw(law, row.cap_mw, share))
         if pool.learn_power:
-            learned = learned.observe(bucket, pool.curve, _reading(pool, told, look, share), look.now_s)
+            learned = learned.observe(bucket, pool.curve, _reading(pool, reported, look, share), look.now_s)
     return Drawn(learned, look.batch, bucket, look.since_s, *shown, look.reports)
 
 
-def _reading(pool: PoolConfig, told: PoolObservation, look: DrawSample, share: float | None) -> Reading:
+def _reading(pool: PoolConfig, reported: PoolObservation, look: DrawSample, share: float | None) -> Reading:
     """The median GPU's reading, weighted by the number of samples, if all engines are surely busy."""
     rows = look.rows
     row, weight = rows[len(rows) // 2], len(rows)
-    waiting = pool.role is not Role.PREFILL or (value_or_none(told.queued_requests) or 0.0) >= told.replicas.ready
+    waiting = (
+        pool.role is not Role.PREFILL or (value_or_none(reported.queued_requests) or 0.0) >= reported.replicas.ready
+    )
     if share is None or share < BUSY or not waiting:
         # With pauses the median engine may be idle; the GPU with the highest draw is the one that may be at its cap.
         row, share, weight = rows[-1], 0.0, 1

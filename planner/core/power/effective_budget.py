@@ -16,7 +16,8 @@ from planner.domain.observation import BudgetCommand
 from planner.domain.units import Milliwatts
 
 MAX_COMMANDS = 8192
-"""Far more than a week in steps of five minutes, because the oldest are dropped first and may be next to apply."""
+"""Maximum number of commands kept. Far more than a week in steps of five minutes, because the oldest are dropped first
+and may be the next to apply."""
 _JUST_BEFORE_S = 1e-6
 _DAY_S = 86_400.0
 
@@ -101,7 +102,7 @@ def _ramp_step(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: flo
 
 
 def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: float) -> Milliwatts:
-    """The smallest budget from now until a lower sent now would have settled, in milliwatts; for a whole ramp step."""
+    """The smallest budget in milliwatts until a lower cap sent now would have settled; of a ramp, for a whole step."""
     if not orders and config.schedule is None:
         return config.budget_mw
     start_s, step_end_s = _ramp_step(config, orders, now_s) or (now_s, now_s)
@@ -161,5 +162,5 @@ def with_commands(
             kept.append(order)
         ramping = ramping or (order.ramp_s > 0 and now_s < order.from_s + order.ramp_s)
         if not ramping and order.until_s is None and order.from_s <= now_s:
-            break  # in force without an end: no older command can apply again
+            break  # in force without an end, so no older command can apply again
     return tuple(reversed(kept[:MAX_COMMANDS]))

@@ -1,6 +1,7 @@
 """What answers prove about the bus itself: that its decisions are older than what agents have carried out.
 
-Pure. The planner counts a node's ids anew where its agent would refuse them, and doubts what it inherited.
+Pure. Where an agent would refuse its ids, the planner begins a new count of the node's ids and doubts what it
+inherited.
 """
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from __future__ import annotations
 from planner.domain.observation import PowerAckSeen
 
 FOREIGN_EPOCH = -1
-"""The epoch under which an answer to another incarnation is read: its ids are another counting's."""
+"""The epoch under which an answer to another incarnation is read: its ids belong to another count."""
 
 
 def knows_more(ack: PowerAckSeen, epoch: int, next_id: int) -> bool:
-    """Whether an answer speaks of a later term, or of a later decision, than the bus had for its leader.
+    """Whether an answer names a later term, or a later decision, than the bus had for its leader.
 
-    Every decision that an agent can have seen was stored before: a bus that has no trace of one was put back from a
-    copy, or lost it.
+    Every decision that an agent can have seen was stored first: a bus without a trace of it was restored from a copy,
+    or lost it.
     """
     if ack.epoch == FOREIGN_EPOCH:
         return False
@@ -23,10 +24,10 @@ def knows_more(ack: PowerAckSeen, epoch: int, next_id: int) -> bool:
 
 
 def refuses(ack: PowerAckSeen, epoch: int, incarnation: str) -> bool:
-    """Whether the agent would refuse all that a leader of ``epoch`` decides under ``incarnation``.
+    """Whether the agent would refuse everything that a leader of ``epoch`` decides under ``incarnation``.
 
-    It knows a later term, or it refused while it follows another incarnation: an old decision that reached a fresh
-    process made it take ours for the earlier one. A refusal that is late costs no more than one more incarnation.
+    That is so if it knows a later term, or if it refused while following another incarnation: an old decision that
+    reached a fresh process made it treat ours as the earlier one. A late refusal costs only one more incarnation.
     """
     if ack.incarnation == incarnation:
         return ack.epoch > epoch

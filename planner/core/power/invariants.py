@@ -28,7 +28,7 @@ class Violation:
 
 
 def standing(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Violation, ...]:
-    """Violations of what must hold at every instant; cheap enough for every tick."""
+    """Violations of the promises that must hold at every instant; cheap enough for every tick."""
     found = [_i1(state, config, now_s), _i5(state, config, now_s)]
     return tuple(violation for violation in found if violation is not None)
 

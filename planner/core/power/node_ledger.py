@@ -1,6 +1,6 @@
 """The ledger of one node as a value: its GPUs, what they are charged, and why.
 
-Columns run in step with ``cards.gpus``. Values only; ``charging.py`` says how a ledger changes.
+Columns have the order of ``cards.gpus``. Values only; ``charging.py`` has the rules by which a ledger changes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Sent:
 class NodeLedger(NamedTuple):
     """What one node may draw. ``charge_mw`` is W; ``cost_mw`` also counts what has not settled yet.
 
-    A named tuple, for a step over 10,000 GPUs is mostly replacing such values, which costs a third of a dataclass's.
+    A named tuple, because a step over 10,000 GPUs mostly replaces such values, at a third of a dataclass's cost.
     """
 
     node: NodeId
@@ -65,29 +65,29 @@ class NodeLedger(NamedTuple):
     clock_s: float | None = None
     heard_boot: str = ""
     heard_clock_s: float | None = None
-    heard_s: float = NEVER_S
+    reported_s: float = NEVER_S
     sent_s: float = NEVER_S
     sent_share: int = 0
     """The site's ``share`` in the newest decision: with it the agent's fallbacks are known."""
     marked: bool = False
-    """The newest decision names the default as this ledger's charge: it may be of an old copy of the bus."""
+    """The newest decision charges the highest limits, because the ledger may come from an old copy of the bus."""
     proven: bool = True
-    """False: inherited, and no decision of this leader was answered yet."""
+    """False: inherited, and no decision of this leader has been answered yet."""
     inherited_s: float = NEVER_S
     """When a predecessor last commanded this node."""
     unanswered_s: float | None = None
-    """When the oldest decision without an answer went out."""
+    """When the oldest unanswered decision was published."""
     raised_s: float = NEVER_S
     held_until_s: float = NEVER_S
     seen: NodeObservation | None = None
     wanted: tuple[GpuSetpoint | None, ...] | None = None
     goal_mw: Column | None = None
-    """Derived from ``wanted``; None: to be derived again."""
+    """Derived from ``wanted``; None: must be derived again."""
     enforced_mw: int = 0
     draw_mw: int | None = None
 
     def stuck(self) -> tuple[bool, ...]:
-        """GPUs that did not follow the newest decision although it was answered, or that can not follow."""
+        """GPUs that did not follow the newest decision although it was answered, or that cannot follow."""
         if self.caps_mw is None or self.acked_id < self.next_id - 1:
             return tuple(not ok for ok in self.healthy)
         floor = map(max, self.caps_mw, self.cards.min_mw)

@@ -179,4 +179,4 @@ class Drawn:
     expected_mw: float | None = None
     """Expected draw by the curve in force then: the prior's, or with the learned P_u."""
     told: frozenset[Report] = frozenset()
-    """The reports of the last sample: if they come again, they are no new evidence."""
+    """The reports of the last sample: repeated, they are not new evidence."""

@@ -81,15 +81,15 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
 
 
 def _gpus_note(state: PowerState, config: SiteConfig) -> Limited | None:
-    """Where GPUs that nobody has heard of yet are charged nothing."""
-    heard = len(state.where)
+    """The note that GPUs without any report are charged nothing; None if all are charged."""
+    reported = len(state.where)
     if config.expected_gpus is None:
-        text = f"expected_gpus is not set and {heard} GPUs are heard of: one never heard of is charged nothing"
-        return Limited(heard, ReasonCode.EXPECTED_GPUS, text) if heard else None
-    if heard <= config.expected_gpus:
+        text = f"expected_gpus is not set and {reported} GPUs are heard of: one never heard of is charged nothing"
+        return Limited(reported, ReasonCode.EXPECTED_GPUS, text) if reported else None
+    if reported <= config.expected_gpus:
         return None
-    text = f"{heard} GPUs are heard of and expected_gpus says {config.expected_gpus}: none is charged in advance"
-    return Limited(heard, ReasonCode.EXPECTED_GPUS, text)
+    text = f"{reported} GPUs are heard of and expected_gpus says {config.expected_gpus}: none is charged in advance"
+    return Limited(reported, ReasonCode.EXPECTED_GPUS, text)
 
 
 def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:

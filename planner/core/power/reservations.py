@@ -21,19 +21,19 @@ from planner.domain.units import GpuSetpoint, TickClock
 
 @dataclass(frozen=True, slots=True)
 class ReservedGpus:
-    """One deployment's GPUs after the ledger moved: where replicas may start, and how many each pool may have."""
+    """One deployment's GPUs after the ledger advanced: where replicas may start, and how many each pool may have."""
 
     placements: tuple[Placement, ...]
     counts: Mapping[PoolId, int]
     placed: Mapping[PoolId, int]
-    """Replicas that hold GPUs or have GPUs chosen, whether or not their watts are there."""
+    """Replicas that hold GPUs or have GPUs chosen, whether or not their watts are reserved."""
     patience_s: float
-    """How long a scale-up may wait for the rest."""
+    """Seconds that a scale-up may wait for the rest of its watts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """The state after the ledgers moved, the power decisions to send, and what each powered deployment may start."""
+    """The state after the ledgers advanced, the power decisions to send, and what each powered deployment may start."""
 
     state: PlannerState
     power: tuple[PowerDecision, ...]
@@ -41,7 +41,7 @@ class Reserved:
 
 
 def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) -> Reserved:
-    """Choose GPUs for the replicas aimed at and move every site's ledger: lower first, raise what is proven free.
+    """Choose GPUs for the goal's replicas and advance every site's ledger: lower first, raise what is proven free.
 
     A site whose deployments are all only watched is left alone: no cap, no lease.
     """

@@ -1,7 +1,7 @@
-"""One site's power, as the planner's step sees it: absorb what is seen, say what is wanted, send what is safe.
+"""One site's power, as the planner's step uses it: absorb what is seen, set what is wanted, send what is safe.
 
-Owns the order of things: charges first, then lowers, then raises from the free pool, then renewals. Must never
-raise on a guess: what is unknown keeps its charge. Pure; the instant is an argument.
+Owns the order of changes: charges first, then lowers, then raises from the free pool, then renewals. Must never raise
+on a guess: what is unknown keeps its charge. Pure; the instant is an argument.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def initial(
     *,
     doubted: bool = False,
 ) -> PowerState:
-    """What a new leader knows. ``stored``: the last power decision of each node, read from the bus AFTER leadership.
+    """A new leader's state. ``stored``: the last power decision of each node, read AFTER leadership was won.
 
-    Empty: no planner has led before, so that no grant can be under way: it waits only until every node
-    has had the time to report. Otherwise the predecessor's ledger. ``doubted``: it may be an old copy of it. Then
-    nothing inherited is believed: until the first raise decisions only lower, and from then on a node that has not
+    Empty: no planner has led before, so that no grant can be under way; the leader waits only until every node has had
+    time to report. Otherwise it is the predecessor's ledger. ``doubted``: it may come from an old copy of the bus. Then
+    nothing inherited is trusted: until the first raise decisions only lower, and from then on a node that has not
     answered this leader is charged the highest limits that its GPUs can have.
     """
     ledgers = {last.node: inherit(last) for last in stored if belongs(last.node, config)}
@@ -112,7 +112,7 @@ def _with_reports(
     config: SiteConfig,
     now_s: float,
 ) -> bool:
-    """One node's telemetry into ``nodes``; whether there was anything new in it."""
+    """Put one node's telemetry into ``nodes``; return whether it was new."""
     ledger = nodes.get(seen.node)
     if ledger is not None:
         fresh = with_report(ledger, seen, now_s)
@@ -136,7 +136,7 @@ def _from_before(seen: NodeObservation, removed: Removed | None, now_s: float) -
 
 def _answered(ledger: NodeLedger, ack: PowerAckSeen, epoch: int, config: SiteConfig, now_s: float) -> NodeLedger:
     if ack.epoch < epoch:
-        return contradict(ledger, ack)  # an answer to a predecessor: it may raise a charge, never free one
+        return contradict(ledger, ack)  # an answer to a predecessor may raise a charge, never free one
     return acknowledge(ledger, ack, now_s, config.settle_s)
 
 
@@ -152,7 +152,7 @@ def _node_commands(
         ledger = nodes.get(order.node)
         issued_s = now_s if order.issued_s is None else min(order.issued_s, now_s)
         if order.action == "remove" and ledger is not None:
-            # A sign of life after the order proves it wrong, or old: its watts may not be lent to anybody.
+            # A sign of life after the command proves it wrong or outdated: the node's watts may not be lent.
             if order.issued_s is None or _gone_since(state, ledger, issued_s):
                 del nodes[order.node]
                 ids[order.node] = ledger.next_id
@@ -165,13 +165,13 @@ def _node_commands(
 
 
 def _gone_since(state: PowerState, ledger: NodeLedger, issued_s: float) -> bool:
-    """Whether a node neither reported nor answered since an order to remove it.
+    """Whether a node has neither reported nor answered since the command to remove it.
 
-    Over a copy of an older bus an order of the past proves nothing: the node may have come back after the copy.
+    On a bus restored from a copy, a past command proves nothing: the node may have come back after the copy.
     """
     if state.doubted and not ledger.proven and issued_s <= state.since_s:
         return False
-    return max(ledger.heard_s, ledger.inherited_s) < issued_s
+    return max(ledger.reported_s, ledger.inherited_s) < issued_s
 
 
 def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:
@@ -185,7 +185,7 @@ def _brake(state: PowerState, config: SiteConfig, now_s: float) -> brake.Brake:
 
 
 def want(state: PowerState, setpoints: Mapping[GpuId, GpuSetpoint]) -> PowerState:
-    """The optimiser's setpoints. A GPU that is not named is parked, once no pod holds it."""
+    """The state with the optimiser's setpoints. A GPU that they do not name is parked once no pod holds it."""
     if setpoints is state.wants:
         return state
     nodes = {}
@@ -196,7 +196,7 @@ def want(state: PowerState, setpoints: Mapping[GpuId, GpuSetpoint]) -> PowerStat
 
 
 def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerState, tuple[PowerDecision, ...]]:
-    """The orders that may go out now, lowers first, each charged in the returned state."""
+    """The state and the decisions to publish now, lowers first; each is charged in that state."""
     state = _prepared(state, config, now_s)
     allowed = gpus_mw(state, config, now_s) - unseen_mw(state, config)
     goals = {node: ledger.goal_mw or () for node, ledger in state.nodes.items()}
@@ -217,7 +217,7 @@ def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerS
 def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState:
     """Settle what has settled; derive fallbacks and goals where something changed."""
     allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
-    # All that the share is made of: a new leader learns the limits of inherited nodes only when they report.
+    # Everything that the share depends on: a new leader learns the limits of inherited nodes only when they report.
     key = (allowed, tuple([ledger.cards for ledger in state.nodes.values()]))
     share = state.share
     doubts = state.doubted and now_s >= state.raises_from_s
@@ -258,7 +258,7 @@ def _raises(
     free: int,
     now_s: float,
 ) -> dict[NodeId, Column]:
-    """Raises that the free pool carries: all of them, or the same part of each."""
+    """The raises that fit the free pool: all of them, or the same part of each."""
     step = config.smallest_step_mw
     open_ = []
     for node, ledger in state.nodes.items():
@@ -301,16 +301,17 @@ def _sent(
         marked = state.doubted and not ledger.proven
         issued = issue(ledger, final, now_s, raises=rising is not None)
         nodes[node] = issued._replace(sent_share=state.share, marked=marked)
-        told = doubt(issued, highest) if marked else issued
-        order = _order(told, state, config, reason, now_s, raises=rising is not None)
+        sent = doubt(issued, highest) if marked else issued
+        order = _order(sent, state, config, reason, now_s, raises=rising is not None)
         (up if rising is not None else down).append(order)
     return replace(state, nodes=nodes), (*down, *up)
 
 
 def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, now_s: float) -> bool:
-    """At each third of a lease; until a node has answered, too, and then without delay while a cut depends on it.
+    """Whether a node's caps are due to be sent again: each third of a lease, sooner while a cut waits for its answer.
 
-    A node in doubt is written to at once, heard of or not: the next leader has nothing else to know the doubt by.
+    A node in doubt gets a decision at once, even if it never reported: that decision is all by which the next leader
+    can know of the doubt.
     """
     if state.doubted and not ledger.proven and not ledger.marked:
         return True
@@ -322,18 +323,18 @@ def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, no
         return True
     if _stands_above(ledger) or _stands_below(ledger):
         return True
-    # The agent falls to what it was sent, and what it was sent may not fit a smaller budget that is known by now.
+    # The agent falls back to what it was sent, which may not fit a smaller budget that has become known since.
     return not all(map(le, ledger.caps_mw, fallbacks(ledger, config, min(ledger.sent_share, state.share))))
 
 
 def _stands_above(ledger: NodeLedger) -> bool:
-    """Whether a limit that can be set was last proven above its cap: only the answer to another decision frees it."""
+    """Whether a settable limit was last proven above its cap: only the answer to another decision frees those watts."""
     floor = map(max, ledger.caps_mw or (), ledger.cards.min_mw)
     return any(ok and hw > cap for ok, hw, cap in zip(ledger.healthy, ledger.hardware_mw, floor, strict=True))
 
 
 def _stands_below(ledger: NodeLedger) -> bool:
-    """Whether a limit that can be set stands below its cap: the agent could not raise for a decision that came late."""
+    """Whether a settable limit is below its cap, because the agent could not raise for a decision that came late."""
     most = map(min, ledger.caps_mw or (), ledger.cards.max_mw)
     return any(ok and hw < cap for ok, hw, cap in zip(ledger.healthy, ledger.hardware_mw, most, strict=True))
 
@@ -348,16 +349,17 @@ def _order(
     caps = tuple([GpuCapTarget(gpu, to, min(to.cap_mw, fall), charge, high) for gpu, to, fall, charge, high in rows])
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
-    heard = (ledger.heard_boot, ledger.heard_clock_s)
+    report = (ledger.heard_boot, ledger.heard_clock_s)
     over = _only_lowers(ledger, state, now_s)
-    return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *heard, over)
+    return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *report, over)
 
 
 def _only_lowers(ledger: NodeLedger, state: PowerState, now_s: float) -> bool:
-    """Whether the agent may not climb, not even back to its cap.
+    """Whether the agent must not raise any limit, not even back to its cap.
 
-    A cap that was inherited in doubt may have been lent to others since. So nobody climbs back to one before the
-    silent are charged their highest limits, which is when raises begin, and no node that has not answered does.
+    The watts of a cap that was inherited in doubt may have been lent to others since. So no node climbs back to one
+    before silent nodes are charged their highest limits, which is when raises begin; a node that has not answered never
+    does.
     """
     if state.over_since_s is not None:
         return True
@@ -365,7 +367,7 @@ def _only_lowers(ledger: NodeLedger, state: PowerState, now_s: float) -> bool:
 
 
 def _setpoint(cap_mw: int, wanted: GpuSetpoint | None) -> GpuSetpoint:
-    """The wanted setpoint under the cap that the ledger allows: it counts watts, and leaves every other knob alone."""
+    """The wanted setpoint with the cap that the ledger allows; every knob other than the cap is left as wanted."""
     if wanted is None:
         return GpuSetpoint(Milliwatts(cap_mw))
     return wanted if wanted.cap_mw == cap_mw else wanted._replace(cap_mw=Milliwatts(cap_mw))

@@ -18,7 +18,7 @@ from planner.domain.units import GpuSetpoint, Milliwatts
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """When a node was removed, and its last report until then: shown again, that one is no sign of life."""
+    """When a node was removed, and its last report before that: received again, that report is not a sign of life."""
 
     at_s: float
     boot: str = ""
@@ -27,7 +27,7 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class PowerState:
-    """All that one site's ledger knows. ``frozen`` names violated invariants; while it is not empty nothing rises."""
+    """Everything that one site's ledger knows. ``frozen`` names violated invariants, which stop every raise."""
 
     site: SiteId
     epoch: int
@@ -38,18 +38,18 @@ class PowerState:
     orders: tuple[BudgetCommand, ...] = ()
     brake: Brake = field(default_factory=Brake)
     removed: Mapping[NodeId, Removed] = field(default_factory=dict)
-    """Nodes that an operator removed: only a later sign of life brings one back."""
+    """Nodes that an operator removed: only a later sign of life brings a node back."""
     past_ids: Mapping[NodeId, int] = field(default_factory=dict)
     """The next decision id of nodes that were removed: their agents have seen all smaller ones."""
     node_commands: Mapping[NodeId, int] = field(default_factory=dict)
-    """The newest operator's order carried out, by node."""
+    """The newest operator's command that was carried out, by node."""
     share: int = 0
     share_key: tuple[int, tuple[Cards, ...]] | None = None
     """What ``share`` was derived from: the milliwatts that fallbacks may add up to, and the limits of all nodes."""
     since_s: float = float("-inf")
     """When this leader took the lead."""
     doubted: bool = False
-    """The bus was put back from a copy: what was inherited may be older than what was granted since."""
+    """The bus may have been restored from a copy: the inherited ledger may be older than the last grants."""
     over_since_s: float | None = None
     shortfall_mw: Milliwatts = Milliwatts(0)
     squeezed: bool = False
@@ -67,10 +67,10 @@ def highest_mw(state: PowerState) -> Milliwatts:
 
 
 def unseen_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
-    """The charge of GPUs that the site is known to have and that nobody has reported, with their hosts.
+    """The charge of GPUs that the site is known to have but no agent has reported, with their hosts.
 
     Each at the highest limit of the site and not at the default: a node that joined after an old copy of the bus was
-    made may have been granted more than the default since, and neither this leader nor the next can know.
+    made may have been granted more than the default, and neither this leader nor the next can know that.
     """
     if config.expected_gpus is None or config.expected_gpus <= len(state.where):
         return Milliwatts(0)
@@ -89,7 +89,7 @@ def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
 
 
 def free_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
-    """The free pool: what raises may spend. Negative while charges stand above the budget."""
+    """The free pool: what raises may spend. Negative while charges are above the budget."""
     return Milliwatts(gpus_mw(state, config, now_s) - charged_mw(state) - unseen_mw(state, config))
 
 

@@ -45,7 +45,7 @@ class LearnedInterval:
 
 
 def fresh(settings: PlannerConfig, config: DeploymentConfig, interval_s: float) -> dict[str, Band]:
-    """Forecasts that know nothing yet, by the name of what they forecast."""
+    """Untrained forecasts, by the name of what they forecast."""
     made = published.published(config.predictor, interval_s, settings.predictors)
     return {name: Band(made, config.forecast_level, interval_s) for name in published.QUANTITIES}
 
@@ -74,7 +74,7 @@ def learn(
     seen: DeploymentObservation | None,
     t_s: float,
 ) -> LearnedInterval:
-    """What an interval teaches. A mean of nothing (NaN) counts as zero; what a source did not answer is not learned."""
+    """Forecasts after an interval. NaN (a mean over no requests) counts as zero; missing readings are skipped."""
     interval_s = settings.load_interval_s if seen is None else seen.interval_s
     known = {name: bands.get(name) or band for name, band in fresh(settings, config, interval_s).items()}
     if seen is None:
@@ -94,7 +94,7 @@ def learn(
 def _missing(config: DeploymentConfig, seen: DeploymentObservation) -> dict[str, str]:
     """The readings without which 0.9.1 leaves the counts as they are: its formulas cannot use NaN."""
     used: dict[str, Reading] = {published.ISL: seen.isl_tokens, published.OSL: seen.osl_tokens}
-    # 0.9.1 does not look whether the count is a number, and fails on it in the correction, if there is one.
+    # 0.9.1 does not check whether the count is a number, and fails on it in the correction, if there is one.
     if config.correction or not is_nan(seen.requests):
         used = {published.COUNT: seen.requests, **used}
     missing = {name: reading.reason.value for name, reading in used.items() if isinstance(reading, Missing)}
@@ -105,7 +105,7 @@ def _missing(config: DeploymentConfig, seen: DeploymentObservation) -> dict[str,
 
 
 def is_nan(reading: Reading) -> bool:
-    """Whether the source answered with a mean of nothing."""
+    """Whether the source answered with a mean over no requests (NaN)."""
     return isinstance(reading, Missing) and reading.reason is MissingReason.NOT_A_NUMBER
 
 
@@ -123,7 +123,7 @@ def decode_correction(
 
 
 def _over(observed: float, expected: float) -> float:
-    """Their ratio as IEEE arithmetic has it: a cubic through measured points may pass zero."""
+    """Their ratio by IEEE arithmetic, because a cubic through measured points may pass zero."""
     with np.errstate(all="ignore"):
         return float(np.float64(observed) / np.float64(expected))
 

@@ -3,9 +3,9 @@
 With ``x`` decode iterations asked of one replica per millisecond, batch and iteration time agree where
 ``batch = x * (a + k * batch) / speed``: solved in closed form, so the required speed needs no search.
 
-A batch fills no faster than sequences arrive: what counts is the batch when help could serve, not the one that a rate
-would lead to if it lasted. It goes from the sequences in flight to that one like ``exp(-t / life)``, and a life is
-``iterations * iteration time``. With slow starts the two are the same.
+A batch fills no faster than sequences arrive: what counts is the batch at the time when new replicas could serve, not
+the one that a rate would lead to if it lasted. The batch moves from the sequences in flight to that steady one like
+``exp(-t / life)``, where ``life = iterations * iteration time``. With slow start-ups the two are the same.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ KV_HEADROOM = 0.9
 BURST_SIGMAS = 1.3
 """Sequences in flight vary like a Poisson count; capacity is planned this many standard deviations above the mean."""
 SPAN = 3.0
-"""Intervals for which a batch is let fill: the next decision, the one after, and until that one has helped."""
+"""Number of intervals in which the batch may grow before help arrives: until the next decision, until the one after,
+and until that one has taken effect."""
 PATIENCE = 1.5
-"""Lead times more to that."""
+"""Lead times added to that."""
 SHORTEST_INTERVAL_S = 1.0
 
 
@@ -49,10 +50,10 @@ def required_speed(
 def arriving_speed(
     model: DecodeModel, load: SizedLoad, counts: CountArray, target_ms: float, correction: float = 1.0
 ) -> CountArray:
-    """Speed at which the mean batch of the load that ARRIVES just meets the target: half of the answers do then.
+    """Speed at which the mean batch of the load that ARRIVES just meets the target, so that half of the answers do.
 
-    ``required_speed`` without what is added for bursts and for rates that may come: those ask for engines, but a
-    prediction must not take them for granted.
+    ``required_speed`` without its additions for bursts and for rates that may come: they are right for choosing the
+    number of engines, but a prediction must not assume them.
     """
     counts = np.maximum(counts, 1e-9)
     if load.arriving_req_per_s is not None:
@@ -69,7 +70,7 @@ def latency_speed(
     correction: float,
     sigmas: float = BURST_SIGMAS,
 ) -> CountArray:
-    """Speed at which iterations with the batch that the target itself makes take no longer than the target."""
+    """Speed at which iterations meet the target with the batch that builds up at exactly that iteration time."""
     step_ms = step_target_ms(model, load, target_ms, correction)
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
     steady = steps_per_ms(load) * step_ms
@@ -100,7 +101,7 @@ def staying(load: SizedLoad, step_ms: float) -> float:
 def held_speed(
     model: DecodeModel, load: SizedLoad, counts: CountArray, target_ms: float, correction: float
 ) -> CountArray:
-    """What the sequences in flight NOW ask for: a forecast knows neither a batch that has built up nor what waits."""
+    """Speed for the sequences in flight NOW: forecasts contain neither a batch that has built up nor what waits."""
     step_ms = step_target_ms(model, load, target_ms, correction)
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
     batch = load.in_flight / counts

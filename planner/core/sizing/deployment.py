@@ -28,7 +28,7 @@ from planner.domain.units import TickClock
 class SizedDeployment:
     """What a deployment wants. ``config`` has what is in force now; ``options`` lacks pools that cannot be sized.
 
-    ``hold`` says why counts stay, or which counts somebody set; None: the options decide.
+    ``hold``: why counts stay, or which counts an operator set; None: the options decide.
     """
 
     config: DeploymentConfig
@@ -41,7 +41,7 @@ class SizedDeployment:
     hold: Hold | None
     notes: tuple[Limited, ...] = ()
     other_options: Mapping[PoolId, PoolOptions] = field(default_factory=dict)
-    """Of the pools without GPUs."""
+    """Counts of the pools without GPUs."""
 
     @property
     def corrections(self) -> Corrections:
@@ -108,7 +108,7 @@ def _sized(
         state = replace(state, learned=replace(taught, pools=_signals(taught, config, seen)))
     held, state = holds.hold(config, state, learned.missing, options, every, clock)
     if config.sizing is SizingMode.CLASSIC:
-        config = replace(config, max_gpus=None)  # the published cut is done, and its rounding may exceed the budget
+        config = replace(config, max_gpus=None)  # the published cut is applied; its rounding may exceed the budget
     others = {name: frontends.options(pool, load, every[name]) for name, pool in config.other_pools.items()}
     return SizedDeployment(
         config, state, seen, learned, load, options, every, held, external_changes.notes(state, seen), others
@@ -138,7 +138,7 @@ def _remembered(
     current: Mapping[PoolId, int],
     t_s: float,
 ) -> Mapping[PoolId, PoolState]:
-    """Pools as they were found count as the first recommendation: nothing is taken away before a window has passed."""
+    """The counts found at the start are the first recommendation: no replica is removed before a window has passed."""
     pools = {}
     for name in config.all_pools:
         pool = state.learned.pools.get(name) or PoolState()

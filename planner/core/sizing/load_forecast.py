@@ -78,7 +78,7 @@ def learn(
         forecasts = {name: forecasts.get(name) or Forecast(0.0, 0.0, 0.0, ahead_s, "idle") for name in QUANTITIES}
     rates = learned[RATE].scenarios(ahead_s) if learned[RATE].ready else ()
     known = bands[IN_FLIGHT].model.mean(0.0) if IN_FLIGHT in bands else None
-    # A failed reading does not mean an empty engine: the next one would look like a flood.
+    # A failed reading does not mean an empty engine; taken as empty, the next good reading would look like a flood.
     waiting = _in_flight(config, seen) if known is None or _in_flight_known(config, seen) else known
     before = waiting if known is None else known
     steady = _steady(config, bands, values.get(RATE), ahead_s, t_s)
@@ -88,7 +88,7 @@ def learn(
 
 
 def _classic(found: classic.LearnedInterval) -> LearnedLoad:
-    """What the published planner's forecasts come to, as a load; where they are below zero, none."""
+    """The load that the published planner's forecasts amount to; a forecast below zero counts as zero."""
     ahead = found.ahead
     if ahead is None:
         return LearnedLoad(found.bands, {}, found.missing)
@@ -102,7 +102,7 @@ def _classic(found: classic.LearnedInterval) -> LearnedLoad:
 
 
 def _expected(config: DeploymentConfig, known: Mapping[str, Forecast], ahead_s: float) -> dict[str, Forecast]:
-    """The lengths that the operator expects, until any were observed."""
+    """The lengths that the operator configured, until any are observed."""
     lengths = {ISL: config.expected_isl_tokens, OSL: config.expected_osl_tokens}
     return {
         name: Forecast(tokens, tokens, tokens, ahead_s, "expected")
@@ -128,7 +128,7 @@ def _in_flight(config: DeploymentConfig, seen: DeploymentObservation | None) -> 
 def _steady(
     config: DeploymentConfig, bands: Mapping[str, Band], rate: float | None, ahead_s: float, t_s: float
 ) -> dict[str, Band]:
-    """The smoothed rate, and the band of ITS changes: bursts shorter than a sequence add no decode load."""
+    """The smoothed rate and the band of ITS changes, because bursts shorter than a sequence add no decode load."""
     if rate is None:
         return {name: bands[name] for name in (SMOOTH, HELD) if name in bands}
     level = config.forecast_level

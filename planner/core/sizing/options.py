@@ -28,7 +28,7 @@ class PoolOptions:
     """By count: the speed that prompts alone need, where a pool serves both phases; else empty."""
 
     def speed_at(self, count: int) -> float:
-        """The speed that ``count`` replicas need; beyond the table: by the 1 / count law of its end."""
+        """The speed that ``count`` replicas need; beyond the table by the 1 / count law from its last entry."""
         return at_count(self.speed, count)
 
     def utilisation_at(self, count: int) -> float:
@@ -37,13 +37,13 @@ class PoolOptions:
 
 
 def at_count(speeds: tuple[float, ...], count: int) -> float:
-    """The speed that ``count`` replicas need by a table from 0 on; beyond it: by the 1 / count law of its end."""
+    """The speed that ``count`` replicas need, by a table from 0 on and beyond it by the 1 / count law."""
     end = len(speeds) - 1
     return speeds[count] if count <= end else speeds[end] * end / count
 
 
 def wanted_count(counts: CountArray, speed: CountArray) -> int:
-    """The least count whose speed is at most 1; beyond the table, by the 1 / count law of its end."""
+    """The least count whose speed is at most 1; beyond the table by the 1 / count law from its last entry."""
     enough = np.flatnonzero(speed <= ENOUGH)
     if len(enough):
         return int(counts[enough[0]])
@@ -51,7 +51,7 @@ def wanted_count(counts: CountArray, speed: CountArray) -> int:
 
 
 def exactly(chain: tuple[Limited, ...]) -> PoolOptions:
-    """Options of a rule that knows a count but no speeds: full speed at that count, more with fewer replicas."""
+    """Options of a rule that gives a count but no speeds: full speed at that count, more with fewer replicas."""
     wanted = chain[-1].value
     speed = (math.inf if wanted else 0.0, *(wanted / count for count in range(1, wanted + 1)))
     return PoolOptions(speed, (0.0, *(1.0,) * wanted), wanted, chain)

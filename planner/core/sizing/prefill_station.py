@@ -15,23 +15,24 @@ from planner.core.sizing.transient import Outlook
 POISSON_CV2 = 1.0
 """Squared coefficient of variation of arrivals within an interval: taken as Poisson."""
 ROOM_TO_WAIT = 1.25
-"""A target below the service time itself can not be met by any count: it is then sized for this much of that time."""
+"""No count meets a target below the service time itself: the pool is then sized for this multiple of that time."""
 
 SPAN = 1.5
-"""Intervals after which lateness is looked at: between the next decision and when that one can have helped."""
+"""Intervals after which lateness is evaluated: between the next decision and the time when that one can have helped."""
 SHORTEST_INTERVAL_S = 1.0
 MEDIAN = 0.5
-"""Quantile below which the queue has no say. An overload is late for nearly all: lesser quantiles of one queue are no
-smaller fleets but other rhythms of running late and catching up. There capacity falls in proportion instead."""
+"""Quantile below which the queue model is not used. An overloaded queue is late for nearly all requests: a lower
+quantile would not give a smaller fleet, only shift when the queue overflows. Capacity falls in proportion instead."""
 PATIENCE = 0.5
-"""Lead times more to that: what has built up until help comes is worked off over a like time, not in one interval."""
+"""Lead times added to that: a backlog that builds up until new replicas serve is worked off over a similar time, not
+within one interval."""
 
 
 def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: float) -> Station:
     """The prefill queue of a load; ``correction`` multiplies the profile's times.
 
-    A prompt alone may be faster than the profile says without the engine doing more of them: below 1 the correction
-    shortens the own time only.
+    A single prompt may be faster than in the profile without the engine's throughput being higher: a correction below 1
+    therefore shortens only ``own_ms``.
     """
     tokens = load.prefill_tokens
     return Station(
@@ -44,7 +45,7 @@ def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: f
 
 
 def required_speed(queue: Station, load: SizedLoad, counts: CountArray, target_ms: float, drain_s: float) -> CountArray:
-    """Speed at which each count meets the TTFT target for the load that may come and drains what waits."""
+    """Speed at which each count meets the TTFT target for the load that may come and drains the waiting requests."""
     if queue.quantile < MEDIAN:
         half = required_speed(replace(queue, quantile=MEDIAN), load, counts, target_ms, drain_s)
         return half * (queue.quantile / MEDIAN)
@@ -61,7 +62,7 @@ def required_speed(queue: Station, load: SizedLoad, counts: CountArray, target_m
 
 
 def outlook(queue: Station, load: SizedLoad) -> Outlook:
-    """The same station from now on: with the backlog of now, every rate that may come, and the time until help."""
+    """The transient model: the present backlog, every rate that may come, and the time until new replicas serve."""
     return Outlook(
         rates=load.rates,
         own_ms=queue.own_ms,
@@ -76,9 +77,10 @@ def outlook(queue: Station, load: SizedLoad) -> Outlook:
 
 
 def mean_response_ms(queue: Station, load: SizedLoad, count: int, speed: float) -> float:
-    """Mean TTFT of prompts dealt out in turn to ``count`` replicas, each a queue of its own (Kingman); inf above 1.
+    """Mean TTFT in milliseconds of prompts assigned in turn to ``count`` replicas, each with its own queue (Kingman).
 
-    A prompt ends with the batch it is in, so that later ones lengthen its wait: the same ``1 + rho`` as in the outlook.
+    ``inf`` at a utilisation of 1 or more. A prompt ends together with its batch, so that later prompts lengthen its
+    wait: the same factor ``1 + rho`` as in ``outlook``.
     """
     rho = queue.req_per_s * queue.cost_ms / 1000.0 / max(1, count) / speed
     if rho >= 1.0:

@@ -2,7 +2,7 @@
 
 ``P(wait > t) = C * exp(-t * n * (1 - rho) / (S * (ca2 + cs2) / 2))`` with ``C = rho ** (sqrt(2 (n + 1)) - 1)``,
 Sakasegawa's closed form of Erlang's C (Sakasegawa 1977; Allen, "Probability, Statistics and Queueing Theory", 1990).
-All functions take and return arrays over replica counts, so that a whole table of options costs one pass.
+All functions take and return arrays over replica counts, so that a whole table of options takes one pass.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 CountArray = NDArray[np.float64]
 
 FULLEST = 0.95
-"""Utilisation never planned above: there the wait of a finite queue is ruled by luck."""
+"""Highest utilisation planned for: above it the wait of a finite queue is mostly random."""
 _NEWTON_STEPS = 30
 _FARTHEST_STEP = 0.1
 
@@ -25,7 +25,7 @@ _FARTHEST_STEP = 0.1
 class Station:
     """Replicas that serve one queue. Milliseconds at full speed.
 
-    ``own_ms``: service as the request feels it; ``cost_ms``: engine time it uses up; ``dispersion``: (ca2 + cs2) / 2.
+    ``own_ms``: service time of one request; ``cost_ms``: engine time that it uses up; ``dispersion``: (ca2 + cs2) / 2.
     """
 
     req_per_s: float
@@ -39,7 +39,7 @@ class Station:
         return self.req_per_s * self.cost_ms / 1000.0 / np.maximum(counts, 1e-9)
 
     def response_ms(self, counts: CountArray, speed: CountArray) -> CountArray:
-        """The quantile of wait plus service at relative engine speed ``speed``; inf where the queue grows for ever."""
+        """The quantile of wait plus service at relative speed ``speed``; inf where the queue grows without limit."""
         rho = self.utilisation(counts) / speed
         idle = 1.0 - np.minimum(rho, 1.0 - 1e-9)
         chance = np.exp((np.sqrt(2.0 * (counts + 1.0)) - 1.0) * np.log(np.maximum(rho, 1e-12)))
@@ -48,7 +48,7 @@ class Station:
         return np.where(rho >= 1.0, np.inf, (self.own_ms + wait) / speed)
 
     def response_at(self, count: int, speed: float) -> float | None:
-        """``response_ms`` for one count; None where the queue would grow for ever."""
+        """``response_ms`` for one count; None where the queue would grow without limit."""
         value = float(self.response_ms(np.array([float(count)]), np.array([speed]))[0])
         return value if np.isfinite(value) else None
 
@@ -57,8 +57,8 @@ class Station:
         return np.array([self._speed_for(count, target_ms) for count in counts.tolist()])
 
     def _speed_for(self, count: float, target_ms: float) -> float:
-        """Newton's method on the utilisation, downwards from the fullest allowed: the response rises with it ever
-        steeper, so the way down never overshoots.
+        """Newton's method on the utilisation, downwards from the highest one allowed. The response is convex in it, so
+        that a step down never overshoots.
         """
         if count <= 0:
             return math.inf

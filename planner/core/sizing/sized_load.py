@@ -40,7 +40,7 @@ class SizedLoad:
     held_req_per_s: float | None = None
     """The rate to size decode for, averaged over the duration of a sequence; None: ``req_per_s``."""
     arriving_req_per_s: float | None = None
-    """The rate that answers arrive at, bursts averaged alike, with nothing added for what might come; None: unknown."""
+    """The arrival rate of answers, averaged likewise, with nothing added for what might come; None: unknown."""
     serving: float = 0.0
     """Prefill replicas that serve now, or will within ``lead_s``."""
     lead_s: float = 0.0

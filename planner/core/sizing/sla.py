@@ -19,7 +19,7 @@ from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.pool import Role
 
 _FIRST_GUESS = 128
-"""CountArray tried before more: a longer row costs next to nothing, a second one as much as the first."""
+"""Number of counts tried at first: a longer row costs almost nothing, a second one as much as the first."""
 
 _Answer: TypeAlias = tuple[CountArray, CountArray]
 """Required speed and utilisation by count."""
@@ -78,7 +78,7 @@ class _Phases(TypedDict, total=False):
 def _phases(
     config: DeploymentConfig, role: Role, engine: Engine, load: SizedLoad, corrections: Corrections, counts: CountArray
 ) -> _Phases:
-    """What shares of good requests are predicted from: by phase, where that differs from the speed that is sized."""
+    """The speeds from which shares of good requests are predicted, by phase, where they differ from the sized speed."""
     if role is Role.PREFILL or engine.decode is None or load.idle:
         return {}
     answers = decode_station.arriving_speed(engine.decode, load, counts, config.itl_ms, corrections.decode)
@@ -127,7 +127,7 @@ def _shared(first: _Rule, second: _Rule) -> _Rule:
 
 
 def _table(rule: _Rule, load: SizedLoad, most: int) -> tuple[CountArray, CountArray, CountArray]:
-    """CountArray from 0 to as many as may be of use, with speed and utilisation."""
+    """Counts from 0 to as many as may be of use, with speed and utilisation."""
     last = min(_FIRST_GUESS, max(1, most))
     while True:
         counts = np.arange(0, last + 1, dtype=np.float64)

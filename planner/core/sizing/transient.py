@@ -6,9 +6,9 @@ Stochastic Flow Systems", 1985, section 1.8): from work ``b`` at time 0,
     P(work at t > w) = Q((w - b - d t) / s) + exp(2 d w / v) Q((w + b + d t) / s),   d = rho - 1, s = sqrt(v t)
 
 with ``Q`` the normal upper tail and variance rate ``v = rho * S * (cs2 + ca2 / n)``: prompts are dealt out in turn to
-``n`` replicas, which smooths arrivals but not lengths. Unlike a steady-state queue it has an answer above ``rho = 1``
-and knows what waits already. The share of late prompts is the mean over the forecast's own error distribution, so that
-one quantile covers both the queue and the forecast. Plain floats: there are too few cases for arrays to pay.
+``n`` replicas, which smooths arrivals but not lengths. Unlike a steady-state queue it has a solution above ``rho = 1``
+and includes the present backlog. The share of late prompts is the mean over the forecast's own error distribution, so
+that one quantile covers both the queue and the forecast. Plain floats: there are too few cases for arrays to pay.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _FAR = 25.0
 class Outlook:
     """What may come. Milliseconds at full speed; ``rates`` are equally likely, in requests a second.
 
-    ``backlog_ms``: engine time asked for by prompts that wait; ``serving``: replicas that work it off until new ones
-    serve, ``lead_ms`` from now; ``span_ms``: the time after that at which lateness is looked at.
+    ``backlog_ms``: engine time that waiting prompts need; ``serving``: replicas that work it off until new ones serve,
+    ``lead_ms`` from now; ``span_ms``: the time after that at which lateness is evaluated.
     """
 
     rates: Sequence[float]
@@ -68,9 +68,9 @@ class Outlook:
     def required_speed(self, counts: CountArray, target_ms: float, share: float) -> CountArray:
         """The speed at which no more than ``share`` is late; inf for no replicas.
 
-        Slower engines need more capacity, because the own time of a prompt leaves less room to wait: ``a + b / speed``
-        through two speeds, so that ``count * speed = a + b / speed`` has a closed form. Where more than full speed is
-        asked for, no gain from it is counted on.
+        Slower engines need more capacity, because a prompt's own service time leaves less time to wait. It is taken as
+        ``a + b / speed`` through two speeds, so that ``count * speed = a + b / speed`` has a closed form. Where more
+        than full speed is required, no gain from it is assumed.
         """
         slowest = self.own_ms / target_ms
         slower = math.sqrt(slowest)
@@ -83,7 +83,7 @@ class Outlook:
         return np.where(counts >= 0.5, speed, np.inf)
 
     def capacity(self, speed: float, target_ms: float, share: float) -> float:
-        """The least capacity at ``speed``, to a few percent. The logarithm of lateness is nearly straight in it."""
+        """The least capacity at ``speed``, to a few percent. The logarithm of lateness is nearly linear in capacity."""
         asked = max(self.rates) * self.cost_ms / 1000.0
         wanted = math.log(share)
         low = max(_LEAST, 0.25 * asked)
@@ -106,7 +106,7 @@ class Outlook:
         return high
 
     def _between_counts(self, capacity: float, target_ms: float, share: float) -> float:
-        """``capacity`` moved, where its error matters, to the right side of a whole count: counts are exact."""
+        """``capacity``, moved to the correct side of a whole count where its error matters: counts are exact."""
         count = max(1, math.ceil(capacity))
         while self.late_share(float(count), 1.0, target_ms) > share and count < _MOST:
             count += 1

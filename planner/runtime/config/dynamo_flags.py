@@ -1,4 +1,4 @@
-"""Dynamo's planner flags and fields, accepted under their own names: what each became here.
+"""Dynamo's planner flags and fields, accepted under their own names, and the settings that they became.
 
 The table is the whole translation. ``DYNAMO_FLAGS.md`` is generated from it, and a test keeps them alike.
 """
@@ -18,7 +18,7 @@ Paths = Mapping[str, Any]
 class Flag:
     """One name. ``became`` is for the page; ``to`` gives the settings, or raises ValueError for a value it refuses.
 
-    Without ``to``, and where ``warned``, the name changes nothing: its user is warned, with ``became``.
+    Without ``to``, or if ``warned``, the name changes nothing and the user is warned, with ``became`` as the text.
     """
 
     name: str
@@ -318,7 +318,7 @@ SECTION = "planner"
 
 
 def normal(name: str) -> str:
-    """A flag's or key's name as the table writes it: dashes, and a request's ``plannerMinEndpoint``, included."""
+    """The name of a flag or key as the table writes it; accepts dashes, and a request's ``plannerMinEndpoint``."""
     plain = name.lstrip("-").replace("-", "_")
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain).lower()
     return words if words in BY_NAME else words.removeprefix(f"{SECTION}_").removeprefix(f"{SECTION}.")

@@ -1,6 +1,6 @@
-"""The defaults of Dynamo's guides, for who follows one to the letter: ``--guide-defaults NAME``.
+"""The defaults of Dynamo's guides, for users who follow one to the letter: ``--guide-defaults NAME``.
 
-They are weaker than everything that is configured. Where a guide says nothing, our own defaults stay.
+Anything configured overrides them. Where a guide gives no default, our own applies.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 PROMETHEUS = "http://prometheus-kube-prometheus-prometheus.monitoring.svc.cluster.local:9090"
-"""Of kube-prometheus-stack, as the planner guide installs it."""
+"""Address of kube-prometheus-stack, as the planner guide installs it."""
 ONE_GPU = {"deployments.*.pools.*.gpus_per_replica": 1}
 
 GUIDE_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    # The power-aware planner guide: fixed caps, the proportional cut, a look every 30 s.
+    # The power-aware planner guide: fixed caps, the proportional cut, a tick every 30 s.
     "power": {
         "interval_s": 30,
         "prometheus.url": PROMETHEUS,

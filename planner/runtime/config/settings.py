@@ -1,7 +1,7 @@
 """The shape of a planner's configuration file, checked as a whole before anything starts.
 
-Values only, with their defaults; ``deploy/compose`` reads them and builds the planner from them. Power is in watts, as
-people write it, and times are in seconds of the load unless a comment says real seconds.
+Values only, with their defaults; ``deploy/compose`` reads them and builds the planner from them. Power is in watts, and
+times are in seconds of the load unless a comment says real seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, m
 from bus_schemas.jetstream.settings import BusSettings
 
 MOST = 1e9
-"""The largest number that any setting takes: a gigawatt, thirty years. What is larger is a slip of the keyboard."""
+"""The largest number that any setting takes: a gigawatt, thirty years. A larger one is a typing error."""
 MOST_COUNT = 1_000_000
 MOST_PRIORITY = 1000
 Positive = Annotated[float, Field(gt=0, le=MOST)]
@@ -30,7 +30,7 @@ def classic_predictor() -> str:
 
 
 class Block(BaseModel):
-    """A part of the configuration. Unknown keys are refused; HPA's own words are taken beside ours."""
+    """A part of the configuration. Unknown keys are refused; HPA's own names are accepted beside ours."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -107,11 +107,12 @@ class PoolSettings(Block):
     """One pool. ``role`` defaults to the pool's own name, ``gpus_per_replica`` to the profile's."""
 
     role: Literal["prefill", "decode", "aggregated", "frontend"] | None = None
-    """frontend: a pool without GPUs, sized by ``requests_per_s``. Left out, another autoscaler may have it."""
+    """frontend: a pool without GPUs, sized by ``requests_per_s``. If it is left out, another autoscaler may scale
+    it."""
     requests_per_s: Positive | None = None
-    """What one replica of a frontend is meant to take."""
+    """Requests per second that one replica of a frontend is meant to take."""
     component: str = ""
-    """What its workers are called, where it is not the role's usual name: label ``dynamo_component`` of their metrics,
+    """The name of its workers, where it is not the role's usual one: label ``dynamo_component`` of their metrics,
     ``nvidia.com/dynamo-component`` of their pods."""
     labels: dict[str, str] = Field(default_factory=dict)
     gpus_per_replica: int | None = Field(default=None, ge=1, le=MOST_COUNT)
@@ -119,7 +120,7 @@ class PoolSettings(Block):
     max_replicas: int = Field(default=64, ge=0, le=MOST_COUNT)
     startup_s: NotNegative = 60.0
     min_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
-    """Fewest GPUs: as many replicas at least as hold them."""
+    """Minimum number of GPUs: at least as many replicas as hold them."""
     max_step: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     max_cap_watts: Positive | None = None
     """The highest cap of any GPU of this pool; with ``caps: fixed`` the cap itself."""
@@ -129,7 +130,8 @@ class PoolSettings(Block):
     schedule: ReplicaScheduleSettings | None = None
     power_curve: CurveSettings | None = None
     learn_power: bool = True
-    """Whether draws under load correct what a GPU can use at most (``p_u_watts``); off: a measured curve holds."""
+    """Whether measured draw under load corrects ``p_u_watts``, the most that a GPU uses; off: the curve is kept as it
+    is."""
 
 
 class MetricsSettings(Block):
@@ -142,7 +144,7 @@ class MetricsSettings(Block):
     matchers: dict[str, str] = Field(default_factory=dict)
     """Labels that every series must carry, beside model and namespace."""
     window_s: Positive | None = None
-    """Of ``prometheus``; default: the planner's interval."""
+    """The window of Prometheus queries; default: the planner's interval."""
     pull_s: Positive = 1.0
     """Real seconds between readings of queues and KV use, whose means over the interval decide in ``sizing: load`` and
     ``sla+load``. From Prometheus it is the step of ``avg_over_time``."""
@@ -158,7 +160,7 @@ class DeploymentSettings(Block):
     namespace: str | None = None
     """Value of the label ``dynamo_namespace``; default: the deployment's name. Empty: any."""
     profile: Path | None = None
-    """A folder with the engine's profile. Only ``sizing: load`` goes without."""
+    """A folder with the engine's profile. Only ``sizing: load`` works without one."""
     gpu: str = "h200"
     moe: bool = False
     pools: dict[str, PoolSettings] = Field(default_factory=dict)
@@ -172,8 +174,8 @@ class DeploymentSettings(Block):
     are chosen; a cut of the budget still lowers it."""
     mode: Literal["active", "advisory", "paused"] = "active"
     predictor: str = DEFAULT_PREDICTOR
-    """A model's name, with ``+log1p`` or ``+day`` after it; these alone are put after the default, which is that of
-    ``classic_predictor`` with ``sizing: classic``."""
+    """A model's name, optionally followed by ``+log1p`` or ``+day``; these alone are appended to the default, which is
+    that of ``classic_predictor`` with ``sizing: classic``."""
     forecast_quantile: Share | None = None
     """Default: ``ttft_quantile``, so that one knob moves both."""
     expected_isl_tokens: Positive | None = None
@@ -187,13 +189,13 @@ class DeploymentSettings(Block):
     wait_for: Literal["nothing", "ready", "complete"] | None = None
     """What a newer decision waits for, at most ``scaling_timeout_s``. nothing: it takes the place of one that is still
     being carried out. ready: until all replicas of the last one serve. complete: until it was acknowledged as carried
-    out, leavers gone. Default: ``nothing``; ``complete`` where ``sizing`` is not ``sla``, ``caps`` are fixed, or the
-    site's ``shortage`` is proportional."""
+    out, with the leaving replicas gone. Default: ``nothing``; ``complete`` where ``sizing`` is not ``sla``, ``caps``
+    are fixed, or the site's ``shortage`` is proportional."""
     wait_for_scaling: bool | None = None
-    """Former name, for one release: true is ``wait_for: complete``, false ``wait_for: nothing``."""
+    """Former name, accepted for one release: true is ``wait_for: complete``, false ``wait_for: nothing``."""
     metrics_timeout_s: Positive = 300.0
     fallback: Literal["hold", "replicas", "max_seen"] = "hold"
-    """What replicas become when metrics stay away longer than ``metrics_timeout_s``."""
+    """The replicas when metrics are missing for longer than ``metrics_timeout_s``."""
     load: LoadSettings = Field(default_factory=LoadSettings)
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile."""
@@ -204,7 +206,7 @@ class DeploymentSettings(Block):
     @model_validator(mode="before")
     @classmethod
     def _default_predictor(cls, data: Any) -> Any:
-        """The predictor's default by the way of sizing, with what was put after it."""
+        """The default predictor of the sizing mode, with the configured suffix."""
         given = data.get("predictor", "") if isinstance(data, dict) else None
         if not isinstance(given, str) or (given and not given.startswith("+")):
             return data
@@ -229,7 +231,7 @@ class ScheduleSettings(Block):
 
 
 class WeightSettings(Block):
-    """What the joint choice of counts and caps trades against what: each in watts of expected draw for one unit."""
+    """Weights of the joint choice of counts and caps: each in watts of expected draw for one unit."""
 
     sla: NotNegative = 10_000.0
     """For carrying the load of one GPU."""
@@ -255,20 +257,20 @@ class SiteSettings(Block):
     clock_skew: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
     """Largest difference between the rates of two clocks."""
     flight_s: NotNegative = 1.0
-    """Longest flight of a message that is still counted as delivered in time."""
+    """Longest delivery time of a message that still counts as in time."""
     answer_s: Positive = 3.0
-    """A node that leaves a decision unanswered for longer is not counted on to lower anything."""
+    """A node that leaves a decision unanswered for longer than this is not relied on to lower anything."""
     stale_s: Positive = 15.0
     """A node whose last telemetry is older than this gets no raise."""
     compliance_s: Positive = 10.0
-    """How long after a cut charges may stand above the budget before it is called a violation."""
+    """How long after a cut charges may be above the budget before that is a violation."""
     smallest_step_watts: Positive = 5.0
     fallback_watts: Positive | None = None
     smallest_budget_watts: Positive | None = None
     expected_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
-    """GPUs the site has: those that no agent has reported yet are charged at their default."""
+    """Number of GPUs of the site: those that no agent has reported yet are charged as well."""
     expected_nodes: int | None = Field(default=None, ge=1, le=MOST_COUNT)
-    """Nodes they are on, for their overhead."""
+    """Number of nodes that hold them, for the host overhead."""
     shortage: Literal["joint", "proportional"] = "joint"
     """Where watts do not suffice. joint: counts and caps are chosen by the share of requests that stay good.
     proportional: every pool keeps ``int(n * budget / required)`` of its replicas, each counted with its highest cap."""
@@ -294,7 +296,7 @@ class ProphetSettings(Block):
     """The Prophet predictor's parameters, with Dynamo's default."""
 
     window: int = Field(default=50, ge=1, le=10_000)
-    """The newest observations that it is fitted to."""
+    """Number of newest observations that it is fitted to."""
 
 
 class KalmanSettings(Block):
@@ -359,11 +361,11 @@ class Settings(Block):
     journal: bool = True
     """Keep each tick's observation in its plan record: for replay, and for the next leader's forecasts and windows."""
     power_aware: bool = True
-    """Off: replicas are planned without watts, sites are not needed and left alone, and no cap is sent. So it is, with
-    a warning at the start, where no site is configured."""
+    """Off: replicas are planned without watts, sites are not needed and left alone, and no cap is sent. If no site is
+    configured, it is off, with a warning at the start."""
     power_off: Literal["release", "keep"] = "release"
     """What ``power_aware: false`` does to caps that earlier decisions set. release: each GPU gets its default limit
-    back. keep: they are left to their leases, at whose end agents lower them to their fallbacks."""
+    back. keep: they stay until their leases end, when agents lower them to their fallbacks."""
     provision: bool = True
     """Create and maintain the streams, and a consumer for every agent and actuator; off where another tool does."""
     sites: dict[str, SiteSettings] = Field(default_factory=dict)

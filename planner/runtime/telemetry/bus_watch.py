@@ -1,4 +1,4 @@
-"""What is wrong around a planner: with the lead, with other planners, and with the senders on the bus.
+"""Problems around a planner: with the lead, with other planners, and with the senders on the bus.
 
 Fed by the inbox; read by health pages, metrics, logs and plan records, which all name a problem in the same words.
 Decides nothing.
@@ -18,14 +18,14 @@ from planner.runtime.telemetry.liveness import Liveness
 log = logging.getLogger(__name__)
 
 QUIET_S = 60.0
-"""How long a leader may receive no report from any node before that is a problem, and how long a second agent is named
-after it was seen last."""
+"""Seconds without a report from any node before that is a problem for a leader, and seconds for which a second agent is
+named after it was last seen."""
 REMEMBERED_BOOTS = 8
 LOG_EVERY_S = 1.0
 
 
 class ProblemCode(StrEnum):
-    """What may be wrong; label ``problem`` of the metric, and code in plan records."""
+    """Kinds of problems; label ``problem`` of the metric, and code in plan records."""
 
     NOT_LEADING = "not_leading"
     SECOND_AGENT = "second_agent"
@@ -68,7 +68,7 @@ class BusWatch:
         self._logged: dict[tuple[ProblemCode, str], str] = {}
 
     def reported(self, node: str, boot: str) -> None:
-        """Note telemetry of ``node``. ``boot`` names one start of one agent; empty where an agent does not say it."""
+        """Note telemetry of ``node``. ``boot`` names one start of one agent; empty if it is not reported."""
         now_s = self._received_s = self._clock()
         known = self._reports.setdefault(node, _Reports(boot))
         known.received_s = now_s
@@ -85,7 +85,7 @@ class BusWatch:
         return {node: max(0.0, now_s - reports.received_s) for node, reports in sorted(self._reports.items())}
 
     def problems(self) -> tuple[BusProblem, ...]:
-        """All that is wrong now, in a fixed order."""
+        """All present problems, in a fixed order."""
         now_s, standing, found = self._clock(), self._standing(), list[BusProblem]()
         if self._vitals.hindrance:
             found.append(BusProblem(ProblemCode.NOT_LEADING, "", f"not leading: {self._vitals.hindrance}"))
@@ -117,10 +117,10 @@ class BusWatch:
             await asyncio.sleep(LOG_EVERY_S)
 
     def log_changes(self) -> None:
-        """Log what is new since the last call, and what is over."""
+        """Log problems that began or ended since the last call."""
         now = {(one.code, one.who): one.text for one in self.problems()}
         for key, text in now.items():
-            # The link logs by itself why it cannot lead.
+            # The link itself logs why it cannot lead.
             if key not in self._logged and key[0] is not ProblemCode.NOT_LEADING:
                 log.warning("problem: %s", text, extra={"problem": key[0].value, "who": key[1]})
         for key, text in self._logged.items():

@@ -1,4 +1,4 @@
-"""Says in the log what was decided and why: one line per deployment and tick, one per power decision."""
+"""Logs what was decided and why: one line per deployment and tick, one per power decision."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _power(plan: Plan, epoch: int) -> None:
 
 def sentence(plan: DeploymentPlan) -> str:
     """The tick in one line: the plan's notes, or each pool's path from current to granted count."""
-    # A proportional cut has lines of its own.
+    # A proportional cut has its own lines.
     notes = [note.sentence for note in plan.notes if note.reason is not ReasonCode.POWER_BUDGET]
     if notes:
         return "; ".join(notes)

@@ -28,7 +28,7 @@ class EventFiles:
         self._ticks = 0
 
     def watch(self, decided: DecisionEvent) -> None:
-        """Write one tick; what happens between ticks is not written."""
+        """Write one tick; reactions between ticks are not written."""
         if not decided.tick:
             return
         self._ticks += 1
@@ -38,7 +38,7 @@ class EventFiles:
             self._add(f"site {site.site}", dict(site_scalars(site)))
 
     def close(self) -> None:
-        """End all files."""
+        """Close all files."""
         for file in self._files.values():
             file.close()
 

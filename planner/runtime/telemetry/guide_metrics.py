@@ -45,7 +45,7 @@ class GuideMetrics:
         self._values = values
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """The gauges as they stand."""
+        """The gauges with their present values."""
         known = list(self._values())
         for name, (source, text) in FROM_DYNAMO.items():
             gauge = GaugeMetricFamily(name, text, labels=LABELS)

@@ -21,7 +21,7 @@ from planner.runtime.telemetry.liveness import Liveness
 log = logging.getLogger(__name__)
 
 NODE_TERM_S = 15.0
-"""A node that has not reported for so long is silent, where no site sets another time."""
+"""Seconds without a report after which a node is silent, where no site sets another time."""
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
@@ -29,8 +29,8 @@ class HealthServer:
     """Serves one planner's health on ``host:port`` (0: a free port; ``url`` has it).
 
     Live: the loop turned within ``live_within_s`` and, while leading, ticks come. Ready: live, the bus answers, and a
-    planner may lead over it. ``trouble``: why there is no connection. ``node_term_s``: after so long without a report a
-    node is silent.
+    planner may lead over it. ``trouble``: why there is no connection. ``node_term_s``: seconds without a report after
+    which a node is silent.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class HealthServer:
         self._plans.update({name: (decided.now_s, plan) for name, plan in decided.plan.deployments.items()})
 
     async def run(self) -> None:
-        """Until cancelled. Raises OSError where the address cannot be bound."""
+        """Serve until cancelled. Raises OSError where the address cannot be bound."""
         app = web.Application()
         routes: dict[str, Handler] = {
             "/livez": self._livez,
@@ -128,8 +128,10 @@ class HealthServer:
         return web.json_response(self.status())
 
     def status(self) -> dict[str, Any]:
-        """This process' view as JSON values, with the age of everything. What is older than its term is listed with its
-        age and not shown: plans of a planner that does not lead any more, or whose ticks have stopped.
+        """This process' view as JSON values, with the age of everything.
+
+        Values that no longer hold are only listed with their age: plans of a planner that does not lead any more, or
+        whose ticks have stopped.
         """
         vitals, now_s = self._vitals, self._clock()
         around = self._bus_watch.problems() if self._bus_watch else ()
@@ -163,7 +165,7 @@ class HealthServer:
         }
 
     def _is_current(self, at_s: float) -> bool:
-        """Whether what was decided then still holds: by the leader of this term, within the term of a tick."""
+        """Whether a decision of that time still holds: made in this term, and no older than a tick may be."""
         vitals = self._vitals
         return vitals.epoch is not None and at_s >= (vitals.led_since_s or 0.0) and self._clock() - at_s <= self._term_s
 

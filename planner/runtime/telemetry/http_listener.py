@@ -23,7 +23,7 @@ class HttpListener:
     def __init__(
         self, app: web.Application, *, request_s: float = REQUEST_S, max_connections: int = MAX_CONNECTIONS
     ) -> None:
-        # A client that does not read its answer is not waited for, which the library would do for a minute.
+        # Do not wait for a client that does not read its answer; the library would do so for a minute.
         self._runner = web.AppRunner(
             app,
             access_log=None,
@@ -45,7 +45,7 @@ class HttpListener:
         return f"http://{there}:{bound}"
 
     async def close(self) -> None:
-        """Stop listening, and end what is open."""
+        """Stop listening and close open connections."""
         if self._listener is not None:
             self._listener.close()
         await self._runner.cleanup()
@@ -71,7 +71,7 @@ def _cut_off(transport: asyncio.BaseTransport | None) -> None:
 
 
 def _request_log() -> logging.Logger:
-    """Errors of the pages are logged; requests that are not HTTP are not, or a port scan would fill the log."""
+    """Errors of the pages are logged; requests that are not HTTP are not, because a port scan would fill the log."""
     requests = logging.getLogger(f"{__name__}.requests")
     if not requests.filters:
         requests.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))

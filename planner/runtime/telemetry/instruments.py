@@ -1,7 +1,7 @@
 """Feeds the planner's metrics from its decisions, through the OpenTelemetry SDK into a Prometheus page.
 
-A watcher of decisions: gauges are read from the newest plan when somebody scrapes, so that nothing goes stale by
-being set once; a deployment that left the configuration leaves the page.
+A watcher of decisions: gauges are read from the newest plan at each scrape, so that no value is left over from an older
+one; a deployment that was removed from the configuration leaves the page.
 """
 
 from __future__ import annotations

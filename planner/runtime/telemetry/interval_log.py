@@ -1,7 +1,7 @@
-"""The guides' log lines, once an interval for each deployment: what was seen, against which target, and what follows.
+"""The guides' log lines, once an interval for each deployment: readings, targets, and what follows from them.
 
-They stand beside the decision's own line (``decision_log``), in the guides' words, so that their ``grep`` still finds
-them.
+They are written beside the decision's own line (``decision_log``), in the guides' words, so that their ``grep`` still
+finds them.
 """
 
 from __future__ import annotations

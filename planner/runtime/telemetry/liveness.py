@@ -1,4 +1,4 @@
-"""Signs of life: what the health server answers from. Written by the service, read by anyone on the loop."""
+"""Signs of life, from which the health server answers. Written by the service, read by anyone on the event loop."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Liveness:
         self.ticks = 0
         self.reactions = 0
         self.unfit = ""
-        """Why no planner may lead over this bus; empty: nothing stands against it."""
+        """Why no planner may lead over this bus; empty if one may."""
         self._beat_s = time.monotonic()
 
     async def beat(self) -> None:
-        """Until cancelled. Stops beating exactly when the loop does not turn."""
+        """Beat until cancelled; the beat stops exactly when the event loop does."""
         while True:
             self._beat_s = time.monotonic()
             await asyncio.sleep(self._beat_every_s)
@@ -39,7 +39,7 @@ class Liveness:
 
     @property
     def hindrance(self) -> str:
-        """What, other than another leader, keeps this process from leading; empty where nothing does."""
+        """What keeps this process from leading, other than another leader; empty where nothing does."""
         return "" if self.epoch is not None else self.unfit or self._standing().hindrance
 
     @property
@@ -56,7 +56,7 @@ class Liveness:
             self.unfit = ""
 
     def decided(self, now_s: float, *, tick: bool) -> None:
-        """A decision was published, or found to need no message."""
+        """Note that a decision was published, or needed no message."""
         self.last_decided_s = now_s
         if tick:
             self.last_tick_s = now_s

@@ -14,7 +14,7 @@ _OWN = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"m
 
 
 class JsonFormatter(logging.Formatter):
-    """Time (RFC 3339 UTC), level, logger, message, then whatever ``extra`` the call gave."""
+    """Time (RFC 3339 UTC), level, logger, message, then the call's ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""

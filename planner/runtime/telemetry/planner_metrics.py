@@ -38,8 +38,8 @@ HINDERED = PlannerMetric(
 PROBLEM = PlannerMetric(
     "wattscale_planner_problem",
     InstrumentKind.GAUGE,
-    "1 for each problem around this planner (not_leading, second_agent, flooding, other_budget, no_node), with the "
-    "node or site that it is about.",
+    "1 for each problem that this planner sees (not_leading, second_agent, flooding, other_budget, no_node), with the "
+    "node or site concerned.",
     ("problem", "who"),
 )
 EPOCH = PlannerMetric(
@@ -68,12 +68,12 @@ STEP_SECONDS = PlannerMetric(
     "wattscale_planner_step_seconds", InstrumentKind.HISTOGRAM, "Computing time of one iteration, by cause.", ("cause",)
 )
 PUBLISH_SECONDS = PlannerMetric(
-    "wattscale_planner_publish_seconds", InstrumentKind.HISTOGRAM, "Time until a batch of decisions was stored."
+    "wattscale_planner_publish_seconds", InstrumentKind.HISTOGRAM, "Time until the bus had stored a batch of decisions."
 )
 LIMITS = PlannerMetric(
     "wattscale_planner_limits_total",
     InstrumentKind.COUNTER,
-    "Links of the chains from wanted to granted, by reason.",
+    "Limits that changed a count between wanted and granted, by reason.",
     ("deployment", "pool", "reason"),
 )
 REPLICAS = PlannerMetric(
@@ -85,7 +85,7 @@ REPLICAS = PlannerMetric(
 OBSERVED = PlannerMetric(
     "wattscale_planner_observed",
     InstrumentKind.GAUGE,
-    "What the last tick saw; the unit is in the quantity's name.",
+    "Readings of the last tick; the unit is in the quantity's name.",
     ("deployment", "quantity"),
 )
 MISSING = PlannerMetric(
@@ -103,7 +103,7 @@ FORECAST = PlannerMetric(
 CORRECTION = PlannerMetric(
     "wattscale_planner_correction",
     InstrumentKind.GAUGE,
-    "Observed over expected latency by which the profile is corrected.",
+    "Factor by which the profile is corrected: observed over expected latency.",
     ("deployment", "phase"),
 )
 GPU_WATTS = PlannerMetric(
@@ -116,19 +116,19 @@ GPU_WATTS = PlannerMetric(
 POWER_READINGS = PlannerMetric(
     "wattscale_planner_power_readings",
     InstrumentKind.GAUGE,
-    "Draws that taught a pool's P_u at its batch, by kind (sample: below the cap; bound: at it).",
+    "Readings from which a pool's P_u was learned at its batch, by kind (sample: below the cap; bound: at it).",
     ("deployment", "pool", "kind"),
 )
 EXPECTED = PlannerMetric(
     "wattscale_planner_expected",
     InstrumentKind.GAUGE,
-    "What the granted replicas are expected to give; the unit is in the quantity's name.",
+    "Performance expected of the granted replicas; the unit is in the quantity's name.",
     ("deployment", "quantity"),
 )
 GOOD_SHARE = PlannerMetric(
     "wattscale_planner_good_share",
     InstrumentKind.GAUGE,
-    "Share in time over the last interval, by phase (prompts, answers, requests) and kind (predicted, measured).",
+    "Share of work in time in the last interval, by phase (prompts, answers, requests) and kind (predicted, measured).",
     ("deployment", "phase", "kind"),
 )
 SHED_SHARE = PlannerMetric(
@@ -176,7 +176,7 @@ _DYNAMO = {
     "sla_target_itl_ms": "The ITL target.",
     "gpu_hours": "GPU hours of the running replicas since this process began to lead.",
     "power_budget_total_watts": "The site's budget.",
-    "power_projected_watts": "The most that the site's GPUs may draw by everything published.",
+    "power_projected_watts": "The most that the site's GPUs may draw by all decisions published so far.",
     "power_budget_utilization": "Charged watts over the budget.",
 }
 DYNAMO_PREFIX = "dynamo_planner_"

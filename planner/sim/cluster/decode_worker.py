@@ -89,7 +89,7 @@ class DecodeWorker(Worker):
 
     def _seat(self, job: Job, begin: float) -> None:
         """Add ``job`` to the batch; its first iteration begins at iteration count ``begin``."""
-        # Unique over all workers: a preempted job may sit elsewhere while its old entry is still in this heap.
+        # Unique over all workers: a preempted job may be elsewhere while its old entry is still in this heap.
         job.seat = self.events.ticket()
         job.admitted_s = self.events.now_s
         job.finish_at = begin + job.osl - job.done_tokens

@@ -1,7 +1,7 @@
 """Carries out replica counts on the plant as an orchestrator does: drain, reclaim, start, retry.
 
-A newer aim takes the place of one that is still pursued: workers that start and are not wanted any more go first, and
-workers that still drain serve again before new ones start.
+A newer target takes the place of one that is still being pursued: starting workers that are not wanted any more are
+removed first, and workers that still drain serve again before new ones start.
 """
 
 from __future__ import annotations

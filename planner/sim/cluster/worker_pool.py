@@ -146,7 +146,7 @@ class Pool:
             self.emptied(worker)
 
     def reclaim(self) -> Worker | None:
-        """Let a draining worker serve again, the one with the most work: the others are gone sooner. None without."""
+        """Let the draining worker with the most work serve again, as others finish sooner. None if none drains."""
         draining = [w for w in self.workers.values() if w.state is WorkerState.DRAINING]
         found = max(draining, key=lambda worker: worker.backlog(), default=None)
         if found is not None:

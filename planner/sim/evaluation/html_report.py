@@ -40,7 +40,7 @@ COLUMN_WORDS = {
 }
 COLUMNS = tuple(COLUMN_WORDS)
 OTHER_COLUMN_WORDS = {
-    "reason": "why requests missed a target (below), or why a policy changed replicas (its own word)",
+    "reason": "why requests missed a target (below), or why a policy changed replicas (in its own terms)",
     "requests": "requests with this reason",
     "of all": "their share of all requests",
     "changes": "changes of a replica count with this reason",

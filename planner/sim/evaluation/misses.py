@@ -24,7 +24,7 @@ SHARE_OF_TARGET = 0.25
 
 
 class Cause(StrEnum):
-    """The cause of a miss; ``CAUSE_WORDS`` says what each means."""
+    """The cause of a miss; ``CAUSE_WORDS`` explains each."""
 
     UNREACHABLE = "unreachable"
     REFUSED = "refused"

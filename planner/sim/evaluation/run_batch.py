@@ -96,7 +96,7 @@ def _work(number: int, job: RunJob) -> Result:
 
 
 def run_jobs(scenario: Scenario, jobs: Sequence[RunJob], processes: int, report: Report) -> Iterator[Result]:
-    """Yield each result as soon as it is there. With one process, all runs are made in this one."""
+    """Yield each result as soon as it is ready. With one process, all runs are made in this process."""
     if processes <= 1 or len(jobs) == 1:
         for number, job in enumerate(jobs):
             yield run_job(scenario, job, lambda share, number=number: report(number, share))  # type: ignore[misc]

@@ -26,7 +26,7 @@ class ChartLine:
 
 
 def chart(title: str, unit: str, lines: Sequence[ChartLine], x_end: float, most: float | None = None) -> str:
-    """One chart over ``0..x_end`` seconds. ``most`` limits the y axis; beside the unit it says what is cut off.
+    """One chart over ``0..x_end`` seconds. ``most`` limits the y axis; a note beside the unit states what is cut off.
 
     Names that have no room beside the title stand in rows below it, above the chart.
     """

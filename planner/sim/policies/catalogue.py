@@ -37,7 +37,7 @@ NO_POWER = "-nopower"
 
 
 class UnknownPolicyError(Exception):
-    """There is no policy of that name. The message lists the names."""
+    """No policy has that name. The message lists the known names."""
 
 
 def make(name: str, settings: OursSettings | None = None) -> Policy:

@@ -1,4 +1,4 @@
-"""Autoscalers that do not know what they scale: HPA on utilisation, KEDA on queues, Knative on concurrency.
+"""Autoscalers without a model of what they scale: HPA on utilisation, KEDA on queues, Knative on concurrency.
 
 Each runs one autoscaler per pool, as in production. Thresholds come from ``tuning``.
 """

@@ -20,7 +20,7 @@ from planner.domain.reasons import ReasonCode
 from planner.domain.units import GpuSetpoint, Milliwatts
 
 NOTICEABLE = 5e-3
-"""Fewer late requests than half a percent are not a message for people: the forecast is no better than that."""
+"""Share of late requests below which no reason is given: the forecast is not more accurate than that."""
 FULL = 1 - 1e-9
 
 
@@ -28,7 +28,7 @@ FULL = 1 - 1e-9
 class Solution:
     """(P) count columns and cap steps above the floor. ``plenty``: everything is carried with speed to spare.
 
-    ``watts`` and ``gpus``: whether they kept anybody from a cheaper answer that carries as much.
+    ``watts`` and ``gpus``: whether they kept a pool from a cheaper answer that carries as much.
     """
 
     columns: Ints
@@ -40,7 +40,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class _Scarce:
-    """What is used up at the answer."""
+    """Which resources are used up at the answer."""
 
     watts: bool
     gpus: bool
@@ -65,7 +65,7 @@ def allocation(
         useless = made <= 0.0 and floors and not all(counts.values())
         for row in own:
             key = problem.name_of(row)
-            # A stage that serves nobody, for its partner has no GPU, is not worth its watts.
+            # A stage that serves no request, because its partner has no GPU, is not worth its watts.
             grant = PoolGrant(
                 0 if useless else counts[row],
                 GpuSetpoint(Milliwatts(min(problem.cap_mw(row, int(steps[row])), demand.pools[key[1]].curve.max_mw))),
@@ -80,7 +80,7 @@ def allocation(
 
 
 def _shares(problem: Problem, solution: Solution) -> Floats:
-    """(P) the share that each pool makes good: without the table's interpolation, for it is shown."""
+    """(P) the share that each pool makes good, computed without the table's interpolation because it is displayed."""
     rows, columns = np.arange(len(solution.columns)), solution.columns
     numbers = (problem.speed[rows, solution.steps], problem.prompts[rows, columns], problem.answers[rows, columns])
     return np.array([good(*one) for one in zip(*(table.tolist() for table in numbers), strict=True)])
@@ -117,21 +117,23 @@ def _chain(
     pool: PoolDemand, grant: PoolGrant, late: float, scarce: _Scarce, limits: SiteLimits, own_gpus: int | None
 ) -> tuple[Limited, ...]:
     watts = f"{grant.setpoint.cap_mw / 1000:.0f} W a GPU"
-    said = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {watts}"
+    chosen = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {watts}"
     if grant.replicas > pool.wanted:
-        said = f"{grant.replicas} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"
+        chosen = f"{grant.replicas} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"
     links: list[Limited] = []
     full = grant.replicas == pool.wanted and grant.speed >= FULL
     if not full and scarce.watts:
         why = f"{limits.budget_mw / 1000:.0f} W are all that GPUs may draw"
-        links.append(Limited(grant.replicas, ReasonCode.POWER_BUDGET, f"{said}: {why}"))
+        links.append(Limited(grant.replicas, ReasonCode.POWER_BUDGET, f"{chosen}: {why}"))
     if not full and scarce.gpus:
         why = f"the site has {limits.gpus} GPUs to serve with"
-        links.append(Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{said}: {why}"))
+        links.append(Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{chosen}: {why}"))
     if not links and late > NOTICEABLE and own_gpus is not None:
-        links.append(Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{said}: the deployment may hold {own_gpus} GPUs"))
+        links.append(
+            Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{chosen}: the deployment may hold {own_gpus} GPUs")
+        )
     if not links and grant.replicas != pool.wanted:
-        links.append(Limited(grant.replicas, ReasonCode.REBALANCE, f"{said} cost least in energy, GPUs and changes"))
+        links.append(Limited(grant.replicas, ReasonCode.REBALANCE, f"{chosen} cost least in energy, GPUs and changes"))
     if scarce.floors and grant.replicas < pool.min_replicas:
         least = f"its floor of {pool.min_replicas} does not fit, even at the lowest useful cap"
         links.append(Limited(grant.replicas, ReasonCode.SHORTFALL, f"{grant.replicas} {pool.pool} replicas: {least}"))

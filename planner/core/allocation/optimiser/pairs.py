@@ -1,4 +1,4 @@
-"""A few deployments, pair by pair: two at a time share what both hold in the best way, until nothing moves any more.
+"""A few deployments, pair by pair: two at a time share what both hold in the best way, until nothing changes.
 
 Owns what prices cannot do: whole replicas, and the last watts. A deployment's frontier holds, by GPUs and watts, the
 best score that any of its options near the price reaches; two frontiers are combined exactly.
@@ -20,8 +20,9 @@ JointValue: TypeAlias = Callable[[Sequence[int], Ints, Ints], Floats]
 """What combinations of options are worth: rows, (K, F) columns and steps -> (F)."""
 
 OPTIONS, FOR_FEW, FEWEST = 96, 240, 4
-"""Options of a pool that are looked at (more for up to ``FEWEST`` deployments): those of the highest worth at the
-prices, and the most frugal one. Where little is good, far from any price, fewer missed a twentieth of the score."""
+"""Number of a pool's options that are examined (more for up to ``FEWEST`` deployments): those of the highest worth at
+the prices, and the most frugal one. Where little is good, far from any price, fewer options missed a twentieth of the
+score."""
 ROUNDS = 6
 BETTER = 1e-9
 

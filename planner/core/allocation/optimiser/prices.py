@@ -1,6 +1,6 @@
-"""Prices of a watt and of a GPU, such that deployments that each mind only themselves share what there is.
+"""Prices of a watt and of a GPU at which deployments that each choose on their own share what there is.
 
-Owns the dual search (one Lagrange multiplier for watts, one for GPUs). Must never be the last word: prices leave a gap,
+Owns the dual search (one Lagrange multiplier for watts, one for GPUs). Its answer is never final: prices leave a gap,
 and what pools are worth is only nearly a sum. A deployment's own GPU limit is kept exactly.
 """
 
@@ -16,14 +16,14 @@ from planner.core.allocation.optimiser.problem import DRAIN, Floats, Ints, Probl
 from planner.core.allocation.optimiser.staircase import NOTHING
 
 CLOSE_ENOUGH = 1.02
-"""Ratio within which a price is found: what is left over is given away afterwards."""
+"""Relative accuracy of a price: what is left over is given away afterwards."""
 ROUNDS = 3
 LOWEST_PRICE = 1e-6
 HIGHEST_PRICE = 1e9
 FEW = 8
 """More deployments than this are not compared pair by pair: their integrality gap is small, and a tick is short."""
 COARSE = 3
-"""Of more than a few deployments only every so many cap steps are looked at for a price."""
+"""With more than a few deployments, only one in this many cap steps is examined for a price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def stages(problem: Problem) -> tuple[SamePools, ...]:
 
 
 def plenty(problem: Problem) -> Market:
-    """One cap a count: the lowest that carries the load with speed to spare. Worth what it saves."""
+    """One cap per count: the lowest that carries the load with speed to spare. Its worth is what it saves."""
     steps, cost = problem.plenty
     caps = np.take_along_axis(problem.caps, steps, axis=1)
     return Market(problem, -cost[:, :, None], (problem.gpus * caps)[:, :, None], steps[:, :, None], stages(problem))
@@ -204,7 +204,7 @@ def _lowest(enough: Callable[[float], bool]) -> float:
 
 
 def _completed(problem: Problem, fitting: Response, seen: list[Response]) -> Response:
-    """What is left goes to those who make most of it: choices of the answers that did not quite fit, one by one."""
+    """Give what is left to those who gain most: one by one, choices from the answers that did not quite fit."""
     left_mw = problem.budget_mw - _sum(fitting.mw)
     left_gpus = problem.gpu_limit - _sum(fitting.gpus)
     near = min(

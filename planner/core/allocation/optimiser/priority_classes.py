@@ -1,9 +1,9 @@
 """Priority classes: no load of a higher class is shed that shedding a lower one could have carried.
 
-Owns the order of classes. The joint answer weighs classes by a factor, which gives way where a large low class gains
-much by a little of a high one; where a higher class comes out short it is answered again, class by class from the top,
-and that answer stands if it sheds less of a higher class. Must never spend what the classes below need for their floors
-while all floors fit.
+Owns the order of classes. The joint answer weighs classes by a factor, which is not enough where a large low class
+gains much from a little of a high one. Where a higher class comes out short, the classes are solved again one by one
+from the top, and that answer is taken if it sheds less of a higher class. Must never spend what the classes below need
+for their floors while all floors fit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.units import Milliwatts
 
 ALIKE = 1e-3
-"""Shares of a class's load: less than this is a cap step, not a choice between classes."""
+"""Share of a class's load: a smaller difference comes from cap steps, not from a choice between classes."""
 
 
 def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT_WEIGHTS) -> Allocation:
@@ -58,7 +58,7 @@ def _class_by_class(
             return None
         floors = [demand for demand in demands if demand.priority < rank] if keep else []
         own = [demand for demand in demands if demand.priority == rank]
-        # A class is worth as much to itself as it is beside the others: else a GPU may cost more than its shortfall.
+        # A class keeps the worth it has beside the others; otherwise a GPU may cost more than its shortfall.
         worth = replace(weights, sla=weights.sla * weights.priority**below)
         found = jointly(own, _less(left, *_held_at_minimum(floors)), worth)
         gained = _lost(joint, own) - _lost(found, own)

@@ -1,7 +1,7 @@
 """The optimiser's problem as arrays: every pool's counts and caps, what each makes good, carries, draws and costs.
 
 Owns the translation from ``DeploymentDemand`` to numbers. Must never choose. Pools are rows, counts are columns
-(padded), caps a third axis. The last row is no pool: it asks for nothing and costs nothing, and stands in for the
+(padded), caps a third axis. The last row is a dummy pool: it needs nothing and costs nothing, and stands in for the
 partner that a deployment of one pool lacks.
 """
 
@@ -27,19 +27,21 @@ Ints = NDArray[np.int64]
 T = TypeVar("T", np.float64, np.int64)
 
 STEP_MW = 5_000
-"""Caps are multiples of 5 W: finer steps are lost in the hardware's own control."""
+"""Caps are multiples of 5 W: finer steps have no effect within the accuracy of the hardware's own control."""
 TINY = 1e-9
 ENOUGH = 1.0 + 1e-9
 DRAIN = 0.05
 """What carrying all of the load is worth beside making all of it good: where nothing can be good, the option that
 works off most decides. Small, or it would buy throughput with good requests."""
 GIVE_UP = 0.3
-"""What giving up all replicas is worth in shares of good requests. The share is a forecast for the time until the next
-change can help; a replica given up is missing for a whole start-up time. Without it two ticks' noise moved a fleet."""
+"""Price of giving up all replicas, in shares of good requests. The share is a forecast for the time until the next
+change can help; a replica given up is missing for a whole start-up time. Without this price, noise between two ticks
+changed the fleet."""
 MISSING = 2.0
-"""The same for GPUs below the floors that somebody asked for, where even these do not fit."""
+"""The price of GPUs below the configured floors, where even the floors do not fit."""
 ALIKE_WATTS = 20.0
-"""Watts a GPU that a share must be worth to count at all: shares are equal within ``ALIKE_WATTS / sla`` (0.2 %)."""
+"""Watts per GPU below which a difference of shares is ignored: shares are equal within ``ALIKE_WATTS / sla`` (0.2
+%)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Options:
 class Problem:
     """P pools in D deployments, at most N counts a pool, at most S cap steps. In mW; costs in ``Weights``' watts.
 
-    Pools of one deployment are neighbours: ``first[d] .. first[d + 1]``. Arrays by pool have one row more: no pool.
+    Pools of one deployment are neighbours: ``first[d] .. first[d + 1]``. Arrays by pool have one more row, the dummy
+    pool.
     """
 
     demands: tuple[DeploymentDemand, ...]
@@ -369,8 +372,7 @@ def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _useful(pool: PoolDemand) -> int:
-    """How many counts are worth looking at: none above the first that has speed to spare at the lowest useful cap, but
-    those that run."""
+    """Number of counts to examine: to the first with speed to spare at the lowest useful cap, or to those that run."""
     curve = pool.curve
     lowest = _lowest_steps(pool) * STEP_MW
     slowest = chosen_speed(curve, min(lowest, curve.max_mw))

@@ -2,7 +2,7 @@
 
 Owns the two slopes. A queue of prompts degrades gently: a little too slow makes a few late. Decode is a cliff: all
 sequences share one iteration time, so that nearly all answers miss their target together. A rule that weighs both alike
-takes watts from decode, because prefill cannot carry more anyway, and makes every request bad.
+takes watts from decode, because prefill cannot carry more anyway, and makes every request late.
 """
 
 from __future__ import annotations

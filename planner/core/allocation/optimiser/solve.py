@@ -1,9 +1,9 @@
 """Replica counts and power caps, chosen together under a site's watts and GPUs.
 
-Owns the way from demands to an allocation: with speed to spare where that fits, else by the share of requests that will
-be good; one deployment exactly, several by price and pairs. Must never exceed a limit, and never answer differently to
-the same question. Why together: more GPUs at lower caps can carry more load per watt than fewer at full power, and a
-budget cut in one place is best met in another.
+Owns the way from demands to an allocation: with speed to spare where that fits, otherwise by the share of requests that
+will be good; one deployment exactly, several by price and pairs. Must never exceed a limit, and must always return the
+same answer to the same input. Why together: more GPUs at lower caps can carry more load per watt than fewer at full
+power, and a budget cut in one place is best met in another.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, 
 from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, SiteLimits, Weights
 
 REACH = 3
-"""Of many deployments, counts this far from what prices chose are looked at again."""
+"""With many deployments, counts within this distance of what prices chose are examined again."""
 ROUNDS = 4
 THIRD = 256
-"""Options of a third pool that are looked at, evenly spread over its caps: the pairs after it are exact."""
+"""Number of a third pool's options that are examined, evenly spread over its caps; the pairs after it are exact."""
 
 
 def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT_WEIGHTS) -> Allocation:
@@ -78,7 +78,7 @@ def _plenty(problem: Problem) -> Solution | None:
 
 
 def _plenty_alone(problem: Problem) -> Solution | None:
-    """The same for one deployment of one or two pools: every pair of counts."""
+    """The cheapest such answer for one deployment of one or two pools, by comparing every pair of counts."""
     rows = np.array([0, len(problem.owner) - 1 or 1])
     steps, cost = (table[rows] for table in problem.plenty)
     gpus = problem.gpus[rows]
@@ -98,13 +98,13 @@ def _plenty_alone(problem: Problem) -> Solution | None:
 
 
 def _least_mw(market: Market) -> float:
-    """Below what all pools together need at least, whatever the counts."""
+    """Milliwatts above reserve that all pools together need at least, whatever their counts."""
     least: Floats = np.where(np.isfinite(market.value), market.mw, np.inf).min(axis=(1, 2))
     return float(least[:-1].sum())
 
 
 def _short(problem: Problem) -> Solution:
-    """The answer that makes most requests good. Somebody goes short."""
+    """The answer that makes most requests good where not all load fits."""
     columns = steps = np.zeros(len(problem.owner), dtype=np.int64)
     mw, gpus = np.array([problem.budget_mw]), np.array([problem.gpu_limit])
     if problem.deployments > 1:
@@ -192,7 +192,7 @@ def _exactly(problem: Problem, columns: Ints, steps: Ints, mw: Floats, gpus: Flo
 
 
 def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Ints, mw: Floats, gpus: Floats) -> None:
-    """Rewrites the answers of ``stage``; with three pools or more three and then two at a time, until nothing moves."""
+    """Rewrites the answers of ``stage``; three pools or more: three and then two at a time, until nothing changes."""
     members, rows = stage.deployments, stage.rows
     if rows.shape[1] <= 2:
         right = rows[:, 1] if rows.shape[1] == 2 else np.full(len(rows), len(problem.owner))

@@ -1,8 +1,8 @@
 """Deployments of one or two pools, exactly: each with its own watts and GPUs, all of them in one array.
 
 Owns the exact choice of counts and caps. Must never spend more than a deployment is handed. The share rises with the
-cap, so that for every option of one pool and every count of the other only the dearest cap that fits can be best; and
-among equals only the lowest cap that keeps the share can be cheapest, for draw rises with the cap.
+cap, so that for every option of one pool and every count of the other only the highest cap that fits can be best; and
+among equals only the lowest cap that keeps the share can be cheapest, because draw rises with the cap.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from planner.core.allocation.optimiser.problem import DRAIN, STEP_MW, Floats, Ints, Problem
 
 NOTHING = 1e-3
-"""The score of a deployment that serves nobody: its logarithm must stay finite."""
+"""The score of a deployment that serves no requests: its logarithm must stay finite."""
 CLOSE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """(D) two rows each: the pool whose options are all looked at, and the one whose cap follows."""
+    """(D) two rows each: the pool whose options are all examined, and the one whose cap follows."""
 
     left: Ints
     right: Ints
@@ -68,7 +68,7 @@ class _Stairs:
     others: Others
 
     def of(self, places: Ints) -> _Stairs:
-        """Only those at ``places``."""
+        """The pairs at ``places``."""
         return replace(self, d=self.d[places], left=self.left[places], right=self.right[places])
 
     @property
@@ -87,7 +87,7 @@ class _Stairs:
         return found
 
     def climb(self, mw: Floats) -> tuple[Floats, Ints]:
-        """(T, S) the score at each cap of the left pool, -1 for none, and the right pool's dearest cap beside it."""
+        """(T, S) the score at each cap of the left pool, -1 for none, and the right pool's highest cap beside it."""
         problem, options = self.problem, self.problem.options
         left, right = self.pairs.left[self.d], self.pairs.right[self.d]
         wide = int(problem.last[left].max()) + 1
@@ -131,8 +131,10 @@ def best(problem: Problem, pairs: Pairs, mw: Floats, gpus: Floats, others: Other
 
 
 def _bounded(problem: Problem, pairs: Pairs, mw: Floats, gpus: Floats, others: Others) -> tuple[_Stairs, Floats]:
-    """All pairs of counts that fit, by deployment, with what none of their options can better: both as fast as if the
-    other had its lowest cap."""
+    """All pairs of counts that fit, by deployment, with an upper bound of each one's score.
+
+    The bound takes each pool as fast as if the other had its lowest cap.
+    """
     left, right, options = pairs.left, pairs.right, problem.options
     n_left, n_right = int(problem.width[left].max()), int(problem.width[right].max())
     one, two = problem.gpus[left, :n_left, None], problem.gpus[right, None, :n_right]
