@@ -98,15 +98,14 @@ def as_text(sites: Sequence[SiteBudget], *, everything: bool) -> str:
 
 
 def as_json(sites: Sequence[SiteBudget]) -> list[dict[str, Any]]:
-    """The budgets as JSON values, with all commands."""
-    return [
-        {
-            "site": site.site,
-            "budget_watts": site.budget_watts,
-            "commands": [{**o.model_dump(mode="json"), "state": s.name.lower()} for o, s in site.commands],
-        }
-        for site in sites
-    ]
+    """The budgets as JSON values, with all commands. ``orders`` is their former name, kept for one release."""
+    rows: list[dict[str, Any]] = []
+    for site in sites:
+        commands = [{**o.model_dump(mode="json"), "state": s.name.lower()} for o, s in site.commands]
+        rows.append(
+            {"site": site.site, "budget_watts": site.budget_watts, "commands": commands, "orders": commands},
+        )
+    return rows
 
 
 def _words(command: v1.BudgetChange) -> str:

@@ -87,7 +87,9 @@ def test_one_line_per_command_with_who_and_why() -> None:
         "    700 W from 2026-01-02 00:00:10 until 2026-01-02 00:01:00 UTC, by desk (grid): in force",
         f"    back to configuration and schedule from {starts} UTC, over a ramp of 20 s, by desk: begins later",
     ]
-    assert [row["state"] for row in as_json(sites)[0]["commands"]] == ["hidden", "in_force", "waiting"]
+    shown = as_json(sites)[0]
+    assert [row["state"] for row in shown["commands"]] == ["hidden", "in_force", "waiting"]
+    assert shown["orders"] == shown["commands"], "the former name, for one release"
 
 
 def test_what_is_over_shows_when_it_is_asked_for() -> None:
