@@ -54,7 +54,7 @@ class VirtualConnectorClient:
         self._trace: tuple[tuple[str, int] | None, str | None] = None, None
 
     async def get(self) -> ScalingDecision | None:
-        """The newest decision, or None while there is none. Raises BusAwayError (a TimeoutError) without an answer."""
+        """The newest decision, or None before the first one. Raises BusAwayError (a TimeoutError) without an answer."""
         found = await last(self._bus, self._decision_subject)
         if found is None or not isinstance(found.message, ScalingDecision):
             return None
@@ -70,7 +70,7 @@ class VirtualConnectorClient:
         return trace if key == _key(decision) else None
 
     async def scaled(self) -> ScalingAck | None:
-        """The newest acknowledgement, or None while there is none. Raises BusAwayError."""
+        """The newest acknowledgement, or None before the first one. Raises BusAwayError."""
         found = await last(self._bus, self._ack_subject)
         return found.message if found and isinstance(found.message, ScalingAck) else None
 

@@ -30,7 +30,7 @@ class FloodGate:
         self._senders: dict[str, _Sender] = {}
 
     def admits(self, sender: str, now_s: float) -> bool:
-        """Count one message; whether the sender has sent no more than it may."""
+        """Count one message; returns whether the sender is within its rate."""
         known = self._senders.get(sender)
         if known is None:
             if len(self._senders) >= MOST_SENDERS:

@@ -14,7 +14,7 @@ SETTINGS_BYTES = 1 << 20
 
 
 def open_regular(path: Path | str) -> BinaryIO:
-    """The file, open for reading. Raises OSError, also for what is no regular file, and never waits for a writer."""
+    """The file, open for reading. Raises OSError, also if it is not a regular file; never waits for a writer."""
     # Without O_NONBLOCK opening a pipe waits until someone writes to it.
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     kind = os.fstat(number).st_mode
@@ -35,5 +35,5 @@ def read_regular(path: Path | str, most_bytes: int) -> bytes:
 
 
 def read_secret(path: Path | str) -> str:
-    """A secret in a file, without the space around it. Raises OSError, and ValueError for what is no text."""
+    """A secret in a file, without the space around it. Raises OSError, and ValueError if it is not text."""
     return read_regular(path, SECRET_BYTES).decode("utf-8").strip()

@@ -25,7 +25,7 @@ class StandingLease:
     """The last message on the lease's subject.
 
     ``stored_at``: by the server's clock. ``ttl_s``: its time to live on the server; None where it has none.
-    ``lease``: None where the body is no lease; ``flaw`` then names the reason.
+    ``lease``: None where the body is not a lease; ``flaw`` then names the reason.
     """
 
     sequence: int

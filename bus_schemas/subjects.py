@@ -127,7 +127,7 @@ class Subjects:
         return f"{self.root}.lease.led"
 
     def standby(self) -> str:
-        """Signs of planners that wait for the lead: lease messages that expire and never bar anybody from leading."""
+        """Signs of planners that wait for the lead: lease messages that expire and never stop anyone from leading."""
         return f"{self.root}.lease.standby"
 
     def lease(self) -> str:

@@ -1,1 +1,1 @@
-"""Composition: the `wattscale` command and the embedded one-machine deployment. Only here rooms meet."""
+"""Composition: the `wattscale` command and the embedded one-machine deployment. The only place where rooms meet."""

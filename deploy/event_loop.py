@@ -25,7 +25,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def limit_repeats(loop: asyncio.AbstractEventLoop) -> None:
-    """Log once a minute, not a hundred times a second, that no connection can be accepted for want of open files."""
+    """Log once a minute, not a hundred times a second, that the limit of open files prevents new connections."""
     quiet_until_s = float("-inf")
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ def read_yaml(text: str) -> Any:
 
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """As the library's, but a key that is given twice is a mistake: the first would be lost without a word."""
+        """As the library's, but a key that is given twice is a mistake: the first would be lost silently."""
         seen: set[Any] = set()
         for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _size(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """Values below a node, with every alias counted as often as it stands there. Raises ValueError."""
+    """Values below a node, with every alias counted as often as it is used. Raises ValueError."""
     if depth > DEEPEST:
         raise ValueError(f"nested more than {DEEPEST} deep")
     if id(node) not in known:

@@ -1,10 +1,10 @@
-"""What all tests share: no event loop of nobody's, and no examples that fail by the clock.
+"""What all tests share: no stray event loop, and no examples that fail because of the clock.
 
-On Python 3.11 the first look for "the" event loop makes one, which pytest-asyncio's look does and nobody ever closes;
-the collector finds it in the middle of some later test. Saying once that there is none ends that.
+On Python 3.11 the first call for "the" event loop creates one. pytest-asyncio makes it and never closes the loop,
+which the collector then finds in the middle of a later test. Setting the loop to None once prevents that.
 
-Hypothesis fails an example that takes 200 ms, which on a busy machine any may. With CI set it does not, nor draws by
-chance; elsewhere it draws afresh each time, and is told the rest here.
+Hypothesis fails an example that takes 200 ms, as any may on a busy machine. With CI set it has no such deadline and
+draws the same examples each time; elsewhere it draws new ones, and the other settings are made here.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Ports for servers that must be told one before they start.
+"""Ports for servers that need to know theirs before they start.
 
-A port that the system chose and that was let go again may be somebody else's before the server takes it, and so may
-one whose server was killed and starts again. The system gives out none below its ephemeral range, so these come from
-there, each worker of a test run from a thousand of its own, and none twice in a run.
+A port that the system chose and that was released again may be taken by another process before the server binds it, and
+so may the port of a server that was killed and starts again. The system assigns no port below its ephemeral range, so
+these come from there: each worker of a test run has a thousand of its own, and uses none twice in a run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _next = itertools.count(random.randrange(SLICE))
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on and nobody is given by chance."""
+    """A free port on 127.0.0.1, outside the range from which the system assigns ports."""
     for _ in range(SLICE):
         port = FIRST + _WORKER % SLICES * SLICE + next(_next) % SLICE
         with socket.socket() as probe:

@@ -86,7 +86,7 @@ def _path_of(line: str) -> str:
 def _segments(path: str) -> list[str]:
     segments: list[str] = []
     for segment in path.split("/"):
-        # containerd told to use systemd by a kubelet that does not: "…-podUID.slice:cri-containerd:ID" in one segment.
+        # containerd set to systemd under a kubelet that is not: "…-podUID.slice:cri-containerd:ID" in one segment.
         match = _COLON_RUNTIME.fullmatch(segment)
         segments.extend(match.groups() if match else [segment])
     return [segment for segment in segments if segment]

@@ -31,7 +31,7 @@ class _Call:
     ticket: list[None] = field(default_factory=lambda: [None])
 
     def claim(self) -> bool:
-        """True for whoever asks first: the thread that makes the call, or the caller that gives it up unmade."""
+        """True for the first to ask: the thread that makes the call, or the waiter that gives up before it is made."""
         try:
             self.ticket.pop()
         except IndexError:

@@ -81,7 +81,7 @@ async def stream_info(bus: Bus, stream: str, query: bytes = b"") -> dict[str, An
     """The server's description of a stream, or its refusal. Raises BusAwayError, NotPermittedError.
 
     In an account that has no JetStream of its own (observers, operators) the server answers the API's own subject for
-    that account, in vain: such an account imports the description under another subject.
+    that account, which has no streams: such an account imports the description under another subject.
     """
     value = answer(await ask(bus, f"$JS.API.STREAM.INFO.{stream}", query))
     refusal = error_of(value)

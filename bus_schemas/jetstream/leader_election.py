@@ -75,7 +75,7 @@ class Leadership:
         self.before: StreamState | None = None
         """The stream of decisions right before our first lease message of this term."""
         self.led_until: datetime | None = None
-        """When a planner last led before this term, by the stream; None: it does not say."""
+        """When a planner last led before this term, by the stream; None where the stream does not show it."""
         self._signed_s = float("-inf")
         self.signs = signs
         """Whether this term leaves signs on the stream of decisions; by them the next leader knows it was alive."""
@@ -186,7 +186,7 @@ class Leadership:
         return False
 
     async def _stand_by(self) -> None:
-        """Leave word, from time to time, that this candidate is there and which budgets it knows."""
+        """Publish now and then that this candidate waits, and which budgets it knows."""
         now_s = asyncio.get_running_loop().time()
         if not self._budgets_watts or now_s - self._stood_by_s < SIGN_EVERY_S:
             return
@@ -295,12 +295,12 @@ class Leadership:
         return self._why
 
     async def vouch(self) -> None:
-        """Leave signs from now on, the first at once: what the stream holds is not an old copy, or says that it is."""
+        """Leave signs from now on, the first at once: the stream is not an old copy, or records that it is one."""
         self.signs = True
         await self._sign()
 
     async def _sign(self) -> None:
-        """Leave word that a planner led until now. A failure is made good at the next renewal."""
+        """Store a sign that a planner led until now. A failure is made good at the next renewal."""
         now_s = asyncio.get_running_loop().time()
         if not self.signs or now_s - self._signed_s < SIGN_EVERY_S:
             return

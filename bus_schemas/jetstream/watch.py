@@ -112,7 +112,7 @@ class _Follower:
         yield raw
 
     def _floods(self, subject: str) -> bool:
-        """Whether messages of a subject are left out on purpose, so that a gap is no loss."""
+        """Whether messages of a subject are left out on purpose, so that a gap does not mean a loss."""
         return self._passing and self._gate is not None and self._gate.over(subject, asyncio.get_running_loop().time())
 
     async def _next(self) -> Msg | None:

@@ -19,7 +19,7 @@ class Lease(Message):
     released: bool = False
     """The holder stopped in order: another planner may lead at once."""
     budgets_watts: dict[str, Watts] = Field(default_factory=dict)
-    """The budgets in the holder's settings, by site: planners that disagree about them must be told apart."""
+    """The budgets in the holder's settings, by site, so that planners that disagree about them are noticed."""
 
 
 class DeadLetter(Message):

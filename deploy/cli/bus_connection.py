@@ -107,7 +107,7 @@ async def _readable_prefix(bus: Bus, where: BusAddress) -> str:
     if not readable:
         await bus.close()
         raise BusProblemError(
-            f"{where.identity()} may not look or steer: it may read replies on none of {', '.join(prefixes)}; "
+            f"{where.identity()} may neither read nor steer: no permission for replies on {' or '.join(prefixes)}; "
             "log in as operator or observer, or give --inbox-prefix"
         )
     return readable[0]
@@ -180,7 +180,7 @@ async def what_is_missing(bus: Bus) -> str:
 
 
 async def _is_missing(bus: Bus, stream: str) -> bool:
-    """Whether no stream answers; a right that is missing, or a slow server, says nothing about it."""
+    """Whether the stream is missing; a missing permission or a slow server does not count as that."""
     from nats.errors import Error as NatsError
     from nats.errors import NoRespondersError
 

@@ -54,7 +54,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments. Whatever does not begin with a command is a matter for the parser of all."""
+    """The arguments. What does not begin with a command goes to the parser of all."""
     known = any(argv[:1] == [command] for commands in COMMANDS.values() for command in commands)
     return build_parser(argv[0] if known else None).parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""`wattscale --version`: the versions that belong into every report of a fault."""
+"""`wattscale --version`: the versions that belong in every bug report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWER_S = 5.0
 
 
 class ShowVersions(argparse.Action):
-    """Prints the versions and ends the process. They are looked up only then: one of them is a program's answer."""
+    """Prints the versions and ends the process. They are looked up only then: one of them takes a child process."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002  # argparse's name
         super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)

@@ -119,7 +119,7 @@ def _sites(items: Iterable[tuple[str, SiteSettings]], problems: list[str]) -> It
 
 
 def _across(settings: Settings) -> list[str]:
-    """What is wrong between blocks that are each right."""
+    """Problems between blocks that are valid each on its own."""
     problems = []
     if not settings.deployments:
         problems.append("deployments: none; name at least one, as in deployments: {prod-chat: {…}}")

@@ -58,7 +58,7 @@ class Scrape:
     scraper: type[EngineScraper] = EngineScraper
 
     def problems(self, where: str, block: DeploymentSettings, settings: Settings) -> list[str]:
-        """No page, or an address that is none."""
+        """The problems with the address: missing, or not an address."""
         if not block.metrics.urls:
             return [f"{where}.urls: none to scrape"]
         return [f"{where}.urls: {text}" for url in block.metrics.urls if (text := _not_an_address(url))]

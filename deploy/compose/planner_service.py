@@ -31,7 +31,7 @@ from planner.runtime.telemetry.tracing import tracing
 async def run_planner(settings: Settings, config: PlannerConfig) -> None:
     """Run until SIGINT or SIGTERM, whatever the planner waits for at that moment.
 
-    Waits for a bus that is not there yet; readiness says so. Raises OSError where the health port is taken.
+    Waits for a bus that is not there yet, and is not ready until then. Raises OSError where the health port is taken.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -44,7 +44,7 @@ def read_file(model: type[BaseModel], file: Path) -> Tree:
 
 class _File(YamlConfigSettingsSource):
     def _read_file(self, file_path: Any) -> dict[str, Any]:
-        # The first kilobytes of a program are as unreadable as the rest: no more than settings can be is read.
+        # Bounded: the first kilobytes of a binary are enough to see that it is not a settings file.
         content: object = read_yaml(read_regular(file_path, SETTINGS_BYTES).decode("utf-8"))
         if content is None:
             return {}

@@ -212,7 +212,7 @@ class Faults:
         return self._part(rng, self._planner(rng))
 
     def _lease_junk(self, _: Random) -> bool:
-        """A message that is no leader's lease takes the place of the lease."""
+        """A message that is not a leader's lease takes the place of the lease."""
         return self.world.bus.junk_lease(self.world.scenario.leader_ttl_s, self.world.timeline.now_s)
 
     def _agent_partition(self, rng: Random) -> bool:
@@ -307,7 +307,7 @@ class Faults:
         return True
 
     def end(self) -> None:
-        """Calm weather from now on: whatever is down comes back, whatever is wrong is put right."""
+        """Calm weather from now on: what is down comes back, and what is wrong is repaired."""
         self.over = True
         world = self.world
         world.network.calm = (0.0, *world.network.calm[1:])

@@ -45,7 +45,7 @@ class Card:
         self.resets = 0
         self.ok_since_s = 0.0
         self.lawful_mw: int | None = None
-        """The limit before somebody else raised it; None: the limit is as set by agents."""
+        """The limit before another tool raised it; None: the limit is as set by agents."""
         self.disturbed_s = 0.0
         self.reading: LimitReading | None = None
 

@@ -131,12 +131,12 @@ class PlannerProcess(SimulatedProcess):
         return StoredCaps(last.node, last.decision_id, setpoints, charged, self.local_s(stored.stored_s), highest)
 
     def _fresh(self) -> str:
-        """An incarnation that nobody has used."""
+        """An incarnation that was never used."""
         self.counts["ids counted anew"] += 1
         return f"{self.name}-{self.rng.getrandbits(48):x}"
 
     def _read(self, ack: PowerAckSeen) -> PowerAckSeen:
-        """As the planner's inbox reads an answer, and its publisher heeds it."""
+        """As the planner's inbox reads an answer, and its publisher acts on it."""
         known = self.incarnations.get(ack.node, FIRST)
         read = ack if ack.incarnation in {"", known} else replace(ack, epoch=FOREIGN_EPOCH)
         if self.state is not None and refuses(read, self.state.epoch, known):

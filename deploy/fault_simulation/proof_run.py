@@ -96,7 +96,7 @@ def _loop(world: World, events: int) -> tuple[int, Failure | None, deque[Step]]:
 
 
 def _calm(world: World, faults: Faults) -> tuple[Failure | None, deque[Step]]:
-    """Calm weather after the last event: what it does not mend breaks a promise as much as a limit too high."""
+    """Calm weather after the last event: what it does not restore breaks a promise, as too high a limit does."""
     faults.end()
     until_s, trace = world.timeline.now_s + CALM_S, deque[Step](maxlen=TRACE)
     failure: Failure | None = None
@@ -108,7 +108,7 @@ def _calm(world: World, faults: Faults) -> tuple[Failure | None, deque[Step]]:
 
 
 def _unmet(world: World) -> str:
-    """What calm weather left as it should not be, as a sentence."""
+    """What calm weather did not restore, as a sentence; empty where it restored everything."""
     leader = next((p for p in world.planners if p.state is not None and p.index == world.bus.lease_holder), None)
     if leader is None or leader.state is None:
         return f"after {CALM_S:g} calm seconds no planner leads"

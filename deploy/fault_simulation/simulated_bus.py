@@ -21,7 +21,7 @@ FIRST = "0"
 """The incarnation under which a node's ids are counted at first."""
 WEEK_S = 7 * 86_400.0
 SHORT_WEEK_S = 60.0
-"""A week of silence on this bus: what the product's streams keep for a week is gone here after so long."""
+"""A week of silence on this bus: what the product's streams keep for a week is gone here after this time."""
 SHORTEST_AGE_S = 20.0
 
 
@@ -95,7 +95,7 @@ class SimulatedBus:
     """How often the bus was put back: what was sent in an earlier life never arrives."""
     copied: BusCopy | None = None
     unmarked: frozenset[str] = frozenset()
-    """Nodes whose last decision is the copy's: until none is, nothing on this bus tells the next leader of the copy."""
+    """Nodes whose last decision is the copy's: while any is left, the next leader cannot see that it is a copy."""
 
     def copy(self, now_s: float) -> None:
         """As a backup does. Control messages are another stream and not part of it."""
@@ -144,7 +144,8 @@ class SimulatedBus:
         return self.lease_sequence
 
     def junk_lease(self, ttl_s: float, now_s: float) -> bool:
-        """What is no leader's lease on its subject: it deposes the leader, and planners overwrite it after a term.
+        """Store a message that is not a lease on the lease's subject: it deposes the leader, and planners overwrite it
+        after a term.
 
         The server never removes it. Its age counts from its own storage, not from the lease that it took the place of.
         """

@@ -40,7 +40,7 @@ class Permissions:
 
 
 def inbox_prefix(role: str, name: str = "") -> str:
-    """The prefix of the subjects of a user's replies, which no other user may read. Belongs into its BusSettings."""
+    """The prefix of the subjects of a user's replies, which no other user may read. Belongs in its BusSettings."""
     return f"_INBOX_{role}" + (f"_{name.replace('.', '_')}" if name else "")
 
 

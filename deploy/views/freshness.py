@@ -27,7 +27,7 @@ def age_s(time: datetime | None, now: datetime) -> float | None:
 
 
 def leader(picture: SiteView, now: datetime) -> str | None:
-    """Who leads; None where nobody holds a lease, or its term is over."""
+    """The leader's name; None without a lease, or where its term is over."""
     lease = picture.lease
     if lease is None or lease.released or now - lease.time > timedelta(seconds=lease.ttl_s + CLOCKS_APART_S):
         return None

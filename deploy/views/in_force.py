@@ -26,7 +26,7 @@ class CapsInForce:
 
     @property
     def holds(self) -> bool:
-        """Whether the budget is in force: a planner has it, and no cap in force or under way is above it."""
+        """Whether the budget is in force: a planner has it, and the caps in force or being changed are not above it."""
         return self.taken and self.leader is not None and self.caps_watts <= self.budget_watts + SAME_WATTS
 
     def sentence(self) -> str:

@@ -88,7 +88,7 @@ class SiteView:
     standby: dict[str, v1.Lease] = field(default_factory=dict)
     """The newest sign of each planner that waits for the lead, by its name."""
     lease_flaw: str = ""
-    """Why what stands on the lease's subject is no leader's lease; empty where nothing is wrong with it."""
+    """Why the message on the lease's subject is not a leader's lease; empty where it is one."""
     decisions: int = 0
     acks: int = 0
 

@@ -42,7 +42,7 @@ def as_text(picture: SiteView, now: datetime) -> str:
 
 
 def hints(picture: SiteView) -> list[str]:
-    """What the sites' settings should say, once each, as the newest records note it."""
+    """Which settings of the sites to correct, once each, as the newest records note it."""
     records = [view.record for view in picture.deployments.values() if view.record is not None]
     noted = {f"{r.site}: {note.text}" for r in records for note in r.notes if note.code in HINTS}
     return sorted(noted)

@@ -31,7 +31,7 @@ GOOD, BAD, TIGHT_STYLE = "green", "bold red", "yellow"
 
 @dataclass(slots=True)
 class _ViewSection:
-    """Lines that stand or fall together; the highest ``rank`` goes first where the terminal is too low."""
+    """Lines that are shown or dropped together; the highest ``rank`` is dropped first where the terminal is too low."""
 
     rank: int
     lines: list[Text]

@@ -161,7 +161,7 @@ async def test_the_budget_holds_through_a_storm_of_changes_and_deaths(capsys: py
     async with running(ledger) as (bus, agent, planner):
         agents = [await agent(index) for index in range(NODES)]
         planners = [await planner(index) for index in range(2)]
-        # Without caps at first: what comes before the first plan is in force is no cut.
+        # Without caps at first: a change before the first plan is in force does not count as a cut.
         await until(lambda: ledger.sums[-1][1] <= FIRST_WATTS, "the first plan to be in force", 60.0)
         settled_s = time.monotonic()
         await asyncio.sleep(4)

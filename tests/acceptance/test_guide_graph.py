@@ -71,7 +71,7 @@ def graph_planner(**components: str) -> PlannerConfig:
 
 
 def decided(config: PlannerConfig, message: v1.NodeTelemetry) -> tuple[PlannerState, Plan]:
-    """One tick of a planner that heard this report, with one prefill and two decode workers serving."""
+    """One tick of a planner that received this report, with one prefill and two decode workers serving."""
     inbox = Inbox(lambda: None, lambda: None, lambda: 0.0, 0.0, config.deployments)
     inbox.received(message, 1)
     ready = {PREFILL: PoolObservation(Replicas(ready=1)), DECODE: PoolObservation(Replicas(ready=2))}

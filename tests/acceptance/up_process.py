@@ -1,4 +1,4 @@
-"""Starts `wattscale up` as people do, as a process of its own, and looks at it from outside."""
+"""Starts `wattscale up` as people do, as a process of its own, and observes it from outside."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class UpProcess:
         return str(json.loads(record.read_text())["nats_url"])
 
     async def listening(self, seconds: float = 90.0) -> None:
-        """Wait until it has said where it listens."""
+        """Wait until it has printed its address."""
         record = self.home / "wattscale" / "last-up.json"
         async with asyncio.timeout(seconds):
             while not record.exists():

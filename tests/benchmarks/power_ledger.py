@@ -1,6 +1,6 @@
 """What the ledger costs: 10,000 GPUs on 1,250 nodes, absorbed and advanced.
 
-Run as ``python -m tests.benchmarks.power_ledger``. A quiet tick (every node told something new, nothing changes), a
+Run as ``python -m tests.benchmarks.power_ledger``. A quiet tick (every node reported something new, nothing changes), a
 renewal of every lease, and the worst case (every GPU wants another cap and every node answers). CPU time, so that a
 busy machine does not count. Returns 1 above a target.
 """

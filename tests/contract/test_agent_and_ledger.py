@@ -1,7 +1,7 @@
-"""What the planner's ledger charges for what the agent says, for every NVML error by call.
+"""What the planner's ledger charges for what the agent reports, for every NVML error by call.
 
 From the C library through the real bindings, the agent's core and the wire into the real ledger. Whatever fails, and
-whatever is said about it, no GPU is ever charged less than what its hardware enforces.
+whatever is reported about it, no GPU is ever charged less than what its hardware enforces.
 """
 
 from __future__ import annotations

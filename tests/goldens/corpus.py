@@ -15,7 +15,7 @@ PARTS = ("message", "taken-in", "written")
 
 
 def _body(message: v1.Message | None) -> shown.Shown:
-    """A message's JSON with sorted keys: the order of fields on the wire is no behaviour."""
+    """A message's JSON with sorted keys: the order of fields on the wire is not behaviour."""
     return None if message is None else json.dumps(json.loads(codec.encode(message)), sort_keys=True)
 
 

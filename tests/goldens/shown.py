@@ -41,7 +41,7 @@ Shown = Any
 
 
 def number(value: float | None) -> float | None:
-    """Six digits: what the last bits of a float say is no behaviour."""
+    """Six digits: the last bits of a float are not behaviour."""
     if value is None or isinstance(value, int):
         return value
     return float(f"{value:.{DIGITS}g}")

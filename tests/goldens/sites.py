@@ -158,7 +158,7 @@ def agent_restart(name: str) -> Event:
 
 
 def gpu(name: str, *, healthy: bool) -> Event:
-    """A GPU is lost, or back at its default limit after a reset; its agent says so."""
+    """A GPU is lost, or back at its default limit after a reset; its agent reports it."""
 
     def event(day: Any) -> None:
         for node in day.fleet.nodes:

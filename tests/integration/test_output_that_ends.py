@@ -1,4 +1,4 @@
-"""A reader that goes away, a full disk, a closed stream and a closed terminal end a command quietly and rightly."""
+"""A reader that leaves, a full disk, a closed stream or terminal end a command quietly, with the right exit code."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def server_of(process: asyncio.subprocess.Process) -> int:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process has ended; one that nobody waits for stays as a zombie."""
+    """Whether the process has ended; one whose parent does not wait for it stays as a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A planner that is told a wrong P_u finds the right one in the closed loop, and what that is worth."""
+"""A planner that is given a wrong P_u finds the right one in the closed loop, and what that is worth."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_the_promise_holds_until_everything_has_happened(seed: str) -> None:
         seed = str(random.SystemRandom().randrange(1, 10**9))
     tally, wanted = Tally(), (*MUST_OCCUR, *(fault.replace("_", " ") for fault in FAULTS))
     # Each world draws what can go wrong in it; three of four have a steady budget. So go on until all has happened:
-    # that no cut was seen in 200 worlds is no chance any more.
+    # that no cut was seen in 200 worlds is not chance any more.
     for run in runs_of(seed, 200 * EPISODE, None, frozenset(), None):
         tally.add(held(run))
         missing = [kind for kind in wanted if not tally.counts[kind]]

@@ -73,7 +73,7 @@ class ModuleScope:
         self._nvml = nvml
 
     def answers(self, handle: Any) -> bool:
-        """Whether this card has a module scope: every other card says not supported."""
+        """Whether this card has a module scope: every other card answers "not supported"."""
         try:
             return self.constraints_mw(handle)[1] > 0
         except self._nvml.NVMLError:

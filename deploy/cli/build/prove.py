@@ -47,7 +47,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="FOLDER",
-        help="write down how far it came, and go on from there when it is run again",
+        help="save the progress there, and go on from it when the same line is run again",
     )
     parser.add_argument("--without", default="", metavar="KIND,…", help="kinds of faults to leave out")
     parser.add_argument("--only", default=None, metavar="N,…", help="numbers of the faults to keep (or: none)")

@@ -51,9 +51,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SCOPE,…",
         help="search scopes by name, or 'gate' (the default), 'night' or 'all'",
     )
-    group.add_argument("--depth", type=whole(1, 1000), metavar="N", help="stop after every path of so many steps")
+    group.add_argument("--depth", type=whole(1, 1000), metavar="N", help="stop after every path of this many steps")
     group.add_argument(
-        "--seconds", type=number(0, LONGEST_S, above=True), metavar="S", help="stop each scope after so long"
+        "--seconds", type=number(0, LONGEST_S, above=True), metavar="S", help="stop each scope after S seconds"
     )
     group.add_argument(
         "--memory-gib",

@@ -185,22 +185,22 @@ def _check(args: argparse.Namespace) -> int:
         for line in deployment.profile.dropped:
             print(f"note: {name}: profile point dropped: {line}")
     unset = [at for at, block in config.sites.items() if block.expected_gpus is None]
-    told = asyncio.run(_telemetry(found.settings.bus)) if unset or args.live else None
+    telemetry = asyncio.run(_telemetry(found.settings.bus)) if unset or args.live else None
     if args.live:
-        if told is None:
+        if telemetry is None:
             raise CliError(f"no bus answered within {COUNT_WITHIN_S:g} s; set bus.servers, or leave out --live")
-        for line in lines(told, config):
+        for line in lines(telemetry, config):
             print(visible(line))
     if unset:
-        gpus = None if told is None else sum(len(each.gpus) for each in told)
+        gpus = None if telemetry is None else sum(len(each.gpus) for each in telemetry)
         counted = "no bus answered to count them" if gpus is None else f"{gpus} are seen on the bus now"
         for each in unset:
-            print(f"note: site {each}: set expected_gpus, or a GPU never heard of is charged nothing; {counted}")
+            print(f"note: site {each}: set expected_gpus, or a GPU that never reported is charged nothing; {counted}")
     return 0
 
 
 async def _telemetry(settings: BusSettings) -> list[v1.NodeTelemetry] | None:
-    """The newest telemetry of every node on the bus; None where it cannot be asked."""
+    """The newest telemetry of every node on the bus; None where the bus does not answer in time."""
     from bus_schemas import v1
     from bus_schemas.errors import BusError
     from bus_schemas.jetstream.connect import connect
@@ -210,12 +210,12 @@ async def _telemetry(settings: BusSettings) -> list[v1.NodeTelemetry] | None:
         async with asyncio.timeout(COUNT_WITHIN_S):
             bus = await connect(settings)
             try:
-                told = await last_per_subject(bus, bus.subjects.all_of("telemetry", "node"))
+                stored = await last_per_subject(bus, bus.subjects.all_of("telemetry", "node"))
             finally:
                 await bus.close()
     except (BusError, TimeoutError, OSError):
         return None
-    return [each.message for each in told if isinstance(each.message, v1.NodeTelemetry)]
+    return [each.message for each in stored if isinstance(each.message, v1.NodeTelemetry)]
 
 
 def _decide(args: argparse.Namespace) -> int:

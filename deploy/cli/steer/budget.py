@@ -104,7 +104,7 @@ async def _release(args: argparse.Namespace) -> int:
 
 
 async def _check(bus: Bus, args: argparse.Namespace, site: str) -> float | None:
-    """The site's budget so far, in watts, None where unknown. Raises UsageError for a site that nobody knows."""
+    """The site's budget so far, in watts, None where unknown. Raises UsageError for an unknown site."""
     from deploy.views.bus_reader import names
 
     if args.force:
@@ -116,7 +116,7 @@ async def _check(bus: Bus, args: argparse.Namespace, site: str) -> float | None:
 
 
 async def _wait(bus: Bus, args: argparse.Namespace, site: str, before_watts: float | None, began_s: float) -> int:
-    """Wait until the budget is in force, and say so, or why it is not."""
+    """Wait until the budget is in force, and print that it is, or why it is not. Returns the exit code."""
     from deploy.views.bus_reader import newest
     from deploy.views.in_force import caps_in_force
 

@@ -1,4 +1,4 @@
-"""Refuses commands for names that nobody on the bus answers to: a typing mistake must not look like a cut.
+"""Refuses commands for names that are unknown on the bus: a typing mistake must not look like a cut.
 
 Names are known from decisions, acknowledgements and telemetry. Commands do not make a name known.
 """

@@ -1,4 +1,4 @@
-"""Stores an operator's command on the bus; says that it failed only where it is known not to be stored."""
+"""Stores an operator's command on the bus; reports a failure only where it is known not to be stored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ C = TypeVar("C", bound="v1.Message")
 
 
 async def send(bus: Bus, subject: str, command: v1.Message) -> None:
-    """Store the command. One whose answer was lost is looked up on the bus before anything is said about it.
+    """Store the command. If the server's answer is lost, it is looked up on the bus before it counts as failed.
 
     Raises NotStoredError where it is not stored, and BusProblemError where that cannot be known.
     """
@@ -37,8 +37,8 @@ async def send(bus: Bus, subject: str, command: v1.Message) -> None:
         except BusError as silence:
             raise BusProblemError(
                 await what_is_missing(bus)
-                or f"{subject}: no answer, and it cannot be looked up whether the command is stored: {silence}; "
-                "look before giving it again"
+                or f"{subject}: no answer, and whether the command is stored cannot be looked up: {silence}; "
+                "check before you send it again"
             ) from error
         raise
 

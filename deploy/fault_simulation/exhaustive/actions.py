@@ -186,7 +186,7 @@ def _copy(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelS
 
 
 def _put_back(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
-    """The bus is put back from its copy: what was under way is gone, and a planner leads over what the copy holds."""
+    """The bus is put back from its copy: messages in flight are lost, and a planner leads over what the copy holds."""
     back = []
     for node in world.nodes:
         copy = node.copy or Copy((), ())

@@ -1,4 +1,4 @@
-"""Calm weather: everybody is up, every message arrives at once. How a search begins, and how liveness is judged."""
+"""Calm weather: all processes are up, messages arrive at once. How a search begins, and how liveness is judged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from planner.domain.ids import GpuId
 
 STEP_S = 1.0
 CLEAR_S = 46.0
-"""After so long in calm weather nothing may be left of what happened before."""
+"""How long calm weather lasts until nothing may be left of what happened before."""
 COMPLY_S = 16.0
-"""After so long in calm weather the limits are within the budget."""
+"""How long calm weather lasts until the limits must be within the budget."""
 START_S = 1_000.0
 
 
@@ -50,7 +50,7 @@ def _round(scope: SearchScope, world: ModelState, who: frozenset[int]) -> ModelS
 
 
 def beginning(scope: SearchScope) -> ModelState:
-    """The first world of a search: at rest under the first wants, nothing under way but what was last said."""
+    """The first world of a search: at rest under the first wants, nothing in flight but the last messages."""
     blank = Node((), None)
     world = ModelState(
         START_S,
@@ -93,7 +93,7 @@ def _tidy(node: Node) -> Node:
 
 
 def judged(scope: SearchScope, world: ModelState) -> str:
-    """Calm weather from here on: the sentence of what it does not mend; empty where it mends all."""
+    """Run calm weather from here on; returns what it does not restore, as a sentence, or an empty string."""
     wants = world.leader.wants
     world = leaders.wanted(scope, world, 0) if wants is None else world
     allowed = world.budgets[-1][1]
@@ -134,7 +134,7 @@ def _unmet(scope: SearchScope, world: ModelState) -> str:
 
 
 def _wish_mw(scope: SearchScope, state: PowerState, node: Node, gpu: GpuId) -> int:
-    """What a card should stand at with watts enough."""
+    """The limit that a card should have when there are enough watts."""
     wanted = (state.wants or {}).get(gpu)
     wish = 0 if wanted is None else wanted.cap_mw
     bound = scope.most_watts * 1000 if node.agent is None else node.agent.bounds.get(gpu, wish)

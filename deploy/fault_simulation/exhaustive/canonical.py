@@ -1,6 +1,6 @@
 """Which worlds are the same for everything that may still happen: one short key for all of them.
 
-Why each reduction is sound stands in ``README.md``, "Canonical states", in the order of this file.
+``README.md`` says why each reduction is sound: "Canonical states", in the order of this file.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class _Canon:
         return ((), ()) if copy is None else (copy.decisions, copy.answers)
 
     def _first_id(self) -> int:
-        """The smallest id that is still spoken of."""
+        """The smallest id that is still in use."""
         decisions, answers = self._copied()
         ids = [d.order.decision_id for d in (*self.node.arriving, *decisions)]
         ids += [a.decision_id for a in (*self.node.answers, *answers)]
@@ -174,7 +174,7 @@ class _Canon:
         return self.incarnations.setdefault(name, len(self.incarnations)) if name else -1
 
     def _past(self) -> Key:
-        """Incarnations that the agent refuses and that are still spoken of elsewhere. To be asked last."""
+        """Incarnations that the agent refuses and that are still in use elsewhere. Call it last."""
         past = frozenset() if self.node.agent is None else self.node.agent.past
         return tuple(sorted([self.incarnations[name] for name in past if name in self.incarnations]))
 

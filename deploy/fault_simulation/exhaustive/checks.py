@@ -34,7 +34,7 @@ def broken(
 def stepped_badly(
     scope: SearchScope, world: ModelState, before: PowerState, after: PowerState, orders: tuple[PowerDecision, ...]
 ) -> str:
-    """What the product's own invariants say of one step of the leader."""
+    """The first violation of the product's own invariants in one step of the leader; empty without one."""
     found = [*invariants.step_taken(before, after, orders, scope.config, world.now_s)] if orders else []
     found += invariants.wrong_charges(after.nodes.values())
     return f"{found[0].name}: {found[0].sentence}" if found else ""

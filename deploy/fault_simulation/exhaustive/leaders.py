@@ -103,7 +103,7 @@ def succeeded(scope: SearchScope, world: ModelState, epoch: int, *, doubted: boo
 
 
 def unmarked(state: PowerState) -> bool:
-    """Whether a leader knows of an old copy what nothing on the bus says yet: the copy is still recognised as one."""
+    """Whether a leader has recognised an old copy that the bus does not mark as one yet."""
     return state.doubted and any(not (page.proven or page.marked) for page in state.nodes.values())
 
 
@@ -117,7 +117,7 @@ def _stored(last: Stored) -> StoredCaps:
 
 
 def budget_commands(world: ModelState) -> tuple[BudgetCommand, ...]:
-    """The operator's word on the budget, as it stands on the bus."""
+    """The operator's budget command, as stored on the bus; empty without one."""
     if len(world.budgets) < 2:
         return ()
     since_s, _ = world.budgets[-1]
@@ -125,12 +125,12 @@ def budget_commands(world: ModelState) -> tuple[BudgetCommand, ...]:
 
 
 def node_commands(world: ModelState) -> tuple[NodeCommand, ...]:
-    """All that operators ever said of nodes: a new leader reads the whole history."""
+    """All commands for nodes: a new leader reads the whole history."""
     return tuple([NodeCommand(node_id(n), "remove", i, "", at_s) for i, (n, at_s) in enumerate(world.removals)])
 
 
 def removed(scope: SearchScope, world: ModelState, n: int) -> ModelState:
-    """An operator says that a node is gone for good, and the leader hears it."""
+    """An operator removes a node, and the leader receives the command."""
     world = world._replace(removals=(*world.removals, (n, world.now_s)))
     return absorb(scope, world, Observation(node_commands=node_commands(world)[-1:]))
 
@@ -142,5 +142,5 @@ def receive_order(scope: SearchScope, world: ModelState) -> ModelState:
 
 
 def unfenced() -> bool:
-    """Whether the bus takes batches of a leader that was replaced: never, but a mutation may say so."""
+    """Whether the bus takes batches of a leader that was replaced: never, unless a mutation replaces this function."""
     return False

@@ -1,4 +1,4 @@
-"""A tiny world as one immutable value: a leader's ledger, nodes with their agents and cards, and what is under way."""
+"""A tiny world as one immutable value: a leader's ledger, nodes with their agents and cards, and messages in flight."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Report(NamedTuple):
 
 
 class Gpu(NamedTuple):
-    """One card: the limit that is set, and where it stood before somebody else raised it (None: where agents put it).
+    """One card: the limit that is set, and the limit before another tool raised it (None: as agents set it).
 
     ``drew_mw`` may still be drawn until ``drew_until_s``: power follows a lower limit with a lag.
     """

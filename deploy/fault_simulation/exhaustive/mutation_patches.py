@@ -54,7 +54,7 @@ def _recharged(page: Any, hardware_mw: Any, sent: Any) -> Any:
 
 
 def _forgotten_in_silence(page: Any, now_s: float, settle_s: float) -> Any:
-    """As if a decision that nobody answered within a lease had never gone out."""
+    """As if a decision that was not answered within a lease had never been sent."""
     page = _settle(page, now_s, settle_s)
     if page.unanswered_s is None or now_s - page.unanswered_s < 9.0 or len(page.sent) < 2:
         return page
@@ -82,7 +82,7 @@ def _never_held(page: Any, ack: Any, now_s: float, _settle_s: float) -> Any:
 
 
 def _caps_inherited(stored: Any) -> Any:
-    """As a leader that takes its predecessor's caps for all that is under way."""
+    """As a leader that takes its predecessor's caps for everything in flight."""
     return _inherit(replace(stored, charged_mw={gpu: setpoint.cap_mw for gpu, setpoint in stored.setpoints.items()}))
 
 
@@ -111,7 +111,7 @@ def _climbs_when_proven(page: Any, state: Any, now_s: float) -> bool:
 
 
 def _highest_default(state: Any) -> int:
-    """As a ledger that charges GPUs it has not heard of no more than their defaults."""
+    """As a ledger that charges unseen GPUs no more than their defaults."""
     return max([max(page.cards.default_mw, default=0) for page in state.nodes.values()], default=0)
 
 

@@ -19,7 +19,7 @@ ALL = 1_000_000
 
 
 def readings(scope: SearchScope, n: int, node: Node) -> dict[str, LimitReading]:
-    """All cards of a node, as its driver tells."""
+    """All cards of a node, as its driver reads them, by GPU."""
     least, most, default = scope.least_watts * 1000, scope.most_watts * 1000, scope.default_watts * 1000
     return {
         gpu_id(n, g): LimitReading(gpu_id(n, g), gpu.set_mw, gpu.set_mw, default, least, most, Health.OK, node.resets)
@@ -61,7 +61,7 @@ def _written(scope: SearchScope, gpu: Gpu, mw: int, now_s: float) -> Gpu:
 
 
 def worked(scope: SearchScope, n: int, node: Node, now_s: float, writes: int = ALL) -> Node:
-    """Write what differs, lowers first, then read back. With ``writes`` the process dies after so many, unread."""
+    """Write what differs, lowers first, then read back. After ``writes`` of them the process dies, unread."""
     agent = node.agent
     if agent is None:
         return node
@@ -125,7 +125,7 @@ def cut_off(scope: SearchScope, n: int, node: Node, index: int, writes: int, now
 
 
 def read_hardware(scope: SearchScope, n: int, node: Node, now_s: float) -> Node:
-    """The agent's regular look: what drifted or lapsed is put right, and what is in force is told."""
+    """The agent's regular reconcile: drift and lapsed leases are repaired, and the limits in force are reported."""
     return answered(scope, n, worked(scope, n, node, now_s), now_s)
 
 

@@ -39,7 +39,7 @@ class Checkpoint:
 
 @dataclass(slots=True)
 class SearchTally:
-    """How far a search has come. ``depth`` counts steps: every path of so many is covered."""
+    """How far a search has come. ``depth`` counts steps: every path of that length is covered."""
 
     scope: str
     mutation: str | None
@@ -179,7 +179,7 @@ class ExhaustiveSearch:
         self.tally.seconds = self._before_s + time.monotonic() - self._began_s
 
     def _end(self, found: Broken) -> None:
-        """The shortest story: parents of parents, whoever owns them."""
+        """The shortest story: from parent to parent, in whichever process each one is."""
         story = [] if found.action is None else [found.action]
         key = found.parent
         while True:

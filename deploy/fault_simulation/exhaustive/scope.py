@@ -34,7 +34,7 @@ class SearchScope:
     """One world. Watts of a GPU: its hardware's least and most and its default; times are seconds.
 
     ``wants`` are the optimiser's choices, each a cap in watts for every GPU of the site, node after node; the search
-    begins at rest under ``wants[0]``. ``rare`` says how often each kind of ``RARE`` may happen in one path.
+    begins at rest under ``wants[0]``. ``rare`` is how often each kind of ``RARE`` may happen in one path.
     """
 
     name: str
@@ -55,7 +55,7 @@ class SearchScope:
     most_watts: int = 700
     default_watts: int = 700
     late: int = 0
-    """So many nodes are switched on only by a ``join``."""
+    """How many nodes are switched on only by a ``join``."""
     expected: bool = True
     """Whether ``expected_gpus`` and ``expected_nodes`` are configured."""
     sharp: bool = True
@@ -63,9 +63,9 @@ class SearchScope:
     sharp_to_raise: bool = False
     """Once the leader may raise, no GPU may stand above its charge: over an old copy it needs until then."""
     late_reports: bool = False
-    """A report may be heard late, or never, and again; otherwise each is heard when it is made, older ones again."""
+    """A report may arrive late, never, or twice; otherwise each arrives when it is made, and older ones again."""
     uncommanded: int = 0
-    """So many of the last nodes are up and have reported, and no planner has sent them a decision."""
+    """How many of the last nodes are up and have reported without having been sent a decision by any planner."""
     reports_in_time: bool = False
     """Time passes only when every node that is up has reported, as agents do each second."""
     telemetry_lost: bool = False
@@ -75,7 +75,7 @@ class SearchScope:
     strays: bool = False
     """Decisions that left the bus before it was put back may still arrive."""
     copy_lacks: int = 0
-    """So many of the last nodes joined after the copy was made: it holds nothing of them."""
+    """How many of the last nodes joined after the copy was made, so that it holds nothing of them."""
     copied_first: bool = False
     """The bus was copied at rest under the first wants; the search begins at rest under the second."""
     copy_recognised: bool = True
@@ -91,7 +91,7 @@ class SearchScope:
     symmetric: bool = True
     """Nodes are alike, so that worlds which differ by their names only are one."""
     judged_every: int = 200
-    """One world in so many is judged in calm weather."""
+    """One in this many worlds is judged in calm weather."""
     long: bool = False
     """Too large for the gate: for the night."""
     config: SiteConfig = field(init=False)
@@ -99,7 +99,7 @@ class SearchScope:
     def __post_init__(self) -> None:
         turned = {want[self.gpus :] + want[: self.gpus] for want in self.wants}
         if self.symmetric and self.nodes == 2 and turned != set(self.wants):
-            raise ValueError(f"scope {self.name}: its wants tell its nodes apart, so that they are not symmetric")
+            raise ValueError(f"scope {self.name}: its wants distinguish its nodes, so that they are not symmetric")
         config = SiteConfig(
             site=SITE,
             budget_mw=Milliwatts(self.budget_watts * 1000),

@@ -40,7 +40,7 @@ _GATE = (
     _one("annotation", "an annotation bounds the cap and is taken away", {"wants": 1, "bound": 2},
          bounds_watts=(300, None)),
     _one("lost-telemetry", "a fail-over without any telemetry", {"wants": 2, "fail-over": 1}, telemetry_lost=True),
-    _one("late-reports", "reports heard late and again", {"time": 1, "wants": 1}, late_reports=True, reports=2),
+    _one("late-reports", "reports that arrive late and again", {"time": 1, "wants": 1}, late_reports=True, reports=2),
     _one("week", "a week of silence, and another planner leads", {"wants": 1, "fail-over": 1, "week": 1},
          expected=False),
     _one("late-grant", "a grant of before a cut arrives long after it", {"time": 1, "wants": 1, "order": 1},

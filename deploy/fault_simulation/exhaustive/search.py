@@ -28,7 +28,7 @@ V = TypeVar("V")
 CHUNK = 500
 """Worlds in one block."""
 OPEN_BLOCKS = 1_000
-"""So many blocks stay as they are, sharing nodes and pages; further ones are compressed to some 100 bytes a world."""
+"""How many blocks stay as they are, sharing nodes and ledgers; further ones are compressed to ~100 bytes a world."""
 
 Found = tuple[int, int, Action, ModelState]
 """A world's key, its parent's key, the action between them, and the world."""
@@ -77,10 +77,10 @@ LOCAL: dict[str, Local] = {
 
 
 class Remembered:
-    """What was computed once for a node, a page and an instant: worlds of two nodes share most of theirs with others.
+    """What was computed for a node, its ledger and an instant: worlds of two nodes share most of it with others.
 
-    Values are told apart by the identity of the objects that they were computed from, and hold these objects. One
-    memory belongs to one search of one scope: a mutation changes what its functions give.
+    Values are keyed by the identity of the objects that they were computed from, and keep these objects alive. One
+    memory belongs to one search of one scope, because a mutation changes the results of its functions.
     """
 
     def __init__(self, scope: SearchScope) -> None:
@@ -121,7 +121,7 @@ class Remembered:
         return key_of_parts(scope, world, parts)
 
     def charged(self, world: ModelState) -> str:
-        """``checks.node_charged`` of the first node of which it says anything."""
+        """The first violation that ``checks.node_charged`` finds in any node; empty without one."""
         pages = world.leader.nodes
         for n, node in enumerate(world.nodes):
             page = pages.get(self._names[n])
@@ -135,7 +135,7 @@ class Remembered:
         return ""
 
     def shared(self, world: ModelState) -> ModelState:
-        """The same world of objects that are known already, where there are such."""
+        """The same world, made of objects that are known already where there are any."""
         return self.with_shared_pages(world._replace(nodes=tuple(map(self._shared_node, world.nodes))))
 
     def with_shared_pages(self, world: ModelState) -> ModelState:
@@ -143,8 +143,8 @@ class Remembered:
         _room(self._pages)
         pages, same = {}, True
         for name, page in world.leader.nodes.items():
-            told = (page.seen is not None, page._replace(seen=None, enforced_mw=0))
-            pages[name] = self._pages.setdefault(told, page)
+            relevant = (page.seen is not None, page._replace(seen=None, enforced_mw=0))
+            pages[name] = self._pages.setdefault(relevant, page)
             same &= pages[name] is page
         return world if same else world._replace(leader=replace(world.leader, nodes=pages))
 
@@ -172,7 +172,7 @@ class Expanded:
 def expand(scope: SearchScope, worlds: Worlds, memory: Remembered, *, own: bool = True, keep: bool = True) -> Expanded:
     """Every step from each of ``worlds``, and calm weather from some, until a promise is broken.
 
-    ``keep`` False: the worlds that are found are checked and not told.
+    ``keep`` False: the worlds that are found are checked and not returned.
     """
     out = Expanded()
     for key, world in worlds:

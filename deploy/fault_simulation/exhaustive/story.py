@@ -20,7 +20,7 @@ class UnknownStepError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Retelling:
-    """A story told again: its lines, and the promise that its last step broke, or that calm weather did not mend."""
+    """A story in words: its lines, and the promise that its last step broke or that calm weather did not restore."""
 
     lines: tuple[str, ...]
     sentence: str
@@ -129,8 +129,8 @@ def _words(scope: SearchScope, before: ModelState, after: ModelState, action: Ac
 
 _PLAIN = {
     "receive-order": "the leader receives the budget order",
-    "old-tick": "the leader before decides, and knows of nobody after it",
-    "look": "{n}'s agent looks around",
+    "old-tick": "the former leader decides, and does not know that it was replaced",
+    "look": "{n}'s agent reconciles",
     "report": "{n} reports",
     "receive-report": "an older report of {n} reaches the leader",
     "restart": "{n}'s agent crashes and starts anew",

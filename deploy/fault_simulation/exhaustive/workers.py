@@ -95,7 +95,7 @@ class SearchWorker:
         return self._shard.came_by(key)
 
     def save(self, folder: str) -> int:
-        """Write everything down; bytes. Nothing may be under way between processes."""
+        """Write everything to the checkpoint; returns its bytes. Nothing may be in flight between processes."""
         shard = self._shard
         shard.close()
         keys = array("Q", shard.index.keys())

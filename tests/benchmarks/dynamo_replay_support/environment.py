@@ -12,7 +12,7 @@ from pathlib import Path
 
 VERSION = "1.6.1"
 UNTIED = (f"ai-dynamo=={VERSION}", f"ai-dynamo-runtime=={VERSION}")
-"""Installed without their dependencies: one of them (``aisimulate``) can not be had from the package index."""
+"""Installed without their dependencies: one of them (``aisimulate``) is not in the package index."""
 NEEDED = (
     "kubernetes>=32,<33",
     "msgspec",

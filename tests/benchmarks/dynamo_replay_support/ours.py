@@ -1,7 +1,7 @@
 """Wattscale's ``step`` behind the replay's scaling hook: the same function that the service runs.
 
-Owns two translations: the hook's tick into an observation, the plan into targets. The planner is told only what a live
-deployment tells it (frontend counters, queues, replica states); it is never told the trace or the simulator's model.
+Owns two translations: the hook's tick into an observation, the plan into targets. The planner gets only what a live
+deployment reports (frontend counters, queues, replica states), never the trace or the simulator's model.
 """
 
 from __future__ import annotations

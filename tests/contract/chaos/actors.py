@@ -1,4 +1,4 @@
-"""Planners and agents for chaos runs: the real parts of the bus, deciding at random and noting what they were told."""
+"""Planners and agents for chaos runs: the real parts of the bus, deciding at random and recording the answers."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class History:
     """Noted as it happens, by those who took part."""
 
     acknowledged: list[tuple[str, str, int]] = field(default_factory=list)
-    """(subject, incarnation, id) of each decision that the server told a planner it had stored."""
+    """(subject, incarnation, id) of each decision that the server confirmed to a planner as stored."""
     carried: dict[str, list[tuple[str, int]]] = field(default_factory=lambda: defaultdict(list))
     """(incarnation, id) that each consumer's handler was given, in order."""
 
@@ -68,7 +68,7 @@ def _ids_have_no_gaps(decisions: list[Record]) -> None:
 
 
 def _epochs_never_go_back(decisions: list[Record]) -> None:
-    """In the order of the stream the epoch never falls, so no two leaders were heard in turns."""
+    """In the order of the stream the epoch never falls, so the decisions of two leaders never alternate."""
     for before, after in pairwise(decisions):
         assert after.message.epoch >= before.message.epoch, f"epoch falls at {after.sequence} on {after.subject}"  # type: ignore[attr-defined]
         assert after.fence >= before.fence, f"the fence falls at {after.sequence} on {after.subject}"

@@ -1,6 +1,6 @@
 """A chaos planner as a process of its own, to be stopped and continued: ``planner_process.py URL NAME SEED``.
 
-Writes a line of JSON for each batch the server told it had stored.
+Writes a line of JSON for each batch that the server confirmed as stored.
 """
 
 from __future__ import annotations

@@ -262,6 +262,6 @@ async def test_a_full_store_refuses_and_recovers_without_losing_what_it_took(tmp
 
 
 async def ask_small(bus: Bus) -> None:
-    """The streams, without the reservations that a small store can not make."""
+    """The streams, without the reservations that a small store cannot make."""
     for spec in stream_admin.wanted(bus):
         await bus.js.add_stream(stream_admin.stream_config(spec), max_bytes=-1)

@@ -85,7 +85,7 @@ def _busy(draw: random.Random, rate: float, isl: float, osl: float, interval_s: 
     if draw.random() < 0.03:
         osl = 0.0  # a forecast of no tokens
     return {
-        # Prometheus extrapolates: its counts are no whole numbers.
+        # Prometheus extrapolates: its counts are not whole numbers.
         "num_req": draw.choice((float(round(rate * interval_s)), rate * interval_s)),
         "isl": isl,
         "osl": osl,

@@ -126,7 +126,7 @@ async def test_a_bus_that_was_put_back_is_known(tmp_path: Path, capsys: pytest.C
             await stream_admin.apply(bus)
             link = BusLink(bus, "me", 2.0)
             late = power(NODE, 4, watts=500.0)
-            assert (await led(link, late)).doubt == "", "a restart of the server is no restore"
+            assert (await led(link, late)).doubt == "", "a restart of the server is not a restore"
             await answered(bus, late.model_copy(update={"epoch": 1000}))
         # DECISIONS alone is put back, and the process that led lives on.
         await _put_back(copy, store, DECISIONS)
@@ -138,7 +138,7 @@ async def test_a_bus_that_was_put_back_is_known(tmp_path: Path, capsys: pytest.C
             assert sentence.startswith("node-7 answered epoch 1000")
             assert await asyncio.to_thread(main, ["streams", "check", "--nats-url", where]) == 1
             assert "put back from an older copy: node-7 answered" in capsys.readouterr().out
-    # The whole bus is put back, and no process remembers: its age tells.
+    # The whole bus is put back, and no process remembers: its age shows it.
     shutil.rmtree(store)
     shutil.copytree(copy, store)
     async with EmbeddedServer(store, port=port), connected(where) as bus:
@@ -150,7 +150,7 @@ async def test_a_bus_that_was_put_back_is_known(tmp_path: Path, capsys: pytest.C
         # A link takes three leases without a leader for old, and no less.
         await until(lambda: (datetime.now(UTC) - led_until).total_seconds() > 3.1, "the copy to be old")
         assert "nobody has led for" in (await led(fresh)).doubt
-        assert "nobody has led for" in (await led(fresh)).doubt, "a term that wrote nothing tells the next one nothing"
+        assert "nobody has led for" in (await led(fresh)).doubt, "a term that wrote nothing changes nothing"
         assert await last_led(bus) == led_until
         assert "nobody has led for" in (await led(fresh, late.model_copy(update={"decision_id": 9}))).doubt
         assert (await led(fresh)).doubt == "", "once led over, the next fail-over is a usual one"

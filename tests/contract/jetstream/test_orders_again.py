@@ -1,4 +1,4 @@
-"""Operators' orders keep their order when their stream is lost, or comes back from a backup: the newest word counts."""
+"""Operators' commands keep their order when their stream is lost or put back from a backup: the newest counts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_a_cut_counts_although_its_stream_began_again_with_smaller_numbers
             await order(bus, 1000.0)
             await until(lambda: any(watts == 1000.0 for _, watts in ear.orders), "the cut")
             assert max(ear.orders)[1] == 1000.0, f"the newest order must have the highest number: {ear.orders}"
-            assert [watts for _, watts in ear.orders] == [3000.0, 2900.0, 2800.0, 1000.0], "what was heard is not new"
+            assert [watts for _, watts in ear.orders] == [3000.0, 2900.0, 2800.0, 1000.0], "no command is new twice"
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
@@ -92,7 +92,7 @@ async def test_no_role_answers_or_orders_in_anothers_name() -> None:
 
 
 async def test_an_order_without_an_end_never_ages_away() -> None:
-    """A planner that takes the lead months later must find the cut that nobody has lifted."""
+    """A planner that takes the lead months later must find the cut that is still in force."""
     async with bench() as (_, bus):
         info = await bus.js.stream_info(CONTROL)
         assert not info.config.max_age

@@ -1,4 +1,4 @@
-"""Whatever bodies and headers come, a consumer buries what it can not read, carries out the rest, and lives on."""
+"""Whatever bodies and headers come, a consumer sets unreadable ones aside, carries out the rest, and goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fenced atomic batches: all or nothing, once, and never from a planner that leads no more."""
+"""Fenced atomic batches: all or nothing, once, and never from a planner that no longer leads."""
 
 from __future__ import annotations
 

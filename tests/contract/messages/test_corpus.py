@@ -1,4 +1,4 @@
-"""Stored messages of v1 parse for ever, mean the same, and satisfy the published schemas."""
+"""Stored messages of v1 parse forever, mean the same, and satisfy the published schemas."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_the_asyncapi_document_parses(tmp_path_factory: pytest.TempPathFactory) 
 
 
 def parser_folder() -> Path:
-    """Where @asyncapi/parser is installed, by npm if need be; a skip where it can not be had, a failure in CI."""
+    """Where @asyncapi/parser is installed, by npm if need be; a skip where it is not available, a failure in CI."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wattscale-tests" / "asyncapi-3"
     if (cache / "node_modules" / "@asyncapi" / "parser").exists():
         return cache
@@ -98,7 +98,7 @@ def parser_folder() -> Path:
     try:
         subprocess.run(install, cwd=cache, check=True, capture_output=True, timeout=100)
     except (subprocess.SubprocessError, OSError) as error:
-        missing(f"npm can not install @asyncapi/parser: {error}")
+        missing(f"npm cannot install @asyncapi/parser: {error}")
     return cache
 
 

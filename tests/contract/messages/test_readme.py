@@ -53,7 +53,7 @@ def masked(line: str) -> str:
 
 
 async def converse(url: str, script: list[str]) -> list[str]:
-    """Send the lines marked ``>``, read as many as are marked ``<`` between them; what was said on both sides."""
+    """Send the lines marked ``>``, read as many as are marked ``<`` between them; returns the lines of both sides."""
     host, port = url.removeprefix("nats://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     assert (await reader.readline()).startswith(b"INFO ")

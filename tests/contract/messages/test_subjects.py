@@ -1,4 +1,4 @@
-"""Names become subject tokens and come back; what can not be carried is refused when it is first seen."""
+"""Names become subject tokens and come back; a name that does not fit is refused when it is first used."""
 
 from __future__ import annotations
 

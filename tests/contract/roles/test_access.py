@@ -1,4 +1,4 @@
-"""Ways to say who we are: client certificates, nkeys, JWT credentials; what is wrong is refused at once."""
+"""Ways to log in: client certificates, nkeys, JWT credentials; what is wrong is refused at once."""
 
 from __future__ import annotations
 

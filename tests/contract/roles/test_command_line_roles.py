@@ -1,4 +1,4 @@
-"""The looking and steering commands, by every role, on the server configurations that ship.
+"""The commands that inspect and steer, by every role, on the server configurations that ship.
 
 What a role may do works; what it may not is one line and exit code 3.
 """

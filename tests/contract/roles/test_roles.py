@@ -1,4 +1,4 @@
-"""What each role may do on a real server, and what it is refused: by permission, and by the walls between accounts."""
+"""What each role may do on a real server, and what it is refused: by permission, and by the separation of accounts."""
 
 from __future__ import annotations
 

@@ -31,5 +31,5 @@ def loaded_nvml(folder: Path, count: int = 2) -> Iterator[FakeNvml]:
 
 
 def library_environment(fake: FakeNvml, *flags: str) -> dict[str, str]:
-    """The environment for another process whose bindings shall load the double."""
+    """The environment for another process whose bindings load the double."""
     return {**os.environ, "LD_LIBRARY_PATH": str(library_folder(*flags)), STATE_VARIABLE: str(fake.path)}

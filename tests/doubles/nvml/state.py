@@ -1,6 +1,6 @@
 """The memory behind the library with NVML's ABI, as Python sees it: tests read and change GPUs while an agent runs.
 
-Mirrors ``nvml.h``; the library refuses a file of another size, so the two can not drift apart unnoticed.
+Mirrors ``nvml.h``; the library refuses a file of another size, so the two cannot drift apart unnoticed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`wattscale agent` as a process: its pages, its exit codes, its doctor, its view of a process."""
+"""`wattscale agent` as a process: its pages, its exit codes, its preflight checks, its view of a process."""
 
 from __future__ import annotations
 

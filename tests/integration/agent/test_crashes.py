@@ -1,4 +1,4 @@
-"""Kills and stops of real processes, judged by the state of the (simulated) hardware, not by what anybody says."""
+"""Kills and stops of real processes, judged by the state of the (simulated) hardware, not by what processes report."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_a_restart_raises_nothing_by_a_decision_made_for_the_process_befor
     await site.decide(200.0, 600.0)
     first = await site.planner.answered(lambda ack: ack.applied_decision_id == 0)
     await site.agent.kill()
-    # Published while nobody listens, based on a report of the dead process: it may lower, it may not raise.
+    # Published while no agent runs, based on a report of the dead process: it may lower, it may not raise.
     await site.planner.decide({site.a: 600.0, site.b: 300.0}, heard=first)
     await site.agent.start()
     await site.planner.answered(lambda ack: ack.decision_id == 1 and ack.boot != first.boot)

@@ -97,7 +97,7 @@ class Stage:
         return await connect(BusSettings(servers=(self.server.url,), request_timeout_s=1.0))
 
     async def drive(self) -> None:
-        """Requests at ``load_rps``, for ever."""
+        """Requests at ``load_rps``, forever."""
         owed = 0.0
         while True:
             await asyncio.sleep(0.05)

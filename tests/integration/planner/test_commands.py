@@ -1,4 +1,4 @@
-"""The planner's commands as processes: run and killed, checked, deciding on paper, showing its settings."""
+"""The planner's commands as processes: run and killed, checked, deciding offline, showing its settings."""
 
 from __future__ import annotations
 
@@ -201,7 +201,9 @@ async def test_check_says_ok_or_one_line_a_problem(tmp_path: Path) -> None:
 async def test_check_counts_the_gpus_on_the_bus_where_expected_gpus_is_not_set(tmp_path: Path) -> None:
     away = {"servers": ["nats://127.0.0.1:1"], "connect_timeout_s": 0.2}
     _, out, _ = await wattscale("planner", "check", "-c", str(settings(tmp_path, bus=away)))
-    assert "note: site row-1: set expected_gpus, or a GPU never heard of is charged nothing; no bus answered" in out
+    assert (
+        "note: site row-1: set expected_gpus, or a GPU that never reported is charged nothing; no bus answered" in out
+    )
     async with bench() as (server, bus):
         for node, count in (("n1", 2), ("n2", 3)):
             gpus = tuple(

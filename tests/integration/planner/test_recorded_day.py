@@ -53,7 +53,7 @@ def day_config() -> PlannerConfig:
 
 @dataclass
 class Kept:
-    """What the bus said, and how much memory this process held."""
+    """The messages on the bus, and how much memory this process held."""
 
     records: list[v1.PlanRecord] = field(default_factory=list)
     megabytes: list[float] = field(default_factory=list)

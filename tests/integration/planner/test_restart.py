@@ -73,7 +73,7 @@ def slow_config() -> PlannerConfig:
 
 
 async def keep_running(stage: Stage, kills_s: Sequence[float | asyncio.Event]) -> None:
-    """A planner that is killed after each of ``kills_s`` seconds, or when told, and started again at once."""
+    """A planner that is killed after each of ``kills_s`` seconds, or on demand, and started again at once."""
     for life, until_s in enumerate([*kills_s, None]):
         bus = await stage.another_bus()
         how = ServiceSettings(holder=f"life-{life}", lease_ttl_s=1.0, idle_s=0.1)
@@ -88,7 +88,7 @@ async def keep_running(stage: Stage, kills_s: Sequence[float | asyncio.Event]) -
             else:
                 await asyncio.wait([task], timeout=until_s)
         finally:
-            # Killed: the connection goes first, so that nothing is released or said any more.
+            # Killed: the connection goes first, so that it cannot release or publish anything any more.
             transport: Any = bus.nc._transport
             if transport is not None:
                 transport._io_writer.transport.abort()

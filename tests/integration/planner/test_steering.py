@@ -1,4 +1,4 @@
-"""Commands on a site that really runs: names that nobody has are refused, and a cut is reported when it is in force."""
+"""Commands on a running site: unknown names are refused, and a cut is reported when it is in force."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_cut_is_reported_when_it_is_in_force(tmp_path: Path) -> None:
             assert json.loads(status.out)["problems"] == [], status
             assert (status.code, json.loads(status.out)["leader"]) == (0, "one")
             assert service is not None
-        # Nobody leads any more: the command is stored, and is not called in force.
+        # No planner leads any more: the command is stored, and is not reported as in force.
         done = await on(stage, "budget", "set", "2500", "--site", SITE, "--wait", "--wait-s", "1")
         assert done.code == 1
         assert "not in force" in done.one_line()

@@ -1,4 +1,4 @@
-"""Draws teach what a pool can use, and nothing else: no watt is charged, freed or published because of them."""
+"""Measured draws change only the expected use of a pool: no watt is charged, freed or published because of them."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_pool_that_starts_up_or_has_no_telemetry_teaches_nothing() -> None:
     w.tick(traffic(200.0))
     heard = w.drawn(PREFILL).learned
     w.ticks(3, rate=200.0)
-    assert w.drawn(PREFILL).learned == heard, "the same reading again is no new evidence"
+    assert w.drawn(PREFILL).learned == heard, "the same reading again is not new evidence"
 
 
 def test_pools_without_figures_in_the_configuration_are_no_trouble() -> None:

@@ -1,7 +1,7 @@
 """A killed planner decides what an uninterrupted one decides, to the tick: in virtual time, through the real records.
 
 Both planners see the same recorded observations. The killed one knows only what the streams would hold: its last
-decision and the plan records, both as bytes, and for the ticks that nobody saw what the metrics' source still tells.
+decision and the plan records, both as bytes, and for missed ticks what the metrics' source still has.
 """
 
 from __future__ import annotations
@@ -90,13 +90,13 @@ class RestartedPlanner:
     def born(
         cls, settings: PlannerConfig, stream: Stream, source: Mapping[int, DeploymentObservation], tick: int
     ) -> RestartedPlanner:
-        """Half a tick before ``tick``, from the streams alone; a tick that nobody saw is decided at once."""
+        """Half a tick before ``tick``, from the streams alone; a missed tick is decided at once."""
         now_s = (tick - 0.5) * TICK_S
         last = []
         if stream.decision is not None:
             decision = codec.decode(stream.decision)
             assert isinstance(decision, v1.ScalingDecision)
-            # The actuator carried it out and said so.
+            # The actuator carried it out and acknowledged it.
             name, flow = from_wire.last_decision(decision, None)
             last = [(name, replace(flow, scaled_decision_id=decision.decision_id))]
         state = initial_state(settings, tick, now_s, last, ())
@@ -209,7 +209,7 @@ def beyond_a_tick(calm: Sequence[Counts], rough: Sequence[Counts]) -> list[tuple
 
 
 def different(calm: Sequence[Counts], rough: Sequence[Counts], kills: Mapping[int, str]) -> list[int]:
-    """Ticks at which the killed planner stood elsewhere; at one that nobody saw it must stand where it stood before."""
+    """Ticks at which the killed planner stood elsewhere; at a missed one it must stand where it stood before."""
     return [t for t in range(TICKS) if rough[t] != calm[t - 1 if kills.get(t) == "unseen" else t]]
 
 

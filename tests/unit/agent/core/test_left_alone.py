@@ -1,4 +1,4 @@
-"""What an agent does not touch: GPUs of pods that are no deployment's, and limits that nobody decides about."""
+"""What an agent does not touch: GPUs of pods that belong to no deployment, and limits that no decision names."""
 
 from __future__ import annotations
 

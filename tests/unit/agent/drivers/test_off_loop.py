@@ -1,4 +1,4 @@
-"""Driver calls off the loop: time-outs, hangs, order, and threads that nobody waits for."""
+"""Driver calls off the loop: time-outs, hangs, order, and threads without a waiter."""
 
 from __future__ import annotations
 

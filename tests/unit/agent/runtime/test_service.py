@@ -1,4 +1,4 @@
-"""The agent's service ends when it is told to, whatever the driver does, and never goes on without one of its loops."""
+"""The agent's service ends on request, whatever the driver does, and never goes on without one of its loops."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_call_that_hangs_does_not_hold_up_the_end(call: str, on_exit: On
 
 
 class Dropped:
-    """Owners whose source is cancelled by nobody here, as a client library can bring it about."""
+    """Owners whose source is cancelled from within, as a client library may do."""
 
     async def owners(self) -> Mapping[str, GpuOwner]:
         future: asyncio.Future[Mapping[str, GpuOwner]] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The planner's process ends in time whoever it waits for: a server that says nothing, a reader that does not read, a
+"""The planner's process ends in time whatever it waits for: a silent server, a reader that does not read, a
 collector that hangs.
 """
 

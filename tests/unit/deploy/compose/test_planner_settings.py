@@ -358,12 +358,12 @@ the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``.""
     [(DeploymentConfig, DeploymentSettings), (PoolConfig, PoolSettings), (SiteConfig, SiteSettings)],
 )
 def test_everything_that_the_core_knows_can_be_set_and_has_one_default(config: Any, block: Any) -> None:
-    """A setting that nobody can write would be an option that does nothing."""
+    """A field that no setting reaches would be an option that does nothing."""
     for field in fields(config):
         if field.name in NOT_SET_BY_PEOPLE[config]:
             continue
         ours = field.name.replace("_mw_per_node", "_watts_per_node").replace("_mw", "_watts")
-        assert ours in block.model_fields, f"{config.__name__}.{field.name} can not be set"
+        assert ours in block.model_fields, f"{config.__name__}.{field.name} cannot be set"
         theirs, default = field.default, block.model_fields[ours].default
         if theirs is MISSING or default is None or not isinstance(default, bool | int | float | str):
             continue

@@ -107,7 +107,7 @@ def test_switching_power_off_gives_caps_back_unless_asked(
     profile: Path, overrides: tuple[str, ...], released: bool
 ) -> None:
     assert composed(profile, "power_aware=false", *overrides).release_caps == released
-    assert not composed(profile, *overrides).release_caps, "a site that is missing is no order to give caps back"
+    assert not composed(profile, *overrides).release_caps, "a missing site is not a command to give caps back"
 
 
 def test_a_cut_is_logged_in_the_two_lines_of_the_guide(caplog: pytest.LogCaptureFixture) -> None:

@@ -40,7 +40,7 @@ class ScriptedCluster:
 
 
 class Client:
-    """One decision, then silence; what was said is kept. Calls named in ``away`` are not answered, each once."""
+    """One decision, then silence; acknowledgements are kept. Calls named in ``away`` are not answered, each once."""
 
     def __init__(self, decision: v1.ScalingDecision, away: Sequence[str] = ()) -> None:
         self.decision = decision

@@ -1,4 +1,4 @@
-"""What draws taught outlives a planner: through its records, as bytes, into the next leader's state."""
+"""What was learned from draws outlives a planner: through its records, as bytes, into the next leader's state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between domain and wire: what goes out and comes back says the same, and never a milliwatt more."""
+"""Between domain and wire: what goes out and comes back is the same, and never a milliwatt more."""
 
 from __future__ import annotations
 

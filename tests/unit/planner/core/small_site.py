@@ -94,7 +94,7 @@ def traffic(
 
 @dataclass
 class SmallSite:
-    """Nodes of equal GPUs, an agent that does what it is told, an orchestrator that starts pods where hinted."""
+    """Nodes of equal GPUs, an agent that carries out its decisions, an orchestrator that starts pods where hinted."""
 
     config: PlannerConfig
     nodes: int = 1

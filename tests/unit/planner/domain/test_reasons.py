@@ -1,4 +1,4 @@
-"""The vocabulary is closed: every word is documented, used, and spelled by nobody else."""
+"""The vocabulary is closed: every code is documented, used, and spelled out nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pen against a bus whose past is older than what agents have seen: a backup that was restored."""
+"""The publisher against a bus whose past is older than what agents have seen: a backup that was restored."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from tests.integration.planner.stage import NAME, config, until
 
 @dataclass
 class ScriptedLink:
-    """A term and a link that do as they are told. ``answers``: what each publish does in turn; then it stores."""
+    """A term and a link with prescribed behaviour. ``answers``: what each publish does in turn; then it stores."""
 
     answers: list[Exception] = field(default_factory=list)
     published: list[tuple[v1.Message, ...]] = field(default_factory=list)

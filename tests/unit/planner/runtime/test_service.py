@@ -1,4 +1,4 @@
-"""The service under leads that are lost: it campaigns again for ever, and ends at once when it is asked to."""
+"""The service under leads that are lost: it keeps campaigning, and ends at once when it is asked to."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ async def uncaused_cancellation() -> None:
 
 
 class Losing(ScriptedLink):
-    """A term that ends as told: ``lost`` by the lease, ``refused`` at the first batch, or ``dropped``: what
-    was waited for was cancelled by nobody here.
+    """A term that ends as prescribed: ``lost`` by the lease, ``refused`` at the first batch, or ``dropped``: what
+    was waited for was cancelled from within.
     """
 
     def __init__(self, how: str) -> None:

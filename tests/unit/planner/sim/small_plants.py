@@ -1,4 +1,4 @@
-"""Small plants whose service times are known by heart."""
+"""Small plants whose service times are known exactly."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from bus_schemas.jetstream.tasks.task_group import PartEndedError, ended, run_to
 
 
 class RecordedPart:
-    """Runs for ever, or ends in the way it is told once ``gate`` opens."""
+    """Runs forever, or ends in the requested way once ``gate`` opens."""
 
     def __init__(self, how: str = "") -> None:
         self.how = how

@@ -28,7 +28,7 @@ def test_a_series_that_is_absent_from_a_reading_is_not_zero_there() -> None:
 
 
 def test_the_mean_is_compared_with_the_thresholds_where_there_is_one() -> None:
-    """A queue of 9 at the instant of the tick, 0 for the rest of the interval, is no queue."""
+    """A queue of 9 at the instant of the tick, 0 for the rest of the interval, does not count as a queue."""
     seen = PoolObservation(
         Replicas(1),
         queued_requests=Sample(9.0),

@@ -100,7 +100,7 @@ async def test_other_models_and_namespaces_do_not_mix() -> None:
 
 @pytest.mark.parametrize("boot_s", [1000.0, 2000.0])
 async def test_a_restart_is_missing_not_less_load(boot_s: float) -> None:
-    """Also where the new process has already counted further than the old one: its start time tells."""
+    """Also where the new process has already counted further than the old one: its start time shows it."""
     async with MetricsServer(EngineMetrics()) as server, scraping(server) as scraper:
         server.engine.serve(MODEL, 20, isl=10, osl=10, ttft_s=0.1, itl_s=0.01)
         await scraper.observe(0.0)

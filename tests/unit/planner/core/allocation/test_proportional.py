@@ -136,7 +136,7 @@ def test_a_replica_counts_with_all_of_its_gpus() -> None:
 
 
 def test_min_replicas_act_after_the_cut() -> None:
-    """``int(1 * 0.5)`` is no worker: the floor keeps one, and says so."""
+    """``int(1 * 0.5)`` is 0 workers: ``min_replicas`` keeps one, with a reason."""
     w = guide(1700, watts=700)
     plan = settled(w, traffic(200.0))
     for one in plan.deployments[D].pools.values():

@@ -231,7 +231,7 @@ def test_an_agent_that_falls_silent_takes_no_replica_away() -> None:
     w = world(8 * CURVE.max_mw)
     counts = {name: p.granted for name, p in settled(w, 60.0).deployments[D].pools.items()}
     n = len(w.published)
-    w.nodes = 1  # the second node's agent tells nothing more; its pods run on
+    w.nodes = 1  # the second node's agent reports nothing more; its pods run on
     for _ in range(20):
         plan = w.tick(traffic(60.0))
         w.pass_time(30.0)

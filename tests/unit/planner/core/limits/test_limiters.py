@@ -1,4 +1,4 @@
-"""The list of limiters, and a limiter that somebody adds to it."""
+"""The list of limiters, and a limiter that a stranger adds to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A high ITL is believed, with a frontend's metrics alone: decode grows until answers are in time."""
+"""A high ITL counts, even with a frontend's metrics alone: decode grows until answers are in time."""
 
 from __future__ import annotations
 

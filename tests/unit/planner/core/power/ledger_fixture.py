@@ -1,4 +1,4 @@
-"""A ledger with hand-made nodes around it: what the tests of the ledger's door push messages through."""
+"""A ledger with hand-made nodes around it: the tests of the ledger send messages through it."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def test_a_release_gives_back_what_is_configured_and_scheduled() -> None:
     ]
     assert smallest_mw(config, known, 0.0) == 200
     over = with_commands(known, (), "s", 3001.0)
-    assert over == (release,), "what was released can not come back"
+    assert over == (release,), "a released command cannot come back"
     assert smallest_mw(config, over, 3001.0) == 300
 
 
@@ -142,7 +142,7 @@ def test_the_newest_order_wins_whatever_order_they_arrive_in() -> None:
     older, newer = order(400, 0.0, sequence=3), order(800, 0.0, sequence=7)
     known = with_commands((), (newer, older), "s", 1.0)
     assert level_mw(CONFIG, known, 1.0) == 800
-    assert with_commands(known, (older,), "s", 2.0) == known, "an order heard again changes nothing"
+    assert with_commands(known, (older,), "s", 2.0) == known, "a command received again changes nothing"
 
 
 def test_orders_of_other_sites_are_not_ours() -> None:

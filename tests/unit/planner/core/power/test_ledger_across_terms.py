@@ -1,4 +1,4 @@
-"""The ledger's door: fail-over, reservations, coming to rest, budgets to come, several sites."""
+"""The ledger's interface: fail-over, reservations, coming to rest, budgets to come, several sites."""
 
 from __future__ import annotations
 

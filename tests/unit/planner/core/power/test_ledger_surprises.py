@@ -1,4 +1,4 @@
-"""The ledger against what nobody plans for: cards that appear, nodes that return, orders from the year 1."""
+"""The ledger against surprises: cards that appear, nodes that return, orders from the year 1."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def follow(d: Desk, *, boot_of_a: str, for_s: float, limits: dict[str, int]) -> 
 
 
 def test_a_parked_node_that_reboots_gives_its_default_watts_back() -> None:
-    """Nobody else may be squeezed for ever by a limit that its new process took down long ago."""
+    """No other node may be squeezed forever by a limit that its new process took down long ago."""
     d = desk(SITE, per_node=1)
     d.settled({g("a"): LOW, g("b"): HIGH})
     d.receive(seen("a", (HIGH,), d.now_s + 1.0, boot="2"))
@@ -115,7 +115,7 @@ def test_the_doubt_of_an_old_copy_outlives_the_leader_that_doubts() -> None:
     d = restored(copied(), doubted=True)
     d.receive(seen("a", (400_000,), d.now_s))
     written = d.advance()
-    assert set(written) == {"a", "b"}, "nobody has heard of b, and the next leader reads the bus alone"
+    assert set(written) == {"a", "b"}, "b has not reported yet, and the next leader reads only the bus"
     assert all(order.only_lowers for order in written.values())
     d.take(answer(written["a"], d.now_s, {g("a"): 400_000}, epoch=2))
     successor = restored(written, doubted=False)

@@ -1,4 +1,4 @@
-"""The ledger's door: odd sequences of messages, lost limits, cuts and removal."""
+"""The ledger's interface: odd sequences of messages, lost limits, cuts and removal."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_removed_node_is_dropped_and_comes_back_only_with_a_later_sign_of_life
     d.receive(seen("a", (HIGH, HIGH), d.now_s, boot="2"))
     assert sum(d.power.nodes[A].charge_mw) == 2 * HIGH
     d.power = site_ledger.absorb(d.power, Observation(node_commands=(gone,)), d.config, d.now_s)
-    assert A in d.power.nodes, "an order heard again is not a new one"
+    assert A in d.power.nodes, "a command received again is not a new one"
 
 
 def test_a_node_that_reported_after_the_order_is_not_gone() -> None:

@@ -132,7 +132,7 @@ def test_an_orchestrator_reclaims_what_drains_and_cancels_starts_before_it_drain
     assert (counts.ready, counts.starting, counts.draining) == (2, 1, 0), "one served on, and only one starts"
     fleet.aim({"decode": 2}, on_settled=lambda: done.append("two"))
     counts = plant.worker_counts()["decode"]
-    assert (counts.ready, counts.starting, counts.draining) == (2, 0, 0), "the start that nobody wants is cancelled"
+    assert (counts.ready, counts.starting, counts.draining) == (2, 0, 0), "the unwanted start is cancelled"
     assert done == ["two"], "a decision that was replaced is never reported as carried out"
     plant.advance(400.0)
     assert plant.in_flight == 0

@@ -1,4 +1,4 @@
-"""Histograms, what a planner is told, the metrics page, rows of a run, scores of budgets, charts."""
+"""Histograms, what a planner observes, the metrics page, rows of a run, scores of budgets, charts."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def site(rng: random.Random, demands: list[DeploymentDemand], tightness: tuple[f
 def instance(
     seed: int, *, deployments: int | None = None, most: int = 6, tightness: tuple[float, float] = (0.35, 1.3)
 ) -> tuple[list[DeploymentDemand], SiteLimits]:
-    """One whole site. Up to six deployments unless told."""
+    """One whole site. Up to six deployments by default."""
     rng = random.Random(seed)
     count = deployments if deployments is not None else rng.randint(1, 6)
     demands = [deployment(rng, i, most) for i in range(count)]

@@ -77,7 +77,7 @@ def test_minimums_that_do_not_fit_cost_the_lower_class_its_replicas_first() -> N
     answer = allocate([low, high], limits(5 * 350, 40))
     counts = {key: grant.replicas for key, grant in answer.pools.items()}
     assert min(counts[high.deployment, PREFILL], counts[high.deployment, DECODE]) >= 2
-    assert counts[low.deployment, PREFILL] == counts[low.deployment, DECODE] == 0, "half an engine serves nobody"
+    assert counts[low.deployment, PREFILL] == counts[low.deployment, DECODE] == 0, "half an engine serves no request"
     assert answer.shortfall[low.deployment] == 1.0
     assert ReasonCode.SHORTFALL in {link.reason for link in answer.pools[low.deployment, PREFILL].chain}
 
