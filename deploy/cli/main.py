@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from deploy.cli.command_parser import CommandParser
 from deploy.cli.errors import CliError
 from deploy.cli.versions import ShowVersions
+from deploy.installed_files import PACKAGES, foreign_code
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.up": ("up",),
@@ -34,7 +35,8 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 """Modules, and the commands that each registers: an agent does not load what only its neighbours need (3 MB)."""
 
-OWN = ("agent", "bus_schemas", "deploy", "planner")
+DAEMONS = (["planner", "run"], ["agent", "power"])
+"""Commands that run no code before all of it was found to be ours."""
 EXTRAS = "pip install 'wattscale[local]' (or [planner], [agent])"
 
 
@@ -62,8 +64,11 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 failed, 2 bad input, 3 no bus, 130 interrupted."""
     _open_standard_streams()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:2] in DAEMONS and (foreign := foreign_code()):
+        return _cannot_run(foreign)
     try:
-        args = _parsed(list(sys.argv[1:] if argv is None else argv))
+        args = _parsed(words)
         code: int = args.run(args)
         sys.stdout.flush()
     except CliError as error:
@@ -72,11 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             print(f"wattscale: {visible(line)}", file=sys.stderr)
         return error.exit_code
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] in OWN:
+    except ImportError as error:
+        if not (lines := _unusable(error)):
             raise
-        print(f"wattscale: this command needs {error.name}; install the extras: {EXTRAS}", file=sys.stderr)
-        return 2
+        return _cannot_run(lines)
     except KeyboardInterrupt:
         return 130
     except (OSError, BaseExceptionGroup) as error:
@@ -84,6 +88,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return ended
     return code
+
+
+def _cannot_run(lines: Sequence[str]) -> int:
+    """Print why, and return the exit code. Imports nothing: `bus_schemas` may be what is not ours."""
+    for line in lines:
+        shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
+        print(f"wattscale: {shown}", file=sys.stderr)
+    return 2
+
+
+def _unusable(error: ImportError) -> list[str]:
+    """What to do about a failed import, a line each; empty where the mistake is in our own code."""
+    if error.name is None or error.name.split(".")[0] in PACKAGES:
+        return foreign_code()
+    if isinstance(error, ModuleNotFoundError):
+        return [f"this command needs {error.name}; install the extras: {EXTRAS}"]
+    return []
 
 
 def _open_standard_streams() -> None:

@@ -35,6 +35,7 @@ from bus_schemas.units import mw_from_watts
 from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import CliError, UsageError
 from deploy.event_loop import limit_repeats
+from deploy.installed_files import rival_claims
 
 if TYPE_CHECKING:
     from agent.runtime.health import AgentHealthServer
@@ -47,6 +48,8 @@ def run_power(settings: AgentFile) -> int:
     """Run until SIGTERM or SIGINT. Raises UsageError for settings that cannot work here."""
     handler = visible_handler("%(levelname)s %(name)s: %(message)s")
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    for claim in rival_claims():
+        log.warning(claim)
     return asyncio.run(_run(settings))
 
 

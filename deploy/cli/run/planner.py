@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from deploy.cli.errors import CliError, UsageError
 from deploy.cli.numbers import MOST_GPUS, number
 from deploy.event_loop import run as on_event_loop
+from deploy.installed_files import rival_claims
 
 if TYPE_CHECKING:
     from bus_schemas import v1
@@ -136,7 +137,7 @@ def _run(args: argparse.Namespace) -> int:
 
     found = loaded(args)
     set_up(found.settings.log.level, found.settings.log.format)
-    for note in found.notes:
+    for note in (*rival_claims(), *found.notes):
         log.warning(note)
     config = _composed(found)
     for warning in warnings(found.settings, config):

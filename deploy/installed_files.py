@@ -1,0 +1,139 @@
+"""Whether `agent`, `bus_schemas`, `deploy` and `planner` are this program's own code.
+
+These are common names. Installing another distribution that has a package of such a name overwrites files without a
+word, uninstalling it deletes them, and a folder of that name earlier on the search path hides the package.
+
+Reads the folders ``NAME-VERSION.dist-info`` itself: ``importlib.metadata.packages_distributions`` takes 150 ms for what
+takes 10 here, and every agent would wait for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+NAME = "wattscale"
+PACKAGES = ("agent", "bus_schemas", "deploy", "planner")
+ROOT = Path(__file__).parents[1]
+"""Where the code that runs lies: the folder of packages of an installation, or a checkout."""
+REMEDY = f"install {NAME} in a virtual environment of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """An installed distribution: its name, its version, and its RECORD (one line for each file)."""
+
+    name: str
+    version: str
+    record: Path
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+def foreign_code(root: Path = ROOT) -> list[str]:
+    """One line for each reason why code that would be imported is not ours; empty where all of it is.
+
+    A checkout has no RECORD of these files: there, only their places are compared.
+    """
+    return [*_elsewhere(root, _places()), *_overwritten(root)]
+
+
+def rival_claims(search_path: Sequence[str] | None = None) -> list[str]:
+    """One line for each other distribution that has a package of one of our names, by RECORD."""
+    lines = []
+    for other in _distributions(sys.path if search_path is None else search_path):
+        claimed = [] if other.name == NAME else _claimed(other)
+        if claimed:
+            lines.append(
+                f"{other} in {other.record.parents[1]} also installs {' and '.join(claimed)}: "
+                f"installing or removing it changes {NAME}'s files; {REMEDY}"
+            )
+    return lines
+
+
+def _places() -> dict[str, Path]:
+    """Where an import would find each package; without those that it would not find."""
+    places = {}
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        if spec is not None and spec.submodule_search_locations:
+            places[package] = Path(next(iter(spec.submodule_search_locations)))
+        elif spec is not None and spec.origin:
+            places[package] = Path(spec.origin)
+    return places
+
+
+def _elsewhere(root: Path, places: Mapping[str, Path]) -> Iterator[str]:
+    for package, place in places.items():
+        if os.path.realpath(place) != os.path.realpath(root / package):
+            yield (
+                f"{package} would be imported from {place}, which is not {NAME}'s: its code is in {root}; "
+                f"take {place.parent} out of PYTHONPATH, or start elsewhere"
+            )
+
+
+def _overwritten(root: Path) -> Iterator[str]:
+    own = next((one for one in _distributions([str(root)]) if one.name == NAME), None)
+    if own is None:
+        return
+    recorded = list(_recorded_code(own))
+    different = [path for path, digest in recorded if not _intact(root / path, digest)]
+    if not different:
+        return
+    touched = {path.partition("/")[0] for path in different}
+    others = _distributions([str(root)])
+    rivals = [str(other) for other in others if other.name != NAME and touched & set(_claimed(other))]
+    why = f"overwritten by {' and '.join(rivals)}" if rivals else "changed or deleted after the installation"
+    yield (
+        f"{len(different)} of {len(recorded)} modules are not those of {own}, the first is {root / different[0]}: "
+        f"{why}; {REMEDY}"
+    )
+
+
+def _distributions(search_path: Iterable[str]) -> Iterator[Distribution]:
+    """What is installed in these folders and has a RECORD."""
+    for folder in dict.fromkeys(search_path):
+        # An archive, or a folder that does not exist, has none.
+        for record in sorted(Path(folder).glob("*.dist-info/RECORD")):
+            name, _, version = record.parent.name.removesuffix(".dist-info").partition("-")
+            yield Distribution(name.lower(), version, record)
+
+
+def _claimed(distribution: Distribution) -> list[str]:
+    """Which packages of our names it installs. Bytes, not lines: some RECORDs have thousands."""
+    record = b"\n" + _content(distribution.record)
+    return [name for name in PACKAGES if f"\n{name}/".encode() in record or f'\n"{name}/'.encode() in record]
+
+
+def _recorded_code(own: Distribution) -> Iterator[tuple[str, str]]:
+    """(path, SHA-256 in unpadded URL-safe base64) of each of our modules."""
+    for line in _content(own.record).decode(errors="replace").splitlines():
+        path, _, rest = line.partition(",")
+        digest = rest.partition(",")[0]
+        if path.partition("/")[0] in PACKAGES and path.endswith(".py") and digest.startswith("sha256="):
+            yield path, digest.removeprefix("sha256=")
+
+
+def _intact(file: Path, digest: str) -> bool:
+    # Only a daemon's start needs these two.
+    import base64
+    import hashlib
+
+    try:
+        found = hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return False
+    return base64.urlsafe_b64encode(found).rstrip(b"=").decode() == digest
+
+
+def _content(record: Path) -> bytes:
+    """Empty where it cannot be read: nothing is known then, and nothing refused."""
+    try:
+        return record.read_bytes()
+    except OSError:
+        return b""

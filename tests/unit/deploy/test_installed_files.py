@@ -1,0 +1,169 @@
+"""The daemons run their own code only: what another distribution overwrote, deleted or hides is named, exit code 2."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.installed_files import PACKAGES, foreign_code, rival_claims
+
+CHECKOUT = Path(__file__).parents[3]
+AGENT, PLANNER = ("agent", "power", "--node", "n", "--driver", "simulated"), ("planner", "run", "-c", "settings.yaml")
+REMEDY = "install wattscale in a virtual environment of its own"
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A folder of packages as pip leaves it, and a folder to start from."""
+
+    site: Path
+    work: Path
+
+    def install(self, name: str, version: str, *paths: str) -> None:
+        """Write the RECORD of a distribution that has these files."""
+        lines = [f"{path},sha256={_digest(self.site / path)},{(self.site / path).stat().st_size}" for path in paths]
+        info = self.site / f"{name}-{version}.dist-info"
+        info.mkdir()
+        (info / "RECORD").write_text("\n".join([*lines, f"{info.name}/RECORD,,", ""]))
+
+    def rival(self, package: str) -> None:
+        """Install `PACKAGE 2.1`, whose package is a single file."""
+        (self.site / package / "__init__.py").write_text("# Another program.\n")
+        self.install(package, "2.1", f"{package}/__init__.py")
+
+    def run(self, *words: str, before: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """A command of this installation; ``before``: a folder that comes first on the search path."""
+        path = os.pathsep.join(str(folder) for folder in (before, self.site) if folder is not None)
+        return subprocess.run(
+            [sys.executable, "-m", "deploy.cli.main", *words],
+            cwd=self.work,
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def _digest(file: Path) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(file.read_bytes()).digest()).rstrip(b"=").decode()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Installation:
+    """Our packages without any RECORD."""
+    site, work = tmp_path / "site", tmp_path / "work"
+    work.mkdir()
+    for package in PACKAGES:
+        shutil.copytree(CHECKOUT / package, site / package)
+    return Installation(site, work)
+
+
+@pytest.fixture
+def installed(copy: Installation) -> Installation:
+    """Our packages and their RECORD."""
+    files = [path for package in PACKAGES for path in (copy.site / package).rglob("*") if path.suffix != ".pyc"]
+    copy.install("wattscale", "0.1.0", *sorted(str(path.relative_to(copy.site)) for path in files if path.is_file()))
+    return copy
+
+
+def modules(site: Path) -> int:
+    return sum(1 for package in PACKAGES for _ in (site / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize(
+    ("package", "daemon"), [("agent", AGENT), ("planner", PLANNER), ("deploy", AGENT), ("bus_schemas", PLANNER)]
+)
+def test_a_daemon_refuses_what_another_distribution_overwrote(
+    installed: Installation, package: str, daemon: tuple[str, ...]
+) -> None:
+    installed.rival(package)
+    done = installed.run(*daemon)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"wattscale: 1 of {modules(installed.site)} modules are not those of wattscale 0.1.0, the first is "
+        f"{installed.site / package / '__init__.py'}: overwritten by {package} 2.1; {REMEDY}\n"
+    )
+
+
+def test_what_uninstalling_another_distribution_deleted_is_named(installed: Installation) -> None:
+    all_of_them = modules(installed.site)
+    for name in ("ports.py", "runtime/service.py"):
+        (installed.site / "agent" / name).unlink()
+    done = installed.run(*AGENT)
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"wattscale: 2 of {all_of_them} modules are not those of wattscale 0.1.0, the first is "
+        f"{installed.site / 'agent' / 'ports.py'}: changed or deleted after the installation; {REMEDY}\n"
+    )
+
+
+@pytest.mark.parametrize("package", ["agent", "planner", "bus_schemas"])
+def test_a_package_that_hides_ours_is_named(copy: Installation, package: str) -> None:
+    other = copy.work.parent / "other"
+    (other / package).mkdir(parents=True)
+    (other / package / "__init__.py").touch()
+    for daemon in (AGENT, PLANNER):
+        done = copy.run(*daemon, before=other)
+        assert done.returncode == 2
+        assert done.stderr == (
+            f"wattscale: {package} would be imported from {other / package}, which is not wattscale's: its code is in "
+            f"{copy.site}; take {other} out of PYTHONPATH, or start elsewhere\n"
+        )
+
+
+def test_any_command_that_fails_for_it_says_so(installed: Installation) -> None:
+    shutil.rmtree(installed.site / "planner" / "runtime")
+    installed.rival("planner")
+    done = installed.run("planner", "check")
+    assert done.returncode == 2
+    assert "overwritten by planner 2.1" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("whole", ["installed", "copy"])
+def test_a_whole_installation_and_a_copy_without_record_are_quiet(whole: str, request: pytest.FixtureRequest) -> None:
+    done = request.getfixturevalue(whole).run(*AGENT)
+    assert done.returncode == 2
+    assert done.stderr.startswith("wattscale: no source of limits")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_this_checkout_is_quiet() -> None:
+    assert foreign_code() == []
+    assert rival_claims() == []
+
+
+def test_a_claim_on_whole_files_is_a_warning(installed: Installation) -> None:
+    # Installed before ours: its files are the ones that were overwritten.
+    installed.install("agent", "2.1", "agent/__init__.py", "deploy/__init__.py")
+    warning = (
+        f"agent 2.1 in {installed.site} also installs agent and deploy: installing or removing it changes wattscale's "
+        f"files; {REMEDY}"
+    )
+    assert rival_claims([str(installed.site)]) == [warning]
+    agent = installed.run(*AGENT)
+    assert agent.stderr.splitlines()[0] == f"WARNING wattscale.agent: {warning}"
+    assert "no source of limits" in agent.stderr
+    (installed.work / "settings.yaml").write_text("log: {format: text}\ndeployments: {d: {profile: missing}}\n")
+    planner = installed.run(*PLANNER)
+    assert planner.stderr.splitlines()[0].endswith(f"planner.settings: {warning}")
+    assert "missing" in planner.stderr.splitlines()[-1]
+    assert "Traceback" not in agent.stderr + planner.stderr
+
+
+def test_folders_that_are_none_and_distributions_of_other_names_claim_nothing(tmp_path: Path) -> None:
+    archive = tmp_path / "packages.zip"
+    archive.write_bytes(b"PK")
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "deploy.py").touch()
+    Installation(tmp_path, tmp_path).install("agents", "1.0", "agents/deploy.py")
+    assert rival_claims([str(archive), str(tmp_path / "missing"), str(tmp_path)]) == []
