@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from bus_schemas import v1
+from bus_schemas.errors import BusAwayError, NotPermittedError
 from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import last_per_subject
+from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
 from deploy.nats.embedded import EmbeddedServer
@@ -22,7 +25,7 @@ from deploy.nats.roles import accounts
 from planner.adapters.jetstream_link import BusLink, BusTerm
 from planner.core.intake import initial_state
 from planner.core.step import react
-from planner.ports import StoredHistory
+from planner.ports import LinkUnfitError, StoredHistory
 from planner.runtime.inbox import Inbox
 from tests.contract.bus import applied, power, scaling
 from tests.contract.roles.test_roles import NAME, NODE, SECRET, SITE, Guarded
@@ -36,6 +39,7 @@ DEAD = SUBJECTS.deadletter("WATTSCALE_DECISIONS", "power-node-7_example")
 SCALED = v1.ScalingAck(
     time=NOW, deployment=NAME, decision_id=0, scaled_decision_id=0, incarnation="one", status="applied"
 )
+BACK = v1.NodeControl(time=NOW, node=NODE, action="restore")
 PAUSE = v1.DeploymentControl(time=NOW, deployment=NAME, action="pause")
 BUDGET = v1.BudgetChange(time=NOW, site=ROW, budget_watts=9000.0)
 REPORT = v1.NodeTelemetry(time=NOW, node=NODE, gpus=())
@@ -48,10 +52,11 @@ HIDES_NOTHING: dict[str, tuple[str, str, Message]] = {
     "telemetry": ("agent", SUBJECTS.telemetry_node(NODE), REPORT),
     "plan": ("planner", SUBJECTS.telemetry_plan(NAME), RECORD),
     "budget": ("operator", SUBJECTS.control_budget(ROW), BUDGET),
-    "control": ("operator", SUBJECTS.control_deployment(NAME), PAUSE),
+    "deployment_command": ("operator", SUBJECTS.control_deployment(NAME), PAUSE),
+    "node_command": ("operator", SUBJECTS.control_node(NODE), BACK),
 }
 """By test: who writes, where, and the message before the byte."""
-ELSEWHERE = {"lease", "led", "standby", "extreme_budget", "dead_letter"}
+ELSEWHERE = {"lease", "led", "standby", "extreme_budget", "dead_letter", "deletion", "forgetful"}
 
 
 @pytest.fixture
@@ -119,6 +124,29 @@ async def test_a_dead_letter_that_is_none_stops_nothing(guarded: Guarded) -> Non
     await agent.nc.request(DEAD, b"x", timeout=5)
     assert await last_per_subject(await guarded.as_("planner"), DEAD) == []
     assert (await past(guarded)).power == ()
+
+
+@pytest.mark.parametrize("role", ["planner", "agent", "connector", "operator", "observer"])
+async def test_no_request_deletes_what_is_stored(guarded: Guarded, role: str) -> None:
+    subject, decision = SUBJECTS.decision_power(NODE), power(NODE, 0)
+    await publish(await guarded.as_("planner"), subject, decision, "before")
+    for request in ("STREAM.DELETE", "STREAM.PURGE", "STREAM.MSG.DELETE"):
+        with pytest.raises((NotPermittedError, BusAwayError)):
+            await ask(await guarded.as_(role), f"$JS.API.{request}.{DECISIONS}", b'{"seq": 1}')
+    assert [one.message for one in await last_per_subject(await guarded.as_("planner"), subject)] == [decision]
+
+
+async def test_over_a_stream_made_to_forget_no_planner_leads_until_it_is_mended(guarded: Guarded) -> None:
+    bus = await guarded.as_("planner")
+    config = (await bus.js.stream_info(DECISIONS)).config
+    await bus.js.update_stream(config.evolve(max_age=3600.0))
+    link = BusLink(bus, "next", 5.0)
+    with pytest.raises(LinkUnfitError, match="forgets by"):
+        async with link.lead():
+            raise AssertionError("leads")
+    await stream_admin.apply(bus)
+    async with link.lead() as term:
+        assert (await term.past()).doubt == ""
 
 
 EXTREMES = [
