@@ -24,7 +24,7 @@ from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.decision_history import StreamState, decisions_state, last_led
 from bus_schemas.jetstream.reader import last, last_raw, sequence_of
-from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+from bus_schemas.jetstream.tasks.cancellation import cancellation_kept, cancellations
 from bus_schemas.standing_lease import StandingLease, standing
 
 __all__ = ["Leadership", "LeadershipLostError"]
@@ -262,12 +262,16 @@ class Leadership:
         ConnectionAbortedError when the client library gave up a renewal.
         """
         epoch = await self.acquire()
+        requested = cancellations()
         try:
             async with asyncio.TaskGroup() as tasks:
                 keeper = tasks.create_task(self._keep_or_fail(), name="renew lease")
                 yield epoch
                 keeper.cancel()
         except BaseExceptionGroup as group:
+            if cancellations() > requested:
+                # The group of Python 3.11 drops a cancellation of its body that comes together with a task's error.
+                raise asyncio.CancelledError from group
             lost = group.subgroup(LeadershipLostError)
             if lost is None:
                 # The body's own error, as it would have been raised without the group.

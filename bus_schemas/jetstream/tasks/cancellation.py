@@ -19,21 +19,22 @@ def cancellation_kept() -> Iterator[None]:
 
     Raises ConnectionAbortedError for a cancellation that was not requested of this task.
     """
-    before = _cancelling()
+    before = cancellations()
     try:
         yield
     except asyncio.CancelledError as error:
-        if _cancelling():
+        if cancellations():
             raise
         raise ConnectionAbortedError("the client library gave up the call") from error
     except Exception as error:
-        if _cancelling() > before:
+        if cancellations() > before:
             raise asyncio.CancelledError from error
         raise
-    if _cancelling() > before:
+    if cancellations() > before:
         raise asyncio.CancelledError
 
 
-def _cancelling() -> int:
+def cancellations() -> int:
+    """How many cancellations of the current task have been requested and not withdrawn; 0 outside a task."""
     task = asyncio.current_task()
     return task.cancelling() if task is not None else 0

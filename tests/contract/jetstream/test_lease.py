@@ -248,3 +248,26 @@ async def test_why_the_lease_cannot_be_taken_is_named_once(caplog: pytest.LogCap
         await stream_admin.apply(bus)
         await asyncio.wait_for(waiting, 20)
         assert leadership.hindrance == ""
+
+
+async def test_a_cancellation_that_comes_with_the_loss_of_the_lead_is_kept() -> None:
+    """Else a planner told to stop at that moment would campaign again and never end."""
+    async with bench() as (_, bus):
+        leadership, led = Leadership(bus, "me", 2.0), asyncio.Event()
+
+        async def term() -> None:
+            async with leadership.lead():
+                led.set()
+                await asyncio.Event().wait()
+
+        for lost_first in (True, False):
+            led.clear()
+            task = asyncio.create_task(term())
+            await asyncio.wait_for(led.wait(), 20.0)
+            if lost_first:
+                leadership.lose("another planner holds the lease")
+            task.cancel()
+            if not lost_first:
+                leadership.lose("another planner holds the lease")
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 10.0)
