@@ -185,7 +185,12 @@ async def test_a_role_that_may_not_make_the_new_stream_leaves_the_old_one_as_it_
     word = tmp_path / "word"
     word.write_text("not-a-secret")
     may = planner_role(Subjects())
-    old = [*(one for one in may.publish if PLANS not in one), f"$JS.API.STREAM.DELETE.{TELEMETRY}"]
+    # That version named each stream that it may ask for.
+    every = "$JS.API.STREAM.INFO.*"
+    old = [one for one in may.publish if PLANS not in one and one != every]
+    assert len(old) < len(may.publish) - 1
+    old += [every.replace("*", spec.name) for spec in stream_specs(Subjects()) if spec.name != PLANS]
+    old.append(f"$JS.API.STREAM.DELETE.{TELEMETRY}")
     rights = {"publish": {"allow": old}, "subscribe": {"allow": list(may.subscribe)}}
     user = {"user": "planner", "password": "not-a-secret", "permissions": rights}
     async with EmbeddedServer(settings={"authorization": {"users": [user]}}) as server:
