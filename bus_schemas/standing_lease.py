@@ -72,19 +72,10 @@ def standing(sequence: int, headers: Mapping[str, str], body: bytes) -> Standing
         return StandingLease(sequence, stored_at, _seconds(headers.get("Nats-TTL")), None, error.reason)
 
 
-def server_time(text: str) -> datetime:
-    """The server's RFC 3339 time, which has nanoseconds. Raises ValueError for any other text."""
-    head, dot, tail = text.replace("Z", "+00:00").partition(".")
-    if not dot:
-        return datetime.fromisoformat(head)
-    digits = len(tail) - len(tail.lstrip("0123456789"))
-    return datetime.fromisoformat(f"{head}.{tail[:digits][:6].ljust(6, '0')}{tail[digits:]}")
-
-
 def _time(text: str) -> datetime:
-    """As `server_time`; the end of time where there is none, so that the message never becomes old."""
+    """The server's time; the end of time where there is none, so that the message never becomes old."""
     try:
-        return server_time(text)
+        return datetime.fromisoformat(text)
     except ValueError:
         return datetime.max.replace(tzinfo=UTC)
 

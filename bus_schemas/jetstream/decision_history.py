@@ -15,7 +15,6 @@ from bus_schemas.errors import ProvisionRefusedError
 from bus_schemas.jetstream.api import error_of, stream_info
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import last, last_per_subject
-from bus_schemas.standing_lease import server_time
 from bus_schemas.streams import DECISIONS, forgets
 
 NOT_FOUND = 10059
@@ -39,7 +38,7 @@ async def decisions_state(bus: Bus) -> StreamState | None:
         if refusal.code == NOT_FOUND:
             return None
         raise ProvisionRefusedError(f"STREAM.INFO.{DECISIONS}: {refusal.text}")
-    return StreamState(value["config"], int(value["state"]["last_seq"]), server_time(value["ts"]))
+    return StreamState(value["config"], int(value["state"]["last_seq"]), datetime.fromisoformat(value["ts"]))
 
 
 async def last_led(bus: Bus) -> datetime | None:
