@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from bus_schemas import codec, v1
-from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import all_messages, last
 from bus_schemas.streams import PASSING_BYTES, TELEMETRY, TELEMETRY_BYTES
-from bus_schemas.subjects import Subjects
-from deploy.nats.embedded import EmbeddedServer
-from deploy.nats.roles import MESSAGE_BYTES, accounts
+from deploy.nats.roles import MESSAGE_BYTES
 from tests.contract.bus import until
-from tests.contract.roles.test_roles import NAME, NODE, OTHER, SECRET, SITE, Guarded
+from tests.contract.roles.test_roles import NAME, NODE, OTHER, Guarded, guarded_bus
 
 RECORDS = 50
 
 
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
-    password = tmp_path / "password"
-    password.write_text(SECRET + "\n")
-    async with EmbeddedServer(settings=accounts(Subjects(), SITE)) as server, AsyncExitStack() as stack:
-        found = Guarded(server, password, stack)
-        await stream_admin.apply(await found.as_("planner"))
+    async with guarded_bus(tmp_path) as found:
         yield found
 
 

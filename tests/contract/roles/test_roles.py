@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,14 +84,21 @@ class Guarded:
         return {name: (await bus.js.stream_info(name)).state.last_seq for name in names}
 
 
-@pytest.fixture
-async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
-    password = tmp_path / "password"
+@asynccontextmanager
+async def guarded_bus(folder: Path) -> AsyncIterator[Guarded]:
+    """A server with the roles and the streams; the password of all is a file in ``folder``."""
+    password = folder / "password"
     password.write_text(SECRET + "\n")
     async with EmbeddedServer(settings=accounts(Subjects(), SITE)) as server, AsyncExitStack() as stack:
         found = Guarded(server, password, stack)
+        await stream_admin.apply(await found.as_("planner"))
+        yield found
+
+
+@pytest.fixture
+async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
+    async with guarded_bus(tmp_path) as found:
         planner = await found.as_("planner")
-        await stream_admin.apply(planner)
         await ensure(planner, Durable.power(planner, NODE))
         await ensure(planner, Durable.power(planner, OTHER))
         yield found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,15 +19,13 @@ from bus_schemas.jetstream.reader import last_per_subject
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
-from deploy.nats.embedded import EmbeddedServer
-from deploy.nats.roles import accounts
 from planner.adapters.jetstream_link import BusLink, BusTerm
 from planner.core.intake import initial_state
 from planner.core.step import react
 from planner.ports import LinkUnfitError, StoredHistory
 from planner.runtime.inbox import Inbox
 from tests.contract.bus import applied, power, scaling
-from tests.contract.roles.test_roles import NAME, NODE, SECRET, SITE, Guarded
+from tests.contract.roles.test_roles import NAME, NODE, Guarded, guarded_bus
 from tests.unit.planner.core.small_site import SITE as ROW
 from tests.unit.planner.core.small_site import planner as small_config
 
@@ -61,11 +58,7 @@ ELSEWHERE = {"lease", "led", "standby", "extreme_budget", "dead_letter", "deleti
 
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
-    password = tmp_path / "password"
-    password.write_text(SECRET + "\n")
-    async with EmbeddedServer(settings=accounts(Subjects(), SITE)) as server, AsyncExitStack() as stack:
-        found = Guarded(server, password, stack)
-        await stream_admin.apply(await found.as_("planner"))
+    async with guarded_bus(tmp_path) as found:
         yield found
 
 

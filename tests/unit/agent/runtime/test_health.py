@@ -15,6 +15,7 @@ from agent.runtime.health import AgentHealthServer
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from tests.integration.agent.wire import until
+from tests.raw_http import ask
 
 REQUEST_S = 0.5
 MAX_CONNECTIONS = 4
@@ -39,19 +40,6 @@ async def serving() -> AsyncIterator[int]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def ask(port: int, request: bytes) -> bytes:
-    """All that the server answers until it closes the connection; empty where it resets it."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        async with asyncio.timeout(30):
-            return await reader.read()
-    except ConnectionError:
-        return b""
-    finally:
-        writer.close()
 
 
 async def test_three_paths_are_answered_and_nothing_else() -> None:

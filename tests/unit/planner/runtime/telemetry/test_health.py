@@ -16,6 +16,7 @@ from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.telemetry.bus_watch import BusWatch
 from planner.runtime.telemetry.health import HealthServer
 from planner.runtime.telemetry.liveness import Liveness
+from tests.raw_http import ask
 from tests.unit.planner.core.small_site import SITE
 from tests.unit.planner.core.small_site import D as NAME
 
@@ -45,19 +46,6 @@ async def serving() -> AsyncIterator[int]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def ask(port: int, request: bytes) -> bytes:
-    """All that the server answers until it closes the connection; empty where it resets it."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        async with asyncio.timeout(30):
-            return await reader.read()
-    except ConnectionError:
-        return b""
-    finally:
-        writer.close()
 
 
 WHOLE = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
