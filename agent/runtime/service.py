@@ -98,14 +98,14 @@ class PowerAgentService:
         self._clock = clock
         self._lease_s = 0.0
         self._discovery: asyncio.Task[None] | None = None
-        self._found_mw: dict[str, int] = {}
+        self._found_mw: dict[str, int] | None = None
         self._follow_up = 0
         self._discovered_s = float("-inf")
 
     @property
     def ready(self) -> bool:
-        """Whether the last good reconcile is recent enough."""
-        if self.last_good_s is None or self.hardware.driver_error is not None:
+        """Whether the limits in force were adopted, and the last good reconcile is recent enough."""
+        if self._found_mw is None or self.last_good_s is None or self.hardware.driver_error is not None:
             return False
         return self._clock() - self.last_good_s <= self.settings.ready_within_s
 
@@ -247,5 +247,5 @@ class PowerAgentService:
             if self.annotation_limits is not None and self.annotation_limits.alone:
                 await self.annotation_limits.restore(self.reconciler)
             elif self.reconciler.state.decision_id < 0:
-                await self.hardware.write([SetLimit(gpu, mw) for gpu, mw in self._found_mw.items()])
+                await self.hardware.write([SetLimit(gpu, mw) for gpu, mw in (self._found_mw or {}).items()])
         await self.hardware.close()

@@ -128,6 +128,8 @@ class Bus:
     def gave_up(self, client: Client) -> None:
         """Record that ``client`` closed for good. A new one is opened, also where no caller waits for it."""
         if client is self.nc and not self.closing:
+            if client.last_error is not None:
+                self.violations.append(f"the server ended the connection: {client.last_error}")
             self._coming_back = asyncio.ensure_future(self.ready())
             # A reader that waits for messages cannot tell this from a quiet stream.
             self.wake()

@@ -35,7 +35,7 @@ async def test_limits_at_an_orderly_end(on_exit: OnExit, decided: bool, left_mw:
     service = PowerAgentService(settings, None, driver, NoOwners())
     running = asyncio.create_task(service.run())
     async with asyncio.timeout(10.0):
-        while service.last_good_s is None:
+        while not service.ready:
             await asyncio.sleep(0.01)
     if decided:
         target = GpuTarget(gpu, GpuSetpoint(Milliwatts(CAP_MW)), CAP_MW)
