@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 
 from deploy.fault_simulation.proof_run import Outcome, ProofRun, prove
 
+log = logging.getLogger(__name__)
+
 EPISODE = 10_000
 """Events per world: long enough for hundreds of faults, short enough that a proof sees many worlds."""
+
+_ROOT = Path(__file__).resolve().parents[2]
+_JUDGED = ("agent/core", "bus_schemas", "deploy/fault_simulation", "planner/core", "planner/domain")
+
+
+@cache
+def judged_code(root: Path = _ROOT) -> str:
+    """A hash of the sources that a proof runs: progress that was made with other code proves nothing about this one."""
+    digest = hashlib.sha256()
+    for room in _JUDGED:
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 @dataclass(slots=True)
@@ -57,7 +75,7 @@ class CampaignProgress:
 
     @classmethod
     def of(cls, folder: str | None, arguments: Sequence[object]) -> CampaignProgress:
-        """The campaign of ``arguments`` as ``folder`` has it; from its start where nothing is there.
+        """The campaign of ``arguments`` as ``folder`` has it; from its start where nothing is there of this code.
 
         Raises CampaignError.
         """
@@ -66,6 +84,9 @@ class CampaignProgress:
             page = json.loads(found._path.read_text())
             if page.pop("arguments") != found._arguments:
                 raise CampaignError(f"{found._path} is of another campaign")
+            if page.pop("code", "") != judged_code():
+                log.warning("%s: the code has changed since, the campaign starts anew", found._path)
+                return found
             found.tally = Tally(**{**page, "counts": Counter(page["counts"])})
         return found
 
@@ -77,7 +98,7 @@ class CampaignProgress:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         page = {f.name: getattr(self.tally, f.name) for f in fields(self.tally) if f.name != "failures"}
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps({"arguments": self._arguments, **page}))
+        fresh.write_text(json.dumps({"arguments": self._arguments, "code": judged_code(), **page}))
         fresh.rename(self._path)
 
 

@@ -153,6 +153,17 @@ def test_processes_and_interruptions_change_nothing(tmp_path: Path) -> None:
         ExhaustiveSearch("cut", checkpoint=Checkpoint(tmp_path)).run()
 
 
+def test_a_checkpoint_of_other_code_proves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ExhaustiveSearch("steady", bounds=Bounds(depth=2), checkpoint=Checkpoint(tmp_path)).run()
+    page = json.loads((tmp_path / "search.json").read_text())
+    (tmp_path / "search.json").write_text(json.dumps({**page, "code": "of last week", "states": 10**9}))
+    (part,) = page["parts"]
+    (tmp_path / part).write_bytes(b"worlds that this code cannot read")
+    anew = ExhaustiveSearch("steady", bounds=Bounds(depth=3), checkpoint=Checkpoint(tmp_path)).run()
+    assert _counted(anew) == _counted(ExhaustiveSearch("steady", bounds=Bounds(depth=3)).run())
+    assert "the code has changed since" in caplog.text
+
+
 def test_an_interrupted_last_depth_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped within the last depth, then run to its end, and then deeper, as if it had been searched at once."""
     monkeypatch.setattr(search, "CHUNK", 20)

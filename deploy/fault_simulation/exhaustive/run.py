@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deploy.fault_simulation.campaign import judged_code
 from deploy.fault_simulation.exhaustive.actions import Action
 from deploy.fault_simulation.exhaustive.scopes import SCOPES
 from deploy.fault_simulation.exhaustive.search import Broken
 from deploy.fault_simulation.exhaustive.workers import NO_PARENT, Local, Remote, Round
+
+log = logging.getLogger(__name__)
 
 GIB = 1 << 30
 
@@ -209,7 +213,7 @@ class ExhaustiveSearch:
             name = f"part-{index}-{number}.bin"
             (folder / f"part-{index}.new").rename(folder / name)
             names.append(name)
-        page = {**asdict(self.tally), "cut": "", "parts": names}
+        page = {**asdict(self.tally), "cut": "", "parts": names, "code": judged_code()}
         (folder / "search.new").write_text(json.dumps(page))
         (folder / "search.new").rename(folder / "search.json")
         for old in folder.glob("part-*-*.bin"):
@@ -218,13 +222,16 @@ class ExhaustiveSearch:
         self._saved_s = time.monotonic()
 
     def _resume(self) -> bool:
-        """Go on from the checkpoint, if there is one. Raises CheckpointError."""
+        """Go on from the checkpoint, if there is one of this code. Raises CheckpointError."""
         if self._checkpoint is None or not (self._checkpoint.folder / "search.json").exists():
             return False
         folder = self._checkpoint.folder
         page = json.loads((folder / "search.json").read_text())
         if (page["scope"], page["mutation"]) != (self.tally.scope, self.tally.mutation):
             raise CheckpointError(f"{folder}: a checkpoint of {page['scope']}, with mutation {page['mutation']}")
+        if page.get("code") != judged_code():
+            log.warning("%s: the code has changed since, the search starts anew", folder)
+            return False
         self._all("load", tuple(str(folder / name) for name in page.pop("parts")))
         names = ("states", "transitions", "judged", "depth", "blocks", "blocks_left")
         for name in (*names, "last", "kept_transitions", "kept_judged"):
