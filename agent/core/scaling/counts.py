@@ -1,0 +1,116 @@
+"""Workers that can be counted: (decision, what is seen of its pools) to writes and progress. Pure.
+
+Owns the order of writes (lowers before raises) and the question who wrote a count. Must never fight a second writer
+unless it was set to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agent.core.scaling.scaling_types import (
+    PoolCount,
+    PoolSeen,
+    ReplicaDecision,
+    ScalingPhase,
+    ScalingProblem,
+    ScalingProgress,
+    ScalingState,
+    SetReplicas,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What to do about a decision, and how far it has come. ``foreign``: pools whose count another writer set."""
+
+    actions: tuple[SetReplicas, ...]
+    progress: ScalingProgress
+    foreign: tuple[str, ...] = ()
+
+
+def in_force_by_us(state: ScalingState, written: Mapping[str, int]) -> Mapping[str, int]:
+    """By pool, the count that was in force by us: ``written`` since this process began, and what was completed before.
+
+    ``written``: the count of each pool's last write that was carried out.
+    """
+    completed = state.current.replicas if state.current is not None and state.completed else {}
+    return {**completed, **written}
+
+
+def compare(
+    decision: ReplicaDecision,
+    seen: Mapping[str, PoolSeen],
+    written: Mapping[str, int],
+    *,
+    overwrite: bool = False,
+) -> Comparison:
+    """Compare a decision with its pools.
+
+    ``written``: what `in_force_by_us` gives. Where a pool in it has neither that count nor the wanted one, somebody
+    else wrote it: it is left alone and named, or written again with ``overwrite``. A pool that is absent from ``seen``
+    could not be read.
+    """
+    lowers: list[SetReplicas] = []
+    raises: list[SetReplicas] = []
+    foreign: list[str] = []
+    problems: list[ScalingProblem] = []
+    for pool, target in sorted(decision.replicas.items()):
+        one = seen.get(pool)
+        if one is None or one.wanted is None:
+            problems.append((one.problem if one else None) or ScalingProblem(f"{pool}: its count cannot be read now"))
+            continue
+        if one.wanted != target:
+            if one.wanted != written.get(pool, one.wanted):
+                foreign.append(pool)
+                problems.append(_second_writer(pool, one, target))
+                if not overwrite:
+                    continue
+            if one.wanted < target and one.hold:
+                problems.append(ScalingProblem(f"{pool}: nothing is raised now: {one.hold}"))
+            else:
+                spots = decision.placements.get(pool, ())
+                write = SetReplicas(pool, target, one.wanted, one.version, spots if one.wanted < target else ())
+                (lowers if target < one.wanted else raises).append(write)
+        if one.problem is not None:
+            problems.append(one.problem)
+    return Comparison((*lowers, *raises), _progress(decision, seen, problems), tuple(foreign))
+
+
+def _second_writer(pool: str, seen: PoolSeen, target: int) -> ScalingProblem:
+    who = seen.writer or "somebody else"
+    return ScalingProblem(f"{pool}: {who} set {seen.wanted} replicas where the decision has {target}")
+
+
+def _progress(
+    decision: ReplicaDecision, seen: Mapping[str, PoolSeen], problems: list[ScalingProblem]
+) -> ScalingProgress:
+    pools = {
+        pool: PoolCount(ready=seen[pool].ready if pool in seen else 0, wanted=target)
+        for pool, target in decision.replicas.items()
+    }
+    complete = all(_in_force(seen.get(pool), target) for pool, target in decision.replicas.items())
+    problem = None
+    if problems:
+        lasting = all(one.retryable for one in problems)
+        problem = ScalingProblem("; ".join(one.reason for one in problems), retryable=lasting)
+    return ScalingProgress(
+        decision.key, complete, _phase(decision, seen) if complete else ScalingPhase.STARTING, pools, problem
+    )
+
+
+def _in_force(seen: PoolSeen | None, target: int) -> bool:
+    """Whether a pool aims at its target and all of its replicas serve. More may still serve while they leave."""
+    return seen is not None and seen.wanted == target and seen.ready >= target
+
+
+def _phase(decision: ReplicaDecision, seen: Mapping[str, PoolSeen]) -> ScalingPhase:
+    """The phase of a decision whose counts are in force."""
+    pools = [seen[pool] for pool in decision.replicas]
+    surplus = any(one.ready > target for one, target in zip(pools, decision.replicas.values(), strict=True))
+    if surplus or any(one.leaving for one in pools):
+        return ScalingPhase.DRAINING
+    if any(one.leaving is None for one in pools):
+        return ScalingPhase.APPLIED
+    return ScalingPhase.DRAINED if all(one.idle for one in pools) else ScalingPhase.DRAINING
