@@ -17,6 +17,7 @@ from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from bus_schemas.jetstream.tasks.task_group import run_together
 from planner.adapters.jetstream_link import BusLink
+from planner.core import advisory
 from planner.domain.config import PlannerConfig
 from planner.domain.plan import Plan
 from planner.domain.units import watts_from_mw
@@ -82,7 +83,10 @@ class PlannerService:
         self._link = link or BusLink(bus, holder, settings.lease_ttl_s, budgets_watts=budgets)
         self._observers = tuple(observers)
         self.vitals = Liveness(standing=lambda: self._link.standing)
-        self.bus_watch = BusWatch(self.vitals, lambda: self._link.standing, budgets, clock)
+        caps_are_decided = any(not advisory.hands_off(config, site) for site in config.sites)
+        self.bus_watch = BusWatch(
+            self.vitals, lambda: self._link.standing, budgets, clock, expects_nodes=caps_are_decided
+        )
         self._backoff = Backoff(first_s=0.1, longest_s=10.0)
         wake = Wakeup(settings.gather_s)
         inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s, config.deployments, self.bus_watch.reported)

@@ -54,11 +54,21 @@ class _Reports:
 
 
 class BusWatch:
-    """One process'. ``budgets_watts``: by site, as in its settings; ``clock``: the planner's."""
+    """One process'. ``budgets_watts``: by site, as in its settings; ``clock``: the planner's.
+
+    ``expects_nodes``: whether agents are meant to report; a planner without power decisions needs none.
+    """
 
     def __init__(
-        self, vitals: Liveness, standing: Callable[[], Standing], budgets_watts: Mapping[str, float], clock: Clock
+        self,
+        vitals: Liveness,
+        standing: Callable[[], Standing],
+        budgets_watts: Mapping[str, float],
+        clock: Clock,
+        *,
+        expects_nodes: bool = True,
     ) -> None:
+        self._expects_nodes = expects_nodes
         self._vitals = vitals
         self._standing = standing
         self._budgets_watts = budgets_watts
@@ -104,7 +114,7 @@ class BusWatch:
                     f"site {site}: {watts:,.0f} W in the settings of the leader {standing.leader}, {own:,.0f} W in ours"
                 )
                 found.append(BusProblem(ProblemCode.OTHER_BUDGET, site, text))
-        since_s = self._vitals.led_since_s
+        since_s = self._vitals.led_since_s if self._expects_nodes else None
         if since_s is not None and now_s - max(since_s, self._received_s) > QUIET_S:
             text = f"leading, and no node has reported for {now_s - max(since_s, self._received_s):.0f} s"
             found.append(BusProblem(ProblemCode.NO_NODE, "", text))

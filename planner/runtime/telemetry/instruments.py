@@ -1,7 +1,8 @@
 """Feeds the planner's metrics from its decisions, through the OpenTelemetry SDK into a Prometheus page.
 
 A watcher of decisions: gauges are read from the newest plan at each scrape, so that no value is left over from an older
-one; a deployment that was removed from the configuration leaves the page.
+one; a deployment that was removed from the configuration leaves the page. Only the leader has plans: gauges of plans
+leave the page when the lead is lost, and come back with the first decision of the next term.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class Instruments:
         self._interval_s: dict[DeploymentId, float] = {}
         self._gpu_hours: dict[DeploymentId, float] = {}
         self._last_s: float | None = None
+        self._epoch: int | None = None
+        """The term of the plans."""
         self._registry = CollectorRegistry()
         reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self._registry)
         self._provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
@@ -71,6 +74,8 @@ class Instruments:
 
     def watch(self, decided: DecisionEvent) -> None:
         """Take one decision in."""
+        if decided.epoch != self._epoch:
+            self._begin(decided.epoch)
         cause = {"cause": "tick" if decided.tick else "event"}
         for iterations in self._iterations:
             iterations.add(1, cause)
@@ -88,6 +93,18 @@ class Instruments:
                 for link in pool.chain:
                     self._limits.add(1, {"deployment": name, "pool": pool.pool, "reason": link.reason.value})
         self._add_gpu_hours(decided.now_s)
+
+    def _begin(self, epoch: int) -> None:
+        """A new term: another planner may have decided since the last one, so its plans and its time do not count."""
+        self._epoch, self._last_s = epoch, None
+        self._plans, self._sites, self._interval_s = {}, {}, {}
+
+    def _present(self) -> Mapping[DeploymentId, DeploymentPlan]:
+        """The newest plans of a leader; empty where this process does not lead, or has not decided in this term."""
+        return self._plans if self._vitals.epoch == self._epoch else {}
+
+    def _present_sites(self) -> Iterable[SitePlan]:
+        return self._sites.values() if self._vitals.epoch == self._epoch else ()
 
     def _add_gpu_hours(self, now_s: float) -> None:
         passed_s = 0.0 if self._last_s is None else max(0.0, now_s - self._last_s)
@@ -140,16 +157,16 @@ class Instruments:
         }
         for metric, points in by_plan.items():
             self._gauge(metric, lambda points=points: self._of_plans(points))  # type: ignore[misc]
-        self._gauge(names.SITE_WATTS, lambda: [point for site in self._sites.values() for point in _site_watts(site)])
+        self._gauge(names.SITE_WATTS, lambda: [point for site in self._present_sites() for point in _site_watts(site)])
         self._gauge(
             names.SITE_FROZEN,
-            lambda: [(1.0, {"site": s.site, "invariant": name}) for s in self._sites.values() for name in s.frozen],
+            lambda: [(1.0, {"site": s.site, "invariant": name}) for s in self._present_sites() for name in s.frozen],
         )
         for name, metric in names.DYNAMO.items():
             self._gauge(metric, lambda name=name: self._of_dynamo(name))  # type: ignore[misc]
 
     def _guide_values(self) -> Iterator[tuple[tuple[str, str], Mapping[str, float]]]:
-        for deployment, plan in self._plans.items():
+        for deployment, plan in self._present().items():
             config = self._config.deployments[deployment]
             values = _dynamo(plan, config, self._sites.get(config.site), self._interval_s.get(deployment, 0.0))
             known = {name: value for name, value in values.items() if value is not None}
@@ -158,12 +175,12 @@ class Instruments:
             yield (deployment, self._models.get(deployment, "")), known
 
     def _of_plans(self, points: Callable[[DeploymentPlan], Iterable[Point]]) -> Iterator[Point]:
-        for name, plan in self._plans.items():
+        for name, plan in self._present().items():
             for value, labels in points(plan):
                 yield value, {"deployment": name, **labels}
 
     def _of_dynamo(self, name: str) -> Iterator[Point]:
-        for deployment, plan in self._plans.items():
+        for deployment, plan in self._present().items():
             config = self._config.deployments[deployment]
             values = _dynamo(plan, config, self._sites.get(config.site), self._interval_s.get(deployment, 0.0))
             value = self._gpu_hours.get(deployment, 0.0) if name == "gpu_hours" else values.get(name)

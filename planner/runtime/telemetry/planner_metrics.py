@@ -219,6 +219,7 @@ def page() -> str:
         "# The planner's metrics",
         "",
         "Generated from `planner/runtime/telemetry/planner_metrics.py`; served at `/metrics` of the health port.",
+        "Metrics of plans and sites are on the page only while the process leads.",
         "",
         "| metric | kind | labels | meaning |",
         "| --- | --- | --- | --- |",

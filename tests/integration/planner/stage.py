@@ -22,6 +22,7 @@ from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.domain.units import Milliwatts
+from planner.ports import Clock
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.service import PlannerService, ServiceSettings
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
@@ -84,6 +85,7 @@ class Stage:
         bus: Bus,
         holder: str,
         trace: Callable[[DecisionEvent], str | None] = lambda decided: None,
+        clock: Clock | None = None,
         **settings: Any,
     ) -> PlannerService:
         target = SeriesSelector(
@@ -91,7 +93,7 @@ class Stage:
         )
         scraper = EngineScraper(self.metrics.url, target, load_time_scale=self.config.load_time_scale)
         how = replace(ServiceSettings(holder=holder, lease_ttl_s=1.5, idle_s=0.1), **settings)
-        return PlannerService(self.config, bus, [scraper], how, watchers=[self.decided.append], trace=trace)
+        return PlannerService(self.config, bus, [scraper], how, clock, watchers=[self.decided.append], trace=trace)
 
     async def another_bus(self) -> Bus:
         return await connect(BusSettings(servers=(self.server.url,), request_timeout_s=1.0))
