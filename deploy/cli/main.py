@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.planner": ("planner",),
     "deploy.cli.cluster.config": ("config",),
     "deploy.cli.run.agent": ("agent",),
+    "deploy.cli.run.engine": ("engine",),
     "deploy.cli.build.simulate": ("simulate",),
     "deploy.cli.build.replay": ("replay",),
     "deploy.cli.build.prove": ("prove",),
