@@ -1,8 +1,10 @@
 """A Kubernetes API server for tests: any resource, revisions, conflicts, watches, sub-resources, selectors, rights.
 
 Speaks HTTP as the real one does where clients notice: one revision counter, 409 on an old resourceVersion or a name
-taken, merge patch only under its own content type, watches from a revision with bookmarks and 410, ``/status`` apart
-from the rest, ``/scale``. Its conformance tests also run against a real cluster when KUBECONFIG names one.
+taken, no new revision for a write that changes nothing, merge patch only under its own content type, watches from a
+revision with bookmarks and 410, ``/status`` apart from the rest, ``/scale``, managed fields, custom resources by their
+definitions, service accounts with tokens, RBAC with SelfSubjectAccessReview, pods that leave gracefully. Its
+conformance tests also run against a real cluster when KUBECONFIG names one.
 """
 
 from __future__ import annotations
@@ -13,73 +15,62 @@ import functools
 import json
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
-Object = dict[str, Any]
-KINDS = {
-    "pods": "Pod",
-    "events": "Event",
-    "leases": "Lease",
-    "deployments": "Deployment",
-    "dynamographdeployments": "DynamoGraphDeployment",
-    "dynamographdeploymentscalingadapters": "DynamoGraphDeploymentScalingAdapter",
-}
-WITH_STATUS = {"pods", "deployments", "dynamographdeployments", "dynamographdeploymentscalingadapters"}
+from tests.doubles.kubernetes_parts import rbac
+from tests.doubles.kubernetes_parts.answers import NotServed, Refused, content, kept, now, scaled, target_of
+from tests.doubles.kubernetes_parts.managed_fields import Writer, after_write
+from tests.doubles.kubernetes_parts.selectors import merged, selected
+from tests.doubles.kubernetes_parts.served import (
+    ACCESS_REVIEWS,
+    ACCOUNTS,
+    DEFINITIONS,
+    PODS,
+    Collection,
+    Object,
+    ScalePaths,
+    Served,
+    Target,
+    built_in,
+    defined,
+    established,
+    scale_of,
+)
 
-
-class Refused(Exception):  # noqa: N818 - an answer, not a defect
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        self.body = {
-            "kind": "Status",
-            "apiVersion": "v1",
-            "status": "Failure",
-            "code": status,
-            "reason": reason,
-            "message": message,
-        }
-        self.status = status
-        super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A request's path, taken apart."""
-
-    group: str
-    resource: str
-    namespace: str = ""
-    name: str = ""
-    sub: str = ""
-
-    @property
-    def collection(self) -> tuple[str, str]:
-        return (self.group, self.resource)
+GRACE_S = 30
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 
 
 @dataclass
 class Change:
     revision: int
     kind: str
-    collection: tuple[str, str]
+    collection: Collection
     item: Object
     before: Object | None
 
 
 @dataclass
 class KubernetesDouble:
-    """Start with ``async with``. ``rights``: by token, which (verb, resource) are allowed; None: everything."""
+    """Start with ``async with``. Without a token, or with ``administrator``, everything is allowed.
+
+    A service account's token has the rights that Role objects give it. ``rights``: instead, by token, which (verb,
+    resource) are allowed.
+    """
 
     rights: dict[str, Callable[[str, str], bool]] | None = None
+    administrator: str = "secret"
     bookmark_s: float = 60.0
     url: str = ""
     revision: int = 1000
     requests: list[tuple[str, str]] = field(default_factory=list)
-    _objects: dict[tuple[str, str], dict[tuple[str, str], Object]] = field(default_factory=dict)
+    _served: dict[Collection, Served] = field(default_factory=built_in)
+    _objects: dict[Collection, dict[tuple[str, str], Object]] = field(default_factory=dict)
+    _tokens: dict[str, str] = field(default_factory=dict)
     _changes: deque[Change] = field(default_factory=deque)
     _oldest: int = 1000
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -90,22 +81,33 @@ class KubernetesDouble:
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> KubernetesDouble:
+        await self._listen(0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _listen(self, port: int) -> None:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
         host, port = self._runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.drop_watches()
-        if self._runner is not None:
-            await self._runner.cleanup()
 
     # What tests do to it.
+
+    async def stop(self) -> None:
+        """Go away: no connection is open or taken any more. What is stored stays."""
+        self.drop_watches()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    async def start_again(self) -> None:
+        """Come back at the same address."""
+        await self._listen(int(self.url.rpartition(":")[2]))
 
     def fail(self, *statuses: int) -> None:
         """Answer the next requests with these codes."""
@@ -122,14 +124,17 @@ class KubernetesDouble:
         self._oldest = self.revision
 
     async def put(self, group: str, resource: str, item: Object) -> Object:
-        """Create or replace, without asking about versions."""
+        """Create or replace, without asking about versions or definitions."""
+        self._served.setdefault((group, resource), Served("Object", status=True, scale=ScalePaths()))
         meta = item.setdefault("metadata", {})
         key = (meta.get("namespace", ""), meta["name"])
         before = self._collection((group, resource)).get(key)
-        return await self._store(Target(group, resource, *key), copy.deepcopy(item), before)
+        return await self._store(Target(group, resource, *key), copy.deepcopy(item), before, "tests")
 
     async def remove(self, group: str, resource: str, namespace: str, name: str) -> None:
-        await self._delete(Target(group, resource, namespace, name))
+        """Delete at once, without grace."""
+        target = Target(group, resource, namespace, name)
+        await self._remove(target, self._get(target))
 
     def objects(self, group: str, resource: str) -> list[Object]:
         return [copy.deepcopy(item) for item in self._collection((group, resource)).values()]
@@ -143,33 +148,47 @@ class KubernetesDouble:
         self.requests.append((request.method, request.path_qs))
         try:
             self._fault()
-            target = _target(request.path)
+            target = target_of(request.path)
+            served = self._resource(target)
             self._permit(request, target)
             if request.method == "GET" and not target.name:
                 if request.query.get("watch", "").lower() in ("1", "t", "true"):
-                    return await self._watch(request, target)
-                return web.json_response(self._list(request, target))
-            return await self._one(request, target)
+                    return await self._watch(request, target, served)
+                return web.json_response(self._list(request, target, served))
+            return await self._one(request, target, served)
         except Refused as refused:
             return web.json_response(refused.body, status=refused.status)
+        except NotServed:
+            return web.Response(text="404 page not found\n", status=404)
 
     def _fault(self) -> None:
         if self._faults:
             status = self._faults.popleft()
             raise Refused(status, "Injected", f"injected {status}")
 
-    async def _one(self, request: web.Request, target: Target) -> web.Response:
+    def _resource(self, target: Target) -> Served:
+        served = self._served.get(target.collection)
+        if served is None or (served.versions and target.version not in served.versions):
+            raise NotServed
+        token = target.collection == ACCOUNTS and target.sub == "token"
+        known = {"": True, "scale": served.scale is not None, "status": served.status, "token": token}
+        if not known.get(target.sub, False):
+            raise Refused(404, "NotFound", "the server could not find the requested resource")
+        return served
+
+    async def _one(self, request: web.Request, target: Target, served: Served) -> web.Response:
         if request.method == "GET":
-            item = self._get(target)
-            return web.json_response(_scale_of(item, target) if target.sub == "scale" else item)
-        if request.method == "DELETE":
-            return web.json_response(await self._delete(target))
+            return web.json_response(self._shown(self._get(target), target, served))
+        text = await request.text()
         try:
-            body = json.loads(await request.text())
+            body = json.loads(text) if text else {}
         except ValueError as error:
             raise Refused(400, "BadRequest", "the body is not JSON") from error
+        manager = request.query.get("fieldManager") or request.headers.get("User-Agent", "").partition("/")[0]
+        if request.method == "DELETE":
+            return web.json_response(await self._delete(target, body, request.query.get("gracePeriodSeconds")))
         if request.method == "POST":
-            return web.json_response(await self._create(target, body), status=201)
+            return web.json_response(await self._post(request, target, body, manager), status=201)
         if request.method == "PATCH":
             if request.content_type != "application/merge-patch+json":
                 raise Refused(
@@ -177,35 +196,111 @@ class KubernetesDouble:
                 )
             if not isinstance(body, dict):
                 raise Refused(400, "BadRequest", "a merge patch is an object")
-            return web.json_response(await self._change(target, body, merge=True))
-        if request.method == "PUT":
-            return web.json_response(await self._change(target, body, merge=False))
-        raise Refused(405, "MethodNotAllowed", request.method)
+            after = await self._change(target, body, manager, merge=True)
+        elif request.method == "PUT":
+            after = await self._change(target, body, manager, merge=False)
+        else:
+            raise Refused(405, "MethodNotAllowed", request.method)
+        return web.json_response(self._shown(after, target, served))
+
+    def _shown(self, item: Object, target: Target, served: Served) -> Object:
+        if target.sub == "scale":
+            assert served.scale is not None
+            return scale_of(item, served.scale)
+        if served.kind == "Object":
+            return item
+        return {**item, "kind": served.kind, "apiVersion": target.api_version}
+
+    async def _post(self, request: web.Request, target: Target, body: Object, manager: str) -> Object:
+        if target.collection == ACCESS_REVIEWS:
+            return self._review(request, body)
+        if target.sub == "token":
+            self._get(target)
+            token = f"token-{uuid.uuid4().hex}"
+            self._tokens[token] = rbac.account_user(target.namespace, target.name)
+            return {**body, "kind": "TokenRequest", "status": {"token": token}}
+        return await self._create(target, body, manager)
+
+    # Rights.
+
+    def _user(self, request: web.Request) -> str | None:
+        """The user of a service account's token; None for an administrator."""
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token in ("", self.administrator):
+            return None
+        user = self._tokens.get(token)
+        if user is None:
+            raise Refused(401, "Unauthorized", "Unauthorized")
+        return user
 
     def _permit(self, request: web.Request, target: Target) -> None:
-        if self.rights is None:
-            return
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        allowed = self.rights.get(token)
-        if allowed is None:
-            raise Refused(401, "Unauthorized", "Unauthorized")
-        verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(request.method, "get")
+        verb = VERBS.get(request.method, "get")
         if verb == "get" and not target.name:
             verb = "watch" if request.query.get("watch") else "list"
         resource = f"{target.resource}/{target.sub}" if target.sub else target.resource
-        if not allowed(verb, resource):
-            raise Refused(403, "Forbidden", f"{resource} is forbidden: User can not {verb} resource {resource}")
+        if self.rights is not None:
+            allowed = self.rights.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+            if allowed is None:
+                raise Refused(401, "Unauthorized", "Unauthorized")
+            if not allowed(verb, resource):
+                raise Refused(403, "Forbidden", f'{resource} is forbidden: User cannot {verb} resource "{resource}"')
+            return
+        user = self._user(request)
+        if user is None or target.collection == ACCESS_REVIEWS:
+            return
+        if not rbac.allowed(
+            rbac.AccessQuestion(user, verb, target.group, resource, target.namespace, target.name), self._stored_objects
+        ):
+            where = f' in the namespace "{target.namespace}"' if target.namespace else " at the cluster scope"
+            raise Refused(
+                403,
+                "Forbidden",
+                f'{target.resource} is forbidden: User "{user}" cannot {verb} resource "{resource}" '
+                f'in API group "{target.group}"{where}',
+            )
 
-    def _list(self, request: web.Request, target: Target) -> Object:
+    def _review(self, request: web.Request, body: Object) -> Object:
+        """A SelfSubjectAccessReview: resource and sub-resource are asked apart."""
+        about = body.get("spec", {}).get("resourceAttributes")
+        if not about:
+            raise Refused(422, "Invalid", "spec.resourceAttributes: Required value")
+        sub = about.get("subresource")
+        resource = f"{about.get('resource', '')}/{sub}" if sub else about.get("resource", "")
+        user = self._user(request)
+        asked = rbac.AccessQuestion(
+            user or "admin",
+            about.get("verb", ""),
+            about.get("group", ""),
+            resource,
+            about.get("namespace", ""),
+            about.get("name", ""),
+        )
+        allowed = user is None or rbac.allowed(asked, self._stored_objects)
+        return {
+            **body,
+            "kind": "SelfSubjectAccessReview",
+            "apiVersion": "authorization.k8s.io/v1",
+            "metadata": {},
+            "status": {"allowed": allowed},
+        }
+
+    def _stored_objects(self, group: str, resource: str) -> list[Object]:
+        return list(self._collection((group, resource)).values())
+
+    # Lists and watches.
+
+    def _list(self, request: web.Request, target: Target, served: Served) -> Object:
         query = request.query
-        items = [item for item in self._collection(target.collection).values() if _selected(item, target, query)]
+        items = [
+            item for item in self._collection(target.collection).values() if selected(item, target.namespace, query)
+        ]
         start, limit = int(query.get("continue", 0)), int(query.get("limit", 0))
         end = start + limit if limit else len(items)
         metadata = {"resourceVersion": str(self.revision)} | ({"continue": str(end)} if end < len(items) else {})
-        kind = KINDS.get(target.resource, "Object") + "List"
-        return {"kind": kind, "apiVersion": "v1", "metadata": metadata, "items": items[start:end]}
+        shown = [self._shown(item, target, served) for item in items[start:end]]
+        return {"kind": f"{served.kind}List", "apiVersion": target.api_version, "metadata": metadata, "items": shown}
 
-    async def _watch(self, request: web.Request, target: Target) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, target: Target, served: Served) -> web.StreamResponse:
         seen = int(request.query.get("resourceVersion") or self.revision)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         task = asyncio.current_task()
@@ -218,7 +313,7 @@ class KubernetesDouble:
         self._watches.add(task)
         try:
             async with asyncio.timeout(float(request.query.get("timeoutSeconds", 3600))):
-                await self._stream(request, target, response, seen)
+                await self._stream(request, target, served, response, seen)
         except (TimeoutError, asyncio.CancelledError, ConnectionError):
             if request.transport is not None and task.cancelling():
                 request.transport.abort()
@@ -229,26 +324,27 @@ class KubernetesDouble:
     def _newer_than(self, seen: int) -> bool:
         return self.revision > seen
 
-    async def _stream(self, request: web.Request, target: Target, response: web.StreamResponse, seen: int) -> None:
+    async def _stream(
+        self, request: web.Request, target: Target, served: Served, response: web.StreamResponse, seen: int
+    ) -> None:
         bookmarks = request.query.get("allowWatchBookmarks") in ("1", "true")
         while True:
             for change in [change for change in self._changes if change.revision > seen]:
                 seen = change.revision
                 kind = _as_seen(change, target, request.query)
                 if kind is not None and not self.silent:
-                    await _send(response, kind, change.item)
+                    await _send(response, kind, self._shown(change.item, target, served))
             try:
                 async with asyncio.timeout(self.bookmark_s), self._news:
                     await self._news.wait_for(functools.partial(self._newer_than, seen))
             except TimeoutError:
                 seen = self.revision
                 if bookmarks and not self.silent:
-                    kind = KINDS.get(target.resource, "Object")
-                    await _send(response, "BOOKMARK", {"kind": kind, "metadata": {"resourceVersion": str(seen)}})
+                    await _send(response, "BOOKMARK", {"kind": served.kind, "metadata": {"resourceVersion": str(seen)}})
 
     # The store.
 
-    def _collection(self, collection: tuple[str, str]) -> dict[tuple[str, str], Object]:
+    def _collection(self, collection: Collection) -> dict[tuple[str, str], Object]:
         return self._objects.setdefault(collection, {})
 
     def _get(self, target: Target) -> Object:
@@ -257,60 +353,88 @@ class KubernetesDouble:
             raise Refused(404, "NotFound", f'{target.resource} "{target.name}" not found')
         return item
 
-    async def _create(self, target: Target, body: Object) -> Object:
+    async def _create(self, target: Target, body: Object, manager: str) -> Object:
         meta = body.setdefault("metadata", {})
         if "generateName" in meta and "name" not in meta:
             meta["name"] = meta["generateName"] + uuid.uuid4().hex[:5]
-        meta["namespace"] = target.namespace
+        if target.namespace:
+            meta["namespace"] = target.namespace
         if (target.namespace, meta.get("name")) in self._collection(target.collection):
             raise Refused(409, "AlreadyExists", f'{target.resource} "{meta["name"]}" already exists')
         if not meta.get("name"):
             raise Refused(422, "Invalid", "metadata.name: Required value")
-        return await self._store(Target(target.group, target.resource, target.namespace, meta["name"]), body, None)
+        served = self._served[target.collection]
+        if served.status:
+            # What a creator writes into the status is dropped, as a real server does.
+            body = {key: value for key, value in body.items() if key != "status"}
+        if target.collection == PODS:
+            body["status"] = {"phase": "Pending"}
+        if target.collection == DEFINITIONS:
+            body = established(body)
+            collection, new = defined(body)
+            self._served[collection] = new
+        where = Target(target.group, target.resource, target.namespace, meta["name"], version=target.version)
+        return self._shown(await self._store(where, body, None, manager), where, served)
 
-    async def _change(self, target: Target, body: Object, *, merge: bool) -> Object:
+    async def _change(self, target: Target, body: Object, manager: str, *, merge: bool) -> Object:
         before = self._get(target)
         asked = body.get("metadata", {}).get("resourceVersion")
         if asked is not None and asked != before["metadata"]["resourceVersion"]:
             message = (
-                f'Operation cannot be fulfilled on {target.resource} "{target.name}": the object has been modified'
+                f'Operation cannot be fulfilled on {target.resource} "{target.name}": the object has been modified; '
+                "please apply your changes to the latest version and try again"
             )
             raise Refused(409, "Conflict", message)
+        served = self._served[target.collection]
         if target.sub == "scale":
-            return await self._rescale(target, before, body)
-        after = _merged(before, body) if merge else copy.deepcopy(body)
-        if target.resource in WITH_STATUS:
-            part = "status" if target.sub == "status" else None
-            after = {**before, "status": after.get("status", {})} if part else {**after, "status": before.get("status")}
-            if after["status"] is None:
-                del after["status"]
-        after["metadata"] = {**before["metadata"], **after.get("metadata", {})}
-        return await self._store(target, after, before)
+            after = scaled(before, body, served.scale or ScalePaths())
+        else:
+            after = merged(before, body) if merge else copy.deepcopy(body)
+            after["metadata"] = {**after.get("metadata", {}), **kept(before["metadata"])}
+            if served.status:
+                own, other = (before, after) if target.sub == "status" else (after, before)
+                after = {**own, "status": other.get("status")}
+                if after["status"] is None:
+                    del after["status"]
+        if content(after) == content(before):
+            return before
+        return await self._store(target, after, before, manager)
 
-    async def _rescale(self, target: Target, before: Object, body: Object) -> Object:
-        replicas = body.get("spec", {}).get("replicas")
-        if not isinstance(replicas, int) or replicas < 0:
-            raise Refused(422, "Invalid", "spec.replicas: must be an integer of at least 0")
-        after = copy.deepcopy(before)
-        after.setdefault("spec", {})["replicas"] = replicas
-        return _scale_of(await self._store(target, after, before), target)
-
-    async def _delete(self, target: Target) -> Object:
+    async def _delete(self, target: Target, options: Object, grace: str | None) -> Object:
+        """A pod on a node is only marked, and goes when its kubelet deletes it without grace."""
         item = self._get(target)
+        asked = options.get("gracePeriodSeconds") if grace is None else int(grace)
+        if target.collection == PODS and item.get("spec", {}).get("nodeName") and asked != 0:
+            if "deletionTimestamp" in item["metadata"]:
+                return item
+            marked = copy.deepcopy(item)
+            grace_s = GRACE_S if asked is None else asked
+            marked["metadata"] |= {"deletionTimestamp": now(), "deletionGracePeriodSeconds": grace_s}
+            return await self._store(target, marked, item, None)
+        return await self._remove(target, item)
+
+    async def _remove(self, target: Target, item: Object) -> Object:
         del self._collection(target.collection)[(target.namespace, target.name)]
+        if target.collection == DEFINITIONS:
+            collection, _ = defined(item)
+            self._served.pop(collection, None)
+            self._objects.pop(collection, None)
         self.revision += 1
         gone = copy.deepcopy(item)
         gone["metadata"]["resourceVersion"] = str(self.revision)
         await self._send_changes(Change(self.revision, "DELETED", target.collection, gone, item))
         return gone
 
-    async def _store(self, target: Target, item: Object, before: Object | None) -> Object:
+    async def _store(self, target: Target, item: Object, before: Object | None, manager: str | None) -> Object:
         self.revision += 1
+        item = {**item, "metadata": dict(item["metadata"])}
         meta = item["metadata"]
         meta.setdefault("uid", str(uuid.uuid4()))
-        meta.setdefault("creationTimestamp", datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"))
+        meta.setdefault("creationTimestamp", now())
         changed = before is None or before.get("spec") != item.get("spec")
         meta["generation"] = (before or {}).get("metadata", {}).get("generation", 0) + int(changed)
+        if manager is not None:
+            meta["managedFields"] = after_write(before, item, Writer(manager, target.api_version, target.sub), now())
         meta["resourceVersion"] = str(self.revision)
         self._collection(target.collection)[(target.namespace, target.name)] = item
         kind = "ADDED" if before is None else "MODIFIED"
@@ -323,86 +447,15 @@ class KubernetesDouble:
             self._news.notify_all()
 
 
-def _target(path: str) -> Target:
-    parts = [part for part in path.split("/") if part]
-    if parts[:2] == ["api", "v1"]:
-        group, rest = "", parts[2:]
-    elif parts[:1] == ["apis"] and len(parts) >= 4:
-        group, rest = parts[1], parts[3:]
-    else:
-        raise Refused(404, "NotFound", f"no such path: {path}")
-    namespace = ""
-    if rest[:1] == ["namespaces"] and len(rest) >= 3:
-        namespace, rest = rest[1], rest[2:]
-    if not rest or len(rest) > 3:
-        raise Refused(404, "NotFound", f"no such path: {path}")
-    return Target(group, rest[0], namespace, *rest[1:])
-
-
-def _selected(item: Object, target: Target, query: Mapping[str, str]) -> bool:
-    if target.namespace and item["metadata"].get("namespace") != target.namespace:
-        return False
-    labels = item["metadata"].get("labels") or {}
-    fields = (_requirement(part) for part in query.get("fieldSelector", "").split(",") if part)
-    wanted = (_requirement(part) for part in query.get("labelSelector", "").split(",") if part)
-    return all(_holds(_field(item, *one), one) for one in fields) and all(
-        _holds(labels.get(one[0]), one) for one in wanted
-    )
-
-
-def _requirement(text: str) -> tuple[str, str, str]:
-    for sign in ("!=", "==", "="):
-        if sign in text:
-            key, _, value = text.partition(sign)
-            return key.strip(), "!=" if sign == "!=" else "=", value.strip()
-    return (text[1:].strip(), "absent", "") if text.startswith("!") else (text.strip(), "present", "")
-
-
-def _field(item: Object, path: str, *_: str) -> str | None:
-    value: Any = item
-    for part in path.split("."):
-        value = value.get(part, {}) if isinstance(value, dict) else {}
-    return value if isinstance(value, str) else ""
-
-
-def _holds(value: str | None, requirement: tuple[str, str, str]) -> bool:
-    _, sign, wanted = requirement
-    return {"=": value == wanted, "!=": value != wanted, "present": value is not None, "absent": value is None}[sign]
-
-
-def _as_seen(change: Change, target: Target, query: Mapping[str, str]) -> str | None:
+def _as_seen(change: Change, target: Target, query: Any) -> str | None:
     """The kind of event for one watcher: an object that leaves a selector is DELETED to it, one that enters ADDED."""
     if change.collection != target.collection:
         return None
-    now = change.kind != "DELETED" and _selected(change.item, target, query)
-    before = change.before is not None and _selected(change.before, target, query)
+    now = change.kind != "DELETED" and selected(change.item, target.namespace, query)
+    before = change.before is not None and selected(change.before, target.namespace, query)
     if now:
         return "MODIFIED" if before else "ADDED"
     return "DELETED" if before else None
-
-
-def _merged(before: Any, patch: Any) -> Any:
-    """RFC 7396."""
-    if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
-    after = dict(before) if isinstance(before, dict) else {}
-    for key, value in patch.items():
-        if value is None:
-            after.pop(key, None)
-        else:
-            after[key] = _merged(after.get(key), value)
-    return after
-
-
-def _scale_of(item: Object, target: Target) -> Object:
-    status = item.get("status") or {}
-    return {
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {key: item["metadata"].get(key) for key in ("name", "namespace", "uid", "resourceVersion")},
-        "spec": {"replicas": item.get("spec", {}).get("replicas", 0)},
-        "status": {"replicas": status.get("replicas", 0), "selector": status.get("selector", "")},
-    }
 
 
 async def _send(response: web.StreamResponse, kind: str, item: Object) -> None:

@@ -7,21 +7,14 @@ namespace that they may write leases into.
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from agent.adapters.kubernetes.access import Access, find_access
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
-from tests.doubles.kubernetes import KubernetesDouble
-
-
-async def merge(api: KubernetesApi, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Merge-patch: only the keys given change."""
-    return await api.send("PATCH", path, body=body, content_type="application/merge-patch+json")
+from tests.contract.kubernetes.api_server import api_server, merge
 
 
 class Leases:
@@ -43,20 +36,13 @@ class Leases:
         return {item["metadata"]["name"].removeprefix(f"{self.mark}-") for item in found["items"]}
 
 
-@pytest.fixture(params=["double", "cluster"])
+@pytest.fixture(params=["double", "real"])
 async def leases(request: pytest.FixtureRequest) -> AsyncIterator[Leases]:
-    if request.param == "double":
-        async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
-            yield Leases(api, "ns")
-        return
-    namespace = os.environ.get("WATTSCALE_TEST_CLUSTER")
-    if not namespace:
-        pytest.skip("no real cluster: set KUBECONFIG, and WATTSCALE_TEST_CLUSTER to a namespace for leases")
-    async with KubernetesApi(find_access()) as api:
-        found = Leases(api, namespace)
+    async with api_server(request.param) as server:
+        found = Leases(server.api, server.namespace)
         yield found
         for name in await found.names(f"mark={found.mark}"):
-            await api.send("DELETE", found.at(name))
+            await server.api.send("DELETE", found.at(name))
 
 
 async def test_what_is_created_has_a_uid_a_version_and_a_time_and_can_be_read(leases: Leases) -> None:
@@ -155,21 +141,3 @@ async def test_pages_of_a_list_hold_everything_once(leases: Leases) -> None:
             break
         query["continue"] = page["metadata"]["continue"]
     assert sorted(seen) == [f"{leases.mark}-n{number}" for number in range(5)]
-
-
-async def test_status_and_scale_are_apart_from_the_rest() -> None:
-    group, resource = "nvidia.com", "dynamographdeployments"
-    path = f"/apis/{group}/v1beta1/namespaces/ns/{resource}"
-    async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
-        await api.post(path, {"metadata": {"name": "d"}, "spec": {"replicas": 1}})
-        await merge(api, f"{path}/d", {"spec": {"replicas": 2}, "status": {"replicas": 9}})
-        assert "status" not in await api.get(f"{path}/d")
-        await merge(api, f"{path}/d/status", {"status": {"replicas": 2}, "spec": {"replicas": 7}})
-        found = await api.get(f"{path}/d")
-        assert (found["spec"]["replicas"], found["status"]["replicas"]) == (2, 2)
-        assert found["metadata"]["generation"] == 2
-        scale = await merge(api, f"{path}/d/scale", {"spec": {"replicas": 5}})
-        assert (scale["kind"], scale["spec"]["replicas"], scale["status"]["replicas"]) == ("Scale", 5, 2)
-        with pytest.raises(ApiError) as caught:
-            await merge(api, f"{path}/d/scale", {"spec": {"replicas": -1}})
-        assert caught.value.status == 422
