@@ -1,6 +1,6 @@
 """Messages v1. They only grow by optional fields; any other change is a v2 beside them."""
 
-from bus_schemas.v1.acks import AckStatus, GpuHealth, GpuInForce, PowerAck, ScalingAck
+from bus_schemas.v1.acks import AckPhase, AckStatus, GpuHealth, GpuInForce, PoolProgress, PowerAck, ScalingAck
 from bus_schemas.v1.control import BudgetChange, DeploymentControl, NodeControl
 from bus_schemas.v1.decisions import GpuCap, PlacementHint, PoolTarget, PowerDecision, ScalingDecision
 from bus_schemas.v1.message import Message
@@ -33,6 +33,7 @@ MESSAGES: tuple[type[Message], ...] = (
 
 __all__ = [
     "MESSAGES",
+    "AckPhase",
     "AckStatus",
     "BudgetChange",
     "DeadLetter",
@@ -50,6 +51,7 @@ __all__ = [
     "PlacementHint",
     "PlanRecord",
     "PoolPowerRecord",
+    "PoolProgress",
     "PoolRecord",
     "PoolTarget",
     "PowerAck",

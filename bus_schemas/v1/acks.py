@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bus_schemas.v1.message import Epoch, LastDecisionId, Message, Name, Part, Watts, WorkerCount
+from bus_schemas.v1.message import DecisionId, Epoch, LastDecisionId, Message, Name, Part, Watts, WorkerCount
 
 
 class AckStatus(StrEnum):
@@ -25,6 +25,26 @@ class AckStatus(StrEnum):
     """Never valid here: older epoch or id, unknown pool, not this node."""
     SUPERSEDED = "superseded"
     """A newer decision arrived before this one was carried out."""
+
+
+class AckPhase(StrEnum):
+    """The stage within a status. Of one decision it only moves forward."""
+
+    STARTING = "starting"
+    """With ``accepted``: wanted replicas do not serve yet."""
+    APPLIED = "applied"
+    """With ``applied``: every wanted replica serves; what became of those that left is not known yet."""
+    DRAINING = "draining"
+    """With ``applied``: every wanted replica serves, and others still finish requests or hold GPUs."""
+    DRAINED = "drained"
+    """With ``applied``: what left is gone and its GPUs are idle. Their watts may be credited."""
+
+
+class PoolProgress(Part):
+    """One pool's replicas: how many serve, and how many the decision wants."""
+
+    ready: int = Field(ge=0)
+    wanted: int = Field(ge=0)
 
 
 class ScalingAck(Message):
@@ -45,6 +65,13 @@ class ScalingAck(Message):
     done: int | None = None
     total: int | None = None
     actuator: str = ""
+    phase: AckPhase | None = None
+    """The stage within the status; absent where the actuator cannot see it. A decision that lets replicas go has two
+    acknowledgements with ``applied``: when its counts are in force, and when what left is ``drained``."""
+    pools: dict[str, PoolProgress] = Field(default_factory=dict)
+    """By pool, replicas that serve and that are wanted."""
+    external_decision_id: DecisionId | None = None
+    """The id under which a bridge has passed the decision on to another system."""
 
 
 class GpuHealth(StrEnum):

@@ -1,6 +1,7 @@
-"""The models of a scaling decision as readers had them before pools without GPUs: never to be changed.
+"""Models as readers of an earlier day had them: never to be changed.
 
-A reader of that day must still take the whole of every newer decision, and lose nothing that it knew.
+A scaling decision before pools without GPUs, and a scaling acknowledgement before phases. A reader of that day must
+still take the whole of every newer message, and lose nothing that it knew.
 """
 
 from __future__ import annotations
@@ -46,3 +47,21 @@ class FrozenScalingDecision(FrozenPart):
     pools: dict[str, FrozenPoolTarget] = Field(default_factory=dict)
     placements: tuple[FrozenPlacementHint, ...] = ()
     reasons: tuple[FrozenReason, ...] = ()
+
+
+class FrozenScalingAck(FrozenPart):
+    type: Literal["wattscale.v1.scaling_ack"] = "wattscale.v1.scaling_ack"
+    time: datetime
+    deployment: str
+    decision_id: int
+    scaled_decision_id: int
+    incarnation: str = ""
+    status: Literal["accepted", "applied", "partial", "failed", "rejected", "superseded"]
+    reason: str = ""
+    retryable: bool = True
+    num_prefill_workers: int = -1
+    num_decode_workers: int = -1
+    replicas: dict[str, int] = Field(default_factory=dict)
+    done: int | None = None
+    total: int | None = None
+    actuator: str = ""
