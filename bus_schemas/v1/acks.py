@@ -71,7 +71,7 @@ class ScalingAck(Message):
     pools: dict[str, PoolProgress] = Field(default_factory=dict)
     """By pool, replicas that serve and that are wanted."""
     external_decision_id: DecisionId | None = None
-    """The id under which a bridge has passed the decision on to another system."""
+    """The highest id under which a bridge has passed decisions on to a system that numbers them itself."""
 
 
 class GpuHealth(StrEnum):

@@ -27,7 +27,7 @@ def sentence(message: v1.Message) -> str:
         case v1.ScalingAck():
             done = f" ({message.done}/{message.total})" if message.total else ""
             running = _counts(message.replicas)
-            stage = "" if message.phase in {None, message.status} else f", {message.phase}"
+            stage = "" if message.phase is None or message.phase.value == message.status.value else f", {message.phase}"
             return (
                 f"{message.deployment} scaling #{message.decision_id} {message.status}{stage}{done}"
                 f"{': ' + running if running else ''}{_because(message.reason)}"
