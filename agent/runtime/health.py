@@ -1,4 +1,6 @@
-"""The agent's HTTP server: ``/livez``, ``/readyz``, ``/metrics``. Answers GET from memory, one request per connection.
+"""The HTTP server of an agent or a connector: ``/livez``, ``/readyz``, ``/metrics``.
+
+Answers GET from memory, one request per connection.
 
 Owns the listener and its limits. The process runs as root, so a client may neither hold a connection open nor open
 many of them: a request that is not answered after ``request_s`` is cut off, and so is every connection above
@@ -11,13 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_request import BaseRequest
 from aiohttp.web_response import Response
 from aiohttp.web_server import Server
-
-from agent.runtime.service import PowerAgentService
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +29,24 @@ PLAIN_TEXT = "text/plain; charset=utf-8"
 METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class AgentHealthServer:
-    """Serves one agent's state on ``host:port``; port 0 lets the system choose, ``url`` names the one in use.
+class Readiness(Protocol):
+    """What the server asks of its process."""
 
-    Live: the process answers. Ready: the last good enumeration of the GPUs is recent enough.
+    @property
+    def not_ready(self) -> str:
+        """Why the process is not ready; empty where it is."""
+        ...
+
+
+class AgentHealthServer:
+    """Serves one process's state on ``host:port``; port 0 lets the system choose, ``url`` names the one in use.
+
+    Live: the process answers. Ready: ``service.not_ready`` is empty.
     """
 
     def __init__(
         self,
-        service: PowerAgentService,
+        service: Readiness,
         metrics: Callable[[], bytes],
         *,
         host: str,
@@ -89,11 +99,8 @@ class AgentHealthServer:
         return response
 
     def _readyz(self) -> Response:
-        if self._service.ready:
-            return _text("ok\n")
-        age_s = self._service.reconcile_age_s
-        why = "the GPUs have not been read yet" if age_s is None else f"the GPUs were last read {age_s:.0f} s ago"
-        return _text(f"not ready: {why}\n", 503)
+        why = self._service.not_ready
+        return _text(f"not ready: {why}\n", 503) if why else _text("ok\n")
 
     def _show_metrics(self) -> Response:
         return Response(body=self._metrics(), headers={"Content-Type": METRICS_TEXT})

@@ -110,6 +110,14 @@ class PowerAgentService:
         return self._clock() - self.last_good_s <= self.settings.ready_within_s
 
     @property
+    def not_ready(self) -> str:
+        """Why the agent is not ready; empty where it is."""
+        if self.ready:
+            return ""
+        age_s = self.reconcile_age_s
+        return "the GPUs have not been read yet" if age_s is None else f"the GPUs were last read {age_s:.0f} s ago"
+
+    @property
     def reconcile_age_s(self) -> float | None:
         """Seconds since the last good reconcile; None before the first."""
         return None if self.last_good_s is None else self._clock() - self.last_good_s

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.planner": ("planner",),
     "deploy.cli.cluster.config": ("config",),
     "deploy.cli.run.agent": ("agent",),
+    "deploy.cli.run.connectors": ("connector",),
     "deploy.cli.run.engine": ("engine",),
     "deploy.cli.build.simulate": ("simulate",),
     "deploy.cli.build.replay": ("replay",),
@@ -36,7 +37,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 """Modules, and the commands that each registers: an agent does not load what only its neighbours need (3 MB)."""
 
-DAEMONS = (["planner", "run"], ["agent", "power"])
+DAEMONS = (["planner", "run"], ["agent", "power"], ["connector", "virtual"])
 """Commands that run no code before all of it was found to be ours."""
 EXTRAS = "pip install 'wattscale[local]' (or [planner], [agent])"
 

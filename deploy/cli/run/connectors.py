@@ -1,0 +1,102 @@
+"""`wattscale connector virtual`: carries out a deployment's scaling decisions through something that scales workers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from agent.connectors.connector_file import ConnectorFile
+    from deploy.compose.settings_loader import Loaded
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its sub-commands."""
+    parser = subparsers.add_parser("connector", help="carry out the scaling decisions of one deployment")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    virtual = commands.add_parser(
+        "virtual", help="pass decisions on to clients of Dynamo's VirtualConnector, through etcd"
+    )
+    # A ``__`` in a name separates a section of the settings file.
+    virtual.add_argument("--settings", type=Path, metavar="FILE", help="YAML settings file")
+    virtual.add_argument("--deployment", metavar="NAME", help="the deployment whose decisions are carried out")
+    virtual.add_argument("--namespace", metavar="NAME", help="Dynamo's namespace (default: the deployment's name)")
+    virtual.add_argument("--name", metavar="NAME", help="what acknowledgements call it (default: virtual on HOST)")
+    virtual.add_argument(
+        "--etcd",
+        action="append",
+        dest="etcd__endpoints",
+        metavar="URL",
+        help="etcd's address; repeat for several (default: http://127.0.0.1:2379)",
+    )
+    virtual.add_argument(
+        "--etcd-user",
+        dest="etcd__user",
+        metavar="NAME",
+        help="user of etcd; its password comes from --etcd-password-file, else WATTSCALE_ETCD_PASSWORD",
+    )
+    for option, name, text in (
+        ("--etcd-password-file", "password_file", "file with the password of etcd's user"),
+        ("--etcd-ca", "tls_ca_file", "certificate authority of etcd"),
+        ("--etcd-cert", "tls_cert_file", "client certificate for etcd"),
+        ("--etcd-key", "tls_key_file", "key of that certificate"),
+    ):
+        virtual.add_argument(option, type=Path, dest=f"etcd__{name}", metavar="FILE", help=text)
+    _add_bus(virtual)
+    virtual.add_argument("--host", dest="http__host", metavar="HOST", help="address of /livez, /readyz and /metrics")
+    virtual.add_argument(
+        "--port",
+        dest="http__port",
+        metavar="PORT",
+        help="port of these pages (default 9102; 0: the system chooses one; none: no server)",
+    )
+    virtual.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    virtual.set_defaults(run=_virtual)
+
+
+def _add_bus(virtual: argparse.ArgumentParser) -> None:
+    virtual.add_argument(
+        "--nats-url", action="append", dest="nats__servers", metavar="URL", help="NATS server; repeat for several"
+    )
+    virtual.add_argument(
+        "--prefix", dest="nats__prefix", metavar="PREFIX", help="first token of all subjects (default: wattscale)"
+    )
+    virtual.add_argument(
+        "--inbox-prefix", dest="nats__inbox_prefix", metavar="PREFIX", help="prefix of the subjects of replies"
+    )
+    virtual.add_argument(
+        "--user", dest="nats__user", metavar="NAME", help="user of NATS; its password: WATTSCALE_NATS_PASSWORD"
+    )
+    for option, name, text in (
+        ("--creds", "creds_file", "credentials file (JWT)"),
+        ("--nkey", "nkey_seed_file", "nkey seed file"),
+        ("--tls-ca", "tls_ca_file", "certificate authority of NATS"),
+        ("--tls-cert", "tls_cert_file", "client certificate for NATS"),
+        ("--tls-key", "tls_key_file", "key of that certificate"),
+    ):
+        virtual.add_argument(option, type=Path, dest=f"nats__{name}", metavar="FILE", help=text)
+
+
+def settings_of(args: argparse.Namespace) -> Loaded[ConnectorFile]:
+    """Settings from file, environment and flags. Raises UsageError, one line a mistake."""
+    from deploy.compose.connectors.virtual_settings import load
+    from deploy.compose.settings_layers import SettingsError
+
+    skipped = {"run", "settings"}
+    flags: dict[str, Any] = {
+        name.replace("__", "."): value for name, value in vars(args).items() if name not in skipped
+    }
+    try:
+        return load(args.settings, os.environ, flags)
+    except SettingsError as error:
+        raise UsageError(*error.problems) from error
+
+
+def _virtual(args: argparse.Namespace) -> int:
+    from deploy.compose.connectors.virtual_service import run_virtual
+
+    return run_virtual(settings_of(args).settings)

@@ -1,0 +1,1 @@
+"""Composes connectors from their settings."""
