@@ -149,7 +149,10 @@ class GpuOwner:
     role: str = ""
     worker: str = ""
     pod: str = ""
+    """``namespace/name`` in Kubernetes."""
     terminating: bool = False
+    container: str = ""
+    """Its name in the pod."""
 
 
 class GpuOwners(Protocol):

@@ -28,6 +28,8 @@ class Assignment:
 
     pod: PodRef
     device: str
+    container: str = ""
+    """The container's name in its pod."""
 
 
 def physical_gpu(device: str, gpus: frozenset[str], mig_parents: Mapping[str, str]) -> str | None:

@@ -23,7 +23,8 @@ class Pod:
     ref: PodRef
     annotations: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    container_ids: frozenset[str] = frozenset()
+    containers: Mapping[str, str] = field(default_factory=dict)
+    """Names by container id."""
     config_hash: str = ""
     terminating: bool = False
     finished: bool = False
@@ -46,6 +47,8 @@ class GpuPods:
     pods: Mapping[str, tuple[PodRef, ...]]
     conflicts: Mapping[str, str] = field(default_factory=dict)
     unknown_devices: tuple[str, ...] = ()
+    containers: Mapping[str, str] = field(default_factory=dict)
+    """By GPU: the name of the container of its first pod. A GPU whose container has no known name is left out."""
 
 
 def pod_of_process(identity: CgroupIdentity, pods: Iterable[Pod]) -> Pod | None:
@@ -57,7 +60,7 @@ def pod_of_process(identity: CgroupIdentity, pods: Iterable[Pod]) -> Pod | None:
             key = pod.config_hash if identity.static_pod else pod.uid
             if key == identity.pod_uid:
                 return pod
-        elif identity.container_id is not None and identity.container_id in pod.container_ids:
+        elif identity.container_id is not None and identity.container_id in pod.containers:
             return pod
     return None
 
@@ -71,28 +74,37 @@ def join(
 ) -> GpuPods:
     """Pods by GPU. ``assigned`` None: there is no kubelet. ``running``: identities of the processes on each GPU."""
     everyone = list(pods)
-    by_process = {
-        gpu: _distinct(pod.ref for identity in identities if (pod := pod_of_process(identity, everyone)))
+    on_gpu = {
+        gpu: [(pod, each) for each in identities if (pod := pod_of_process(each, everyone))]
         for gpu, identities in running.items()
     }
+    by_process = {gpu: _distinct(pod.ref for pod, _ in seen) for gpu, seen in on_gpu.items()}
     if assigned is None:
-        return GpuPods({gpu: refs for gpu, refs in by_process.items() if refs})
+        first = {gpu: seen[0] for gpu, seen in on_gpu.items() if seen}
+        names = {gpu: pod.containers.get(each.container_id or "", "") for gpu, (pod, each) in first.items()}
+        return GpuPods({gpu: refs for gpu, refs in by_process.items() if refs}, containers=_known(names))
     found: dict[str, tuple[PodRef, ...]] = {}
+    names = {}
     strangers = []
     for one in assigned:
         gpu = physical_gpu(one.device, gpus, mig_parents)
         if gpu is not None:
             found[gpu] = _distinct((*found.get(gpu, ()), one.pod))
+            names.setdefault(gpu, one.container)
         elif one.device.startswith(("GPU-", "MIG-")):
             strangers.append(one.device)
     conflicts = {}
     for gpu, refs in by_process.items():
         foreign = [ref for ref in refs if ref not in found.get(gpu, ())]
         if foreign:
-            names = ", ".join(f"{ref.namespace}/{ref.name}" for ref in foreign)
-            conflicts[gpu] = f"processes of {names} run on it, to which the kubelet did not assign it"
+            strange = ", ".join(f"{ref.namespace}/{ref.name}" for ref in foreign)
+            conflicts[gpu] = f"processes of {strange} run on it, to which the kubelet did not assign it"
             found[gpu] = _distinct((*found.get(gpu, ()), *foreign))
-    return GpuPods(found, conflicts, tuple(strangers))
+    return GpuPods(found, conflicts, tuple(strangers), _known(names))
+
+
+def _known(names: Mapping[str, str]) -> Mapping[str, str]:
+    return {gpu: name for gpu, name in names.items() if name}
 
 
 def _distinct(refs: Iterable[PodRef]) -> tuple[PodRef, ...]:

@@ -1,7 +1,8 @@
 """Names, types and meanings of the agent's Prometheus metrics: one table, and METRICS.md made from it.
 
-Names stand beside dcgm-exporter's and carry the same ``UUID`` label, so that the two join. ``METRICS.md`` is made from
-this table (``python -m agent.runtime.agent_metrics``) and checked against it.
+Names stand beside dcgm-exporter's, and a GPU's metrics carry its labels with its values, so that the two join and one
+dashboard's filters select both. ``METRICS.md`` is made from this table (``python -m agent.runtime.agent_metrics``) and
+checked against it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 NODE = ("node",)
-GPU = ("UUID", "gpu", "modelName", "node", "pod", "deployment", "pool", "role")
+DCGM = ("gpu", "UUID", "device", "modelName", "Hostname", "namespace", "pod", "container")
+"""dcgm-exporter's own, as it spells them (its GPU format, and the names of its pod mapper)."""
+GPU = (*DCGM, *NODE, "deployment", "pool", "role")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,14 @@ _HEAD = """# Metrics of the power agent
 
 Made from the table in `agent/runtime/agent_metrics.py` by `python -m agent.runtime.agent_metrics`. A value that is not
 known is left out, never shown as 0.
+
+A GPU's metrics have dcgm-exporter's labels with its values (`gpu`, `UUID`, `device`, `modelName`, `Hostname`,
+`namespace`, `pod`, `container`), so that they join on `UUID`, as in
+`wattscale_gpu_granted_watts - on (UUID) DCGM_FI_DEV_POWER_USAGE`. `Hostname` is the node's name, for which
+dcgm-exporter takes its variable `NODE_NAME`. A scrape configuration that adds `namespace`, `pod` and `container` of the
+scraped pod must have `honorLabels: true`, or the labels arrive as `exported_pod` and so on, for both exporters. A GPU
+has three caps: `wattscale_gpu_granted_watts` (what the newest decision allows), `wattscale_gpu_requested_watts` (what
+the driver was asked for) and `wattscale_gpu_enforced_watts` (what is in force).
 
 | name | type | meaning | labels | beside dcgm-exporter's |
 | --- | --- | --- | --- | --- |

@@ -116,12 +116,17 @@ def samples(service: PowerAgentService) -> Iterator[MetricSample]:
 
 def _gpu(view: GpuView, node: str) -> Iterator[MetricSample]:
     info, reading, owner = view.info, view.reading, view.owner
+    namespace, _, pod = owner.pod.rpartition("/")
     labels = {
-        "UUID": info.gpu,
         "gpu": str(info.index),
+        "UUID": info.gpu,
+        "device": f"nvidia{info.index}",
         "modelName": info.model,
+        "Hostname": node,
+        "namespace": namespace,
+        "pod": pod,
+        "container": owner.container,
         "node": node,
-        "pod": owner.pod,
         "deployment": owner.deployment,
         "pool": owner.pool,
         "role": owner.role,

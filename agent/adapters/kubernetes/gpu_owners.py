@@ -44,6 +44,8 @@ class NodePods:
 
     pods: Mapping[str, tuple[Pod, ...]]
     conflicts: Mapping[str, str]
+    containers: Mapping[str, str] = field(default_factory=dict)
+    """By GPU: the name of the container of its first pod, where known."""
 
 
 class KubernetesOwners:
@@ -68,7 +70,8 @@ class KubernetesOwners:
     async def owners(self) -> Mapping[str, GpuOwner]:
         """The first pod of each GPU. Raises OwnersUnknownError."""
         found = await self.node_pods()
-        return {gpu: owner_of(pods[0], self._labels) for gpu, pods in found.pods.items()}
+        names = found.containers
+        return {gpu: owner_of(pods[0], self._labels, names.get(gpu, "")) for gpu, pods in found.pods.items()}
 
     async def node_pods(self) -> NodePods:
         """All pods on each GPU. Raises OwnersUnknownError."""
@@ -81,7 +84,8 @@ class KubernetesOwners:
         running = await asyncio.to_thread(self._running, gpus.pids)
         found = join(frozenset(gpus.infos), _mig_parents(gpus.infos), assigned, running, live.values())
         self._log_conflicts(found)
-        return NodePods({gpu: _known(refs, live) for gpu, refs in found.pods.items() if refs}, found.conflicts)
+        pods = {gpu: _known(refs, live) for gpu, refs in found.pods.items() if refs}
+        return NodePods(pods, found.conflicts, found.containers)
 
     async def _assigned(self) -> list[Assignment] | None:
         """None without a kubelet. A kubelet that was present before and is gone now is a failure, not an absence."""
@@ -108,7 +112,7 @@ class KubernetesOwners:
         self._logged = news
 
 
-def owner_of(pod: Pod, labels: PodLabels) -> GpuOwner:
+def owner_of(pod: Pod, labels: PodLabels, container: str = "") -> GpuOwner:
     """A pod in the wire's terms: the deployment is Dynamo's namespace, ``{namespace}-{graph deployment}``."""
     graph = pod.labels.get(labels.deployment, "")
     role = pod.labels.get(labels.role, "")
@@ -119,6 +123,7 @@ def owner_of(pod: Pod, labels: PodLabels) -> GpuOwner:
         worker=pod.ref.name,
         pod=f"{pod.ref.namespace}/{pod.ref.name}",
         terminating=pod.terminating,
+        container=container,
     )
 
 

@@ -24,13 +24,13 @@ def read_pod(item: Mapping[str, Any]) -> Pod:
     metadata, status = item.get("metadata", {}), item.get("status", {})
     annotations = metadata.get("annotations") or {}
     statuses = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
-    ids = (str(container.get("containerID", "")).rpartition("//")[2] for container in statuses)
+    containers = {str(each.get("containerID", "")).rpartition("//")[2]: str(each.get("name", "")) for each in statuses}
     return Pod(
         uid=str(metadata.get("uid", "")),
         ref=PodRef(str(metadata.get("namespace", "")), str(metadata.get("name", ""))),
         annotations={key: str(value) for key, value in annotations.items() if key.startswith(KEPT_ANNOTATIONS)},
         labels={key: str(value) for key, value in (metadata.get("labels") or {}).items()},
-        container_ids=frozenset(one for one in ids if one),
+        containers={one: name for one, name in containers.items() if one},
         config_hash=str(annotations.get(CONFIG_HASH, "")),
         terminating="deletionTimestamp" in metadata,
         finished=status.get("phase") in FINISHED,

@@ -45,13 +45,15 @@ class PodResources:
 def assignments(answer: bytes) -> list[Assignment]:
     """Decode a ``ListPodResourcesResponse``. Field numbers are those of the kubelet's published v1 definition:
 
-    answer.pod_resources = 1; pod: name = 1, namespace = 2, containers = 3; container: devices = 2;
+    answer.pod_resources = 1; pod: name = 1, namespace = 2, containers = 3;
+    container: name = 1, devices = 2;
     devices: device_ids = 2.
     """
     found: list[Assignment] = []
     for pod in messages(answer, 1):
         ref = PodRef(text(pod, 2), text(pod, 1))
         for container in messages(pod, 3):
+            name = text(container, 1)
             for devices in messages(container, 2):
-                found.extend(Assignment(ref, device) for device in texts(devices, 2))
+                found.extend(Assignment(ref, device, name) for device in texts(devices, 2))
     return found

@@ -109,6 +109,14 @@ async def test_limits_follow_pods_that_come_change_and_go(scene: Scene) -> None:
         await until(lambda: list(json.loads(scene.state_file.read_text())["managed"]) == [G1], "the state to be kept")
 
 
+async def test_a_gpus_owner_is_known_down_to_the_container_that_the_kubelet_names(scene: Scene) -> None:
+    async with scene.agent() as service:
+        await scene.run("a", G0, None)
+        await until(lambda: G0 in service.gpu_owners.owners, "the owner")
+        owner = service.gpu_owners.owners[G0]
+        assert (owner.pod, owner.container) == ("ns/a", "engine")
+
+
 async def test_a_gpu_never_capped_by_us_is_left_alone(scene: Scene) -> None:
     scene.driver.set_limit(G0, 555_000)
     async with scene.agent() as service:

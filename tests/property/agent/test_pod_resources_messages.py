@@ -20,7 +20,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_siz
 )
 def test_what_is_written_is_read_back(assigned: dict[tuple[str, str], dict[str, list[str]]]) -> None:
     expected = [
-        Assignment(PodRef(namespace, pod), device)
+        Assignment(PodRef(namespace, pod), device, "engine")
         for (namespace, pod), resources in assigned.items()
         for devices in resources.values()
         for device in devices

@@ -11,11 +11,11 @@ from agent.core.ownership import Pod, join, pod_of_process
 UID, STATIC, CID = "0b7632a2-a56e-4278-987a-22de18008dbe", "bd12dd3393227d950605a2444b13c27a", "9" * 64
 G0, G1 = "GPU-00000000-0000-0000-0000-000000000000", "GPU-11111111-0000-0000-0000-000000000000"
 GPUS = frozenset({G0, G1})
-A, B = Pod(UID, PodRef("ns", "a")), Pod("other", PodRef("ns", "b"), container_ids=frozenset({CID}))
+A, B = Pod(UID, PodRef("ns", "a")), Pod("other", PodRef("ns", "b"), containers={CID: "engine"})
 
 
 def given(pod: Pod, device: str) -> Assignment:
-    return Assignment(pod.ref, device)
+    return Assignment(pod.ref, device, f"main-{pod.ref.name}")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,7 @@ def test_every_form_of_device_id_names_its_physical_gpu_or_none(device: str, gpu
 def test_the_kubelet_is_believed_before_any_process_runs() -> None:
     found = join(GPUS, {}, [given(A, G0), given(B, f"{G1}::0"), given(A, f"{G1}::1")], {}, [A, B])
     assert found.pods == {G0: (A.ref,), G1: (B.ref, A.ref)}
+    assert found.containers == {G0: "main-a", G1: "main-b"}, "the first pod's"
     assert found.conflicts == {}
 
 
@@ -55,6 +56,7 @@ def test_without_a_kubelet_the_processes_decide() -> None:
     host = identify("0::/system.slice/nvidia-persistenced.service")
     found = join(GPUS, {}, None, {G0: [inside, host], G1: [hidden]}, [A, B])
     assert found.pods == {G0: (A.ref,), G1: (B.ref,)}
+    assert found.containers == {G1: "engine"}, "the other container's name is not known"
 
 
 def test_a_static_pod_is_known_by_its_manifest_hash_not_by_its_mirror() -> None:

@@ -23,9 +23,10 @@ from tests.integration.agent.wire import until
 class Owners:
     def __init__(self) -> None:
         self.pod = 'ns/"odd"'
+        self.container = "main"
 
     async def owners(self) -> dict[str, GpuOwner]:
-        return {"GPU-n-00": GpuOwner("d", "decode", "decode", "w", self.pod)}
+        return {"GPU-n-00": GpuOwner("d", "decode", "decode", "w", self.pod, container=self.container)}
 
 
 @asynccontextmanager
@@ -71,7 +72,7 @@ async def test_an_unknown_value_is_left_out_and_a_label_is_escaped() -> None:
         found = [sample for _, sample in shown(AgentInstruments(service).page())]
     draws = [sample.labels["UUID"] for sample in found if sample.name == "wattscale_gpu_draw_watts"]
     assert draws == ["GPU-n-00"]
-    assert all(sample.labels["pod"] == 'ns/"odd"' for sample in found if sample.labels.get("UUID") == "GPU-n-00")
+    assert all(sample.labels["pod"] == '"odd"' for sample in found if sample.labels.get("UUID") == "GPU-n-00")
     health = {s.labels["state"]: s.value for s in found if s.labels.get("UUID") == "GPU-n-01" and "state" in s.labels}
     assert health == {"ok": 0.0, "uncappable": 0.0, "quarantined": 1.0, "unknown": 0.0}
     assert "wattscale_agent_bus_connected" not in {sample.name for sample in found}
@@ -87,7 +88,23 @@ async def test_pods_that_have_gone_leave_the_page_and_the_memory() -> None:
             if number % 100 == 0 or number > 2_090:
                 text = instruments.page()
                 assert {s.labels["pod"] for _, s in shown(text) if s.name == "wattscale_gpu_draw_watts"} == {
-                    f"ns/pod-{number}"
+                    f"pod-{number}"
                 }
         assert b"overflow" not in text
-        assert b"ns/pod-0" not in text
+        assert b'"pod-0"' not in text
+
+
+async def test_a_gpus_metrics_carry_the_labels_of_dcgm_exporter_with_its_values() -> None:
+    """dcgm-exporter's line for the same GPU: the names are its own, and so are the forms of the values."""
+    async with running(Owners()) as service:
+        found = [sample for _, sample in shown(AgentInstruments(service).page())]
+        model = service.view.views()["GPU-n-00"].info.model
+    of_gpu = [sample for sample in found if sample.labels.get("UUID") == "GPU-n-00"]
+    line = {"gpu": "0", "UUID": "GPU-n-00", "device": "nvidia0", "modelName": model, "Hostname": "n"}
+    line |= {"namespace": "ns", "pod": '"odd"', "container": "main"}
+    caps = {f"wattscale_gpu_{name}_watts" for name in ("requested", "enforced")}
+    assert caps <= {sample.name for sample in of_gpu}
+    for sample in of_gpu:
+        assert line.items() <= sample.labels.items(), sample.name
+    free = next(sample for sample in found if sample.labels.get("UUID") == "GPU-n-01")
+    assert (free.labels["namespace"], free.labels["pod"], free.labels["container"]) == ("", "", "")
