@@ -40,10 +40,15 @@ class SimulatedSection(_Section):
     """By GPU index and call: the error to answer with."""
 
 
+def _unquoted(value: Any) -> Any:
+    """YAML takes an unquoted ``on`` or ``off`` for true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class KubernetesSection(_Section):
     """Where pods come from."""
 
-    mode: Literal["auto", "on", "off"] = "auto"
+    mode: Annotated[Literal["auto", "on", "off"], BeforeValidator(_unquoted)] = "auto"
     """auto: on inside a pod, or where a kubeconfig is named."""
     kubeconfig: Path | None = None
     pod_resources_socket: Path = Path("/var/lib/kubelet/pod-resources/kubelet.sock")

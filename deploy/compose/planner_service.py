@@ -6,18 +6,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
+from agent.adapters.kubernetes.access import Access, NoAccessError, find_access
+from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from bus_schemas.jetstream.connect import Bus, unopened
 from bus_schemas.jetstream.consumers import maintain
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
+from deploy.cli.errors import UsageError
 from deploy.compose.metric_sources import SharedClients, observers
+from planner.adapters.graph_model import GraphModel, detect
 from planner.domain.config import PlannerConfig
 from planner.ports import Clock
 from planner.runtime.clock import SteadyClock
-from planner.runtime.config.settings import Settings
+from planner.runtime.config.settings import DeploymentSettings, KubernetesBlock, Settings
 from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.service import PlannerService, ServiceSettings
 from planner.runtime.telemetry.decision_log import log_decision
@@ -26,6 +33,13 @@ from planner.runtime.telemetry.health import NODE_TERM_S, HealthServer
 from planner.runtime.telemetry.instruments import Instruments
 from planner.runtime.telemetry.interval_log import IntervalLog
 from planner.runtime.telemetry.tracing import tracing
+
+log = logging.getLogger("wattscale.planner")
+
+DETECT_WITHIN_S = 10.0
+"""The longest that a start waits for an API server that does not answer."""
+OWN_GRAPH = "DYN_PARENT_DGD_K8S_NAME"
+"""Dynamo's operator names the graph in it that the planner's pod is part of."""
 
 
 async def run_planner(settings: Settings, config: PlannerConfig) -> None:
@@ -48,6 +62,7 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
 
 
 async def _serve(settings: Settings, config: PlannerConfig) -> None:
+    settings = await with_detected_models(settings)
     traces = tracing(settings.otlp.endpoint)
     try:
         bus = unopened(settings.bus)
@@ -59,6 +74,73 @@ async def _serve(settings: Settings, config: PlannerConfig) -> None:
             await bus.close()
     finally:
         await asyncio.to_thread(traces.close)
+
+
+async def with_detected_models(settings: Settings, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings, with ``model`` read from each deployment's graph where it is not set and Kubernetes is at hand.
+
+    A model that cannot be read is a warning with its cause, and metrics of any model are taken, as without Kubernetes.
+    Raises UsageError for ``kubernetes.mode: on`` without a way to reach the API server.
+    """
+    access = _kubernetes(settings.kubernetes, environ)
+    if access is None:
+        return settings
+    graph = environ.get(OWN_GRAPH, "") if len(settings.deployments) == 1 else ""
+    async with KubernetesApi(access, timeout_s=DETECT_WITHIN_S) as api:
+        found = await asyncio.gather(*(_detected(api, name, graph) for name in settings.deployments))
+    blocks = {
+        name: _served(name, block, model)
+        for (name, block), model in zip(settings.deployments.items(), found, strict=True)
+    }
+    return settings.model_copy(update={"deployments": blocks})
+
+
+def _kubernetes(block: KubernetesBlock, environ: Mapping[str, str]) -> Access | None:
+    inside = "KUBERNETES_SERVICE_HOST" in environ
+    if block.mode == "off" or (block.mode == "auto" and block.kubeconfig is None and not inside):
+        return None
+    try:
+        return find_access(block.kubeconfig, environ)
+    except NoAccessError as error:
+        raise UsageError(f"kubernetes: {error}") from error
+
+
+async def _detected(api: KubernetesApi, name: str, graph: str) -> GraphModel:
+    async def read(path: str) -> Mapping[str, Any] | None:
+        try:
+            return await api.get(path)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    backoff, cause = Backoff(0.5, 4.0), "it does not answer"
+    try:
+        async with asyncio.timeout(DETECT_WITHIN_S):
+            while True:
+                try:
+                    return await detect(name, api.access.namespace, read, graph)
+                except ApiError as error:
+                    cause = str(error)
+                    if error.status == 403:
+                        return GraphModel(why=f"{cause}; allow get on dynamographdeployments.nvidia.com")
+                await asyncio.sleep(backoff.next_s())
+    except TimeoutError:
+        return GraphModel(why=f"the Kubernetes API: {cause}")
+
+
+def _served(name: str, block: DeploymentSettings, found: GraphModel) -> DeploymentSettings:
+    """The deployment's settings with the model that was found, where none is set; what differs is logged."""
+    extra = {"deployment": name}
+    if found.name:
+        log.info("Detected model name from deployment: %s", found.name, extra=extra)
+        if not block.model:
+            return block.model_copy(update={"model": found.name})
+        if block.model.casefold() != found.name.casefold():
+            log.warning("model %s is set, and the deployment serves %s: set one", block.model, found.name, extra=extra)
+    elif not block.model:
+        log.warning("No model name from deployment: %s; metrics of any model are taken", found.why, extra=extra)
+    return block
 
 
 class Planner:

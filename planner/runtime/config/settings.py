@@ -335,6 +335,19 @@ class OtlpSettings(Block):
     endpoint: str = ""
 
 
+def _unquoted(value: Any) -> Any:
+    """YAML takes an unquoted ``on`` or ``off`` for true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+class KubernetesBlock(Block):
+    """Where to read which model a deployment serves, if its ``model`` is not set."""
+
+    mode: Annotated[Literal["auto", "on", "off"], BeforeValidator(_unquoted)] = "auto"
+    """auto: on inside a pod, or where a kubeconfig is named."""
+    kubeconfig: Path | None = None
+
+
 class LeaseSettings(Block):
     """Leadership among planners. Real seconds."""
 
@@ -351,6 +364,7 @@ class Settings(Block):
     bus: BusSettings = Field(default_factory=BusSettings)
     lease: LeaseSettings = Field(default_factory=LeaseSettings)
     prometheus: PrometheusBlock = Field(default_factory=PrometheusBlock)
+    kubernetes: KubernetesBlock = Field(default_factory=KubernetesBlock)
     kalman: KalmanSettings = Field(default_factory=KalmanSettings)
     prophet: ProphetSettings = Field(default_factory=ProphetSettings)
     tensorboard_dir: Path | None = None

@@ -51,6 +51,13 @@ def test_what_is_wrong_is_named(values: dict[str, Any], line: str) -> None:
     assert line in str(caught.value)
 
 
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_kubernetes_is_switched_by_an_unquoted_word_of_a_file(tmp_path: Path, word: str) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text(f"node: a\nkubernetes: {{mode: {word}}}\n")
+    assert load(file, {}, {}).settings.kubernetes.mode == word
+
+
 @pytest.mark.parametrize(("text", "line"), [("- a", "holds a list"), ("{", "not YAML")])
 def test_a_file_that_is_no_settings_file_is_named(tmp_path: Path, text: str, line: str) -> None:
     file = tmp_path / "agent.yaml"
