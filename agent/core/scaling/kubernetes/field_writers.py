@@ -1,0 +1,36 @@
+"""Who wrote an object's count, by ``metadata.managedFields``. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+OWN = "wattscale"
+"""The ``fieldManager`` of every write of ours."""
+_KNOWN = {
+    "kube-controller-manager": "a HorizontalPodAutoscaler (kube-controller-manager)",
+    "keda": "KEDA (keda)",
+    "OpenAPI-Generator": "a Python client without a name of its own, such as Dynamo's planner (OpenAPI-Generator)",
+}
+
+
+def count_writer(managed_fields: object, path: tuple[str, ...] = ("spec", "replicas")) -> str:
+    """Who owns the field at ``path``, in words; empty where that is us, or not known."""
+    if not isinstance(managed_fields, list):
+        return ""
+    names = [str(entry.get("manager", "")) for entry in managed_fields if _owns(entry, path)]
+    others = [name for name in names if name and name != OWN]
+    return " and ".join(_in_words(name) for name in sorted(set(others)))
+
+
+def _owns(entry: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    part: Any = entry.get("fieldsV1")
+    for key in path:
+        part = part.get(f"f:{key}") if isinstance(part, Mapping) else None
+    return part is not None
+
+
+def _in_words(manager: str) -> str:
+    if manager.startswith("kubectl"):
+        return f"a person with {manager}"
+    return _KNOWN.get(manager, manager)
