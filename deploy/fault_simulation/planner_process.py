@@ -244,10 +244,14 @@ class PlannerProcess(SimulatedProcess):
             self.broken(f"{found[0].name}: {found[0].sentence}")
 
     def _wishes(self, state: PowerState) -> dict[GpuId, GpuSetpoint]:
-        """A random optimiser: some GPUs serve, at any caps, at times for more than the budget."""
+        """A random optimiser: some GPUs serve, at any caps or at their pool's, at times for more than the budget."""
         low, high = self.scenario.min_mw, self.scenario.default_mw
         rng = self.rng
         gpus = [gpu for gpu in state.where if rng.random() < 0.8]
+        if (fixed := self.scenario.fixed_mw) is not None:
+            self.counts["fixed caps wanted"] += 1
+            return {gpu: GpuSetpoint(Milliwatts(rng.choice(fixed))) for gpu in gpus}
+        self.counts["any caps wanted"] += 1
         room = self.config.budget_mw - self.scenario.overhead_mw - len(state.where) * low
         weights = [rng.random() ** 2 for _ in gpus]
         total = sum(weights) or 1.0

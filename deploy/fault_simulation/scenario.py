@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from planner.domain.config import SiteConfig
@@ -75,6 +75,8 @@ class FaultScenario:
     """Kinds of faults to draw from; some more than once."""
     default_mw: int = 700_000
     min_mw: int = 200_000
+    fixed_mw: tuple[int, int] | None = None
+    """The caps of prefill and decode GPUs where they are fixed (``caps: fixed``); None: any caps are wanted."""
 
     @property
     def gpus(self) -> int:
@@ -127,7 +129,7 @@ def draw(seed: str) -> FaultScenario:
         kind for kind in FAULTS + OFTEN + rng.choice(MOODS) * FAVOUR if not (steady and kind.startswith("budget"))
     )
     skews = tuple(rng.uniform(-0.01, 0.01) for _ in range(nodes))
-    return FaultScenario(
+    drawn = FaultScenario(
         seed=seed,
         nodes=nodes,
         gpus_per_node=per_node,
@@ -142,3 +144,11 @@ def draw(seed: str) -> FaultScenario:
         loss=0.02 if sharp else rng.choice((0.0005, 0.002, 0.02)),
         kinds=SHARP if sharp else kinds,
     )
+    return replace(drawn, fixed_mw=_fixed_mw(drawn, Random(f"caps {seed}")))
+
+
+def _fixed_mw(drawn: FaultScenario, rng: Random) -> tuple[int, int] | None:
+    """Half of the worlds have fixed caps: random numbers of their own, so that all else of a seed stays as it was."""
+    if rng.random() < 0.5:
+        return None
+    return rng.randrange(drawn.min_mw, 500_000), rng.randrange(drawn.min_mw, 500_000)

@@ -30,6 +30,8 @@ MUST_OCCUR = (
     "message doubled",
     "message late",
     "node removed by command",
+    "fixed caps wanted",
+    "any caps wanted",
 )
 
 
