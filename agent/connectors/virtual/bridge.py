@@ -94,9 +94,12 @@ class VirtualBridge:
         lease = await self._etcd.lease(LEASE_S)
         loop = asyncio.get_running_loop()
         until_s = loop.time() + 2 * LEASE_S
+        claim = [put(self._claim, self._held, lease)]
         while True:
-            if await self._etcd.transact([unchanged(self._claim, None)], [put(self._claim, self._held, lease)]):
-                return lease
+            # Our own claim of before etcd was away may still be there: it is taken over, not waited for.
+            for condition in (unchanged(self._claim, None), holds(self._claim, self._held)):
+                if await self._etcd.transact([condition], claim):
+                    return lease
             found, _ = await self._etcd.snapshot([self._own])
             held = found.get(self._claim)
             if held is not None and loop.time() > until_s:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -141,7 +142,8 @@ async def _connector(settings: ConnectorFile, access: EtcdAccess, view: Connecto
     try:
         async with EtcdGateway(access) as etcd:
             view.channel = ScalingChannel(bus, settings.deployment, name)
-            holder = Holder(name, f"process {os.getpid()}")
+            # Process ids are the same in many containers; the rest is not.
+            holder = Holder(name, f"process {os.getpid()} ({uuid.uuid4().hex[:8]})")
             view.bridge = VirtualBridge(etcd, view.channel, settings.served_namespace, holder)
             await run_together({"decisions": view.channel.run(), "etcd": view.bridge.run()})
     finally:

@@ -219,6 +219,7 @@ async def test_what_etcd_cannot_carry_is_rejected_with_the_reason(tmp_path: Path
         assert rejected.reason == "no such pool here: frontend; there are: decode, prefill"
 
 
+@pytest.mark.long
 async def test_a_second_connector_is_refused_by_name(tmp_path: Path) -> None:
     async with site(tmp_path) as here, here.connector("virtual on a"):
         await here.decide(0)
