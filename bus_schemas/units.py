@@ -6,7 +6,7 @@ Also the setpoint of a GPU, which planner and agent have in common. A pure leaf:
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, NewType
+from typing import NamedTuple, NewType, Self
 
 MW_PER_WATT = 1000
 
@@ -17,12 +17,14 @@ Milliwatts = NewType("Milliwatts", int)
 class GpuSetpoint(NamedTuple):
     """What one GPU is asked to run at. Frozen; a named tuple, because a ledger of 10,000 GPUs compares them every step.
 
-    ``max_clock_mhz`` None: the clock is not limited. Nothing limits it yet, and the messages have no field for it:
-    ``planner/adapters/to_wire.py`` refuses a setpoint that they cannot carry.
+    The cap is the only knob today. Another one is a field here, after the cap, with a default.
     """
 
     cap_mw: Milliwatts
-    max_clock_mhz: int | None = None
+
+    def with_cap(self, cap_mw: Milliwatts) -> Self:
+        """The same setpoint at another cap; every other knob stays."""
+        return type(self)._make((cap_mw, *self[1:]))
 
 
 def mw_from_watts(watts: float) -> Milliwatts:

@@ -11,7 +11,7 @@ from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.plan import DeploymentPlan, Forecast, Limited, PoolPlan, PowerDecision, ScalingDecision, SitePlan
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
-from planner.domain.units import GpuSetpoint, watts_from_mw
+from planner.domain.units import watts_from_mw
 
 NOT_SET = -1
 WireRole = Literal["prefill", "decode", "aggregated"]
@@ -79,7 +79,7 @@ def power_decision(
         caps=tuple(
             v1.GpuCap(
                 gpu=cap.gpu,
-                cap_watts=_cap_watts(cap.setpoint),
+                cap_watts=watts_from_mw(cap.setpoint.cap_mw),
                 fallback_watts=watts_from_mw(cap.fallback_mw),
                 charged_watts=_watts(cap.charged_mw),
                 highest_watts=_watts(cap.highest_mw),
@@ -93,13 +93,6 @@ def power_decision(
         only_lowers=order.only_lowers,
         reasons=reasons(order.reasons),
     )
-
-
-def _cap_watts(setpoint: GpuSetpoint) -> float:
-    """The cap on the wire. Raises ValueError for a setpoint with a knob that no message field carries."""
-    if setpoint.max_clock_mhz is not None:
-        raise ValueError(f"no field of the message carries a clock limit ({setpoint.max_clock_mhz} MHz)")
-    return watts_from_mw(setpoint.cap_mw)
 
 
 def _watts(mw: int | None) -> float | None:
@@ -174,7 +167,7 @@ def _pool(plan: PoolPlan, pool: PoolConfig | None) -> v1.PoolRecord:
         current=plan.current,
         wanted=plan.wanted,
         granted=plan.granted,
-        cap_watts=None if plan.setpoint is None else _cap_watts(plan.setpoint),
+        cap_watts=None if plan.setpoint is None else watts_from_mw(plan.setpoint.cap_mw),
         utilisation=plan.expected_utilisation,
         chain=reasons(plan.chain),
         values=tuple(link.value for link in plan.chain),

@@ -20,7 +20,7 @@ higher caps."""
 
 def charge_of(hardware_mw: Column, sent: Iterable[Sent]) -> Column:
     """W: the highest of what was proven and of every decision that the agent may still act on."""
-    columns = [s.caps_mw for s in sent]
+    columns = [s.caps_mw for s in sent if s.caps_mw != hardware_mw]
     return tuple(map(max, hardware_mw, *columns)) if columns else hardware_mw
 
 
@@ -90,7 +90,7 @@ def doubt(ledger: NodeLedger, least_mw: int) -> NodeLedger:
     """
     if ledger.proven:
         return ledger
-    highest = ledger.cards.highest_mw()
+    highest = ledger.cards.highest_mw
     if ledger.seen is None:
         highest = tuple([max(each, least_mw) for each in highest])
     hardware = tuple(map(max, ledger.hardware_mw, highest))
@@ -101,7 +101,7 @@ def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> Node
     """The ledger after telemetry, which may raise a charge (drift, a reset, a foreign writer) but never lowers one."""
     if seen is ledger.seen:
         return ledger
-    if any(gpu not in seen.gpus for gpu in ledger.cards.gpus) or len(seen.gpus) != len(ledger.cards.gpus):
+    if len(seen.gpus) != len(ledger.cards.gpus) or not all(map(seen.gpus.__contains__, ledger.cards.gpus)):
         ledger = _with_gpus(ledger, seen)
     rows = [seen.gpus.get(gpu) for gpu in ledger.cards.gpus]
     known = [row for row in rows if row is not None]
@@ -208,9 +208,13 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
 
 def _recharged(ledger: NodeLedger, hardware_mw: Column, sent: tuple[Sent, ...]) -> NodeLedger:
     """The ledger with new charges. Held charges stay held: the cost never falls here."""
-    charge = charge_of(hardware_mw, sent)
-    cost = tuple(map(max, charge, ledger.cost_mw))
+    charge, cost = _charges(ledger, hardware_mw, sent)
     return ledger._replace(hardware_mw=hardware_mw, sent=sent, charge_mw=charge, cost_mw=cost, total_mw=sum(cost))
+
+
+def _charges(ledger: NodeLedger, hardware_mw: Column, sent: tuple[Sent, ...]) -> tuple[Column, Column]:
+    charge = charge_of(hardware_mw, sent)
+    return charge, charge if charge == ledger.cost_mw else tuple(map(max, charge, ledger.cost_mw))
 
 
 def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: float) -> NodeLedger:
@@ -233,7 +237,14 @@ def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: f
     healthy = [(row := rows.get(gpu)) is not None and row.healthy for gpu in ledger.cards.gpus]
     boot, clock_s, reported_s = _echo(ledger, ack.boot, ack.clock_s, now_s)
     answered = ack.decision_id >= ledger.next_id - 1
-    fresh = _recharged(ledger, hardware, sent)._replace(
+    charge, cost = _charges(ledger, hardware, sent)
+    freed = not all(map(le, ledger.charge_mw, charge))
+    return ledger._replace(
+        hardware_mw=hardware,
+        sent=sent,
+        charge_mw=charge,
+        cost_mw=cost,
+        total_mw=sum(cost),
         healthy=tuple(healthy),
         acked_id=ack.decision_id,
         proven=True,
@@ -243,10 +254,8 @@ def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: f
         heard_clock_s=clock_s,
         reported_s=reported_s,
         unanswered_s=None if answered else now_s,
+        held_until_s=now_s + settle_s if freed else ledger.held_until_s,
     )
-    if not all(map(le, ledger.charge_mw, fresh.charge_mw)):
-        return fresh._replace(held_until_s=now_s + settle_s)
-    return fresh
 
 
 def _proven(row: GpuCapInForce | None, default_mw: int, charge_mw: int) -> int:
@@ -271,14 +280,26 @@ def contradict(ledger: NodeLedger, ack: PowerAckSeen) -> NodeLedger:
     return _recharged(ledger, tuple(hardware), ledger.sent)
 
 
-def issue(ledger: NodeLedger, caps_mw: Column, now_s: float, *, raises: bool) -> NodeLedger:
-    """The ledger after issuing a decision, which is charged from this instant on, published or not."""
+def issue(
+    ledger: NodeLedger, caps_mw: Column, now_s: float, *, raises: bool, share: int = 0, marked: bool = False
+) -> NodeLedger:
+    """The ledger after issuing a decision, which is charged from this instant on, published or not.
+
+    ``share``: the site's share of the configured fallbacks; ``marked``: the decision charges the highest limits.
+    """
     sent = ledger.sent
     if len(sent) >= MOST_SENT:
         merged = Sent(sent[1].decision_id, tuple(map(max, sent[0].caps_mw, sent[1].caps_mw)))
         sent = (merged, *sent[2:])
-    fresh = _recharged(ledger, ledger.hardware_mw, (*sent, Sent(ledger.next_id, caps_mw)))
-    return fresh._replace(
+    sent = (*sent, Sent(ledger.next_id, caps_mw))
+    charge, cost = _charges(ledger, ledger.hardware_mw, sent)
+    return ledger._replace(
+        sent=sent,
+        charge_mw=charge,
+        cost_mw=cost,
+        total_mw=sum(cost),
+        sent_share=share,
+        marked=marked,
         caps_mw=caps_mw,
         next_id=ledger.next_id + 1,
         sent_s=now_s,

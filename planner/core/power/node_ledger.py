@@ -5,7 +5,8 @@ Columns have the order of ``cards.gpus``. Values only; ``charging.py`` has the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import not_
 from typing import NamedTuple
 
 from planner.domain.ids import GpuId, NodeId
@@ -26,9 +27,11 @@ class Cards:
     min_mw: Column
     max_mw: Column
 
-    def highest_mw(self) -> Column:
-        """The highest limit that each GPU can have: by a reload (the default) or by a grant (the maximum)."""
-        return tuple(map(max, self.default_mw, self.max_mw))
+    highest_mw: Column = field(init=False, compare=False)
+    """The highest limit that each GPU can have: by a reload (the default) or by a grant (the maximum)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "highest_mw", tuple(map(max, self.default_mw, self.max_mw)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ class NodeLedger(NamedTuple):
 
     def stuck(self) -> tuple[bool, ...]:
         """GPUs that did not follow the newest decision although it was answered, or that cannot follow."""
-        if self.caps_mw is None or self.acked_id < self.next_id - 1:
-            return tuple(not ok for ok in self.healthy)
+        if self.caps_mw is None or self.acked_id < self.next_id - 1 or self.hardware_mw == self.caps_mw:
+            return tuple(map(not_, self.healthy))
         floor = map(max, self.caps_mw, self.cards.min_mw)
         return tuple(not ok or hw > cap for ok, hw, cap in zip(self.healthy, self.hardware_mw, floor, strict=True))

@@ -299,8 +299,8 @@ def _sent(
         if final is None:
             continue
         marked = state.doubted and not ledger.proven
-        issued = issue(ledger, final, now_s, raises=rising is not None)
-        nodes[node] = issued._replace(sent_share=state.share, marked=marked)
+        issued = issue(ledger, final, now_s, raises=rising is not None, share=state.share, marked=marked)
+        nodes[node] = issued
         sent = doubt(issued, highest) if marked else issued
         order = _order(sent, state, config, reason, now_s, raises=rising is not None)
         (up if rising is not None else down).append(order)
@@ -321,7 +321,7 @@ def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, no
         return False
     if ledger.unanswered_s is not None or ledger.sent_s == float("-inf"):
         return True
-    if _stands_above(ledger) or _stands_below(ledger):
+    if ledger.hardware_mw != ledger.caps_mw and (_stands_above(ledger) or _stands_below(ledger)):
         return True
     # The agent falls back to what it was sent, which may not fit a smaller budget that has become known since.
     return not all(map(le, ledger.caps_mw, fallbacks(ledger, config, min(ledger.sent_share, state.share))))
@@ -345,8 +345,9 @@ def _order(
     falls = fallbacks(ledger, config, state.share)
     caps_mw = ledger.caps_mw or ()
     setpoints = map(_setpoint, caps_mw, ledger.wanted or (None,) * len(caps_mw))
-    rows = zip(ledger.cards.gpus, setpoints, falls, ledger.charge_mw, ledger.cards.highest_mw(), strict=True)
-    caps = tuple([GpuCapTarget(gpu, to, min(to.cap_mw, fall), charge, high) for gpu, to, fall, charge, high in rows])
+    lowest = caps_mw if all(map(le, caps_mw, falls)) else map(min, caps_mw, falls)
+    rows = zip(ledger.cards.gpus, setpoints, lowest, ledger.charge_mw, ledger.cards.highest_mw, strict=True)
+    caps = tuple(map(GpuCapTarget._make, rows))
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
     report = (ledger.heard_boot, ledger.heard_clock_s)
@@ -370,4 +371,4 @@ def _setpoint(cap_mw: int, wanted: GpuSetpoint | None) -> GpuSetpoint:
     """The wanted setpoint with the cap that the ledger allows; every knob other than the cap is left as wanted."""
     if wanted is None:
         return GpuSetpoint(Milliwatts(cap_mw))
-    return wanted if wanted.cap_mw == cap_mw else wanted._replace(cap_mw=Milliwatts(cap_mw))
+    return wanted if wanted.cap_mw == cap_mw else wanted.with_cap(Milliwatts(cap_mw))

@@ -63,7 +63,7 @@ def charged_mw(state: PowerState) -> Milliwatts:
 
 def highest_mw(state: PowerState) -> Milliwatts:
     """The highest limit that any GPU known of the site can have."""
-    return Milliwatts(max([max(ledger.cards.highest_mw(), default=0) for ledger in state.nodes.values()], default=0))
+    return Milliwatts(max([max(ledger.cards.highest_mw, default=0) for ledger in state.nodes.values()], default=0))
 
 
 def unseen_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
