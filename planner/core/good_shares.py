@@ -28,10 +28,10 @@ def beside(sized: SizedDeployment) -> dict[str, GoodShare]:
     A phase of which neither is known is absent.
     """
     found = {}
-    for phase in dict.fromkeys(PHASE_OF[pool.role] for pool in sized.config.pools.values()):
-        share = GoodShare(_predicted(sized, phase), _measured(sized, phase))
-        if share != GoodShare(None, None):
-            found[phase] = share
+    for phase in dict.fromkeys([PHASE_OF[pool.role] for pool in sized.config.pools.values()]):
+        predicted, measured = _predicted(sized, phase), _measured(sized, phase)
+        if predicted is not None or measured is not None:
+            found[phase] = GoodShare(predicted, measured)
     return found
 
 

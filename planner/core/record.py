@@ -81,8 +81,8 @@ def deployment_plans(
             state = replace(state, pending=replace(state.pending, goals=goals))
         shortfall = 0.0 if allocation is None else allocation.shortfall.get(name, 0.0)
         power = figures(config.deployments[name], state)
-        plan = _deployment(one, limited[name], state, published.counts[name], shortfall, power)
-        plans[name] = replace(plan, notes=(*_unmatched(one, held.get(one.config.site)), *plan.notes))
+        lost = _unmatched(one, held.get(one.config.site))
+        plans[name] = _deployment(one, limited[name], state, published.counts[name], shortfall, power, lost)
     return plans
 
 
@@ -93,8 +93,10 @@ def _deployment(
     counts: Mapping[PoolId, int],
     shortfall: float,
     power: Mapping[PoolId, PowerFigures],
+    unmatched: tuple[Limited, ...],
 ) -> DeploymentPlan:
     """The record of one deployment's tick; ``counts`` are in force after it."""
+    steady = _steady(ticked, granted, counts)
     observed, missing = _readings(ticked.seen)
     ttft, itl = _expected(ticked, state, counts)
     watts = _watts(ticked, state, counts)
@@ -114,7 +116,7 @@ def _deployment(
         shortfall=shortfall,
         good=beside(ticked),
         shed=shed(ticked, state.pending.goals, counts, shortfall),
-        notes=(*_cut(granted.cut), *granted.notes, *ticked.notes, *_taught(power), *_steady(ticked, granted, counts)),
+        notes=(*unmatched, *_cut(granted.cut), *granted.notes, *ticked.notes, *_taught(power), *steady),
         power_cut=granted.cut,
         ready=state.flow.ready,
     )

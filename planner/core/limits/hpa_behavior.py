@@ -66,8 +66,8 @@ def tolerate(pool: PoolConfig, options: PoolOptions | None, current: int, recomm
 def stabilize(pool: PoolConfig, current: int, recommended: int, past: History, t_s: float) -> Limited | None:
     """The count that the windows let through where they change ``recommended``; ``past`` excludes this tick's."""
     up_from, down_from = t_s - pool.up_window_s, t_s - pool.down_window_s
-    lowest = min([recommended, *(count for at, count in past if at > up_from)])
-    highest = max([recommended, *(count for at, count in past if at > down_from)])
+    lowest = min([recommended, *[count for at, count in past if at > up_from]])
+    highest = max([recommended, *[count for at, count in past if at > down_from]])
     allowed = min(max(current, lowest), highest)
     if allowed == recommended:
         return None

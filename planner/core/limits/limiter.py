@@ -70,6 +70,8 @@ def each_pool(
     context: LimitContext, counts: CountsByPool, limit: Callable[[PoolConfig, int], Limited | None]
 ) -> CountsByPool:
     """The counts after applying ``limit`` to each pool on its own; where it returns None the count is unchanged."""
-    return CountsByPool(
-        {name: limits.then(limit(context.config.pools[name], limits.count)) for name, limits in counts.pools.items()}
-    )
+    pools, limited = context.config.pools, {}
+    for name, limits in counts.pools.items():
+        if (changed := limit(pools[name], limits.count)) is not None:
+            limited[name] = changed
+    return counts.then(limited)

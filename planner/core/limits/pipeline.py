@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from planner.core.limits import readiness
-from planner.core.limits.bounds import gpu_budget
+from planner.core.limits.bounds import gpu_shares
 from planner.core.limits.holds import Hold
 from planner.core.limits.limiter import CountsByPool, LimitContext, Limiter, Limits
 from planner.core.sizing.deployment import Sized, SizedDeployment
@@ -88,7 +88,7 @@ def _woken(sized: SizedDeployment, wanted: CountsByPool) -> CountsByPool:
 def _allocated(context: LimitContext, wanted: CountsByPool, allocation: Allocation | None) -> CountsByPool:
     """The optimiser's counts. Where none runs, its one constraint without watts: the GPU budget."""
     if allocation is None:
-        return gpu_budget(replace(context, current={}), wanted)
+        return wanted.then(gpu_shares(context.config, wanted.values, {}))
     found = {}
     for name, limits in wanted.pools.items():
         answer = allocation.pools.get((context.config.deployment, name))

@@ -83,6 +83,8 @@ def measure_draws(
 
     ``held``: the GPUs of each pool's living replicas, by site, for the sites whose GPUs are known.
     """
+    if not held:
+        return state
     deployments = dict(state.deployments)
     for name, settings in config.deployments.items():
         if (site := settings.site) in held:
@@ -111,7 +113,7 @@ def _measured(
         if batch is None:
             continue
         known = drawn.get(name) or NOTHING
-        rows, reports = _rows(gpus, power, known.told)
+        rows, reports = _rows(gpus, power, known.reports)
         since_s = _since(known, batch, now_s)
         busy = _full_speed_share(config, state, pool, seen, reported)
         drawn[name] = _taught(known, pool, reported, DrawSample(rows, reports, batch, since_s, busy, now_s))

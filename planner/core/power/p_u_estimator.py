@@ -178,5 +178,5 @@ class Drawn:
     measured_mw: float | None = None
     expected_mw: float | None = None
     """Expected draw by the curve in force then: the prior's, or with the learned P_u."""
-    told: frozenset[Report] = frozenset()
+    reports: frozenset[Report] = frozenset()
     """The reports of the last sample: repeated, they are not new evidence."""

@@ -11,7 +11,6 @@ the one that a rate would lead to if it lasted. The batch moves from the sequenc
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -56,9 +55,8 @@ def arriving_speed(
     number of engines, but a prediction must not assume them.
     """
     counts = np.maximum(counts, 1e-9)
-    if load.arriving_req_per_s is not None:
-        load = replace(load, held_req_per_s=load.arriving_req_per_s)
-    by_latency = latency_speed(model, load, counts, target_ms, correction, sigmas=0.0)
+    steps = None if load.arriving_req_per_s is None else load.arriving_req_per_s * load.decode_steps / 1000.0
+    by_latency = latency_speed(model, load, counts, target_ms, correction, sigmas=0.0, steps=steps)
     return np.asarray(np.maximum(by_latency, held_speed(model, load, counts, target_ms, correction)))
 
 
@@ -69,11 +67,15 @@ def latency_speed(
     target_ms: float,
     correction: float,
     sigmas: float = BURST_SIGMAS,
+    steps: float | None = None,
 ) -> CountArray:
-    """Speed at which iterations meet the target with the batch that builds up at exactly that iteration time."""
+    """Speed at which iterations meet the target with the batch that builds up at exactly that iteration time.
+
+    ``steps``: decode iterations asked for in a millisecond; None: those of ``steps_per_ms``.
+    """
     step_ms = step_target_ms(model, load, target_ms, correction)
     a, k = model.a_ms * correction, model.per_sequence_ms(load.context_tokens) * correction
-    steady = steps_per_ms(load) * step_ms
+    steady = (steps_per_ms(load) if steps is None else steps) * step_ms
     stays = staying(load, step_ms)
     batch = (min(load.in_flight, steady) * stays + steady * (1.0 - stays)) / counts
     return (a + k * (batch + sigmas * np.sqrt(batch))) / step_ms

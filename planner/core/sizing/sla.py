@@ -35,8 +35,8 @@ def options(
     rule = _rule(config, pool.role, engine, load, corrections)
     if rule is None:
         return None
-    counts, speed, busy = _table(rule, load, pool.max_replicas)
-    wanted = _wanted(pool, load, counts, speed)
+    counts, speed, busy, enough = _table(rule, load, pool.max_replicas)
+    wanted = 0 if load.idle and pool.min_replicas == 0 else max(1, enough)
     last = min(len(counts), max(2, 2 * wanted + SPARE_COUNTS))
     found = PoolOptions(
         speed=tuple(speed[:last].tolist()),
@@ -49,10 +49,6 @@ def options(
         return found
     flow = options(config, pool, engine, replace(load, queued_requests=0.0), corrections)
     return found if flow is None else replace(found, chain=sla_reasons.backlog(config, flow.chain, load, wanted))
-
-
-def _wanted(pool: PoolConfig, load: SizedLoad, counts: CountArray, speed: CountArray) -> int:
-    return 0 if load.idle and pool.min_replicas == 0 else max(1, wanted_count(counts, speed))
 
 
 def _rule(
@@ -126,14 +122,15 @@ def _shared(first: _Rule, second: _Rule) -> _Rule:
     return answer
 
 
-def _table(rule: _Rule, load: SizedLoad, most: int) -> tuple[CountArray, CountArray, CountArray]:
-    """Counts from 0 to as many as may be of use, with speed and utilisation."""
+def _table(rule: _Rule, load: SizedLoad, most: int) -> tuple[CountArray, CountArray, CountArray, int]:
+    """Counts from 0 to as many as may be of use, with speed and utilisation, and the least count that is enough."""
     last = min(_FIRST_GUESS, max(1, most))
     while True:
         counts = np.arange(0, last + 1, dtype=np.float64)
         speed, busy = rule(counts)
         speed = np.zeros_like(counts) if load.idle else np.minimum.accumulate(np.where(counts > 0, speed, np.inf))
-        useful = min(max(1, most), 2 * wanted_count(counts, speed) + SPARE_COUNTS)
+        enough = wanted_count(counts, speed)
+        useful = min(max(1, most), 2 * enough + SPARE_COUNTS)
         if useful <= last:
-            return counts, speed, busy
+            return counts, speed, busy, enough
         last = min(max(useful, 4 * last), max(1, most))

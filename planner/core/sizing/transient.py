@@ -28,6 +28,8 @@ _LEAST = 1e-6
 _SURE = 1e-9
 _ROOT2 = math.sqrt(2.0)
 _FAR = 25.0
+_STEEP = 0.5 * _FAR * _FAR
+_ROOT2PI = math.sqrt(2.0 * math.pi)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +122,13 @@ class Outlook:
 
 def beyond(level: float, start: float, drift: float, variance: float, span: float) -> float:
     """``P(work > level)`` after ``span`` of reflected Brownian motion from ``start``."""
-    width = math.sqrt(variance * span)
-    free = 0.5 * math.erfc((level - start - drift * span) / (width * _ROOT2))
-    if free < _SURE and drift < 0.0 and 2.0 * drift * level < -_FAR * variance:
+    width, moved, pull = math.sqrt(variance * span), drift * span, 2.0 * drift * level
+    free = 0.5 * math.erfc((level - start - moved) / (width * _ROOT2))
+    if free >= 1.0 or (free < _SURE and drift < 0.0 and pull < -_FAR * variance):
         return free
-    exponent, z = 2.0 * drift * level / variance, (level + start + drift * span) / width
-    if z > _FAR or exponent > 0.5 * _FAR * _FAR:
-        reflected = math.exp(min(0.0, exponent - 0.5 * z * z)) / (max(1.0, z) * math.sqrt(2.0 * math.pi))
+    exponent, z = pull / variance, (level + start + moved) / width
+    if z > _FAR or exponent > _STEEP:
+        reflected = math.exp(min(0.0, exponent - 0.5 * z * z)) / (max(1.0, z) * _ROOT2PI)
     else:
         reflected = math.exp(exponent) * 0.5 * math.erfc(z / _ROOT2)
     return min(1.0, free + reflected)
