@@ -167,7 +167,7 @@ class BusLink:
         if before.last_sequence < newest:
             return f"the stream of decisions went back from sequence {newest} to {before.last_sequence}"
         idle_s = 0.0 if led_until is None else (datetime.now(UTC) - led_until).total_seconds()
-        return f"by the stream of decisions nobody has led for {idle_s:.0f} s" if idle_s > self._old_s else ""
+        return f"by the stream of decisions no planner has led for {idle_s:.0f} s" if idle_s > self._old_s else ""
 
     async def record(self, record: v1.PlanRecord) -> None:
         """A plan record, sent and not waited for: the stream keeps an hour of them, and none decides anything."""

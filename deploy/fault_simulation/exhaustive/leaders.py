@@ -35,7 +35,7 @@ def receive_answer(scope: SearchScope, world: ModelState, n: int, index: int) ->
 
 
 def _with_new_incarnation(world: ModelState, n: int, answer: PowerAckSeen) -> ModelState:
-    """As the planner's pen does: ids begin anew where the agent would refuse the leader's."""
+    """As the publisher of decisions does: ids begin anew where the agent would refuse the leader's."""
     node = world.nodes[n]
     return _renamed(world, n) if refuses(answer, world.epoch, node.incarnation) else world
 

@@ -97,7 +97,7 @@ class HealthServer:
         vitals = self._vitals
         found = []
         if vitals.beat_age_s > self._live_within_s:
-            found.append(f"the loop has not turned for {vitals.beat_age_s:.1f} s")
+            found.append(f"the planner's loop has not run for {vitals.beat_age_s:.1f} s")
         if vitals.epoch is not None:
             last_s = max(vitals.last_tick_s or 0.0, vitals.led_since_s or 0.0)
             age_s = self._clock() - last_s

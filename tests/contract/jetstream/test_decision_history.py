@@ -149,10 +149,10 @@ async def test_a_bus_that_was_put_back_is_known(tmp_path: Path, capsys: pytest.C
         fresh = BusLink(bus, "another", 1.0, old_s=0.5)
         # A link takes three leases without a leader for old, and no less.
         await until(lambda: (datetime.now(UTC) - led_until).total_seconds() > 3.1, "the copy to be old")
-        assert "nobody has led for" in (await led(fresh)).doubt
-        assert "nobody has led for" in (await led(fresh)).doubt, "a term that wrote nothing changes nothing"
+        assert "no planner has led for" in (await led(fresh)).doubt
+        assert "no planner has led for" in (await led(fresh)).doubt, "a term that wrote nothing changes nothing"
         assert await last_led(bus) == led_until
-        assert "nobody has led for" in (await led(fresh, late.model_copy(update={"decision_id": 9}))).doubt
+        assert "no planner has led for" in (await led(fresh, late.model_copy(update={"decision_id": 9}))).doubt
         assert (await led(fresh)).doubt == "", "once led over, the next fail-over is a usual one"
 
 

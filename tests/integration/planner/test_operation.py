@@ -99,7 +99,7 @@ async def test_a_stuck_loop_is_not_live() -> None:
         await asyncio.sleep(0.1)  # no beat: exactly what is tested
         code, said = await fetch(f"{health.url}/livez")
         assert code == 503
-        assert "the loop has not turned" in said
+        assert "the planner's loop has not run" in said
         vitals.leading(7, 10.0)
         _, said = await fetch(f"{health.url}/readyz")
         assert "leading without a tick for 90.0 s" in said
