@@ -124,6 +124,8 @@ async def _detected(api: KubernetesApi, name: str, graph: str) -> GraphModel:
                     cause = str(error)
                     if error.status == 403:
                         return GraphModel(why=f"{cause}; allow get on dynamographdeployments.nvidia.com")
+                    if error.status == 401:
+                        return GraphModel(why=f"the Kubernetes API: {cause}; renew the token or kubeconfig")
                 await asyncio.sleep(backoff.next_s())
     except TimeoutError:
         return GraphModel(why=f"the Kubernetes API: {cause}")

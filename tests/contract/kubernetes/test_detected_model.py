@@ -28,6 +28,7 @@ from tests.unit.planner.adapters.test_graph_model import GUIDES_GRAPH, QWEN
 DEPLOYMENT = "dynamo-system-vllm-disagg"
 KIND = ("nvidia.com", "dynamographdeployments")
 TOKEN = "planner-token"
+EVERYTHING = {TOKEN: lambda verb, resource: True}
 
 
 def graph(namespace: str = "dynamo-system", name: str = "vllm-disagg") -> dict[str, Any]:
@@ -60,7 +61,7 @@ async def test_the_model_of_a_deployment_is_the_one_that_its_graph_serves(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with KubernetesDouble() as kube:
+    async with KubernetesDouble(rights=EVERYTHING) as kube:
         await kube.put(*KIND, graph())
         found = await with_detected_models(settings(tmp_path, kube.url), {})
     assert found.deployments[DEPLOYMENT].model == QWEN
@@ -68,7 +69,7 @@ async def test_the_model_of_a_deployment_is_the_one_that_its_graph_serves(
 
 
 async def test_the_operators_variable_names_the_graph_of_a_deployment_with_another_name(tmp_path: Path) -> None:
-    async with KubernetesDouble() as kube:
+    async with KubernetesDouble(rights=EVERYTHING) as kube:
         await kube.put(*KIND, graph())
         given = settings(tmp_path, kube.url, deployment="dynamo")
         found = await with_detected_models(given, {planner_service.OWN_GRAPH: "vllm-disagg"})
@@ -78,7 +79,7 @@ async def test_the_operators_variable_names_the_graph_of_a_deployment_with_anoth
 async def test_a_model_that_is_set_stays_and_a_difference_is_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with KubernetesDouble() as kube:
+    async with KubernetesDouble(rights=EVERYTHING) as kube:
         await kube.put(*KIND, graph())
         found = await with_detected_models(settings(tmp_path, kube.url, "deployments.*.model=llama"), {})
     assert found.deployments[DEPLOYMENT].model == "llama"
@@ -87,10 +88,21 @@ async def test_a_model_that_is_set_stays_and_a_difference_is_named(
 
 async def test_a_missing_right_is_named_with_what_to_allow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with KubernetesDouble(rights={TOKEN: lambda verb, resource: False}) as kube:
+        await kube.put(*KIND, graph())
         found = await with_detected_models(settings(tmp_path, kube.url), {})
     assert found.deployments[DEPLOYMENT].model == ""
     assert "allow get on dynamographdeployments.nvidia.com" in lines(caplog)[-1]
     assert "metrics of any model are taken" in lines(caplog)[-1]
+
+
+async def test_a_token_that_the_server_does_not_know_is_named_at_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with KubernetesDouble(rights={}) as kube:
+        await kube.put(*KIND, graph())
+        await with_detected_models(settings(tmp_path, kube.url), {})
+        assert len(kube.requests) == 1
+    assert "the Kubernetes API: 401: Unauthorized" in lines(caplog)[-1]
 
 
 async def test_get_is_the_only_right_that_is_needed(tmp_path: Path) -> None:
@@ -102,13 +114,13 @@ async def test_get_is_the_only_right_that_is_needed(tmp_path: Path) -> None:
 
 
 async def test_a_graph_that_is_not_there_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with KubernetesDouble() as kube:
+    async with KubernetesDouble(rights=EVERYTHING) as kube:
         await with_detected_models(settings(tmp_path, kube.url), {})
     assert f"no DynamoGraphDeployment has the Dynamo namespace {DEPLOYMENT}" in lines(caplog)[-1]
 
 
 async def test_a_server_that_fails_first_is_asked_again(tmp_path: Path) -> None:
-    async with KubernetesDouble() as kube:
+    async with KubernetesDouble(rights=EVERYTHING) as kube:
         await kube.put(*KIND, graph())
         kube.fail(503)
         found = await with_detected_models(settings(tmp_path, kube.url), {})
@@ -119,7 +131,7 @@ async def test_a_server_that_never_answers_holds_no_planner_up(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planner_service, "DETECT_WITHIN_S", 0.2)
-    async with KubernetesDouble() as kube:
+    async with KubernetesDouble(rights=EVERYTHING) as kube:
         gone = kube.url
     found = await with_detected_models(settings(tmp_path, gone), {})
     assert found.deployments[DEPLOYMENT].model == ""
@@ -135,7 +147,7 @@ async def test_outside_of_kubernetes_nothing_is_asked_and_on_without_access_is_r
 
 
 async def test_a_planner_that_starts_logs_the_line_of_the_power_guide(tmp_path: Path) -> None:
-    async with KubernetesDouble() as kube, EmbeddedServer(tmp_path / "nats") as server:
+    async with KubernetesDouble(rights=EVERYTHING) as kube, EmbeddedServer(tmp_path / "nats") as server:
         await kube.put(*KIND, graph())
         bus = await connect(BusSettings(servers=(server.url,)))
         try:
