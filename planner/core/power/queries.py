@@ -84,11 +84,11 @@ def _gpus_note(state: PowerState, config: SiteConfig) -> Limited | None:
     """The note that GPUs without any report are charged nothing; None if all are charged."""
     reported = len(state.where)
     if config.expected_gpus is None:
-        text = f"expected_gpus is not set and {reported} GPUs are heard of: one never heard of is charged nothing"
+        text = f"expected_gpus is not set and {reported} GPUs have reported: one that never reports is charged nothing"
         return Limited(reported, ReasonCode.EXPECTED_GPUS, text) if reported else None
     if reported <= config.expected_gpus:
         return None
-    text = f"{reported} GPUs are heard of and expected_gpus says {config.expected_gpus}: none is charged in advance"
+    text = f"{reported} GPUs have reported and expected_gpus says {config.expected_gpus}: none is charged in advance"
     return Limited(reported, ReasonCode.EXPECTED_GPUS, text)
 
 

@@ -172,8 +172,8 @@ def test_status_names_load_pools_nodes_and_watts() -> None:
 
 
 def test_status_repeats_what_the_records_ask_of_the_settings_once_for_each_site() -> None:
-    unset = v1.Reason(code="expected_gpus", text="expected_gpus is not set and 2 GPUs are heard of")
-    more = v1.Reason(code="expected_gpus", text="2 GPUs are heard of and expected_gpus says 1")
+    unset = v1.Reason(code="expected_gpus", text="expected_gpus is not set and 2 GPUs have reported")
+    more = v1.Reason(code="expected_gpus", text="2 GPUs have reported and expected_gpus says 1")
     other = v1.Reason(code="budget_cut", text="the budget was cut")
     picture = full()
     picture.add(record(notes=(unset, other)))

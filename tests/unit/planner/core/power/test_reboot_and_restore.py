@@ -227,8 +227,8 @@ def test_an_agent_that_took_an_old_decision_for_the_newest_is_counted_anew() -> 
 @pytest.mark.parametrize(
     ("expected", "words"),
     [
-        (None, "expected_gpus is not set and 2 GPUs are heard of"),
-        (1, "2 GPUs are heard of and expected_gpus says 1"),
+        (None, "expected_gpus is not set and 2 GPUs have reported"),
+        (1, "2 GPUs have reported and expected_gpus says 1"),
         (2, ""),
         (9, ""),
     ],
