@@ -1,4 +1,4 @@
-"""`wattscale connector virtual`: carries out a deployment's scaling decisions through something that scales workers."""
+"""`wattscale connector virtual|local`: carries out a deployment's scaling decisions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.errors import UsageError
+from deploy.cli.run.connector_local import add_local
 
 if TYPE_CHECKING:
     from agent.connectors.connector_file import ConnectorFile
@@ -18,6 +19,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command and its sub-commands."""
     parser = subparsers.add_parser("connector", help="carry out the scaling decisions of one deployment")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_bus(add_local(commands))
     virtual = commands.add_parser(
         "virtual", help="pass decisions on to clients of Dynamo's VirtualConnector, through etcd"
     )
@@ -58,17 +60,17 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     virtual.set_defaults(run=_virtual)
 
 
-def _add_bus(virtual: argparse.ArgumentParser) -> None:
-    virtual.add_argument(
+def _add_bus(connector: argparse.ArgumentParser) -> None:
+    connector.add_argument(
         "--nats-url", action="append", dest="nats__servers", metavar="URL", help="NATS server; repeat for several"
     )
-    virtual.add_argument(
+    connector.add_argument(
         "--prefix", dest="nats__prefix", metavar="PREFIX", help="first token of all subjects (default: wattscale)"
     )
-    virtual.add_argument(
+    connector.add_argument(
         "--inbox-prefix", dest="nats__inbox_prefix", metavar="PREFIX", help="prefix of the subjects of replies"
     )
-    virtual.add_argument(
+    connector.add_argument(
         "--user", dest="nats__user", metavar="NAME", help="user of NATS; its password: WATTSCALE_NATS_PASSWORD"
     )
     for option, name, text in (
@@ -78,7 +80,7 @@ def _add_bus(virtual: argparse.ArgumentParser) -> None:
         ("--tls-cert", "tls_cert_file", "client certificate for NATS"),
         ("--tls-key", "tls_key_file", "key of that certificate"),
     ):
-        virtual.add_argument(option, type=Path, dest=f"nats__{name}", metavar="FILE", help=text)
+        connector.add_argument(option, type=Path, dest=f"nats__{name}", metavar="FILE", help=text)
 
 
 def settings_of(args: argparse.Namespace) -> Loaded[ConnectorFile]:
