@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.agent": ("agent",),
     "deploy.cli.run.connectors": ("connector",),
     "deploy.cli.run.engine": ("engine",),
+    "deploy.cli.run.load": ("load",),
     "deploy.cli.build.simulate": ("simulate",),
     "deploy.cli.build.replay": ("replay",),
     "deploy.cli.build.prove": ("prove",),

@@ -75,6 +75,7 @@ MISTAKES = {
     ("planner", "run"): ("--set", "no_such_setting=1"),
     ("agent", "power"): ("--settings", "/nowhere.yaml"),
     ("connector", "local"): ("--settings", "/nowhere.yaml"),
+    ("load",): ("--trace", "/nowhere.csv"),
     ("engine",): ("--profile", "/nowhere"),
     ("agent", "check"): ("--settings", "/nowhere.yaml"),
 }
