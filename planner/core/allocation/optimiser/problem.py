@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ from planner.core.allocation.optimiser.shares import goods, needs
 from planner.core.power.curve import chosen_speed, is_fixed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.power import PowerCurve
 from planner.domain.units import Milliwatts
 
 Floats = NDArray[np.float64]
@@ -225,7 +226,7 @@ def minimums_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> boo
         for pool in demand.pools.values():
             held = pool.min_replicas * pool.gpus_per_replica
             own += held
-            mw += held * (_lowest_steps(pool) * STEP_MW - limits.reserve_mw_per_idle_gpu)
+            mw += held * (_lowest_steps(pool.curve) * STEP_MW - limits.reserve_mw_per_idle_gpu)
         if demand.max_gpus is not None and own > demand.max_gpus:
             return False
         gpus += own
@@ -258,20 +259,20 @@ def _from_zero(pool: PoolDemand) -> PoolDemand:
 
 def lowest_cap_mw(pool: PoolDemand) -> int:
     """The lowest cap that a serving GPU of the pool is given."""
-    return _lowest_steps(pool) * STEP_MW
+    return _lowest_steps(pool.curve) * STEP_MW
 
 
 def highest_cap_mw(pool: PoolDemand) -> int:
     """The highest cap, in steps, that a serving GPU of the pool is given: where the curve ends, or its hardware."""
-    return (_lowest_steps(pool) + _last_step(pool)) * STEP_MW
+    return (_lowest_steps(pool.curve) + _last_step(pool.curve)) * STEP_MW
 
 
-def _lowest_steps(pool: PoolDemand) -> int:
-    return -(-max(pool.curve.useful_mw, pool.curve.min_mw) // STEP_MW)
+def _lowest_steps(curve: PowerCurve) -> int:
+    return -(-max(curve.useful_mw, curve.min_mw) // STEP_MW)
 
 
-def _last_step(pool: PoolDemand) -> int:
-    return max(0, min(-(-pool.curve.p_u_mw // STEP_MW), pool.curve.max_mw // STEP_MW) - _lowest_steps(pool))
+def _last_step(curve: PowerCurve) -> int:
+    return max(0, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) - _lowest_steps(curve))
 
 
 def build(
@@ -301,7 +302,7 @@ def build(
     lost = GIVE_UP * np.maximum(0.0, now - counts)[:-1] / held[owner][:, None]
     lost += MISSING * size[:-1] * short / sizes[owner][:, None]
     kept[:-1] = np.exp(-np.where(real[:-1], lost, 0.0))
-    floor, last, speed, curve = _caps(rows)
+    floor, last, speed, curve = _caps(tuple([pool.curve for pool in rows]))
     reserve = float(limits.reserve_mw_per_idle_gpu)
     return Problem(
         demands=tuple(demands),
@@ -374,7 +375,7 @@ def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _useful(pool: PoolDemand) -> int:
     """Number of counts to examine: to the first with speed to spare at the lowest useful cap, or to those that run."""
     curve = pool.curve
-    lowest = _lowest_steps(pool) * STEP_MW
+    lowest = _lowest_steps(pool.curve) * STEP_MW
     slowest = chosen_speed(curve, min(lowest, curve.max_mw))
     if slowest <= 0.0:
         return len(pool.required_speed)
@@ -385,19 +386,22 @@ def _useful(pool: PoolDemand) -> int:
     return len(pool.required_speed)
 
 
-def _caps(pools: Sequence[PoolDemand]) -> tuple[Ints, Ints, Floats, Floats]:
-    """(P + 1) lowest steps and numbers of steps above, (P + 1, S) speeds, (P + 1, 5) curves."""
-    floor = np.array([*(_lowest_steps(pool) for pool in pools), 0], dtype=np.int64)
-    last = np.array([*(_last_step(pool) for pool in pools), 0], dtype=np.int64)
-    laws = [
-        (p.curve.p_s_mw, max(1, p.curve.p_u_mw - p.curve.p_s_mw), p.curve.alpha, p.curve.idle_mw, p.curve.p_u_mw)
-        for p in pools
-    ]
-    curve = np.array([*laws, (0, 1, 1.0, 0, 1)], dtype=np.float64)
+@lru_cache(maxsize=64)
+def _caps(curves: tuple[PowerCurve, ...]) -> tuple[Ints, Ints, Floats, Floats]:
+    """(P + 1) lowest steps and numbers of steps above, (P + 1, S) speeds, (P + 1, 5) curves: not to be written to.
+
+    Kept for the next call, because curves change slowly, and a tick asks twice.
+    """
+    floor = np.array([*(_lowest_steps(curve) for curve in curves), 0], dtype=np.int64)
+    last = np.array([*(_last_step(curve) for curve in curves), 0], dtype=np.int64)
+    laws = [(c.p_s_mw, max(1, c.p_u_mw - c.p_s_mw), c.alpha, c.idle_mw, c.p_u_mw) for c in curves]
+    law = np.array([*laws, (0, 1, 1.0, 0, 1)], dtype=np.float64)
     steps = np.minimum(np.arange(int(last.max()) + 1), last[:, None])
     caps = (floor[:, None] + steps) * float(STEP_MW)
-    speed = np.clip((caps - curve[:, 0:1]) / curve[:, 1:2], 0.0, 1.0) ** curve[:, 2:3]
-    for row, pool in enumerate(pools):
-        if is_fixed(pool.curve):
-            speed[row, :] = chosen_speed(pool.curve, pool.curve.max_mw)
-    return floor, last, speed, curve
+    speed = np.clip((caps - law[:, 0:1]) / law[:, 1:2], 0.0, 1.0) ** law[:, 2:3]
+    for row, curve in enumerate(curves):
+        if is_fixed(curve):
+            speed[row, :] = chosen_speed(curve, curve.max_mw)
+    for table in (floor, last, speed, law):
+        table.flags.writeable = False
+    return floor, last, speed, law

@@ -69,11 +69,11 @@ def good(speed: float, prompts: float, answers: float) -> float:
 
 
 def goods(speed: Floats, prompts: Floats, answers: Floats) -> Floats:
-    """The same for many: arrays that broadcast together, ``prompts`` and ``answers`` of one shape."""
+    """(P, N, S) the same for many: ``speed`` (P, 1, S), ``prompts`` and ``answers`` (P, N, 1)."""
     found = np.ones(np.broadcast_shapes(speed.shape, prompts.shape))
     for need, phase in ((prompts, Role.PREFILL), (answers, Role.DECODE)):
-        if need.any():
-            found *= _phase(speed, need, SPREAD[phase])
+        rows = need.any(axis=(1, 2)).nonzero()[0]
+        found[rows] *= _phase(speed[rows], need[rows], SPREAD[phase])
     return found
 
 

@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from planner.core.allocation.optimiser import pairs, prices, staircase
+from planner.core.allocation.optimiser import dense, pairs, prices, staircase
 from planner.core.allocation.optimiser.explain import Solution, allocation
 from planner.core.allocation.optimiser.pairs import Frontier
 from planner.core.allocation.optimiser.prices import Found, Market
@@ -195,6 +195,8 @@ def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Int
     """Rewrites the answers of ``stage``; three pools or more: three and then two at a time, until nothing changes."""
     members, rows = stage.deployments, stage.rows
     if rows.shape[1] <= 2:
+        if len(members) == 1 and _at_once(problem, rows[0], mw[members], gpus[members], columns, steps):
+            return
         right = rows[:, 1] if rows.shape[1] == 2 else np.full(len(rows), len(problem.owner))
         size = problem.width * (problem.last + 1)
         turned = size[rows[:, 0]] > size[right]
@@ -212,6 +214,20 @@ def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Int
             _take(problem, duo, mw[members] - left_mw, gpus[members] - left_gpus, others, columns, steps)
         if np.array_equal(before[0], columns[rows]) and np.array_equal(before[1], steps[rows]):
             return
+
+
+def _at_once(problem: Problem, rows: Ints, mw: Floats, gpus: Floats, columns: Ints, steps: Ints) -> bool:
+    """Writes the best of one deployment of up to two small pools; False where its table would be too large."""
+    left, right = int(rows[0]), int(rows[1]) if len(rows) == 2 else len(problem.owner)
+    if problem.width[left] * (problem.last[left] + 1) > problem.width[right] * (problem.last[right] + 1):
+        left, right = right, left
+    if not dense.fits(problem, left, right):
+        return False
+    if (found := dense.best(problem, left, right, float(mw[0]), float(gpus[0]))) is not None:
+        for row, column, step in zip((left, right), *found[:2], strict=True):
+            if row < len(columns):
+                columns[row], steps[row] = column, step
+    return True
 
 
 def _rest(problem: Problem, rest: Ints, columns: Ints, steps: Ints) -> tuple[Others, Floats, Floats]:
