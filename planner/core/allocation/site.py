@@ -12,6 +12,7 @@ from planner.core import advisory
 from planner.core.allocation import proportional
 from planner.core.allocation.closed_form import settled
 from planner.core.allocation.optimiser import priority_classes
+from planner.core.allocation.optimiser.problem import minimums_fit
 from planner.core.limits.pipeline import LimitedDeployments
 from planner.core.placement import GpuInventory, Holder, inventory_of, powered
 from planner.core.power.cap_changes import fallbacks
@@ -33,7 +34,10 @@ another loses 4.8, for more GPUs at lower caps and no fewer joules. Short of wat
 
 
 def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], now_s: float) -> SiteLimits:
-    """What the optimiser may spend on the GPUs in ``ours``: everything but the charge of all others."""
+    """What the optimiser may spend on the GPUs in ``ours``: everything but the charge of all others.
+
+    Includes what the brake withholds now.
+    """
     others = reserve = 0
     for node in power.nodes.values():
         parked = fallbacks(node, config, power.share)
@@ -42,7 +46,7 @@ def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], n
                 reserve = max(reserve, park)
             else:
                 others += charge
-    budget = gpus_mw(power, config, now_s) - unseen_mw(power, config) - others
+    budget = gpus_mw(power, config, now_s) + power.brake.off_mw(now_s) - unseen_mw(power, config) - others
     return SiteLimits(config.site, Milliwatts(max(0, budget)), len(ours), Milliwatts(reserve))
 
 
@@ -104,6 +108,10 @@ class SharedSite:
     deployments: tuple[DeploymentId, ...]
     held: Mapping[Holder, Sequence[GpuId]]
     """GPUs of each pool's living replicas."""
+    withheld_mw: Milliwatts = Milliwatts(0)
+    """What the brake withholds. It lowers caps within seconds and is released in a minute and a half: a replica given
+    up for it would be missing for longer. So counts are chosen without it, and caps with it, as far as all of those
+    counts still fit; where they do not, the ledger trims every cap by the same part."""
     imagined: SharedSite | None = None
     """The site as it would be if the watched deployments acted too; None if none is watched."""
 
@@ -131,11 +139,13 @@ class SharedSite:
     def allocate(self, sized: Sized, counts: Mapping[DeploymentId, Mapping[PoolId, int]]) -> Allocation:
         """The optimiser's answer; deployments in ``counts`` get those replicas, or fewer where they grow."""
         demands = [demand(sized[name], counts.get(name)) for name in self.deployments]
+        braked = replace(self.limits, budget_mw=Milliwatts(max(0, self.limits.budget_mw - self.withheld_mw)))
         if self.config.shortage is Shortage.PROPORTIONAL:
-            return proportional.allocate(demands, self.limits)
-        if (easy := settled(demands, self.limits)) is not None:
+            return proportional.allocate(demands, braked)
+        limits = braked if counts and minimums_fit([d for d in demands if d.pools], braked) else self.limits
+        if (easy := settled(demands, limits)) is not None:
             return easy
-        return priority_classes.allocate(demands, self.limits, self.config.weights)
+        return priority_classes.allocate(demands, limits, self.config.weights)
 
 
 def share_sites(state: PlannerState, config: PlannerConfig, clock: TickClock) -> dict[SiteId, SharedSite]:
@@ -147,14 +157,14 @@ def share_sites(state: PlannerState, config: PlannerConfig, clock: TickClock) ->
         members, acting = advisory.members(config, name), advisory.acting(config, name)
         inventory = inventory_of(state.power[name], site, clock.now_s)
         limits = site_limits(state.power[name], site, _ours(inventory, acting), clock.now_s)
-        imagined = None
+        imagined, withheld = None, Milliwatts(state.power[name].brake.off_mw(clock.now_s))
         if acting != members:
             whole = site_limits(state.power[name], site, _ours(inventory, members), clock.now_s)
             if acting:
                 # The lowest cap of a watched GPU is its present one; take the parking cap from all others.
                 whole = replace(whole, reserve_mw_per_idle_gpu=limits.reserve_mw_per_idle_gpu)
-            imagined = SharedSite(site, whole, members, inventory.held)
-        found[name] = SharedSite(site, limits, acting, inventory.held, imagined)
+            imagined = SharedSite(site, whole, members, inventory.held, withheld)
+        found[name] = SharedSite(site, limits, acting, inventory.held, withheld, imagined)
     return found
 
 
@@ -178,7 +188,7 @@ def reallocate(
     """The best caps for the counts that the limiters left: ``free`` where they changed nothing."""
     return {
         name: free[name]
-        if _unchanged(free[name], site, sized, limited)
+        if not site.withheld_mw and _unchanged(free[name], site, sized, limited)
         else site.answer(sized, {member: limited[member].counts for member in site.members})
         for name, site in sites.items()
     }

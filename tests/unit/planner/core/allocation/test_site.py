@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from planner.core.placement import choose, keep, survey
+from planner.core.power.brake import Brake
 from planner.core.power.reservations import reserve_power
 from planner.core.state import PoolGoal
 from planner.domain.config import OperationMode, ScalingRules
@@ -254,3 +255,18 @@ def test_a_wait_for_watts_is_not_reported_as_nothing_needed() -> None:
     plan = w.tick(traffic(40.0))
     assert chain(plan)[-1] is ReasonCode.POWER_PENDING
     assert all(note.reason is not ReasonCode.STEADY for note in plan.deployments[D].notes)
+
+
+def test_the_brake_lowers_caps_and_gives_up_no_replica() -> None:
+    """Every GPU serves at the lowest useful cap and the budget is used up: any watt withheld is too much for floors."""
+    w = SmallSite(planner(deployment(QUICK, max_gpus=8), budget_mw=8 * CURVE.useful_mw), nodes=2, gpus_per_node=4)
+    w.run_pods(prefill=6, decode=2)
+    settled(w, 60.0)
+    running = {name: w.count(name) for name in (PREFILL, DECODE)}
+    assert sum(running.values()) == 8
+    power = replace(w.state.power[SITE], brake=Brake(held_mw=300, pressed_s=w.now_s))
+    w.state = replace(w.state, power={SITE: power})
+    plan = w.tick(traffic(60.0))
+    assert not plan.scaling
+    assert {name: p.granted for name, p in plan.deployments[D].pools.items()} == running
+    assert sum(sum(ledger.caps_mw or ()) for ledger in w.state.power[SITE].nodes.values()) <= 8 * CURVE.useful_mw - 300
