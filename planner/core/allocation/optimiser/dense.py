@@ -62,4 +62,5 @@ def _dearest(problem: Problem, row: int, rest_mw: Floats, asked: Floats) -> Ints
     steps = np.floor((rest / np.maximum(asked, 1e-9) + problem.reserve_mw) / STEP_MW + 1e-9) - problem.floor[row]
     if not asked[0]:
         steps[:, :, 0] = np.where(rest_mw >= 0.0, np.inf, -1.0)
-    return np.minimum(np.maximum(steps, -1), problem.last[row]).astype(np.int64)
+    found: Ints = np.minimum(np.maximum(steps, -1), problem.last[row]).astype(np.int64)
+    return found

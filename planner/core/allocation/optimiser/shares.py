@@ -72,7 +72,7 @@ def goods(speed: Floats, prompts: Floats, answers: Floats) -> Floats:
     """(P, N, S) the same for many: ``speed`` (P, 1, S), ``prompts`` and ``answers`` (P, N, 1)."""
     found = np.ones(np.broadcast_shapes(speed.shape, prompts.shape))
     for need, phase in ((prompts, Role.PREFILL), (answers, Role.DECODE)):
-        rows = need.any(axis=(1, 2)).nonzero()[0]
+        rows = np.flatnonzero(need.any(axis=(1, 2)))
         found[rows] *= _phase(speed[rows], need[rows], SPREAD[phase])
     return found
 
