@@ -11,7 +11,7 @@ import itertools
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 
 from agent.core.scaling.acknowledging import receive, report, restored
@@ -41,14 +41,18 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 class ScalingChannel:
     """The decisions of one deployment and their acknowledgements. ``actuator``: who acknowledges, for people.
 
+    ``pools``: those that can be scaled here, None where any may be; without it, those of a decision that have GPUs.
     ``changed`` is set whenever another decision is pursued. Raises BadNameError for a deployment whose name no subject
     can carry.
     """
 
-    def __init__(self, bus: Bus, deployment: str, actuator: str) -> None:
+    def __init__(
+        self, bus: Bus, deployment: str, actuator: str, pools: Callable[[], Collection[str] | None] | None = None
+    ) -> None:
         self._bus = bus
         self.deployment = deployment
         self._actuator = actuator
+        self._pools = pools
         self._decisions = bus.subjects.decision_scaling(deployment)
         self._acks = bus.subjects.ack_scaling(deployment)
         self._life, self._numbers = uuid.uuid4().hex[:12], itertools.count()
@@ -101,13 +105,18 @@ class ScalingChannel:
     async def _take(self, message: ScalingDecision, traceparent: str | None) -> None:
         decision = decision_of(message)
         async with self._lock:
-            state, what, acks = receive(self.state, decision, tuple(message.pools) or tuple(decision.replicas))
+            state, what, acks = receive(self.state, decision, self._known_pools(message, decision))
             self.received[what.value] += 1
             if state.current is not None and state.current.key == decision.key:
                 self.message, self._trace = message, traceparent
             await self._store(acks)
             self.state = state
         self.changed.set()
+
+    def _known_pools(self, message: ScalingDecision, decision: ReplicaDecision) -> Collection[str] | None:
+        if self._pools is not None:
+            return self._pools()
+        return tuple(message.pools) or tuple(decision.replicas)
 
     async def report(self, progress: ScalingProgress) -> None:
         """Acknowledge an observation where that is news. Returns when it is stored, however long the bus is away."""

@@ -38,7 +38,13 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
 }
 """Modules, and the commands that each registers: an agent does not load what only its neighbours need (3 MB)."""
 
-DAEMONS = (["planner", "run"], ["agent", "power"], ["connector", "virtual"], ["connector", "local"])
+DAEMONS = (
+    ["planner", "run"],
+    ["agent", "power"],
+    ["connector", "virtual"],
+    ["connector", "local"],
+    ["connector", "kubernetes"],
+)
 """Commands that run no code before all of it was found to be ours."""
 EXTRAS = "pip install 'wattscale[local]' (or [planner], [agent])"
 

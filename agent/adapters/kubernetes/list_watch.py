@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from agent.adapters.kubernetes.api import ApiError, KubernetesApi
+from agent.adapters.kubernetes.api import ApiError
 from agent.ports import MonotonicClock, monotonic
 from bus_schemas.jetstream.tasks.backoff import Backoff
 
@@ -33,6 +33,18 @@ class WatchTiming:
     page: int = 500
 
 
+class ReadableApi(Protocol):
+    """What a list-watch needs from a client. Both raise ApiError."""
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """One list."""
+        ...
+
+    def lines(self, path: str, query: Mapping[str, str], *, silence_s: float) -> AsyncIterator[dict[str, Any]]:
+        """A watch, one object per line."""
+        ...
+
+
 class TooOldError(Exception):
     """The server no longer knows the resource version."""
 
@@ -42,7 +54,7 @@ class ListWatch(Generic[T]):
 
     def __init__(
         self,
-        api: KubernetesApi,
+        api: ReadableApi,
         path: str,
         read: Callable[[Mapping[str, Any]], T | None],
         *,

@@ -61,18 +61,19 @@ def compare(
         if one is None or one.wanted is None:
             problems.append((one.problem if one else None) or ScalingProblem(f"{pool}: its count cannot be read now"))
             continue
-        if one.wanted != target:
+        goal = target if one.room is None else min(target, one.room)
+        if one.wanted != goal:
             if one.wanted != written.get(pool, one.wanted):
                 foreign.append(pool)
                 problems.append(_second_writer(pool, one, target))
                 if not overwrite:
                     continue
-            if one.wanted < target and one.hold:
+            if one.wanted < goal and one.hold:
                 problems.append(ScalingProblem(f"{pool}: nothing is raised now: {one.hold}"))
             else:
                 spots = decision.placements.get(pool, ())
-                write = SetReplicas(pool, target, one.wanted, one.version, spots if one.wanted < target else ())
-                (lowers if target < one.wanted else raises).append(write)
+                write = SetReplicas(pool, goal, one.wanted, one.version, spots if one.wanted < goal else ())
+                (lowers if goal < one.wanted else raises).append(write)
         if one.problem is not None:
             problems.append(one.problem)
     return Comparison((*lowers, *raises), _progress(decision, seen, problems), tuple(foreign))

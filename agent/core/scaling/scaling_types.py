@@ -72,6 +72,7 @@ class PoolSeen:
     ``leaving``: replicas that drain or still hold GPUs; None where that is not known. ``idle``: whether the GPUs of
     those that left are idle. ``version``: opaque; a write carries it, and fails where it is no longer the newest.
     ``writer``: who set ``wanted`` last, where known. ``hold``: why nothing may be raised now (a rollout).
+    ``room``: the count to go back to, once waiting for more capacity was given up.
     """
 
     wanted: int | None
@@ -82,6 +83,7 @@ class PoolSeen:
     writer: str = ""
     hold: str = ""
     problem: ScalingProblem | None = None
+    room: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,22 @@
-"""`wattscale connector virtual|local`: carries out a deployment's scaling decisions."""
+"""`wattscale connector virtual|kubernetes|local`: carries out a deployment's scaling decisions."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy.cli.errors import UsageError
+from deploy.cli.numbers import number
 from deploy.cli.run.connector_local import add_local
 
 if TYPE_CHECKING:
-    from agent.connectors.connector_file import ConnectorFile
+    from pydantic import BaseModel
+
     from deploy.compose.settings_loader import Loaded
+
+T = TypeVar("T", bound="BaseModel")
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -48,6 +52,51 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ("--etcd-key", "tls_key_file", "key of that certificate"),
     ):
         virtual.add_argument(option, type=Path, dest=f"etcd__{name}", metavar="FILE", help=text)
+    _add_process(virtual)
+    virtual.set_defaults(run=_virtual)
+    _add_kubernetes(commands.add_parser("kubernetes", help="scale workers on Kubernetes through /scale"))
+
+
+def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML settings file")
+    parser.add_argument("--deployment", metavar="NAME", help="the deployment whose decisions are carried out")
+    parser.add_argument("--namespace", metavar="NAME", help="the Kubernetes namespace of the targets")
+    parser.add_argument(
+        "--graph", metavar="NAME", help="a DynamoGraphDeployment: each of its scaling adapters is a pool"
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        type=_target,
+        metavar="POOL=RESOURCE.VERSION.GROUP/NAME",
+        help="instead of --graph: where a pool's count is written, as in decode=deployments.v1.apps/chat-decode",
+    )
+    parser.add_argument(
+        "--second-writer",
+        choices=("wins", "loses"),
+        help="whether a count that somebody else wrote stays (default: wins)",
+    )
+    parser.add_argument(
+        "--wait-for-capacity",
+        type=number(0, 1e6, above=True),
+        dest="wait_for_capacity_s",
+        metavar="SECONDS",
+        help="how long pods may stay unschedulable before a decision fails for good (default: 600)",
+    )
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else KUBECONFIG")
+    parser.add_argument("--name", metavar="NAME", help="what acknowledgements call it (default: kubernetes on HOST)")
+    _add_process(parser)
+    parser.set_defaults(run=_kubernetes)
+
+
+def _target(text: str) -> tuple[str, str]:
+    pool, sign, target = text.partition("=")
+    if not (pool and sign and target):
+        raise argparse.ArgumentTypeError(f"{text!r} is not POOL=RESOURCE.VERSION.GROUP/NAME")
+    return pool, target
+
+
+def _add_process(virtual: argparse.ArgumentParser) -> None:
     _add_bus(virtual)
     virtual.add_argument("--host", dest="http__host", metavar="HOST", help="address of /livez, /readyz and /metrics")
     virtual.add_argument(
@@ -57,7 +106,6 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="port of these pages (default 9102; 0: the system chooses one; none: no server)",
     )
     virtual.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
-    virtual.set_defaults(run=_virtual)
 
 
 def _add_bus(connector: argparse.ArgumentParser) -> None:
@@ -83,22 +131,32 @@ def _add_bus(connector: argparse.ArgumentParser) -> None:
         connector.add_argument(option, type=Path, dest=f"nats__{name}", metavar="FILE", help=text)
 
 
-def settings_of(args: argparse.Namespace) -> Loaded[ConnectorFile]:
+def settings_of(args: argparse.Namespace, model: type[T]) -> Loaded[T]:
     """Settings from file, environment and flags. Raises UsageError, one line a mistake."""
-    from deploy.compose.connectors.virtual_settings import load
+    from deploy.compose.connectors.connector_settings import load
     from deploy.compose.settings_layers import SettingsError
 
-    skipped = {"run", "settings"}
+    skipped = {"run", "settings", "target"}
     flags: dict[str, Any] = {
         name.replace("__", "."): value for name, value in vars(args).items() if name not in skipped
     }
+    if targets := getattr(args, "target", None):
+        flags["targets"] = dict(targets)
     try:
-        return load(args.settings, os.environ, flags)
+        return load(args.settings, os.environ, flags, model)
     except SettingsError as error:
         raise UsageError(*error.problems) from error
 
 
 def _virtual(args: argparse.Namespace) -> int:
+    from agent.connectors.connector_file import ConnectorFile
     from deploy.compose.connectors.virtual_service import run_virtual
 
-    return run_virtual(settings_of(args).settings)
+    return run_virtual(settings_of(args, ConnectorFile).settings)
+
+
+def _kubernetes(args: argparse.Namespace) -> int:
+    from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
+    from deploy.compose.connectors.kubernetes_service import run_kubernetes
+
+    return run_kubernetes(settings_of(args, KubernetesFile).settings)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from agent.connectors.connector_file import PASSWORD_ENV, ConnectorFile, EtcdSection
 from agent.connectors.scaling_channel import ScalingChannel
@@ -20,16 +19,11 @@ from agent.connectors.virtual.bridge import SecondConnectorError, VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway
 from agent.core.scaling.claims import Holder
 from agent.runtime.health import AgentHealthServer
-from bus_schemas.errors import BusError
-from bus_schemas.jetstream.connect import Bus, connect
-from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.jetstream.tasks.backoff import Backoff
-from bus_schemas.jetstream.tasks.task_group import ended, run_together
+from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
-from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import UsageError
-from deploy.event_loop import limit_repeats
-from deploy.installed_files import rival_claims
+from deploy.compose.connectors.connector_metrics import ChannelMetrics
+from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal
 
 log = logging.getLogger("wattscale.connector")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
@@ -37,10 +31,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 def run_virtual(settings: ConnectorFile) -> int:
     """Run until SIGTERM or SIGINT. Raises UsageError for settings that cannot work here."""
-    handler = visible_handler("%(levelname)s %(name)s: %(message)s")
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
-    for claim in rival_claims():
-        log.warning(claim)
+    log_to_stderr(settings.log_level)
     try:
         scaling_consumer(settings.deployment)
     except BadNameError as error:
@@ -83,24 +74,15 @@ class ConnectorView:
         labels, channel = ["deployment"], self.channel
         if channel is None or self.bridge is None:
             return
-        state = channel.state
+        yield from ChannelMetrics(channel).collect()
         gauges = {
-            "decision_id": ("The decision that is pursued or was last; -1: none.", _id_of(channel)),
-            "scaled_decision_id": ("The last decision that was carried out completely; -1: none.", state.scaled_id),
             "external_decision_id": ("The highest id that was passed on to etcd; -1: none.", channel.external_id),
-            "bus_connected": ("1 while connected to the bus.", float(channel.connected)),
             "serving": ("1 while etcd answers and this connector alone serves the namespace.", self.bridge.serving),
         }
         for name, (text, value) in gauges.items():
             family = GaugeMetricFamily(f"wattscale_connector_{name}", text, labels=labels)
             family.add_metric([self.deployment], float(value))
             yield family
-        counter = CounterMetricFamily(
-            "wattscale_connector_decisions", "Decisions received, by what became of them.", labels=[*labels, "verdict"]
-        )
-        for verdict, count in sorted(channel.received.items()):
-            counter.add_metric([self.deployment, verdict], count)
-        yield counter
 
     def page(self) -> bytes:
         """The metrics as text in Prometheus' format."""
@@ -109,36 +91,20 @@ class ConnectorView:
         return generate_latest(registry)
 
 
-def _id_of(channel: ScalingChannel) -> int:
-    current = channel.state.current
-    return -1 if current is None else current.decision_id
-
-
 async def _run(settings: ConnectorFile, access: EtcdAccess) -> int:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    limit_repeats(loop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     view = ConnectorView(settings.deployment)
     parts = {"connector": _connector(settings, access, view)}
     if settings.http.port is not None:
         parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
-    running = asyncio.create_task(run_together(parts), name="connector")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-    await ended(running, stopping)
-    error = None if running.cancelled() else running.exception()
-    if isinstance(error, SecondConnectorError | OSError):
+    try:
+        return await run_until_signal(parts)
+    except SecondConnectorError as error:
         raise UsageError(str(error)) from error
-    if error is not None:
-        raise error
-    return 0
 
 
 async def _connector(settings: ConnectorFile, access: EtcdAccess, view: ConnectorView) -> None:
     name = settings.name or f"virtual on {socket.gethostname()}"
-    bus = await _connected(settings.nats.model_copy(update={"name": f"wattscale-connector-{settings.deployment}"}))
+    bus = await connected(settings.nats.model_copy(update={"name": f"wattscale-connector-{settings.deployment}"}))
     try:
         async with EtcdGateway(access) as etcd:
             view.channel = ScalingChannel(bus, settings.deployment, name)
@@ -148,15 +114,3 @@ async def _connector(settings: ConnectorFile, access: EtcdAccess, view: Connecto
             await run_together({"decisions": view.channel.run(), "etcd": view.bridge.run()})
     finally:
         await bus.close()
-
-
-async def _connected(settings: BusSettings) -> Bus:
-    """A connection, however long the server is away."""
-    backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-    while True:
-        try:
-            return await connect(settings)
-        except BusError as error:
-            pause_s = backoff.next_s()
-            log.warning("%s; trying again in %.1f s", error, pause_s)
-            await asyncio.sleep(pause_s)

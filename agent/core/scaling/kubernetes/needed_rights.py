@@ -37,7 +37,9 @@ def needed(targets: Iterable[ScaleTarget]) -> tuple[Right, ...]:
         for group, resource in reads:
             rights |= {Right(home, verb, group, resource): None for verb in ("get", "list", "watch")}
         rights |= {Right(home, verb, target.group, target.resource, "scale"): None for verb in ("get", "patch")}
-        rights[Right(home, "list", "autoscaling", "horizontalpodautoscalers")] = None
+        rights |= {
+            Right(home, verb, "autoscaling", "horizontalpodautoscalers"): None for verb in ("get", "list", "watch")
+        }
         rights[Right(home, "create", "", "events")] = None
     return tuple(rights)
 

@@ -138,6 +138,7 @@ def pool_seen(
         writer=rival or count_writer(metadata.get("managedFields")),
         hold=counted.hold,
         problem=problem,
+        room=None if problem is None or problem.retryable else _room(counted, pods),
     )
 
 
@@ -154,6 +155,11 @@ def _leaving(counted: Counted, pods: Sequence[WorkerPod], wanted: int) -> int:
     terminating = sum(1 for one in pods if one.terminating)
     present = counted.ready if counted.gang else len(pods) - terminating
     return terminating + max(0, present - wanted)
+
+
+def _room(counted: Counted, pods: Sequence[WorkerPod]) -> int:
+    """Replicas that found a place; of a gang, those that serve."""
+    return counted.ready if counted.gang else sum(1 for one in pods if not one.terminating and not one.unschedulable)
 
 
 def pods_problem(

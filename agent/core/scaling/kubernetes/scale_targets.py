@@ -58,3 +58,21 @@ def reference_of(adapter: Mapping[str, Any]) -> AdapterReference | None:
     if not reference.get("name") or not component:
         return None
     return AdapterReference(str(reference["name"]), str(component))
+
+
+def kind_of(target: ScaleTarget, item: Mapping[str, Any]) -> str:
+    """The kind of a target's object. Lists of the built-in kinds leave it out of their items."""
+    built_in = {"deployments": "Deployment", "statefulsets": "StatefulSet"}
+    return built_in.get(target.resource, "") if target.group == "apps" else str(item.get("kind", ""))
+
+
+def pod_labels(target: ScaleTarget, item: Mapping[str, Any]) -> dict[str, str]:
+    """The labels of a workload's pods: by its own selector, else by the one that its status shows; empty: not known."""
+    if target.resource == "leaderworkersets":
+        return {"leaderworkerset.sigs.k8s.io/name": target.name}
+    selector = (item.get("spec") or {}).get("selector")
+    if isinstance(selector, Mapping) and isinstance(selector.get("matchLabels"), Mapping):
+        return {str(key): str(value) for key, value in selector["matchLabels"].items()}
+    text = str((item.get("status") or {}).get("selector") or "")
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    return {key: value for key, sign, value in pairs} if all(sign for _, sign, _ in pairs) else {}

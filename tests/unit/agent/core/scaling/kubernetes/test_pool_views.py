@@ -188,6 +188,21 @@ def test_the_scheduler_s_reason_is_given_and_in_time_the_decision_fails_for_good
     assert pods_problem("decode", [leaving, *serving(1)], NOW_S, 600.0) is None
 
 
+def test_a_decision_that_found_no_room_gives_back_what_was_not_placed() -> None:
+    pods = [*serving(2), unschedulable(NOW_S - 700)]
+    counted = graph_component(graph(2, replicas=3), "decode")
+    seen = pool_seen("decode", adapter(3), counted, pods, NOW_S)
+    result = compare(ReplicaDecision(4, "i", {"decode": 3}), {"decode": seen}, {"decode": 3})
+    assert result.actions == (SetReplicas("decode", 2, 3, "7"),)
+    assert (result.progress.complete, result.foreign) == (False, ())
+    assert result.progress.problem is not None
+    assert not result.progress.problem.retryable
+    gang = pool_seen("decode", adapter(3), Counted(1, observed=True, gang=True), pods, NOW_S)
+    assert gang.room == 1
+    waits = pool_seen("decode", adapter(3), counted, [*serving(2), unschedulable(NOW_S - 1)], NOW_S)
+    assert waits.room is None
+
+
 def test_a_pod_object_becomes_a_value() -> None:
     labels = {"app": "a", "role": "decode"}
     item: dict[str, Any] = {

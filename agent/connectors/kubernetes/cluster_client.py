@@ -1,0 +1,155 @@
+"""The API server through kubernetes-asyncio: reads, watches, ``/scale``, access reviews and events.
+
+Owns the client and its credentials. Never retries: the caller knows what a failure means. Imported only where the
+connector runs, because the library holds some 40 MB of models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+from kubernetes_asyncio import client, config
+
+from agent.adapters.kubernetes.api import LARGEST_LINE_BYTES, ApiError
+from agent.core.scaling.kubernetes.field_writers import OWN
+from agent.core.scaling.kubernetes.needed_rights import Right
+from agent.core.scaling.kubernetes.scale_targets import ScaleTarget
+
+MERGE = "application/merge-patch+json"
+TIMEOUT_S = 20.0
+FIRST_REFUSAL = 400
+FAILURES = (client.ApiException, aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, AttributeError)
+"""What the library raises; AttributeError is how it ends after a TLS failure."""
+
+
+class NoClusterError(Exception):
+    """No way to reach an API server; the message says what was tried."""
+
+
+class ClusterClient:
+    """``async with await ClusterClient.open(...) as cluster``. Every call raises ApiError."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+        self._custom = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+        self._reviews = client.AuthorizationV1Api(api)
+
+    @classmethod
+    async def open(cls, kubeconfig: Path | None) -> Self:
+        """By a kubeconfig, else as a pod by its service account, else by KUBECONFIG. Raises NoClusterError."""
+        settings = client.Configuration()
+        try:
+            if kubeconfig is not None:
+                await config.load_kube_config(config_file=str(kubeconfig), client_configuration=settings)
+            else:
+                try:
+                    config.load_incluster_config(client_configuration=settings)
+                except config.ConfigException:
+                    await config.load_kube_config(client_configuration=settings)
+        except (config.ConfigException, OSError, ValueError, TypeError) as error:
+            raise NoClusterError(f"no way to an API server: {error}") from error
+        return cls(client.ApiClient(settings))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._api.close()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """One object or list."""
+        try:
+            async with await self._open(path, query or {}, aiohttp.ClientTimeout(total=TIMEOUT_S)) as answer:
+                found: dict[str, Any] = json.loads(await answer.read())
+                return found
+        except FAILURES as error:
+            raise _refusal(path, error) from error
+
+    async def lines(self, path: str, query: Mapping[str, str], *, silence_s: float) -> AsyncIterator[dict[str, Any]]:
+        """A watch: one JSON object per line, until the server ends it; fails after ``silence_s`` of silence."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=silence_s)
+        try:
+            async with await self._open(path, query, limits) as answer:
+                waiting = b""
+                async for part in answer.content.iter_any():
+                    *whole, waiting = (waiting + part).split(b"\n")
+                    if len(waiting) > LARGEST_LINE_BYTES:
+                        raise ApiError(0, f"watch {path}: a line is over {LARGEST_LINE_BYTES} bytes")
+                    for line in filter(None, whole):
+                        yield json.loads(line)
+        except FAILURES as error:
+            raise _refusal(path, error) from error
+
+    async def _open(self, path: str, query: Mapping[str, str], limits: aiohttp.ClientTimeout) -> Any:
+        answer = await self._api.call_api(
+            path,
+            "GET",
+            query_params=list(query.items()),
+            header_params={"Accept": "application/json"},
+            auth_settings=["BearerToken"],
+            _preload_content=False,
+            _return_http_data_only=True,
+            _request_timeout=limits,
+        )
+        if answer.status >= FIRST_REFUSAL:
+            refusal = client.ApiException(status=answer.status, reason=answer.reason)
+            refusal.body = (await answer.read()).decode(errors="replace")
+            raise refusal
+        return answer
+
+    async def scale(self, target: ScaleTarget, replicas: int, version: str) -> tuple[int, str]:
+        """Write the wanted count over the object's ``version``; the count and version that it then has.
+
+        Raises ApiError with 409 where the object has changed since.
+        """
+        body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
+        where = (target.group, target.version, target.namespace, target.resource, target.name)
+        try:
+            found = await self._custom.patch_namespaced_custom_object_scale(
+                *where, body, field_manager=OWN, _content_type=MERGE, _request_timeout=TIMEOUT_S
+            )
+            return int(found["spec"]["replicas"]), str(found["metadata"]["resourceVersion"])
+        except FAILURES as error:
+            raise _refusal(f"scale of {target}", error) from error
+
+    async def allowed(self, right: Right) -> bool:
+        """Whether this account has a right."""
+        about = {
+            "namespace": right.namespace,
+            "verb": right.verb,
+            "group": right.group,
+            "resource": right.resource,
+            "subresource": right.subresource,
+        }
+        body = {"spec": {"resourceAttributes": about}}
+        try:
+            found = await self._reviews.create_self_subject_access_review(body, _request_timeout=TIMEOUT_S)
+            return bool(found.status.allowed)
+        except FAILURES as error:
+            raise _refusal("access review", error) from error
+
+    async def event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Write an Event."""
+        try:
+            await self._core.create_namespaced_event(
+                namespace, dict(body), field_manager=OWN, _request_timeout=TIMEOUT_S
+            )
+        except FAILURES as error:
+            raise _refusal("event", error) from error
+
+
+def _refusal(what: str, error: Exception) -> ApiError:
+    """The error of any layer as one line, with the status that the server gave."""
+    if not isinstance(error, client.ApiException):
+        return ApiError(0, f"{what}: {error or type(error).__name__}")
+    text = str(error.body or error.reason)
+    try:
+        text = str(json.loads(text).get("message", text))
+    except (ValueError, AttributeError):
+        pass  # Not a Status object: a path that is not served is answered in plain text.
+    return ApiError(int(error.status or 0), text.strip()[:500])

@@ -1,0 +1,145 @@
+"""Carries the decisions of one deployment out on Kubernetes: compare, write, acknowledge, at each change.
+
+Decides nothing: the core compares and words; this loop reads, writes and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from agent.adapters.kubernetes.api import ApiError
+from agent.connectors.kubernetes.cluster_client import ClusterClient
+from agent.connectors.kubernetes.pool_watch import PoolWatch
+from agent.connectors.scaling_channel import ScalingChannel
+from agent.core.scaling.counts import compare, in_force_by_us
+from agent.core.scaling.kubernetes.scale_targets import kind_of
+from agent.core.scaling.scaling_types import (
+    PoolSeen,
+    ReplicaDecision,
+    ScalingPhase,
+    ScalingProblem,
+    ScalingProgress,
+    SetReplicas,
+)
+
+log = logging.getLogger(__name__)
+CHECK_S = 5.0
+"""How long without any change until waiting times are compared again."""
+CONFLICT = 409
+LARGEST_MEMORY = 500
+
+
+class KubernetesScaler:
+    """One deployment. Runs until cancelled."""
+
+    def __init__(self, cluster: ClusterClient, channel: ScalingChannel, watch: PoolWatch, *, overwrite: bool) -> None:
+        self._cluster, self._channel, self._watch = cluster, channel, watch
+        self._overwrite = overwrite
+        self._written: dict[str, int] = {}
+        self._own: dict[str, tuple[str, int, str]] = {}
+        """By pool: the version that we wrote over, the count that we wrote, and the version it then had."""
+        self._events: set[tuple[str, str]] = set()
+
+    async def run(self) -> None:
+        """Carry out until cancelled."""
+        await self._channel.started.wait()
+        while True:
+            self._channel.changed.clear()
+            await self._step()
+            try:
+                async with asyncio.timeout(CHECK_S):
+                    await self._channel.changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _step(self) -> None:
+        decision = self._channel.state.pursued
+        if decision is None:
+            return
+        if unknown := self._watch.unknown:
+            await self._channel.report(waiting(decision, f"the cluster is not known yet: {unknown}"))
+            return
+        seen = {pool: self._with_own(pool, one) for pool, one in self._watch.seen().items()}
+        for pool in decision.replicas:
+            have = ", ".join(sorted(seen)) or "none"
+            missing = ScalingProblem(f"{pool}: no component with a scaling adapter has this name; there are: {have}")
+            seen.setdefault(pool, PoolSeen(None, 0, None, problem=missing))
+        written = in_force_by_us(self._channel.state, self._written)
+        result = compare(decision, seen, written, overwrite=self._overwrite)
+        problems = [problem for action in result.actions if (problem := await self._write(action))]
+        progress = result.progress
+        if problems:
+            words = [progress.problem.reason] if progress.problem else []
+            lasting = progress.problem is None or progress.problem.retryable
+            progress = replace(progress, problem=ScalingProblem("; ".join([*words, *problems]), lasting))
+        await self._channel.report(progress)
+        if progress.problem is not None:
+            await self._warn(decision, seen, progress.problem.reason)
+
+    def _with_own(self, pool: str, seen: PoolSeen) -> PoolSeen:
+        """As the object is after our own write, where the watch does not show it yet."""
+        over, count, version = self._own.get(pool, ("", 0, ""))
+        if seen.wanted is None or not over or seen.version != over:
+            return seen
+        return replace(seen, wanted=count, version=version, ready=min(seen.ready, max(count - 1, 0)))
+
+    async def _write(self, action: SetReplicas) -> str:
+        """Write one count; what went wrong, in words, or nothing."""
+        target = self._watch.targets()[action.pool]
+        try:
+            count, version = await self._cluster.scale(target, action.replicas, action.version)
+        except ApiError as error:
+            if error.status == CONFLICT:
+                # The watch brings the newer object, and with it who wrote.
+                return f"{action.pool}: {target} was changed by another writer meanwhile"
+            return f"{action.pool}: {target}: {error}"
+        log.info("%s: %d -> %d replicas", target, action.was, count)
+        self._written[action.pool] = count
+        self._own[action.pool] = (action.version, count, version)
+        return ""
+
+    async def _warn(self, decision: ReplicaDecision, seen: Mapping[str, PoolSeen], text: str) -> None:
+        """An Event on each target of the decision that a problem names, once for each text."""
+        targets = self._watch.targets()
+        for pool in decision.replicas:
+            target = targets.get(pool)
+            own = "; ".join(part for part in text.split("; ") if part.startswith(f"{pool}:"))
+            item = self._watch.item(target) if target is not None else None
+            if target is None or item is None or not own or (pool, own) in self._events:
+                continue
+            if len(self._events) >= LARGEST_MEMORY:
+                self._events.clear()
+            self._events.add((pool, own))
+            log.warning("%s: %s", target, own)
+            now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            about = {
+                "apiVersion": f"{target.group}/{target.version}",
+                "kind": kind_of(target, item),
+                "namespace": target.namespace,
+                "name": target.name,
+                "uid": item["metadata"]["uid"],
+            }
+            body = {
+                "metadata": {"generateName": f"{target.name[:200]}.", "namespace": target.namespace},
+                "involvedObject": about,
+                "reason": "ScalingNotDone",
+                "message": own[:1024],
+                "type": "Warning",
+                "source": {"component": "wattscale-connector"},
+                "firstTimestamp": now,
+                "lastTimestamp": now,
+                "count": 1,
+            }
+            try:
+                await self._cluster.event(target.namespace, body)
+            except ApiError as error:
+                log.warning("cannot write an event for %s: %s", target, error)
+
+
+def waiting(decision: ReplicaDecision, why: str) -> ScalingProgress:
+    """Nothing can be done about a decision now."""
+    return ScalingProgress(decision.key, False, ScalingPhase.STARTING, problem=ScalingProblem(why))

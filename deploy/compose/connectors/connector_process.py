@@ -1,0 +1,60 @@
+"""What every connector's process does: log, connect to the bus, run until a signal, end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine
+from typing import Any
+
+from bus_schemas.errors import BusError
+from bus_schemas.jetstream.connect import Bus, connect
+from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.jetstream.tasks.backoff import Backoff
+from bus_schemas.jetstream.tasks.task_group import ended, run_together
+from bus_schemas.visible_text import visible_handler
+from deploy.cli.errors import UsageError
+from deploy.event_loop import limit_repeats
+from deploy.installed_files import rival_claims
+
+log = logging.getLogger("wattscale.connector")
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+
+
+def log_to_stderr(level: str) -> None:
+    """Log as every command does, and warn of files that another distribution overwrote."""
+    logging.basicConfig(level=level.upper(), handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
+    for claim in rival_claims():
+        log.warning(claim)
+
+
+async def run_until_signal(parts: dict[str, Coroutine[Any, Any, None]]) -> int:
+    """Run all parts until SIGTERM or SIGINT, or until one fails. Raises UsageError for an address that is taken."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    limit_repeats(loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = asyncio.create_task(run_together(parts), name="connector")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+    await ended(running, stopping)
+    error = None if running.cancelled() else running.exception()
+    if isinstance(error, OSError):
+        raise UsageError(str(error)) from error
+    if error is not None:
+        raise error
+    return 0
+
+
+async def connected(settings: BusSettings) -> Bus:
+    """A connection, however long the server is away."""
+    backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+    while True:
+        try:
+            return await connect(settings)
+        except BusError as error:
+            pause_s = backoff.next_s()
+            log.warning("%s; trying again in %.1f s", error, pause_s)
+            await asyncio.sleep(pause_s)
