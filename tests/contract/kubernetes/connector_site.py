@@ -107,7 +107,7 @@ class ConnectorSite:
 
     @asynccontextmanager
     async def connector(self, token: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """The process, killed at the end where it still runs. Its log is shown where the test fails."""
+        """The process, ended by SIGTERM. Its log is shown where the test fails."""
         command = (
             *("-m", "deploy.cli.main", "connector", "kubernetes", "--deployment", "prod"),
             *("--namespace", self.server.namespace, "--kubeconfig", str(self.kubeconfig(token))),
@@ -116,7 +116,9 @@ class ConnectorSite:
         process = await asyncio.create_subprocess_exec(sys.executable, *command, *arguments)
         try:
             yield process
-            assert process.returncode is None, "the connector ended by itself"
+            if process.returncode is None:
+                process.terminate()
+                assert await asyncio.wait_for(process.wait(), 40) == 0
         finally:
             if process.returncode is None:
                 process.kill()

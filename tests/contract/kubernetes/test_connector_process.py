@@ -162,9 +162,11 @@ async def test_a_killed_connector_goes_on_where_it_was(server: ApiServer, tmp_pa
     async with connector_site(server, tmp_path) as site, operated(server, Decode=1) as operator:
         token = await server.account("c", *ADAPTER_RULES)
         operator.set_fate("Decode", Fate(starting=True))
-        async with site.connector(token, "--graph", operator.graph):
+        async with site.connector(token, "--graph", operator.graph) as process:
             await site.decide(0, decode=3)
             await site.acked(0, lambda one: one.phase == "starting", "starting")
+            process.kill()
+            await process.wait()
         operator.set_fate("Decode", Fate())
         async with site.connector(token, "--graph", operator.graph):
             await site.done(0)
