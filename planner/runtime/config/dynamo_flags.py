@@ -205,8 +205,8 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag(
         "environment",
-        "not needed: decisions always go to the bus, as with `virtual`; who scales is a process of its own that "
-        "follows them, as Dynamo's VirtualConnectorClient does",
+        "not needed: decisions always go to the bus, and a process of its own carries them out: `wattscale connector "
+        "virtual` serves Dynamo's VirtualConnectorClient through etcd; nothing here scales Kubernetes yet",
         _one_of("kubernetes", "virtual", "local", "global-planner"),
         warned=True,
     ),

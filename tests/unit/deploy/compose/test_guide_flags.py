@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from deploy.compose.settings_layers import SettingsError
 from planner.domain.config import SizingMode
 from planner.runtime.config import dynamo_flags
 from planner.runtime.config.guide_defaults import GUIDE_DEFAULTS, PROMETHEUS
+from tests.shared_data import shared
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 
 RELEASE_0_9_1 = """environment namespace backend no-operation log-dir adjustment-interval max-gpu-budget min-endpoint
@@ -96,6 +98,29 @@ def test_a_flag_changes_a_setting_or_is_refused_or_warned_about_by_name(name: st
 def test_a_value_that_no_release_knows_is_refused(name: str, wrong: str) -> None:
     with pytest.raises(SettingsError, match=f"--{name}: '{wrong}' is none of "):
         load(None, {name: wrong}, environ={})
+
+
+SEEDS = {"001": "planner", "003": "planner", "004": "load"}
+"""The guides whose flags a planner takes as they stand, and whose defaults go with them."""
+PRINTED_DEFAULTS = {("namespace", "dynamo"), ("no-operation", "false")}
+"""What these guides print changes nothing: it is the default here as there."""
+
+
+def printed_flags(guide: str) -> list[tuple[str, str]]:
+    """(name, value) of every planner flag that a guide prints with a value."""
+    (file,) = shared("../seeds").glob(f"{guide}_*.txt")
+    pairs = re.findall(r"--(?:Planner\.)?([a-z][a-z0-9-]+)(?:=|`? \| `)([\w.]+)", file.read_text(encoding="utf-8"))
+    return sorted({(name, value) for name, value in pairs if dynamo_flags.normal(name) in dynamo_flags.BY_NAME})
+
+
+@pytest.mark.parametrize("guide", sorted(SEEDS))
+def test_each_flag_that_a_guide_prints_is_taken_with_the_value_it_prints(guide: str) -> None:
+    found = printed_flags(guide)
+    assert len(found) >= {"001": 8, "003": 9, "004": 3}[guide], found
+    for name, value in found:
+        loaded = load(None, {name.replace("-", "_"): value}, environ={}, guide=SEEDS[guide])
+        plain = load(None, {}, environ={}, guide=SEEDS[guide])
+        assert loaded.notes or loaded.origins != plain.origins or (name, value) in PRINTED_DEFAULTS, name
 
 
 @pytest.fixture
