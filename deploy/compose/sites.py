@@ -28,6 +28,8 @@ def site(name: str, block: SiteSettings) -> SiteConfig:
         answer_s=block.answer_s,
         stale_s=block.stale_s,
         compliance_s=block.compliance_s,
+        highest_gpu_mw=mw_from_watts(block.highest_gpu_watts),
+        most_gpus_per_node=block.most_gpus_per_node,
         smallest_step_mw=mw_from_watts(block.smallest_step_watts),
         fallback_mw=_mw(block.fallback_watts),
         smallest_budget_mw=_mw(block.smallest_budget_watts),

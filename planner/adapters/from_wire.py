@@ -29,7 +29,7 @@ _ANSWERS = frozenset({v1.GpuHealth.OK, v1.GpuHealth.UNKNOWN})
 """Health states in which the GPU is not lost: a limit can be set, or a read failed for the moment."""
 
 
-def scaling_ack(ack: v1.ScalingAck) -> ScalingAckSeen:
+def scaling_ack(ack: v1.ScalingAck, *, sequence: int = 0) -> ScalingAckSeen:
     """A deployment's acknowledgement."""
     return ScalingAckSeen(
         deployment=DeploymentId(ack.deployment),
@@ -37,10 +37,11 @@ def scaling_ack(ack: v1.ScalingAck) -> ScalingAckSeen:
         scaled_decision_id=ack.scaled_decision_id,
         status=ack.status.value,
         reason=ack.reason,
+        sequence=sequence,
     )
 
 
-def power_ack(ack: v1.PowerAck) -> PowerAckSeen:
+def power_ack(ack: v1.PowerAck, *, sequence: int = 0) -> PowerAckSeen:
     """A node's acknowledgement, with what its hardware enforces."""
     return PowerAckSeen(
         node=NodeId(ack.node),
@@ -53,6 +54,7 @@ def power_ack(ack: v1.PowerAck) -> PowerAckSeen:
         boot=ack.boot,
         clock_s=ack.clock_s,
         incarnation=ack.incarnation,
+        sequence=sequence,
     )
 
 
@@ -72,10 +74,10 @@ def _mw(watts: float | None) -> int | None:
     return None if watts is None else mw_from_watts(watts)
 
 
-def node(telemetry: v1.NodeTelemetry, *, age_s: float) -> NodeObservation:
+def node(telemetry: v1.NodeTelemetry, *, age_s: float, sequence: int = 0) -> NodeObservation:
     """A node's GPUs as last reported by its agent. An empty deployment, pool, role or worker is None: unknown."""
     gpus = {GpuId(gpu.gpu): _gpu(gpu) for gpu in telemetry.gpus}
-    return NodeObservation(NodeId(telemetry.node), gpus, age_s, telemetry.boot, telemetry.clock_s)
+    return NodeObservation(NodeId(telemetry.node), gpus, age_s, telemetry.boot, telemetry.clock_s, sequence)
 
 
 def _gpu(gpu: v1.GpuTelemetry) -> GpuObservation:

@@ -92,8 +92,12 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
 
 
 def _acknowledged(state: DeploymentState, ack: ScalingAckSeen | None) -> DeploymentState:
-    """The state after an acknowledgement. Ids never decrease, because what was carried out stays carried out."""
-    if ack is None or ack.scaled_decision_id <= state.flow.scaled_decision_id:
+    """The state after an acknowledgement. Ids never decrease, because what was carried out stays carried out.
+
+    Except that one of a decision which was never made is believed until the next answer only.
+    """
+    known = state.flow.scaled_decision_id
+    if ack is None or ack.scaled_decision_id == known or ack.scaled_decision_id < known <= state.flow.decision_id:
         return state
     return replace(state, flow=replace(state.flow, scaled_decision_id=ack.scaled_decision_id))
 

@@ -237,6 +237,10 @@ class SiteConfig:
     """A node without a report for this long gets no raise."""
     compliance_s: float = 10.0
     """How long after a cut, or after a limit was lost, charges may be above the budget before it is a violation."""
+    highest_gpu_mw: Milliwatts = Milliwatts(5_000_000)
+    """More than any card of the site can draw or be limited to: a report with more is left out."""
+    most_gpus_per_node: int = 64
+    """More GPUs than any node of the site has: a report of more is left out."""
 
     @property
     def patience_s(self) -> float:

@@ -86,6 +86,8 @@ class NodeObservation:
     boot: str = ""
     clock_s: float | None = None
     """The agent's own clock at the reading: opaque, compared only within the same boot, and echoed in decisions."""
+    sequence: int = field(default=0, compare=False)
+    """Its place in its stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class ScalingAckSeen:
     scaled_decision_id: int
     status: str
     reason: str = ""
+    sequence: int = field(default=0, compare=False)
+    """Its place in its stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,8 @@ class PowerAckSeen:
     """As in ``NodeObservation``: orders this readback among others of the same boot."""
     incarnation: str = ""
     """Which count of ids ``decision_id`` belongs to; empty: not reported."""
+    sequence: int = field(default=0, compare=False)
+    """Its place in its stream."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What has arrived on the bus and not yet been decided on. Fed by the listener, emptied by the loop; never waits.
 
 Acknowledgements and commands are events: each is handed over once, and handed back when a step failed. Telemetry is a
-state: the newest of each node stays until a newer one comes, as the same object, by which the core recognises it.
+state: the newest of each node stays until a newer one comes, as the same object, by which the core recognises it. What
+no correct sender writes is left out (`planner.adapters.plausibility`): a node counts then as one that did not report.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from dataclasses import replace
 
 from bus_schemas import v1
 from bus_schemas.v1 import Message
-from planner.adapters import from_wire
+from planner.adapters import from_wire, plausibility
+from planner.adapters.plausibility import ReportBounds
 from planner.core import gpu_pools
 from planner.core.power.incarnation import FOREIGN_EPOCH
 from planner.domain.config import DeploymentConfig
@@ -30,7 +32,9 @@ from planner.domain.observation import (
 
 class Inbox:
     """Collects messages. ``urgent`` is called for what must be answered at once, ``telemetry`` for what may wait for
-    more, ``reported`` with node and boot of each report.
+    more, ``reported`` with node and boot of each report, ``implausible`` with what a message is about and its flaw.
+
+    ``bounds``: those of a node's reports.
     """
 
     def __init__(
@@ -41,7 +45,11 @@ class Inbox:
         offset_s: float,
         deployments: Mapping[DeploymentId, DeploymentConfig] | None = None,
         reported: Callable[[str, str], None] = lambda node, boot: None,
+        implausible: Callable[[str, str], None] = lambda who, flaw: None,
+        bounds: Callable[[str], ReportBounds] = lambda node: ReportBounds(),
     ) -> None:
+        self._implausible = implausible
+        self._bounds = bounds
         self._reported = reported
         self._configured = deployments or {}
         self._urgent = urgent
@@ -87,13 +95,29 @@ class Inbox:
         ours = self._incarnations.get(DeploymentId(ack.deployment))
         return ours is None or ack.incarnation in {"", ours}
 
+    def plausible(self, message: Message) -> Message | None:
+        """The message as far as it can be true: as it is, without impossible draws, or None where it is left out."""
+        who, bounds = _about(message), self._bounds(_about(message))
+        if flaw := plausibility.flaw(message, bounds):
+            self._implausible(who, f"a {message.type} is left out: {flaw}")
+            return None
+        if isinstance(message, v1.NodeTelemetry) and (flaw := plausibility.impossible_draw(message, bounds)):
+            self._implausible(who, f"a draw is taken as unknown: {flaw}")
+            return plausibility.without_impossible_draws(message, bounds)
+        return message
+
     def received(self, message: Message, sequence: int) -> None:
-        """Take one message in. Kinds that are not for the planner are ignored."""
+        """Take one message in. Kinds that are not for the planner, and implausible ones, are ignored."""
+        found = self.plausible(message)
+        if found is not None:
+            self._take_in(found, sequence)
+
+    def _take_in(self, message: Message, sequence: int) -> None:
         match message:
             case v1.NodeTelemetry():
                 now_s = self._clock()
                 self._reported(message.node, message.boot)
-                self._nodes[NodeId(message.node)] = self._node(message, 0.0)
+                self._nodes[NodeId(message.node)] = self._node(message, 0.0, sequence)
                 self._received_s[NodeId(message.node)] = now_s
                 if self._collecting:
                     self._telemetry()
@@ -103,11 +127,11 @@ class Inbox:
             case v1.ScalingAck():
                 if not self._of_our_incarnation(message):
                     return
-                self._scaling[DeploymentId(message.deployment)] = from_wire.scaling_ack(message)
+                self._scaling[DeploymentId(message.deployment)] = from_wire.scaling_ack(message, sequence=sequence)
                 if message.replicas:
                     self._scaling_replicas[DeploymentId(message.deployment)] = message.replicas
             case v1.PowerAck():
-                self._power.append(from_wire.power_ack(message))
+                self._power.append(from_wire.power_ack(message, sequence=sequence))
             case v1.BudgetChange():
                 self._budgets.append(from_wire.budget_command(message, sequence=sequence, clock_offset_s=self.offset_s))
             case v1.DeploymentControl():
@@ -120,9 +144,9 @@ class Inbox:
                 return
         self._urgent()
 
-    def _node(self, message: v1.NodeTelemetry, age_s: float) -> NodeObservation:
+    def _node(self, message: v1.NodeTelemetry, age_s: float, sequence: int) -> NodeObservation:
         """A node's report, its GPUs in the pools that the settings name."""
-        return gpu_pools.matched(from_wire.node(message, age_s=age_s), self._configured)
+        return gpu_pools.matched(from_wire.node(message, age_s=age_s, sequence=sequence), self._configured)
 
     def begin(self) -> None:
         """A term begins: collect events from now on. To be called BEFORE the streams are read, so that none falls
@@ -143,6 +167,8 @@ class Inbox:
     def restart(self, past: tuple[tuple[Message, int], ...]) -> None:
         """Put what the streams hold before what came since ``begin``. A message in both counts once, by its id.
 
+        ``past``: as `plausible` left it.
+
         Telemetry that was received live is younger than the stream's; what only the stream has gets its age from it.
         """
         now_s = self._clock()
@@ -153,10 +179,10 @@ class Inbox:
         for message, sequence in past:
             if isinstance(message, v1.NodeTelemetry):
                 age_s = max(0.0, now_s + self.offset_s - message.time.timestamp())
-                self._nodes[NodeId(message.node)] = self._node(message, age_s)
+                self._nodes[NodeId(message.node)] = self._node(message, age_s, sequence)
                 self._received_s[NodeId(message.node)] = now_s - age_s
             else:
-                self.received(message, sequence)
+                self._take_in(message, sequence)
         for node, seen in live.items():
             self._nodes[node] = replace(seen, age_s=max(0.0, now_s - received[node]))
             self._received_s[node] = received[node]
@@ -186,3 +212,9 @@ class Inbox:
         self._budgets[:0] = observation.budget_commands
         self._deployments[:0] = observation.deployment_commands
         self._node_commands[:0] = observation.node_commands
+
+
+def _about(message: Message) -> str:
+    """The node, deployment or site that a message is about; empty where it is about none."""
+    names = (getattr(message, name, "") for name in ("node", "deployment", "site"))
+    return next(filter(None, names), "")

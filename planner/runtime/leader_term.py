@@ -92,7 +92,10 @@ class LeaderTerm:
         """Until TermEndedError is raised, or cancelled."""
         self._around.inbox.begin()
         try:
-            await self._lead(await self._term.past())
+            past = await self._term.past()
+            found = ((self._around.inbox.plausible(message), sequence) for message, sequence in past.last_messages)
+            kept = tuple((message, sequence) for message, sequence in found if message is not None)
+            await self._lead(replace(past, last_messages=kept))
         finally:
             self._around.inbox.rest()
 

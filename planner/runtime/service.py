@@ -11,14 +11,18 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from bus_schemas.jetstream.tasks.task_group import run_together
 from planner.adapters.jetstream_link import BusLink
+from planner.adapters.plausibility import ReportBounds
 from planner.core import advisory
+from planner.core.power.site_state import belongs
 from planner.domain.config import PlannerConfig
+from planner.domain.ids import NodeId
 from planner.domain.plan import Plan
 from planner.domain.units import watts_from_mw
 from planner.ports import Clock, Link, LinkAwayError, LinkUnfitError, Observer, Term, TermEndedError
@@ -27,7 +31,7 @@ from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.inbox import Inbox
 from planner.runtime.leader_term import LeaderTerm, Surroundings
 from planner.runtime.metrics_ticker import MetricsTicker
-from planner.runtime.telemetry.bus_watch import BusWatch
+from planner.runtime.telemetry.bus_watch import BusWatch, ProblemCode
 from planner.runtime.telemetry.liveness import Liveness
 from planner.runtime.wakeup import Wakeup
 
@@ -89,7 +93,16 @@ class PlannerService:
         )
         self._backoff = Backoff(first_s=0.1, longest_s=10.0)
         wake = Wakeup(settings.gather_s)
-        inbox = Inbox(wake.now, wake.soon, clock, settings.clock_offset_s, config.deployments, self.bus_watch.reported)
+        inbox = Inbox(
+            wake.now,
+            wake.soon,
+            clock,
+            settings.clock_offset_s,
+            config.deployments,
+            self.bus_watch.reported,
+            partial(self.bus_watch.note, ProblemCode.IMPLAUSIBLE),
+            partial(_bounds, config),
+        )
         reader = MetricsTicker(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
         self._around = Surroundings(
             config=config,
@@ -166,3 +179,11 @@ def _plans(on_plan: Callable[[Plan], None]) -> Watcher:
         on_plan(decided.plan)
 
     return watch
+
+
+def _bounds(config: PlannerConfig, node: str) -> ReportBounds:
+    """The bounds of a node's reports, by the site that it draws from."""
+    for site in config.sites.values():
+        if belongs(NodeId(node), site):
+            return ReportBounds(watts_from_mw(site.highest_gpu_mw), site.most_gpus_per_node)
+    return ReportBounds()

@@ -264,6 +264,11 @@ class SiteSettings(Block):
     """A node whose last telemetry is older than this gets no raise."""
     compliance_s: Positive = 10.0
     """How long after a cut charges may be above the budget before that is a violation."""
+    highest_gpu_watts: Annotated[float, Field(ge=1000, le=MOST)] = 5000.0
+    """More than any card of the site can draw or be limited to. A report with a higher limit is left out and its node
+    named, because it would be charged to the site; a node with such cards is not charged before this is raised."""
+    most_gpus_per_node: int = Field(default=64, ge=16, le=MOST_COUNT)
+    """More GPUs than any node of the site has; likewise."""
     smallest_step_watts: Positive = 5.0
     fallback_watts: Positive | None = None
     smallest_budget_watts: Positive | None = None

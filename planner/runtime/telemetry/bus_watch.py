@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 QUIET_S = 60.0
 """Seconds without a report from any node before that is a problem for a leader, and seconds for which a second agent is
 named after it was last seen."""
+NAMED_S = 300.0
+"""Seconds for which a message that was left out is named: long enough for a tick's record and a scrape to show it."""
+MOST_NAMED = 1000
 REMEMBERED_BOOTS = 8
 LOG_EVERY_S = 1.0
 
@@ -32,6 +35,7 @@ class ProblemCode(StrEnum):
     FLOODING = "flooding"
     OTHER_BUDGET = "other_budget"
     NO_NODE = "no_node"
+    IMPLAUSIBLE = "implausible"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class BusWatch:
         self._clock = clock
         self._reports: dict[str, _Reports] = {}
         self._received_s = float("-inf")
+        self._noted: dict[tuple[ProblemCode, str], tuple[float, str]] = {}
         self._logged: dict[tuple[ProblemCode, str], str] = {}
 
     def reported(self, node: str, boot: str) -> None:
@@ -88,6 +93,14 @@ class BusWatch:
             known.doubled_s = now_s
         others = [one for one in known.replaced if one not in {boot, known.boot}]
         known.boot, known.replaced = boot, [known.boot, *others][:REMEMBERED_BOOTS]
+
+    def note(self, code: ProblemCode, who: str, text: str) -> None:
+        """Name a single event as a problem for ``NAMED_S``. ``who``: the node, deployment or site concerned."""
+        now_s = self._clock()
+        self._noted.pop((code, who), None)
+        if len(self._noted) >= MOST_NAMED:
+            self._noted.pop(next(iter(self._noted)))
+        self._noted[code, who] = (now_s, f"{who}: {text}" if who else text)
 
     def ages_s(self) -> dict[str, float]:
         """Seconds since the last report of each node, by name."""
@@ -114,6 +127,11 @@ class BusWatch:
                     f"site {site}: {watts:,.0f} W in the settings of the leader {standing.leader}, {own:,.0f} W in ours"
                 )
                 found.append(BusProblem(ProblemCode.OTHER_BUDGET, site, text))
+        found += [
+            BusProblem(code, who, text)
+            for (code, who), (at_s, text) in sorted(self._noted.items())
+            if now_s - at_s <= NAMED_S
+        ]
         since_s = self._vitals.led_since_s if self._expects_nodes else None
         if since_s is not None and now_s - max(since_s, self._received_s) > QUIET_S:
             text = f"leading, and no node has reported for {now_s - max(since_s, self._received_s):.0f} s"

@@ -38,8 +38,8 @@ HINDERED = PlannerMetric(
 PROBLEM = PlannerMetric(
     "wattscale_planner_problem",
     InstrumentKind.GAUGE,
-    "1 for each problem that this planner sees (not_leading, second_agent, flooding, other_budget, no_node), with the "
-    "node or site concerned.",
+    "1 for each problem that this planner sees (not_leading, second_agent, flooding, other_budget, no_node, "
+    "implausible), with the node, deployment or site concerned.",
     ("problem", "who"),
 )
 EPOCH = PlannerMetric(

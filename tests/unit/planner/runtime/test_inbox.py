@@ -18,7 +18,14 @@ class Bell:
     def __init__(self) -> None:
         self.now_s = START.timestamp()
         self.urgent = self.soon = 0
-        self.inbox = Inbox(self.ring, self.ring_soon, lambda: self.now_s, 0.0)
+        self.named: list[str] = []
+        self.inbox = Inbox(
+            self.ring,
+            self.ring_soon,
+            lambda: self.now_s,
+            0.0,
+            implausible=lambda who, flaw: self.named.append(f"{who}: {flaw}"),
+        )
         self.inbox.begin()
 
     def ring(self) -> None:
@@ -157,3 +164,38 @@ def test_a_standby_keeps_telemetry_and_piles_nothing_up() -> None:
     assert (seen.power_acks, seen.budget_commands) == ((), ())
     assert list(seen.nodes) == ["node-1"]
     assert (bell.urgent, bell.soon) == (0, 0)
+
+
+def test_a_report_that_cannot_be_true_is_as_one_that_did_not_come() -> None:
+    bell = Bell()
+    bell.inbox.received(telemetry(), 1)
+    known = bell.inbox.take({}).nodes[NodeId("node-1")]
+    bell.now_s += 20.0
+    (card,) = telemetry().gpus
+    extreme = telemetry(at_s=20.0).model_copy(update={"gpus": (card.model_copy(update={"default_watts": 1e9}),)})
+    bell.inbox.received(extreme, 2)
+    assert bell.inbox.take({}).nodes[NodeId("node-1")] is known
+    assert bell.inbox.fresh_nodes(15.0) == [], "its age goes on"
+    assert bell.soon == 1
+    (named,) = bell.named
+    assert named.startswith("node-1: a wattscale.v1.node_telemetry is left out: GPU GPU-1: default_watts 1,000,000,000")
+    bell.inbox.received(telemetry(at_s=21.0), 3)
+    assert bell.inbox.take({}).nodes[NodeId("node-1")] is not known
+    assert bell.inbox.fresh_nodes(15.0)
+
+
+def test_a_draw_that_cannot_be_true_is_unknown_and_named() -> None:
+    bell = Bell()
+    (card,) = telemetry().gpus
+    broken = telemetry().model_copy(update={"gpus": (card.model_copy(update={"draw_watts": 1e9}),)})
+    bell.inbox.received(broken, 1)
+    (gpu,) = bell.inbox.take({}).nodes[NodeId("node-1")].gpus.values()
+    assert (gpu.draw_mw, gpu.default_mw) == (None, 700_000)
+    assert bell.named[0].startswith("node-1: a draw is taken as unknown: GPU GPU-1: draw_watts")
+
+
+def test_a_standby_names_what_cannot_be_true_too() -> None:
+    bell = Bell()
+    bell.inbox.rest()
+    bell.inbox.received(power_ack(2**53), 1)
+    assert bell.named[0].startswith("node-1: a wattscale.v1.power_ack is left out: decision id")
