@@ -206,7 +206,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "environment",
         "not needed: decisions always go to the bus, and a process of its own carries them out: `wattscale connector "
-        "virtual` serves Dynamo's VirtualConnectorClient through etcd; nothing here scales Kubernetes yet",
+        "virtual` (Dynamo's VirtualConnectorClient), `wattscale connector kubernetes` or `… local`",
         _one_of("kubernetes", "virtual", "local", "global-planner"),
         warned=True,
     ),
