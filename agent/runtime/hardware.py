@@ -22,8 +22,7 @@ from agent.ports import DRIVER_WIDE_KINDS, DriverError, DriverErrorKind, GpuInfo
 
 log = logging.getLogger(__name__)
 
-READ_PATIENCE_S = 0.5
-WRITE_PATIENCE_S = 0.5
+PATIENCE_S = 0.5
 """How long slow GPUs may delay a caller. Normally a limit is written in milliseconds."""
 
 
@@ -64,6 +63,7 @@ class Hardware:
         self._driver = driver
         self._dry_run = dry_run
         self._on_late = on_late
+        self.read_patience_s = self.write_patience_s = PATIENCE_S
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self.snapshots: dict[str, HardwareSnapshot] = {}
         self.unidentified: Mapping[str, DriverError] = {}
@@ -95,10 +95,10 @@ class Hardware:
         self.driver_error = error
         self.snapshots = {gpu: replace(snapshot, error=error) for gpu, snapshot in self.snapshots.items()}
 
-    async def read(self, *, patience_s: float = READ_PATIENCE_S) -> None:
+    async def read(self) -> None:
         """Read all GPUs concurrently. One that takes longer keeps its last snapshot until it answers or times out."""
         free = [gpu for gpu in self.snapshots if gpu not in self._under_way]
-        await self._in_time({gpu: self._read_one(gpu) for gpu in free}, patience_s)
+        await self._in_time({gpu: self._read_one(gpu) for gpu in free}, self.read_patience_s)
 
     async def _read_one(self, gpu: str) -> None:
         before = self.snapshots[gpu]
@@ -115,10 +115,10 @@ class Hardware:
             log.info("GPU %s answers again", gpu)
         self.snapshots[gpu] = HardwareSnapshot(self.snapshots[gpu].info, reading)
 
-    async def write(self, orders: Sequence[SetLimit], *, patience_s: float = WRITE_PATIENCE_S) -> list[WriteResult]:
+    async def write(self, orders: Sequence[SetLimit]) -> list[WriteResult]:
         """Set limits concurrently and read each back. Errors are in the results.
 
-        A GPU whose write takes longer than ``patience_s`` is unknown until the call returns.
+        A GPU whose write takes longer than ``write_patience_s`` is unknown until the call returns.
         """
         if self._dry_run:
             for order in orders:
@@ -126,9 +126,9 @@ class Hardware:
             return [WriteResult(order.gpu, order.mw) for order in orders]
         free = [order for order in orders if order.gpu not in self._under_way]
         errors: dict[str, str | None] = {}
-        late = await self._in_time({order.gpu: self._write(order, errors) for order in free}, patience_s)
+        late = await self._in_time({order.gpu: self._write(order, errors) for order in free}, self.write_patience_s)
         for gpu in late:
-            message = f"set_limit: still under way after {patience_s:g} s"
+            message = f"set_limit: still under way after {self.write_patience_s:g} s"
             slow = DriverError(DriverErrorKind.TIMEOUT, message, call="set_limit", gpu=gpu)
             self.snapshots[gpu] = replace(self.snapshots[gpu], error=slow)
             errors[gpu] = slow.kind.value

@@ -34,6 +34,8 @@ class AgentAndLedger:
         self.fake = fake
         settings = PowerAgentSettings(node="n", call_timeout_s=30.0)
         self.agent = PowerAgentService(settings, None, NvmlDriver(), NoOwners())
+        hardware = self.agent.hardware
+        hardware.read_patience_s = hardware.write_patience_s = 30.0  # What a write did is asserted right after it.
         self.clock_s = 0.0
 
     def telemetry(self) -> NodeTelemetry:

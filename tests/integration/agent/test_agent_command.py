@@ -108,9 +108,8 @@ async def test_the_process_serves_its_pages_obeys_and_ends_with_0(tmp_path: Path
             text = (await page(f"{url}/metrics"))[1]
             assert 'wattscale_agent_bus_connected{node="n1"} 1.0' in text
             assert 'wattscale_agent_applied_decision_id{node="n1"} 0.0' in text
-            assert any(
-                line.endswith(" 400.0") and 'enforced_watts{UUID="GPU-n1-00"' in line for line in text.splitlines()
-            )
+            limits = [line for line in text.splitlines() if "enforced_watts{" in line and 'UUID="GPU-n1-00"' in line]
+            assert [line.rpartition(" ")[2] for line in limits] == ["400.0"]
             process.terminate()
             assert await asyncio.wait_for(process.wait(), 40) == 0
 

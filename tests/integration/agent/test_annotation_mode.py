@@ -218,6 +218,7 @@ async def test_without_a_kubelet_processes_show_who_uses_a_gpu(tmp_path: Path) -
 async def test_under_a_planner_the_annotation_is_one_more_upper_bound(scene: Scene) -> None:
     await scene.run("a", G0, "400")
     async with scene.agent(alone=False) as service:
+        service.hardware.write_patience_s = 30.0  # What a decision did is asserted right after it.
         await until(lambda: scene.limits == [400, 700], "what was found to be lowered to the bound")
         caps = (
             target(G0, 600_000, 200_000),

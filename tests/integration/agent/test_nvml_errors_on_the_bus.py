@@ -29,6 +29,7 @@ from tests.integration.agent.wire import PlannerSide, connected, target, until
 ERRORS = [*range(1, 31), 999]
 NODE = "n1"
 HANG_MS = 60_000
+PATIENT_S = 30.0
 """Until the test ends it: what happens meanwhile has waited neither for the call nor for its time-out."""
 
 
@@ -42,6 +43,7 @@ def fake(tmp_path: Path) -> Iterator[FakeNvml]:
 async def reconciler(fake: FakeNvml) -> AsyncIterator[Reconciler]:
     driver = OffLoopDriver(NvmlDriver(), timeout_s=30.0)
     made = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    made.hardware.read_patience_s = made.hardware.write_patience_s = PATIENT_S
     await made.start()
     yield made
     await driver.close()
@@ -156,13 +158,11 @@ async def test_a_hung_card_is_reported_not_waited_for(fake: FakeNvml) -> None:
 
 
 @pytest.mark.parametrize("call", ["get_limit", "set_limit"])
-async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # With this patience a look at all cards takes as long as the slow one, and a cut that waited for it as well.
-    defaults = Hardware.read.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "patience_s", HANG_MS / 1000)
+async def test_a_cut_does_not_wait_for_a_slow_card(fake: FakeNvml, call: str) -> None:
     driver = OffLoopDriver(NvmlDriver(), timeout_s=HANG_MS / 1000)
     reconciler = Reconciler(Hardware(driver), monotonic, "boot/1", grace_s=600.0, hold=False)
+    # With this patience a look at all cards takes as long as the slow one, and a cut that waited for it as well.
+    reconciler.hardware.read_patience_s = HANG_MS / 1000
     await reconciler.start()
     calls = fake.calls(call)
     fake.gpus[0].hang(call, HANG_MS)

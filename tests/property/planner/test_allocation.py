@@ -225,13 +225,12 @@ def test_a_predicted_share_lies_between_nothing_and_all_and_rises_with_speed(
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.2, 0.9))
 def test_a_fleet_is_not_given_up_for_less_than_it_is_worth(seed: int, tightness: float) -> None:
-    """A fleet that was chosen stays. At most once a wanted replica gives way to a partner that has come to lack one."""
+    """A count falls only where that makes noticeably more requests good, or where it does not fit."""
     (demand,), limits = instance(seed, deployments=1, tightness=(tightness, tightness))
-    answers = []
-    for _ in range(3):
-        answers.append(allocate([demand], limits))
-        counts = _by_count(demand, answers[-1])
-        demand = replace(demand, pools={n: replace(p, current_replicas=counts[n]) for n, p in demand.pools.items()})
-    late = [answer.shortfall[demand.deployment] for answer in answers]
-    assert _by_count(demand, answers[2]) == _by_count(demand, answers[1])
-    assert late[1] <= late[0] + ALIKE
+    free = allocate([demand], limits)
+    kept = {
+        name: replace(pool, current_replicas=free.pools[demand.deployment, name].replicas)
+        for name, pool in demand.pools.items()
+    }
+    again = replace(demand, pools=kept)
+    assert _by_count(again, allocate([again], limits)) == _by_count(demand, free)

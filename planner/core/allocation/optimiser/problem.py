@@ -233,37 +233,6 @@ def minimums_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> boo
     return gpus <= limits.gpus and mw <= limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
 
 
-def keeping_wanted(demands: Sequence[DeploymentDemand]) -> list[DeploymentDemand]:
-    """The same with floors at the replicas that run and are wanted at full power, for the highest class present.
-
-    Where load is late already, the speed that such a replica's watts would give its partner is lost again when the
-    queue has grown, and the replica then takes a whole start-up time to return. It still gives way to a partner that
-    lacks replicas. With speed to spare nothing changes: fewer replicas than wanted never carry the load.
-    """
-    highest = max((demand.priority for demand in demands), default=0)
-    return [_keeping(demand) if demand.priority == highest else demand for demand in demands]
-
-
-def _keeping(demand: DeploymentDemand) -> DeploymentDemand:
-    lacking = {name for name, pool in demand.pools.items() if pool.wanted > pool.current_replicas}
-    pools = {name: pool if lacking - {name} else _from_wanted(pool) for name, pool in demand.pools.items()}
-    return replace(demand, pools=pools)
-
-
-def _from_wanted(pool: PoolDemand) -> PoolDemand:
-    more = min(pool.current_replicas, pool.wanted, pool.max_replicas) - pool.min_replicas
-    if more <= 0:
-        return pool
-    return replace(
-        pool,
-        min_replicas=pool.min_replicas + more,
-        required_speed=pool.required_speed[more:],
-        arriving_speed=pool.arriving_speed[more:],
-        prompt_speed=pool.prompt_speed[more:],
-        utilisation=pool.utilisation[more:],
-    )
-
-
 def without_minimums(demand: DeploymentDemand) -> DeploymentDemand:
     """The same deployment with counts from zero: fewer replicas need a speed that rises as 1 / count."""
     return replace(demand, pools={name: _from_zero(pool) for name, pool in demand.pools.items()})

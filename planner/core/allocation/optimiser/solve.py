@@ -22,7 +22,6 @@ from planner.core.allocation.optimiser.problem import (
     Ints,
     Problem,
     build,
-    keeping_wanted,
     minimums_fit,
     without_minimums,
 )
@@ -40,19 +39,15 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
     """The cheapest counts and caps that carry everything with speed to spare; else those that make most good.
 
     Floors (``min_replicas`` at the lowest useful cap) are kept unless even they do not fit: then lower priority
-    classes lose replicas first. Replicas that run and are wanted are kept while all of them fit. Caps are multiples of
-    5 W. Deterministic; no state.
+    classes lose replicas first. Caps are multiples of 5 W. Deterministic; no state.
     """
     asked = [demand for demand in demands if demand.pools]
     if not asked:
         return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
-    fitting = minimums_fit(asked, limits)
-    given = asked if fitting else [without_minimums(demand) for demand in asked]
-    if fitting and minimums_fit(kept := keeping_wanted(asked), limits):
-        given = kept
+    given = asked if minimums_fit(asked, limits) else [without_minimums(demand) for demand in asked]
     problem = build(given, limits, weights, asked)
     solution = _plenty(problem) or _short(problem)
-    return allocation(problem, solution, limits, asked, floors=not fitting)
+    return allocation(problem, solution, limits, asked, floors=given is not asked)
 
 
 def _plenty(problem: Problem) -> Solution | None:

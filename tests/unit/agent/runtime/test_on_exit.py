@@ -33,6 +33,7 @@ async def test_limits_at_an_orderly_end(on_exit: OnExit, decided: bool, left_mw:
     driver.set_limit(gpu, FOUND_MW)
     settings = PowerAgentSettings(node=NODE, telemetry_interval_s=0.02, on_exit=on_exit)
     service = PowerAgentService(settings, None, driver, NoOwners())
+    service.hardware.read_patience_s = service.hardware.write_patience_s = 30.0
     running = asyncio.create_task(service.run())
     async with asyncio.timeout(10.0):
         while not service.ready:

@@ -170,17 +170,20 @@ def test_waiting_or_not_ids_rise_one_by_one_and_only_waiting_holds(
             next_id, decided_s, done = next_id + 1, now_s, False
 
 
-def test_an_acknowledgement_ahead_of_the_decision_counts_as_ready_and_never_falls_back() -> None:
+def test_an_acknowledgement_of_a_decision_that_was_never_made_counts_until_the_next_answer() -> None:
     d = drive()
     d(traffic(40.0))
     state, _ = step(
         d.state, Observation(scaling_acks={D: ScalingAckSeen(D, 999, 999, "applied")}), d.config, d.config.clock(30.0)
     )
-    state, _ = step(
-        state, Observation(scaling_acks={D: ScalingAckSeen(D, 0, 0, "applied")}), d.config, d.config.clock(60.0)
-    )
     assert state.deployments[D].flow.scaled_decision_id == 999
     assert state.deployments[D].flow.ready
+    for late in (0, -1):
+        state, _ = step(
+            state, Observation(scaling_acks={D: ScalingAckSeen(D, 0, late, "applied")}), d.config, d.config.clock(60.0)
+        )
+        assert state.deployments[D].flow.scaled_decision_id == 0
+        assert state.deployments[D].flow.ready
 
 
 def test_a_restart_goes_on_where_the_streams_left_off() -> None:

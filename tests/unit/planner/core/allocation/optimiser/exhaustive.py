@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,32 +94,8 @@ def value(demands: Sequence[DeploymentDemand], answer: Allocation, weights: Weig
     return total
 
 
-def kept(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> list[DeploymentDemand]:
-    """The demands without the counts that would give up a running, wanted replica for watts; where all of those fit."""
-    top = max(d.priority for d in demands)
-    found, mw, gpus, fit = [], 0, 0, True
-    for demand in demands:
-        pools, own = {}, 0
-        for name, pool in demand.pools.items():
-            partners = [p for other, p in demand.pools.items() if other != name]
-            keeps = demand.priority == top and all(p.wanted <= p.current_replicas for p in partners)
-            floor = max(pool.min_replicas, min(pool.current_replicas, pool.wanted, pool.max_replicas) if keeps else 0)
-            skip = floor - pool.min_replicas
-            tables = (pool.required_speed[skip:], pool.utilisation[skip:])
-            pools[name] = replace(pool, min_replicas=floor, required_speed=tables[0], utilisation=tables[1])
-            cap = -(-max(pool.curve.useful_mw, pool.curve.min_mw) // STEP_MW) * STEP_MW
-            own += floor * pool.gpus_per_replica
-            mw += floor * pool.gpus_per_replica * (cap - limits.reserve_mw_per_idle_gpu)
-        fit = fit and (demand.max_gpus is None or own <= demand.max_gpus)
-        gpus += own
-        found.append(replace(demand, pools=pools))
-    fit = fit and gpus <= limits.gpus and mw <= limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
-    return found if fit else list(demands)
-
-
 def most(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights) -> float:
     """The best value of any allocation that keeps floors and limits."""
-    demands = kept(demands, limits)
     reserve = limits.reserve_mw_per_idle_gpu
     budget = limits.budget_mw - reserve * limits.gpus
     whole = np.zeros((1, 3))
@@ -166,10 +142,10 @@ def _frontier(demand: DeploymentDemand, worth: float, reserve: int, weights: Wei
 
 def _undominated(table: Floats) -> Floats:
     """Rows that no row of as few GPUs and watts equals in value."""
-    rising = []
+    kept = []
     order = table[np.lexsort((-table[:, 2], table[:, 1], table[:, 0]))]
     for _, group in itertools.groupby(range(len(order)), key=lambda i: order[i, 0]):
         rows = order[list(group)]
         best = np.maximum.accumulate(rows[:, 2])
-        rising.append(rows[np.r_[True, rows[1:, 2] > best[:-1]]])
-    return np.concatenate(rising)
+        kept.append(rows[np.r_[True, rows[1:, 2] > best[:-1]]])
+    return np.concatenate(kept)

@@ -128,29 +128,3 @@ def test_an_aggregated_pools_answers_may_need_less_than_was_sized() -> None:
     (grant,) = allocate([deployment("d", known)], limits(4 * 500, 4)).pools.values()
     answers = share(Role.DECODE, grant.speed, 0.8 * math.exp(2 * 0.06))
     assert grant.good == pytest.approx(share(Role.PREFILL, grant.speed, 1.0) * answers)
-
-
-def test_a_running_replica_that_is_wanted_is_not_given_up_for_its_watts() -> None:
-    """At 350 W each both stages are late; by the forecast alone, six prefill replicas and faster decode look better."""
-    prefill = replace(pool(PREFILL, 6.5, most=9), current_replicas=7, wanted=7)
-    decode = replace(pool(DECODE, 1.9, most=4), current_replicas=2)
-    watts = limits(9 * LAW.useful_mw / 1000 + 5, 9)
-    answer = allocate([deployment("d", prefill, decode)], watts)
-    assert (answer.pools[DeploymentId("d"), PREFILL].replicas, answer.pools[DeploymentId("d"), DECODE].replicas) == (
-        7,
-        2,
-    )
-
-
-def test_a_wanted_replica_still_gives_way_to_a_partner_that_lacks_replicas() -> None:
-    prefill = replace(pool(PREFILL, 2.0, most=8), current_replicas=2)
-    decode = replace(pool(DECODE, 5.0, most=8), current_replicas=1)
-    answer = allocate([deployment("d", prefill, decode)], limits(100_000, 4))
-    assert answer.pools[DeploymentId("d"), DECODE].replicas == 3
-
-
-def test_an_idle_replica_is_given_up_for_its_watts() -> None:
-    prefill = replace(pool(PREFILL, 2.4, most=8), current_replicas=6)
-    decode = replace(pool(DECODE, 2.0, most=4), current_replicas=2)
-    answer = allocate([deployment("d", prefill, decode)], limits(4.4 * 616, 8))
-    assert answer.pools[DeploymentId("d"), PREFILL].replicas < 6
