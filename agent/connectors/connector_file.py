@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from agent.runtime.agent_file import HttpPort, HttpSection, SettingsSection
 from bus_schemas.jetstream.settings import BusSettings
 
 PASSWORD_ENV = "WATTSCALE_ETCD_PASSWORD"  # noqa: S105  # the name of a variable, not a password
 
 
-class ConnectorSection(BaseModel):
-    """A part of the settings: unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EtcdSection(ConnectorSection):
+class EtcdSection(SettingsSection):
     """How to reach etcd. A user's password comes from ``password_file``, else from WATTSCALE_ETCD_PASSWORD."""
 
     endpoints: tuple[str, ...] = Field(default=("http://127.0.0.1:2379",), min_length=1)
@@ -61,20 +56,13 @@ class EtcdSection(ConnectorSection):
         return made
 
 
-def _port(value: Any) -> Any:
-    """``none`` is how a flag or the environment writes null."""
-    return None if isinstance(value, str) and value.lower() == "none" else value
+class ConnectorHttpSection(HttpSection):
+    """The agent's pages on another port: both may run on one host."""
+
+    port: HttpPort = 9102
 
 
-class ConnectorHttpSection(ConnectorSection):
-    """``/livez``, ``/readyz`` and ``/metrics``."""
-
-    host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from outside the pod
-    port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = 9102
-    """0: one that the system chooses, named in the log; ``none`` or null: no server."""
-
-
-class ConnectorFile(ConnectorSection):
+class ConnectorFile(SettingsSection):
     """All settings of ``wattscale connector virtual``."""
 
     deployment: str = Field(min_length=1)

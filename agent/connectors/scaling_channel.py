@@ -139,9 +139,10 @@ class ScalingChannel:
                     await asyncio.sleep(backoff.next_s())
 
     def _message(self, ack: Acknowledgement) -> ScalingAck:
-        decision = self.message
-        of_this = decision is not None and (decision.incarnation, decision.decision_id) == ack_key(ack)
-        applied = ack.status is ScalingStatus.APPLIED and of_this and decision is not None
+        newest = self.message
+        applied = None
+        if newest is not None and ack.status is ScalingStatus.APPLIED:
+            applied = newest if (newest.incarnation, newest.decision_id) == ack_key(ack) else None
         return ScalingAck(
             time=datetime.now(UTC),
             deployment=self.deployment,
@@ -152,8 +153,8 @@ class ScalingChannel:
             phase=None if ack.phase is None else AckPhase(ack.phase.value),
             reason=ack.reason,
             retryable=ack.retryable,
-            num_prefill_workers=decision.num_prefill_workers if applied and decision else -1,
-            num_decode_workers=decision.num_decode_workers if applied and decision else -1,
+            num_prefill_workers=applied.num_prefill_workers if applied else -1,
+            num_decode_workers=applied.num_decode_workers if applied else -1,
             replicas={pool: count.ready for pool, count in ack.pools.items()},
             pools={pool: PoolProgress(ready=one.ready, wanted=one.wanted) for pool, one in ack.pools.items()},
             actuator=self._actuator,

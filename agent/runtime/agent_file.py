@@ -18,11 +18,13 @@ MOST_WATTS = 1e6
 LONGEST_S = 3600.0
 
 
-class _Section(BaseModel):
+class SettingsSection(BaseModel):
+    """A part of a settings file: unknown names are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SimulatedSection(_Section):
+class SimulatedSection(SettingsSection):
     """With ``driver: simulated``."""
 
     gpus: int = Field(default=8, ge=1, le=1024)
@@ -45,7 +47,7 @@ def _unquoted(value: Any) -> Any:
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-class KubernetesSection(_Section):
+class KubernetesSection(SettingsSection):
     """Where pods come from."""
 
     mode: Annotated[Literal["auto", "on", "off"], BeforeValidator(_unquoted)] = "auto"
@@ -58,7 +60,7 @@ class KubernetesSection(_Section):
     role_label: str = "nvidia.com/dynamo-sub-component-type"
 
 
-class AnnotationSection(_Section):
+class AnnotationSection(SettingsSection):
     """Limits by pod annotation: the targets where there is no bus, further upper bounds where there is."""
 
     enabled: bool = True
@@ -71,15 +73,18 @@ def _port(value: Any) -> Any:
     return None if isinstance(value, str) and value.lower() == "none" else value
 
 
-class HttpSection(_Section):
+HttpPort = Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)]
+"""0: one that the system chooses, named in the log; ``none`` or null: no server."""
+
+
+class HttpSection(SettingsSection):
     """``/livez``, ``/readyz`` and ``/metrics``."""
 
     host: str = "0.0.0.0"  # noqa: S104 - Prometheus and the kubelet come from outside the pod
-    port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = 9101
-    """0: one that the system chooses, named in the log; ``none`` or null: no server."""
+    port: HttpPort = 9101
 
 
-class AgentFile(_Section):
+class AgentFile(SettingsSection):
     """All settings of ``wattscale agent power``."""
 
     node: str = Field(min_length=1)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from agent.connectors.connector_file import ConnectorHttpSection
 from agent.core.scaling.kubernetes.pool_views import ViewSettings
 from agent.core.scaling.kubernetes.scale_targets import ScaleTarget, target_of
+from agent.runtime.agent_file import SettingsSection
 from bus_schemas.jetstream.settings import BusSettings
 
 
-class KubernetesFile(BaseModel):
+class KubernetesFile(SettingsSection):
     """All settings of ``wattscale connector kubernetes``: one deployment, by its graph or by named targets."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     deployment: str = Field(min_length=1)
     namespace: str = Field(min_length=1)

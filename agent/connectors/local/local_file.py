@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agent.core.scaling.worker_lifecycle import PoolRules
+from agent.runtime.agent_file import SettingsSection
 from bus_schemas.jetstream.settings import BusSettings
 
 LONGEST_S = 86_400.0
@@ -16,11 +17,7 @@ PLACEHOLDERS = ("port", "worker", "pool", "gpus", "model")
 UrlPath = Annotated[str, Field(pattern=r"^/\S*$")]
 
 
-class _Block(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class LocalPool(_Block):
+class LocalPool(SettingsSection):
     """One pool's workers: how they are started, when they are ready, how they leave."""
 
     role: Literal["prefill", "decode", "aggregated"] | None = None
@@ -55,7 +52,7 @@ class LocalPool(_Block):
         return PoolRules(self.gpus_per_replica, self.startup_timeout_s, self.drain_s)
 
 
-class LocalConnectorFile(_Block):
+class LocalConnectorFile(SettingsSection):
     """All settings of ``wattscale connector local``."""
 
     deployment: str = Field(min_length=1)
