@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from bus_schemas import v1
 from planner.adapters.metrics.engine_metrics import COMPONENTS
+from planner.core.leavers import drained_id
 from planner.core.state import Flow
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import (
@@ -38,6 +39,8 @@ def scaling_ack(ack: v1.ScalingAck, *, sequence: int = 0) -> ScalingAckSeen:
         status=ack.status.value,
         reason=ack.reason,
         sequence=sequence,
+        phase="" if ack.phase is None else ack.phase.value,
+        retryable=ack.retryable,
     )
 
 
@@ -170,4 +173,5 @@ def last_decision(
         },
         scaled_decision_id=ack.scaled_decision_id if same and ack is not None else -1,
         decided_at_s=decision.time.timestamp() - clock_offset_s,
+        drained_decision_id=drained_id(None, scaling_ack(ack)) if same and ack is not None else None,
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from planner.core import advisory
+from planner.core import advisory, leavers
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
@@ -87,7 +87,10 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
         nodes = observation.nodes
         if not advisory.hands_off(config, site):
             nodes = {node: advisory.as_they_stand(seen, config, before) for node, seen in nodes.items()}
-        power[site] = ledger.absorb(before, replace(observation, nodes=nodes), settings, clock.now_s)
+            nodes = leavers.observed(nodes, before, config, deployments, clock.now_s)
+        fresh = ledger.absorb(before, replace(observation, nodes=nodes), settings, clock.now_s)
+        left = leavers.left(fresh, deployments)
+        power[site] = fresh if left == fresh.left_gpus else replace(fresh, left_gpus=left)
     return replace(state, deployments=deployments, power=power)
 
 
@@ -96,8 +99,14 @@ def _acknowledged(state: DeploymentState, ack: ScalingAckSeen | None) -> Deploym
 
     Except that one of a decision which was never made is believed until the next answer only.
     """
+    if ack is None:
+        return state
+    if ack.decision_id <= state.flow.decision_id:
+        drained = leavers.drained_id(state.flow.drained_decision_id, ack)
+        if drained != state.flow.drained_decision_id:
+            state = replace(state, flow=replace(state.flow, drained_decision_id=drained))
     known = state.flow.scaled_decision_id
-    if ack is None or ack.scaled_decision_id == known or ack.scaled_decision_id < known <= state.flow.decision_id:
+    if ack.scaled_decision_id == known or ack.scaled_decision_id < known <= state.flow.decision_id:
         return state
     return replace(state, flow=replace(state.flow, scaled_decision_id=ack.scaled_decision_id))
 

@@ -31,6 +31,8 @@ class Flow:
     decided_at_s: float = 0.0
     serving_decision_id: int = -1
     """The newest decision whose replicas were all seen to serve; replicas that leave may still drain."""
+    drained_decision_id: int | None = None
+    """The newest decision after which nothing is left to drain; None where the connector does not report that."""
 
     @property
     def ready(self) -> bool:

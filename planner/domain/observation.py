@@ -101,6 +101,9 @@ class ScalingAckSeen:
     reason: str = ""
     sequence: int = field(default=0, compare=False)
     """Its place in its stream."""
+    phase: str = ""
+    """The stage within the status; empty where the connector does not report one."""
+    retryable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

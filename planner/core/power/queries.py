@@ -69,6 +69,9 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
             Limited(off, ReasonCode.BRAKE, f"draw exceeded the budget: {watts_from_mw(off):.0f} W are held back")
         )
     notes += [Limited(0, ReasonCode.FROZEN, f"{name} does not hold: no raise") for name in state.frozen]
+    if number := state.left_gpus:
+        text = f"{number} GPUs without a pod keep their watts until what left them is drained and they are idle"
+        notes.append(Limited(number, ReasonCode.POWER_PENDING, text))
     if (gpus := _gpus_note(state, config)) is not None:
         notes.append(gpus)
     silent = [node for node, ledger in state.nodes.items() if not answers(ledger, config, now_s)]

@@ -54,6 +54,8 @@ class PowerState:
     shortfall_mw: Milliwatts = Milliwatts(0)
     squeezed: bool = False
     frozen: tuple[str, ...] = ()
+    left_gpus: int = 0
+    """GPUs that keep their watts although no pod holds them: what left them is not drained yet."""
 
 
 def charged_mw(state: PowerState) -> Milliwatts:

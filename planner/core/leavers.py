@@ -1,0 +1,136 @@
+"""GPUs whose replicas have left: how long they keep their watts. Pure.
+
+Owns when a GPU that no pod holds any more counts as free: once its connector has acknowledged that what left is
+`drained`, and its draw is an idle one. Until then it counts as held by a pod that is leaving, so that it keeps its cap
+and nothing new starts there. Connectors that report no phase cannot know: there, the pod's end is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from planner.core.power.node_ledger import NodeLedger
+from planner.core.power.site_state import PowerState
+from planner.core.state import DeploymentState, Flow
+from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig
+from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.observation import GpuObservation, NodeObservation, ScalingAckSeen
+
+LEFT = "(left)"
+"""In place of a worker's name: the pod is gone, its watts are not credited yet."""
+NONE_DRAINED = -1
+
+
+def drained_id(known: int | None, ack: ScalingAckSeen) -> int | None:
+    """The newest decision after which nothing is left to drain; None for a connector that does not report that.
+
+    ``known``: the same before this acknowledgement. A decision that is refused leaves nothing to wait for.
+    """
+    if ack.phase == "applied" or (not ack.phase and ack.status == "applied"):
+        return None
+    if not ack.phase and known is None:
+        return None
+    before = NONE_DRAINED if known is None else known
+    ended = ack.status == "rejected" or (ack.status == "failed" and not ack.retryable)
+    return max(before, ack.decision_id) if ended or ack.phase == "drained" else before
+
+
+def observed(
+    nodes: Mapping[NodeId, NodeObservation],
+    power: PowerState,
+    config: PlannerConfig,
+    deployments: Mapping[DeploymentId, DeploymentState],
+    now_s: float,
+) -> Mapping[NodeId, NodeObservation]:
+    """Reports in which GPUs whose replicas have left count as held until their watts may be credited.
+
+    The node's last report says who held a GPU. After a change of leaders there is none: then a GPU without a pod waits
+    for every deployment that drains.
+    """
+    waits = {
+        name: _waits(deployments[name].flow, settings, now_s)
+        for name, settings in config.deployments.items()
+        if name in deployments and deployments[name].flow.drained_decision_id is not None
+    }
+    if not waits:
+        return nodes
+    return {
+        name: seen if (before := power.nodes.get(name)) is None else _with_leavers(seen, before, config, waits)
+        for name, seen in nodes.items()
+    }
+
+
+class Waits(NamedTuple):
+    """What the GPUs that a deployment's replicas left wait for: the acknowledgement, an idle draw."""
+
+    drained: bool
+    idle: bool
+
+
+def _waits(flow: Flow, config: DeploymentConfig, now_s: float) -> Waits:
+    """Not longer than ``scaling_timeout_s``: a connector that is gone must not hold watts indefinitely."""
+    within = now_s - flow.decided_at_s < config.scaling_timeout_s
+    known = NONE_DRAINED if flow.drained_decision_id is None else flow.drained_decision_id
+    return Waits(within and known < flow.decision_id, within)
+
+
+def _with_leavers(
+    seen: NodeObservation, before: NodeLedger, config: PlannerConfig, waits: Mapping[DeploymentId, Waits]
+) -> NodeObservation:
+    if before.seen is seen:
+        return seen
+    held = {}
+    for name, gpu in seen.gpus.items():
+        if gpu.deployment is None and gpu.worker is None and not gpu.terminating:
+            past = before.seen.gpus.get(name) if before.seen is not None else None
+            if (kept := _leaver(gpu, past, before.seen is None, config, waits)) is not None:
+                held[name] = kept
+    if not held:
+        return seen
+    fixed = replace(seen, gpus={**seen.gpus, **held})
+    # The ledger recognises by identity a report that it has already taken in.
+    return before.seen if before.seen is not None and before.seen == fixed else fixed
+
+
+def _leaver(
+    gpu: GpuObservation,
+    past: GpuObservation | None,
+    inherited: bool,
+    config: PlannerConfig,
+    waits: Mapping[DeploymentId, Waits],
+) -> GpuObservation | None:
+    """A GPU without a pod as one that is still held, where it waits; else None."""
+    if inherited or (past is not None and past.worker == LEFT and past.deployment is None):
+        waiting = any(one.drained for one in waits.values())
+        return replace(gpu, worker=LEFT, terminating=True) if waiting else None
+    if past is None or past.deployment is None or past.deployment not in waits:
+        return None
+    pools, wait = config.deployments[past.deployment].pools, waits[past.deployment]
+    if not wait.drained and not (wait.idle and _draws(gpu, pools.get(past.pool) if past.pool is not None else None)):
+        return None
+    return replace(
+        gpu,
+        deployment=past.deployment,
+        pool=past.pool,
+        role=past.role,
+        component=past.component,
+        worker=LEFT,
+        terminating=True,
+    )
+
+
+def _draws(gpu: GpuObservation, pool: PoolConfig | None) -> bool:
+    """Whether a GPU draws more than an engine that stands still: something still runs on it."""
+    if gpu.draw_mw is None or pool is None:
+        return False
+    return gpu.draw_mw > max(pool.curve.idle_mw, pool.curve.p_s_mw)
+
+
+def left(power: PowerState, deployments: Mapping[DeploymentId, DeploymentState]) -> int:
+    """Number of GPUs that keep their watts although no pod holds them."""
+    if all(known.flow.drained_decision_id is None for known in deployments.values()):
+        return 0
+    reports = [ledger.seen for ledger in power.nodes.values() if ledger.seen is not None]
+    return sum([1 for seen in reports for gpu in seen.gpus.values() if gpu.worker == LEFT and gpu.terminating])
