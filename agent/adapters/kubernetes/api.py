@@ -6,7 +6,7 @@ Owns one HTTP session. Never retries: the caller knows what a failure means.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -76,7 +76,9 @@ class KubernetesApi:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from error
 
-    async def lines(self, path: str, query: Mapping[str, str], *, silence_s: float) -> AsyncIterator[dict[str, Any]]:
+    async def lines(
+        self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """A watch: one JSON object per line, until the server ends it. Raises ApiError, also after ``silence_s``."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silence_s)
         try:
@@ -85,6 +87,8 @@ class KubernetesApi:
             ) as answer:
                 if answer.status >= 400:
                     raise await _refusal(answer)
+                if opened is not None:
+                    opened()
                 async for line in answer.content:
                     if line.strip():
                         yield json.loads(line)

@@ -40,8 +40,10 @@ class ReadableApi(Protocol):
         """One list."""
         ...
 
-    def lines(self, path: str, query: Mapping[str, str], *, silence_s: float) -> AsyncIterator[dict[str, Any]]:
-        """A watch, one object per line."""
+    def lines(
+        self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """A watch, one object per line. ``opened`` is called once the server has accepted it."""
         ...
 
 
@@ -69,6 +71,7 @@ class ListWatch(Generic[T]):
         self._timing = timing or WatchTiming()
         self._clock = clock
         self._on_change: Callable[[], None] = lambda: None
+        self._on_item: Callable[[T | None, T | None], None] = lambda before, after: None
         self._items: dict[str, T] = {}
         self._version = ""
         self._listed = False
@@ -76,6 +79,8 @@ class ListWatch(Generic[T]):
         self.failures = 0
         """Lists and watches that failed since the start."""
         self.last_error = ""
+        self.interrupted = ""
+        """Why changes are not seen now; empty while a watch is open, and between two watches."""
 
     @property
     def items(self) -> Mapping[str, T] | None:
@@ -90,6 +95,10 @@ class ListWatch(Generic[T]):
     def on_change(self, call: Callable[[], None]) -> None:
         """Call ``call`` whenever an object was added, changed or removed."""
         self._on_change = call
+
+    def on_item(self, call: Callable[[T | None, T | None], None]) -> None:
+        """Call ``call`` with each object that changes, before and after; None where there is none."""
+        self._on_item = call
 
     async def run(self) -> None:
         """Keep current until cancelled."""
@@ -109,8 +118,9 @@ class ListWatch(Generic[T]):
                 self._version = ""
             except ApiError as error:
                 self.failures += 1
-                self.last_error = str(error)
+                self.last_error = self.interrupted = str(error)
                 log.warning("%s: %s", self._path, error)
+                self._on_change()
             await asyncio.sleep(backoff.next_s())
 
     async def _list(self) -> None:
@@ -124,8 +134,12 @@ class ListWatch(Generic[T]):
             if not metadata.get("continue"):
                 break
             query["continue"] = metadata["continue"]
-        self._items, self._version, self._listed = found, str(metadata.get("resourceVersion", "")), True
+        before, self._items = self._items, found
+        self._version, self._listed, self.interrupted = str(metadata.get("resourceVersion", "")), True, ""
         self._mark_alive()
+        for uid in before.keys() | found.keys():
+            if before.get(uid) != found.get(uid):
+                self._on_item(before.get(uid), found.get(uid))
         self._on_change()
 
     async def _watch(self) -> None:
@@ -137,12 +151,18 @@ class ListWatch(Generic[T]):
             "timeoutSeconds": str(self._timing.watch_s),
         }
         try:
-            async for event in self._api.lines(self._path, query, silence_s=self._timing.silence_s):
+            lines = self._api.lines(self._path, query, silence_s=self._timing.silence_s, opened=self._opened)
+            async for event in lines:
                 self._take(str(event.get("type")), event.get("object", {}))
         except ApiError as error:
             if error.status == GONE:
                 raise TooOldError from error
             raise
+
+    def _opened(self) -> None:
+        if self.interrupted:
+            self.interrupted = ""
+            self._on_change()
 
     def _take(self, kind: str, item: Mapping[str, Any]) -> None:
         if kind == "ERROR":
@@ -156,10 +176,12 @@ class ListWatch(Generic[T]):
             self._version = str(version)
         if kind == "BOOKMARK":
             return
+        before = self._items.get(_uid(item))
         if kind == "DELETED":
             self._items.pop(_uid(item), None)
         else:
             self._put(self._items, item)
+        self._on_item(before, self._items.get(_uid(item)))
         self._on_change()
 
     def _put(self, items: dict[str, T], item: Mapping[str, Any]) -> None:

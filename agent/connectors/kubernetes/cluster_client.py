@@ -7,7 +7,7 @@ connector runs, because the library holds some 40 MB of models.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,11 +70,15 @@ class ClusterClient:
         except FAILURES as error:
             raise _refusal(path, error) from error
 
-    async def lines(self, path: str, query: Mapping[str, str], *, silence_s: float) -> AsyncIterator[dict[str, Any]]:
+    async def lines(
+        self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """A watch: one JSON object per line, until the server ends it; fails after ``silence_s`` of silence."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=silence_s)
         try:
             async with await self._open(path, query, limits) as answer:
+                if opened is not None:
+                    opened()
                 waiting = b""
                 async for part in answer.content.iter_any():
                     *whole, waiting = (waiting + part).split(b"\n")

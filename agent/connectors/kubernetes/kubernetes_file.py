@@ -8,22 +8,35 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agent.connectors.connector_file import ConnectorHttpSection
+from agent.connectors.kubernetes.shared_watches import WatchedPools
+from agent.core.scaling.claims import shared_targets
 from agent.core.scaling.kubernetes.pool_views import ViewSettings
-from agent.core.scaling.kubernetes.scale_targets import ScaleTarget, target_of
+from agent.core.scaling.kubernetes.scale_targets import target_of
 from agent.runtime.agent_file import SettingsSection
 from bus_schemas.jetstream.settings import BusSettings
 
 
-class KubernetesFile(SettingsSection):
-    """All settings of ``wattscale connector kubernetes``: one deployment, by its graph or by named targets."""
+class DeploymentSection(SettingsSection):
+    """One deployment's pools: those of a graph, or named targets."""
 
-    deployment: str = Field(min_length=1)
-    namespace: str = Field(min_length=1)
+    namespace: str = ""
+    """Of Kubernetes; empty: the connector's."""
+    graph: str = ""
+    targets: dict[str, str] = Field(default_factory=dict)
+
+
+class KubernetesFile(SettingsSection):
+    """All settings of ``wattscale connector kubernetes``: one deployment, or several in ``deployments``."""
+
+    deployment: str = ""
+    namespace: str = ""
     """Of Kubernetes, where the targets are."""
     graph: str = ""
     """A DynamoGraphDeployment: each of its scaling adapters is a pool, named as the component in lower case."""
     targets: dict[str, str] = Field(default_factory=dict)
     """By pool, RESOURCE.VERSION.GROUP/NAME, instead of ``graph``."""
+    deployments: dict[str, DeploymentSection] = Field(default_factory=dict)
+    """By name, instead of ``deployment``, ``graph`` and ``targets``: all of them by this process."""
     second_writer: Literal["wins", "loses"] = "wins"
     """Whether a count that somebody else wrote stays, or is written over."""
     wait_for_capacity_s: float = Field(default=600.0, gt=0)
@@ -36,17 +49,42 @@ class KubernetesFile(SettingsSection):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
-    def _one_kind(self) -> KubernetesFile:
-        if bool(self.graph) == bool(self.targets):
-            raise ValueError("set either graph or targets")
-        found = self.scale_targets()
-        if len(set(found.values())) < len(found):
-            raise ValueError("targets: one object is the target of two pools")
+    def _fit_together(self) -> KubernetesFile:
+        if self.deployments and (self.deployment or self.graph or self.targets):
+            raise ValueError("set either deployments, or deployment with graph or targets")
+        if not self.deployments and not self.deployment:
+            raise ValueError("deployment: is needed, or deployments")
+        for name, one in self._sections().items():
+            if bool(one.graph) == bool(one.targets):
+                raise ValueError(f"{name}: set either graph or targets")
+            if not one.namespace:
+                raise ValueError(f"{name}: namespace is needed: that of Kubernetes, where its targets are")
+        claims: dict[str, dict[str, str]] = {}
+        for found in self.watched():
+            # A graph's adapters are not known yet: the graph stands for them.
+            graph = {"*": f"graph {found.graph} in {found.namespace}"} if found.graph else {}
+            claims[found.deployment] = graph | {pool: str(target) for pool, target in found.targets.items()}
+        if twice := shared_targets(claims):
+            raise ValueError("; ".join(twice))
         return self
 
-    def scale_targets(self) -> dict[str, ScaleTarget]:
-        """By pool. Raises BadTargetError, a ValueError."""
-        return {pool: target_of(text, self.namespace) for pool, text in self.targets.items()}
+    def _sections(self) -> dict[str, DeploymentSection]:
+        given = self.deployments or {self.deployment: DeploymentSection(graph=self.graph, targets=self.targets)}
+        return {
+            name: one.model_copy(update={"namespace": one.namespace or self.namespace}) for name, one in given.items()
+        }
+
+    def watched(self) -> tuple[WatchedPools, ...]:
+        """The pools of each deployment. Raises BadTargetError, a ValueError."""
+        return tuple(
+            WatchedPools(
+                name,
+                one.namespace,
+                one.graph,
+                {pool: target_of(text, one.namespace) for pool, text in one.targets.items()},
+            )
+            for name, one in self._sections().items()
+        )
 
     def view_settings(self) -> ViewSettings:
         """What the views of pools need."""

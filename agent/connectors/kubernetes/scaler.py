@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from agent.adapters.kubernetes.api import ApiError
 from agent.connectors.kubernetes.cluster_client import ClusterClient
 from agent.connectors.kubernetes.pool_watch import PoolWatch
+from agent.connectors.kubernetes.scaling_events import ScalingEvents
 from agent.connectors.scaling_channel import ScalingChannel
 from agent.core.scaling.counts import compare, in_force_by_us
-from agent.core.scaling.kubernetes.scale_targets import kind_of
 from agent.core.scaling.scaling_types import (
     PoolSeen,
     ReplicaDecision,
@@ -30,19 +28,25 @@ log = logging.getLogger(__name__)
 CHECK_S = 5.0
 """How long without any change until waiting times are compared again."""
 CONFLICT = 409
-LARGEST_MEMORY = 500
 
 
 class KubernetesScaler:
     """One deployment. Runs until cancelled."""
 
-    def __init__(self, cluster: ClusterClient, channel: ScalingChannel, watch: PoolWatch, *, overwrite: bool) -> None:
-        self._cluster, self._channel, self._watch = cluster, channel, watch
+    def __init__(
+        self,
+        cluster: ClusterClient,
+        channel: ScalingChannel,
+        watch: PoolWatch,
+        events: ScalingEvents,
+        *,
+        overwrite: bool,
+    ) -> None:
+        self._cluster, self._channel, self._watch, self._events = cluster, channel, watch, events
         self._overwrite = overwrite
         self._written: dict[str, int] = {}
         self._own: dict[str, tuple[str, int, str]] = {}
         """By pool: the version that we wrote over, the count that we wrote, and the version it then had."""
-        self._events: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         """Carry out until cancelled."""
@@ -78,7 +82,7 @@ class KubernetesScaler:
             progress = replace(progress, problem=ScalingProblem("; ".join([*words, *problems]), lasting))
         await self._channel.report(progress)
         if progress.problem is not None:
-            await self._warn(decision, seen, progress.problem.reason)
+            await self._warn(decision, progress.problem.reason)
 
     def _with_own(self, pool: str, seen: PoolSeen) -> PoolSeen:
         """As the object is after our own write, where the watch does not show it yet."""
@@ -102,42 +106,15 @@ class KubernetesScaler:
         self._own[action.pool] = (action.version, count, version)
         return ""
 
-    async def _warn(self, decision: ReplicaDecision, seen: Mapping[str, PoolSeen], text: str) -> None:
-        """An Event on each target of the decision that a problem names, once for each text."""
+    async def _warn(self, decision: ReplicaDecision, text: str) -> None:
+        """An Event on each target of the decision that a problem names."""
         targets = self._watch.targets()
         for pool in decision.replicas:
             target = targets.get(pool)
             own = "; ".join(part for part in text.split("; ") if part.startswith(f"{pool}:"))
             item = self._watch.item(target) if target is not None else None
-            if target is None or item is None or not own or (pool, own) in self._events:
-                continue
-            if len(self._events) >= LARGEST_MEMORY:
-                self._events.clear()
-            self._events.add((pool, own))
-            log.warning("%s: %s", target, own)
-            now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-            about = {
-                "apiVersion": f"{target.group}/{target.version}",
-                "kind": kind_of(target, item),
-                "namespace": target.namespace,
-                "name": target.name,
-                "uid": item["metadata"]["uid"],
-            }
-            body = {
-                "metadata": {"generateName": f"{target.name[:200]}.", "namespace": target.namespace},
-                "involvedObject": about,
-                "reason": "ScalingNotDone",
-                "message": own[:1024],
-                "type": "Warning",
-                "source": {"component": "wattscale-connector"},
-                "firstTimestamp": now,
-                "lastTimestamp": now,
-                "count": 1,
-            }
-            try:
-                await self._cluster.event(target.namespace, body)
-            except ApiError as error:
-                log.warning("cannot write an event for %s: %s", target, error)
+            if target is not None and item is not None and own:
+                await self._events.warn(target, item, own)
 
 
 def waiting(decision: ReplicaDecision, why: str) -> ScalingProgress:

@@ -20,7 +20,7 @@ from tests.contract.bus import bench, until
 from tests.contract.kubernetes.api_server import ApiServer, Rule
 from tests.free_ports import free_port
 
-READ = "get,list,watch"
+READ = "list,watch"
 GENERAL: tuple[Rule, ...] = (
     ("", "pods", READ),
     ("", "events", "create"),
@@ -29,12 +29,12 @@ GENERAL: tuple[Rule, ...] = (
 ADAPTER_RULES: tuple[Rule, ...] = (
     *GENERAL,
     ("nvidia.com", "dynamographdeploymentscalingadapters,dynamographdeployments", READ),
-    ("nvidia.com", "dynamographdeploymentscalingadapters/scale", "get,patch"),
+    ("nvidia.com", "dynamographdeploymentscalingadapters/scale", "patch"),
 )
 WORKLOAD_RULES: tuple[Rule, ...] = (
     *GENERAL,
     ("apps", "deployments", READ),
-    ("apps", "deployments/scale", "get,patch"),
+    ("apps", "deployments/scale", "patch"),
 )
 
 

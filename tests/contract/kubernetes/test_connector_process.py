@@ -17,7 +17,8 @@ from tests.contract.kubernetes.connector_site import (
     WORKLOAD_RULES,
     connector_site,
 )
-from tests.contract.kubernetes.graph_operator import ADAPTERS, GRAPHS, Fate, GraphOperator, operated
+from tests.contract.kubernetes.graph_operator import ADAPTERS, GRAPHS, GraphOperator, operated
+from tests.contract.kubernetes.operated_pods import Fate
 from tests.doubles.kubernetes import KubernetesDouble
 
 pytest.importorskip("kubernetes_asyncio.client", reason="kubernetes-asyncio is a test part")
@@ -213,7 +214,7 @@ async def test_missing_rights_and_definitions_are_acknowledged_with_what_to_do(
         token = await server.account("c", *ADAPTER_RULES[:-1])
         async with site.connector(token, "--graph", operator.graph):
             await site.decide(0, decode=2)
-            await site.problem(0, "get and patch on dynamographdeploymentscalingadapters/scale", "verbs: [get, patch]")
+            await site.problem(0, "patch on dynamographdeploymentscalingadapters/scale", "verbs: [patch]")
     async with connector_site(server, tmp_path / "second") as site:
         token = await server.account("d", *WORKLOAD_RULES, ("x.wattscale.test", "engines", "get,list,watch"))
         async with site.connector(token, "--target", "decode=engines.v1.x.wattscale.test/e"):

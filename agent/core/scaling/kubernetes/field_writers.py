@@ -23,6 +23,16 @@ def count_writer(managed_fields: object, path: tuple[str, ...] = ("spec", "repli
     return " and ".join(_in_words(name) for name in sorted(set(others)))
 
 
+def owners(managed_fields: object, path: tuple[str, ...] = ("spec", "replicas")) -> list[dict[str, Any]]:
+    """The entries that own the field at ``path``, without the other fields that they own."""
+    if not isinstance(managed_fields, list):
+        return []
+    tree: dict[str, Any] = {}
+    for key in reversed(path):
+        tree = {f"f:{key}": tree}
+    return [{"manager": entry.get("manager", ""), "fieldsV1": tree} for entry in managed_fields if _owns(entry, path)]
+
+
 def _owns(entry: Mapping[str, Any], path: tuple[str, ...]) -> bool:
     part: Any = entry.get("fieldsV1")
     for key in path:

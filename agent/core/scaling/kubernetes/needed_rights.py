@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.core.scaling.kubernetes.scale_targets import ScaleTarget
-
 GRAPHS = "dynamographdeployments"
 
 
@@ -26,22 +24,19 @@ class Right:
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
-def needed(targets: Iterable[ScaleTarget]) -> tuple[Right, ...]:
-    """What a connector for these targets needs, each right once."""
-    rights: dict[Right, None] = {}
-    for target in targets:
-        home = target.namespace
-        reads = [(target.group, target.resource), ("", "pods")]
-        if target.is_adapter:
-            reads.append((target.group, GRAPHS))
-        for group, resource in reads:
-            rights |= {Right(home, verb, group, resource): None for verb in ("get", "list", "watch")}
-        rights |= {Right(home, verb, target.group, target.resource, "scale"): None for verb in ("get", "patch")}
-        rights |= {
-            Right(home, verb, "autoscaling", "horizontalpodautoscalers"): None for verb in ("get", "list", "watch")
-        }
-        rights[Right(home, "create", "", "events")] = None
-    return tuple(rights)
+def watching(namespace: str, group: str, resource: str) -> tuple[Right, ...]:
+    """What a watch of a collection needs."""
+    return tuple(Right(namespace, verb, group, resource) for verb in ("list", "watch"))
+
+
+def scaling(namespace: str, group: str, resource: str) -> Right:
+    """What writing a count needs: nothing is read there."""
+    return Right(namespace, "patch", group, resource, "scale")
+
+
+def reporting(namespace: str) -> Right:
+    """What writing Events needs."""
+    return Right(namespace, "create", "", "events")
 
 
 def manifest_lines(missing: Iterable[Right]) -> tuple[str, ...]:

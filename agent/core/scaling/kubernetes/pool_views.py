@@ -33,9 +33,13 @@ class Counted:
 
 
 def graph_component(graph: Mapping[str, Any], component: str) -> Counted:
-    """A component of a DynamoGraphDeployment. One that the status does not show yet serves nothing."""
+    """A component of a DynamoGraphDeployment. One that the status does not show yet serves nothing.
+
+    Reads both versions: the status has ``components``, in v1alpha1 ``services``.
+    """
     status = graph.get("status") or {}
-    names = {str(name).lower(): one for name, one in (status.get("components") or {}).items()}
+    counts = status.get("components") or status.get("services") or {}
+    names = {str(name).lower(): one for name, one in counts.items()}
     one = names.get(component.lower()) or {}
     kind = str(one.get("componentKind", ""))
     # A PodCliqueScalingGroup reports no readyReplicas, others may report no availableReplicas.
@@ -52,7 +56,7 @@ def _graph_hold(status: Mapping[str, Any], component: str) -> str:
     restart, rolling = status.get("restart") or {}, status.get("rollingUpdate") or {}
     if restart.get("phase") in _RESTARTING:
         return f"restart {restart.get('observedID', '')} is {restart['phase']}"
-    updated = [str(one).lower() for one in rolling.get("updatedComponents") or ()]
+    updated = [str(one).lower() for one in rolling.get("updatedComponents") or rolling.get("updatedServices") or ()]
     if rolling.get("phase") in _ROLLING and component.lower() not in updated:
         return f"a rolling update is {rolling['phase']}"
     return ""

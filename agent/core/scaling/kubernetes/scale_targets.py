@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ADAPTER_GROUP, ADAPTERS = "nvidia.com", "dynamographdeploymentscalingadapters"
+GRAPH_LABEL, COMPONENT_LABEL = "nvidia.com/dynamo-graph-deployment-name", "nvidia.com/dynamo-component"
+"""The labels of a graph's pods."""
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _TARGET = re.compile(rf"(?P<resource>[a-z0-9]+)\.(?P<version>v[a-z0-9]+)\.(?P<group>{_NAME})/(?P<name>{_NAME})")
 

@@ -1,0 +1,145 @@
+"""All watches of this process: one for each collection, shared by the deployments that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.connectors.kubernetes.keyed_watch import Collection, KeyedWatch, Wake, WatchableCluster
+from agent.core.scaling.kubernetes.lean_objects import (
+    WatchedGraph,
+    autoscaler_keys,
+    graph_keys,
+    lean_graph,
+    lean_target,
+    pod_keys,
+    target_keys,
+)
+from agent.core.scaling.kubernetes.needed_rights import GRAPHS, reporting, scaling, watching
+from agent.core.scaling.kubernetes.scale_targets import ADAPTER_GROUP, ADAPTERS, GRAPH_LABEL, ScaleTarget
+from agent.core.scaling.kubernetes.workload_pods import WorkerPod, worker_pod
+
+ADAPTER_VERSIONS = ("v1beta1", "v1alpha1")
+"""Those of Dynamo's kinds, the newer one first."""
+PODS = ("", "pods")
+AUTOSCALERS = ("autoscaling", "horizontalpodautoscalers")
+SCALED_OBJECTS = ("keda.sh", "scaledobjects")
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedPools:
+    """The pools of one deployment: those of a ``graph``'s scaling adapters, or ``targets`` by pool."""
+
+    deployment: str
+    namespace: str
+    graph: str
+    targets: Mapping[str, ScaleTarget]
+
+    @property
+    def pods_are_graphs(self) -> bool:
+        """Whether every pod of it carries a graph's label."""
+        return bool(self.graph) or all(one.is_adapter for one in self.targets.values())
+
+
+class SharedWatches:
+    """Run all of ``watches``. Each gives its objects by key, and None stands for a collection that nobody needs."""
+
+    def __init__(self, cluster: WatchableCluster, watched: Sequence[WatchedPools]) -> None:
+        self._cluster = cluster
+        self.watches: dict[tuple[str, ...], KeyedWatch[Any]] = {}
+        for namespace in sorted({one.namespace for one in watched}):
+            here = [one for one in watched if one.namespace == namespace]
+            self._watch(namespace, *PODS, ("v1",), worker_pod, pod_keys, selector=_pod_selector(here))
+            self._watch(namespace, *AUTOSCALERS, ("v2",), lean_target, autoscaler_keys)
+            self._watch(namespace, *SCALED_OBJECTS, ("v1alpha1",), lean_target, autoscaler_keys, optional=True)
+            if any(one.graph for one in here):
+                self._watch_adapters(namespace, "", ADAPTER_VERSIONS)
+            for target in (target for one in here for target in one.targets.values()):
+                if target.is_adapter:
+                    self._watch_adapters(namespace, target.version, (target.version,))
+                else:
+                    where = (namespace, target.group, target.resource)
+                    self._watch(*where, (target.version,), lean_target, target_keys, target.version)
+
+    def _watch_adapters(self, namespace: str, wanted: str, versions: tuple[str, ...]) -> None:
+        self._watch(namespace, ADAPTER_GROUP, ADAPTERS, versions, lean_target, target_keys, wanted)
+        self._watch(namespace, ADAPTER_GROUP, GRAPHS, versions, lean_graph, graph_keys, wanted)
+
+    def _watch(
+        self,
+        namespace: str,
+        group: str,
+        resource: str,
+        versions: tuple[str, ...],
+        read: Callable[[Any], Any],
+        keys: Callable[[Any], Iterable[str]],
+        wanted: str = "",
+        *,
+        selector: str = "",
+        optional: bool = False,
+    ) -> None:
+        key = (namespace, group, resource, wanted)
+        if key in self.watches:
+            return
+        rights = [*watching(namespace, group, resource)]
+        if (group, resource) == PODS:
+            rights.append(reporting(namespace))
+        elif read is lean_target and (group, resource) not in (AUTOSCALERS, SCALED_OBJECTS):
+            rights.append(scaling(namespace, group, resource))
+        self.watches[key] = KeyedWatch(
+            self._cluster,
+            [Collection(namespace, group, version, resource) for version in versions],
+            read,
+            keys,
+            rights=rights,
+            selector=selector,
+            optional=optional,
+        )
+
+    def pods(self, namespace: str) -> KeyedWatch[WorkerPod]:
+        """The pods, by label."""
+        return self.watches[(namespace, *PODS, "")]
+
+    def autoscalers(self, namespace: str) -> KeyedWatch[dict[str, Any]]:
+        """HorizontalPodAutoscalers, by what they aim at."""
+        return self.watches[(namespace, *AUTOSCALERS, "")]
+
+    def scaled_objects(self, namespace: str) -> KeyedWatch[dict[str, Any]]:
+        """KEDA's ScaledObjects, by what they aim at."""
+        return self.watches[(namespace, *SCALED_OBJECTS, "")]
+
+    def targets(self, namespace: str, group: str, resource: str, version: str = "") -> KeyedWatch[dict[str, Any]]:
+        """Objects that have a count, by name."""
+        return self.watches[(namespace, group, resource, version)]
+
+    def graphs(self, namespace: str, version: str = "") -> KeyedWatch[WatchedGraph]:
+        """Graphs, by name."""
+        return self.watches[(namespace, ADAPTER_GROUP, GRAPHS, version)]
+
+    def needed_by(self, watched: WatchedPools) -> dict[str, KeyedWatch[Any]]:
+        """Those that a deployment needs, by what they are called for people."""
+        home = watched.namespace
+        found: list[KeyedWatch[Any]] = []
+        if watched.graph:
+            found += [self.targets(home, ADAPTER_GROUP, ADAPTERS), self.graphs(home)]
+        for target in watched.targets.values():
+            found.append(self.targets(home, target.group, target.resource, target.version))
+            if target.is_adapter:
+                found.append(self.graphs(home, target.version))
+        found += [self.pods(home), self.autoscalers(home), self.scaled_objects(home)]
+        return {one.collection.name: one for one in found}
+
+    def join(self, watched: WatchedPools, wake: Wake) -> None:
+        """Call ``wake`` when something that a deployment needs becomes known or unknown."""
+        for watch in self.needed_by(watched).values():
+            watch.join(wake)
+
+
+def _pod_selector(watched: Sequence[WatchedPools]) -> str:
+    """The narrowest selector of pods that fits all of these deployments; empty: all pods."""
+    if not all(one.pods_are_graphs for one in watched):
+        return ""
+    graphs = {one.graph for one in watched}
+    only = next(iter(graphs)) if len(graphs) == 1 else ""
+    return f"{GRAPH_LABEL}={only}" if only else GRAPH_LABEL
