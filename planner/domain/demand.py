@@ -97,7 +97,6 @@ class Allocation:
 
     pools: Mapping[tuple[DeploymentId, PoolId], PoolGrant] = field(default_factory=dict)
     shortfall: Mapping[DeploymentId, float] = field(default_factory=dict)
-    objective: float = 0.0
     cuts: Mapping[DeploymentId, PowerCut] = field(default_factory=dict)
     """The deployments whose counts were cut in proportion to the watts."""
 

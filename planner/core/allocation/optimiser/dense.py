@@ -15,8 +15,8 @@ from planner.core.allocation.optimiser.staircase import CLOSE, score
 LARGEST = 20_000
 """Cells of the table: beyond them leaving out hopeless pairs of counts costs less than looking at all of them."""
 
-Choice: TypeAlias = tuple[tuple[int, int], tuple[int, int], float]
-"""Count columns, cap steps and score of the left and the right pool."""
+Choice: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+"""Count columns and cap steps of the left and the right pool."""
 
 
 def fits(problem: Problem, left: int, right: int) -> bool:
@@ -31,36 +31,38 @@ def best(problem: Problem, left: int, right: int, mw: float, gpus: float) -> Cho
     one, two = problem.gpus[left, :n], problem.gpus[right, :m]
     top = _dearest(problem, right, mw - one[:, None] * problem.caps[left, :wide], two)
     fitting = (top >= 0) & (one[:, None] + two <= gpus)[:, None, :]
-    top = np.maximum(top, 0)
-    options, row = problem.options, np.arange(m)
+    options, caps = problem.options, problem.speed.shape[1]
     share, carried = options.share[left, :n, :wide, None], options.carried[left, :n, :wide, None]
     kept = (problem.kept[left, :n, None] * problem.kept[right, :m])[:, None, :]
     shares, carries = options.share[right], options.carried[right]
-    scores = score(share * shares[row, top], np.minimum(carried, carries[row, top]), kept)
-    scores = np.where(fitting, scores, -1.0)
+    cell = np.maximum(top, 0) + np.arange(0, m * caps, caps)
+    scores = score(share * shares.take(cell), np.minimum(carried, carries.take(cell)), kept)
+    scores[~fitting] = -1.0
     most = float(scores.max())
     if most < 0.0:
         return None
     enough = most * (1.0 - problem.alike) - CLOSE
     column, step, beside = (scores >= enough).nonzero()
-    share, carried = options.share[left, column, step], options.carried[left, column, step]
-    kept = kept[column, 0, beside]
-    low, high = np.zeros_like(column), top[column, step, beside]
-    for _ in range(int(high.max()).bit_length()):
-        middle = (low + high) // 2
-        reached = score(share * shares[beside, middle], np.minimum(carried, carries[beside, middle]), kept) >= enough
-        high, low = np.where(reached, middle, high), np.where(reached, low, np.minimum(middle + 1, high))
-    at = int((problem.cost(left, column, step) + problem.cost(right, beside, high)).argmin())
-    a, b, cap_a, cap_b = int(column[at]), int(beside[at]), int(step[at]), int(high[at])
-    found = (shares[b, cap_b] * share[at], np.minimum(carried[at], carries[b, cap_b]), kept[at])
-    return (a, b), (cap_a, cap_b), float(score(*found))
+    share, carried = options.share[left, column, step][:, None], options.carried[left, column, step][:, None]
+    kept = kept[column, 0, beside][:, None]
+    # The share rises with the cap: the first cap that reaches it is the lowest, and at most the highest that fits.
+    reached = score(share * shares[beside], np.minimum(carried, carries[beside]), kept) >= enough
+    low = reached.argmax(axis=1)
+    cost = problem.cost(np.array([[left], [right]]), np.array([column, beside]), np.array([step, low]))
+    at = int((cost[0] + cost[1]).argmin())
+    return (int(column[at]), int(beside[at])), (int(step[at]), int(low[at]))
 
 
 def _dearest(problem: Problem, row: int, rest_mw: Floats, asked: Floats) -> Ints:
     """(N, S, M) the highest cap step that the rest (N, S) pays for at each count's GPUs (M); negative where none."""
-    rest = rest_mw[:, :, None]
-    steps = np.floor((rest / np.maximum(asked, 1e-9) + problem.reserve_mw) / STEP_MW + 1e-9) - problem.floor[row]
+    steps = rest_mw[:, :, None] / np.maximum(asked, 1e-9)
+    steps += problem.reserve_mw
+    steps /= STEP_MW
+    steps += 1e-9
+    np.floor(steps, out=steps)
+    steps -= problem.floor[row]
     if not asked[0]:
         steps[:, :, 0] = np.where(rest_mw >= 0.0, np.inf, -1.0)
-    found: Ints = np.minimum(np.maximum(steps, -1), problem.last[row]).astype(np.int64)
-    return found
+    np.maximum(steps, -1, out=steps)
+    np.minimum(steps, problem.last[row], out=steps)
+    return steps.astype(np.int64)

@@ -5,14 +5,14 @@ Owns reasons and sentences. Must never change a number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from planner.core.allocation.optimiser.problem import STEP_MW, Floats, Ints, Problem
+from planner.core.allocation.optimiser.problem import STEP_MW, Ints, Problem
 from planner.core.allocation.optimiser.shares import good
-from planner.core.allocation.optimiser.staircase import NOTHING, score
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.plan import Limited
@@ -50,78 +50,68 @@ class _Scarce:
 def allocation(
     problem: Problem, solution: Solution, limits: SiteLimits, asked: Sequence[DeploymentDemand], *, floors: bool
 ) -> Allocation:
-    """The grants of all pools, with chains, predicted shares, shortfalls and prices. ``floors``: they do not fit."""
+    """The grants of all pools, with chains, predicted shares and shortfalls. ``floors``: they do not fit."""
     pools: dict[tuple[DeploymentId, PoolId], PoolGrant] = {}
     shortfall: dict[DeploymentId, float] = {}
-    columns, steps = solution.columns, solution.steps
-    shares = _shares(problem, solution)
-    scarce = _scarce(problem, solution, floors=floors)
-    for d, demand in enumerate(asked):
-        own = problem.pools_of(d)
-        made = float(shares[own.start : own.stop].prod())
+    columns, steps, shares = solution.columns.tolist(), solution.steps.tolist(), _shares(problem, solution)
+    scarce = _scarce(problem, columns, steps, solution, floors=floors)
+    row = 0
+    for demand in asked:
+        own = range(row, row := row + len(demand.pools))
+        made = math.prod(shares[own.start : own.stop])
         late = 0.0 if solution.plenty else max(0.0, 1.0 - made)
         shortfall[demand.deployment] = late if late > 1e-9 else 0.0
-        counts = {row: int(problem.count[row, columns[row]]) for row in own}
-        useless = made <= 0.0 and floors and not all(counts.values())
-        for row in own:
-            key = problem.name_of(row)
+        counts = [int(problem.count[one, columns[one]]) for one in own]
+        useless = made <= 0.0 and floors and not all(counts)
+        for one, count, (name, pool) in zip(own, counts, demand.pools.items(), strict=True):
+            setpoint = GpuSetpoint(Milliwatts(min(problem.cap_mw(one, steps[one]), pool.curve.max_mw)))
             # A stage that serves no request, because its partner has no GPU, is not worth its watts.
-            grant = PoolGrant(
-                0 if useless else counts[row],
-                GpuSetpoint(Milliwatts(min(problem.cap_mw(row, int(steps[row])), demand.pools[key[1]].curve.max_mw))),
-                float(problem.speed[row, steps[row]]),
-                good=float(shares[row]),
-            )
-            pool = demand.pools[key[1]]
+            count = 0 if useless else count
+            grant = PoolGrant(count, setpoint, float(problem.speed[one, steps[one]]), good=shares[one])
             chain = _chain(pool, grant, late, scarce, limits, demand.max_gpus)
-            pools[key] = replace(grant, chain=chain)
-    objective = 0.0 if solution.plenty else _loss(problem, shares, columns, steps)
-    return Allocation(pools, shortfall, objective)
+            if chain:
+                grant = PoolGrant(grant.replicas, grant.setpoint, grant.speed, chain, grant.good)
+            pools[demand.deployment, name] = grant
+    return Allocation(pools, shortfall)
 
 
-def _shares(problem: Problem, solution: Solution) -> Floats:
+def _shares(problem: Problem, solution: Solution) -> list[float]:
     """(P) the share that each pool makes good, computed without the table's interpolation because it is displayed."""
     rows, columns = np.arange(len(solution.columns)), solution.columns
     numbers = (problem.speed[rows, solution.steps], problem.prompts[rows, columns], problem.answers[rows, columns])
-    return np.array([good(*one) for one in zip(*(table.tolist() for table in numbers), strict=True)])
+    return [good(*one) for one in zip(*(table.tolist() for table in numbers), strict=True)]
 
 
-def _loss(problem: Problem, shares: Floats, columns: Ints, steps: Ints) -> float:
-    """``-ln(score)``, weighed by worth: what is minimised."""
-    rows, first = np.arange(len(columns)), problem.first[:-1]
-    made = np.multiply.reduceat(shares, first)
-    carried = np.minimum.reduceat(problem.carried(columns, steps), first)
-    kept = np.multiply.reduceat(problem.kept[rows, columns], first)
-    return float(-(problem.worth * np.log(np.maximum(NOTHING, score(made, carried, kept)))).sum())
-
-
-def _scarce(problem: Problem, solution: Solution, *, floors: bool) -> _Scarce:
+def _scarce(problem: Problem, columns: list[int], steps: list[int], solution: Solution, *, floors: bool) -> _Scarce:
     """Where load goes short: watts where no slowed pool's next cap step fits, GPUs where no further replica does."""
     if solution.plenty:
         return _Scarce(solution.watts, solution.gpus, floors)
-    columns, steps = solution.columns, solution.steps
-    rows = np.arange(len(columns))
-    held = problem.gpus[rows, columns]
-    left_mw = problem.budget_mw - float((held * problem.caps[rows, steps]).sum())
-    left_gpus = problem.gpu_limit - float(held.sum())
-    slowed = steps < problem.last[:-1]
-    size = np.array([float(pool.gpus_per_replica) for demand in problem.demands for pool in demand.pools.values()])
-    wanted = np.array([pool.wanted for demand in problem.demands for pool in demand.pools.values()])
-    fewer = problem.count[rows, columns] < wanted
-    dear = size * problem.caps[:-1, 0]
-    watts = (slowed & (held > 0) & (held * STEP_MW > left_mw)) | (fewer & (dear > left_mw) & (size <= left_gpus))
-    return _Scarce(bool(watts.any()) or floors, bool((fewer & (size > left_gpus)).any()), floors)
+    pools = [pool for demand in problem.demands for pool in demand.pools.values()]
+    counts = [int(problem.count[row, column]) for row, column in enumerate(columns)]
+    held = [count * pool.gpus_per_replica for count, pool in zip(counts, pools, strict=True)]
+    left_mw = problem.budget_mw - sum([n * float(problem.caps[row, steps[row]]) for row, n in enumerate(held)])
+    left_gpus = problem.gpu_limit - sum(held)
+    watts, gpus, last = floors, False, problem.last.tolist()
+    for row, (pool, count) in enumerate(zip(pools, counts, strict=True)):
+        size = pool.gpus_per_replica
+        watts = watts or (steps[row] < last[row] and held[row] > 0 and held[row] * STEP_MW > left_mw)
+        if count < pool.wanted:
+            gpus = gpus or size > left_gpus
+            watts = watts or (size <= left_gpus and size * float(problem.caps[row, 0]) > left_mw)
+    return _Scarce(watts, gpus, floors)
 
 
 def _chain(
     pool: PoolDemand, grant: PoolGrant, late: float, scarce: _Scarce, limits: SiteLimits, own_gpus: int | None
 ) -> tuple[Limited, ...]:
+    full = grant.replicas == pool.wanted and grant.speed >= FULL
+    if full and late <= NOTICEABLE and not scarce.floors:
+        return ()
     watts = f"{grant.setpoint.cap_mw / 1000:.0f} W a GPU"
     chosen = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {watts}"
     if grant.replicas > pool.wanted:
         chosen = f"{grant.replicas} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"
     links: list[Limited] = []
-    full = grant.replicas == pool.wanted and grant.speed >= FULL
     if not full and scarce.watts:
         why = f"{limits.budget_mw / 1000:.0f} W are all that GPUs may draw"
         links.append(Limited(grant.replicas, ReasonCode.POWER_BUDGET, f"{chosen}: {why}"))

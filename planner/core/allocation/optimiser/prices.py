@@ -112,9 +112,8 @@ def stages(problem: Problem) -> tuple[SamePools, ...]:
 
 def plenty(problem: Problem) -> Market:
     """One cap per count: the lowest that carries the load with speed to spare. Its worth is what it saves."""
-    steps, cost = problem.plenty
-    caps = np.take_along_axis(problem.caps, steps, axis=1)
-    return Market(problem, -cost[:, :, None], (problem.gpus * caps)[:, :, None], steps[:, :, None], stages(problem))
+    mw = np.where(problem.carries, problem.plenty_mw, 0.0)[:, :, None]
+    return Market(problem, -problem.plenty_cost[:, :, None], mw, problem.plenty_steps[:, :, None], stages(problem))
 
 
 def short(problem: Problem) -> Market:

@@ -70,7 +70,6 @@ def _class_by_class(
             found,
             pools={**total.pools, **found.pools},
             shortfall={**total.shortfall, **found.shortfall},
-            objective=total.objective + found.objective,
         )
     return total
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from planner.core.allocation.optimiser.shares import goods, needs
 from planner.core.power.curve import chosen_speed, is_fixed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
-from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.power import PowerCurve
 from planner.domain.units import Milliwatts
 
@@ -62,7 +61,6 @@ class Problem:
     """
 
     demands: tuple[DeploymentDemand, ...]
-    names: tuple[PoolId, ...]
     owner: Ints
     first: Ints
     worth: Floats
@@ -111,9 +109,6 @@ class Problem:
     def pools_of(self, deployment: int) -> range:
         return range(int(self.first[deployment]), int(self.first[deployment + 1]))
 
-    def name_of(self, row: int) -> tuple[DeploymentId, PoolId]:
-        return self.demands[int(self.owner[row])].deployment, self.names[row]
-
     def cap_mw(self, row: int, step: int) -> Milliwatts:
         """The cap at ``step`` above the row's floor."""
         return Milliwatts((int(self.floor[row]) + step) * STEP_MW)
@@ -140,11 +135,6 @@ class Problem:
         speed, felt = self.speed[:, None, ::step], self.felt[:, :, None]
         share = goods(speed, self.prompts[:, :, None], self.answers[:, :, None])
         return Options(share, _carried(speed, felt))
-
-    def carried(self, columns: Ints, steps: Ints) -> Floats:
-        """(P) the share of its load that each pool carries at its column and step."""
-        rows = np.arange(len(columns))
-        return _carried(self.speed[rows, steps], self.felt[rows, columns])
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -191,8 +181,7 @@ class Problem:
     @cached_property
     def can_carry(self) -> bool:
         """Whether every pool has a count that carries its load at full speed."""
-        least = np.where(np.isfinite(self.fixed), self.need, np.inf).min(axis=1)
-        return bool((least <= self._top * ENOUGH).all())
+        return bool(self.carries.any(axis=1).all())
 
     @cached_property
     def _top(self) -> Floats:
@@ -201,16 +190,32 @@ class Problem:
         return top
 
     @cached_property
-    def plenty(self) -> tuple[Ints, Floats]:
-        """(P + 1, N) the lowest cap step that carries the load with speed to spare, and its cost; inf for none."""
+    def plenty_steps(self) -> Ints:
+        """(P + 1, N) the lowest cap step that carries the load with speed to spare, where one does (``carries``)."""
         p_s, span, alpha = (self.curve[:, i, None] for i in range(3))
-        top = self._top[:, None]
-        asked = np.minimum(top, self.need * self.spare[:, None])
+        asked = np.minimum(self._top[:, None], self.need * self.spare[:, None])
         steps = np.ceil((p_s + span * asked ** (1.0 / alpha)) / STEP_MW - 1e-6) - self.floor[:, None]
         steps = np.where(asked > 0.0, np.maximum(steps, 0.0), 0.0)
-        steps = np.minimum(steps, self.last[:, None]).astype(np.int64)
-        cost = self.cost(np.arange(len(self.last))[:, None], np.arange(self.need.shape[1]), steps)
-        return steps, np.where(self.need <= top * ENOUGH, cost, np.inf)
+        found: Ints = np.minimum(steps, self.last[:, None]).astype(np.int64)
+        return found
+
+    @cached_property
+    def carries(self) -> NDArray[np.bool_]:
+        """(P + 1, N) which counts carry the load at full speed."""
+        found: NDArray[np.bool_] = (self.need <= self._top[:, None] * ENOUGH) & np.isfinite(self.fixed)
+        return found
+
+    @cached_property
+    def plenty_mw(self) -> Floats:
+        """(P + 1, N) milliwatts above reserve at ``plenty_steps``; inf for none."""
+        caps = np.take_along_axis(self.caps, self.plenty_steps, axis=1)
+        return np.where(self.carries, self.gpus * caps, np.inf)
+
+    @cached_property
+    def plenty_cost(self) -> Floats:
+        """(P + 1, N) cost at ``plenty_steps``; inf for none."""
+        rows, columns = np.arange(len(self.last))[:, None], np.arange(self.need.shape[1])
+        return np.where(self.carries, self.cost(rows, columns, self.plenty_steps), np.inf)
 
 
 def _carried(speed: Floats, felt: Floats) -> Floats:
@@ -306,7 +311,6 @@ def build(
     reserve = float(limits.reserve_mw_per_idle_gpu)
     return Problem(
         demands=tuple(demands),
-        names=tuple(name for _, name, _ in pools),
         owner=owner,
         first=np.searchsorted(owner, np.arange(len(demands) + 1)),
         worth=classes * sizes,
@@ -374,9 +378,7 @@ def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def _useful(pool: PoolDemand) -> int:
     """Number of counts to examine: to the first with speed to spare at the lowest useful cap, or to those that run."""
-    curve = pool.curve
-    lowest = _lowest_steps(pool.curve) * STEP_MW
-    slowest = chosen_speed(curve, min(lowest, curve.max_mw))
+    slowest = _slowest(pool.curve)
     if slowest <= 0.0:
         return len(pool.required_speed)
     enough = slowest / pool.spare_speed + TINY
@@ -384,6 +386,12 @@ def _useful(pool: PoolDemand) -> int:
         if need <= enough and pool.min_replicas + last > pool.current_replicas:
             return last
     return len(pool.required_speed)
+
+
+@lru_cache(maxsize=1024)
+def _slowest(curve: PowerCurve) -> float:
+    """Speed at the lowest useful cap."""
+    return chosen_speed(curve, min(_lowest_steps(curve) * STEP_MW, curve.max_mw))
 
 
 @lru_cache(maxsize=64)

@@ -69,15 +69,23 @@ def good(speed: float, prompts: float, answers: float) -> float:
 
 
 def goods(speed: Floats, prompts: Floats, answers: Floats) -> Floats:
-    """(P, N, S) the same for many: ``speed`` (P, 1, S), ``prompts`` and ``answers`` (P, N, 1)."""
-    found = np.ones(np.broadcast_shapes(speed.shape, prompts.shape))
-    for need, phase in ((prompts, Role.PREFILL), (answers, Role.DECODE)):
-        rows = np.flatnonzero(need.any(axis=(1, 2)))
-        found[rows] *= _phase(speed[rows], need[rows], SPREAD[phase])
+    """(P, N, S) the same for many: ``speed`` (P, 1, S), ``prompts`` and ``answers`` (P, N, 1).
+
+    A pool serves one phase at all its counts, or both: then its second phase is a second factor.
+    """
+    serves_prompts = prompts.any(axis=(1, 2), keepdims=True)
+    need = np.where(serves_prompts, prompts, answers)
+    found = _phase(speed, need, np.where(serves_prompts, SPREAD[Role.PREFILL], SPREAD[Role.DECODE]))
+    both = np.flatnonzero(serves_prompts & answers.any(axis=(1, 2), keepdims=True))
+    if len(both):
+        found[both] *= _phase(speed[both], answers[both], SPREAD[Role.DECODE])
     return found
 
 
-def _phase(speed: Floats, need: Floats, spread: float) -> Floats:
+def _phase(speed: Floats, need: Floats, spread: Floats | float) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.maximum(speed / need, _LEAST))
-    return np.where(need > 0.0, np.interp(logs / spread + AT_NEED, _Z, _PHI), 1.0)
+        logs = np.maximum(speed / need, _LEAST)
+    np.log(logs, out=logs)
+    logs /= spread
+    logs += AT_NEED
+    return np.where(need > 0.0, np.interp(logs, _Z, _PHI), 1.0)

@@ -67,7 +67,7 @@ def _plenty(problem: Problem) -> Solution | None:
     found = prices.search(market)
 
     def cheap(rows: Sequence[int], columns: Ints, steps: Ints) -> Floats:
-        saved: Floats = -np.sum([problem.plenty[1][row, columns[k]] for k, row in enumerate(rows)], axis=0)
+        saved: Floats = -np.sum([problem.plenty_cost[row, columns[k]] for k, row in enumerate(rows)], axis=0)
         return saved
 
     picked = _paired(market, found, cheap)
@@ -79,22 +79,19 @@ def _plenty(problem: Problem) -> Solution | None:
 
 def _plenty_alone(problem: Problem) -> Solution | None:
     """The cheapest such answer for one deployment of one or two pools, by comparing every pair of counts."""
-    rows = np.array([0, len(problem.owner) - 1 or 1])
-    steps, cost = (table[rows] for table in problem.plenty)
-    gpus = problem.gpus[rows]
-    mw = gpus * problem.caps[rows[:, None], steps]
-    total = cost[0][:, None] + cost[1]
-    held, drawn = gpus[0][:, None] + gpus[1], mw[0][:, None] + mw[1]
-    total = np.where(held <= problem.own_gpus[0], total, np.inf)
+    left, right, pools = 0, len(problem.owner) - 1 or 1, len(problem.owner)
+    drawn = problem.plenty_mw[left][:, None] + problem.plenty_mw[right]
+    held = problem.gpus[left][:, None] + problem.gpus[right]
+    fitting = (drawn <= problem.budget_mw) & (held <= min(problem.gpu_limit, float(problem.own_gpus[0])))
+    if not fitting.any():
+        return None
+    cost, steps = problem.plenty_cost, problem.plenty_steps
+    total = np.where(held <= problem.own_gpus[0], cost[left][:, None] + cost[right], np.inf)
     free = divmod(int(total.argmin()), total.shape[1])
     watts, cards = bool(drawn[free] > problem.budget_mw), bool(held[free] > problem.gpu_limit)
-    if watts or cards:
-        total = np.where((held <= problem.gpu_limit) & (drawn <= problem.budget_mw), total, np.inf)
-    column = np.array(divmod(int(total.argmin()), total.shape[1]))
-    if not np.isfinite(total[tuple(column)]):
-        return None
-    pools = len(problem.owner)
-    return Solution(column[:pools], steps[[0, 1], column][:pools], plenty=True, watts=watts, gpus=cards)
+    column = np.array(divmod(int(np.where(fitting, total, np.inf).argmin()), total.shape[1]))
+    taken = steps[[left, right], column][:pools]
+    return Solution(column[:pools], taken, plenty=True, watts=watts, gpus=cards)
 
 
 def _least_mw(market: Market) -> float:
@@ -224,7 +221,7 @@ def _at_once(problem: Problem, rows: Ints, mw: Floats, gpus: Floats, columns: In
     if not dense.fits(problem, left, right):
         return False
     if (found := dense.best(problem, left, right, float(mw[0]), float(gpus[0]))) is not None:
-        for row, column, step in zip((left, right), *found[:2], strict=True):
+        for row, column, step in zip((left, right), *found, strict=True):
             if row < len(columns):
                 columns[row], steps[row] = column, step
     return True
