@@ -19,6 +19,7 @@ from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from deploy.cli.errors import UsageError
+from deploy.compose.connectors.beside_planner import OWN_GRAPH, SideConnector
 from deploy.compose.metric_sources import SharedClients, observers
 from planner.adapters.graph_model import GraphModel, detect
 from planner.domain.config import PlannerConfig
@@ -38,12 +39,10 @@ log = logging.getLogger("wattscale.planner")
 
 DETECT_WITHIN_S = 10.0
 """The longest that a start waits for an API server that does not answer."""
-OWN_GRAPH = "DYN_PARENT_DGD_K8S_NAME"
-"""Dynamo's operator names the graph in it that the planner's pod is part of."""
 
 
-async def run_planner(settings: Settings, config: PlannerConfig) -> None:
-    """Run until SIGINT or SIGTERM, whatever the planner waits for at that moment.
+async def run_planner(settings: Settings, config: PlannerConfig, beside: Sequence[SideConnector] = ()) -> None:
+    """Run until SIGINT or SIGTERM, whatever the planner waits for at that moment. ``beside``: run while it leads.
 
     Waits for a bus that is not there yet, and is not ready until then. Raises OSError where the health port is taken.
     """
@@ -51,7 +50,7 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(_serve(settings, config), name="planner")
+    serving = asyncio.create_task(_serve(settings, config, beside), name="planner")
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -61,7 +60,7 @@ async def run_planner(settings: Settings, config: PlannerConfig) -> None:
         serving.result()
 
 
-async def _serve(settings: Settings, config: PlannerConfig) -> None:
+async def _serve(settings: Settings, config: PlannerConfig, beside: Sequence[SideConnector]) -> None:
     settings = await with_detected_models(settings)
     traces = tracing(settings.otlp.endpoint)
     try:
@@ -69,7 +68,7 @@ async def _serve(settings: Settings, config: PlannerConfig) -> None:
         try:
             models = {name: block.model for name, block in settings.deployments.items()}
             watchers: list[Watcher] = [IntervalLog(config, models), log_decision, traces.watch]
-            await Planner(settings, config, bus, watchers=watchers, trace=traces.begin).run()
+            await Planner(settings, config, bus, watchers=watchers, trace=traces.begin, beside=beside).run()
         finally:
             await bus.close()
     finally:
@@ -160,6 +159,7 @@ class Planner:
         *,
         watchers: Sequence[Watcher] = (),
         trace: Callable[[DecisionEvent], str | None] = lambda event: None,
+        beside: Sequence[SideConnector] = (),
     ) -> None:
         clock = SteadyClock()
         self._settings = settings
@@ -173,6 +173,7 @@ class Planner:
             clock,
             watchers=watchers,
             trace=trace,
+            while_leading={each.name: each.run for each in beside},
         )
         models = {name: block.model for name, block in settings.deployments.items()}
         self._event_files = None if settings.tensorboard_dir is None else EventFiles(settings.tensorboard_dir)

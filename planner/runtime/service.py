@@ -9,9 +9,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.backoff import Backoff
@@ -65,6 +66,7 @@ class PlannerService:
     """One planner process. Several may run: one leads, the others listen and take over.
 
     ``on_plan`` is called after every decision was published, tick or reaction, on the loop; it must not block.
+    ``while_leading``: further work by name, begun with each term and cancelled with it; a failure of one ends the term.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class PlannerService:
         watchers: Sequence[Watcher] = (),
         trace: Callable[[DecisionEvent], str | None] = lambda decided: None,
         link: Link | None = None,
+        while_leading: Mapping[str, Callable[[], Coroutine[Any, Any, None]]] | None = None,
     ) -> None:
         settings = settings or ServiceSettings()
         clock = SteadyClock() if clock is None else clock
@@ -86,6 +89,7 @@ class PlannerService:
         holder = settings.holder or default_holder()
         self._link = link or BusLink(bus, holder, settings.lease_ttl_s, budgets_watts=budgets)
         self._observers = tuple(observers)
+        self._while_leading = dict(while_leading or {})
         self.vitals = Liveness(standing=lambda: self._link.standing)
         caps_are_decided = any(not advisory.hands_off(config, site) for site in config.sites)
         self.bus_watch = BusWatch(
@@ -161,6 +165,7 @@ class PlannerService:
             {
                 "metrics": self._around.reader.run(),
                 "decide": LeaderTerm(self._around, term).run(),
+                **{name: work() for name, work in self._while_leading.items()},
             }
         )
 

@@ -64,7 +64,7 @@ class VirtualBridge:
                 await self._serve(backoff)
             except EtcdAwayError as error:
                 if str(error) != self.trouble:
-                    log.warning("decisions wait: %s", error)
+                    log.warning("decisions of %s wait: %s", self._channel.deployment, error)
                 self.serving, self.trouble = False, str(error)
                 await asyncio.sleep(backoff.next_s())
 

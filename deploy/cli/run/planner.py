@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from deploy.installed_files import rival_claims
 if TYPE_CHECKING:
     from bus_schemas import v1
     from bus_schemas.jetstream.settings import BusSettings
+    from deploy.compose.connectors.beside_planner import SideConnector
     from deploy.compose.settings_loader import Loaded
     from planner.domain.config import DeploymentConfig, PlannerConfig
     from planner.runtime.config.settings import Settings
@@ -131,6 +133,16 @@ def _composed(found: Loaded[Settings], *, offline: bool = False) -> PlannerConfi
         raise UnusableSettingsError(error.problems) from error
 
 
+def _connectors(found: Loaded[Settings]) -> tuple[SideConnector, ...]:
+    from deploy.compose.connectors.beside_planner import side_connectors
+    from deploy.compose.settings_layers import SettingsError
+
+    try:
+        return side_connectors(found.settings, os.environ)
+    except SettingsError as error:
+        raise UnusableSettingsError(error.problems) from error
+
+
 def _run(args: argparse.Namespace) -> int:
     from deploy.compose.planner_service import run_planner
     from planner.runtime.telemetry.logs import set_up
@@ -140,10 +152,11 @@ def _run(args: argparse.Namespace) -> int:
     for note in (*rival_claims(), *found.notes):
         log.warning(note)
     config = _composed(found)
+    beside = _connectors(found)
     for warning in warnings(found.settings, config):
         logging.getLogger("wattscale.planner").warning(warning)
     try:
-        on_event_loop(run_planner(found.settings, config))
+        on_event_loop(run_planner(found.settings, config, beside))
     except ImportError as error:
         raise UsageError(f"{error}; pip install 'wattscale[otlp]', or leave otlp.endpoint empty") from error
     except OSError as error:
@@ -162,6 +175,11 @@ def warnings(settings: Settings, config: PlannerConfig) -> list[str]:
             "all deployments are advisory, and no decision is sent: where no other planner leads, agents lower their "
             "GPUs to the hardware's minimum, unless they have hold_without_decision"
         )
+    found += [
+        f"{name} is advisory: its connector, {block.connector}, is not started"
+        for name, block in settings.deployments.items()
+        if block.mode == "advisory" and block.connector != "none"
+    ]
     return found
 
 
@@ -171,7 +189,7 @@ def _check(args: argparse.Namespace) -> int:
     from deploy.views.live_pools import lines
 
     found = loaded(args)
-    config = _composed(found)
+    config, beside = _composed(found), _connectors(found)
     for note in (*found.notes, *predictor_notes(found.settings)):
         print(f"note: {note}")
     for name, deployment in config.deployments.items():
@@ -185,6 +203,8 @@ def _check(args: argparse.Namespace) -> int:
         )
         for line in deployment.profile.dropped:
             print(f"note: {name}: profile point dropped: {line}")
+    for connector in beside:
+        print(f"ok: {connector.name}: {connector.where}")
     unset = [at for at, block in config.sites.items() if block.expected_gpus is None]
     telemetry = asyncio.run(_telemetry(found.settings.bus)) if unset or args.live else None
     if args.live:

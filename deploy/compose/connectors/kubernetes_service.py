@@ -73,7 +73,7 @@ async def _run(settings: KubernetesFile) -> int:
     from agent.connectors.kubernetes.cluster_client import NoClusterError
 
     view = KubernetesView()
-    parts = {"connector": _connector(settings, view)}
+    parts = {"connector": carry_out(settings, view)}
     if settings.http.port is not None:
         parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
     try:
@@ -82,7 +82,8 @@ async def _run(settings: KubernetesFile) -> int:
         raise UsageError(str(error)) from error
 
 
-async def _connector(settings: KubernetesFile, view: KubernetesView) -> None:
+async def carry_out(settings: KubernetesFile, view: KubernetesView) -> None:
+    """Carry decisions out until cancelled. Raises NoClusterError."""
     from agent.connectors.kubernetes.cluster_client import ClusterClient
 
     named = settings.deployment or f"{len(settings.deployments)}-deployments"

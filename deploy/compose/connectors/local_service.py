@@ -54,6 +54,19 @@ def run_local(settings: LocalConnectorFile) -> int:
         return asyncio.run(_run(settings))
 
 
+async def carry_out(settings: LocalConnectorFile) -> None:
+    """Carry decisions out until cancelled; workers stay. Raises UsageError for a state folder that is in use."""
+    stop = asyncio.Event()
+    with _only_one(settings.state_folder):
+        running = asyncio.create_task(_serve(settings, stop))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+            await running
+            raise
+
+
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Hold the state folder. The kernel releases it when the process ends, however it ends."""
@@ -80,9 +93,14 @@ async def _run(settings: LocalConnectorFile) -> int:
     limit_repeats(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    await _serve(settings, stop)
+    return 0
+
+
+async def _serve(settings: LocalConnectorFile, stop: asyncio.Event) -> None:
     bus = await _connected(settings.nats.model_copy(update={"name": f"connector-{settings.deployment}"}), stop)
     if bus is None:
-        return 0
+        return
     try:
         channel = ScalingChannel(bus, settings.deployment, actuator_name())
         await LocalConnector(settings, channel).run(stop)
@@ -90,7 +108,6 @@ async def _run(settings: LocalConnectorFile) -> int:
         raise UsageError(str(error)) from error
     finally:
         await bus.close()
-    return 0
 
 
 async def _connected(settings: BusSettings, stop: asyncio.Event) -> Bus | None:

@@ -26,7 +26,7 @@ from deploy.compose.connectors.connector_metrics import ChannelMetrics
 from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal
 
 log = logging.getLogger("wattscale.connector")
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
+DYNAMOS_PASSWORD_ENV = "ETCD_AUTH_PASSWORD"  # noqa: S105  # the name of a variable, not a password
 
 
 def run_virtual(settings: ConnectorFile) -> int:
@@ -36,15 +36,16 @@ def run_virtual(settings: ConnectorFile) -> int:
         scaling_consumer(settings.deployment)
     except BadNameError as error:
         raise UsageError(f"deployment: {error}") from error
-    return asyncio.run(_run(settings, _access(settings.etcd)))
+    return asyncio.run(_run(settings, access_of(settings.etcd)))
 
 
-def _access(section: EtcdSection) -> EtcdAccess:
+def access_of(section: EtcdSection) -> EtcdAccess:
     """How to reach etcd. Raises UsageError for files that cannot be used, or a user without a password."""
     try:
         tls = section.tls()
         path = section.password_file
-        password = path.read_text(encoding="utf-8").strip() if path else os.environ.get(PASSWORD_ENV, "")
+        known = os.environ.get(PASSWORD_ENV) or os.environ.get(DYNAMOS_PASSWORD_ENV, "")
+        password = path.read_text(encoding="utf-8").strip() if path else known
     except (OSError, ValueError) as error:
         raise UsageError(f"etcd: {error}") from error
     if section.user and not password:
@@ -93,7 +94,7 @@ class ConnectorView:
 
 async def _run(settings: ConnectorFile, access: EtcdAccess) -> int:
     view = ConnectorView(settings.deployment)
-    parts = {"connector": _connector(settings, access, view)}
+    parts = {"connector": carry_out(settings, access, view)}
     if settings.http.port is not None:
         parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
     try:
@@ -102,7 +103,8 @@ async def _run(settings: ConnectorFile, access: EtcdAccess) -> int:
         raise UsageError(str(error)) from error
 
 
-async def _connector(settings: ConnectorFile, access: EtcdAccess, view: ConnectorView) -> None:
+async def carry_out(settings: ConnectorFile, access: EtcdAccess, view: ConnectorView) -> None:
+    """Carry decisions out until cancelled. Raises SecondConnectorError."""
     name = settings.name or f"virtual on {socket.gethostname()}"
     bus = await connected(settings.nats.model_copy(update={"name": f"wattscale-connector-{settings.deployment}"}))
     try:

@@ -102,6 +102,14 @@ def _refused(why: str) -> Callable[[Any], Paths]:
     return refuse
 
 
+def _environment(value: Any) -> Paths:
+    if value == "global-planner":
+        raise ValueError("'global-planner' is not needed: one planner plans all `deployments`; leave it out")
+    if value not in {"kubernetes", "virtual", "local"}:
+        raise ValueError(f"{value!r} is none of kubernetes, virtual, local")
+    return {"deployments.*.connector": value}
+
+
 def _one_of(*values: str) -> Callable[[Any], Paths]:
     def check(value: Any) -> Paths:
         if value not in values:
@@ -205,10 +213,8 @@ FLAGS: tuple[Flag, ...] = (
     ),
     Flag(
         "environment",
-        "not needed: decisions always go to the bus, and a process of its own carries them out: `wattscale connector "
-        "virtual` (Dynamo's VirtualConnectorClient), `wattscale connector kubernetes` or `… local`",
-        _one_of("kubernetes", "virtual", "local", "global-planner"),
-        warned=True,
+        "`deployments.*.connector`: the connector of that name runs in the planner's process and carries decisions out",
+        _environment,
     ),
     Flag(
         "backend",

@@ -173,6 +173,10 @@ class DeploymentSettings(Block):
     """joint: caps are chosen together with counts. fixed: every GPU of a pool gets ``max_cap_watts``, and only counts
     are chosen; a cut of the budget still lowers it."""
     mode: Literal["active", "advisory", "paused"] = "active"
+    connector: Literal["none", "virtual", "kubernetes", "local"] = "none"
+    """The connector that this planner's process runs while it leads. none: another process carries decisions out."""
+    connector_settings: Path | None = None
+    """That connector's settings file. ``deployment`` and, where it is left out, ``nats`` are taken from here."""
     predictor: str = DEFAULT_PREDICTOR
     """A model's name, optionally followed by ``+log1p`` or ``+day``; these alone are appended to the default, which is
     that of ``classic_predictor`` with ``sizing: classic``."""

@@ -17,6 +17,7 @@ from bus_schemas.jetstream.connect import connect
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.cli.errors import UsageError
 from deploy.compose import planner_service
+from deploy.compose.connectors.beside_planner import OWN_GRAPH
 from deploy.compose.planner_service import with_detected_models
 from deploy.compose.planner_settings import load
 from deploy.nats.embedded import EmbeddedServer
@@ -72,7 +73,7 @@ async def test_the_operators_variable_names_the_graph_of_a_deployment_with_anoth
     async with KubernetesDouble(rights=EVERYTHING) as kube:
         await kube.put(*KIND, graph())
         given = settings(tmp_path, kube.url, deployment="dynamo")
-        found = await with_detected_models(given, {planner_service.OWN_GRAPH: "vllm-disagg"})
+        found = await with_detected_models(given, {OWN_GRAPH: "vllm-disagg"})
     assert found.deployments["dynamo"].model == QWEN
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import connect
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.embedded import EmbeddedServer
+from tests.contract.kubernetes.test_detected_model import kubeconfig
+from tests.doubles.kubernetes import KubernetesDouble
 from tests.shared_data import ROOT
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 
@@ -25,6 +30,12 @@ STANDALONE = "--namespace=dynamo --served-model-name=vllm --no-operation --log-d
 """Of the load-based planner's guide: ``python components/planner.py …``."""
 GRAPH_FLAGS = "--Planner.environment=local --Planner.no-operation=false --Planner.log-dir={folder}/log"
 """Of the same guide: ``dynamo serve …``."""
+WORKERS = {
+    "state_folder": "{folder}/state",
+    "gpus": ["0"],
+    "pools": {"decode": {"command": ["engine", "--port", "{port}"]}, "prefill": {"command": ["engine", "{port}"]}},
+}
+"""What ``graphs.disagg:Frontend`` is there: how workers are started. No decision is made here, so none is."""
 GRAPH_FILE = {"Planner": {"environment": "local", "no-operation": False, "log-dir": "{folder}/log"}}
 PLANNER_TABLE = """--adjustment-interval 180 --ttft 500.0 --itl 50.0 --isl 3000 --osl 150 --max-gpu-budget 8
 --min-endpoint 1 --decode-engine-num-gpu 1 --prefill-engine-num-gpu 1 --load-predictor kalman
@@ -33,6 +44,8 @@ PLANNER_TABLE = """--adjustment-interval 180 --ttft 500.0 --itl 50.0 --isl 3000 
 """Of the planner guide's tables, with their defaults."""
 VIRTUAL_FILE = {"environment": "virtual", "backend": "vllm"}
 REQUEST_FILE = {"planner": {"plannerMinEndpoint": 2}}
+
+CONNECTORS = ("virtual", "kubernetes", "local")
 
 CASES = {
     "001 table": ("planner", PLANNER_TABLE, None),
@@ -53,27 +66,38 @@ async def test_a_printed_command_starts_a_planner(case: str, tmp_path: Path) -> 
     if guide == "planner":
         write_profile(tmp_path)
         arguments += ["--profile-results-dir", str(tmp_path)]
+    if "local" in f"{flags} {content}":
+        workers = tmp_path / "workers.yaml"
+        workers.write_text(yaml.safe_dump(WORKERS).replace("{folder}", str(tmp_path)))
+        arguments += ["--set", f"deployments.dynamo.connector_settings={workers}"]
     if content is not None:
         file = tmp_path / "planner.yaml"
         file.write_text(yaml.safe_dump(content).replace("{folder}", str(tmp_path)))
         arguments += ["-c", str(file)]
-    async with EmbeddedServer(tmp_path / "nats") as server:
+    async with EmbeddedServer(tmp_path / "nats") as server, cluster(tmp_path) as access:
         bus = await connect(BusSettings(servers=(server.url,)))
         try:
             await stream_admin.apply(bus)
         finally:
             await bus.close()
-        said = await _led(arguments, server.url)
-    if "--environment" in " ".join(arguments) or content in (VIRTUAL_FILE, GRAPH_FILE):
-        assert "environment: not needed: decisions always go to the bus" in said
+        meant = next((kind for kind in CONNECTORS if kind in f"{flags} {content}"), "")
+        await _led(arguments, server.url, access, f"connector {meant} of dynamo: started: " if meant else "leading")
 
 
-async def _led(arguments: list[str], server: str) -> str:
-    """The log of a planner until it leads; it is stopped then and ends well."""
+@asynccontextmanager
+async def cluster(folder: Path) -> AsyncIterator[Path]:
+    """An API server as the guide's cluster, and the file by which the planner reaches it."""
+    async with KubernetesDouble() as kube:
+        yield kubeconfig(folder, kube.url)
+
+
+async def _led(arguments: list[str], server: str, access: Path, logged: str) -> None:
+    """Run a planner until it leads and has logged this; it is stopped then and ends well."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "deploy.cli.main", "planner", "run", *arguments),
         *("--set", f"bus.servers=[{server}]", "--set", "health.port=none"),
         cwd=ROOT,
+        env={**os.environ, "KUBECONFIG": str(access), "DYN_PARENT_DGD_K8S_NAME": "vllm-disagg"},
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
@@ -82,7 +106,8 @@ async def _led(arguments: list[str], server: str) -> str:
         async with asyncio.timeout(60.0):
             async for line in process.stderr:
                 lines.append(line.decode())
-                if '"message": "leading"' in lines[-1]:
+                text = "".join(lines)
+                if '"message": "leading"' in text and logged in text:
                     break
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30.0) == 0, lines
@@ -90,5 +115,4 @@ async def _led(arguments: list[str], server: str) -> str:
         if process.returncode is None:
             process.kill()
         await process.communicate()
-    assert '"message": "leading"' in lines[-1], lines
-    return "".join(lines)
+    assert logged in "".join(lines), lines
