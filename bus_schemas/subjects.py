@@ -33,6 +33,7 @@ WHATS = {
     "telemetry": ("node", "plan"),
     "control": ("budget", "deployment", "node"),
     "lease": ("planner", "led", "standby"),
+    "claim": ("deployment", "target"),
 }
 """Known kinds and the topics of each; a ``deadletter`` subject has a stream's name in that place."""
 
@@ -122,6 +123,14 @@ class Subjects:
         """Subject of the commands for a node: remove, restore."""
         return f"{self.root}.control.node.{encode_name(node)}"
 
+    def claim_deployment(self, deployment: str) -> str:
+        """Subject of the claim of the connector that scales a deployment."""
+        return f"{self.root}.claim.deployment.{encode_name(deployment)}"
+
+    def claim_target(self, digest: str) -> str:
+        """Subject of the claim on what a pool's count is written to, by a digest of its name."""
+        return f"{self.root}.claim.target.{encode_name(digest)}"
+
     def led(self) -> str:
         """When a planner last led: lease messages that stay, for the lease itself is gone once it has run out."""
         return f"{self.root}.lease.led"
@@ -171,6 +180,10 @@ class Subjects:
     def all_leases(self) -> str:
         """Wildcard over all leases."""
         return self.all_of("lease")
+
+    def all_claims(self) -> str:
+        """Wildcard over all claims of connectors."""
+        return self.all_of("claim")
 
     def everything(self) -> str:
         """Wildcard over all of this version."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agent.connectors.bus_claims import CLAIM_TTL_S
 from agent.runtime.agent_file import HttpPort, HttpSection, SettingsSection
 from bus_schemas.jetstream.settings import BusSettings
 
@@ -56,6 +57,10 @@ class EtcdSection(SettingsSection):
         return made
 
 
+ClaimTtl = Annotated[float, Field(ge=1, le=60)]
+"""How long the claim of a connector that was killed stands: another one takes over after it."""
+
+
 class ConnectorHttpSection(HttpSection):
     """The agent's pages on another port: both may run on one host."""
 
@@ -72,6 +77,7 @@ class ConnectorFile(SettingsSection):
     """What acknowledgements call this connector; empty: ``virtual on <host>``."""
     nats: BusSettings = BusSettings()
     etcd: EtcdSection = EtcdSection()
+    claim_ttl_s: ClaimTtl = CLAIM_TTL_S
     http: ConnectorHttpSection = ConnectorHttpSection()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -39,6 +39,7 @@ _CHANNELS = {
 _WHO = {
     "deployment": "The deployment's name with '.' written '_'.",
     "node": "The node's name with '.' written '_'.",
+    "digest": "The first 32 hexadecimal digits of the SHA-256 of the target's name.",
     "site": "The site's name with '.' written '_'.",
     "stream": "The stream that held the message.",
     "consumer": "The consumer that could not carry out the message.",
@@ -96,6 +97,10 @@ def _channels() -> Iterator[tuple[str, dict[str, Any]]]:
         yield name, _channel(address, by_name[name], words, [who], stream_of(subjects, address))
     lease = subjects.lease()
     yield "lease", _channel(lease, by_name["lease"], "The planners' leadership lease.", [], stream_of(subjects, lease))
+    for what, who in (("deployment", "deployment"), ("target", "digest")):
+        claim = f"{subjects.root}.claim.{what}.{{{who}}}"
+        words = f"Which connector scales a {what}: a lease with a time to live, renewed by its holder."
+        yield f"{what}_claim", _channel(claim, by_name["lease"], words, [who], stream_of(subjects, claim))
     letters = f"{subjects.root}.deadletter.{{stream}}.{{consumer}}"
     words, stream = "Messages that cannot be carried out.", stream_of(subjects, subjects.all_deadletters())
     yield "dead_letter", _channel(letters, by_name["dead_letter"], words, ["stream", "consumer"], stream)

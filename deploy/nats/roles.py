@@ -77,6 +77,10 @@ def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Pe
         publish += [acks, subjects.deadletter(DECISIONS, consumer), f"{_NEXT}.{consumer}", f"{_ACK}.{consumer}.>"]
         publish += [f"$JS.API.DIRECT.GET.{DECISIONS}.{decisions}", f"$JS.API.DIRECT.GET.{ACKS}.{acks}"]
         subscribe.append(subjects.stored(decisions))
+        claim = subjects.claim_deployment(deployment)
+        publish += [claim, f"$JS.API.DIRECT.GET.{ACKS}.{claim}"]
+    # A target's subject is a digest: which targets a deployment has is not known here.
+    publish += [f"{subjects.root}.claim.target.*", f"$JS.API.DIRECT.GET.{ACKS}.{subjects.root}.claim.target.*"]
     return Permissions(tuple(publish), tuple(subscribe))
 
 
@@ -114,9 +118,10 @@ def field_services(subjects: Subjects) -> Services:
     """Exports for agents and connectors."""
     root = subjects.root
     single = [f"{root}.ack.power.*", f"{root}.ack.scaling.*", f"{root}.telemetry.node.*"]
+    single += [f"{root}.claim.deployment.*", f"{root}.claim.target.*"]
     single += [f"{root}.deadletter.{DECISIONS}.*", f"{_ACK}.>"]
     single += [f"$JS.API.DIRECT.GET.{DECISIONS}.{root}.decision.scaling.*"]
-    single += [f"$JS.API.DIRECT.GET.{ACKS}.{root}.ack.*.*"]
+    single += [f"$JS.API.DIRECT.GET.{ACKS}.{root}.{kind}.*.*" for kind in ("ack", "claim")]
     return Services(tuple(single), (f"{_NEXT}.*",), (subjects.stored(f"{root}.decision.scaling.*"),))
 
 
@@ -127,7 +132,7 @@ def view_services(subjects: Subjects) -> Services:
     single = [f"{root}.control.>"]
     renamed = {f"$JS.API.STREAM.INFO.{stream}": subjects.stream_info(stream) for stream in _STREAMS}
     # Stored control messages are read below `stored.`: their own subjects would be a service and a stream at once.
-    subscribed = [f"{root}.{kind}.>" for kind in ("decision", "ack", "telemetry", "lease", "deadletter")]
+    subscribed = [f"{root}.{kind}.>" for kind in ("decision", "ack", "claim", "telemetry", "lease", "deadletter")]
     return Services(tuple(single), tuple(many), (*subscribed, subjects.stored(f"{root}.>")), renamed)
 
 

@@ -55,6 +55,11 @@ class ClusterClient:
             raise NoClusterError(f"no way to an API server: {error}") from error
         return cls(client.ApiClient(settings))
 
+    @property
+    def address(self) -> str:
+        """The API server's address."""
+        return str(self._api.configuration.host)
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agent.connectors.connector_file import ConnectorHttpSection
+from agent.connectors.bus_claims import CLAIM_TTL_S
+from agent.connectors.connector_file import ClaimTtl, ConnectorHttpSection
 from agent.connectors.kubernetes.shared_watches import WatchedPools
 from agent.core.scaling.claims import shared_targets
 from agent.core.scaling.kubernetes.pool_views import ViewSettings
@@ -44,6 +45,9 @@ class KubernetesFile(SettingsSection):
     kubeconfig: Path | None = None
     name: str = ""
     """What acknowledgements call this connector; empty: ``kubernetes on <host>``."""
+    cluster: str = ""
+    """Tells clusters apart that share a bus and whose objects have equal names; empty: the API server's address."""
+    claim_ttl_s: ClaimTtl = CLAIM_TTL_S
     nats: BusSettings = BusSettings()
     http: ConnectorHttpSection = ConnectorHttpSection()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -59,14 +63,23 @@ class KubernetesFile(SettingsSection):
                 raise ValueError(f"{name}: set either graph or targets")
             if not one.namespace:
                 raise ValueError(f"{name}: namespace is needed: that of Kubernetes, where its targets are")
-        claims: dict[str, dict[str, str]] = {}
-        for found in self.watched():
-            # A graph's adapters are not known yet: the graph stands for them.
-            graph = {"*": f"graph {found.graph} in {found.namespace}"} if found.graph else {}
-            claims[found.deployment] = graph | {pool: str(target) for pool, target in found.targets.items()}
-        if twice := shared_targets(claims):
+        if twice := shared_targets(self.claimed_targets()):
             raise ValueError("; ".join(twice))
         return self
+
+    def claimed_targets(self, address: str = "") -> dict[str, dict[str, str]]:
+        """By deployment and pool, the name of its target. ``address``: the API server's, for clusters without a name.
+
+        A graph's adapters are not known yet: the graph stands for them.
+        """
+        cluster = self.cluster or address
+        of = f" of {cluster}" if cluster else ""
+        claims: dict[str, dict[str, str]] = {}
+        for found in self.watched():
+            graph = {"*": f"graph {found.graph} in {found.namespace}{of}"} if found.graph else {}
+            pools = {pool: f"{target}{of}" for pool, target in found.targets.items()}
+            claims[found.deployment] = graph | pools
+        return claims
 
     def _sections(self) -> dict[str, DeploymentSection]:
         given = self.deployments or {self.deployment: DeploymentSection(graph=self.graph, targets=self.targets)}

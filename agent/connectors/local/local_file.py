@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from agent.connectors.bus_claims import CLAIM_TTL_S
+from agent.connectors.connector_file import ClaimTtl, ConnectorHttpSection
 from agent.core.scaling.worker_lifecycle import PoolRules
 from agent.runtime.agent_file import SettingsSection
 from bus_schemas.jetstream.settings import BusSettings
@@ -57,7 +59,11 @@ class LocalConnectorFile(SettingsSection):
 
     deployment: str = Field(min_length=1)
     model: str = ""
+    name: str = ""
+    """What acknowledgements call this connector; empty: ``local on <host>``."""
     nats: BusSettings
+    claim_ttl_s: ClaimTtl = CLAIM_TTL_S
+    http: ConnectorHttpSection = ConnectorHttpSection()
     state_folder: Path
     """What was started, and the workers' logs. One connector at a time; not shared between machines."""
     pools: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], LocalPool] = Field(min_length=1)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from agent.connectors.bus_claims import SecondConnectorError
 from agent.connectors.scaling_channel import ScalingChannel
 from agent.connectors.virtual import dynamo_keys as keys
 from agent.connectors.virtual.etcd_gateway import EtcdAwayError, EtcdGateway, Value, delete, holds, put, unchanged
@@ -33,10 +34,6 @@ LEASE_S = 6
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 CLAIM_AGAIN_S = 0.5
 Counts = tuple[int | None, int | None]
-
-
-class SecondConnectorError(Exception):
-    """Another connector serves this namespace; the text names both."""
 
 
 class VirtualBridge:

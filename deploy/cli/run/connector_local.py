@@ -21,6 +21,13 @@ def add_local(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     local.add_argument(
         "--on-exit", choices=("keep", "drain"), help="what an orderly stop does with the workers (default: keep)"
     )
+    local.add_argument("--host", dest="http__host", metavar="HOST", help="address of /livez, /readyz and /metrics")
+    local.add_argument(
+        "--port",
+        dest="http__port",
+        metavar="PORT",
+        help="port of these pages (default 9102; 0: the system chooses one; none: no server)",
+    )
     local.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     local.set_defaults(run=_local)
     return local

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
+import uuid
 from collections.abc import Coroutine
 from typing import Any
 
+from agent.core.scaling.claims import Holder
 from bus_schemas.errors import BusError
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.settings import BusSettings
@@ -27,6 +30,11 @@ def log_to_stderr(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
     for claim in rival_claims():
         log.warning(claim)
+
+
+def this_process(name: str) -> Holder:
+    """This process as the holder of claims. Process ids are the same in many containers; the rest is not."""
+    return Holder(name, f"process {os.getpid()} {uuid.uuid4().hex[:8]}")
 
 
 async def run_until_signal(parts: dict[str, Coroutine[Any, Any, None]]) -> int:

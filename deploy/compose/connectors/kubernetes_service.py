@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 
+from agent.connectors.bus_claims import SecondConnectorError, claimed
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
 from agent.connectors.kubernetes.pool_watch import PoolWatch
 from agent.connectors.kubernetes.scaling_events import ScalingEvents
@@ -23,7 +24,7 @@ from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.connector_metrics import ChannelMetrics
-from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal
+from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal, this_process
 
 if TYPE_CHECKING:
     from agent.connectors.kubernetes.cluster_client import ClusterClient
@@ -78,7 +79,7 @@ async def _run(settings: KubernetesFile) -> int:
         parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
     try:
         return await run_until_signal(parts)
-    except NoClusterError as error:
+    except (NoClusterError, SecondConnectorError) as error:
         raise UsageError(str(error)) from error
 
 
@@ -113,7 +114,9 @@ async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, v
         parts |= {f"decisions of {pools.deployment}": channel.run(), f"scaling of {pools.deployment}": scaler.run()}
         view.channels.append(channel)
         view.watches.append(watch)
-    await run_together(parts)
+    targets = settings.claimed_targets(cluster.address)
+    async with claimed(bus, this_process(name), targets, settings.claim_ttl_s) as claims:
+        await run_together({**parts, "claims": claims.keep()})
 
 
 def _pools(watched: WatchedPools) -> set[str] | None:

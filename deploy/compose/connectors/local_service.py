@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry, generate_latest
+
+from agent.connectors.bus_claims import SecondConnectorError, claimed
 from agent.connectors.local.local_connector import LocalConnector, actuator_name
 from agent.connectors.local.local_file import LocalConnectorFile
 from agent.connectors.local.worker_records import StateFolderError
 from agent.connectors.scaling_channel import ScalingChannel
-from bus_schemas.errors import BusError
-from bus_schemas.jetstream.connect import Bus, connect
-from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.jetstream.tasks.backoff import Backoff
+from agent.runtime.health import AgentHealthServer
+from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
-from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import UsageError
+from deploy.compose.connectors.connector_metrics import ChannelMetrics
+from deploy.compose.connectors.connector_process import connected, log_to_stderr, this_process
 from deploy.compose.settings_layers import Merged
 from deploy.compose.settings_loader import Loaded, validated
 from deploy.compose.settings_sources import read_file
 from deploy.event_loop import limit_repeats
-
-log = logging.getLogger("wattscale.connector")
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 
 def load_local(file: Path, flags: Mapping[str, Any]) -> Loaded[LocalConnectorFile]:
@@ -44,8 +43,7 @@ def load_local(file: Path, flags: Mapping[str, Any]) -> Loaded[LocalConnectorFil
 
 def run_local(settings: LocalConnectorFile) -> int:
     """Run until SIGTERM or SIGINT. Raises UsageError for settings that cannot work here."""
-    handler = visible_handler("%(levelname)s %(name)s: %(message)s")
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler])
+    log_to_stderr(settings.log_level)
     try:
         scaling_consumer(settings.deployment)
     except BadNameError as error:
@@ -55,15 +53,18 @@ def run_local(settings: LocalConnectorFile) -> int:
 
 
 async def carry_out(settings: LocalConnectorFile) -> None:
-    """Carry decisions out until cancelled; workers stay. Raises UsageError for a state folder that is in use."""
-    stop = asyncio.Event()
+    """Carry decisions out until cancelled; workers stay.
+
+    Raises UsageError for a state folder that is in use, and SecondConnectorError.
+    """
+    stop, view = asyncio.Event(), LocalView()
     with _only_one(settings.state_folder):
-        running = asyncio.create_task(_serve(settings, stop))
+        running = asyncio.create_task(_serve(settings, view, stop))
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
-            stop.set()
-            await running
+            _end(running, view, stop)
+            await asyncio.gather(running, return_exceptions=True)
             raise
 
 
@@ -87,37 +88,74 @@ def _only_one(folder: Path) -> Iterator[None]:
         os.close(held)
 
 
+@dataclass(slots=True)
+class LocalView:
+    """What the pages show. ``channel`` is None until the bus was reached."""
+
+    channel: ScalingChannel | None = None
+
+    @property
+    def not_ready(self) -> str:
+        """Why decisions cannot be carried out now; empty where they can."""
+        if self.channel is None or not self.channel.started.is_set():
+            return "the bus has not been reached yet"
+        return "" if self.channel.connected else "the bus is away"
+
+    def page(self) -> bytes:
+        """The metrics as text in Prometheus' format."""
+        registry = CollectorRegistry()
+        if self.channel is not None:
+            registry.register(ChannelMetrics(self.channel))
+        return generate_latest(registry)
+
+
 async def _run(settings: LocalConnectorFile) -> int:
-    stop = asyncio.Event()
+    stop, view = asyncio.Event(), LocalView()
     loop = asyncio.get_running_loop()
     limit_repeats(loop)
+    working = asyncio.create_task(_serve(settings, view, stop), name="connector")
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await _serve(settings, stop)
+        loop.add_signal_handler(number, _end, working, view, stop)
+    parts: dict[str, Coroutine[Any, Any, None]] = {}
+    if settings.http.port is not None:
+        parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
+    try:
+        await _until_done(working, parts)
+    except (SecondConnectorError, OSError) as error:
+        raise UsageError(str(error)) from error
     return 0
 
 
-async def _serve(settings: LocalConnectorFile, stop: asyncio.Event) -> None:
-    bus = await _connected(settings.nats.model_copy(update={"name": f"connector-{settings.deployment}"}), stop)
-    if bus is None:
-        return
+def _end(working: asyncio.Task[None], view: LocalView, stop: asyncio.Event) -> None:
+    """Ask for an orderly stop."""
+    stop.set()
+    if view.channel is None:
+        working.cancel()  # It still waits for the bus, or for the claim of a connector that was killed.
+
+
+async def _serve(settings: LocalConnectorFile, view: LocalView, stop: asyncio.Event) -> None:
+    name = settings.name or actuator_name()
+    bus = await connected(settings.nats.model_copy(update={"name": f"connector-{settings.deployment}"}))
     try:
-        channel = ScalingChannel(bus, settings.deployment, actuator_name())
-        await LocalConnector(settings, channel).run(stop)
+        # The lock of the state folder is the claim on its workers: no other machine has them.
+        async with claimed(bus, this_process(name), {settings.deployment: {}}, settings.claim_ttl_s) as claims:
+            view.channel = ScalingChannel(bus, settings.deployment, name)
+            work = asyncio.create_task(LocalConnector(settings, view.channel).run(stop), name="workers")
+            await _until_done(work, {"claims": claims.keep()})
     except StateFolderError as error:
         raise UsageError(str(error)) from error
     finally:
         await bus.close()
 
 
-async def _connected(settings: BusSettings, stop: asyncio.Event) -> Bus | None:
-    """A connection, however long the server is away; None where the process is asked to stop before."""
-    backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-    while not stop.is_set():
-        try:
-            return await connect(settings)
-        except BusError as error:
-            pause_s = backoff.next_s()
-            log.warning("%s; trying again in %.1f s", error, pause_s)
-            await asyncio.sleep(pause_s)
-    return None
+async def _until_done(work: asyncio.Task[None], parts: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Wait for ``work`` to end, with ``parts`` beside it. Raises the error of whatever fails first."""
+    beside = [asyncio.create_task(run_together(parts))] if parts else []
+    try:
+        await asyncio.wait({work, *beside}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, *beside):
+            if task.done() and not task.cancelled():
+                task.result()
+                return
+    finally:
+        await ended(work, *beside)

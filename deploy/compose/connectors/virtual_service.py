@@ -6,24 +6,23 @@ import asyncio
 import logging
 import os
 import socket
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from agent.connectors.bus_claims import SecondConnectorError, claimed
 from agent.connectors.connector_file import PASSWORD_ENV, ConnectorFile, EtcdSection
 from agent.connectors.scaling_channel import ScalingChannel
-from agent.connectors.virtual.bridge import SecondConnectorError, VirtualBridge
+from agent.connectors.virtual.bridge import VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway
-from agent.core.scaling.claims import Holder
 from agent.runtime.health import AgentHealthServer
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.connector_metrics import ChannelMetrics
-from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal
+from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal, this_process
 
 log = logging.getLogger("wattscale.connector")
 DYNAMOS_PASSWORD_ENV = "ETCD_AUTH_PASSWORD"  # noqa: S105  # the name of a variable, not a password
@@ -109,10 +108,12 @@ async def carry_out(settings: ConnectorFile, access: EtcdAccess, view: Connector
     bus = await connected(settings.nats.model_copy(update={"name": f"wattscale-connector-{settings.deployment}"}))
     try:
         async with EtcdGateway(access) as etcd:
-            view.channel = ScalingChannel(bus, settings.deployment, name)
-            # Process ids are the same in many containers; the rest is not.
-            holder = Holder(name, f"process {os.getpid()} ({uuid.uuid4().hex[:8]})")
-            view.bridge = VirtualBridge(etcd, view.channel, settings.served_namespace, holder)
-            await run_together({"decisions": view.channel.run(), "etcd": view.bridge.run()})
+            holder = this_process(name)
+            # The namespace in etcd is claimed there, where other planners' bridges see it too.
+            async with claimed(bus, holder, {settings.deployment: {}}, settings.claim_ttl_s) as claims:
+                view.channel = ScalingChannel(bus, settings.deployment, name)
+                view.bridge = VirtualBridge(etcd, view.channel, settings.served_namespace, holder)
+                parts = {"decisions": view.channel.run(), "etcd": view.bridge.run(), "claims": claims.keep()}
+                await run_together(parts)
     finally:
         await bus.close()

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.connectors.bus_claims import SecondConnectorError
 from agent.connectors.connector_file import EtcdSection
 from agent.connectors.scaling_channel import ScalingChannel
-from agent.connectors.virtual.bridge import SecondConnectorError, VirtualBridge
+from agent.connectors.virtual.bridge import VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdAwayError, EtcdGateway, put
 from agent.core.scaling.claims import Holder
 from bus_schemas import v1

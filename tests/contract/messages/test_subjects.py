@@ -12,7 +12,7 @@ from bus_schemas.subjects import ParsedSubject, Subjects, decode_name, encode_na
 
 KUBERNETES = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,60}[a-z0-9])?", fullmatch=True)
 PER_NAME = ["decision_scaling", "decision_power", "ack_scaling", "ack_power", "telemetry_node", "telemetry_plan"]
-PER_NAME += ["control_budget", "control_deployment", "control_node"]
+PER_NAME += ["control_budget", "control_deployment", "control_node", "claim_deployment", "claim_target"]
 
 
 @given(KUBERNETES)
@@ -107,5 +107,13 @@ def test_every_stream_says_how_many_consumers_it_may_have() -> None:
 def test_every_kind_is_stored_in_exactly_one_stream() -> None:
     subjects = Subjects()
     held = [subject for spec in stream_specs(subjects) for subject in spec.subjects]
-    kinds = [("decision",), ("lease",), ("ack",), ("control",), ("telemetry", "node"), ("telemetry", "plan")]
+    kinds = [
+        ("decision",),
+        ("lease",),
+        ("ack",),
+        ("claim",),
+        ("control",),
+        ("telemetry", "node"),
+        ("telemetry", "plan"),
+    ]
     assert sorted(held) == sorted(subjects.all_of(*kind) for kind in [*kinds, ("deadletter",)])

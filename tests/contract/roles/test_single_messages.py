@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from bus_schemas import v1
+from agent.connectors.bus_claims import claimed, digest
+from agent.core.scaling.claims import Holder
+from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, NotPermittedError
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.publisher import publish
-from bus_schemas.jetstream.reader import last_per_subject
+from bus_schemas.jetstream.reader import last_per_subject, last_raw
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import Subjects
 from bus_schemas.v1 import Message
@@ -24,7 +27,7 @@ from planner.core.intake import initial_state
 from planner.core.step import react
 from planner.ports import LinkUnfitError, StoredHistory
 from planner.runtime.inbox import Inbox
-from tests.contract.bus import applied, power, scaling
+from tests.contract.bus import applied, power, scaling, until
 from tests.contract.roles.test_roles import NAME, NODE, Guarded, guarded_bus
 from tests.unit.planner.core.small_site import SITE as ROW
 from tests.unit.planner.core.small_site import planner as small_config
@@ -53,7 +56,17 @@ HIDES_NOTHING: dict[str, tuple[str, str, Message]] = {
     "node_command": ("operator", SUBJECTS.control_node(NODE), BACK),
 }
 """By test: who writes, where, and the message before the byte."""
-ELSEWHERE = {"lease", "led", "standby", "extreme_budget", "dead_letter", "deletion", "forgetful"}
+ELSEWHERE = {
+    "claim",
+    "target_claim",
+    "lease",
+    "led",
+    "standby",
+    "extreme_budget",
+    "dead_letter",
+    "deletion",
+    "forgetful",
+}
 EXTREME = {"extreme_report", "extreme_power_ack", "extreme_scaling_ack", "extreme_pin"}
 """Their tests are in `test_extreme_messages.py`."""
 
@@ -129,6 +142,33 @@ async def test_no_request_deletes_what_is_stored(guarded: Guarded, role: str) ->
         with pytest.raises((NotPermittedError, BusAwayError)):
             await ask(await guarded.as_(role), f"$JS.API.{request}.{DECISIONS}", b'{"seq": 1}')
     assert [one.message for one in await last_per_subject(await guarded.as_("planner"), subject)] == [decision]
+
+
+OWN = Holder("local on here", "process 1")
+
+
+@pytest.mark.parametrize("target", [False, True], ids=["claim", "target_claim"])
+async def test_no_message_on_a_claim_stops_a_connector_that_runs_or_keeps_the_next_one_out(
+    guarded: Guarded, target: bool
+) -> None:
+    bus = await guarded.as_("connector")
+    subject = SUBJECTS.claim_target(digest("rack")) if target else SUBJECTS.claim_deployment(NAME)
+    forged = v1.Lease(time=NOW, holder="nobody", ttl_s=1.0)
+    for body in (b"x", codec.encode(forged)):
+        await bus.nc.request(subject, body, timeout=5)
+        async with claimed(bus, OWN, {NAME: {"decode": "rack"}}, ttl_s=1) as claims:
+            keeping = asyncio.create_task(claims.keep())
+            for again in (b"x", codec.encode(forged)):
+                await bus.nc.request(subject, again, timeout=5)
+
+                async def overwritten(written: bytes = again) -> bool:
+                    found = await last_raw(bus, subject)
+                    return found is not None and found.data != written
+
+                await until(overwritten, "the claim to be written again")
+                assert not keeping.done()
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def test_over_a_stream_made_to_forget_no_planner_leads_until_it_is_mended(guarded: Guarded) -> None:

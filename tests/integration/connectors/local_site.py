@@ -55,6 +55,8 @@ class LocalSite:
         content = {
             "deployment": DEPLOYMENT,
             "nats": {"servers": [url]},
+            "claim_ttl_s": 1,
+            "http": {"port": free_port()},
             "state_folder": str(self.state),
             "gpus": [f"GPU-{index}" for index in range(6)],
             "first_port": free_port(),
