@@ -119,11 +119,8 @@ def stream_specs(
     )
     kept: dict[str, Any] = {"max_msgs_per_subject": 1024, "deny_delete": True, "allow_msg_ttl": True}
     decided = (subjects.all_decisions(), subjects.all_leases())
-    acks, control, dead = (
-        (subjects.all_acks(), subjects.all_claims()),
-        (subjects.all_control(),),
-        (subjects.all_deadletters(),),
-    )
+    acks, control = (subjects.all_acks(), subjects.all_claims()), (subjects.all_control(),)
+    dead = (subjects.all_deadletters(),)
     readings, plans = (subjects.all_of("telemetry", "node"),), (subjects.all_of("telemetry", "plan"),)
     passing: dict[str, Any] = {"max_msgs_per_subject": 240, "max_bytes": telemetry_max_bytes}
     return (
@@ -132,15 +129,7 @@ def stream_specs(
         spec(
             DECISIONS, "Decisions and the leadership lease", decided, "file", NO_AGE_LIMIT_S, allow_atomic=True, **kept
         ),
-        spec(
-            ACKS,
-            "What is in force, and which connector scales what",
-            acks,
-            "file",
-            NO_AGE_LIMIT_S,
-            max_msg_bytes=ACK_BYTES,
-            **kept,
-        ),
+        spec(ACKS, "What is in force, and claims", acks, "file", NO_AGE_LIMIT_S, max_msg_bytes=ACK_BYTES, **kept),
         # A command holds until the next one: if it aged out, the next leader would give its watts back.
         spec(
             CONTROL,
