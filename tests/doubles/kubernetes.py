@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import itertools
 import json
 import uuid
 from collections import deque
@@ -321,6 +322,12 @@ class KubernetesDouble:
             self._watches.discard(task)
         return response
 
+    def _after(self, seen: int) -> list[Change]:
+        """Changes since a revision, the oldest first. Read from the end: every watch asks at each change."""
+        newer = list(itertools.takewhile(lambda change: change.revision > seen, reversed(self._changes)))
+        newer.reverse()
+        return newer
+
     def _newer_than(self, seen: int) -> bool:
         return self.revision > seen
 
@@ -329,7 +336,7 @@ class KubernetesDouble:
     ) -> None:
         bookmarks = request.query.get("allowWatchBookmarks") in ("1", "true")
         while True:
-            for change in [change for change in self._changes if change.revision > seen]:
+            for change in self._after(seen):
                 seen = change.revision
                 kind = _as_seen(change, target, request.query)
                 if kind is not None and not self.silent:

@@ -118,7 +118,8 @@ class ListWatch(Generic[T]):
                 self._version = ""
             except ApiError as error:
                 self.failures += 1
-                self.last_error = self.interrupted = str(error)
+                self.last_error = str(error)
+                self.interrupted = str(error) if error.status else "no answer from the API server"
                 log.warning("%s: %s", self._path, error)
                 self._on_change()
             await asyncio.sleep(backoff.next_s())

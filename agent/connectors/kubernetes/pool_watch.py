@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,11 +66,14 @@ class PoolWatch:
         found = [one for one in collection.find(target.name, self._wake) if one["metadata"]["name"] == target.name]
         return found[0] if found else None
 
-    def seen(self) -> dict[str, PoolSeen]:
-        """Each pool now. One whose object is missing has no count, and says so."""
-        return {pool: self._seen(pool, target) for pool, target in self.targets().items()}
+    def seen(self, raised_s: Mapping[str, float]) -> dict[str, PoolSeen]:
+        """Each pool now. One whose object is missing has no count, and says so.
 
-    def _seen(self, pool: str, target: ScaleTarget) -> PoolSeen:
+        ``raised_s``: by pool, when this process last raised it, in seconds since the epoch.
+        """
+        return {pool: self._seen(pool, target, raised_s.get(pool, 0.0)) for pool, target in self.targets().items()}
+
+    def _seen(self, pool: str, target: ScaleTarget, raised_s: float) -> PoolSeen:
         item = self.item(target)
         if item is None:
             return PoolSeen(None, 0, None, problem=ScalingProblem(f"{pool}: there is no {target}"))
@@ -78,7 +81,9 @@ class PoolWatch:
         autoscalers = self._shared.autoscalers(target.namespace).find(target.name, self._wake)
         scaled = self._shared.scaled_objects(target.namespace).find(target.name, self._wake)
         other = rival(target, kind_of(target, item), autoscalers, scaled)
-        seen = pool_seen(pool, item, counted, pods, time.time(), rival=other, settings=self._settings)
+        seen = pool_seen(
+            pool, item, counted, pods, time.time(), rival=other, raised_s=raised_s, settings=self._settings
+        )
         if not seen.leaving:
             # Pods are gone, but whether their GPUs are idle only telemetry knows: what left is not known to be drained.
             seen = replace(seen, leaving=None)

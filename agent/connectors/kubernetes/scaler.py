@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 
 from agent.adapters.kubernetes.api import ApiError
@@ -45,6 +46,7 @@ class KubernetesScaler:
         self._cluster, self._channel, self._watch, self._events = cluster, channel, watch, events
         self._overwrite = overwrite
         self._written: dict[str, int] = {}
+        self._raised_s: dict[str, float] = {}
         self._own: dict[str, tuple[str, int, str]] = {}
         """By pool: the version that we wrote over, the count that we wrote, and the version it then had."""
 
@@ -65,9 +67,9 @@ class KubernetesScaler:
         if decision is None:
             return
         if unknown := self._watch.unknown:
-            await self._channel.report(waiting(decision, f"the cluster is not known yet: {unknown}"))
+            await self._channel.report(waiting(decision, f"the cluster is not known now: {unknown}"))
             return
-        seen = {pool: self._with_own(pool, one) for pool, one in self._watch.seen().items()}
+        seen = {pool: self._with_own(pool, one) for pool, one in self._watch.seen(self._raised_s).items()}
         for pool in decision.replicas:
             have = ", ".join(sorted(seen)) or "none"
             missing = ScalingProblem(f"{pool}: no component with a scaling adapter has this name; there are: {have}")
@@ -76,10 +78,13 @@ class KubernetesScaler:
         result = compare(decision, seen, written, overwrite=self._overwrite)
         problems = [problem for action in result.actions if (problem := await self._write(action))]
         progress = result.progress
+        if progress.complete:
+            # Whoever wrote them: these counts are the decision's own, and what differs from them later is foreign.
+            self._written |= decision.replicas
         if problems:
             words = [progress.problem.reason] if progress.problem else []
-            lasting = progress.problem is None or progress.problem.retryable
-            progress = replace(progress, problem=ScalingProblem("; ".join([*words, *problems]), lasting))
+            # Also where capacity was given up: the decision ends only when the count that goes back is written.
+            progress = replace(progress, problem=ScalingProblem("; ".join([*words, *problems])))
         await self._channel.report(progress)
         if progress.problem is not None:
             await self._warn(decision, progress.problem.reason)
@@ -103,6 +108,8 @@ class KubernetesScaler:
             return f"{action.pool}: {target}: {error}"
         log.info("%s: %d -> %d replicas", target, action.was, count)
         self._written[action.pool] = count
+        if count > action.was:
+            self._raised_s[action.pool] = time.time()
         self._own[action.pool] = (action.version, count, version)
         return ""
 

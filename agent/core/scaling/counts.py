@@ -74,7 +74,8 @@ def compare(
                 spots = decision.placements.get(pool, ())
                 write = SetReplicas(pool, goal, one.wanted, one.version, spots if one.wanted < goal else ())
                 (lowers if goal < one.wanted else raises).append(write)
-        if one.problem is not None:
+        if one.problem is not None and (one.room is None or target > one.room):
+            # Pods without a place that the decision does not want any more are no lack of capacity.
             problems.append(one.problem)
     return Comparison((*lowers, *raises), _progress(decision, seen, problems), tuple(foreign))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.consumers import Durable, keep
 from bus_schemas.jetstream.publisher import publish
-from bus_schemas.jetstream.reader import all_messages
+from bus_schemas.jetstream.watch import follow
 from tests.contract.bus import bench, until
 from tests.contract.kubernetes.api_server import ApiServer, Rule
 from tests.free_ports import free_port
@@ -39,31 +39,60 @@ WORKLOAD_RULES: tuple[Rule, ...] = (
 
 
 class ConnectorSite:
-    """Publishes decisions of the deployment ``prod``, and reads acknowledgements and Events."""
+    """Publishes decisions of one deployment, and reads acknowledgements and Events.
 
-    def __init__(self, bus: Bus, url: str, server: ApiServer, folder: Path) -> None:
+    ``api_url``: where the connector finds the API server.
+    """
+
+    def __init__(self, bus: Bus, url: str, server: ApiServer, folder: Path, *, nats_pid: int = 0) -> None:
         self.bus, self.url, self.server, self.folder = bus, url, server, folder
+        self.nats_pid = nats_pid
+        self.deployment = "prod"
+        self._received: dict[str, list[v1.ScalingAck]] = {}
+        self.api_url = server.api.access.server
+
+    def of(self, deployment: str) -> ConnectorSite:
+        """The same site for another deployment."""
+        found = ConnectorSite(self.bus, self.url, self.server, self.folder)
+        found.deployment, found.api_url, found._received = deployment, self.api_url, self._received
+        return found
+
+    async def receive(self) -> None:
+        """Collect the acknowledgements of all deployments until cancelled: to read all of them each time costs much."""
+        async for one in follow(self.bus, self.bus.subjects.all_of("ack", "scaling"), 0):
+            if isinstance(one.message, v1.ScalingAck):
+                self._received.setdefault(one.message.deployment, []).append(one.message)
 
     async def decide(self, number: int, **replicas: int) -> None:
         """A decision for these pools."""
         pools = {name: v1.PoolTarget(role="decode", replicas=count) for name, count in replicas.items()}
         decision = v1.ScalingDecision(
-            time=datetime.now(UTC), deployment="prod", decision_id=number, incarnation="one", epoch=1, pools=pools
+            time=datetime.now(UTC),
+            deployment=self.deployment,
+            decision_id=number,
+            incarnation="one",
+            epoch=1,
+            pools=pools,
         )
-        await publish(self.bus, self.bus.subjects.decision_scaling("prod"), decision, f"decision-{number}")
+        await publish(
+            self.bus, self.bus.subjects.decision_scaling(self.deployment), decision, f"{self.deployment}-{number}"
+        )
 
-    async def acks(self) -> list[v1.ScalingAck]:
-        """All acknowledgements, the oldest first."""
-        stored = await all_messages(self.bus, self.bus.subjects.ack_scaling("prod"))
-        return [one.message for one in stored if isinstance(one.message, v1.ScalingAck)]
+    def acks(self) -> list[v1.ScalingAck]:
+        """All acknowledgements so far, the oldest first."""
+        return list(self._received.get(self.deployment, ()))
 
     async def acked(self, number: int, holds: Callable[[v1.ScalingAck], bool], what: str) -> v1.ScalingAck:
         """Wait for an acknowledgement of a decision."""
 
-        async def found() -> v1.ScalingAck | None:
-            return next((one for one in await self.acks() if one.decision_id == number and holds(one)), None)
+        def found() -> v1.ScalingAck | None:
+            return next((one for one in self.acks() if one.decision_id == number and holds(one)), None)
 
-        ack = await until(found, f"decision {number}: {what}")
+        try:
+            ack = await until(found, f"decision {number} of {self.deployment}: {what}")
+        except AssertionError as error:
+            last = [f"{one.decision_id} {one.status} {one.phase} {one.reason}" for one in self.acks()[-3:]]
+            raise AssertionError(f"{error}; the last acknowledgements: {last}") from error
         assert ack is not None
         return ack
 
@@ -90,7 +119,7 @@ class ConnectorSite:
     def kubeconfig(self, token: str) -> Path:
         """A file for an account."""
         file = self.folder / f"kubeconfig-{token[-12:]}"
-        cluster: dict[str, Any] = {"server": self.server.api.access.server}
+        cluster: dict[str, Any] = {"server": self.api_url}
         if cluster["server"].startswith("https"):
             cluster["insecure-skip-tls-verify"] = True
         context = {"cluster": "k", "user": "u", "namespace": self.server.namespace}
@@ -106,12 +135,20 @@ class ConnectorSite:
         return file
 
     @asynccontextmanager
-    async def connector(self, token: str, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """The process, ended by SIGTERM. Its log is shown where the test fails."""
+    async def connector(
+        self, token: str, *arguments: str, settings: dict[str, Any] | None = None
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """The process, ended by SIGTERM; with ``settings`` instead of this deployment. Its log is shown on failure."""
+        if settings is None:
+            about: tuple[str, ...] = ("--deployment", self.deployment, "--namespace", self.server.namespace)
+        else:
+            file = self.folder / "connector.yaml"
+            file.write_text(json.dumps({"namespace": self.server.namespace, **settings}))
+            about = ("--settings", str(file))
         command = (
-            *("-m", "deploy.cli.main", "connector", "kubernetes", "--deployment", "prod"),
-            *("--namespace", self.server.namespace, "--kubeconfig", str(self.kubeconfig(token))),
-            *("--nats-url", self.url, "--host", "127.0.0.1", "--port", str(free_port())),
+            *("-m", "deploy.cli.main", "connector", "kubernetes", *about),
+            *("--kubeconfig", str(self.kubeconfig(token)), "--nats-url", self.url),
+            *("--host", "127.0.0.1", "--port", str(free_port())),
         )
         process = await asyncio.create_subprocess_exec(sys.executable, *command, *arguments)
         try:
@@ -126,12 +163,17 @@ class ConnectorSite:
 
 
 @asynccontextmanager
-async def connector_site(server: ApiServer, folder: Path) -> AsyncIterator[ConnectorSite]:
-    """The bus with the connector's consumer, beside a server."""
+async def connector_site(
+    server: ApiServer, folder: Path, deployments: Sequence[str] = ("prod",)
+) -> AsyncIterator[ConnectorSite]:
+    """The bus with the consumers of these deployments, beside a server."""
     async with bench(folder / "bus") as (nats, bus):
-        keeper = asyncio.create_task(keep(bus, lambda: [Durable.scaling(bus, "prod")], 0.5))
+        keeper = asyncio.create_task(keep(bus, lambda: [Durable.scaling(bus, one) for one in deployments], 0.5))
+        site = ConnectorSite(bus, nats.url, server, folder, nats_pid=nats.pid)
+        receiver = asyncio.create_task(site.receive())
         try:
-            yield ConnectorSite(bus, nats.url, server, folder)
+            yield site
         finally:
             keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            receiver.cancel()
+            await asyncio.gather(keeper, receiver, return_exceptions=True)

@@ -49,14 +49,21 @@ class GraphOperator:
         await define_graphs(self.server)
         await self.server.allow_pods()
         await self.server.make(self.path(GRAPHS), self._object("DynamoGraphDeployment", self.graph, self._spec()))
-        reference = "componentName" if self.version == "v1beta1" else "serviceName"
         for name, count in self.components.items():
-            spec = {"replicas": count, "dgdRef": {"name": self.graph, reference: name}}
-            labels = {GRAPH_LABEL: self.graph, COMPONENT_LABEL: name}
-            adapter = self._object("DynamoGraphDeploymentScalingAdapter", self.adapter_name(name), spec, labels)
-            await self.server.make(self.path(ADAPTERS), adapter, manager="dynamo-operator")
             self.fates[name] = Fate()
-            self._pods[name] = OperatedPods(self.server, self.adapter_name(name), labels)
+            self._pods[name] = OperatedPods(self.server, self.adapter_name(name), self._labels(name))
+            await self.make_adapter(name, count)
+
+    async def make_adapter(self, component: str, count: int) -> None:
+        """A component's scaling adapter with a count."""
+        reference = "componentName" if self.version == "v1beta1" else "serviceName"
+        spec = {"replicas": count, "dgdRef": {"name": self.graph, reference: component}}
+        kind, name = "DynamoGraphDeploymentScalingAdapter", self.adapter_name(component)
+        adapter = self._object(kind, name, spec, self._labels(component))
+        await self.server.make(self.path(ADAPTERS), adapter, manager="dynamo-operator")
+
+    def _labels(self, component: str) -> dict[str, str]:
+        return {GRAPH_LABEL: self.graph, COMPONENT_LABEL: component}
 
     def _object(self, kind: str, name: str, spec: Item, labels: dict[str, str] | None = None) -> Item:
         metadata = {"name": name, "labels": labels or {}}

@@ -11,6 +11,7 @@ from agent.adapters.kubernetes.api import ApiError
 from tests.contract.kubernetes.api_server import ApiServer, merge
 
 NODE = "no-such-node"
+REVISION = "wattscale.test/revision"
 Item = dict[str, Any]
 
 
@@ -27,6 +28,8 @@ class Fate:
     """Pods that are deleted stay as terminating."""
     unready: bool = False
     """No pod becomes ready, and none that is ready is touched."""
+    rolling: bool = False
+    """Pods of an earlier template stay: a rollout that does not come further."""
 
 
 @dataclass
@@ -37,6 +40,8 @@ class OperatedPods:
     prefix: str
     labels: dict[str, str]
     size: int = 1
+    revision: str = ""
+    """Which template new pods have."""
     _number: int = field(default=0)
 
     async def pods(self) -> list[Item]:
@@ -54,6 +59,10 @@ class OperatedPods:
         target = replicas * self.size
         for pod in live[target:]:
             await self._delete(pod)
+        if not fate.rolling:
+            for pod in [pod for pod in live[:target] if not self._is_current(pod)]:
+                await self._delete(pod)
+                live.remove(pod)
         for _ in range(target - len(live)):
             await self._create(fate)
         for pod in await self.pods():
@@ -70,6 +79,14 @@ class OperatedPods:
         """The same for pods that were listed already."""
         return sum(1 for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]) // self.size
 
+    def updated_of(self, pods: list[Item]) -> int:
+        """Replicas all of whose pods have the newest template."""
+        live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        return sum(1 for pod in live if self._is_current(pod)) // self.size
+
+    def _is_current(self, pod: Item) -> bool:
+        return (pod["metadata"].get("annotations") or {}).get(REVISION, "") == self.revision
+
     async def clear(self) -> None:
         """Remove all of them at once."""
         for pod in await self.pods():
@@ -80,7 +97,11 @@ class OperatedPods:
         spec: Item = {"containers": [{"name": "main", "image": "none"}], "automountServiceAccountToken": False}
         if not fate.unschedulable:
             spec["nodeName"] = NODE
-        metadata = {"name": f"{self.prefix}-{self._number}", "labels": self.labels}
+        metadata = {
+            "name": f"{self.prefix}-{self._number}",
+            "labels": self.labels,
+            "annotations": {REVISION: self.revision},
+        }
         body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
         await self.server.api.post(self.server.path("", "v1", "pods"), body)
 

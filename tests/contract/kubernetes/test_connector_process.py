@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ async def test_counts_are_written_and_acknowledged_as_pods_serve_and_leave(serve
             operator.set_fate("Decode", Fate())
             await site.decide(2, decode=2, other=1)
             await site.problem(2, "other", "there are: decode, prefill")
-        applied = [(one.decision_id, one.phase) for one in await site.acks() if one.status == "applied"]
+        applied = [(one.decision_id, one.phase) for one in site.acks() if one.status == "applied"]
         assert applied == [(0, "applied"), (1, "draining")]
 
 
@@ -171,10 +172,13 @@ async def test_a_killed_connector_goes_on_where_it_was(server: ApiServer, tmp_pa
         operator.set_fate("Decode", Fate())
         async with site.connector(token, "--graph", operator.graph):
             await site.done(0)
-        assert [one.phase for one in await site.acks() if one.status == "applied"] == ["applied"]
+        assert [one.phase for one in site.acks() if one.status == "applied"] == ["applied"]
 
 
-async def test_a_server_that_is_away_holds_decisions_and_is_not_flooded_with_lists(tmp_path: Path) -> None:
+@pytest.mark.parametrize("away_s", [0.0, pytest.param(60.0, marks=pytest.mark.nightly)])
+async def test_a_server_that_is_away_holds_decisions_and_is_not_flooded_with_lists(
+    tmp_path: Path, away_s: float
+) -> None:
     async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
         server = ApiServer(api, "ns")
         async with connector_site(server, tmp_path) as site, operated(server, Decode=1) as operator:
@@ -186,6 +190,7 @@ async def test_a_server_that_is_away_holds_decisions_and_is_not_flooded_with_lis
                 await site.decide(1, decode=3)
                 away = await site.acked(1, lambda one: bool(one.reason), "a reason")
                 assert (away.retryable, away.scaled_decision_id) == (True, 0)
+                await asyncio.sleep(away_s)
                 before = len(kube.requests)
                 await kube.start_again()
                 await site.done(1)

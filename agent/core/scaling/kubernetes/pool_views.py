@@ -115,12 +115,14 @@ def pool_seen(
     *,
     rival: str = "",
     gpus_idle: bool = True,
+    raised_s: float = 0.0,
     settings: ViewSettings | None = None,
 ) -> PoolSeen:
     """One pool now.
 
     ``item``: the object that has the count, with its resource version. ``pods``: the pool's own. ``now_s``: seconds
-    since the epoch. ``gpus_idle``: whether the GPUs of pods that left are idle by telemetry.
+    since the epoch. ``gpus_idle``: whether the GPUs of pods that left are idle by telemetry. ``raised_s``: when its
+    count was raised last, on the same clock: a pod waits for capacity from then on at the earliest.
     """
     settings = settings or ViewSettings()
     metadata = item.get("metadata") or {}
@@ -132,7 +134,10 @@ def pool_seen(
         )
         wanted = None
     else:
-        problem = pods_problem(pool, pods, now_s, settings.wait_for_capacity_s)
+        placed = [one for one in pods if not one.unschedulable or one.terminating]
+        # Enough have a place: the others are about to be deleted.
+        wait = pods if wanted is None or _room(counted, pods) < wanted else placed
+        problem = pods_problem(pool, wait, now_s, settings.wait_for_capacity_s, raised_s=raised_s)
     return PoolSeen(
         wanted=wanted,
         ready=_serving(counted, pods, found if isinstance(found, int) else 0),
@@ -167,14 +172,17 @@ def _room(counted: Counted, pods: Sequence[WorkerPod]) -> int:
 
 
 def pods_problem(
-    pool: str, pods: Sequence[WorkerPod], now_s: float, wait_for_capacity_s: float
+    pool: str, pods: Sequence[WorkerPod], now_s: float, wait_for_capacity_s: float, *, raised_s: float = 0.0
 ) -> ScalingProblem | None:
-    """Why pods of a pool do not come to serve; None where none is stuck. Pods that leave do not count."""
+    """Why pods of a pool do not come to serve; None where none is stuck. Pods that leave do not count.
+
+    ``raised_s``: as for `pool_seen`.
+    """
     staying = [one for one in pods if not one.terminating]
     waiting = [one for one in staying if one.unschedulable]
     if waiting:
         since = [one.unschedulable_since_s for one in waiting if one.unschedulable_since_s is not None]
-        waited_s = now_s - min(since) if since else 0.0
+        waited_s = now_s - max(min(since), raised_s) if since else 0.0
         what = (
             f"{len(waiting)} {'pod' if len(waiting) == 1 else 'pods'} cannot be scheduled: {waiting[0].unschedulable}"
         )

@@ -72,6 +72,29 @@ def test_pods_that_were_not_removed_yet_are_leaving() -> None:
     assert seen.leaving == 2
 
 
+def test_pods_that_are_not_wanted_any_more_fail_no_decision() -> None:
+    pods = [*serving(2), WorkerPod("waiting", unschedulable="no GPU", unschedulable_since_s=0.0)]
+    counted = graph_component(graph(2, replicas=3), "decode")
+    surplus = {"decode": pool_seen("decode", adapter(2), counted, pods, NOW_S)}
+    for count in (2, 3):
+        assert compare(ReplicaDecision(5, "i", {"decode": count}), surplus, {"decode": 2}).progress.problem is None
+    lacking = {"decode": pool_seen("decode", adapter(3), counted, pods, NOW_S)}
+    fewer = compare(ReplicaDecision(5, "i", {"decode": 2}), lacking, {"decode": 3}).progress
+    assert fewer.problem is None
+    more = compare(ReplicaDecision(5, "i", {"decode": 3}), lacking, {"decode": 3}).progress
+    assert more.problem is not None
+    assert not more.problem.retryable
+
+
+def test_waiting_for_capacity_begins_when_the_count_was_raised() -> None:
+    pods = [*serving(2), WorkerPod("waiting", unschedulable="no GPU", unschedulable_since_s=NOW_S - 1000)]
+    counted = graph_component(graph(2, replicas=3), "decode")
+    for raised_s, lasting in ((0.0, False), (NOW_S - 10, True)):
+        seen = pool_seen("decode", adapter(3), counted, pods, NOW_S, raised_s=raised_s)
+        assert seen.problem is not None
+        assert seen.problem.retryable is lasting
+
+
 @pytest.mark.parametrize(
     "status",
     [
