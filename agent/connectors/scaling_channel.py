@@ -42,17 +42,26 @@ class ScalingChannel:
     """The decisions of one deployment and their acknowledgements. ``actuator``: who acknowledges, for people.
 
     ``pools``: those that can be scaled here, None where any may be; without it, those of a decision that have GPUs.
+    ``leaves_other_pools``: why pools without GPUs are never carried out here; the rest of a decision then is, and the
+    acknowledgement says what was left. Empty: they are carried out.
     ``changed`` is set whenever another decision is pursued. Raises BadNameError for a deployment whose name no subject
     can carry.
     """
 
     def __init__(
-        self, bus: Bus, deployment: str, actuator: str, pools: Callable[[], Collection[str] | None] | None = None
+        self,
+        bus: Bus,
+        deployment: str,
+        actuator: str,
+        pools: Callable[[], Collection[str] | None] | None = None,
+        *,
+        leaves_other_pools: str = "",
     ) -> None:
         self._bus = bus
         self.deployment = deployment
         self._actuator = actuator
         self._pools = pools
+        self._leaves_other_pools = leaves_other_pools
         self._decisions = bus.subjects.decision_scaling(deployment)
         self._acks = bus.subjects.ack_scaling(deployment)
         self._life, self._numbers = uuid.uuid4().hex[:12], itertools.count()
@@ -103,7 +112,7 @@ class ScalingChannel:
         await self._take(message, delivery.traceparent)
 
     async def _take(self, message: ScalingDecision, traceparent: str | None) -> None:
-        decision = decision_of(message)
+        decision = decision_of(message, other_pools=not self._leaves_other_pools)
         async with self._lock:
             state, what, acks = receive(self.state, decision, self._known_pools(message, decision))
             self.received[what.value] += 1
@@ -142,7 +151,7 @@ class ScalingChannel:
         newest = self.message
         applied = None
         if newest is not None and ack.status is ScalingStatus.APPLIED:
-            applied = newest if (newest.incarnation, newest.decision_id) == ack_key(ack) else None
+            applied = newest if _key(newest) == ack_key(ack) else None
         return ScalingAck(
             time=datetime.now(UTC),
             deployment=self.deployment,
@@ -151,7 +160,7 @@ class ScalingChannel:
             incarnation=ack.incarnation,
             status=AckStatus(ack.status.value),
             phase=None if ack.phase is None else AckPhase(ack.phase.value),
-            reason=ack.reason,
+            reason=ack.reason or self._left(ack),
             retryable=ack.retryable,
             num_prefill_workers=applied.num_prefill_workers if applied else -1,
             num_decode_workers=applied.num_decode_workers if applied else -1,
@@ -161,15 +170,32 @@ class ScalingChannel:
             external_decision_id=self.external_id if self.external_id >= 0 else None,
         )
 
+    def _left(self, ack: Acknowledgement) -> str:
+        """What of the acknowledged decision is not carried out here, and why; empty where nothing is left."""
+        newest = self.message
+        if not self._leaves_other_pools or newest is None or _key(newest) != ack_key(ack) or not newest.other_pools:
+            return ""
+        counts = ", ".join(f"{pool}={count}" for pool, count in sorted(newest.other_pools.items()))
+        return f"{counts} is left to others: {self._leaves_other_pools}"
+
+
+def _key(message: ScalingDecision) -> tuple[str, int]:
+    return message.incarnation, message.decision_id
+
 
 def ack_key(ack: Acknowledgement) -> tuple[str, int]:
     """The key of the decision that is acknowledged."""
     return ack.incarnation, ack.decision_id
 
 
-def decision_of(message: ScalingDecision) -> ReplicaDecision:
-    """The core's form of a decision. One without pools has those of the counts that it sets."""
-    replicas = {name: target.replicas for name, target in message.pools.items()} | message.other_pools
+def decision_of(message: ScalingDecision, *, other_pools: bool = True) -> ReplicaDecision:
+    """The core's form of a decision, with its pools without GPUs or without them.
+
+    One without pools has those of the counts that it sets.
+    """
+    replicas = {name: target.replicas for name, target in message.pools.items()}
+    if other_pools:
+        replicas |= message.other_pools
     if not replicas:
         counts = {"prefill": message.num_prefill_workers, "decode": message.num_decode_workers}
         replicas = {name: count for name, count in counts.items() if count >= 0}

@@ -275,7 +275,7 @@ def _most_replicas(pool: PoolSettings, block: DeploymentSettings, gpus: int) -> 
 
 def _frontend(name: str, pool: PoolSettings) -> PoolConfig:
     """A pool without GPUs: the same limits, and a power curve that asks for nothing."""
-    of_gpus = ("gpus_per_replica", "max_cap_watts", "power_curve")
+    of_gpus = ("gpus_per_replica", "min_gpus", "max_cap_watts", "power_curve")
     if given := [key for key in of_gpus if getattr(pool, key) is not None]:
         raise ValueError(f"{', '.join(given)}: a frontend has no GPU")
     if pool.max_replicas < pool.min_replicas:

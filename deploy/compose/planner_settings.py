@@ -62,7 +62,7 @@ def load(
         raise SettingsError(problems)
     merged = merge(layers, environ.get("DYN_NAMESPACE", DEFAULT_DEPLOYMENT))
     name_variables(merged, VARIABLES, environ)
-    return validated(Settings, merged, notes)
+    return validated(Settings, merged, [*notes, *merged.unused])
 
 
 def _guide_layer(guide: str) -> Layer:

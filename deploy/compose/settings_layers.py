@@ -29,6 +29,8 @@ class Merged:
     tree: Tree = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+    """One line for each value that found nothing to be set on."""
 
     def put(self, path: Sequence[str], value: Any, origin: str) -> None:
         """Set one value; a mapping is laid over what is there, key by key."""

@@ -33,6 +33,8 @@ LEASE_S = 6
 """How long another connector waits for one that was killed. Renewed three times within it."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 CLAIM_AGAIN_S = 0.5
+TWO_ROLES = "Dynamo's VirtualConnector carries prefill and decode alone"
+"""Why a decision's pools without GPUs are not passed on."""
 Counts = tuple[int | None, int | None]
 
 

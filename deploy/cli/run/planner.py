@@ -193,7 +193,7 @@ def _check(args: argparse.Namespace) -> int:
     for note in (*found.notes, *predictor_notes(found.settings)):
         print(f"note: {note}")
     for name, deployment in config.deployments.items():
-        pools = ", ".join(f"{pool} {p.min_replicas} to {p.max_replicas}" for pool, p in deployment.pools.items())
+        pools = ", ".join(f"{pool} {p.min_replicas} to {p.max_replicas}" for pool, p in deployment.all_pools.items())
         site = config.sites.get(deployment.site)
         watts = f"site {site.site} {site.budget_mw / 1000:g} W" if site is not None else "no watts are planned"
         print(

@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from agent.connectors.bus_claims import SecondConnectorError, claimed
 from agent.connectors.connector_file import PASSWORD_ENV, ConnectorFile, EtcdSection
 from agent.connectors.scaling_channel import ScalingChannel
-from agent.connectors.virtual.bridge import VirtualBridge
+from agent.connectors.virtual.bridge import TWO_ROLES, VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway
 from agent.runtime.health import AgentHealthServer
 from bus_schemas.jetstream.tasks.task_group import run_together
@@ -111,7 +111,7 @@ async def carry_out(settings: ConnectorFile, access: EtcdAccess, view: Connector
             holder = this_process(name)
             # The namespace in etcd is claimed there, where other planners' bridges see it too.
             async with claimed(bus, holder, {settings.deployment: {}}, settings.claim_ttl_s) as claims:
-                view.channel = ScalingChannel(bus, settings.deployment, name)
+                view.channel = ScalingChannel(bus, settings.deployment, name, leaves_other_pools=TWO_ROLES)
                 view.bridge = VirtualBridge(etcd, view.channel, settings.served_namespace, holder)
                 parts = {"decisions": view.channel.run(), "etcd": view.bridge.run(), "claims": claims.keep()}
                 await run_together(parts)

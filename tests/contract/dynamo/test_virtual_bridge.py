@@ -15,7 +15,7 @@ import pytest
 from agent.connectors.bus_claims import SecondConnectorError
 from agent.connectors.connector_file import EtcdSection
 from agent.connectors.scaling_channel import ScalingChannel
-from agent.connectors.virtual.bridge import VirtualBridge
+from agent.connectors.virtual.bridge import TWO_ROLES, VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdAwayError, EtcdGateway, put
 from agent.core.scaling.claims import Holder
 from bus_schemas import v1
@@ -26,6 +26,7 @@ from bus_schemas.jetstream.reader import all_messages
 from tests.contract.bus import bench, scaling, until
 from tests.contract.dynamo.etcd_process import EtcdProcess
 
+KEYS = ("num_prefill_workers", "num_decode_workers", "decision_id")
 PREFIXES = ("v1/prod/planner/", "/prod/planner/")
 
 
@@ -74,7 +75,7 @@ class BridgedSite:
     async def connector(self, name: str = "virtual on here", access: EtcdAccess | None = None) -> AsyncIterator[None]:
         """The connector's two loops, ended without a farewell to anybody."""
         async with EtcdGateway(access or EtcdAccess((self.etcd.url,))) as gateway:
-            channel = ScalingChannel(self.bus, "prod", name)
+            channel = ScalingChannel(self.bus, "prod", name, leaves_other_pools=TWO_ROLES)
             bridge = VirtualBridge(gateway, channel, "prod", Holder(name, "process 1"))
             tasks = [asyncio.create_task(channel.run()), asyncio.create_task(bridge.run())]
             try:
@@ -212,12 +213,19 @@ async def test_another_planner_in_etcd_is_named_and_completes_nothing(tmp_path: 
         await here.acked(1, v1.AckStatus.APPLIED)
 
 
-async def test_what_etcd_cannot_carry_is_rejected_with_the_reason(tmp_path: Path) -> None:
+async def test_a_frontends_count_is_left_to_others_and_the_rest_is_carried_out(tmp_path: Path) -> None:
     async with site(tmp_path) as here, here.connector():
         decision = scaling("prod", 0).model_copy(update={"other_pools": {"frontend": 2}})
         await publish(here.bus, here.bus.subjects.decision_scaling("prod"), decision, "with-a-frontend")
-        rejected = await here.acked(0, v1.AckStatus.REJECTED)
-        assert rejected.reason == "no such pool here: frontend; there are: decode, prefill"
+        assert set(await here.passed_on(0)) == {f"{prefix}{key}" for prefix in PREFIXES for key in KEYS}
+        await here.write("v1/prod/planner/scaled_decision_id", "0")
+        done = await here.acked(0, v1.AckStatus.APPLIED)
+        assert done.replicas == {"prefill": 1, "decode": 2}
+        assert done.reason == f"frontend=2 is left to others: {TWO_ROLES}"
+        await here.decide(1)
+        await here.passed_on(1)
+        await here.write("v1/prod/planner/scaled_decision_id", "1")
+        assert (await here.acked(1, v1.AckStatus.APPLIED)).reason == ""
 
 
 @pytest.mark.long

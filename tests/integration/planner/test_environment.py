@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.connectors.virtual.bridge import TWO_ROLES
 from agent.connectors.virtual.dynamo_keys import own_prefix
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway, put
 from bus_schemas import v1
@@ -30,6 +31,7 @@ from tests.free_ports import free_port
 from tests.shared_data import ROOT
 
 PREFIX = "v1/dynamo/planner/"
+FRONTEND = ("--set", "deployments.dynamo.pools.frontend={requests_per_s: 10}")
 CLAIM = f"{own_prefix('dynamo')}connector"
 
 
@@ -84,13 +86,17 @@ class PinnedPlanner:
 
         await until(found, f"{texts} in the log")
 
-    async def pin(self, deployment: str = "dynamo", **replicas: int) -> None:
+    async def pin(self, **replicas: int) -> None:
         """Pin the counts as an operator does."""
         counts = [f"{pool}={count}" for pool, count in replicas.items()]
         done = await wattscale(
-            "deployment", "pin", deployment, *counts, "--force", "--nats-url", self.bus.settings.servers[0]
+            "deployment", "pin", "dynamo", *counts, "--force", "--nats-url", self.bus.settings.servers[0]
         )
         assert done.code == 0, done
+
+    async def shown(self, *words: str) -> str:
+        """What a command prints about it."""
+        return (await wattscale(*words, "--nats-url", self.bus.settings.servers[0])).out
 
     async def acked(self, holds: Callable[[v1.ScalingAck], bool], deployment: str = "dynamo") -> v1.ScalingAck:
         """The newest acknowledgement, once it is as ``holds`` says."""
@@ -131,11 +137,14 @@ async def test_virtual_serves_clients_of_etcd_while_the_planner_leads_and_ends_w
         EtcdGateway(EtcdAccess((server.url,))) as etcd,
         planner_of(tmp_path) as planner,
     ):
-        virtual = ("--environment=virtual", "--backend=vllm")
+        virtual = ("--environment=virtual", "--backend=vllm", *FRONTEND)
         async with planner.running(*virtual, ETCD_ENDPOINTS=server.url):
             await planner.logged("connector virtual of dynamo: started", server.url)
-            await planner.pin(prefill=1, decode=3)
+            await planner.pin(prefill=1, decode=3, frontend=2)
             await carried_out(planner, etcd, 3)
+            explained = await planner.shown("explain", "dynamo")
+            assert "prefill=1 decode=3 frontend=2" in explained
+            assert f"applied (frontend=2 is left to others: {TWO_ROLES})" in explained
             # Its failure is named, and the planner goes on without it.
             await server.kill()
             await planner.pin(prefill=1, decode=4)
@@ -176,17 +185,24 @@ async def test_kubernetes_scales_the_graph_that_the_planner_is_part_of(tmp_path:
     async with (
         api_server("double") as server,
         planner_of(tmp_path) as planner,
-        operated(server, Prefill=1, Decode=1) as operator,
+        operated(server, Prefill=1, Decode=1, Frontend=1) as operator,
     ):
         token = await server.account("c", *ADAPTER_RULES)
         file = ConnectorSite(planner.bus, "", server, tmp_path).kubeconfig(token)
-        flags = ["--environment=kubernetes", "--set", f"kubernetes.kubeconfig={file}"]
+        flags = ["--environment=kubernetes", "--set", f"kubernetes.kubeconfig={file}", *FRONTEND]
         async with planner.running(*flags, DYN_PARENT_DGD_K8S_NAME=operator.graph):
-            await planner.pin(prefill=1, decode=3)
-            done = await planner.acked(lambda ack: ack.status is v1.AckStatus.APPLIED and ack.replicas["decode"] == 3)
+            counts: dict[str, int] = {"prefill": 1, "decode": 3, "frontend": 2}
+            await planner.pin(**counts)
+            done = await planner.acked(lambda ack: ack.status is v1.AckStatus.APPLIED and ack.replicas == counts)
             assert done.actuator.startswith("kubernetes on ")
-            scale = await server.api.get(operator.path(ADAPTERS, operator.adapter_name("Decode"), "scale"))
-            assert scale["spec"]["replicas"] == 3
+            for component, count in (("Decode", 3), ("Frontend", 2)):
+                scale = await server.api.get(operator.path(ADAPTERS, operator.adapter_name(component), "scale"))
+                assert scale["spec"]["replicas"] == count
+            shown = await planner.shown("explain", "dynamo")
+            assert "prefill=1 decode=3 frontend=2" in shown
+            assert "frontend (frontend)" in shown
+            pools = json.loads(await planner.shown("status", "--json"))["deployments"]["dynamo"]["pools"]
+            assert {pool: one["granted"] for pool, one in pools.items()} == counts
             assert await planner.stop() == 0
 
 
