@@ -14,7 +14,7 @@ from planner.core.sizing.sized_load import SizedLoad
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Forecast
-from planner.domain.pool import Role
+from planner.domain.pool import Replicas, Role
 from planner.domain.reading import Missing, Reading, value_or_none
 
 RATE, ISL, OSL = "request_rate_per_s", "isl_tokens", "osl_tokens"
@@ -24,6 +24,8 @@ REQUESTS = "requests"
 SMOOTH, HELD, IN_FLIGHT = "smooth", "held", "in_flight"
 SEQUENCE_LIFE_S = 30.0
 """Seconds over which decode engines average arrivals: the duration of a typical sequence."""
+STARTING_SERVES = 0.5
+"""Share of a start-up time for which a replica that is starting now will serve: its start began at some time in it."""
 SMALLEST_CV2, LARGEST_CV2 = 0.1, 10.0
 
 
@@ -192,10 +194,15 @@ def sized_load(
         rates=rates,
         held_req_per_s=held_rate,
         arriving_req_per_s=arriving,
-        serving=float(sum(pools[name].replicas.wanted for name in known)),
+        serving=sum(_serving(pools[name].replicas) for name in known),
         lead_s=max((config.pools[name].startup_s for name in known), default=0.0),
         interval_s=interval_s,
     )
+
+
+def _serving(replicas: Replicas) -> float:
+    """Replicas that serve, on average over the time that a start takes: one that is starting now for half of it."""
+    return replicas.ready + STARTING_SERVES * (replicas.wanted - replicas.ready)
 
 
 def _spread(reading: Reading | None) -> float:

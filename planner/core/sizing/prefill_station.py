@@ -45,7 +45,10 @@ def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: f
 
 
 def required_speed(queue: Station, load: SizedLoad, counts: CountArray, target_ms: float, drain_s: float) -> CountArray:
-    """Speed at which each count meets the TTFT target for the load that may come and drains the waiting requests."""
+    """Speed at which each count meets the TTFT target for the load that may come and works off what waits.
+
+    ``drain_s``: within so many seconds of the time when new replicas serve.
+    """
     if queue.quantile < MEDIAN:
         half = required_speed(replace(queue, quantile=MEDIAN), load, counts, target_ms, drain_s)
         return half * (queue.quantile / MEDIAN)
@@ -54,9 +57,10 @@ def required_speed(queue: Station, load: SizedLoad, counts: CountArray, target_m
         speed = outlook(queue, load).required_speed(counts, target, 1.0 - queue.quantile)
     else:
         speed = queue.required_speed(counts, target)
-    if load.queued_requests <= 0:
+    waiting = waiting_at_help(queue, load)
+    if waiting <= 0:
         return speed
-    backlog_ms = load.queued_requests * queue.cost_ms
+    backlog_ms = waiting * queue.cost_ms
     flow_ms = load.req_per_s * drain_s * queue.cost_ms
     return np.maximum(speed, (backlog_ms + flow_ms) / (drain_s * 1000.0 * FULLEST) / np.maximum(counts, 1e-9))
 
@@ -74,6 +78,15 @@ def outlook(queue: Station, load: SizedLoad) -> Outlook:
         lead_ms=load.lead_s * 1000.0,
         span_ms=1000.0 * (SPAN * max(SHORTEST_INTERVAL_S, load.interval_s) + PATIENCE * load.lead_s),
     )
+
+
+def waiting_at_help(queue: Station, load: SizedLoad) -> float:
+    """Requests that will wait when new replicas serve: those that wait now, and what arrives beyond what serves."""
+    if load.lead_s <= 0.0:
+        return load.queued_requests
+    arriving = sum(load.rates) / len(load.rates) if load.rates else load.req_per_s
+    served = load.serving * 1000.0 / queue.cost_ms
+    return max(0.0, load.queued_requests + (arriving - served) * load.lead_s)
 
 
 def mean_response_ms(queue: Station, load: SizedLoad, count: int, speed: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 LARGEST_HIT_RATE = 0.95
 """Upper bound of the hit rate: with 1, prefill would be free, but the new tokens of a prompt must be computed."""
@@ -42,7 +43,7 @@ class SizedLoad:
     arriving_req_per_s: float | None = None
     """The arrival rate of answers, averaged likewise, with nothing added for what might come; None: unknown."""
     serving: float = 0.0
-    """Prefill replicas that serve now, or will within ``lead_s``."""
+    """Prefill replicas that serve, on average over the next ``lead_s``."""
     lead_s: float = 0.0
     """Seconds until a replica decided now can serve."""
     interval_s: float = 0.0
@@ -66,3 +67,7 @@ class SizedLoad:
     @property
     def idle(self) -> bool:
         return self.req_per_s <= 0.0 and self.queued_requests <= 0.0
+
+    def flowing(self) -> SizedLoad:
+        """The same arrivals where nothing waits, now or when new replicas serve."""
+        return replace(self, queued_requests=0.0, serving=math.inf)

@@ -32,23 +32,56 @@ def options(
     config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections
 ) -> PoolOptions | None:
     """Every useful count of ``pool`` with the speed it needs; None where the profile lacks the phase."""
+    waiting = _waiting(config, engine, load, corrections)
+    if waiting <= 0.0:
+        return _options(config, pool, engine, load, corrections)
+    released = _behind_prefill(config, engine, load, corrections) if pool.role is Role.DECODE else load
+    found = _options(config, pool, engine, released, corrections)
+    flow = _options(config, pool, engine, load.flowing(), corrections)
+    if found is None or flow is None:
+        return found
+    return replace(found, chain=sla_reasons.backlog(config, pool, flow.chain, waiting, found.wanted))
+
+
+def _options(
+    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections
+) -> PoolOptions | None:
     rule = _rule(config, pool.role, engine, load, corrections)
     if rule is None:
         return None
     counts, speed, busy, enough = _table(rule, load, pool.max_replicas)
     wanted = 0 if load.idle and pool.min_replicas == 0 else max(1, enough)
     last = min(len(counts), max(2, 2 * wanted + SPARE_COUNTS))
-    found = PoolOptions(
+    return PoolOptions(
         speed=tuple(speed[:last].tolist()),
         utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
         wanted=wanted,
         chain=sla_reasons.chain(config, pool, engine, load, corrections, wanted),
         **_phases(config, pool.role, engine, load, corrections, counts[:last]),
     )
-    if load.queued_requests <= 0 or pool.role is Role.DECODE:
-        return found
-    flow = options(config, pool, engine, replace(load, queued_requests=0.0), corrections)
-    return found if flow is None else replace(found, chain=sla_reasons.backlog(config, flow.chain, load, wanted))
+
+
+def _waiting(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections: Corrections) -> float:
+    """Prompts that will wait when new replicas serve."""
+    if engine.prefill is None or load.idle:
+        return 0.0
+    queue = prefill_station.station(engine.prefill, load, config.ttft_quantile, corrections.prefill)
+    return prefill_station.waiting_at_help(queue, load)
+
+
+def _behind_prefill(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections: Corrections) -> SizedLoad:
+    """The load of decode engines: prompts that wait for prefill come to them as soon as more prefill serves.
+
+    No more answers are in flight at once than prompts waited, so that where answers last longer than the backlog is
+    worked off, their duration bounds the additional rate.
+    """
+    if engine.decode is None:
+        return load
+    step_ms = decode_station.step_target_ms(engine.decode, load, config.itl_ms, corrections.decode)
+    answer_s = load.decode_steps * step_ms / 1000.0
+    released = _waiting(config, engine, load, corrections) / max(config.drain_backlog_s, answer_s)
+    held = load.req_per_s if load.held_req_per_s is None else load.held_req_per_s
+    return replace(load, held_req_per_s=held + released)
 
 
 def _rule(

@@ -31,11 +31,15 @@ def chain(
     return (*links, Limited(wanted, ReasonCode.SLA, f"{wanted} {pool.pool} replicas serve {rate} in time"))
 
 
-def backlog(config: DeploymentConfig, flow: tuple[Limited, ...], load: SizedLoad, wanted: int) -> tuple[Limited, ...]:
-    """The chain for the arriving load, and the replicas that waiting requests add."""
+def backlog(
+    config: DeploymentConfig, pool: PoolConfig, flow: tuple[Limited, ...], waiting: float, wanted: int
+) -> tuple[Limited, ...]:
+    """The chain for the arriving load, and the replicas that requests add which will wait when new ones serve."""
     if wanted <= flow[-1].value:
         return flow
-    text = f"{wanted} clear the {load.queued_requests:.0f} that wait within {config.drain_backlog_s:.0f} s"
+    what = "take the answers of" if pool.role is Role.DECODE else "clear"
+    within = f"within {config.drain_backlog_s:.0f} s"
+    text = f"{wanted} {what} the {waiting:.0f} that will wait when new replicas serve, {within}"
     return (*flow, Limited(wanted, ReasonCode.BACKLOG, text))
 
 

@@ -187,6 +187,7 @@ class DeploymentSettings(Block):
     expected_osl_tokens: Positive | None = None
     """Likewise the mean output length."""
     drain_backlog_s: Positive = 30.0
+    """Seconds, from the time when new replicas serve, in which they work off what waits by then."""
     max_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     priority: int = Field(default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY)
     scaling_timeout_s: Positive = 1800.0

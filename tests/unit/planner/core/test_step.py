@@ -370,8 +370,8 @@ def load_drive(**changes: Any) -> Drive:
     return drive(replace(deployment(QUICK, sizing=SizingMode.LOAD, load=LoadThresholds()), **changes))
 
 
-def loaded(queued: float, used: float) -> DeploymentObservation:
-    queue = PoolObservation(Replicas(2), queued_requests=Sample(queued))
+def loaded(queued: float, used: float, serving: int = 2) -> DeploymentObservation:
+    queue = PoolObservation(Replicas(serving), queued_requests=Sample(queued))
     cache = PoolObservation(Replicas(2), kv_usage=Sample(used))
     return DeploymentObservation(30.0, pools={PREFILL: queue, DECODE: cache})
 
@@ -398,10 +398,10 @@ def test_mode_load_holds_without_its_readings() -> None:
 
 def test_both_modes_together_take_the_minimum_from_sla_and_the_reaction_from_load() -> None:
     d = drive(deployment(QUICK, sizing=SizingMode.SLA_LOAD))
-    floor = granted(drive()(traffic(40.0)))
-    calm = replace(traffic(40.0), pools=loaded(0.0, 0.1).pools)
+    calm = replace(traffic(40.0), pools=loaded(0.0, 0.1, serving=4).pools)
+    floor = granted(drive()(calm))
     assert granted(d(calm)) == floor, "thresholds would shrink, the targets would not hold"
-    rush = replace(traffic(40.0), pools=loaded(0.0, 0.95).pools)
+    rush = replace(traffic(40.0), pools=loaded(0.0, 0.95, serving=4).pools)
     plan = d(rush)
     assert granted(plan)[1] == floor[1] + 1
     assert reasons(plan, DECODE)[:2] == [ReasonCode.SLA, ReasonCode.LOAD]
@@ -437,7 +437,7 @@ def test_a_backlog_asks_for_more_until_it_is_gone() -> None:
     calm, late = drive()(traffic(20.0)), drive()(replace(traffic(20.0), pools=running(1, 1, queue)))
     assert granted(late)[0] > granted(calm)[0]
     assert reasons(late)[:2] == [ReasonCode.SLA, ReasonCode.BACKLOG]
-    assert "clear the 2000 that wait" in late.deployments[D].pools[PREFILL].chain[1].sentence
+    assert "clear the 2240 that will wait" in late.deployments[D].pools[PREFILL].chain[1].sentence
 
 
 def test_prefix_hits_accepted_tokens_and_targets_change_what_is_wanted() -> None:
