@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ if __name__ == "__main__":
 
 from tests.benchmarks.dynamo_replay_support import environment, modes, traces  # noqa: E402
 
-SHARED = REPOSITORY.parent / "shared" / "data"
+SHARED = Path(os.environ.get("WATTSCALE_SHARED") or REPOSITORY.parent / "shared") / "data"
 WORKER = Path(__file__).resolve().parent / "dynamo_replay_support" / "worker.py"
 GOOD_SHARE = 0.97
 LARGEST_FLEET = 24
@@ -47,6 +48,9 @@ class Race:
     until_s: float | None = None
     start: tuple[int, int] = (5, 2)
     startup_s: float = 0.0
+    max_model_len: int | None = None
+    """The engines' longest context, beyond which they reject a prompt; None: what their KV cache holds. Dynamo's easy
+    modes scale prefill by waiting tokens as a share of it, and without it not at all."""
 
 
 RACES = (
@@ -57,6 +61,7 @@ RACES = (
         ttft_ms=1000.0,
         itl_ms=40.0,
         rate=4.0,
+        max_model_len=16_384,
     ),
     Race(
         "mooncake",
@@ -65,6 +70,7 @@ RACES = (
         ttft_ms=2000.0,
         itl_ms=50.0,
         start=(3, 1),
+        max_model_len=131_072,
     ),
     Race(
         "servegen-x4",
@@ -74,6 +80,7 @@ RACES = (
         itl_ms=40.0,
         rate=4.0,
         until_s=24 * 3600.0,
+        max_model_len=32_768,
     ),
 )
 ENGINE: dict[str, int] = {"block_size": 64, "max_num_seqs": 256, "max_num_batched_tokens": 8192}
@@ -116,6 +123,8 @@ class Referee:
     def _job(self) -> dict[str, Any]:
         race = self._race
         decode = json.loads((race.profile / "decode_raw_data.json").read_text())
+        cache = int(decode["max_kv_tokens"])
+        longest = cache if race.max_model_len is None else min(cache, race.max_model_len)
         return {
             "trace": str(self._trace),
             "profile": str(race.profile),
@@ -124,7 +133,7 @@ class Referee:
             "itl_ms": race.itl_ms,
             "startup_s": race.startup_s,
             "router": self._router,
-            "limits": {**ENGINE, "max_kv_tokens": int(decode["max_kv_tokens"])},
+            "limits": {**ENGINE, "max_kv_tokens": cache, "max_model_len": longest},
         }
 
     def _report(self, text: str) -> None:
@@ -214,6 +223,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "policy",
         "start",
         "good %",
+        "of the reachable %",
+        "of tokens %",
         "GPU-h",
         "changes",
         *(f"{r} %" for r in reasons),
@@ -228,7 +239,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['startup_s']:g} s",
                 row["policy"],
                 "{}p{}d".format(*row["start"]),
-                f"{100.0 * row['good_share']:.2f}",
+                *(f"{100.0 * row[share]:.2f}" for share in ("good_share", "reachable_share", "token_share")),
                 f"{row['gpu_hours']:.3f}",
                 str(row["changes"]),
                 *missed,
@@ -248,6 +259,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.0, help="replay the trace this many times faster")
     parser.add_argument("--until-s", type=float, help="only the first seconds of the trace's own time")
     parser.add_argument("--startup-s", type=float, action="append", help="worker start-up time (repeatable; default 0)")
+    parser.add_argument("--max-model-len", type=int, help="the engines' longest context; default: the race's")
     parser.add_argument("--start", help="fleet at time 0, like 5p2d")
     parser.add_argument("--router", default="round_robin", choices=("round_robin", "kv_router"))
     parser.add_argument("--policies", default="static-best,ours," + ",".join(modes.MODES))
@@ -274,6 +286,8 @@ def races(args: argparse.Namespace) -> list[Race]:
         chosen = [replace(race, start=start) for race in chosen]
     if args.until_s is not None:
         chosen = [replace(race, until_s=args.until_s) for race in chosen]
+    if args.max_model_len is not None:
+        chosen = [replace(race, max_model_len=args.max_model_len) for race in chosen]
     for race in chosen:
         if not race.trace.exists() or not race.profile.exists():
             raise SystemExit(

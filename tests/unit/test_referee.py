@@ -45,12 +45,18 @@ def test_a_rejected_prompt_is_a_miss_and_workers_count_their_gpus() -> None:
         "arrival_time_ms": 0.0,
         "source_held_ms": None,
         "decode_admit_ms": None,
+        "requested_output_length": 30,
     }
     rejected = {**record, "ttft_ms": None, "itl_ms": None}
+    slow = {**record, "itl_ms": 60.0, "requested_output_length": 540}
     summary = {"prefill_worker_seconds": 3600.0, "decode_worker_seconds": 1800.0, "duration_ms": 3_600_000.0}
     for role in ("ttft", "itl"):
         summary |= {f"{q}_{role}_ms": 1.0 for q in ("mean", "median", "p95", "p99")}
-    found = scores.score([record, rejected], summary, 500.0, 50.0, lambda _: 50.0, (), {"prefill": 4, "decode": 8})
-    assert found["good_share"] == 0.5
+    found = scores.score(
+        [record, rejected, slow], summary, 500.0, 50.0, lambda _: 50.0, (), {"prefill": 4, "decode": 8}
+    )
+    assert found["good_share"] == pytest.approx(1 / 3)
+    assert found["reachable_share"] == 0.5
+    assert found["token_share"] == 0.05
     assert found["misses"]["rejected"] == 1
     assert found["gpu_hours"] == 4 + 4

@@ -109,7 +109,14 @@ def _facts(args: argparse.Namespace, wanted: Asked) -> dict[str, str]:
 def _as_json(args: argparse.Namespace, wanted: Asked, results: Sequence[Result]) -> dict[str, Any]:
     return {
         "scenario": _facts(args, wanted),
-        "results": [{"seed": result.job.seed, **result.scores.as_json()} for result in results],
+        "results": [
+            {
+                "seed": result.job.seed,
+                **result.scores.as_json(),
+                "good_shares": [row._asdict() for row in result.shares],
+            }
+            for result in results
+        ],
     }
 
 
@@ -122,6 +129,13 @@ def _print(wanted: Asked, results: Sequence[Result]) -> None:
         table.add_row(*score_row(result))
     console.print(table)
     for result in results:
+        s = result.scores
+        more = f"{s.reachable_share:.2%} of the reachable, {s.token_share:.2%} of tokens"
+        stall = f"99 % of answers pause for no more than {s.stall_ms_p99:.0f} ms"
+        console.print(f"{s.policy}: good are {more}; {stall}", style="dim", highlight=False)
+        for phase, (predicted, measured, apart) in result.share_errors().items():
+            shares = f"predicted {predicted:.1%}, measured {measured:.1%}, {100 * apart:.1f} points apart at a tick"
+            console.print(f"{s.policy}: {phase} in time: {shares}", style="dim", highlight=False)
         if result.scores.misses:
             causes = ", ".join(f"{name} {count}" for name, count in result.scores.misses.items())
             console.print(f"{result.scores.policy}: missed by {causes}", style="dim", highlight=False)

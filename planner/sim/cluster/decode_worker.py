@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 
 from planner.sim.cluster.engine_timing import DecodeLaw, PrefillLaw
@@ -24,6 +25,41 @@ ALMOST = 1e-6
 """Iterations: two requests this close finish together."""
 
 
+class TokenGaps:
+    """The gaps between tokens of one batch, and the longest that any of its answers has seen.
+
+    All sequences of a batch wait for the same iterations, so each gap is noted once. Only gaps that no later one
+    exceeds are kept: a row that falls, searched by bisection. ``noted`` counts all gaps so far; an answer remembers it
+    when it joins.
+    """
+
+    __slots__ = ("_longest_s", "_numbers", "noted")
+
+    def __init__(self) -> None:
+        self.noted = 0
+        self._numbers: list[int] = []
+        self._longest_s: list[float] = []
+
+    def note(self, gap_s: float) -> None:
+        """All sequences of the batch have waited ``gap_s`` seconds for a token."""
+        self.noted += 1
+        while self._longest_s and self._longest_s[-1] <= gap_s:
+            self._longest_s.pop()
+            self._numbers.pop()
+        self._longest_s.append(gap_s)
+        self._numbers.append(self.noted)
+
+    def longest_s(self, since: int) -> float:
+        """The longest gap noted after the first ``since`` ones; 0 for none."""
+        place = bisect_right(self._numbers, since)
+        return self._longest_s[place] if place < len(self._numbers) else 0.0
+
+    def clear(self) -> None:
+        """Forget all gaps: the batch is empty."""
+        self._numbers.clear()
+        self._longest_s.clear()
+
+
 class DecodeWorker(Worker):
     """``iterations`` and ``kv_tokens`` are true at ``at_s``, which lies ahead of now while prompts are computed."""
 
@@ -32,6 +68,7 @@ class DecodeWorker(Worker):
         "batch",
         "done",
         "frontend",
+        "gaps",
         "heap",
         "iterations",
         "kv_tokens",
@@ -62,6 +99,7 @@ class DecodeWorker(Worker):
         self.kv_tokens = 0.0
         self.at_s = 0.0
         self.next_kind_full = False
+        self.gaps = TokenGaps()
 
     def has_room(self, job: Job) -> bool:
         """Whether ``job`` may join now. An empty worker takes whatever fits its cache at all."""
@@ -92,6 +130,10 @@ class DecodeWorker(Worker):
         # Unique over all workers: a preempted job may be elsewhere while its old entry is still in this heap.
         job.seat = self.events.ticket()
         job.admitted_s = self.events.now_s
+        job.gaps_before = self.gaps.noted
+        if job.last_token_s >= 0.0:
+            job.longest_gap_s = max(job.longest_gap_s, max(self.at_s, job.admitted_s) - job.last_token_s)
+            job.last_token_s = -1.0
         job.finish_at = begin + job.osl - job.done_tokens
         heapq.heappush(self.heap, (job.finish_at, job.seat, job))
         self.batch += 1
@@ -104,6 +146,13 @@ class DecodeWorker(Worker):
     def stall(self, work_s: float) -> None:
         """Produce no tokens for ``work_s`` seconds of full-speed work: the engine computes a prompt."""
         self.at_s = max(self.at_s, self.events.now_s) + work_s / self.speed
+        if self.batch:
+            self.gaps.note(work_s / self.speed + self.law.iteration_s(self.batch, self.kv_tokens) / self.speed)
+
+    def _leaves(self, job: Job) -> None:
+        """``job`` leaves the batch, finished or not."""
+        job.seat = -1
+        job.longest_gap_s = max(job.longest_gap_s, self.gaps.longest_s(job.gaps_before))
 
     def catch_up(self) -> None:
         """Advance the batch to now."""
@@ -124,6 +173,7 @@ class DecodeWorker(Worker):
         self.kv_tokens += batch * steps
         if steps > 0:
             self.frontend.gaps.observe(elapsed_s / steps, batch * steps)
+            self.gaps.note(elapsed_s / steps)
 
     def _after_change(self) -> None:
         """Update load, speed and the next event after the batch has changed."""
@@ -172,12 +222,13 @@ class DecodeWorker(Worker):
             _, seat, job = heapq.heappop(heap)
             if job.seat != seat:
                 continue
-            job.seat = -1
+            self._leaves(job)
             self.batch -= 1
             self.kv_tokens -= job.isl + job.osl
             finished.append(job)
         if self.batch == 0:
             self.kv_tokens = 0.0  # Only rounding is left.
+            self.gaps.clear()
         return finished
 
     def _preempt(self) -> None:
@@ -188,9 +239,13 @@ class DecodeWorker(Worker):
         self.kv_tokens -= job.isl + (job.osl - left)
         job.done_tokens = min(job.osl - 1, int(job.osl - left))
         job.preemptions += 1
-        job.seat = -1
+        self._waits_again(job)
         self.batch -= 1
         self.preempted(job)
+
+    def _waits_again(self, job: Job) -> None:
+        self._leaves(job)
+        job.last_token_s = self.events.now_s
 
     def change_speed(self, speed: float) -> None:
         self.catch_up()
@@ -215,9 +270,10 @@ class DecodeWorker(Worker):
         for finish_at, seat, job in self.heap:
             if job.seat == seat:
                 job.done_tokens = min(job.osl - 1, max(0, int(job.osl - (finish_at - self.iterations))))
-                job.seat = -1
+                self._waits_again(job)
                 jobs.append(job)
         self.heap, self.batch, self.kv_tokens = [], 0, 0.0
+        self.gaps.clear()
         return sorted(jobs, key=lambda job: job.index)
 
     @property

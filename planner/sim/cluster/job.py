@@ -14,9 +14,12 @@ class Job:
         "done_tokens",
         "finish_at",
         "first_s",
+        "gaps_before",
         "hash_ids",
         "index",
         "isl",
+        "last_token_s",
+        "longest_gap_s",
         "osl",
         "preemptions",
         "prefill_end_s",
@@ -44,3 +47,9 @@ class Job:
         self.preemptions = 0
         self.seat = -1
         """The ticket of its current admission to a decode batch; -1 outside a batch."""
+        self.gaps_before = 0
+        """Gaps that its worker had noted when it joined the batch."""
+        self.longest_gap_s = 0.0
+        """Longest gap between two of its tokens, as of its last departure from a batch."""
+        self.last_token_s = -1.0
+        """Since when it waits for another place in a batch; -1 where it does not."""

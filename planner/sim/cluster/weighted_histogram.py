@@ -28,6 +28,15 @@ class WeightedHistogram:
         self.squares += value * value * weight
         self.total += weight
 
+    def within(self, value: float) -> float:
+        """The weight of values up to ``value``, spread evenly within its bucket; 0 for those beyond all bounds."""
+        place = bisect_left(self.bounds, value)
+        below = sum(self.counts[:place])
+        if place == len(self.bounds):
+            return below
+        low = self.bounds[place - 1] if place else 0.0
+        return below + self.counts[place] * (value - low) / (self.bounds[place] - low)
+
     def cumulative(self) -> Iterator[tuple[str, float]]:
         """(``le``, weight of all values up to it), ending with ``+Inf``."""
         running = 0.0

@@ -23,22 +23,24 @@ BOOT = "sim"
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """Totals of a histogram at one instant."""
+    """Totals of a histogram at one instant; ``within``: the weight of values that met a target."""
 
     sum: float
     squares: float
     total: float
+    within: float
 
 
-def _totals(histogram: WeightedHistogram) -> _Totals:
-    return _Totals(histogram.sum, histogram.squares, histogram.total)
+def _totals(histogram: WeightedHistogram, target: float = 0.0) -> _Totals:
+    return _Totals(histogram.sum, histogram.squares, histogram.total, histogram.within(target))
 
 
 class Watch:
-    """Reads one plant. Each call of ``deployment`` covers the time since the call before."""
+    """Reads one plant. Each call of ``deployment`` covers the time since the call before; targets in milliseconds."""
 
-    def __init__(self, plant: Plant, deployment: DeploymentId) -> None:
+    def __init__(self, plant: Plant, deployment: DeploymentId, ttft_ms: float, itl_ms: float) -> None:
         self._plant = plant
+        self._ttft_s, self._itl_s = ttft_ms / MS, itl_ms / MS
         self._deployment = deployment
         self._at_s = plant.now_s
         self._started = plant.frontend.started
@@ -52,8 +54,8 @@ class Watch:
         return {
             "isl": _totals(books.input_tokens),
             "osl": _totals(books.output_tokens),
-            "ttft": _totals(books.ttft),
-            "itl": _totals(books.gaps),
+            "ttft": _totals(books.ttft, self._ttft_s),
+            "itl": _totals(books.gaps, self._itl_s),
             "duration": _totals(books.duration),
         }
 
@@ -69,6 +71,8 @@ class Watch:
             osl_tokens=_mean(before["osl"], after["osl"]),
             ttft_ms=_mean(before["ttft"], after["ttft"], MS),
             itl_ms=_mean(before["itl"], after["itl"], MS),
+            ttft_within=_within(before["ttft"], after["ttft"]),
+            itl_within=_within(before["itl"], after["itl"]),
             request_duration_s=_mean(before["duration"], after["duration"]),
             kv_hit_rate=self._hit_rate(before["isl"], after["isl"]),
             isl_cv2=_cv2(before["isl"], after["isl"]),
@@ -127,6 +131,12 @@ def _role(roles: Mapping[str, Role], pool: str) -> Role | None:
 def _mean(before: _Totals, after: _Totals, scale: float = 1.0) -> Reading:
     count = after.total - before.total
     return Sample((after.sum - before.sum) / count * scale) if count > 0 else NO_DATA
+
+
+def _within(before: _Totals, after: _Totals) -> Reading:
+    """The share of the values observed between two readings that met the target."""
+    count = after.total - before.total
+    return Sample(min(1.0, max(0.0, (after.within - before.within) / count))) if count > 0 else NO_DATA
 
 
 def _cv2(before: _Totals, after: _Totals) -> Reading:

@@ -27,6 +27,8 @@ class RequestRecord(NamedTuple):
     """From the end of the prefill to admission to a batch, transfer included."""
     finished_s: float
     preemptions: int
+    stall_ms: float
+    """Longest gap between two of its tokens; 0 for a request of one token."""
 
 
 def record_of(job: Job, now_s: float) -> RequestRecord:
@@ -43,6 +45,7 @@ def record_of(job: Job, now_s: float) -> RequestRecord:
         (job.admitted_s - job.prefill_end_s) * 1000.0,
         now_s,
         job.preemptions,
+        job.longest_gap_s * 1000.0 if job.osl > 1 else 0.0,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.sim.evaluation.scores import Scores, score
-from planner.sim.evaluation.simulation import simulate
+from planner.sim.evaluation.simulation import PhaseShare, simulate
 from planner.sim.evaluation.timeline import CountChange, TimelineRow
 from planner.sim.policies.catalogue import make
 from planner.sim.policies.ours import OursSettings
@@ -48,6 +48,23 @@ class Result:
     ttft_ms: tuple[tuple[float, float], ...]
     """(t_s, 95th percentile of that minute)"""
     itl_ms: tuple[tuple[float, float], ...]
+    shares: tuple[PhaseShare, ...] = ()
+    """By tick and phase, of policies that predict shares."""
+
+    def share_errors(self) -> dict[str, tuple[float, float, float]]:
+        """By phase: the mean predicted and measured shares, and the mean distance between the two, over all ticks."""
+        found = {}
+        for phase in dict.fromkeys(row.phase for row in self.shares):
+            pairs = [
+                (row.predicted, row.measured)
+                for row in self.shares
+                if row.phase == phase and row.predicted is not None and row.measured is not None
+            ]
+            if pairs:
+                predicted, measured = np.array(pairs).T
+                apart = float(np.abs(predicted - measured).mean())
+                found[phase] = (float(predicted.mean()), float(measured.mean()), apart)
+        return found
 
 
 def run_job(scenario: Scenario, job: RunJob, progress: Callable[[float], None] | None = None) -> Result:
@@ -62,6 +79,7 @@ def run_job(scenario: Scenario, job: RunJob, progress: Callable[[float], None] |
         tuple(ended.run.timeline.changes),
         _by_minute(t_s, records.column("ttft_ms")),
         _by_minute(t_s, records.column("itl_ms")),
+        tuple(ended.run.shares),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.sim.evaluation.misses import causes
+from planner.sim.evaluation.misses import Cause, causes
 from planner.sim.evaluation.simulation import Ended
 from planner.sim.evaluation.timeline import WINDOW_S
 from planner.sim.workload.scenario import BudgetSteps
@@ -34,6 +34,12 @@ class Scores:
     itl_ms_p50: float
     itl_ms_p95: float
     itl_ms_p99: float
+    reachable_share: float
+    """Good requests among those that some policy could have made good: without prompts too long for the target."""
+    token_share: float
+    """Good requests weighed by their output tokens: a lost long answer counts as much as it is long."""
+    stall_ms_p99: float
+    """99th percentile of the longest gap between two tokens of an answer."""
     gpu_hours: float
     energy_joules: float
     """Energy of all GPUs of the cluster, idle ones included, until the end of the load."""
@@ -73,6 +79,8 @@ def score(ended: Ended) -> Scores:
     watts = np.asarray(run.timeline.window_watts)
     over = _over(watts, scenario.budget)
     ttfts, itls = _percentiles(ttft), _percentiles(itl)
+    missed = causes(run)
+    reachable = requests - missed.get(Cause.UNREACHABLE.value, 0) - missed.get(Cause.REFUSED.value, 0)
     hours = max(scenario.end_s, 1e-9) / 3600
     return Scores(
         policy=run.policy.name,
@@ -85,6 +93,9 @@ def score(ended: Ended) -> Scores:
         itl_ms_p50=itls[0],
         itl_ms_p95=itls[1],
         itl_ms_p99=itls[2],
+        reachable_share=good / reachable if reachable > 0 else 0.0,
+        token_share=good_tokens / float(osl.sum()) if len(osl) else 0.0,
+        stall_ms_p99=_percentiles(records.column("stall_ms"))[2],
         gpu_hours=ended.gpu_hours,
         energy_joules=ended.energy_j,
         serving_energy_joules=ended.serving_energy_j,
@@ -99,7 +110,7 @@ def score(ended: Ended) -> Scores:
         changes_per_hour={
             pool: count / hours for pool, count in sorted(Counter(c.pool for c in run.timeline.changes).items())
         },
-        misses=causes(run),
+        misses=missed,
         wall_s=ended.wall_s,
     )
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from planner.sim.cluster.orchestrator import Orchestrator
 from planner.sim.cluster.plant import Plant
@@ -36,6 +36,15 @@ class Policy(Protocol):
         ...
 
 
+class PhaseShare(NamedTuple):
+    """The good share of one phase in the interval before ``t_s``, 0..1: predicted a tick before, and measured."""
+
+    t_s: float
+    phase: str
+    predicted: float | None
+    measured: float | None
+
+
 class SimulationRun:
     """One run, as far as a policy may read and change it."""
 
@@ -49,6 +58,8 @@ class SimulationRun:
         """(instant, requests per second sized for) of each decision."""
         self.wanted_but_held: list[tuple[float, str]] = []
         """(instant, reason) whenever a policy got less than it wanted."""
+        self.shares: list[PhaseShare] = []
+        """What a policy predicted at each tick for the next one, beside what was measured then."""
 
     @property
     def now_s(self) -> float:

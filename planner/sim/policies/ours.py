@@ -27,7 +27,7 @@ from planner.domain.observation import (
 from planner.domain.plan import Plan, PowerDecision, ScalingDecision
 from planner.domain.units import Milliwatts
 from planner.sim.evaluation.plant_observer import BOOT, Watch
-from planner.sim.evaluation.simulation import SimulationRun
+from planner.sim.evaluation.simulation import PhaseShare, SimulationRun
 from planner.sim.workload.scenario import Scenario
 
 SITE = SiteId("sim")
@@ -118,7 +118,7 @@ class _Loop:
         self._run = run
         self._settings = settings
         self._config = planner_config(run.scenario, settings)
-        self._watch = Watch(run.plant, DEPLOYMENT)
+        self._watch = Watch(run.plant, DEPLOYMENT, run.scenario.ttft_ms, run.scenario.itl_ms)
         self.state = initial_state(self._config, 1, run.now_s, (), ())
         self._wake_s = float("inf")
         self._scaled_id = -1
@@ -225,8 +225,10 @@ class _Loop:
         self._react(Observation(scaling_acks={DEPLOYMENT: ack}, nodes=nodes))
 
     def _note(self, plan: Plan) -> None:
-        """Record why the planner got less than it wanted, for the causes of misses."""
+        """Record why the planner got less than it wanted, for the causes of misses, and what its shares came to."""
         for deployment in plan.deployments.values():
+            for phase, share in deployment.good.items():
+                self._run.shares.append(PhaseShare(self._run.now_s, phase, share.predicted, share.measured))
             if (rate := deployment.forecasts.get("request_rate_per_s")) is not None:
                 self._run.forecasts.append((self._run.now_s, rate.upper))
             for pool in deployment.pools.values():

@@ -23,17 +23,24 @@ def score(
 ) -> dict[str, Any]:
     """``alone_ms(isl)``: TTFT of a prompt on an idle engine; ``growing``: spans (ms) in which workers were starting;
     ``gpus``: those of one worker, by role. A rejected prompt has no first token: it is a miss like any other.
+    ``reachable_share``: of the requests that some fleet could have made good; ``token_share``: weighed by answers.
     """
     misses: Counter[str] = Counter()
+    tokens = good_tokens = 0
     for record in records:
+        tokens += record["requested_output_length"]
         late = record["ttft_ms"] is None or record["ttft_ms"] > ttft_ms
         slow = (record["itl_ms"] or 0.0) > itl_ms
         if late or slow:
             misses[_reason(record, late, ttft_ms, alone_ms, growing)] += 1
+        else:
+            good_tokens += record["requested_output_length"]
     good = len(records) - sum(misses.values())
     return {
         "requests": len(records),
         "good_share": good / max(1, len(records)),
+        "reachable_share": good / max(1, len(records) - misses["rejected"] - misses["prompt too long"]),
+        "token_share": good_tokens / max(1, tokens),
         "gpu_hours": sum(summary[f"{role}_worker_seconds"] * count for role, count in gpus.items()) / 3600.0,
         "mean_workers": {
             role: summary[f"{role}_worker_seconds"] * 1000.0 / summary["duration_ms"] for role in ("prefill", "decode")

@@ -15,6 +15,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve()
 REPOSITORY = HERE.parents[3]
+ENGINE_LIMITS = ("block_size", "max_num_seqs", "max_num_batched_tokens", "max_model_len")
 
 
 def main() -> int:
@@ -79,7 +80,7 @@ def _engine(job: Mapping[str, Any], role: str, table: Path) -> dict[str, Any]:
         "worker_type": role,
         "timing_model": {"type": "external", "provider": "dynamo_profile", "config": {"path": str(table)}},
         "num_gpu_blocks": blocks,
-        **{name: limits[name] for name in ("block_size", "max_num_seqs", "max_num_batched_tokens")},
+        **{name: limits[name] for name in ENGINE_LIMITS},
     }
     return {"engine": engine, **({"startup_time": job["startup_s"]} if job["startup_s"] else {})}
 

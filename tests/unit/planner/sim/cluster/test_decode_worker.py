@@ -6,6 +6,7 @@ import pytest
 
 from planner.domain.pool import Role
 from planner.domain.request import Request
+from planner.sim.cluster.decode_worker import TokenGaps
 from planner.sim.cluster.plant import ClusterSpec, Plant, PlantSpec
 from planner.sim.cluster.worker_pool import PoolSpec
 from tests.unit.planner.sim.small_plants import A_MS, B_MS, C_MS, DECODE_CURVE, disaggregated, finish, profile
@@ -96,3 +97,29 @@ def test_an_aggregated_worker_computes_prompts_and_holds_decode_up() -> None:
     held = finish(aggregated(1), [Request(0.0, 1000, 100), Request(0.5, 5000, 10)])
     first = next(r for r in (held.records[0], held.records[1]) if r.number == 0)
     assert first.finished_s - alone.finished_s == pytest.approx(0.5, rel=0.1)
+
+
+def test_the_longest_gap_of_an_answer_is_that_of_the_fullest_batch_it_was_in() -> None:
+    engines = profile(max_batched=100_000)
+    late = [Request(3.0, 500, 20) for _ in range(40)]
+    plant = finish(disaggregated(engines=engines, max_prompts=256), [Request(0.0, 1000, 600), *late])
+    alone, crowded = A_MS + B_MS + C_MS * 1000, A_MS + 41 * B_MS
+    first = next(record for record in map(plant.records.__getitem__, range(len(plant.records))) if record.number == 0)
+    assert first.itl_ms < 1.3 * alone
+    assert crowded < first.stall_ms < 1.3 * (crowded + 41 * C_MS * 1000)
+
+
+def test_a_preempted_answer_pauses_for_as_long_as_it_waits() -> None:
+    engines = profile(max_kv=2000, max_batched=100_000)
+    plant = finish(disaggregated(engines=engines, max_prompts=256), [Request(0.0, 300, 600) for _ in range(5)])
+    preempted = plant.records.column("preemptions") > 0
+    stalls = plant.records.column("stall_ms")
+    assert preempted.any()
+    assert stalls[preempted].min() > 10 * stalls[~preempted].max()
+
+
+def test_an_answer_forgets_gaps_from_before_it_joined() -> None:
+    gaps = TokenGaps()
+    for gap_s in (0.9, 0.1, 0.4, 0.2, 0.3):
+        gaps.note(gap_s)
+    assert [gaps.longest_s(since) for since in range(6)] == [0.9, 0.4, 0.4, 0.3, 0.3, 0.0]

@@ -37,9 +37,16 @@ def test_a_histogram_counts_like_prometheus(values: list[float]) -> None:
     assert histogram.squares == pytest.approx(sum(value * value for value in values))
 
 
+def test_the_weight_within_a_value_is_spread_over_its_bucket() -> None:
+    histogram = WeightedHistogram((1.0, 2.0, 4.0))
+    for value, weight in ((0.5, 1.0), (3.0, 2.0), (9.0, 4.0)):
+        histogram.observe(value, weight)
+    assert [histogram.within(value) for value in (0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 99.0)] == [0.5, 1, 1, 2, 3, 3, 3]
+
+
 def test_an_observation_covers_exactly_its_interval() -> None:
     plant = disaggregated(2, 1)
-    watch = Watch(plant, DeploymentId("d"))
+    watch = Watch(plant, DeploymentId("d"), 150.0, 10.5)
     idle = watch.deployment()
     assert idle.requests == Sample(0.0)
     assert isinstance(idle.isl_tokens, Missing)
@@ -52,6 +59,9 @@ def test_an_observation_covers_exactly_its_interval() -> None:
     assert seen.isl_cv2.value == pytest.approx(0.25)
     assert isinstance(seen.itl_ms, Sample)
     assert 10 < seen.itl_ms.value < 12
+    assert seen.ttft_within == Sample(0.5), "prompts of 1000 and 3000 tokens take 100 and 300 ms"
+    assert isinstance(seen.itl_within, Sample)
+    assert 0.0 < seen.itl_within.value < 1.0
     assert seen.pools[PoolId("prefill")].replicas.ready == 2
     assert watch.deployment().requests == Sample(0.0)
 
@@ -59,7 +69,7 @@ def test_an_observation_covers_exactly_its_interval() -> None:
 def test_telemetry_names_owners_and_limits() -> None:
     plant = disaggregated(1, 1)
     plant.set_cap("GPU-node-0-01", 333_000)
-    node = Watch(plant, DeploymentId("d")).nodes()[NodeId("node-0")]
+    node = Watch(plant, DeploymentId("d"), 150.0, 10.5).nodes()[NodeId("node-0")]
     held = [gpu for gpu in node.gpus.values() if gpu.deployment is not None]
     assert {gpu.pool for gpu in held} == {"prefill", "decode"}
     assert node.gpus[GpuId("GPU-node-0-01")].enforced_mw == 333_000

@@ -60,6 +60,9 @@ def test_every_policy_runs_and_accounts_forevery_request(name: str) -> None:
     assert scores.requests == len(world.trace)
     assert scores.good_requests + sum(scores.misses.values()) == scores.requests
     assert scores.gpu_hours > 0
+    assert scores.good_share <= scores.reachable_share <= 1.0
+    assert 0.0 < scores.token_share <= 1.0
+    assert scores.stall_ms_p99 >= scores.itl_ms_p99
     assert 0 < scores.serving_energy_joules <= scores.energy_joules
 
 
@@ -159,6 +162,12 @@ def test_parallel_runs_and_their_report(tmp_path: object) -> None:
     alone = list(run_jobs(world, jobs[:1], 1, lambda number, share: None))
     by_name = {result.job.policy: result for result in results}
     assert replace(by_name["ours"].scores, wall_s=0.0) == replace(alone[0].scores, wall_s=0.0)
+    assert {row.phase for row in by_name["ours"].shares} == {"prompts", "answers"}
+    for predicted, measured, apart in by_name["ours"].share_errors().values():
+        assert 0.0 < predicted <= 1.0
+        assert 0.0 < measured <= 1.0
+        assert abs(predicted - measured) <= apart + 1e-9
+    assert not by_name["hpa"].shares
     assert {number for number, share in told if share == 1.0} == {0, 1}
     page = html("Simulation <1>", {"load": "a & b"}, world, results)
     assert page.count("<svg") == 4 + 2 * 6
