@@ -79,6 +79,8 @@ def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Pe
         subscribe.append(subjects.stored(decisions))
         claim = subjects.claim_deployment(deployment)
         publish += [claim, f"$JS.API.DIRECT.GET.{ACKS}.{claim}"]
+    # Whether the GPUs of workers that left are idle.
+    subscribe.append(subjects.stored(f"{subjects.root}.telemetry.node.*"))
     # A target's subject is a digest: which targets a deployment has is not known here.
     publish += [f"{subjects.root}.claim.target.*", f"$JS.API.DIRECT.GET.{ACKS}.{subjects.root}.claim.target.*"]
     return Permissions(tuple(publish), tuple(subscribe))
@@ -122,7 +124,8 @@ def field_services(subjects: Subjects) -> Services:
     single += [f"{root}.deadletter.{DECISIONS}.*", f"{_ACK}.>"]
     single += [f"$JS.API.DIRECT.GET.{DECISIONS}.{root}.decision.scaling.*"]
     single += [f"$JS.API.DIRECT.GET.{ACKS}.{root}.{kind}.*.*" for kind in ("ack", "claim")]
-    return Services(tuple(single), (f"{_NEXT}.*",), (subjects.stored(f"{root}.decision.scaling.*"),))
+    read = tuple(subjects.stored(f"{root}.{kind}.*") for kind in ("decision.scaling", "telemetry.node"))
+    return Services(tuple(single), (f"{_NEXT}.*",), read)
 
 
 def view_services(subjects: Subjects) -> Services:

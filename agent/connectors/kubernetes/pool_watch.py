@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from agent.connectors.kubernetes.keyed_watch import Wake
+from agent.connectors.kubernetes.node_telemetry import NodeTelemetryWatch
 from agent.connectors.kubernetes.shared_watches import SharedWatches, WatchedPools
+from agent.core.scaling.kubernetes.gpu_release import SETTLE_S, LeftPod, PoolGpus, release
 from agent.core.scaling.kubernetes.lean_objects import graph_key, label_key
 from agent.core.scaling.kubernetes.pool_views import Counted, ViewSettings, graph_component, pool_seen, workload
 from agent.core.scaling.kubernetes.rival_scalers import rival
@@ -30,8 +32,19 @@ from agent.core.scaling.scaling_types import PoolSeen, ScalingProblem
 class PoolWatch:
     """The view of one deployment; ``wake`` is called when something in it changes."""
 
-    def __init__(self, shared: SharedWatches, watched: WatchedPools, settings: ViewSettings, wake: Wake) -> None:
+    def __init__(
+        self,
+        shared: SharedWatches,
+        telemetry: NodeTelemetryWatch,
+        watched: WatchedPools,
+        settings: ViewSettings,
+        wake: Wake,
+    ) -> None:
         self._shared, self.watched, self._settings, self._wake = shared, watched, settings, wake
+        self._telemetry = telemetry
+        self._present: dict[str, dict[str, str]] = {}
+        """By pool, the node of each pod that was seen last."""
+        self._left: dict[str, dict[str, LeftPod]] = {}
         self._needed = shared.needed_by(watched)
         shared.join(watched, wake)
 
@@ -66,14 +79,18 @@ class PoolWatch:
         found = [one for one in collection.find(target.name, self._wake) if one["metadata"]["name"] == target.name]
         return found[0] if found else None
 
-    def seen(self, raised_s: Mapping[str, float]) -> dict[str, PoolSeen]:
+    def seen(self, raised_s: Mapping[str, float], *, resumed: bool = False) -> dict[str, PoolSeen]:
         """Each pool now. One whose object is missing has no count, and says so.
 
-        ``raised_s``: by pool, when this process last raised it, in seconds since the epoch.
+        ``raised_s``: by pool, when this process last raised it, in seconds since the epoch. ``resumed``: pods may have
+        left before this process began.
         """
-        return {pool: self._seen(pool, target, raised_s.get(pool, 0.0)) for pool, target in self.targets().items()}
+        return {
+            pool: self._seen(pool, target, raised_s.get(pool, 0.0), resumed=resumed)
+            for pool, target in self.targets().items()
+        }
 
-    def _seen(self, pool: str, target: ScaleTarget, raised_s: float) -> PoolSeen:
+    def _seen(self, pool: str, target: ScaleTarget, raised_s: float, *, resumed: bool) -> PoolSeen:
         item = self.item(target)
         if item is None:
             return PoolSeen(None, 0, None, problem=ScalingProblem(f"{pool}: there is no {target}"))
@@ -81,15 +98,41 @@ class PoolWatch:
         autoscalers = self._shared.autoscalers(target.namespace).find(target.name, self._wake)
         scaled = self._shared.scaled_objects(target.namespace).find(target.name, self._wake)
         other = rival(target, kind_of(target, item), autoscalers, scaled)
+        idle = self._gpus_idle(pool, target, pods)
         seen = pool_seen(
-            pool, item, counted, pods, time.time(), rival=other, raised_s=raised_s, settings=self._settings
+            pool,
+            item,
+            counted,
+            pods,
+            time.time(),
+            rival=other,
+            gpus_idle=idle is not False,
+            raised_s=raised_s,
+            settings=self._settings,
         )
-        if not seen.leaving:
-            # Pods are gone, but whether their GPUs are idle only telemetry knows: what left is not known to be drained.
+        settled = idle is not None and not (resumed and self._telemetry.age_s < SETTLE_S)
+        if not seen.leaving and not (settled and not counted.hold and counted.pods_known):
+            # Pods are gone, but whether their GPUs are idle is not known; in a rollout an earlier generation may go on.
             seen = replace(seen, leaving=None)
         if in_the_way:
             return replace(seen, wanted=None, problem=ScalingProblem(f"{pool}: {in_the_way}"))
         return seen
+
+    def _gpus_idle(self, pool: str, target: ScaleTarget, pods: Sequence[WorkerPod]) -> bool | None:
+        """Whether the GPUs of pods that left are idle; None: not known."""
+        now_s = time.monotonic()
+        present = {one.name: one.node for one in pods}
+        left = self._left.setdefault(pool, {})
+        for name, node in self._present.get(pool, {}).items():
+            if name not in present:
+                left[name] = LeftPod(node, now_s)
+        self._present[pool] = present
+        graph = self.watched.graph
+        own = PoolGpus(target.namespace, present.keys(), graph, pool if graph else "")
+        found = release(own, left, self._telemetry.nodes)
+        self._left[pool] = dict(found.waiting)
+        self._telemetry.want(found.nodes, self._wake)
+        return found.idle
 
     def _workers(self, item: dict[str, Any], target: ScaleTarget) -> tuple[str, Counted, Sequence[WorkerPod]]:
         """What stands in the way of all scaling, the count by its controller, and the pods."""
@@ -98,8 +141,10 @@ class PoolWatch:
             return self._component(reference, target)
         labels = pod_labels(target, item)
         counted = workload(item, kind_of(target, item))
-        # Without labels pods are not known, and its controller alone counts.
-        return "", counted if labels else replace(counted, gang=True), self._labelled(target.namespace, labels)
+        if not labels:
+            # Pods are not known, and its controller alone counts.
+            return "", replace(counted, gang=True, pods_known=False), ()
+        return "", counted, self._labelled(target.namespace, labels)
 
     def _component(self, reference: AdapterReference, target: ScaleTarget) -> tuple[str, Counted, Sequence[WorkerPod]]:
         pods = [
@@ -113,8 +158,6 @@ class PoolWatch:
         return f"there is no graph {reference.graph}", Counted(0, observed=False), pods
 
     def _labelled(self, namespace: str, labels: dict[str, str]) -> tuple[WorkerPod, ...]:
-        if not labels:
-            return ()
         watch = self._shared.pods(namespace)
         # The rarest label gives the shortest list.
         lists = [watch.find(label_key(*pair), self._wake) for pair in labels.items()]

@@ -47,6 +47,8 @@ class KubernetesScaler:
         self._overwrite = overwrite
         self._written: dict[str, int] = {}
         self._raised_s: dict[str, float] = {}
+        self._resumed = True
+        """Whether the decision was draining already when this process began."""
         self._own: dict[str, tuple[str, int, str]] = {}
         """By pool: the version that we wrote over, the count that we wrote, and the version it then had."""
 
@@ -69,7 +71,10 @@ class KubernetesScaler:
         if unknown := self._watch.unknown:
             await self._channel.report(waiting(decision, f"the cluster is not known now: {unknown}"))
             return
-        seen = {pool: self._with_own(pool, one) for pool, one in self._watch.seen(self._raised_s).items()}
+        reported = self._channel.state.reported
+        self._resumed = self._resumed and reported is not None and reported.phase is ScalingPhase.DRAINING
+        views = self._watch.seen(self._raised_s, resumed=self._resumed)
+        seen = {pool: self._with_own(pool, one) for pool, one in views.items()}
         for pool in decision.replicas:
             have = ", ".join(sorted(seen)) or "none"
             missing = ScalingProblem(f"{pool}: no component with a scaling adapter has this name; there are: {have}")

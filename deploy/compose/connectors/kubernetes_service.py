@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from agent.connectors.bus_claims import SecondConnectorError, claimed
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
+from agent.connectors.kubernetes.node_telemetry import NodeTelemetryWatch
 from agent.connectors.kubernetes.pool_watch import PoolWatch
 from agent.connectors.kubernetes.scaling_events import ScalingEvents
 from agent.connectors.kubernetes.shared_watches import SharedWatches, WatchedPools
@@ -103,13 +104,14 @@ async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, v
     watched = settings.watched()
     shared = SharedWatches(cluster, watched)
     events = ScalingEvents(cluster)
-    parts: dict[str, Coroutine[Any, Any, None]] = {}
+    telemetry = NodeTelemetryWatch(bus)
+    parts: dict[str, Coroutine[Any, Any, None]] = {"telemetry": telemetry.run()}
     for number, one in enumerate(shared.watches.values()):
         parts[f"watch {number} {one.collection.path}"] = one.run()
     for pools in watched:
         known = functools.partial(_pools, pools)
         channel = ScalingChannel(bus, pools.deployment, name, known)
-        watch = PoolWatch(shared, pools, settings.view_settings(), channel.changed.set)
+        watch = PoolWatch(shared, telemetry, pools, settings.view_settings(), channel.changed.set)
         scaler = KubernetesScaler(cluster, channel, watch, events, overwrite=settings.second_writer == "loses")
         parts |= {f"decisions of {pools.deployment}": channel.run(), f"scaling of {pools.deployment}": scaler.run()}
         view.channels.append(channel)

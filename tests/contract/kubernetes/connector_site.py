@@ -116,6 +116,23 @@ class ConnectorSite:
 
         await until(found, f"an Event on {name} with {words}")
 
+    async def report_gpus(self, number: int, node: str, holders: Sequence[tuple[str, str, str]]) -> None:
+        """A node's telemetry: one GPU for each (pod, deployment, pool)."""
+        gpus = tuple(
+            v1.GpuTelemetry(
+                gpu=f"GPU-{index}",
+                default_watts=700.0,
+                min_watts=200.0,
+                max_watts=700.0,
+                pod=f"{self.server.namespace}/{pod}" if pod else "",
+                deployment=deployment,
+                pool=pool,
+            )
+            for index, (pod, deployment, pool) in enumerate(holders)
+        )
+        message = v1.NodeTelemetry(time=datetime.now(UTC), node=node, gpus=gpus)
+        await publish(self.bus, self.bus.subjects.telemetry_node(node), message, f"{node}-{number}")
+
     def kubeconfig(self, token: str) -> Path:
         """A file for an account."""
         file = self.folder / f"kubeconfig-{token[-12:]}"

@@ -19,7 +19,7 @@ from tests.contract.kubernetes.connector_site import (
     connector_site,
 )
 from tests.contract.kubernetes.graph_operator import ADAPTERS, GRAPHS, GraphOperator, operated
-from tests.contract.kubernetes.operated_pods import Fate
+from tests.contract.kubernetes.operated_pods import NODE, Fate
 from tests.doubles.kubernetes import KubernetesDouble
 
 pytest.importorskip("kubernetes_asyncio.client", reason="kubernetes-asyncio is a test part")
@@ -54,6 +54,50 @@ async def test_counts_are_written_and_acknowledged_as_pods_serve_and_leave(serve
             await site.problem(2, "other", "there are: decode, prefill")
         applied = [(one.decision_id, one.phase) for one in site.acks() if one.status == "applied"]
         assert applied == [(0, "applied"), (1, "draining")]
+
+
+async def test_a_second_ack_follows_when_the_gpus_of_what_left_are_idle(server: ApiServer, tmp_path: Path) -> None:
+    async with connector_site(server, tmp_path) as site, operated(server, Decode=2) as operator:
+        token = await server.account("c", *ADAPTER_RULES)
+
+        async def pods() -> list[str]:
+            return [one["metadata"]["name"] for one in await operator.pods("Decode")]
+
+        async def placed() -> bool:
+            return len(await pods()) == 2
+
+        await until(placed, "two pods")
+        holding = await pods()
+
+        async def report() -> None:
+            number = 0
+            while True:
+                await site.report_gpus(number, NODE, [(one, operator.graph, "Decode") for one in holding])
+                number += 1
+                await asyncio.sleep(0.2)
+
+        reporter = asyncio.create_task(report())
+        try:
+            async with site.connector(token, "--graph", operator.graph):
+                await site.decide(0, decode=2)
+                await site.done(0)
+                await site.decide(1, decode=1)
+                await site.done(1, "draining")
+
+                async def left() -> bool:
+                    return len(await pods()) == 1
+
+                await until(left, "one pod")
+                # A later decision that changes nothing shows that the connector has seen the pod leave.
+                await site.decide(2, decode=1)
+                await site.done(2, "draining")
+                assert not [one for one in site.acks() if one.decision_id > 0 and one.phase == "drained"]
+                holding[:] = await pods()
+                drained = await site.done(2, "drained")
+                assert drained.scaled_decision_id == 2
+        finally:
+            reporter.cancel()
+            await asyncio.gather(reporter, return_exceptions=True)
 
 
 async def test_a_second_writer_is_named_and_left_alone(server: ApiServer, tmp_path: Path) -> None:

@@ -24,12 +24,14 @@ class Counted:
     """What a controller's status says of one pool. ``observed``: the status is about the newest spec.
 
     ``gang``: a replica is several pods. ``hold``: what is in progress there, so that nothing may be raised.
+    ``pods_known``: its pods can be told from others.
     """
 
     ready: int
     observed: bool
     gang: bool = False
     hold: str = ""
+    pods_known: bool = True
 
 
 def graph_component(graph: Mapping[str, Any], component: str) -> Counted:

@@ -25,6 +25,7 @@ class WorkerPod:
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    node: str = ""
     ready: bool = False
     terminating: bool = False
     finished: bool = False
@@ -42,6 +43,7 @@ def worker_pod(item: Mapping[str, Any]) -> WorkerPod:
     return WorkerPod(
         name=str(metadata["name"]),
         labels={key: str(value) for key, value in (metadata.get("labels") or {}).items()},
+        node=str((item.get("spec") or {}).get("nodeName") or ""),
         ready=(conditions.get("Ready") or {}).get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         finished=status.get("phase") in _FINISHED,
