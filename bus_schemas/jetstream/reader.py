@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -43,6 +44,8 @@ class StoredMessage:
     msg_id: str
     traceparent: str | None = None
     """The W3C trace context in its headers."""
+    stored_at: datetime | None = None
+    """When the server stored it, by the server's clock; None for a republished copy, which does not state it."""
 
 
 async def last(bus: Bus, subject: str) -> StoredMessage | None:
@@ -197,7 +200,14 @@ def stored(raw: Msg) -> StoredMessage | None:
             )
         return None
     trace = codec.traceparent_of(headers)
-    return StoredMessage(subject, sequence_of(raw), message, message_id(headers), trace)
+    return StoredMessage(subject, sequence_of(raw), message, message_id(headers), trace, _stored_at(headers))
+
+
+def _stored_at(headers: Mapping[str, str]) -> datetime | None:
+    try:
+        return datetime.fromisoformat(headers["Nats-Time-Stamp"])
+    except (KeyError, ValueError):
+        return None
 
 
 async def all_messages(bus: Bus, wildcard: str, after: int = 0) -> list[StoredMessage]:

@@ -27,9 +27,14 @@ class ShowVersions(argparse.Action):
 
 def versions() -> list[str]:
     """Program, bus contract and server, one a line."""
+    return [*program_versions(), _server()]
+
+
+def program_versions() -> tuple[str, ...]:
+    """Program and bus contract."""
     from bus_schemas.subjects import VERSION
 
-    return [f"wattscale {importlib.metadata.version('wattscale')}", f"bus contract {VERSION}", _server()]
+    return f"wattscale {importlib.metadata.version('wattscale')}", f"bus contract {VERSION}"
 
 
 def _server() -> str:

@@ -61,7 +61,7 @@ def problems(picture: SiteView, now: datetime) -> list[str]:
             found.append(f"{name}: no tick on this bus")
         elif (old_s := age_s(record.time, now) or 0.0) > tick_term_s(record):
             found.append(f"{name}: the newest tick is {words(old_s)} old")
-    found += _other_budgets(picture, now)
+    found += other_budgets(picture, now)
     found += sorted({reason.text for record in _current(picture, now) for reason in record.problems})
     for name in silent(picture, now):
         since_s = age_s(picture.nodes[name].seen, now)
@@ -79,7 +79,7 @@ def _current(picture: SiteView, now: datetime) -> list[v1.PlanRecord]:
     return [record for record in records if (age_s(record.time, now) or 0.0) <= tick_term_s(record)]
 
 
-def _other_budgets(picture: SiteView, now: datetime) -> list[str]:
+def other_budgets(picture: SiteView, now: datetime) -> list[str]:
     """Sites whose budget is another one in the settings of a planner that stands by than in the leader's."""
     lease, found = picture.lease, []
     if lease is None or leader(picture, now) is None:

@@ -70,6 +70,29 @@ async def test_the_power_guides_configuration_scales_within_its_thousand_watts(t
     assert summary["requests"] > 0
 
 
+async def test_verify_is_green_against_the_one_machine_product(tmp_path: Path) -> None:
+    async with up(tmp_path, *RUN, "--duration", "300") as run:
+        await run.listening()
+        async with outsider(run.url) as outside:
+            await outside.until("ack.scaling")
+        report = tmp_path / "verify.xml"
+        code, out, err = await run.cli("verify", "--wait", "60", "--json", "--junit", str(report))
+        found = {one["check"]: one for one in json.loads(out)["checks"]}
+        assert code == 0, (err, found)
+        # What no settings are given for is skipped, and says so; nothing else is.
+        skipped = {name for name, one in found.items() if one["verdict"] == "skipped"}
+        assert all("settings" in found[name]["detail"] or "Kubernetes" in found[name]["detail"] for name in skipped), (
+            found
+        )
+        for group in ("infrastructure", "automation", "function", "hardware"):
+            assert any(one["group"] == group and one["verdict"] == "pass" for one in found.values())
+        assert {"leader", "agents", "connector", "caps in force", "budget", "draw"} <= set(found) - skipped
+        assert "<failure" not in report.read_text()
+        code, out, _ = await run.cli("verify", "--wait", "60")
+        assert code == 0
+        assert "pass    caps in force" in out
+
+
 async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> None:
     async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()

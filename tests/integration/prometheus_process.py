@@ -31,9 +31,17 @@ def prometheus_binary() -> str:
 
 @asynccontextmanager
 async def prometheus(
-    folder: Path, targets: Mapping[str, str], *, web_config: Path | None = None, every: str = "250ms"
+    folder: Path,
+    targets: Mapping[str, str],
+    *,
+    web_config: Path | None = None,
+    every: str = "250ms",
+    port: int | None = None,
 ) -> AsyncIterator[str]:
-    """The base URL of a Prometheus that scrapes ``targets`` (job name: host:port) four times a second."""
+    """The base URL of a Prometheus that scrapes ``targets`` (job name: host:port) four times a second.
+
+    ``port``: for one that comes back at its address; otherwise a free one.
+    """
     config = {
         "global": {"scrape_interval": every, "scrape_timeout": every},
         "scrape_configs": [
@@ -42,7 +50,7 @@ async def prometheus(
         ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{port or free_port()}"
     command = [
         prometheus_binary(),
         f"--config.file={folder / 'prometheus.yml'}",

@@ -40,6 +40,7 @@ LOOK = (
     ("decisions", "--last", "3"),
     ("explain", "prod-llama"),
     ("budget", "show"),
+    ("verify", "--wait", "0"),
 )
 STEER = (
     ("budget", "set", "5000", "--site", "row"),
@@ -51,6 +52,7 @@ STEER = (
     ("node", "remove", "node-1", "--force"),
     ("node", "restore", "node-1"),
 )
+ONE_WORD = ("status", "decisions", "explain", "verify")
 CHECK = (("streams", "plan"), ("streams", "check"))
 APPLY = (("streams", "apply"),)
 ALL = (*LOOK, *STEER, *CHECK, *APPLY)
@@ -195,7 +197,7 @@ async def test_every_role_on_the_example_cluster(tls: Path, monkeypatch: pytest.
 
 def test_the_table_has_every_command_that_reads_or_steers_a_bus() -> None:
     others = {("replay",), ("up",)}  # the first reads what explain reads; the second brings its own server and roles
-    table = {words[:1] if words[0] in ("status", "decisions", "explain") else words[:2] for words in ALL}
+    table = {words[:1] if words[0] in ONE_WORD else words[:2] for words in ALL}
     assert table | others == {one.words for one in commands() if one.takes("nats_url")}
 
 

@@ -1,0 +1,1 @@
+"""`wattscale verify`: facts gathered by thin readers, judged by pure functions, printed as one table."""

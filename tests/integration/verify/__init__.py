@@ -1,0 +1,1 @@
+"""`wattscale verify` against real running sites."""

@@ -1,0 +1,1 @@
+"""Pure judgements of `wattscale verify`."""
