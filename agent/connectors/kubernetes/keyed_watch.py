@@ -97,6 +97,11 @@ class KeyedWatch(Generic[T]):
         """Whether the content was known at some time."""
         return self._absent or (self._watch is not None and self._watch.items is not None)
 
+    @property
+    def needed_rights(self) -> tuple[Right, ...]:
+        """The rights without which the content stays unknown; none where it is optional."""
+        return () if self._optional else tuple(self._rights)
+
     def join(self, wake: Wake) -> None:
         """Call ``wake`` whenever the content becomes known or unknown."""
         self._everybody.add(wake)

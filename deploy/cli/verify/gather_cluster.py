@@ -11,8 +11,7 @@ from agent.adapters.kubernetes.access import NoAccessError, find_access
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from agent.adapters.kubernetes.pods import read_pod
 from agent.core.pod_limits import ANNOTATION, watts_of
-from agent.core.scaling.kubernetes.needed_rights import needed
-from agent.core.scaling.kubernetes.scale_targets import ADAPTER_GROUP, ADAPTERS, ScaleTarget
+from agent.core.scaling.kubernetes.needed_rights import Right
 from agent.runtime.preflight import Finding, bounded, check_api, check_driver, check_rights
 from deploy.cli.verify.facts import AnnotatedPod, ClusterFacts, RightsFacts, Unknown
 
@@ -95,12 +94,13 @@ def _uses_kubernetes(agent: AgentFile) -> bool:
 
 async def _connector_rights(settings: KubernetesFile, kubeconfig: Path | None) -> RightsFacts:
     from agent.connectors.kubernetes.cluster_client import ClusterClient, NoClusterError
+    from agent.connectors.kubernetes.shared_watches import SharedWatches
 
-    targets = list(settings.scale_targets().values())
-    adapter = ScaleTarget(ADAPTER_GROUP, "v1beta1", ADAPTERS, settings.namespace, "")
-    rights = needed(targets or [adapter])
+    rights: dict[Right, None] = {}
     try:
         async with await ClusterClient.open(kubeconfig) as cluster:
+            watches = SharedWatches(cluster, settings.watched()).watches.values()
+            rights = dict.fromkeys(right for watch in watches for right in watch.needed_rights)
             missing = [right for right in rights if not await cluster.allowed(right)]
     except (NoClusterError, ApiError) as error:
         return RightsFacts(len(rights), trouble=f"the connector's account: {error}")

@@ -24,7 +24,7 @@ WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Row:
+class BrokenThing:
     """One thing to break: the context breaks it, and at its end carries the remedy out.
 
     ``named``: the checks that fail, and no other. ``detail`` and ``remedy``: words of the first one's sentences.
@@ -173,25 +173,25 @@ async def bus_restored(site: VerifiedSite) -> AsyncIterator[None]:
 
 
 ROWS = (
-    Row(agent_stopped, ("agents",), "node-1 silent", "start the agent there"),
-    Row(second_agent, ("one agent per node",), "two agents report for node-0", "stop one of the two"),
-    Row(clock_off, ("clocks",), "the agent of node-1 is 3600 s ahead", "set the clocks"),
-    Row(stream_deleted, ("streams",), "missing: WATTSCALE_TELEMETRY", "wattscale streams apply"),
-    Row(stream_forgets, ("streams", "decisions kept"), "max_age", "wattscale streams apply"),
-    Row(prometheus_down, ("reachable",), "http://127.0.0.1", "start Prometheus"),
-    Row(label_missing, ("labels",), "lack the label dynamo_namespace", "targetLabel dynamo_namespace"),
-    Row(budget_too_small, ("smallest caps",), "800 W of 700 W", "wattscale budget release"),
-    Row(connector_stopped, ("connector",), "no connector waits", "start the connector of ns-chat"),
-    Row(profile_missing, ("profile",), "ns-chat.profile", "planner-profile-data"),
-    Row(
+    BrokenThing(agent_stopped, ("agents",), "node-1 silent", "start the agent there"),
+    BrokenThing(second_agent, ("one agent per node",), "two agents report for node-0", "stop one of the two"),
+    BrokenThing(clock_off, ("clocks",), "the agent of node-1 is 3600 s ahead", "set the clocks"),
+    BrokenThing(stream_deleted, ("streams",), "missing: WATTSCALE_TELEMETRY", "wattscale streams apply"),
+    BrokenThing(stream_forgets, ("streams", "decisions kept"), "max_age", "wattscale streams apply"),
+    BrokenThing(prometheus_down, ("reachable",), "http://127.0.0.1", "start Prometheus"),
+    BrokenThing(label_missing, ("labels",), "lack the label dynamo_namespace", "targetLabel dynamo_namespace"),
+    BrokenThing(budget_too_small, ("smallest caps",), "800 W of 700 W", "wattscale budget release"),
+    BrokenThing(connector_stopped, ("connector",), "no connector waits", "start the connector of ns-chat"),
+    BrokenThing(profile_missing, ("profile",), "ns-chat.profile", "planner-profile-data"),
+    BrokenThing(
         verb_removed,
         ("rights",),
         "patch on dynamographdeploymentscalingadapters/scale",
         'resources: ["dynamographdeploymentscalingadapters/scale"], verbs: [patch]',
     ),
-    Row(annotation_unreadable, ("annotations",), "'lots'", "a whole number of watts"),
-    Row(planner_stopped, ("leader",), "no planner leads", "wattscale planner run"),
-    Row(bus_restored, ("bus not restored", "leader"), "its last", "stop all planners"),
+    BrokenThing(annotation_unreadable, ("annotations",), "'lots'", "a whole number of watts"),
+    BrokenThing(planner_stopped, ("leader",), "no planner leads", "wattscale planner run"),
+    BrokenThing(bus_restored, ("bus not restored", "leader"), "its last", "stop all planners"),
 )
 
 
@@ -214,7 +214,7 @@ async def green(site: VerifiedSite) -> None:
         raise AssertionError(f"{error}: {seen}\n{site.logs()}") from None
 
 
-async def named(site: VerifiedSite, row: Row) -> None:
+async def named(site: VerifiedSite, row: BrokenThing) -> None:
     """Wait until exactly the broken thing is named, with its remedy."""
     seen: list[object] = []
 

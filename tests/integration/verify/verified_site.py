@@ -57,7 +57,7 @@ datetime.datetime = Ahead
 
 
 @dataclass(slots=True)
-class Part:
+class SitePart:
     """One command as a process, which may be stopped and started again. ``log`` has what it printed."""
 
     words: tuple[str, ...]
@@ -98,7 +98,7 @@ class VerifiedSite:
         self.prometheus_port = free_port()
         self.role = ""
         self.graph = ""
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, SitePart] = {}
         self._prometheus = AsyncExitStack()
 
     @property
@@ -202,7 +202,7 @@ class VerifiedSite:
     def _add(self, name: str, *words: str) -> None:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("WATTSCALE_NATS_")}
         environment = {**kept, "PYTHONPATH": str(ROOT), "WATTSCALE_NATS_PASSWORD": PASSWORD}
-        self.parts[name] = Part(words, environment, self.folder / f"{name}.log")
+        self.parts[name] = SitePart(words, environment, self.folder / f"{name}.log")
 
     async def start(self, graph: str) -> None:
         """Write all settings and start every part."""

@@ -136,8 +136,8 @@ def view(*changed: v1.Message) -> SiteView:
     found = SiteView()
     found.add(v1.Lease(time=NOW, holder="planner-0", ttl_s=10))
     for node in NODES:
-        for message in (power(node), power_ack(node), telemetry(node)):
-            found.add(message)
+        for of_node in (power(node), power_ack(node), telemetry(node)):
+            found.add(of_node)
     for message in (scaling(), scaling_ack(), record(), *changed):
         found.add(message)
     return found

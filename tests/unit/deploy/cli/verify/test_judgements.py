@@ -28,8 +28,8 @@ from deploy.cli.verify.judge_automation import in_turns
 from deploy.cli.verify.verdicts import CheckLine, Group, Verdict
 from deploy.cli.verify.verify_command import judged
 from deploy.cli.verify.verify_report import as_json, as_junit, as_text
+from tests.integration.planner.stage import NAME
 from tests.unit.deploy.cli.verify.healthy_facts import (
-    NAME,
     NODES,
     SELECTOR,
     SERIES,
