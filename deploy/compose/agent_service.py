@@ -28,6 +28,7 @@ from agent.runtime.agent_file import AgentFile, SimulatedSection
 from agent.runtime.annotation_limits import AnnotationLimits
 from agent.runtime.service import BusSource, LibraryMismatchError, PowerAgentService
 from bus_schemas.jetstream.connect import Bus, BusError, connect
+from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import AGAIN_S, ended
 from bus_schemas.subjects import BadNameError
@@ -176,11 +177,20 @@ def _verdict(tasks: list[asyncio.Task[None]]) -> int:
     return 0
 
 
+def bus_of_agent(bus: BusSettings, node: str) -> BusSettings:
+    """The settings of a node's connection. An inbox prefix that ends in the node's name has its dots as ``_``, as the
+    permissions of `deploy/nats/roles.py` have: where a DaemonSet fills the name in, nothing else can replace them."""
+    prefix = bus.inbox_prefix
+    if prefix.endswith(f"_{node}"):
+        prefix = prefix.removesuffix(node) + node.replace(".", "_")
+    return bus.model_copy(update={"name": f"wattscale-agent-{node}", "inbox_prefix": prefix})
+
+
 def _bus_source(settings: AgentFile, stack: AsyncExitStack) -> BusSource | None:
     """A function that connects, retrying until the server is there; None without a bus."""
     if settings.nats is None:
         return None
-    named = settings.nats.model_copy(update={"name": f"wattscale-agent-{settings.node}"})
+    named = bus_of_agent(settings.nats, settings.node)
 
     async def connected() -> Bus:
         backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)

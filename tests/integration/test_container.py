@@ -44,7 +44,7 @@ def _container_url() -> Iterator[str]:
 
     client = docker.from_env()
     try:
-        client.api.import_image_from_data(_image(), repository="nats-from-scratch", tag="test")
+        client.api.import_image_from_data(nats_image(), repository="nats-from-scratch", tag="test")
         command = ["/nats-server", "-js", "-sd", "/data", "-a", "0.0.0.0", "-p", "4222"]
         with DockerContainer("nats-from-scratch:test").with_command(command) as container:
             wrapped = container.get_wrapped_container()
@@ -55,7 +55,8 @@ def _container_url() -> Iterator[str]:
         client.close()
 
 
-def _image() -> bytes:
+def nats_image() -> bytes:
+    """A root file system with the server and nothing else, as a tar file."""
     binary = find_server().read_bytes()
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from agent.runtime.settings import OnExit
+from bus_schemas.jetstream.settings import BusSettings
+from deploy.compose.agent_service import bus_of_agent
 from deploy.compose.agent_settings import load
 from deploy.compose.settings_layers import SettingsError
+from deploy.nats.roles import inbox_prefix
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -136,3 +139,9 @@ def test_each_value_has_its_origin_and_each_mistake_its_line(tmp_path: Path) -> 
     with pytest.raises(SettingsError) as caught:
         load(file, {}, {"driver": "amd", "grace_s": -1, "http.prt": 2})
     assert len(caught.value.problems) == 3
+
+
+def test_an_inbox_prefix_with_the_nodes_name_is_that_of_the_permissions() -> None:
+    bus = bus_of_agent(BusSettings(inbox_prefix="_INBOX_agent_gpu-1.rack.site"), "gpu-1.rack.site")
+    assert bus.inbox_prefix == inbox_prefix("agent", "gpu-1.rack.site")
+    assert bus_of_agent(BusSettings(inbox_prefix="_INBOX.mine"), "gpu-1.rack").inbox_prefix == "_INBOX.mine"

@@ -1,0 +1,288 @@
+"""What the chart promises, over every case of values that it ships: rights, security, settings, names, monitoring."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.connectors.connector_file import ConnectorFile
+from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
+from agent.core.scaling.kubernetes.needed_rights import GRAPHS, Right, reporting, scaling, watching
+from agent.core.scaling.kubernetes.scale_targets import ADAPTER_GROUP, ADAPTERS
+from deploy.compose import agent_settings, planner_settings
+from deploy.compose.connectors import connector_settings
+from deploy.compose.core_config import planner_config
+from deploy.helm.chart_files import drifted
+from tests.integration.chart.rendered import (
+    CASES,
+    CHART,
+    NAMESPACE,
+    VERSIONS,
+    Manifest,
+    RefusedError,
+    rendered,
+    run_helm,
+    values_of,
+)
+
+pytestmark = pytest.mark.xdist_group("chart")
+FREE = {"configMap", "emptyDir", "secret", "projected", "persistentVolumeClaim", "csi", "downwardAPI", "ephemeral"}
+"""Kinds of volumes that PodSecurity `restricted` allows."""
+
+
+def test_generated_files_are_as_the_code_makes_them() -> None:
+    assert not drifted(), "run python -m deploy.helm.chart_files"
+
+
+def test_versions_agree_with_the_product() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = (CHART.parents[2] / "pyproject.toml").read_text()
+    assert f'\nversion = "{chart["version"]}"\n' in project
+    assert chart["appVersion"] == chart["version"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_case_passes_lint_without_a_warning(version: str) -> None:
+    for case in CASES:
+        run_helm(version, "lint", "--strict", str(CHART), "--values", str(values_of(case)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_versions_of_helm_render_the_same(case: str) -> None:
+    old, new = (rendered(case, version).manifests for version in VERSIONS)
+    assert sorted(map(json.dumps, old)) == sorted(map(json.dumps, new))
+
+
+UNKNOWN = {
+    "planer.replicas=2": "planer",
+    "planner.replica=2": "replica",
+    "planner.settings.intervall_s=3": "intervall_s",
+    "planner.settings.sites.row-1.budget=3": "budget",
+    "planner.settings.bus.prefix=mine": "bus",
+    "agent.settings.dryrun=true": "dryrun",
+    "agent.settings.node=one": "node",
+    "nats.auth.users=none": "users",
+    "images.planner.name=x": "name",
+    "monitoring.workers.portt=x": "portt",
+}
+"""Names that no level has, among them sections that the chart writes itself, and the name that is refused."""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_unknown_values_are_refused_by_name(version: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        rendered("keda", version, extra=tuple(f"--set={value}" for value in UNKNOWN))
+    named = set(re.findall(r"roperty (\S+) is not allowed|'(\w+)'", str(refused.value)))
+    assert set(UNKNOWN.values()) <= {one or other for one, other in named}
+    with pytest.raises(RefusedError, match="connectors"):
+        rendered("keda", version, extra=("--set=connectors.chat.settings.deploymentt=x",))
+
+
+def test_the_schema_is_closed_at_every_level() -> None:
+    def check(schema: Any, where: str) -> None:
+        if isinstance(schema, list):
+            for one in schema:
+                check(one, where)
+        if not isinstance(schema, dict):
+            return
+        if "properties" in schema and schema.get("type", "object") == "object":
+            assert schema.get("additionalProperties") is False, where
+        for key, value in schema.items():
+            check(value, f"{where}/{key}")
+
+    check(json.loads((CHART / "values.schema.json").read_text()), "")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_pods_but_the_agents_are_restricted(case: str) -> None:
+    for component, template in rendered(case).pods():
+        if component != "agent":
+            assert _breaches(template["spec"]) == [], component
+
+
+def test_the_agent_has_what_it_needs_and_nothing_more() -> None:
+    (pod,) = [template["spec"] for component, template in rendered("annotations").pods() if component == "agent"]
+    (container,) = pod["containers"]
+    assert pod["hostPID"]
+    assert not pod.get("hostNetwork")
+    assert not pod.get("hostIPC")
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["SYS_ADMIN"]}
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert not container["securityContext"]["privileged"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert paths == {
+        "proc": "/proc",
+        "pod-resources": "/var/lib/kubelet/pod-resources",
+        "state": "/var/lib/wattscale",
+        "lock": "/run/wattscale",
+    }
+    assert mounts["proc"]["mountPath"] == "/host/proc"
+    assert mounts["proc"]["readOnly"]
+    assert mounts["pod-resources"]["readOnly"]
+    daemon_set = rendered("annotations").one("DaemonSet")
+    assert daemon_set["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
+    assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
+
+
+def _breaches(pod: Manifest) -> list[str]:
+    """What PodSecurity `restricted` refuses in a pod, a line each."""
+    found = [name for name in ("hostPID", "hostNetwork", "hostIPC") if pod.get(name)]
+    found += [f"volume {one['name']}" for one in pod.get("volumes", []) if not set(one) & FREE]
+    for container in [*pod["containers"], *pod.get("initContainers", [])]:
+        context = container.get("securityContext", {})
+        wanted = {
+            "allowPrivilegeEscalation": False,
+            "runAsNonRoot": True,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "readOnlyRootFilesystem": True,
+        }
+        found += [f"{container['name']}: {name}" for name, value in wanted.items() if context.get(name) != value]
+        found += [f"{container['name']}: runs as root" for one in (context.get("runAsUser"),) if one == 0]
+        found += [f"{container['name']}: hostPort" for port in container.get("ports", []) if "hostPort" in port]
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_container_has_probes_limits_and_settings_that_roll_it(case: str) -> None:
+    for _, template in rendered(case).pods():
+        assert template["metadata"]["annotations"]["wattscale/settings"]
+        for container in template["spec"]["containers"]:
+            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+                port = container[probe]["httpGet"]["port"]
+                assert port in [one["name"] for one in container["ports"]]
+            assert container["resources"]["requests"]
+            assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_our_own_models_take_the_settings(case: str, tmp_path: Path) -> None:
+    release = rendered(case)
+    names = {component for component, _ in release.pods()}
+    if "planner" in names:
+        file = tmp_path / "planner.yaml"
+        file.write_text(_with_profiles(release.settings("-planner"), release.manifests, tmp_path))
+        settings = planner_settings.load(file, environ=_environment(release.one("Deployment", "-planner"))).settings
+        planner_config(settings)
+        assert settings.health.host == "0.0.0.0"
+        assert settings.lease.holder == "the-pod"
+    if "agent" in names:
+        file = tmp_path / "agent.yaml"
+        file.write_text(release.settings("-agent"))
+        found = agent_settings.load(file, _environment(release.one("DaemonSet")), {}).settings
+        assert found.node == "node-1"
+        assert (found.nats is None) == (case == "annotations")
+    for name in [one for one in names if one.startswith("connector-")]:
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(release.settings(name))
+        (container,) = release.one("Deployment", name)["spec"]["template"]["spec"]["containers"]
+        model: type[KubernetesFile] | type[ConnectorFile] = (
+            KubernetesFile if container["args"][1] == "kubernetes" else ConnectorFile
+        )
+        connector_settings.load(file, {}, {}, model)
+
+
+def _environment(workload: Manifest) -> dict[str, str]:
+    """The container's variables as a kubelet fills them in."""
+    known = {"metadata.name": "the-pod", "spec.nodeName": "node-1"}
+    made: dict[str, str] = {}
+    for variable in workload["spec"]["template"]["spec"]["containers"][0]["env"]:
+        value = variable.get("value") or known[variable["valueFrom"]["fieldRef"]["fieldPath"]]
+        for name, known_value in made.items():
+            value = value.replace(f"$({name})", known_value)
+        made[variable["name"]] = value
+    return made
+
+
+def _with_profiles(settings: str, manifests: tuple[Manifest, ...], folder: Path) -> str:
+    """The settings with the profile's folder where this test has its files."""
+    for one in manifests:
+        if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "planner-profile-data":
+            for name, text in one["data"].items():
+                (folder / name).write_text(text)
+    return settings.replace("/workspace/profiling_results", str(folder))
+
+
+@pytest.mark.parametrize("case", ["dynamo", "keda"])
+def test_a_connectors_role_has_the_rights_that_the_connector_names(case: str, tmp_path: Path) -> None:
+    release = rendered(case)
+    file = tmp_path / "connector.yaml"
+    file.write_text(release.settings("-connector-chat"))
+    settings = connector_settings.load(file, {}, {}, KubernetesFile).settings
+    given = {
+        (role["metadata"]["namespace"], group, resource, verb)
+        for role in release.of("Role", "-chat")
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    wanted: set[Right] = set()
+    for pools in settings.watched():
+        home = pools.namespace
+        wanted |= {reporting(home), *watching(home, "", "pods"), *watching(home, "keda.sh", "scaledobjects")}
+        wanted |= set(watching(home, "autoscaling", "horizontalpodautoscalers"))
+        if pools.graph:
+            wanted |= {*watching(home, ADAPTER_GROUP, GRAPHS), *watching(home, ADAPTER_GROUP, ADAPTERS)}
+            wanted.add(scaling(home, ADAPTER_GROUP, ADAPTERS))
+        for target in pools.targets.values():
+            wanted |= {*watching(home, target.group, target.resource), scaling(home, target.group, target.resource)}
+    assert given == {(right.namespace, right.group, right.path, right.verb) for right in wanted}
+    # A count is written to the named targets only.
+    scales = [
+        rule
+        for role in release.of("Role", "-chat")
+        for rule in role["rules"]
+        if any(resource.endswith("/scale") for resource in rule["resources"])
+    ]
+    assert all(("resourceNames" in rule) != bool(settings.graph) for rule in scales)
+
+
+def test_two_releases_share_nothing() -> None:
+    one, other = (rendered("dynamo", release=name) for name in ("one", "two"))
+
+    def keys(manifests: tuple[Manifest, ...]) -> set[tuple[str, str, str]]:
+        return {(m["kind"], m["metadata"].get("namespace", NAMESPACE), m["metadata"]["name"]) for m in manifests}
+
+    # Dynamo's name of the profile is the same for all who read it.
+    assert keys(one.manifests) & keys(other.manifests) == {("ConfigMap", NAMESPACE, "planner-profile-data")}
+    selectors = [m["spec"]["selector"]["matchLabels"] for m in one.of("Deployment")]
+    for pod in [template for _, template in other.pods()]:
+        labels = pod["metadata"]["labels"]
+        assert all(any(labels.get(name) != value for name, value in selector.items()) for selector in selectors)
+
+
+def test_without_the_prometheus_operator_nothing_of_its_kinds_is_made() -> None:
+    assert not [m for m in rendered("minimal").manifests if m["apiVersion"].startswith("monitoring.coreos.com")]
+    found = rendered("minimal", extra=("--api-versions", "monitoring.coreos.com/v1"))
+    assert found.of("PodMonitor")
+    assert found.of("PrometheusRule")
+
+
+def test_dynamos_workers_get_the_labels_that_the_planner_reads() -> None:
+    for end in ("-dynamo-worker", "-dynamo-frontend"):
+        (endpoint,) = rendered("dynamo").one("PodMonitor", end)["spec"]["podMetricsEndpoints"]
+        assert {one["targetLabel"]: one["sourceLabels"] for one in endpoint["relabelings"]} == {
+            "dynamo_namespace": ["__meta_kubernetes_pod_label_nvidia_com_dynamo_namespace"],
+            "dynamo_component": ["__meta_kubernetes_pod_label_nvidia_com_dynamo_component"],
+        }
+
+
+def test_the_rules_are_those_that_promtool_tests() -> None:
+    alerts = yaml.safe_load((CHART.parents[1] / "observability" / "alerts.yaml").read_text())
+    assert rendered("dynamo").one("PrometheusRule")["spec"] == alerts
+
+
+def test_uninstall_says_what_happens_to_caps_and_keeps_the_bus() -> None:
+    # Helm prints it after install and upgrade; lint above has parsed it.
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    assert "After `helm uninstall` every GPU keeps its limit" in notes
+    assert yaml.safe_load(rendered("minimal").settings("-agent")).get("on_exit", "keep") == "keep"
+    kept = rendered("minimal").one("StatefulSet")["spec"]["persistentVolumeClaimRetentionPolicy"]
+    assert kept == {"whenDeleted": "Retain", "whenScaled": "Retain"}
