@@ -98,6 +98,9 @@ def _named_pools(path: tuple[str, ...], merged: Merged, layers: Sequence[Layer])
         block = blocks.get(path[1]) if isinstance(blocks, dict) else None
         pools = block.get("pools") if isinstance(block, dict) else None
         named.update(dict.fromkeys(pools if isinstance(pools, dict) else ()))
+        for at, value, _ in layer.spread:
+            if at in {f"deployments.{path[1]}.pools", "deployments.*.pools"} and isinstance(value, dict):
+                named.update(dict.fromkeys(value))
     return list(named)
 
 

@@ -166,6 +166,12 @@ def test_fewest_gpus_are_fewest_replicas_of_every_pool(profile: str) -> None:
     assert {name: pool.min_replicas for name, pool in deployment.pools.items()} == {"prefill": 2, "decode": 2}
 
 
+@pytest.mark.parametrize("guide", [None, *sorted(GUIDE_DEFAULTS)])
+def test_the_pools_of_a_mode_are_the_only_ones(guide: str | None) -> None:
+    (block,) = load(None, {"mode": "agg", "min_endpoint": 2}, environ={}, guide=guide).settings.deployments.values()
+    assert {name: pool.min_replicas for name, pool in block.pools.items()} == {"aggregated": 2}
+
+
 @pytest.mark.parametrize("guide", sorted(GUIDE_DEFAULTS))
 def test_a_guides_defaults_are_weaker_than_all_that_is_set_and_ours_stay_without(guide: str, profile: str) -> None:
     flags = {"profile_results_dir": profile, "prometheus_endpoint": "http://prometheus:9090", "max_gpu_budget": 5}
