@@ -23,6 +23,11 @@ OPTIONS, FOR_FEW, FEWEST = 96, 240, 4
 """Number of a pool's options that are examined (more for up to ``FEWEST`` deployments): those of the highest worth at
 the prices, and the most frugal one. Where little is good, far from any price, fewer options missed a twentieth of the
 score."""
+OF_THREE, COUNTS_OF_THREE = 24, 8
+"""The same where a deployment has three pools: their combinations are as many as those of two pools with more options.
+As many again are spread over the best counts, so that the answers differ in GPUs, with the lowest cap of each."""
+MOST_POOLS = 3
+"""Deployments of more pools are shared by price alone."""
 ROUNDS = 6
 BETTER = 1e-9
 
@@ -55,7 +60,8 @@ class Frontier:
 def frontier(market: Market, rows: Sequence[int], own_gpus: float, joint: JointValue, found: Found) -> Frontier:
     """One deployment's frontier. ``joint`` values combinations of its pools' options."""
     problem = market.problem
-    kept = [_near(market, row, found) for row in rows]
+    few = FOR_FEW if problem.deployments <= FEWEST else OPTIONS
+    kept = [_near(market, row, found, few) if len(rows) < MOST_POOLS else _spread(market, row, found) for row in rows]
     sizes = [len(column) for column, _ in kept]
     grid = np.indices(sizes).reshape(len(sizes), -1)
     columns = np.array([kept[k][0][grid[k]] for k in range(len(rows))])
@@ -78,18 +84,34 @@ def frontier(market: Market, rows: Sequence[int], own_gpus: float, joint: JointV
     return Frontier(mw[chosen], gpus[chosen], value[chosen], columns[:, chosen], steps[:, chosen], groups)
 
 
-def _near(market: Market, row: int, found: Found) -> tuple[Ints, Ints]:
-    """(columns, places) of a pool's best options at the prices, and of its smallest ones."""
+def _near(market: Market, row: int, found: Found, most: int) -> tuple[Ints, Ints]:
+    """(columns, places) of a pool's ``most`` best options at the prices, and of its smallest one."""
     value, mw = market.value[row], market.mw[row]
     gpus = np.broadcast_to(market.problem.gpus[row][:, None], value.shape)
     reduced = (value - found.watt * mw - found.gpu * gpus).ravel()
     real = np.flatnonzero(np.isfinite(reduced))
-    most = FOR_FEW if market.problem.deployments <= FEWEST else OPTIONS
     if len(real) > most:
         best = real[np.argpartition(-reduced[real], most - 1)[:most]]
         frugal = real[np.lexsort((mw.ravel()[real], gpus.ravel()[real]))[:1]]
         real = np.unique(np.concatenate([best, frugal]))
     columns, places = np.divmod(real, value.shape[1])
+    return columns, places
+
+
+def _spread(market: Market, row: int, found: Found) -> tuple[Ints, Ints]:
+    """(columns, places) of one of three pools: the best at the prices, and of the best counts the best caps and the
+    lowest.
+    """
+    reduced = market.value[row] - found.watt * market.mw[row] - found.gpu * market.problem.gpus[row][:, None]
+    counts = np.argsort(-reduced.max(axis=1), kind="stable")[:COUNTS_OF_THREE]
+    counts = np.sort(counts[np.isfinite(reduced[counts].max(axis=1))])
+    each = max(1, OF_THREE // len(counts) - 1)
+    caps = np.argsort(-reduced[counts], axis=1, kind="stable")[:, :each]
+    taken = np.zeros(reduced.shape, dtype=np.bool_)
+    taken[counts[:, None], caps] = True
+    taken[counts, 0] = True
+    taken.ravel()[np.argsort(-reduced, axis=None, kind="stable")[:OF_THREE]] = True
+    columns, places = np.nonzero(taken & np.isfinite(reduced))
     return columns, places
 
 

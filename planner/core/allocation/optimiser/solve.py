@@ -136,7 +136,7 @@ def _joint(problem: Problem) -> pairs.JointValue:
 def _paired(market: Market, found: Found, joint: pairs.JointValue) -> tuple[Ints, Ints] | None:
     """Columns and steps by pool: the prices' answer, for a few deployments made better pair by pair."""
     problem = market.problem
-    if problem.deployments > prices.FEW or max(np.diff(problem.first)) > 2:
+    if problem.deployments > prices.FEW or max(np.diff(problem.first)) > pairs.MOST_POOLS:
         return None if found.fitting is None else (found.fitting.columns, found.fitting.steps)
     frontiers = [
         pairs.frontier(market, list(problem.pools_of(d)), float(problem.own_gpus[d]), joint, found)
