@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import number
+from deploy.cli.run.connector_check import add_check
 from deploy.cli.run.connector_local import add_local
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser("connector", help="carry out the scaling decisions of one deployment")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_bus(add_local(commands))
+    add_check(commands)
     virtual = commands.add_parser(
         "virtual", help="pass decisions on to clients of Dynamo's VirtualConnector, through etcd"
     )

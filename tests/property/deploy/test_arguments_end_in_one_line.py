@@ -74,6 +74,7 @@ MISTAKES = {
     ("prove",): ("--only", "x"),
     ("planner", "run"): ("--set", "no_such_setting=1"),
     ("agent", "power"): ("--settings", "/nowhere.yaml"),
+    ("connector", "check"): ("--restart", "'"),
     ("connector", "local"): ("--settings", "/nowhere.yaml"),
     ("load",): ("--trace", "/nowhere.csv"),
     ("engine",): ("--profile", "/nowhere"),
