@@ -9,10 +9,13 @@ from pathlib import Path
 
 import yaml
 
+from agent.runtime import agent_metrics
+from deploy.cli.main import COMMANDS
 from planner.runtime.telemetry import planner_metrics
 from planner.runtime.telemetry.bus_watch import ProblemCode
 from tests.integration.prometheus_process import prometheus_binary
 
+AGENT_METRICS = {metric.name for metric in agent_metrics.METRICS}
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "observability"
 
 
@@ -29,7 +32,7 @@ def test_rules_are_about_metrics_that_exist_and_every_problem_has_one() -> None:
     rules = [
         rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
     ]
-    known = {metric.name for metric in planner_metrics.OURS}
+    known = {metric.name for metric in planner_metrics.OURS} | AGENT_METRICS
     named = {name for rule in rules for name in re.findall(r"wattscale_\w+", rule["expr"])}
     assert named <= known
     tested = (FOLDER / "alerts.test.yaml").read_text()
@@ -37,3 +40,14 @@ def test_rules_are_about_metrics_that_exist_and_every_problem_has_one() -> None:
     problems = {code for rule in rules for code in re.findall(r'problem="(\w+)"', rule["expr"])}
     # Not leading has a gauge of its own, which is 0 or 1 at every planner.
     assert problems == {code.value for code in ProblemCode} - {ProblemCode.NOT_LEADING.value}
+
+
+def test_every_rule_has_a_runbook_with_commands_that_exist() -> None:
+    rules = [
+        rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
+    ]
+    page = (FOLDER / "RUNBOOKS.md").read_text()
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == [rule["alert"] for rule in rules]
+    assert all(rule["annotations"]["runbook"] == f"RUNBOOKS.md#{rule['alert'].lower()}" for rule in rules)
+    words = {command for commands in COMMANDS.values() for command in commands}
+    assert set(re.findall(r"`wattscale (\w+)", page)) <= words

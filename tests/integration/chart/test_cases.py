@@ -286,3 +286,13 @@ def test_uninstall_says_what_happens_to_caps_and_keeps_the_bus() -> None:
     assert yaml.safe_load(rendered("minimal").settings("-agent")).get("on_exit", "keep") == "keep"
     kept = rendered("minimal").one("StatefulSet")["spec"]["persistentVolumeClaimRetentionPolicy"]
     assert kept == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+
+
+def test_every_dashboard_is_a_config_map_that_grafana_finds() -> None:
+    found = [one for one in rendered("minimal").of("ConfigMap") if "-dashboard-" in one["metadata"]["name"]]
+    files = {path.name: path.read_text() for path in (CHART.parents[1] / "observability" / "dashboards").iterdir()}
+    assert {name: json.loads(text) for one in found for name, text in one["data"].items()} == {
+        name: json.loads(text) for name, text in files.items()
+    }
+    assert all(one["metadata"]["labels"]["grafana_dashboard"] == "1" for one in found)
+    assert not rendered("minimal", extra=("--set=monitoring.dashboards.enabled=false",)).of("ConfigMap", "-overview")
