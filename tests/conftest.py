@@ -10,6 +10,7 @@ draws the same examples each time; elsewhere it draws new ones, and the other se
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 
@@ -24,3 +25,19 @@ settings.load_profile("any machine")
 
 def pytest_configure() -> None:
     asyncio.set_event_loop(None)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests measured (``record_property("measured", line)``): they assert no duration."""
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    lines = [
+        value
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "measured"
+    ]
+    if lines:
+        terminalreporter.section("measured")
+    for line in lines:
+        terminalreporter.write_line(line)

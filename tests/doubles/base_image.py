@@ -93,7 +93,6 @@ def _files() -> Iterator[Path]:
         if path.is_symlink() or path.is_file():
             yield path
     yield Path("/etc/ld.so.cache")
-    yield Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def _merged(line: str) -> Path:
