@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from bus_schemas import v1
 from deploy.views.freshness import age_s, leader, missed_targets, problems, words
 from deploy.views.live_view import figure, pool_cells, rate, watts_bar
 from deploy.views.site_view import DeploymentSummary, SiteView
 from deploy.views.words import clock, sentence
 
+UNFINISHED = frozenset({v1.AckStatus.PARTIAL, v1.AckStatus.FAILED, v1.AckStatus.REJECTED})
 HINTS = frozenset({"expected_gpus", "pool_unmatched"})
 """The codes of the notes that ask for a setting."""
 
@@ -28,6 +30,8 @@ def as_text(picture: SiteView, now: datetime) -> str:
         )
         for pool, running, wanted, granted, cap in pool_cells(view):
             lines.append(f"    {pool:<12} running {running:>3}  wanted {wanted:>3}  granted {granted:>3}  cap {cap}")
+        if trouble := _trouble(view):
+            lines.append(f"    not carried out: {trouble}")
     for name, node in sorted(picture.nodes.items()):
         applied = node.ack.applied_decision_id if node.ack else -1
         wanted_id = node.decision.decision_id if node.decision else -1
@@ -83,6 +87,11 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
+def _trouble(view: DeploymentSummary) -> str:
+    """Why the newest decision is not carried out, in its connector's words, such as who else writes the count."""
+    return view.ack.reason if view.ack is not None and view.ack.status in UNFINISHED else ""
+
+
 def _deployment(view: DeploymentSummary, now: datetime) -> dict[str, Any]:
     record = view.record
     return {
@@ -90,6 +99,7 @@ def _deployment(view: DeploymentSummary, now: datetime) -> dict[str, Any]:
         "age_s": _rounded(age_s(record.time if record else None, now)),
         "decision_id": view.decision_id,
         "scaled_decision_id": view.scaled_decision_id,
+        "not_carried_out": _trouble(view),
         "observed": record.observed if record else {},
         "missing": record.missing if record else {},
         "targets": record.targets if record else {},

@@ -132,3 +132,15 @@ def test_what_planners_find_wrong_and_other_budgets_are_problems() -> None:
     later = NOW + timedelta(seconds=3600)
     assert reason.text not in problems(picture, later)
     assert not [line for line in problems(picture, later) if "stands by" in line]
+
+
+def test_what_keeps_a_connector_from_carrying_out_is_shown() -> None:
+    found = view()
+    reason = "decode: a person with kubectl-edit set 5 replicas where the decision has 3"
+    ack = {"deployment": "chat", "decision_id": 0, "scaled_decision_id": 0, "reason": reason}
+    found.add(v1.ScalingAck(time=NOW, status=v1.AckStatus.PARTIAL, **ack))
+    assert f"    not carried out: {reason}" in as_text(found, NOW).splitlines()
+    assert as_json(found, NOW)["deployments"]["chat"]["not_carried_out"] == reason
+    found.add(v1.ScalingAck(time=NOW, status=v1.AckStatus.APPLIED, **(ack | {"reason": ""})))
+    assert "not carried out" not in as_text(found, NOW)
+    assert as_json(found, NOW)["deployments"]["chat"]["not_carried_out"] == ""
