@@ -11,15 +11,30 @@ from pathlib import Path
 
 from tests.kept_environment import kept_environment, run
 
-ALONE = ("ai-dynamo==0.9.1",)
-"""Without its dependencies: they are an inference server's."""
-WITH_DEPENDENCIES = ("pmdarima>=2.1", "pandas", "filterpy>=1.4.5", "scipy>=1.16")
+PLANNER = (
+    "ai-dynamo==0.9.1",
+    "cloudpickle==3.1.3",
+    "cython==3.3.1",
+    "formulaic==1.2.2",
+    "interface-meta==2.0.1",
+    "joblib==1.6.0",
+    "narwhals==2.29.0",
+    "pandas==3.1.1",
+    "patsy==1.0.3",
+    "pmdarima==2.1.1",
+    "scikit-learn==1.9.1",
+    "setuptools==80.9.0",
+    "statsmodels==0.15.0",
+    "threadpoolctl==3.8.0",
+)
+"""Without the dependencies of the first, which are an inference server's. Each package is pinned, and none that is not
+here or in the tests' lock is installed: an index changes, and the comparison should not."""
 RUNTIME = ("ai-dynamo-runtime==1.6.1",)
 
 
 def dynamo_python() -> Path:
     """The interpreter with 0.9.1. Skips with the reason where packages cannot be had."""
-    wanted = f"{ALONE} {WITH_DEPENDENCIES} {sysconfig.get_path('purelib')}"
+    wanted = f"{PLANNER} {sysconfig.get_path('purelib')}"
     return kept_environment("dynamo-0.9.1", wanted, _add_planner) / "bin" / "python"
 
 
@@ -32,8 +47,7 @@ def _add_planner(folder: Path) -> None:
     python = folder / "bin" / "python"
     libraries = next(folder.glob("lib/python*/site-packages"))
     (libraries / "tests-environment.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *ALONE)
-    run(str(python), "-m", "pip", "install", "--quiet", *WITH_DEPENDENCIES)
+    run(str(python), "-m", "pip", "install", "--quiet", "--no-deps", *PLANNER)
 
 
 def _add_runtime(folder: Path) -> None:

@@ -88,13 +88,18 @@ def test_the_asyncapi_document_parses(tmp_path_factory: pytest.TempPathFactory) 
 
 def parser_folder() -> Path:
     """Where @asyncapi/parser is installed, by npm if need be; a skip where it is not available, a failure in CI."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wattscale-tests" / "asyncapi-3"
-    if (cache / "node_modules" / "@asyncapi" / "parser").exists():
+    pinned = Path(__file__).parent / "asyncapi"
+    digest = hashlib.sha256((pinned / "package-lock.json").read_bytes()).hexdigest()[:12]
+    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wattscale-tests"
+    cache = caches / f"asyncapi-{digest}"
+    if (cache / "node_modules" / ".package-lock.json").exists():
         return cache
     if shutil.which("npm") is None:
         missing("npm is not on this machine")
     cache.mkdir(parents=True, exist_ok=True)
-    install = ["npm", "install", "--no-audit", "--no-fund", "--silent", "@asyncapi/parser@3"]
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(pinned / name, cache)
+    install = ["npm", "ci", "--no-audit", "--no-fund", "--silent", "--ignore-scripts"]
     try:
         subprocess.run(install, cwd=cache, check=True, capture_output=True, timeout=100)
     except (subprocess.SubprocessError, OSError) as error:
