@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -89,11 +90,13 @@ class BridgedSite:
 
 
 @asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[BridgedSite]:
+async def site(
+    folder: Path, etcd: EtcdProcess | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[BridgedSite]:
     async with AsyncExitStack() as stack:
-        etcd = await stack.enter_async_context(EtcdProcess(folder / "etcd"))
+        etcd = await stack.enter_async_context(etcd or EtcdProcess(folder / "etcd"))
         _, bus = await stack.enter_async_context(bench(folder / "bus"))
-        gateway = await stack.enter_async_context(EtcdGateway(EtcdAccess((etcd.url,))))
+        gateway = await stack.enter_async_context(EtcdGateway(EtcdAccess((etcd.url,), tls=tls)))
         keeper = asyncio.create_task(keep(bus, lambda: [Durable.scaling(bus, "prod")], 0.5))
         try:
             yield BridgedSite(bus, etcd, gateway)
@@ -241,12 +244,17 @@ async def test_a_second_connector_is_refused_by_name(tmp_path: Path) -> None:
                 await asyncio.wait_for(second.run(), 60)
 
 
+async def demand_password(gateway: EtcdGateway) -> None:
+    """Create the user root, and let nobody else in."""
+    await gateway._ask("/v3/auth/role/add", {"name": "root"})
+    await gateway._ask("/v3/auth/user/add", {"name": "root", "password": "secret"})
+    await gateway._ask("/v3/auth/user/grant", {"user": "root", "role": "root"})
+    await gateway._ask("/v3/auth/enable", {})
+
+
 async def test_user_and_password_and_a_token_that_etcd_forgot(tmp_path: Path) -> None:
     async with site(tmp_path) as here:
-        await here.gateway._ask("/v3/auth/role/add", {"name": "root"})
-        await here.gateway._ask("/v3/auth/user/add", {"name": "root", "password": "secret"})
-        await here.gateway._ask("/v3/auth/user/grant", {"user": "root", "role": "root"})
-        await here.gateway._ask("/v3/auth/enable", {})
+        await demand_password(here.gateway)
         access = EtcdAccess((here.etcd.url,), "root", "secret")
         assert "secret" not in repr(access)
         async with EtcdGateway(EtcdAccess((here.etcd.url,), "root", "wrong")) as gateway:
@@ -261,11 +269,36 @@ async def test_user_and_password_and_a_token_that_etcd_forgot(tmp_path: Path) ->
             await here.passed_on(1)
 
 
-async def test_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+def certified(folder: Path) -> tuple[Path, Path]:
+    """A certificate for etcd here, and its key."""
+    key, certificate = folder / "key.pem", folder / "cert.pem"
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     make += ["-days", "2", "-subj", "/CN=etcd", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key)]
     subprocess.run([*make, "-out", str(certificate)], check=True, capture_output=True)
+    return certificate, key
+
+
+async def test_watches_over_tls_with_user_and_password(tmp_path: Path) -> None:
+    certificate, key = certified(tmp_path)
+    options = ("--cert-file", str(certificate), "--key-file", str(key))
+    etcd = EtcdProcess(tmp_path / "etcd", *options, scheme="https")
+    tls = EtcdSection(endpoints=(etcd.url,), tls_ca_file=certificate).tls()
+    async with site(tmp_path, etcd, tls) as here:
+        await demand_password(here.gateway)
+        access = EtcdAccess((etcd.url,), "root", "secret", tls)
+        async with EtcdGateway(access) as here.gateway, here.connector(access=access):
+            for number in range(3):
+                await here.decide(number, decode=number + 1)
+                await here.passed_on(number)
+                await here.write("v1/prod/planner/scaled_decision_id", str(number))
+                await here.acked(number, v1.AckStatus.APPLIED)
+                if number == 1:
+                    await etcd.kill()  # its tokens and watches end with it
+                    await etcd.start()
+
+
+async def test_tls(tmp_path: Path) -> None:
+    certificate, key = certified(tmp_path)
     options = ("--cert-file", str(certificate), "--key-file", str(key))
     async with EtcdProcess(tmp_path / "etcd", *options, scheme="https") as etcd:
         tls = EtcdSection(endpoints=(etcd.url,), tls_ca_file=certificate).tls()

@@ -52,11 +52,12 @@ class LocalSite:
         self._decisions = 0
         engine = [sys.executable, "-m", "deploy.cli.main", "engine", "--port", "{port}", "--seed", str(SEED), *LINES]
         block = {"command": engine, "folder": str(ROOT), "environment": {"PYTHONPATH": str(ROOT)}, **settings}
+        self.pages = free_port()
         content = {
             "deployment": DEPLOYMENT,
             "nats": {"servers": [url]},
             "claim_ttl_s": 1,
-            "http": {"port": free_port()},
+            "http": {"port": self.pages},
             "state_folder": str(self.state),
             "gpus": [f"GPU-{index}" for index in range(6)],
             "first_port": free_port(),

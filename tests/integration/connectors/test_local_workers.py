@@ -6,11 +6,12 @@ import os
 import signal
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from bus_schemas.v1 import AckPhase, AckStatus
 from tests.contract.bus import until
-from tests.integration.connectors.local_site import ITL_S, LocalSite, clients, local_site
+from tests.integration.connectors.local_site import DEPLOYMENT, ITL_S, LocalSite, clients, local_site
 
 pytestmark = pytest.mark.long
 IN_FLIGHT = 300
@@ -100,3 +101,26 @@ async def test_a_second_connector_of_one_state_folder_is_refused(tmp_path):
         assert second is not None
         assert await second.wait() == 2
         assert site.logged("is in use by another connector")
+
+
+async def test_its_pages_are_those_of_the_other_connectors(tmp_path):
+    async with local_site(tmp_path, "decode") as site, aiohttp.ClientSession() as session:
+
+        async def page(path: str) -> tuple[int, str]:
+            try:
+                async with session.get(f"http://127.0.0.1:{site.pages}{path}") as answer:
+                    return answer.status, await answer.text()
+            except aiohttp.ClientError:
+                return 0, ""
+
+        async def ready() -> bool:
+            return (await page("/readyz"))[0] == 200
+
+        await site.start()
+        number = await site.decide(0)
+        await until(ready, "the connector to be ready")
+        await site.acked("it is applied", lambda ack: ack.scaled_decision_id == number)
+        status, text = await page("/metrics")
+        assert status == 200
+        assert f'wattscale_connector_scaled_decision_id{{deployment="{DEPLOYMENT}"}} {float(number)}' in text
+        assert (await page("/livez"))[0] == 200
