@@ -32,6 +32,7 @@ def decision_of(message: PowerDecision) -> CapDecision:
         heard_boot=message.heard_boot,
         heard_clock_s=message.heard_clock_s,
         only_lowers=message.only_lowers,
+        released=tuple(message.released_gpus or ()),
     )
 
 

@@ -57,6 +57,8 @@ class CapDecision:
     heard_clock_s: float | None = None
     only_lowers: bool = False
     """The site is above its budget: renew and lower, raise nothing."""
+    released: tuple[str, ...] = ()
+    """GPUs that are left to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class GpuTargetState:
     """The driver refuses permanently to set this limit."""
     lost: bool = False
     """The limit was lost by a reset and is not restored yet."""
+    returning: bool = False
+    """The GPU was released: the default is written once, and no target is kept."""
 
 
 @dataclass(frozen=True, slots=True)

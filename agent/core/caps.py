@@ -78,6 +78,8 @@ def receive(state: AgentState, decision: CapDecision, now_s: float) -> tuple[Age
                 if decision.only_lowers
                 else _granted(line, target)
             )
+        if not decision.only_lowers:
+            lines = {gpu: _released(line) if gpu in decision.released else line for gpu, line in lines.items()}
     else:
         ends_s = _adopted_end(state, decision, lease.ends_s if lease else None)
         for target in decision.caps:
@@ -110,6 +112,7 @@ def _granted(line: GpuTargetState | None, target: GpuTarget) -> GpuTargetState:
     base = line or GpuTargetState(target.setpoint.cap_mw)
     return replace(
         base,
+        returning=False,
         ceiling_mw=target.setpoint.cap_mw,
         may_raise=True,
         setpoint=target.setpoint,
@@ -117,12 +120,20 @@ def _granted(line: GpuTargetState | None, target: GpuTarget) -> GpuTargetState:
     )
 
 
+def _released(line: GpuTargetState) -> GpuTargetState:
+    """The target of a GPU that is left to others: a limit that a decision had set returns to the default.
+
+    A limit that no decision has set stays as it is, whoever set it.
+    """
+    return line if line.setpoint is None else replace(line, setpoint=None, fallback_mw=None, returning=True)
+
+
 def _only_lowered(line: GpuTargetState | None, target: GpuTarget, *, lapsed: bool) -> GpuTargetState:
     """The target after a decision that is late or was made for another process: it may lower and never raises."""
     base = line or GpuTargetState(target.setpoint.cap_mw)
     cap_mw = target.setpoint.cap_mw
     ceiling = min(base.ceiling_mw, cap_mw, target.fallback_mw if lapsed else cap_mw)
-    return replace(base, ceiling_mw=ceiling, setpoint=target.setpoint, fallback_mw=target.fallback_mw)
+    return replace(base, ceiling_mw=ceiling, setpoint=target.setpoint, fallback_mw=target.fallback_mw, returning=False)
 
 
 def _adopted_end(state: AgentState, decision: CapDecision, ends_s: float | None) -> float | None:
@@ -145,7 +156,7 @@ def lapse(state: AgentState, now_s: float) -> AgentState:
 def fallen(line: GpuTargetState) -> GpuTargetState:
     """One GPU after its lease. 0 stands for the hardware's minimum: writes are clamped."""
     fallback = 0 if line.fallback_mw is None else line.fallback_mw
-    return replace(line, ceiling_mw=min(line.ceiling_mw, fallback), may_raise=False)
+    return replace(line, ceiling_mw=min(line.ceiling_mw, fallback), may_raise=False, returning=False)
 
 
 def bounded(state: AgentState, upper_bounds: Mapping[str, int]) -> AgentState:
@@ -161,6 +172,8 @@ def left_alone(state: AgentState, gpus: Iterable[str]) -> AgentState:
 
 def _aim(state: AgentState, line: GpuTargetState, reading: LimitReading) -> int:
     """The limit to write, clamped to what the hardware takes."""
+    if line.returning:
+        return min(max(reading.default_mw, reading.min_mw), reading.max_mw)
     ceiling = min(line.ceiling_mw, state.bounds.get(reading.gpu, line.ceiling_mw))
     return min(max(ceiling, reading.min_mw), reading.max_mw)
 
@@ -174,7 +187,7 @@ def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: floa
         line = state.lines.get(gpu)
         if line is None or line.refused or reading.health is not Health.OK or reading.enforced_mw is None:
             continue
-        if gpu in state.foreign and line.setpoint is None:
+        if gpu in state.foreign and line.setpoint is None and not line.returning:
             if gpu not in state.bounds:
                 continue
             line = replace(line, ceiling_mw=state.bounds[gpu])  # the pod's own annotation, and nothing else
@@ -185,7 +198,7 @@ def actions(state: AgentState, readings: Mapping[str, LimitReading], now_s: floa
             continue
         if max(requested, reading.enforced_mw) > aim:
             lowers.append(SetLimit(gpu, aim))
-        elif line.may_raise and requested < aim:
+        elif (line.may_raise or line.returning) and requested < aim:
             raises.append(SetLimit(gpu, aim))
     return (*lowers, *raises)
 
@@ -203,7 +216,7 @@ def observed(
             if reading.enforced_mw is None:
                 continue
             line = GpuTargetState(max(reading.enforced_mw, reading.requested_mw or 0), resets=reading.resets)
-        lines[gpu] = _seen(state, line, reading, wrote.get(gpu), now_s)
+        lines[gpu] = _returned(_seen(state, line, reading, wrote.get(gpu), now_s), reading)
     ends_s = state.ends_s
     if ends_s is None and state.decision_id < 0 and not state.lines and lines:
         ends_s = state.started_s + state.grace_s
@@ -211,6 +224,14 @@ def observed(
     if fresh.decision_id >= 0 and report(fresh, readings).status == "applied":
         fresh = replace(fresh, applied_id=fresh.decision_id)
     return fresh
+
+
+def _returned(line: GpuTargetState, reading: LimitReading) -> GpuTargetState:
+    """The line of a released GPU once its limit is back: as of one that was found at the start."""
+    requested = reading.enforced_mw if reading.requested_mw is None else reading.requested_mw
+    if not line.returning or requested is None or requested < min(reading.default_mw, reading.max_mw):
+        return line
+    return replace(line, ceiling_mw=requested, may_raise=False, returning=False)
 
 
 def _seen(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bus_schemas.v1.message import DecisionId, Epoch, Message, Name, Part, Watts, WorkerCount
 from bus_schemas.v1.reason import Reason
@@ -42,6 +42,23 @@ class ScalingDecision(Message):
     """Replicas of pools without GPUs (frontends) that this planner scales, too; empty where others do."""
     placements: tuple[PlacementHint, ...] = ()
     reasons: tuple[Reason, ...] = ()
+    at_most: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    """Where the budget covers workers only: the most replicas of each pool that this decision, and earlier ones which
+    are not carried out, may still have running. The next leader keeps their watts reserved."""
+    kept_gpus: dict[str, Annotated[int, Field(ge=0)]] | None = None
+    """Likewise: GPUs of replicas of each pool that lived before this decision and that it does not let go."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _present(written(self), "at_most", "kept_gpus")
+
+
+def _present(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
+    """The fields without those of ``optional`` that are None: most sites never use them."""
+    for name in optional:
+        if fields.get(name) is None:
+            fields.pop(name, None)
+    return fields
 
 
 class GpuCap(Part):
@@ -78,3 +95,12 @@ class PowerDecision(Message):
     only_lowers: bool = False
     """The site is above its budget: lower and renew limits, but raise none, not even back to its cap."""
     reasons: tuple[Reason, ...] = ()
+    outside_gpus: tuple[Name, ...] | None = None
+    """Where the budget covers workers only: GPUs in ``caps`` that no worker holds and that are reserved for none."""
+    released_gpus: tuple[Name, ...] | None = None
+    """Likewise: GPUs that are left to others, because their pods hold them: give back the default where an earlier
+    decision lowered the limit, and keep no target."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _present(written(self), "outside_gpus", "released_gpus")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
@@ -55,7 +55,6 @@ from planner.runtime.config.settings import (
     PoolSettings,
     RulesSettings,
     Settings,
-    SiteSettings,
 )
 
 log = logging.getLogger(__name__)
@@ -84,7 +83,7 @@ def planner_config(
     settings may name.
     """
     problems: list[str] = []
-    sites = dict(_sites(settings.sites.items(), problems)) if settings.power_aware else {}
+    sites = dict(_sites(settings, problems)) if settings.power_aware else {}
     models = predictors(settings, problems, extra_predictors)
     deployments = {}
     for name, block in settings.deployments.items():
@@ -108,12 +107,12 @@ def planner_config(
     )
 
 
-def _sites(items: Iterable[tuple[str, SiteSettings]], problems: list[str]) -> Iterator[tuple[SiteId, SiteConfig]]:
-    for name, block in items:
+def _sites(settings: Settings, problems: list[str]) -> Iterator[tuple[SiteId, SiteConfig]]:
+    for name, block in settings.sites.items():
         problems += [f"sites.{name}: {line}" for line in unsafe(block)]
         try:
             encode_name(name)
-            yield SiteId(name), site(name, block)
+            yield SiteId(name), site(name, block, [d for d, each in settings.deployments.items() if each.site == name])
         except ValueError as error:
             problems.append(f"sites.{name}: {error}")
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from planner.domain.config import Shortage, SiteConfig
+from planner.domain.config import Covers, Shortage, SiteConfig
 from planner.domain.daily_window import BudgetSchedule, BudgetWindow, ReplicaSchedule, ReplicaWindow
 from planner.domain.demand import Weights
-from planner.domain.ids import SiteId
+from planner.domain.ids import DeploymentId, SiteId
 from planner.domain.units import Milliwatts, mw_from_watts
 from planner.runtime.config.settings import ReplicaScheduleSettings, ScheduleSettings, SiteSettings
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def site(name: str, block: SiteSettings) -> SiteConfig:
-    """One site. Raises ValueError in one line."""
+def site(name: str, block: SiteSettings, deployments: Iterable[str] = ()) -> SiteConfig:
+    """One site; ``deployments`` are those that draw from its budget. Raises ValueError in one line."""
     return SiteConfig(
         site=SiteId(name),
         budget_mw=mw_from_watts(block.budget_watts),
@@ -35,6 +36,8 @@ def site(name: str, block: SiteSettings) -> SiteConfig:
         smallest_budget_mw=_mw(block.smallest_budget_watts),
         expected_gpus=block.expected_gpus,
         expected_nodes=block.expected_nodes,
+        covers=Covers(block.covers),
+        deployments=frozenset(map(DeploymentId, deployments)),
         shortage=Shortage(block.shortage),
         weights=Weights(**block.weights.model_dump()),
         schedule=_schedule(block.schedule) if block.schedule else None,

@@ -20,6 +20,7 @@ class UpOptions:
     gpus_per_node: int = 8
     gpu: str = "h200"
     budget_watts: float | None = None
+    covers: Literal["all_gpus", "workers"] = "all_gpus"
     prefill_cap_watts: float | None = None
     decode_cap_watts: float | None = None
     caps: Literal["joint", "fixed"] = "joint"

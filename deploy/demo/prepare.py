@@ -166,7 +166,11 @@ def _settings(options: UpOptions, profile: Profile, budget_watts: float) -> Sett
         itl_ms=options.itl_ms,
     )
     return Settings(
-        sites={options.site: SiteSettings(budget_watts=budget_watts, expected_gpus=gpus, shortage=options.shortage)},
+        sites={
+            options.site: SiteSettings(
+                budget_watts=budget_watts, expected_gpus=gpus, shortage=options.shortage, covers=options.covers
+            )
+        },
         deployments={options.deployment: deployment},
         interval_s=max(SHORTEST_TICK_S, TICK_LOAD_S / options.speed),
         load_time_scale=options.speed,

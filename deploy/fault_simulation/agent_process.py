@@ -7,7 +7,8 @@ from random import Random
 
 from agent.core import caps
 from agent.core.caps import Acceptance, AgentState, CapDecision, GpuTarget, Health, LimitReading, WriteResult
-from deploy.fault_simulation.hardware import Card
+from deploy.fault_simulation.hardware import Card, HeldBy
+from deploy.fault_simulation.scenario import DEPLOYMENT
 from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedMessage
 from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
 from planner.domain.ids import GpuId, NodeId
@@ -37,7 +38,7 @@ class AgentProcess(SimulatedProcess):
         self.busy = False
         self.again = False
         self.deadman_s = -1.0
-        self._seen: dict[GpuId, tuple[LimitReading, GpuObservation]] = {}
+        self._seen: dict[GpuId, tuple[LimitReading, HeldBy | None, GpuObservation]] = {}
 
     def start(self) -> None:
         """A new process: read and adopt what is enforced, report it, then consume."""
@@ -85,8 +86,9 @@ class AgentProcess(SimulatedProcess):
     def _observation(self, card: Card) -> GpuObservation:
         reading = card.read()
         known = self._seen.get(card.gpu)
-        if known is not None and known[0] is reading:
-            return known[1]
+        pod = card.pod
+        if known is not None and known[0] is reading and known[1] is pod:
+            return known[2]
         draw = None if reading.enforced_mw is None else int(reading.enforced_mw * 0.8)
         seen = GpuObservation(
             card.gpu,
@@ -97,8 +99,12 @@ class AgentProcess(SimulatedProcess):
             reading.min_mw,
             reading.max_mw,
             healthy=reading.health in _USABLE,
+            deployment=DEPLOYMENT if pod is not None and pod.pool is not None else None,
+            pool=pod.pool if pod is not None else None,
+            worker=pod.name if pod is not None else None,
+            terminating=pod is not None and pod.terminating,
         )
-        self._seen[card.gpu] = (reading, seen)
+        self._seen[card.gpu] = (reading, pod, seen)
         return seen
 
     def store_telemetry(self, report: NodeReport) -> None:
@@ -134,6 +140,7 @@ class AgentProcess(SimulatedProcess):
             order.heard_boot,
             order.heard_clock_s,
             order.only_lowers,
+            order.released,
         )
         self.state, verdict = caps.receive(self.state, decision, self.clock_s)
         self.counts[f"decision {verdict.value.replace('_', ' ')}"] += 1

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deploy.fault_simulation.hardware import Card
+from planner.domain.ids import GpuId
 from planner.domain.units import Milliwatts
 
 
@@ -121,6 +122,7 @@ class Checker:
         comply_s: float,
         clear_s: float,
         parties: Parties,
+        workers: bool = False,
     ) -> None:
         self.cards = cards
         self.budget = budget
@@ -129,6 +131,11 @@ class Checker:
         self.hosts: dict[int, float] = {card.node: 0.0 for card in cards}
         """Nodes whose host counts, and since when; one that was switched on counts once it could be known."""
         self.joining: dict[int, float] = {}
+        self.workers = workers
+        """Only GPUs that a pod of ours holds count."""
+        self.unannounced: dict[GpuId, float] = {}
+        """GPUs on which one of ours has started that no decision asked for, and since when: they count once that could
+        be known and made good."""
         self.rise_window_s = rise_window_s
         self.comply_s = comply_s
         self.clear_s = clear_s
@@ -152,9 +159,22 @@ class Checker:
     def _sum(self) -> int:
         total = self.apart_mw + len(self.hosts) * self.host_mw
         for card in self.cards:
+            if self.workers and not self._counts(card):
+                continue
             lawful, limit = card.lawful_mw, card.requested_mw
             total += limit if lawful is None or limit < lawful else lawful
         return total
+
+    def _counts(self, card: Card) -> bool:
+        return card.pod is not None and card.pod.pool is not None and card.gpu not in self.unannounced
+
+    def started(self, card: Card, now_s: float) -> None:
+        """A pod of ours starts on ``card`` that no decision asked for."""
+        self.unannounced[card.gpu] = now_s
+
+    def ended(self, card: Card) -> None:
+        """No pod holds ``card`` any more."""
+        self.unannounced.pop(card.gpu, None)
 
     def check(self, now_s: float) -> Failure | None:
         """Both rules at one instant, after one event."""
@@ -187,6 +207,8 @@ class Checker:
         self.statistics.judged += 1
         least = self.overhead_mw
         for card in self.cards:
+            if self.workers and not self._counts(card):
+                continue
             ok = self.parties.node_ok(card.node, now_s, self.comply_s) and now_s - card.ok_since_s >= self.comply_s
             least += card.floor_mw if ok else card.counted_mw
         if least > largest:
@@ -203,6 +225,11 @@ class Checker:
         for node, since_s in list(self.joining.items()):
             if now_s - since_s > self.clear_s and self.parties.node_ok(node, now_s, self.clear_s):
                 self.hosts[node] = self.joining.pop(node)
+        for card in self.cards:
+            since = self.unannounced.get(card.gpu)
+            known = since is not None and now_s - since > self.clear_s
+            if known and self.parties.node_ok(card.node, now_s, self.clear_s):
+                self.unannounced.pop(card.gpu, None)
         self.sum_mw = self._sum()
 
 

@@ -11,8 +11,10 @@ from deploy.fault_simulation.checker import IssuedCommand
 from deploy.fault_simulation.hardware import Card
 from deploy.fault_simulation.network import STORM
 from deploy.fault_simulation.planner_process import PlannerProcess
-from deploy.fault_simulation.scenario import FAULTS
+from deploy.fault_simulation.scenario import ALL_FAULTS
+from deploy.fault_simulation.simulated_site import SIZES
 from deploy.fault_simulation.world import World
+from planner.domain.ids import PoolId
 from planner.domain.observation import NodeCommand
 from planner.domain.units import Milliwatts
 
@@ -28,7 +30,7 @@ class Faults:
         self.over = False
         self.struck: deque[tuple[int, str]] = deque(maxlen=100_000)
         self.clock = Random(f"faults {world.scenario.seed}")
-        self.carry_out: dict[str, Callable[[Random], bool]] = {kind: getattr(self, f"_{kind}") for kind in FAULTS}
+        self.carry_out: dict[str, Callable[[Random], bool]] = {kind: getattr(self, f"_{kind}") for kind in ALL_FAULTS}
 
     def start(self) -> None:
         """Schedule the first fault."""
@@ -238,6 +240,8 @@ class Faults:
             return False
         agent.power_off()
         self.world.checker.switched(agent.index, self.world.timeline.now_s, on=False)
+        for card in agent.cards:
+            self.world.checker.ended(card)
         back_s = rng.uniform(20.0, 60.0)
         if rng.random() < 0.7:
             self.world.timeline.after(rng.uniform(1.0, 10.0), self._removed, agent)
@@ -275,6 +279,34 @@ class Faults:
             self.world.timeline.after(rng.uniform(0.0, 5.0), agent.on_decision, (agent.generation, stored))
         return True
 
+    # Pods, where the budget covers workers only.
+
+    def _pod_unannounced(self, rng: Random) -> bool:
+        """An HPA or a person sets another count, until the next decision or for a while."""
+        connector, pool = self.world.connector, rng.choice(tuple(SIZES))
+        connector.other[pool] = max(0, len(connector.living(pool)) + rng.choice((1, 1, 2, -1)))
+        self.world.timeline.after(rng.uniform(5.0, 60.0), self._count_lifted, pool)
+        return True
+
+    def _count_lifted(self, pool: PoolId) -> None:
+        self.world.connector.other.pop(pool, None)
+
+    def _pod_moved(self, rng: Random) -> bool:
+        """A replica is evicted: the scheduler starts another one in its place, on whichever GPUs are free."""
+        connector = self.world.connector
+        names = [name for pool in SIZES for name in connector.living(pool)]
+        if not names:
+            return False
+        connector.end(rng.choice(names))
+        return True
+
+    def _foreign_pod(self, rng: Random) -> bool:
+        card = self._card(rng)
+        if card is None or card.pod is not None:
+            return False
+        self.world.connector.others_pod(card, rng.uniform(3.0, 90.0))
+        return True
+
     # What takes days on a real site.
 
     def _bus_put_back(self, rng: Random) -> bool:
@@ -291,6 +323,8 @@ class Faults:
         if self.over:
             return
         self.world.bus.put_back(acks=chance < 0.7)
+        # Replicas that a lost decision asked for start unannounced.
+        self.world.connector.credit = dict.fromkeys(SIZES, 0)
         self.world.counts["bus put back from a copy"] += 1
         for index, planner in enumerate(self.world.planners):
             if planner.up:
@@ -317,6 +351,7 @@ class Faults:
                 self._node_on(agent)
             agent.part(parted=False)
             self._agent_back(agent)
+        world.connector.other = {}
         for planner in world.planners:
             planner.part(parted=False)
             planner.steady = True

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from agent.core.caps import Health, LimitReading
-from planner.domain.ids import GpuId
+from planner.domain.ids import GpuId, PoolId
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBy:
+    """A pod as its node sees it. ``pool`` None: it is not one of ours. Each termination makes another value."""
+
+    name: str
+    pool: PoolId | None
+    terminating: bool = False
 
 
 class Card:
@@ -22,6 +33,7 @@ class Card:
         "low_mw",
         "node",
         "ok_since_s",
+        "pod",
         "read_error",
         "reading",
         "requested_mw",
@@ -48,6 +60,7 @@ class Card:
         """The limit before another tool raised it; None: the limit is as set by agents."""
         self.disturbed_s = 0.0
         self.reading: LimitReading | None = None
+        self.pod: HeldBy | None = None
 
     @property
     def counted_mw(self) -> int:
@@ -91,6 +104,7 @@ class Card:
         self.requested_mw = self.enforced_mw = 0
         self.lawful_mw = self.limiter_mw = self.reading = None
         self.ignores = self.write_error = self.read_error = self.lost = False
+        self.pod = None
 
     def limit_elsewhere(self, mw: int | None) -> None:
         """Another limiter comes or goes: what it held back returns to the request."""

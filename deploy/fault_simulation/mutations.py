@@ -1,4 +1,4 @@
-"""Four deliberate faults in the product itself: a proof that cannot fail proves nothing."""
+"""Deliberate faults in the product itself: a proof that cannot fail proves nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 from agent.core import caps
 from agent.core.caps import Acceptance
+from planner.core import coverage
 from planner.core.power import charging, site_ledger
+from planner.core.power.node_ledger import NodeLedger, total_of
 from planner.core.power.site_state import PowerState
 
 
@@ -33,6 +35,26 @@ def _accept_all(state: object, decision: object) -> Acceptance:
     return Acceptance.ACCEPTED
 
 
+def _nothing_pledged(nodes: object, gpus: int, unknown_mw: int | None) -> int:
+    """Publishes a scale-up without reserving what its replicas may draw where they start."""
+    return 0
+
+
+def _as_decided(ledger: NodeLedger) -> tuple[int, ...]:
+    """Takes a GPU that a worker has left for parked as soon as that is decided."""
+    rows = zip(ledger.caps_mw or ledger.cost_mw, ledger.cost_mw, strict=True)
+    return tuple([cap or cost for cap, cost in rows])
+
+
+def _at_once(ledger: NodeLedger, now_s: float, step_mw: int) -> NodeLedger:
+    """Lets a GPU leave the budget with its pod."""
+    if ledger.covered is None:
+        return ledger
+    rows = zip(ledger.covered, ledger.held, ledger.wanted or (None,) * len(ledger.held), strict=True)
+    covered = tuple([counts and (held or want is not None) for counts, held, want in rows])
+    return ledger._replace(covered=covered, total_mw=total_of(ledger.cost_mw, covered))
+
+
 Patch = tuple[Any, str, Callable[..., Any]]
 
 MUTATIONS: dict[str, tuple[Patch, ...]] = {
@@ -41,11 +63,23 @@ MUTATIONS: dict[str, tuple[Patch, ...]] = {
     "default-on-expiry": ((caps, "fallen", _to_default),),
     "fencing-off": ((caps, "judge", _accept_all),),
 }
+"""Faults that the proof finds whichever GPUs the budget covers."""
+WORKERS_MUTATIONS: dict[str, tuple[Patch, ...]] = {
+    "unreserved-scale-up": ((coverage, "pledge_mw", _nothing_pledged),),
+}
+"""Faults in what a budget covers, which can show where it covers workers only."""
+EVERY_MUTATION = {**MUTATIONS, **WORKERS_MUTATIONS}
+RELEASED_BEFORE_READBACK: tuple[Patch, ...] = (
+    (coverage, "without_left", _at_once),
+    (coverage, "landing_mw", _as_decided),
+)
+"""A GPU leaves the budget with its pod. A replica must land on it in the moment before its limit falls: too rare for
+the random proof, so that a test of the planner's core looks for it."""
 
 
 def mutated(name: str | None) -> AbstractContextManager[None]:
     """A context in which the product has one mutation."""
-    return patched(MUTATIONS[name] if name is not None else ())
+    return patched(EVERY_MUTATION[name] if name is not None else ())
 
 
 @contextmanager

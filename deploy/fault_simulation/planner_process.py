@@ -7,13 +7,16 @@ from dataclasses import replace
 from random import Random
 
 from deploy.fault_simulation.checker import IssuedCommand
-from deploy.fault_simulation.scenario import SITE
-from deploy.fault_simulation.simulated_bus import FIRST, Batch, NodeReport, SimulatedMessage
+from deploy.fault_simulation.scenario import DECODE, DEPLOYMENT, PREFILL, SITE, planner_config
+from deploy.fault_simulation.simulated_bus import FIRST, Batch, NodeReport, SimulatedBus, SimulatedMessage
 from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
 from planner.core.power import invariants, site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
+from planner.core.power.reservations import reserve_power
 from planner.core.power.site_state import PowerState
-from planner.domain.ids import GpuId, NodeId
+from planner.core.publishable import Aim, publish
+from planner.core.state import DeploymentState, Flow, Learned, PlannerState, PoolGoal, PoolState, Starts
+from planner.domain.ids import GpuId, NodeId, PoolId
 from planner.domain.observation import (
     BudgetCommand,
     NodeCommand,
@@ -22,13 +25,22 @@ from planner.domain.observation import (
     PowerAckSeen,
     StoredCaps,
 )
-from planner.domain.plan import PowerDecision
+from planner.domain.plan import PowerDecision, ScalingDecision
 from planner.domain.units import GpuSetpoint, Milliwatts
 
 TICK_S = 0.5
 REACT_S = 0.01
 
-Snapshot = tuple[int, int, list[SimulatedMessage], list[PowerAckSeen], list[NodeReport]]
+Snapshot = tuple[int, int, list[SimulatedMessage], list[PowerAckSeen], list[NodeReport], Flow]
+
+
+def _flow(bus: SimulatedBus) -> Flow:
+    """The deployment's last decision, and how far it was carried out, as a new leader reads them."""
+    last = bus.scaling
+    if last is None:
+        return Flow()
+    starts = Starts(dict(last.at_most), dict(last.kept))
+    return Flow(last.decision_id, dict(last.replicas), bus.scaled_id, starts=starts)
 
 
 class PlannerProcess(SimulatedProcess):
@@ -47,6 +59,7 @@ class PlannerProcess(SimulatedProcess):
         self.strict = True
         self.steady = False
         """Wants no longer change."""
+        self.planner_config = planner_config(site.scenario)
         self._forget()
 
     def _forget(self) -> None:
@@ -63,6 +76,8 @@ class PlannerProcess(SimulatedProcess):
         self.reacting = False
         self.wanted_s = -100.0
         self.steps = 0
+        self.deployment = DeploymentState()
+        """Where replicas come and go: their counts and caps, and what was published of them."""
 
     def start(self) -> None:
         """Start a new process, which knows only what is on the bus."""
@@ -96,12 +111,13 @@ class PlannerProcess(SimulatedProcess):
         if sequence is not None:
             bus.forget(now_s)
             last = [kept[-1] for kept in bus.decisions.values()]
-            snapshot = (sequence, bus.term_sequence, last, list(bus.acks.values()), list(bus.telemetry.values()))
+            flow = _flow(bus)
+            snapshot = (sequence, bus.term_sequence, last, list(bus.acks.values()), list(bus.telemetry.values()), flow)
             self.network.send(self, self.on_lease, (generation, snapshot))
 
     def on_lease(self, answer: tuple[int, Snapshot]) -> None:
         """Leadership is ours: a new leader rebuilds its ledger from the streams, a sitting one notes the sequence."""
-        generation, (sequence, term, decisions, acks, reports) = answer
+        generation, (sequence, term, decisions, acks, reports, flow) = answer
         if generation != self.generation or not self.awake(self.on_lease, answer):
             return
         if sequence <= self.epoch:
@@ -118,6 +134,7 @@ class PlannerProcess(SimulatedProcess):
         old, self.life = bool(self.bus.unmarked), self.bus.life
         self.incarnations = {each.order.node: self._fresh() if old else each.incarnation for each in decisions}
         self.state = site_ledger.initial(self.config, sequence, self.clock_s, stored, doubted=old)
+        self.deployment = DeploymentState(flow)
         self.acks = list(acks)
         for report in reports:
             self.on_telemetry((self.generation, report))
@@ -128,7 +145,9 @@ class PlannerProcess(SimulatedProcess):
         setpoints = {cap.gpu: cap.setpoint for cap in last.caps}
         charged = {cap.gpu: cap.charged_mw or cap.setpoint.cap_mw for cap in last.caps}
         highest = {cap.gpu: cap.highest_mw for cap in last.caps if cap.highest_mw is not None}
-        return StoredCaps(last.node, last.decision_id, setpoints, charged, self.local_s(stored.stored_s), highest)
+        outside = frozenset([cap.gpu for cap in last.caps if cap.outside])
+        at_s = self.local_s(stored.stored_s)
+        return StoredCaps(last.node, last.decision_id, setpoints, charged, at_s, highest, outside)
 
     def _fresh(self) -> str:
         """An incarnation that was never used."""
@@ -150,11 +169,21 @@ class PlannerProcess(SimulatedProcess):
     def ask_control(self, generation: object) -> None:
         """At the bus: read control messages. A long poll; its answer is as old as its way back."""
         self.network.send(self, self.on_control, generation)
+        if self.scenario.workers:
+            self.network.send(self, self.on_scaled, (generation, self.bus.life, self.bus.scaled_id))
 
     def on_control(self, generation: object) -> None:
         """Handle arrived control messages."""
         if generation == self.generation and self.awake(self.on_control, generation):
             self.control()
+
+    def on_scaled(self, message: tuple[object, int, int]) -> None:
+        """Handle the connector's acknowledgement."""
+        generation, life, scaled_id = message
+        flow = self.deployment.flow
+        if generation != self.generation or life != self.life or scaled_id <= flow.scaled_decision_id:
+            return
+        self.deployment = replace(self.deployment, flow=replace(flow, scaled_decision_id=scaled_id))
 
     def control(self) -> None:
         """Read all budget and node commands; react to a new budget at once."""
@@ -219,19 +248,69 @@ class PlannerProcess(SimulatedProcess):
         )
         self.nodes, self.acks = {}, []
         state = site_ledger.absorb(state, seen, self.config, now_s)
+        if self.scenario.workers:
+            self._step_workers(state, now_s)
+            return
         if self.steady and state.wants is not None:
             state = site_ledger.want(state, dict(state.wants))
         elif now_s - self.wanted_s >= self.scenario.want_every_s:
             self.wanted_s = now_s
             state = site_ledger.want(state, self._wishes(state))
         after, decisions = site_ledger.advance(state, self.config, now_s)
+        self._decided(state, after, decisions, now_s)
+
+    def _step_workers(self, power: PowerState, now_s: float) -> None:
+        """The same where replicas come and go: the real reservations and the real gate before publishing."""
+        clock = self.planner_config.clock(now_s)
+        due = not self.steady and now_s - self.wanted_s >= self.scenario.want_every_s
+        if due or not self.deployment.pending.goals:
+            self.wanted_s = now_s
+            pending = replace(self.deployment.pending, goals=self._goals())
+            self.deployment = replace(self.deployment, pending=pending)
+        learned = Learned(pools=dict.fromkeys((PREFILL, DECODE), PoolState()))
+        known = PlannerState(power.epoch, 0.0, {DEPLOYMENT: replace(self.deployment, learned=learned)}, {SITE: power})
+        reserved = reserve_power(known, self.planner_config, clock)
+        pending = reserved.state.deployments[DEPLOYMENT].pending
+        aims = {}
+        if pending.goals:
+            current = {pool: self.deployment.flow.published.get(pool, 0) for pool in pending.goals}
+            goal = {pool: wanted.replicas for pool, wanted in pending.goals.items()}
+            aims[DEPLOYMENT] = Aim(self.planner_config.deployments[DEPLOYMENT], current, goal)
+        published = publish(reserved, aims, clock)
+        self.deployment = published.state.deployments[DEPLOYMENT]
+        self.counts["scaling decision"] += len(published.scaling)
+        self._decided(power, published.state.power[SITE], reserved.power, now_s, published.scaling)
+
+    def _goals(self) -> dict[PoolId, PoolGoal]:
+        """A random optimiser: how many replicas of each pool, and at which caps."""
+        scenario, rng = self.scenario, self.rng
+        low, high = scenario.min_mw, scenario.default_mw
+        counts = {PREFILL: rng.randrange(0, scenario.gpus // 4 + 1), DECODE: rng.randrange(0, scenario.gpus // 2 + 1)}
+        gpus = max(1, 2 * counts[PREFILL] + counts[DECODE])
+        each = (self.config.budget_mw - scenario.overhead_mw) // gpus
+        free = [min(high, max(low, int(each * rng.uniform(0.5, 1.4)))) for _ in counts]
+        caps = scenario.fixed_mw or free
+        return {
+            pool: PoolGoal(count, GpuSetpoint(Milliwatts(cap)), 1.0)
+            for (pool, count), cap in zip(counts.items(), caps, strict=True)
+        }
+
+    def _decided(
+        self,
+        state: PowerState,
+        after: PowerState,
+        decisions: tuple[PowerDecision, ...],
+        now_s: float,
+        scaling: tuple[ScalingDecision, ...] = (),
+    ) -> None:
+        """Inspect what was decided, and publish it as one batch."""
         self.steps += 1
         if self.strict and decisions:
             self._inspect(state, after, decisions, now_s)
         self.state = after
-        if decisions:
+        if decisions or scaling:
             self.counts["decision"] += len(decisions)
-            batch = Batch(self.epoch, after.epoch, self.life, decisions, dict(self.incarnations))
+            batch = Batch(self.epoch, after.epoch, self.life, decisions, dict(self.incarnations), scaling)
             self.network.send(self, self.at_bus, (self.generation, batch))
 
     def _inspect(

@@ -13,6 +13,7 @@ from deploy.fault_simulation.checker import Failure, Statistics
 from deploy.fault_simulation.faults import Faults
 from deploy.fault_simulation.mutations import mutated
 from deploy.fault_simulation.world import World
+from planner.core.power.node_ledger import NOT_DECIDED, NodeLedger
 from planner.core.power.site_state import free_mw
 
 TRACE = 400
@@ -121,16 +122,34 @@ def _unmet(world: World) -> str:
             return f"after {CALM_S:g} calm seconds {card.gpu} is not known"
         at = page.cards.gpus.index(card.gpu)
         cap = (page.caps_mw or page.charge_mw)[at]
+        if sentence := _uncovered(page, at):
+            return f"after {CALM_S:g} calm seconds {sentence}"
+        if cap == NOT_DECIDED:
+            continue  # another's pod holds it: outside the budget
         if page.cost_mw[at] > max(card.requested_mw, cap):
             text = f"{card.gpu} is charged {page.cost_mw[at]} mW with {card.requested_mw} mW set and {cap} decided"
             return f"after {CALM_S:g} calm seconds {text}"
         wanted = (state.wants or {}).get(card.gpu)
+        if wanted is not None and page.covered is not None and not page.covered[at]:
+            continue  # not yet reserved: the ledger lacks the watts, or the GPU is taken
         wish = card.floor_mw if wanted is None else max(wanted.cap_mw, card.floor_mw)
         if card.requested_mw + leader.config.smallest_step_mw <= wish:
             short.append(f"{card.gpu} stands at {card.requested_mw} of {wish} mW wanted")
     free = free_mw(state, leader.config, leader.clock_s)
     if short and free > leader.config.smallest_step_mw * len(short):
         return f"after {CALM_S:g} calm seconds {short[0]} while {free} mW are free"
+    return ""
+
+
+def _uncovered(page: NodeLedger, at: int) -> str:
+    """What is wrong with a GPU where the budget covers workers only; empty where nothing is."""
+    if page.covered is None:
+        return ""
+    gpu, covered = page.cards.gpus[at], page.covered[at]
+    if covered and not page.held[at] and (page.wanted is None or page.wanted[at] is None):
+        return f"{gpu} has not left the budget although no pod holds it"
+    if covered and page.caps_mw is not None and page.caps_mw[at] == NOT_DECIDED:
+        return f"no cap is decided for {gpu}, which a worker holds"
     return ""
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
-from planner.domain.config import SiteConfig
-from planner.domain.ids import SiteId
+from planner.domain.config import Covers, DeploymentConfig, PlannerConfig, PoolConfig, SiteConfig
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.pool import Role
+from planner.domain.power import PowerCurve
+from planner.domain.profile import Profile
 from planner.domain.units import Milliwatts
 
 FAULTS = (
@@ -35,6 +38,9 @@ FAULTS = (
     "bus_put_back",
     "week_of_silence",
 )
+POD_FAULTS = ("pod_unannounced", "pod_moved", "foreign_pod", "foreign_pod", "foreign_pod")
+"""Besides, where the budget covers workers only: a replica that no decision asked for, one that moves, others' pods."""
+ALL_FAULTS = (*FAULTS, *dict.fromkeys(POD_FAULTS))
 MOODS = (
     (),
     ("planner_crash", "planner_stall", "planner_partition", "lease_junk"),
@@ -52,6 +58,8 @@ SHARP = ("storm", "storm", *("replay",) * 3, *("planner_stall",) * 4, "planner_c
          "bus_put_back", "week_of_silence")  # fmt: skip
 """All there is in half of the worlds: hardware that obeys, a steady budget, and messages and leaders that do not."""
 SITE = SiteId("prove")
+DEPLOYMENT = DeploymentId("prove-chat")
+PREFILL, DECODE = PoolId("prefill"), PoolId("decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,11 @@ class FaultScenario:
     """The caps of prefill and decode GPUs where they are fixed (``caps: fixed``); None: any caps are wanted."""
 
     @property
+    def workers(self) -> bool:
+        """Whether the budget covers workers only: then replicas come and go, and their pods hold the GPUs."""
+        return self.config.covers is Covers.WORKERS
+
+    @property
     def gpus(self) -> int:
         return self.nodes * self.gpus_per_node
 
@@ -98,7 +111,7 @@ class FaultScenario:
         return self.gpus * self.default_mw + self.overhead_mw
 
 
-def draw(seed: str) -> FaultScenario:
+def draw(seed: str, covers: Covers | None = None) -> FaultScenario:
     """The scenario of a seed."""
     rng = Random(f"scenario {seed}")
     sharp = rng.random() < 0.5
@@ -144,7 +157,10 @@ def draw(seed: str) -> FaultScenario:
         loss=0.02 if sharp else rng.choice((0.0005, 0.002, 0.02)),
         kinds=SHARP if sharp else kinds,
     )
-    return replace(drawn, fixed_mw=_fixed_mw(drawn, Random(f"caps {seed}")))
+    drawn = replace(drawn, fixed_mw=_fixed_mw(drawn, Random(f"caps {seed}")))
+    rng = Random(f"covers {seed}")
+    workers = rng.random() >= 0.5 if covers is None else covers is Covers.WORKERS
+    return _workers_only(drawn, rng) if workers else drawn
 
 
 def _fixed_mw(drawn: FaultScenario, rng: Random) -> tuple[int, int] | None:
@@ -152,3 +168,29 @@ def _fixed_mw(drawn: FaultScenario, rng: Random) -> tuple[int, int] | None:
     if rng.random() < 0.5:
         return None
     return rng.randrange(drawn.min_mw, 500_000), rng.randrange(drawn.min_mw, 500_000)
+
+
+def _workers_only(drawn: FaultScenario, rng: Random) -> FaultScenario:
+    """The world with a budget that covers workers only: random numbers of its own, so that the rest stays as it was."""
+    budget = int(drawn.gpus * drawn.default_mw * rng.uniform(0.15, 0.6)) + drawn.overhead_mw
+    config = replace(
+        drawn.config,
+        budget_mw=Milliwatts(budget),
+        smallest_budget_mw=None,
+        covers=Covers.WORKERS,
+        deployments=frozenset({DEPLOYMENT}),
+    )
+    # Counts change often: what matters happens while replicas come and go.
+    every_s = rng.choice((1.5, 4.0, 12.0))
+    return replace(drawn, config=config, kinds=drawn.kinds + POD_FAULTS, want_every_s=every_s)
+
+
+def planner_config(scenario: FaultScenario) -> PlannerConfig:
+    """The planner's configuration where replicas come and go: one deployment, whose prefill replicas hold two GPUs."""
+    curve = PowerCurve(100_000, 700_000, 0.6, 80_000, scenario.min_mw, scenario.default_mw, scenario.default_mw)
+    pools = {
+        PREFILL: PoolConfig(PREFILL, Role.PREFILL, 2, curve),
+        DECODE: PoolConfig(DECODE, Role.DECODE, 1, curve),
+    }
+    deployment = DeploymentConfig(DEPLOYMENT, SITE, pools, Profile("none", None, None))
+    return PlannerConfig({DEPLOYMENT: deployment}, {SITE: scenario.config})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from deploy.fault_simulation.proof_run import Outcome, ProofRun, prove
-from deploy.fault_simulation.scenario import FAULTS
+from deploy.fault_simulation.scenario import ALL_FAULTS
 
 MOST_RUNS = 80
 
@@ -19,7 +19,7 @@ class Shrinker:
 
     def shrink(self) -> Outcome:
         """The smallest failing run found."""
-        for kind in FAULTS:
+        for kind in ALL_FAULTS:
             self._try(replace(self.best.run, without=self.best.run.without | {kind}))
         self._fewer()
         return self.best

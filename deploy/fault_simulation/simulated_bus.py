@@ -12,7 +12,7 @@ from bus_schemas.subjects import Subjects
 from deploy.fault_simulation.checker import IssuedCommand
 from planner.domain.ids import GpuId
 from planner.domain.observation import GpuObservation, NodeCommand, PowerAckSeen
-from planner.domain.plan import PowerDecision
+from planner.domain.plan import PowerDecision, ScalingDecision
 
 KEPT = 24
 JUNK = -2
@@ -40,6 +40,7 @@ class BusCopy:
     sequence: int
     decisions: dict[str, SimulatedMessage]
     acks: dict[str, PowerAckSeen]
+    scaling: tuple[ScalingDecision | None, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Batch:
     life: int
     orders: tuple[PowerDecision, ...]
     incarnations: dict[str, str]
+    scaling: tuple[ScalingDecision, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,6 +90,11 @@ class SimulatedBus:
     decisions: dict[str, list[SimulatedMessage]] = field(default_factory=dict)
     acks: dict[str, PowerAckSeen] = field(default_factory=dict)
     telemetry: dict[str, NodeReport] = field(default_factory=dict)
+    scaling: ScalingDecision | None = None
+    """The last one of the deployment; ``scaled_id``: how far its connector came."""
+    scaling_life: int = 0
+    """The life in which it was stored: a connector does not go back to an older one that a copy brings back."""
+    scaled_id: int = -1
     budget_commands: list[tuple[int, IssuedCommand]] = field(default_factory=list)
     node_commands: list[tuple[int, float, NodeCommand]] = field(default_factory=list)
     budget_sequence: int = 0
@@ -100,7 +107,7 @@ class SimulatedBus:
     def copy(self, now_s: float) -> None:
         """As a backup does. Control messages are another stream and not part of it."""
         last = {node: kept[-1] for node, kept in self.decisions.items()}
-        self.copied = BusCopy(now_s, self.lease_sequence, last, dict(self.acks))
+        self.copied = BusCopy(now_s, self.lease_sequence, last, dict(self.acks), (self.scaling, self.scaling_life))
 
     def put_back(self, *, acks: bool) -> None:
         """The copy takes the place of what is there; answers too, or decisions alone. Telemetry is in memory."""
@@ -110,6 +117,7 @@ class SimulatedBus:
         self.decisions = {node: [last] for node, last in copy.decisions.items()}
         self.acks = dict(copy.acks) if acks else self.acks
         self.telemetry = {}
+        (self.scaling, self.scaling_life), self.scaled_id = copy.scaling, -1
         self.lease_sequence = copy.sequence
         self.lease_holder, self.lease_until_s = -1, -1.0
         self.life += 1
@@ -167,5 +175,7 @@ class SimulatedBus:
             kept = self.decisions.setdefault(order.node, [])
             kept.append(SimulatedMessage(order, batch.epoch, now_s, batch.incarnations.get(order.node, FIRST)))
             del kept[:-KEPT]
+        if batch.scaling:
+            self.scaling, self.scaling_life = batch.scaling[-1], self.life
         self.unmarked -= {order.node for order in batch.orders}
         return True

@@ -12,16 +12,17 @@ from deploy.fault_simulation.network import EventQueue, Network
 from deploy.fault_simulation.planner_process import PlannerProcess
 from deploy.fault_simulation.scenario import FaultScenario, draw
 from deploy.fault_simulation.simulated_bus import SimulatedBus
-from deploy.fault_simulation.simulated_site import SimulatedSite
+from deploy.fault_simulation.simulated_site import SimulatedConnector, SimulatedSite
+from planner.domain.config import Covers
 from planner.domain.ids import GpuId
 from planner.domain.plan import PowerDecision
 
 
 class World:
-    """All parties of one seed."""
+    """All parties of one seed. ``covers``: what the budget covers; None: as the seed has it."""
 
-    def __init__(self, seed: str, mutation: str | None) -> None:
-        self.scenario: FaultScenario = draw(seed)
+    def __init__(self, seed: str, mutation: str | None, covers: Covers | None = None) -> None:
+        self.scenario: FaultScenario = draw(seed, covers)
         scenario, config = self.scenario, self.scenario.config
         rng = Random(f"world {seed}")
         self.counts: Counter[str] = Counter()
@@ -43,7 +44,19 @@ class World:
             comply_s=15.0,
             clear_s=2.0 * scenario.reconcile_s + 10.0,
             parties=Parties(self._planner_ok, self._node_ok),
+            workers=scenario.workers,
         )
+        self.connector = SimulatedConnector(
+            self.cards,
+            self.site,
+            Random(f"connector {seed}"),
+            self._powered,
+            self.checker.started,
+            self.checker.ended,
+        )
+
+    def _powered(self, node: int) -> bool:
+        return self.agents[node].powered
 
     def _card(self, rng: Random, node: int, number: int) -> Card:
         scenario = self.scenario
@@ -105,4 +118,6 @@ class World:
             agent.start()
         for planner in self.planners:
             planner.start()
+        if self.scenario.workers:
+            self.connector.start()
         self.timeline.after(1.0, self.second)

@@ -37,6 +37,9 @@ class SiteBudget:
     site: str
     budget_watts: float | None
     commands: tuple[tuple[v1.BudgetChange, CommandState], ...]
+    outside_gpus: int = 0
+    """GPUs that the budget does not cover, because it covers workers only; ``outside_watts``: what they may draw."""
+    outside_watts: float = 0.0
 
 
 def states(commands: Sequence[v1.BudgetChange], now: datetime) -> list[CommandState]:
@@ -69,7 +72,8 @@ def budgets(picture: SiteView, commands: Sequence[v1.BudgetChange], now: datetim
             CommandState.PENDING if state is CommandState.IN_FORCE and not planned(command, known) else state
             for command, state in zip(own, states(own, now), strict=True)
         ]
-        found.append(SiteBudget(site, known[0] if known else None, tuple(zip(own, shown, strict=True))))
+        commands_of = tuple(zip(own, shown, strict=True))
+        found.append(SiteBudget(site, known[0] if known else None, commands_of, *picture.outside_of(site)))
     return found
 
 
@@ -93,8 +97,15 @@ def as_text(sites: Sequence[SiteBudget], *, everything: bool) -> str:
         decided = any(s is CommandState.PENDING or (s in open_states and not o.release) for o, s in shown)
         by = "" if decided or site.budget_watts is None else ", by configuration and schedule"
         lines.append(f"site {site.site}: {known}{by}")
+        if site.outside_gpus:
+            lines.append(f"    {outside_words(site.outside_gpus, site.outside_watts)}")
         lines += [f"    {_words(command)}: {state}" for command, state in shown]
     return "\n".join(lines)
+
+
+def outside_words(gpus: int, watts: float) -> str:
+    """One sentence on the GPUs that a budget does not cover."""
+    return f"covers workers only: {gpus} GPUs are outside the budget, and may draw {watts:,.0f} W more"
 
 
 def as_json(sites: Sequence[SiteBudget]) -> list[dict[str, Any]]:
@@ -103,7 +114,14 @@ def as_json(sites: Sequence[SiteBudget]) -> list[dict[str, Any]]:
     for site in sites:
         commands = [{**o.model_dump(mode="json"), "state": s.name.lower()} for o, s in site.commands]
         rows.append(
-            {"site": site.site, "budget_watts": site.budget_watts, "commands": commands, "orders": commands},
+            {
+                "site": site.site,
+                "budget_watts": site.budget_watts,
+                "outside_gpus": site.outside_gpus,
+                "outside_watts": round(site.outside_watts, 3),
+                "commands": commands,
+                "orders": commands,
+            },
         )
     return rows
 

@@ -41,9 +41,23 @@ class NodeSummary:
     ack: v1.PowerAck | None = None
 
     @property
-    def drawn_watts(self) -> float:
+    def outside(self) -> frozenset[str]:
+        """GPUs that the budget does not cover, because it covers workers only, by the newest decision."""
+        if self.decision is None:
+            return frozenset()
+        return frozenset((*(self.decision.outside_gpus or ()), *(self.decision.released_gpus or ())))
+
+    @property
+    def outside_watts(self) -> float:
+        """What the GPUs outside the budget may draw by the newest telemetry."""
         gpus = self.telemetry.gpus if self.telemetry else ()
-        return sum(gpu.draw_watts or 0.0 for gpu in gpus)
+        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu in self.outside)
+
+    @property
+    def drawn_watts(self) -> float:
+        """What the GPUs draw that the budget covers."""
+        gpus = self.telemetry.gpus if self.telemetry else ()
+        return sum(gpu.draw_watts or 0.0 for gpu in gpus if gpu.gpu not in self.outside)
 
     @property
     def seen(self) -> datetime | None:
@@ -60,15 +74,15 @@ class NodeSummary:
         """The most that the caps come to: those in force, or those of a decision that is not yet applied."""
         if self.decision is None or (self.ack and self.ack.applied_decision_id >= self.decision.decision_id):
             return self.enforced_watts
-        return max(self.enforced_watts, sum(cap.cap_watts for cap in self.decision.caps))
+        return max(self.enforced_watts, sum(cap.cap_watts for cap in self.decision.caps if cap.gpu not in self.outside))
 
     @property
     def enforced_watts(self) -> float:
-        """Caps in force, from whichever of acknowledgement and telemetry is newer."""
+        """Caps in force of the GPUs that the budget covers, by the newer of acknowledgement and telemetry."""
         if self.ack and (self.telemetry is None or self.ack.time >= self.telemetry.time):
-            return sum(gpu.enforced_watts or 0.0 for gpu in self.ack.gpus)
+            return sum(gpu.enforced_watts or 0.0 for gpu in self.ack.gpus if gpu.gpu not in self.outside)
         gpus = self.telemetry.gpus if self.telemetry else ()
-        return sum(gpu.enforced_watts or 0.0 for gpu in gpus)
+        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu not in self.outside)
 
 
 @dataclass(slots=True)
@@ -149,6 +163,11 @@ class SiteView:
         """The nodes that draw from the site's budget; those of an unnamed site belong to an only one."""
         alone = len(self.sites()) <= 1
         return {name: node for name, node in self.nodes.items() if node.site == site or (alone and not node.site)}
+
+    def outside_of(self, site: str) -> tuple[int, float]:
+        """How many GPUs of the site its budget does not cover, and what they may draw, in watts."""
+        nodes = self.nodes_of(site).values()
+        return sum(len(node.outside) for node in nodes), sum(node.outside_watts for node in nodes)
 
     def budget_of(self, site: str) -> tuple[float, datetime] | None:
         """The budget under which a planner last decided for the site, in watts, and when."""

@@ -6,14 +6,15 @@ from datetime import datetime
 from typing import Any
 
 from bus_schemas import v1
+from deploy.views.budgets import outside_words
 from deploy.views.freshness import age_s, leader, missed_targets, problems, words
 from deploy.views.live_view import figure, pool_cells, rate, watts_bar
 from deploy.views.site_view import DeploymentSummary, SiteView
 from deploy.views.words import clock, sentence
 
 UNFINISHED = frozenset({v1.AckStatus.PARTIAL, v1.AckStatus.FAILED, v1.AckStatus.REJECTED})
-HINTS = frozenset({"expected_gpus", "pool_unmatched"})
-"""The codes of the notes that ask for a setting."""
+HINTS = frozenset({"expected_gpus", "pool_unmatched", "unannounced"})
+"""The codes of the notes that ask an operator for something."""
 
 
 def as_text(picture: SiteView, now: datetime) -> str:
@@ -40,16 +41,27 @@ def as_text(picture: SiteView, now: datetime) -> str:
             f" decision #{wanted_id}, applied #{applied}{_ago(node.seen, now, 'report')}"
         )
     lines.append(watts_bar(picture))
+    lines += outside(picture)
     lines += hints(picture)
     lines += [f"{clock(message)} {sentence(message)}" for message in list(picture.history)[-5:]]
     return "\n".join(lines)
 
 
 def hints(picture: SiteView) -> list[str]:
-    """Which settings of the sites to correct, once each, as the newest records note it."""
+    """What an operator should correct, once each, as the newest records note it."""
     records = [view.record for view in picture.deployments.values() if view.record is not None]
     noted = {f"{r.site}: {note.text}" for r in records for note in r.notes if note.code in HINTS}
     return sorted(noted)
+
+
+def outside(picture: SiteView) -> list[str]:
+    """Sites with GPUs that the budget does not cover, one line each."""
+    found = []
+    for site in picture.sites():
+        gpus, watts = picture.outside_of(site)
+        if gpus:
+            found.append(f"{site}: {outside_words(gpus, watts)}")
+    return found
 
 
 def _ago(time: datetime | None, now: datetime, what: str) -> str:
@@ -65,6 +77,7 @@ def as_json(picture: SiteView, now: datetime) -> dict[str, Any]:
         "problems": problems(picture, now),
         "missed_targets": missed_targets(picture),
         "hints": hints(picture),
+        "outside_budget": outside(picture),
         "budget_watts": None if picture.budget_watts is None else round(picture.budget_watts, 3),
         "enforced_watts": round(picture.enforced_watts, 3),
         "drawn_watts": round(picture.drawn_watts, 3),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bus_schemas import v1
 from planner.adapters.metrics.engine_metrics import COMPONENTS
 from planner.core.leavers import drained_id
-from planner.core.state import Flow
+from planner.core.state import Flow, Starts
 from planner.domain.ids import DeploymentId, GpuId, NodeId, PoolId
 from planner.domain.observation import (
     BudgetCommand,
@@ -154,6 +154,7 @@ def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> S
         highest_mw={
             GpuId(cap.gpu): mw_from_watts(cap.highest_watts) for cap in decision.caps if cap.highest_watts is not None
         },
+        outside=frozenset(map(GpuId, decision.outside_gpus or ())),
     )
 
 
@@ -174,4 +175,8 @@ def last_decision(
         scaled_decision_id=ack.scaled_decision_id if same and ack is not None else -1,
         decided_at_s=decision.time.timestamp() - clock_offset_s,
         drained_decision_id=drained_id(None, scaling_ack(ack)) if same and ack is not None else None,
+        starts=Starts(
+            at_most={PoolId(pool): count for pool, count in (decision.at_most or {}).items()},
+            kept={PoolId(pool): gpus for pool, gpus in (decision.kept_gpus or {}).items()},
+        ),
     )

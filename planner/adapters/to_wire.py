@@ -57,6 +57,8 @@ def scaling_decision(
         other_pools={pool: n for pool, n in order.replicas.items() if order.roles[pool] not in WIRE_ROLES},
         placements=tuple(v1.PlacementHint(pool=p.pool, node=p.node, gpus=p.gpus) for p in order.placements),
         reasons=reasons(order.reasons),
+        at_most=dict(order.at_most) or None,
+        kept_gpus=dict(order.kept) or None,
     )
 
 
@@ -91,6 +93,8 @@ def power_decision(
         heard_boot=order.heard_boot,
         heard_clock_s=order.heard_clock_s,
         only_lowers=order.only_lowers,
+        outside_gpus=tuple([cap.gpu for cap in order.caps if cap.outside]) or None,
+        released_gpus=order.released or None,
         reasons=reasons(order.reasons),
     )
 

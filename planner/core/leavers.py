@@ -16,10 +16,8 @@ from planner.core.power.site_state import PowerState
 from planner.core.state import DeploymentState, Flow
 from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig
 from planner.domain.ids import DeploymentId, NodeId
-from planner.domain.observation import GpuObservation, NodeObservation, ScalingAckSeen
+from planner.domain.observation import LEFT, GpuObservation, NodeObservation, ScalingAckSeen
 
-LEFT = "(left)"
-"""In place of a worker's name: the pod is gone, its watts are not credited yet."""
 NONE_DRAINED = -1
 
 

@@ -7,7 +7,7 @@ its watts are being reserved: a choice stands until the GPU is taken or the repl
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from planner.core.power.cap_changes import answers
 from planner.core.power.site_state import PowerState
@@ -27,6 +27,8 @@ class GpuInventory:
     held: Mapping[Holder, Sequence[GpuId]]
     """GPUs of each pool's living replicas."""
     free: Mapping[NodeId, Sequence[GpuId]]
+    pods: Mapping[Holder, frozenset[tuple[GpuId, str]]] = field(default_factory=dict)
+    """The GPUs in ``held`` with the names of the pods that hold them."""
 
     def without(self, placements: Sequence[Placement]) -> GpuInventory:
         """The inventory in which the GPUs of ``placements`` are not free."""
@@ -35,7 +37,7 @@ class GpuInventory:
         free = dict(self.free)
         for placement in placements:
             free[placement.node] = [gpu for gpu in free[placement.node] if gpu not in placement.gpus]
-        return GpuInventory(self.held, free)
+        return GpuInventory(self.held, free, self.pods)
 
 
 def powered(state: PlannerState, site: SiteId) -> bool:
@@ -56,6 +58,7 @@ def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> 
     A node in ``silent`` does not answer now: its pods are assumed to be still running, and nothing new is placed there.
     """
     held: dict[Holder, list[GpuId]] = {}
+    pods: dict[Holder, set[tuple[GpuId, str]]] = {}
     free: dict[NodeId, list[GpuId]] = {}
     for node in nodes:
         unused = []
@@ -65,11 +68,12 @@ def survey(nodes: Iterable[NodeObservation], silent: Container[NodeId] = ()) -> 
             if gpu.deployment is not None and gpu.pool is not None:
                 if not gpu.terminating:
                     held.setdefault((gpu.deployment, gpu.pool), []).append(gpu.gpu)
+                    pods.setdefault((gpu.deployment, gpu.pool), set()).add((gpu.gpu, gpu.worker or ""))
             elif gpu.deployment is None and gpu.pool is None and gpu.worker is None:
                 unused.append(gpu.gpu)  # otherwise a pod that is not ours holds it
         if unused and node.node not in silent:
             free[node.node] = unused
-    return GpuInventory(held, free)
+    return GpuInventory(held, free, {holder: frozenset(each) for holder, each in pods.items()})
 
 
 def keep(inventory: GpuInventory, chosen: Iterable[Placement], replicas: int) -> list[Placement]:

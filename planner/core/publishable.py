@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from planner.core import starts
 from planner.core.limits import readiness
 from planner.core.limits.pipeline import LimitedDeployments
 from planner.core.power.reservations import Reserved, ReservedGpus
@@ -112,7 +113,15 @@ def decide(
             if counts[name] != aim.current[name] and name in state.pending.why
         ),
     )
-    return _decided(state, aim, counts, decision.decision_id, clock), decision, counts
+    before = state.flow
+    state = _decided(state, aim, counts, decision.decision_id, clock)
+    if reserved is not None and reserved.workers is not None:
+        sizes = {name: config.pools[name].gpus_per_replica for name in counts if name in config.pools}
+        kept = {name: min(counts[name] * size, reserved.workers.staying[name]) for name, size in sizes.items()}
+        known = starts.decided(before, counts, kept, reserved.workers.living)
+        state = replace(state, flow=replace(state.flow, starts=known))
+        decision = replace(decision, at_most=known.at_most, kept=kept)
+    return state, decision, counts
 
 
 def _others_in_force(state: DeploymentState, config: DeploymentConfig) -> Mapping[PoolId, int]:

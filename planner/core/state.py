@@ -12,9 +12,27 @@ from dataclasses import dataclass, field
 from planner.core.forecast.band import Band
 from planner.core.power.p_u_estimator import Drawn
 from planner.core.power.site_state import PowerState
-from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
 from planner.domain.plan import Limited, Placement
 from planner.domain.units import GpuSetpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Starts:
+    """Where a budget covers workers only: what decides how many replicas may still start. ``starts.py`` has the rules.
+
+    The last decision states ``at_most`` and ``kept``; a new leader takes them from there.
+    """
+
+    at_most: Mapping[PoolId, int] = field(default_factory=dict)
+    """The most replicas of each pool that decisions may have running, those included that are to leave."""
+    kept: Mapping[PoolId, int] = field(default_factory=dict)
+    """GPUs of pods in ``old`` that no decision lets go: the others may be leaving already, whatever reports show."""
+    old: Mapping[PoolId, frozenset[tuple[GpuId, str]]] | None = None
+    """GPUs and names of the pods that lived when the last decision was published; None: every pod may be one of them.
+    """
+    done_s: float | None = None
+    """When this leader first knew that the last decision was carried out, on its clock; None: it does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +51,7 @@ class Flow:
     """The newest decision whose replicas were all seen to serve; replicas that leave may still drain."""
     drained_decision_id: int | None = None
     """The newest decision after which nothing is left to drain; None where the connector does not report that."""
+    starts: Starts = Starts()
 
     @property
     def ready(self) -> bool:

@@ -43,7 +43,8 @@ def step(
     measured = measure_draws(absorbed, observation, config, held, clock)  # P_u of every pool
     sized = size_deployments(measured, observation, config, clock)  # forecasts, corrections, replicas that meet the SLO
     free = allocate(sized, sites)  # optimiser: counts and caps under the sites' watts
-    limited = apply_limits(sized, free, clock, limiters)  # windows, rates, bounds, GPU budget, in their order
+    starts = {name: site.starts for name, site in sites.items()}  # for how many new replicas watts can be reserved
+    limited = apply_limits(sized, free, clock, limiters, starts)  # windows, rates, bounds, GPU budget, in their order
     final = reallocate(sized, sites, free, limited)  # optimiser: the best caps for the counts that the limits left
     granted = shorten(sized, limited, final)  # fewer where the site cannot power them
     aiming = aim_at(measured, sized, granted, final, config, clock)

@@ -201,6 +201,14 @@ class DeploymentConfig:
         return max(0.5, self.ttft_quantile) if self.forecast_quantile is None else self.forecast_quantile
 
 
+class Covers(StrEnum):
+    """Which GPUs a site's budget covers."""
+
+    ALL_GPUS = "all_gpus"
+    WORKERS = "workers"
+    """Only GPUs that the site's deployments hold, and those reserved for their replicas."""
+
+
 @dataclass(frozen=True, slots=True)
 class SiteConfig:
     """One site's power settings, in milliwatts and seconds of the agents' real time."""
@@ -223,6 +231,9 @@ class SiteConfig:
     expected_nodes: int | None = None
     """Number of nodes that hold them, for the overhead; None: as few as the size of the largest reported node
     allows."""
+    covers: Covers = Covers.ALL_GPUS
+    deployments: frozenset[DeploymentId] = frozenset()
+    """The site's deployments: where only workers are covered, their pods' GPUs are."""
     shortage: Shortage = Shortage.JOINT
     weights: Weights = DEFAULT_WEIGHTS
     """How the joint choice of counts and caps weighs its goals."""

@@ -76,6 +76,14 @@ class SiteLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class StartLimit:
+    """On how many GPUs new replicas of a site may start at the same time, and the watts to reserve for each."""
+
+    gpus: int
+    each_mw: int
+
+
+@dataclass(frozen=True, slots=True)
 class PoolGrant:
     """The optimiser's answer for one pool: how many replicas, and the setpoint of each of their GPUs."""
 

@@ -55,6 +55,10 @@ class DeploymentObservation:
     pools: Mapping[PoolId, PoolObservation] = field(default_factory=dict)
 
 
+LEFT = "(left)"
+"""In place of a worker's name: the pod is gone, its watts are not credited yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class GpuObservation:
     """One physical GPU as last reported by its node's agent. All powers in milliwatts."""
@@ -196,6 +200,8 @@ class StoredCaps:
     """When it was stored, on the planner's clock."""
     highest_mw: Mapping[GpuId, int] = field(default_factory=dict)
     """The highest limit of each GPU, by its default or its hardware maximum; absent if the decision names none."""
+    outside: frozenset[GpuId] = frozenset()
+    """GPUs that the decision caps and that the budget did not cover."""
 
 
 @dataclass(frozen=True, slots=True)

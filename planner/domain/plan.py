@@ -89,6 +89,10 @@ class ScalingDecision:
     roles: Mapping[PoolId, Role]
     placements: tuple[Placement, ...] = ()
     reasons: tuple[Limited, ...] = ()
+    at_most: Mapping[PoolId, int] = field(default_factory=dict)
+    """The most replicas of each pool that may come up by this decision and earlier ones that are not carried out."""
+    kept: Mapping[PoolId, int] = field(default_factory=dict)
+    """GPUs of each pool whose pods are sure to stay."""
 
 
 class GpuCapTarget(NamedTuple):
@@ -104,6 +108,8 @@ class GpuCapTarget(NamedTuple):
     """The most this GPU may draw by everything published up to this decision: the next leader's ledger starts here."""
     highest_mw: int | None = None
     """The highest limit it can have, by its default or its hardware maximum, as last reported."""
+    outside: bool = False
+    """The budget does not cover it: no worker holds it and none is reserved for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,8 @@ class PowerDecision:
     that a decision delivered late is already old when it arrives."""
     only_lowers: bool = False
     """Charges are above the budget: the agent renews and lowers, and raises no limit, not even back to its cap."""
+    released: tuple[GpuId, ...] = ()
+    """GPUs that are left to others: the agent gives back a limit that it had lowered, and keeps no target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from functools import partial
 from deploy.fault_simulation.faults import Faults
 from deploy.fault_simulation.planner_process import PlannerProcess
 from deploy.fault_simulation.world import World
+from planner.domain.config import Covers
 from planner.domain.plan import PowerDecision
 from tests.goldens import shown
 from tests.goldens.source import Line
@@ -32,8 +33,8 @@ def _keep(kept: list[shown.Shown], planner: PlannerProcess) -> None:
 
 
 def trajectory(seed: str) -> tuple[shown.Shown, ...]:
-    """Decisions and caps of each stretch of a seed's run."""
-    world = World(seed, None)
+    """Decisions and caps of each stretch of a seed's run, where the budget covers all GPUs."""
+    world = World(seed, None, Covers.ALL_GPUS)
     faults = Faults(world, frozenset(), None)
     decisions: list[shown.Shown] = []
     for planner in world.planners:

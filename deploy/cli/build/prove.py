@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 30.0
 MOST_EVENTS = 10**9
-MUTATIONS = ("raise-before-lower", "ignore-unacked-grants", "default-on-expiry", "fencing-off")
+MUTATIONS = (
+    "raise-before-lower",
+    "ignore-unacked-grants",
+    "default-on-expiry",
+    "fencing-off",
+    "unreserved-scale-up",
+)
 
 
 def register(subparsers: Any) -> None:
@@ -71,13 +77,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_random(args: argparse.Namespace) -> int:
     from deploy.fault_simulation.campaign import CampaignError, CampaignProgress, outcomes, runs_of
-    from deploy.fault_simulation.scenario import FAULTS
+    from deploy.fault_simulation.scenario import ALL_FAULTS
 
     without = frozenset(filter(None, args.without.split(",")))
     if args.checkpoint is not None and args.seed is None:
         raise UsageError("--checkpoint needs --seed: a fresh seed is another campaign each time")
-    if unknown := sorted(without - set(FAULTS)):
-        raise UsageError(f"--without: unknown kind of fault {unknown[0]!r}; known: {', '.join(FAULTS)}")
+    if unknown := sorted(without - set(ALL_FAULTS)):
+        raise UsageError(f"--without: unknown kind of fault {unknown[0]!r}; known: {', '.join(ALL_FAULTS)}")
     if args.events * args.seeds > MOST_EVENTS:
         raise UsageError(f"--events times --seeds are more than {MOST_EVENTS:g} events: split the run")
     only = _numbers(args.only)

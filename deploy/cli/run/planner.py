@@ -205,6 +205,8 @@ def _check(args: argparse.Namespace) -> int:
             print(f"note: {name}: profile point dropped: {line}")
     for connector in beside:
         print(f"ok: {connector.name}: {connector.where}")
+    for line in _coverage(config):
+        print(line)
     unset = [at for at, block in config.sites.items() if block.expected_gpus is None]
     telemetry = asyncio.run(_telemetry(found.settings.bus)) if unset or args.live else None
     if args.live:
@@ -218,6 +220,18 @@ def _check(args: argparse.Namespace) -> int:
         for each in unset:
             print(f"note: site {each}: set expected_gpus, or a GPU that never reported is charged nothing; {counted}")
     return 0
+
+
+def _coverage(config: PlannerConfig) -> list[str]:
+    """For every site whose budget covers workers only, what that leaves out."""
+    from planner.domain.config import Covers
+
+    return [
+        f"note: site {at}: covers: workers: the budget bounds the GPUs that its deployments hold and those reserved "
+        "for their replicas; all other GPUs are outside the promise"
+        for at, block in config.sites.items()
+        if block.covers is Covers.WORKERS
+    ]
 
 
 async def _telemetry(settings: BusSettings) -> list[v1.NodeTelemetry] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from deploy.cli.bus_address import servers_of
 from deploy.cli.numbers import LONGEST_S, MOST_MS, MOST_WATTS, number, whole
@@ -49,6 +50,19 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.set_defaults(run=_run)
 
 
+class _WorkersBudget(argparse.Action):
+    """The power guide's budget: it covers workers only."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.budget_watts, namespace.covers = values, "workers"
+
+
 def _cluster(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--nodes", type=whole(1, 10_000), default=4)
@@ -56,9 +70,21 @@ def _cluster(parser: argparse.ArgumentParser) -> None:
     cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
     cluster.add_argument(
         "--budget-watts",
+        type=number(0, MOST_WATTS),
+        help="watts for the GPUs; default: 70 %% of their maximum",
+    )
+    cluster.add_argument(
+        "--covers",
+        choices=("all_gpus", "workers"),
+        default="all_gpus",
+        help="workers: the budget bounds only GPUs that workers hold, and those reserved for them",
+    )
+    cluster.add_argument(
         "--total-gpu-power-limit",
         type=number(0, MOST_WATTS),
-        help="watts for all GPUs; default: 70 %% of their maximum",
+        action=_WorkersBudget,
+        default=argparse.SUPPRESS,
+        help="the power guide's budget: --budget-watts with --covers workers",
     )
     for phase in ("prefill", "decode"):
         cluster.add_argument(

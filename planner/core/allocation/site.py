@@ -20,8 +20,8 @@ from planner.core.power.site_state import PowerState, gpus_mw, unseen_mw
 from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.core.sizing.options import PoolOptions, at_count
 from planner.core.state import PlannerState
-from planner.domain.config import PlannerConfig, PoolConfig, Shortage, SiteConfig
-from planner.domain.demand import Allocation, Allocations, DeploymentDemand, PoolDemand, SiteLimits
+from planner.domain.config import Covers, PlannerConfig, PoolConfig, Shortage, SiteConfig
+from planner.domain.demand import Allocation, Allocations, DeploymentDemand, PoolDemand, SiteLimits, StartLimit
 from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
 from planner.domain.units import Milliwatts, TickClock
 
@@ -39,15 +39,37 @@ def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], n
     Includes what the brake withholds now.
     """
     others = reserve = 0
+    workers = config.covers is Covers.WORKERS  # then a free GPU is charged nothing, nor one that others hold
     for node in power.nodes.values():
         parked = fallbacks(node, config, power.share)
-        for gpu, charge, park in zip(node.cards.gpus, node.charge_mw, parked, strict=True):
+        counted = node.covered or (True,) * len(parked)
+        for gpu, charge, park, counts in zip(node.cards.gpus, node.charge_mw, parked, counted, strict=True):
             if gpu in ours:
-                reserve = max(reserve, park)
-            else:
+                reserve = max(reserve, 0 if workers else park)
+            elif counts:
                 others += charge
-    budget = gpus_mw(power, config, now_s) + power.brake.off_mw(now_s) - unseen_mw(power, config) - others
+    unseen = 0 if workers else unseen_mw(power, config)
+    budget = gpus_mw(power, config, now_s) + power.brake.off_mw(now_s) - unseen - others
     return SiteLimits(config.site, Milliwatts(max(0, budget)), len(ours), Milliwatts(reserve))
+
+
+def start_limit(power: PowerState, config: SiteConfig, now_s: float) -> StartLimit | None:
+    """On how many more GPUs replicas may ever start at the same time: while those that run are at their lowest caps.
+
+    None where all GPUs are covered: then each GPU's watts are reserved before a replica starts on it.
+    """
+    if config.covers is Covers.ALL_GPUS:
+        return None
+    held, each = 0, 1
+    for node in power.nodes.values():
+        parked = fallbacks(node, config, power.share)
+        rows = zip(node.cost_mw, parked, node.cards.min_mw, node.held, node.busy, strict=True)
+        for cost, park, low, ours, busy in rows:
+            held += min(cost, low) if ours else 0
+            # A free GPU will be at its parked cap by then; one that another's pod holds may be left as it stands.
+            each = max(each, 0 if ours else cost if busy else min(cost, park))
+    room = max(0, gpus_mw(power, config, now_s) - held)
+    return StartLimit(max(0, room // each - power.pledged_gpus), each)
 
 
 def demand(sized: SizedDeployment, counts: Mapping[PoolId, int] | None) -> DeploymentDemand:
@@ -112,6 +134,7 @@ class SharedSite:
     """What the brake withholds. It lowers caps within seconds and is released in a minute and a half: a replica given
     up for it would be missing for longer. So counts are chosen without it, and caps with it, as far as all of those
     counts still fit; where they do not, the ledger trims every cap by the same part."""
+    starts: StartLimit | None = None
     imagined: SharedSite | None = None
     """The site as it would be if the watched deployments acted too; None if none is watched."""
 
@@ -164,7 +187,8 @@ def share_sites(state: PlannerState, config: PlannerConfig, clock: TickClock) ->
                 # The lowest cap of a watched GPU is its present one; take the parking cap from all others.
                 whole = replace(whole, reserve_mw_per_idle_gpu=limits.reserve_mw_per_idle_gpu)
             imagined = SharedSite(site, whole, members, inventory.held, withheld)
-        found[name] = SharedSite(site, limits, acting, inventory.held, withheld, imagined)
+        starts = start_limit(state.power[name], site, clock.now_s)
+        found[name] = SharedSite(site, limits, acting, inventory.held, withheld, starts, imagined)
     return found
 
 

@@ -8,6 +8,7 @@ from planner.core.limits.bounds import gpu_budget, keep_partners_awake, replica_
 from planner.core.limits.hpa_behavior import ignore_small_changes, scaling_rate, stabilization_window
 from planner.core.limits.limiter import Limiter
 from planner.core.limits.readiness import wait_for_last_decision
+from planner.core.limits.start_watts import start_watts
 
 LIMITERS: tuple[Limiter, ...] = (
     ignore_small_changes,  # HPA's tolerance, first as in HPA: a change that is ignored needs no window
@@ -16,6 +17,7 @@ LIMITERS: tuple[Limiter, ...] = (
     replica_bounds,  # min/max replicas, after windows and rates: as in HPA they may not hold a count outside
     keep_partners_awake,  # after the bounds, because a pool's minimum may be zero
     gpu_budget,  # after everything that may raise a count
+    start_watts,  # after the GPU budget: only replicas that it leaves need watts reserved
     wait_for_last_decision,  # last: while a decision is carried out the counts in force stay, whatever they are
 )
 """In this order, over the counts that the optimiser chose."""

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from planner.core.sizing.options import PoolOptions
 from planner.core.state import DeploymentState
 from planner.domain.config import DeploymentConfig, PoolConfig
+from planner.domain.demand import StartLimit
 from planner.domain.ids import PoolId
 from planner.domain.plan import Limited
 from planner.domain.units import TickClock
@@ -59,6 +60,8 @@ class LimitContext:
     options: Mapping[PoolId, PoolOptions]
     current: Mapping[PoolId, int]
     clock: TickClock
+    starts: StartLimit | None = None
+    """None where a replica needs no watts reserved before it is published."""
 
 
 Limiter: TypeAlias = Callable[[LimitContext, CountsByPool], CountsByPool]

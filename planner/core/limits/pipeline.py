@@ -12,8 +12,8 @@ from planner.core.limits.holds import Hold
 from planner.core.limits.limiter import CountsByPool, LimitContext, Limiter, Limits
 from planner.core.sizing.deployment import Sized, SizedDeployment
 from planner.domain.config import DeploymentConfig
-from planner.domain.demand import Allocation, Allocations
-from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.demand import Allocation, Allocations, StartLimit
+from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.plan import Limited, PowerCut
 from planner.domain.reasons import ReasonCode
 from planner.domain.units import TickClock
@@ -40,20 +40,30 @@ LimitedDeployments: TypeAlias = Mapping[DeploymentId, LimitedCounts]
 
 
 def apply_limits(
-    sized: Sized, free: Allocations, clock: TickClock, limiters: Sequence[Limiter]
+    sized: Sized,
+    free: Allocations,
+    clock: TickClock,
+    limiters: Sequence[Limiter],
+    starts: Mapping[SiteId, StartLimit | None],
 ) -> dict[DeploymentId, LimitedCounts]:
     """Every deployment's counts after ``limiters``. A held deployment keeps the counts of its hold."""
     return {
-        name: _held(one.hold) if one.hold is not None else _limited(one, free.get(one.config.site), clock, limiters)
+        name: _held(one.hold)
+        if one.hold is not None
+        else _limited(one, free.get(one.config.site), clock, limiters, starts.get(one.config.site))
         for name, one in sized.items()
     }
 
 
 def _limited(
-    sized: SizedDeployment, allocation: Allocation | None, clock: TickClock, limiters: Sequence[Limiter]
+    sized: SizedDeployment,
+    allocation: Allocation | None,
+    clock: TickClock,
+    limiters: Sequence[Limiter],
+    starts: StartLimit | None,
 ) -> LimitedCounts:
     options = {**sized.options, **sized.other_options}
-    context = LimitContext(sized.config.together(), sized.state, options, sized.current, clock)
+    context = LimitContext(sized.config.together(), sized.state, options, sized.current, clock, starts)
     wanted = _woken(sized, CountsByPool({name: Limits(o.wanted, o.chain) for name, o in options.items()}))
     recommended = _allocated(context, wanted, allocation)
     counts = recommended

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from operator import le
 
-from planner.core.power.node_ledger import Column, NodeLedger
+from planner.core.power.node_ledger import NOT_DECIDED, Column, NodeLedger
 from planner.domain.config import SiteConfig
 from planner.domain.ids import NodeId
 from planner.domain.units import Milliwatts
@@ -59,6 +60,8 @@ def goal(ledger: NodeLedger, parked_mw: Column, *, hold: bool) -> Column:
     """The caps to aim at. A GPU without a pool is parked; one with a pod keeps its cap until the pod is gone."""
     low, high = ledger.cards.min_mw, ledger.cards.max_mw
     caps = ledger.caps_mw if ledger.caps_mw is not None else ledger.charge_mw
+    if ledger.covered is not None:
+        return _goal_of_workers(ledger, parked_mw, hold=hold)
     if hold:
         return tuple([min(max(cap, lo), max(hi, lo)) for cap, lo, hi in zip(caps, low, high, strict=True)])
     wanted = ledger.wanted or (None,) * len(caps)
@@ -69,6 +72,28 @@ def goal(ledger: NodeLedger, parked_mw: Column, *, hold: bool) -> Column:
             for want, cap, park, busy, lo, hi in rows
         ]
     )
+
+
+def _goal_of_workers(ledger: NodeLedger, parked_mw: Column, *, hold: bool) -> Column:
+    """The same where the budget covers workers only: a wanted cap begins once its GPU is covered, and a GPU that
+    another's pod holds gets no cap, or keeps the one it has until it is released.
+    """
+    size = len(ledger.charge_mw)
+    caps = ledger.caps_mw or (NOT_DECIDED,) * size
+    wanted = ledger.wanted or (None,) * size
+    goals = []
+    rows = zip(caps, ledger.charge_mw, wanted, parked_mw, ledger.busy, ledger.covered or (), strict=True)
+    for (cap, charge, want, park, busy, counts), lo, hi in zip(
+        rows, ledger.cards.min_mw, ledger.cards.max_mw, strict=True
+    ):
+        if busy and not counts and cap == NOT_DECIDED:
+            goals.append(NOT_DECIDED)
+            continue
+        aim = cap if cap != NOT_DECIDED else charge
+        if not hold:
+            aim = want.cap_mw if want is not None and counts else aim if busy else park
+        goals.append(min(max(aim, lo), max(hi, lo)))
+    return tuple(goals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +132,10 @@ def squeeze(
             continue
         target, floor = goals[ledger.node], ledger.cards.min_mw
         stuck = ledger.stuck()
-        if any(stuck):
-            for to, lo, cost, held in zip(target, floor, ledger.cost_mw, stuck, strict=True):
+        counted = ledger.covered
+        if counted is not None or any(stuck):
+            rows = zip(target, floor, ledger.cost_mw, stuck, strict=True)
+            for to, lo, cost, held in rows if counted is None else compress(rows, counted):
                 fixed += cost if held else 0
                 floors += 0 if held else min(lo, to)
                 above += 0 if held else max(0, to - lo)
@@ -127,11 +154,18 @@ def lowered(ledger: NodeLedger, target: Column, step_mw: int, *, must: bool) -> 
     caps = ledger.caps_mw
     if caps is None:
         return tuple(map(min, ledger.charge_mw, target))
-    if all(map(le, caps, target)):
+    if ledger.covered is not None:
+        caps = tuple(
+            [
+                charge if cap == NOT_DECIDED and to != NOT_DECIDED else cap
+                for cap, charge, to in zip(caps, ledger.charge_mw, target, strict=True)
+            ]
+        )
+    elif all(map(le, caps, target)):
         return None
     least = 1 if must else step_mw
     new = tuple([to if cap - to >= least else cap for cap, to in zip(caps, target, strict=True)])
-    return None if new == caps else new
+    return None if new == ledger.caps_mw else new
 
 
 def raise_cost(ledger: NodeLedger, caps: Column, target: Column, step_mw: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import le
 
-from planner.core.power.node_ledger import NEVER_S, Cards, Column, NodeLedger, Sent
+from planner.core.power.node_ledger import NEVER_S, NOT_DECIDED, Cards, Column, NodeLedger, Sent, total_of
 from planner.domain.observation import GpuCapInForce, GpuObservation, NodeObservation, PowerAckSeen, StoredCaps
 
 MOST_SENT = 8
@@ -181,7 +181,8 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
         return ledger
     extra = _cards(fresh)
     hardware = tuple(_never_proven(seen.gpus[gpu]) for gpu in extra.gpus)
-    none = (False,) * len(fresh)
+    none, undecided = (False,) * len(fresh), (NOT_DECIDED,) * len(fresh)
+    all_covered = ledger.covered is None
     older = tuple(Sent(s.decision_id, s.caps_mw + (0,) * len(fresh)) for s in ledger.sent[:-1])
     # The next renewal repeats the caps of the newest decision: uncharged, that would be a raise without watts.
     newest = tuple(Sent(s.decision_id, s.caps_mw + hardware) for s in ledger.sent[-1:])
@@ -197,10 +198,12 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
         healthy=ledger.healthy + none,
         busy=ledger.busy + none,
         sent=older + newest,
-        caps_mw=None if ledger.caps_mw is None else ledger.caps_mw + hardware,
+        caps_mw=None if ledger.caps_mw is None else ledger.caps_mw + (hardware if all_covered else undecided),
         charge_mw=ledger.charge_mw + hardware,
         cost_mw=ledger.cost_mw + hardware,
-        total_mw=ledger.total_mw + sum(hardware),
+        total_mw=ledger.total_mw + (sum(hardware) if all_covered else 0),
+        covered=None if ledger.covered is None else ledger.covered + none,
+        held=() if all_covered else ledger.held + none,
         wanted=None if ledger.wanted is None else ledger.wanted + (None,) * len(fresh),
         goal_mw=None,
     )
@@ -209,7 +212,8 @@ def _with_gpus(ledger: NodeLedger, seen: NodeObservation) -> NodeLedger:
 def _recharged(ledger: NodeLedger, hardware_mw: Column, sent: tuple[Sent, ...]) -> NodeLedger:
     """The ledger with new charges. Held charges stay held: the cost never falls here."""
     charge, cost = _charges(ledger, hardware_mw, sent)
-    return ledger._replace(hardware_mw=hardware_mw, sent=sent, charge_mw=charge, cost_mw=cost, total_mw=sum(cost))
+    total = total_of(cost, ledger.covered)
+    return ledger._replace(hardware_mw=hardware_mw, sent=sent, charge_mw=charge, cost_mw=cost, total_mw=total)
 
 
 def _charges(ledger: NodeLedger, hardware_mw: Column, sent: tuple[Sent, ...]) -> tuple[Column, Column]:
@@ -244,7 +248,7 @@ def acknowledge(ledger: NodeLedger, ack: PowerAckSeen, now_s: float, settle_s: f
         sent=sent,
         charge_mw=charge,
         cost_mw=cost,
-        total_mw=sum(cost),
+        total_mw=total_of(cost, ledger.covered),
         healthy=tuple(healthy),
         acked_id=ack.decision_id,
         proven=True,
@@ -285,19 +289,24 @@ def issue(
 ) -> NodeLedger:
     """The ledger after issuing a decision, which is charged from this instant on, published or not.
 
+    A GPU that the decision leaves to others is charged its default: the agent gives back a limit that it had lowered.
     ``share``: the site's share of the configured fallbacks; ``marked``: the decision charges the highest limits.
     """
     sent = ledger.sent
     if len(sent) >= MOST_SENT:
         merged = Sent(sent[1].decision_id, tuple(map(max, sent[0].caps_mw, sent[1].caps_mw)))
         sent = (merged, *sent[2:])
-    sent = (*sent, Sent(ledger.next_id, caps_mw))
+    granted = caps_mw
+    if ledger.covered is not None:
+        rows = zip(caps_mw, ledger.cards.default_mw, strict=True)
+        granted = tuple([default if cap == NOT_DECIDED else cap for cap, default in rows])
+    sent = (*sent, Sent(ledger.next_id, granted))
     charge, cost = _charges(ledger, ledger.hardware_mw, sent)
     return ledger._replace(
         sent=sent,
         charge_mw=charge,
         cost_mw=cost,
-        total_mw=sum(cost),
+        total_mw=total_of(cost, ledger.covered),
         sent_share=share,
         marked=marked,
         caps_mw=caps_mw,
@@ -314,4 +323,4 @@ def settle(ledger: NodeLedger, now_s: float, settle_s: float) -> NodeLedger:
         return ledger
     if now_s < ledger.held_until_s:
         return ledger if ledger.held_until_s - now_s <= settle_s else ledger._replace(held_until_s=now_s + settle_s)
-    return ledger._replace(cost_mw=ledger.charge_mw, total_mw=sum(ledger.charge_mw))
+    return ledger._replace(cost_mw=ledger.charge_mw, total_mw=total_of(ledger.charge_mw, ledger.covered))

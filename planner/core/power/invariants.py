@@ -13,7 +13,7 @@ from operator import le
 from planner.core.power.cap_changes import allowed_mw, answers, fallbacks
 from planner.core.power.charging import charge_of
 from planner.core.power.effective_budget import smallest_mw
-from planner.core.power.node_ledger import NodeLedger
+from planner.core.power.node_ledger import NodeLedger, total_of
 from planner.core.power.site_state import PowerState, free_mw
 from planner.domain.config import SiteConfig
 from planner.domain.plan import PowerDecision
@@ -58,7 +58,9 @@ def wrong_charges(nodes: Iterable[NodeLedger]) -> tuple[Violation, ...]:
     for ledger in nodes:
         if ledger.charge_mw != charge_of(ledger.hardware_mw, ledger.sent):
             found.append(Violation("I2", f"{ledger.node}: the charge is not the highest of readback and grants"))
-        if not all(map(le, ledger.charge_mw, ledger.cost_mw)) or ledger.total_mw != sum(ledger.cost_mw):
+        if not all(map(le, ledger.charge_mw, ledger.cost_mw)) or ledger.total_mw != total_of(
+            ledger.cost_mw, ledger.covered
+        ):
             found.append(Violation("I3", f"{ledger.node}: watts count as free that have not settled"))
         newest = ledger.sent[-1].decision_id if ledger.sent else -1
         if newest >= ledger.next_id or [s.decision_id for s in ledger.sent] != sorted(

@@ -6,6 +6,7 @@ Columns have the order of ``cards.gpus``. Values only; ``charging.py`` has the r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import compress
 from operator import not_
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from planner.domain.observation import NodeObservation
 from planner.domain.units import GpuSetpoint
 
 Column = tuple[int, ...]
+
+NOT_DECIDED = 0
+"""The cap of a GPU that decisions do not name, because a pod that is not ours holds it."""
 
 NEVER_S = float("-inf")
 
@@ -61,7 +65,7 @@ class NodeLedger(NamedTuple):
     charge_mw: Column
     cost_mw: Column
     total_mw: int
-    """Sum of ``cost_mw``."""
+    """Sum of ``cost_mw`` over the GPUs that the budget covers."""
     acked_id: int = -1
     next_id: int = 0
     boot: str = ""
@@ -88,10 +92,20 @@ class NodeLedger(NamedTuple):
     """Derived from ``wanted``; None: must be derived again."""
     enforced_mw: int = 0
     draw_mw: int | None = None
+    covered: tuple[bool, ...] | None = None
+    """GPUs that the budget covers; None: all of them. ``coverage.py`` has the rules."""
+    held: tuple[bool, ...] = ()
+    """GPUs that pods of the site's deployments hold by the newest report; kept only where ``covered`` is."""
 
     def stuck(self) -> tuple[bool, ...]:
         """GPUs that did not follow the newest decision although it was answered, or that cannot follow."""
         if self.caps_mw is None or self.acked_id < self.next_id - 1 or self.hardware_mw == self.caps_mw:
             return tuple(map(not_, self.healthy))
         floor = map(max, self.caps_mw, self.cards.min_mw)
-        return tuple(not ok or hw > cap for ok, hw, cap in zip(self.healthy, self.hardware_mw, floor, strict=True))
+        rows = zip(self.healthy, self.hardware_mw, self.caps_mw, floor, strict=True)
+        return tuple(not ok or (cap != NOT_DECIDED and hw > low) for ok, hw, cap, low in rows)
+
+
+def total_of(cost_mw: Column, covered: tuple[bool, ...] | None) -> int:
+    """The part of ``cost_mw`` that counts against the budget."""
+    return sum(cost_mw) if covered is None else sum(compress(cost_mw, covered))

@@ -6,11 +6,14 @@ Reads only. ``site_ledger.py`` exports these names.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from planner.core import coverage
 from planner.core.power.cap_changes import allowed_mw, answers
 from planner.core.power.effective_budget import effective_mw, level_mw, next_change_s, smallest_mw
-from planner.core.power.site_state import PowerState, charged_mw, free_mw, unseen_mw
-from planner.domain.config import SiteConfig
+from planner.core.power.node_ledger import total_of
+from planner.core.power.site_state import PowerState, charged_mw, free_mw, in_advance_mw
+from planner.domain.config import Covers, SiteConfig
 from planner.domain.ids import GpuId
 from planner.domain.plan import Limited, SitePlan
 from planner.domain.reasons import ReasonCode
@@ -28,9 +31,18 @@ def reserved(state: PowerState, gpus: Iterable[GpuId], setpoint: GpuSetpoint, sm
         if ledger is None or ledger.caps_mw is None:
             return False
         index = ledger.cards.gpus.index(gpu)
+        if ledger.covered is not None and not ledger.covered[index]:
+            return False
         if not ledger.healthy[index] or ledger.caps_mw[index] + smallest_step_mw <= setpoint.cap_mw:
             return False
     return True
+
+
+def affordable(state: PowerState, config: SiteConfig, gpus: int, now_s: float) -> bool:
+    """Whether replicas on ``gpus`` GPUs may still be to start, wherever they start, and the charges stay within the
+    budget.
+    """
+    return free_mw(replace(state, pledged_gpus=gpus), config, now_s) >= 0
 
 
 def summary(state: PowerState, config: SiteConfig, now_s: float) -> SitePlan:
@@ -41,7 +53,7 @@ def summary(state: PowerState, config: SiteConfig, now_s: float) -> SitePlan:
     return SitePlan(
         site=config.site,
         budget_mw=budget,
-        charged_mw=Milliwatts(charged_mw(state) + unseen_mw(state, config) + apart),
+        charged_mw=Milliwatts(charged_mw(state) + in_advance_mw(state, config) + apart),
         enforced_mw=Milliwatts(sum([ledger.enforced_mw for ledger in state.nodes.values()])),
         draw_mw=Milliwatts(sum(draws)) if len(draws) == len(state.nodes) and draws else None,
         free_mw=free_mw(state, config, now_s),
@@ -74,6 +86,7 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
         notes.append(Limited(number, ReasonCode.POWER_PENDING, text))
     if (gpus := _gpus_note(state, config)) is not None:
         notes.append(gpus)
+    notes += _coverage_notes(state, config)
     silent = [node for node, ledger in state.nodes.items() if not answers(ledger, config, now_s)]
     if silent:
         held = sum(state.nodes[node].total_mw for node in silent)
@@ -81,6 +94,25 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
         text = f"{len(silent)} nodes do not answer ({names}): {watts_from_mw(held):.0f} W stay charged"
         notes.append(Limited(held, ReasonCode.POWER_PENDING, text))
     return tuple(notes)
+
+
+def _coverage_notes(state: PowerState, config: SiteConfig) -> list[Limited]:
+    """What the budget does not cover, and which workers came unannounced, where it covers workers only."""
+    if config.covers is Covers.ALL_GPUS:
+        return []
+    notes = []
+    beyond = coverage.outside(state.nodes.values())
+    if beyond.gpus:
+        watts = watts_from_mw(Milliwatts(beyond.charge_mw))
+        text = f"{beyond.gpus} GPUs without a worker are outside the budget: they may draw {watts:.0f} W more"
+        notes.append(Limited(beyond.charge_mw, ReasonCode.OUTSIDE_BUDGET, text))
+    if (still := state.pledged_gpus) > 0:
+        text = f"replicas on {still} GPUs are still to start: their watts are reserved wherever they start"
+        notes.append(Limited(still, ReasonCode.START_WATTS, text))
+    if state.unannounced_gpus:
+        text = f"{state.unannounced_gpus} GPUs hold workers that no decision started: they are charged as they are"
+        notes.append(Limited(state.unannounced_gpus, ReasonCode.UNANNOUNCED, text))
+    return notes
 
 
 def _gpus_note(state: PowerState, config: SiteConfig) -> Limited | None:
@@ -98,7 +130,7 @@ def _gpus_note(state: PowerState, config: SiteConfig) -> Limited | None:
 def _short_ahead_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
     """Milliwatts by which the hardware's minimum caps exceed the smallest budget known in advance."""
     allowed = allowed_mw(config, smallest_mw(config, state.orders, now_s), len(state.nodes))
-    return Milliwatts(sum([sum(ledger.cards.min_mw) for ledger in state.nodes.values()]) - allowed)
+    return Milliwatts(sum([total_of(ledger.cards.min_mw, ledger.covered) for ledger in state.nodes.values()]) - allowed)
 
 
 def next_event_s(state: PowerState, config: SiteConfig, now_s: float) -> float | None:

@@ -8,15 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from planner.core import advisory
+from planner.core import advisory, starts
 from planner.core.placement import GpuInventory, choose, inventory_of, keep, powered, where
 from planner.core.power import site_ledger as ledger
 from planner.core.power.site_state import PowerState
 from planner.core.state import DeploymentState, PlannerState
-from planner.domain.config import DeploymentConfig, PlannerConfig, SiteConfig
+from planner.domain.config import Covers, DeploymentConfig, PlannerConfig, SiteConfig
 from planner.domain.ids import DeploymentId, GpuId, PoolId
 from planner.domain.plan import Placement, PowerDecision
 from planner.domain.units import GpuSetpoint, TickClock
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersNow:
+    """A deployment's pods where the budget covers workers only, by pool."""
+
+    staying: Mapping[PoolId, int]
+    """GPUs whose pods are sure to stay."""
+    starting: Mapping[PoolId, int]
+    """GPUs on which published replicas may still start."""
+    living: starts.Pods
+    """GPUs and names of the pods that live by the newest reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,8 @@ class ReservedGpus:
     """Replicas that hold GPUs or have GPUs chosen, whether or not their watts are reserved."""
     patience_s: float
     """Seconds that a scale-up may wait for the rest of its watts."""
+    workers: WorkersNow | None = None
+    """None where the budget covers all GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +63,17 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
     decisions: list[PowerDecision] = []
     reserved: dict[DeploymentId, ReservedGpus] = {}
     for name, site in config.sites.items():
-        if not powered(state, name) or advisory.hands_off(config, name):
+        if advisory.hands_off(config, name):
+            continue
+        members = advisory.acting(config, name)
+        if not powered(state, name):
+            if starts.must_wait(power[name], site, clock.now_s):
+                reserved |= {d: ReservedGpus((), {}, {}, site.patience_s) for d in members}
             continue
         inventory = inventory_of(power[name], site, clock.now_s)
-        members = advisory.acting(config, name)
+        if site.covers is Covers.WORKERS:
+            state = _with_outcomes(state, config, inventory, power[name], clock.now_s)
+            power[name] = _pledged(power[name], inventory, state, config)
         chosen: dict[DeploymentId, tuple[Placement, ...]] = {}
         left = inventory
         for d in members:
@@ -62,9 +83,10 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             power[name] = ledger.want(power[name], _setpoints(inventory, chosen, state.deployments))
         power[name], sent = ledger.advance(power[name], site, clock.now_s)
         decisions += sent
+        gate = starts.StartGate(power[name], site, clock.now_s)
         for d in members:
             reserved[d] = _reserved(
-                power[name], site, inventory, config.deployments[d], state.deployments[d], chosen[d]
+                power[name], site, inventory, config.deployments[d], state.deployments[d], chosen[d], gate
             )
     deployments = dict(state.deployments)
     for d, held in reserved.items():
@@ -73,6 +95,28 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             pending = replace(pending, placements=held.placements, placed=held.placed)
             deployments[d] = replace(deployments[d], pending=pending)
     return Reserved(replace(state, power=power, deployments=deployments), tuple(decisions), reserved)
+
+
+def _with_outcomes(
+    state: PlannerState, config: PlannerConfig, inventory: GpuInventory, power: PowerState, now_s: float
+) -> PlannerState:
+    """The state in which the site's decisions that were carried out, and seen to be, are known as such."""
+    deployments = dict(state.deployments)
+    for d in advisory.members(config, power.site):
+        flow = starts.carried_out(deployments[d].flow, inventory, config.deployments[d], power, now_s)
+        if flow is not deployments[d].flow:
+            deployments[d] = replace(deployments[d], flow=flow)
+    return replace(state, deployments=deployments)
+
+
+def _pledged(power: PowerState, inventory: GpuInventory, state: PlannerState, config: PlannerConfig) -> PowerState:
+    """The ledger with what published replicas may still take: the decisions and the GPUs' pods state it."""
+    gpus = others = 0
+    for d in advisory.members(config, power.site):
+        flow = state.deployments[d].flow
+        gpus += sum(starts.to_start(inventory, config.deployments[d], flow).values())
+        others += starts.unannounced(inventory, config.deployments[d], flow)
+    return ledger.pledge(power, gpus, others)
 
 
 def _chosen(inventory: GpuInventory, config: DeploymentConfig, state: DeploymentState) -> tuple[Placement, ...]:
@@ -114,11 +158,21 @@ def _reserved(
     config: DeploymentConfig,
     state: DeploymentState,
     chosen: tuple[Placement, ...],
+    gate: starts.StartGate,
 ) -> ReservedGpus:
     counts, placed, step_mw = {}, {}, site.smallest_step_mw
-    by_pool = where(chosen)
+    by_pool, workers = where(chosen), None
+    if site.covers is Covers.WORKERS:
+        staying = starts.sure(inventory, config, state.flow)
+        workers = WorkersNow(staying, starts.to_start(inventory, config, state.flow), starts.pods_of(inventory, config))
     for name, goal in state.pending.goals.items():
-        held = len(inventory.held.get((config.deployment, name), ())) // config.pools[name].gpus_per_replica
-        proven = [p for p in by_pool.get(name, ()) if ledger.reserved(power, p.gpus, goal.setpoint, step_mw)]
-        counts[name], placed[name] = held + len(proven), held + len(by_pool.get(name, ()))
-    return ReservedGpus(chosen, counts, placed, site.patience_s)
+        size = config.pools[name].gpus_per_replica
+        held = len(inventory.held.get((config.deployment, name), ())) // size
+        proven = sum(ledger.reserved(power, p.gpus, goal.setpoint, step_mw) for p in by_pool.get(name, ()))
+        count = held + proven
+        if workers is not None:
+            known, published = workers.staying[name] + workers.starting[name], state.flow.published.get(name, 0)
+            while count > published and not gate.admit(max(0, count * size - known)):
+                count -= 1
+        counts[name], placed[name] = count, held + len(by_pool.get(name, ()))
+    return ReservedGpus(chosen, counts, placed, site.patience_s, workers)

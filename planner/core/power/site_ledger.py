@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from operator import le
+from operator import le, not_
 
+from planner.core import coverage
 from planner.core.power import brake, invariants
 from planner.core.power.cap_changes import (
     allowed_mw,
@@ -25,8 +26,8 @@ from planner.core.power.cap_changes import (
 from planner.core.power.charging import acknowledge, contradict, doubt, enroll, inherit, issue, settle, with_report
 from planner.core.power.effective_budget import level_mw, smallest_mw, with_commands
 from planner.core.power.incarnation import knows_more
-from planner.core.power.node_ledger import Column, NodeLedger
-from planner.core.power.queries import next_event_s, reserved, summary
+from planner.core.power.node_ledger import NOT_DECIDED, Column, NodeLedger
+from planner.core.power.queries import affordable, next_event_s, reserved, summary
 from planner.core.power.site_state import (
     PowerState,
     Removed,
@@ -35,9 +36,9 @@ from planner.core.power.site_state import (
     free_mw,
     gpus_mw,
     highest_mw,
-    unseen_mw,
+    in_advance_mw,
 )
-from planner.domain.config import SiteConfig
+from planner.domain.config import Covers, SiteConfig
 from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import NodeCommand, NodeObservation, Observation, PowerAckSeen, StoredCaps
 from planner.domain.plan import GpuCapTarget, Limited, PowerDecision
@@ -48,10 +49,12 @@ __all__ = [
     "PowerState",
     "absorb",
     "advance",
+    "affordable",
     "charged_mw",
     "free_mw",
     "initial",
     "next_event_s",
+    "pledge",
     "reserved",
     "summary",
     "want",
@@ -73,13 +76,18 @@ def initial(
     nothing inherited is trusted: until the first raise decisions only lower, and from then on a node that has not
     answered this leader is charged the highest limits that its GPUs can have.
     """
-    ledgers = {last.node: inherit(last) for last in stored if belongs(last.node, config)}
+    ledgers = {last.node: _inherited(last, config) for last in stored if belongs(last.node, config)}
     first_ever = not ledgers
     wait_s = config.answer_s if first_ever else config.lease_s * (1.0 + config.clock_skew) + config.flight_s
     where = {gpu: node for node, ledger in ledgers.items() for gpu in ledger.cards.gpus}
     return PowerState(
         config.site, epoch, now_s + wait_s, ledgers, where, since_s=now_s, doubted=doubted and bool(ledgers)
     )
+
+
+def _inherited(last: StoredCaps, config: SiteConfig) -> NodeLedger:
+    ledger = inherit(last)
+    return coverage.inherited(ledger, last.outside) if config.covers is Covers.WORKERS else ledger
 
 
 def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_s: float) -> PowerState:
@@ -116,12 +124,17 @@ def _with_reports(
     ledger = nodes.get(seen.node)
     if ledger is not None:
         fresh = with_report(ledger, seen, now_s)
-        nodes[seen.node] = fresh
+        if fresh is not ledger:
+            nodes[seen.node] = _with_pods(fresh, seen, config)
         return fresh is not ledger
     if not belongs(seen.node, config) or _from_before(seen, state.removed.get(seen.node), now_s):
         return False
-    nodes[seen.node] = enroll(seen, now_s, state.past_ids.get(seen.node, 0))
+    nodes[seen.node] = _with_pods(enroll(seen, now_s, state.past_ids.get(seen.node, 0)), seen, config)
     return True
+
+
+def _with_pods(ledger: NodeLedger, seen: NodeObservation, config: SiteConfig) -> NodeLedger:
+    return coverage.with_pods(ledger, seen, config.deployments) if config.covers is Covers.WORKERS else ledger
 
 
 def _from_before(seen: NodeObservation, removed: Removed | None, now_s: float) -> bool:
@@ -195,10 +208,22 @@ def want(state: PowerState, setpoints: Mapping[GpuId, GpuSetpoint]) -> PowerStat
     return replace(state, wants=setpoints, nodes=nodes)
 
 
+def pledge(state: PowerState, gpus: int, unannounced: int = 0) -> PowerState:
+    """The state in which published replicas may still start on ``gpus`` GPUs, of which no report shows a pod yet.
+
+    ``unannounced``: number of GPUs whose pods no decision brought up.
+    """
+    if (gpus, unannounced) == (state.pledged_gpus, state.unannounced_gpus):
+        return state
+    return replace(state, pledged_gpus=gpus, unannounced_gpus=unannounced)
+
+
 def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerState, tuple[PowerDecision, ...]]:
     """The state and the decisions to publish now, lowers first; each is charged in that state."""
     state = _prepared(state, config, now_s)
-    allowed = gpus_mw(state, config, now_s) - unseen_mw(state, config)
+    if config.covers is Covers.WORKERS:
+        state = _workers_reserved(state, config, now_s)
+    allowed = gpus_mw(state, config, now_s) - in_advance_mw(state, config)
     goals = {node: ledger.goal_mw or () for node, ledger in state.nodes.items()}
     reachable = {node for node, ledger in state.nodes.items() if answers(ledger, config, now_s)}
     fit = squeeze(state.nodes.values(), goals, reachable, Milliwatts(allowed))
@@ -231,10 +256,26 @@ def _prepared(state: PowerState, config: SiteConfig, now_s: float) -> PowerState
         if doubts:
             ledger = doubt(ledger, highest)
         if ledger.goal_mw is None or stale:
-            hold = state.wants is None
-            ledger = ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=hold))
-        nodes[node] = ledger
+            ledger = _with_goal(ledger, state, config, share)
+        nodes[node] = coverage.without_left(ledger, now_s, config.smallest_step_mw)
     return replace(state, nodes=nodes, share=share, share_key=key)
+
+
+def _with_goal(ledger: NodeLedger, state: PowerState, config: SiteConfig, share: int) -> NodeLedger:
+    return ledger._replace(goal_mw=goal(ledger, fallbacks(ledger, config, share), hold=state.wants is None))
+
+
+def _workers_reserved(state: PowerState, config: SiteConfig, now_s: float) -> PowerState:
+    """The state with the wanted free GPUs that the free pool can pay for: like raises, they spend only that."""
+    free = int(free_mw(state, config, now_s))
+    if free < 0 or state.frozen or now_s < state.raises_from_s:
+        return state
+    nodes = dict(state.nodes)
+    for node, ledger in state.nodes.items():
+        if answers(ledger, config, now_s):
+            fresh, free = coverage.with_reserved(ledger, free)
+            nodes[node] = ledger if fresh is ledger else _with_goal(fresh, state, config, state.share)
+    return replace(state, nodes=nodes)
 
 
 def _lowers(
@@ -260,11 +301,12 @@ def _raises(
 ) -> dict[NodeId, Column]:
     """The raises that fit the free pool: all of them, or the same part of each."""
     step = config.smallest_step_mw
-    open_ = []
+    open_, open_nodes = [], []
     for node, ledger in state.nodes.items():
         caps = lowers.get(node, ledger.caps_mw)
         if caps is None or node not in reachable or 0.0 <= now_s - ledger.raised_s < config.settle_s:
             continue
+        open_nodes.append(node)
         if not all(map(le, targets[node], caps)):
             open_.append((ledger, caps, raise_cost(ledger, caps, targets[node], step)))
     whole = sum([cost for _, _, cost in open_])
@@ -274,6 +316,29 @@ def _raises(
         rising = raised(ledger, caps, targets[ledger.node], step, part, max(1, whole))
         if rising != caps:
             found[ledger.node] = rising
+    return found if config.covers is Covers.ALL_GPUS else _with_releases(state, lowers, found, open_nodes, free - part)
+
+
+def _with_releases(
+    state: PowerState,
+    lowers: Mapping[NodeId, Column],
+    rises: dict[NodeId, Column],
+    nodes: Iterable[NodeId],
+    free: int,
+) -> dict[NodeId, Column]:
+    """The raises with the GPUs that are left to others, because another's pod holds them.
+
+    Their limits rise to their defaults. That costs watts where replicas are still to start: one may start there next.
+    """
+    found = dict(rises)
+    for node in nodes:
+        ledger = state.nodes[node]
+        caps = found.get(node, lowers.get(node, ledger.caps_mw or ()))
+        fresh = coverage.released(ledger, caps)
+        cost = coverage.release_cost(ledger, caps, fresh) if state.pledged_gpus else 0
+        if fresh != caps and cost <= free:
+            free -= cost
+            found[node] = fresh
     return found
 
 
@@ -293,7 +358,8 @@ def _sent(
         final = rising if rising is not None else caps
         reason = ReasonCode.RENEWAL
         if final is not None:
-            reason = ReasonCode.REBALANCE if rising is not None or not state.squeezed else ReasonCode.BUDGET_CUT
+            cut = ReasonCode.UNANNOUNCED if state.unannounced_gpus else ReasonCode.BUDGET_CUT
+            reason = ReasonCode.REBALANCE if rising is not None or not state.squeezed else cut
         elif _wants_renewal(ledger, state, config, now_s):
             final = ledger.caps_mw
         if final is None:
@@ -329,8 +395,8 @@ def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, no
 
 def _stands_above(ledger: NodeLedger) -> bool:
     """Whether a settable limit was last proven above its cap: only the answer to another decision frees those watts."""
-    floor = map(max, ledger.caps_mw or (), ledger.cards.min_mw)
-    return any(ok and hw > cap for ok, hw, cap in zip(ledger.healthy, ledger.hardware_mw, floor, strict=True))
+    rows = zip(ledger.healthy, ledger.hardware_mw, ledger.caps_mw or (), ledger.cards.min_mw, strict=True)
+    return any(ok and cap != NOT_DECIDED and hw > max(cap, low) for ok, hw, cap, low in rows)
 
 
 def _stands_below(ledger: NodeLedger) -> bool:
@@ -346,13 +412,18 @@ def _order(
     caps_mw = ledger.caps_mw or ()
     setpoints = map(_setpoint, caps_mw, ledger.wanted or (None,) * len(caps_mw))
     lowest = caps_mw if all(map(le, caps_mw, falls)) else map(min, caps_mw, falls)
-    rows = zip(ledger.cards.gpus, setpoints, lowest, ledger.charge_mw, ledger.cards.highest_mw, strict=True)
+    outside = (False,) * len(falls) if ledger.covered is None else map(not_, ledger.covered)
+    rows = zip(ledger.cards.gpus, setpoints, lowest, ledger.charge_mw, ledger.cards.highest_mw, outside, strict=True)
     caps = tuple(map(GpuCapTarget._make, rows))
+    released: tuple[GpuId, ...] = ()
+    if ledger.covered is not None:
+        released = tuple([cap.gpu for cap in caps if cap.setpoint.cap_mw == NOT_DECIDED])
+        caps = tuple([cap for cap in caps if cap.setpoint.cap_mw != NOT_DECIDED])
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
     why = (Limited(sum(caps_mw), reason, sentence),)
     report = (ledger.heard_boot, ledger.heard_clock_s)
     over = _only_lowers(ledger, state, now_s)
-    return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *report, over)
+    return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *report, over, released)
 
 
 def _only_lowers(ledger: NodeLedger, state: PowerState, now_s: float) -> bool:

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from planner.core import coverage
 from planner.core.power.brake import Brake
 from planner.core.power.cap_changes import allowed_mw
 from planner.core.power.effective_budget import effective_mw
 from planner.core.power.node_ledger import Cards, NodeLedger
-from planner.domain.config import SiteConfig
+from planner.domain.config import Covers, SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId
 from planner.domain.observation import BudgetCommand
 from planner.domain.units import GpuSetpoint, Milliwatts
@@ -56,6 +57,10 @@ class PowerState:
     frozen: tuple[str, ...] = ()
     left_gpus: int = 0
     """GPUs that keep their watts although no pod holds them: what left them is not drained yet."""
+    pledged_gpus: int = 0
+    """GPUs on which published replicas may still start; kept where the budget covers workers only."""
+    unannounced_gpus: int = 0
+    """GPUs whose pods no decision brought up, likewise."""
 
 
 def charged_mw(state: PowerState) -> Milliwatts:
@@ -84,6 +89,22 @@ def unseen_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
     return Milliwatts(gpus * highest_mw(state) + hosts * config.host_overhead_mw_per_node)
 
 
+def pledged_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
+    """What is charged for GPUs on which published replicas may still start, wherever they start.
+
+    While some GPU of the site is not reported, one of them may start there: at the highest limit of the site.
+    """
+    unknown = (config.expected_gpus or 0) > len(state.where) or any(n.seen is None for n in state.nodes.values())
+    return Milliwatts(
+        coverage.pledge_mw(state.nodes.values(), state.pledged_gpus, highest_mw(state) if unknown else None)
+    )
+
+
+def in_advance_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
+    """What is charged for GPUs before anything is known to draw on them."""
+    return pledged_mw(state, config) if config.covers is Covers.WORKERS else unseen_mw(state, config)
+
+
 def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
     """What all GPUs of the site together may draw now: the budget less overhead, margin and brake."""
     budget = effective_mw(config, state.orders, now_s)
@@ -92,7 +113,7 @@ def gpus_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
 
 def free_mw(state: PowerState, config: SiteConfig, now_s: float) -> Milliwatts:
     """The free pool: what raises may spend. Negative while charges are above the budget."""
-    return Milliwatts(gpus_mw(state, config, now_s) - charged_mw(state) - unseen_mw(state, config))
+    return Milliwatts(gpus_mw(state, config, now_s) - charged_mw(state) - in_advance_mw(state, config))
 
 
 def belongs(node: NodeId, config: SiteConfig) -> bool:

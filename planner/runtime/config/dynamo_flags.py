@@ -80,6 +80,10 @@ def _throughput_scaling(value: Any) -> Paths:
     return {} if _truth(value) else {"deployments.*.sizing": "load"}
 
 
+def _workers_budget(value: Any) -> Paths:
+    return {"sites.@.budget_watts": value, "sites.@.covers": "workers"}
+
+
 def _min_gpus(value: Any) -> Paths:
     """Later releases write -1 for none."""
     return {} if str(value) == "-1" else {f"{POOL}.*.min_gpus": value}
@@ -200,7 +204,11 @@ FLAGS: tuple[Flag, ...] = (
         _at("power_aware", convert=_truth),
         switch=True,
     ),
-    Flag("total_gpu_power_limit", "`sites.*.budget_watts`", _at("sites.@.budget_watts")),
+    Flag(
+        "total_gpu_power_limit",
+        "`sites.*.budget_watts` with `covers: workers`: it bounds the workers' GPUs and those reserved for them",
+        _workers_budget,
+    ),
     Flag(
         "prefill_engine_gpu_power_limit",
         "`pools.prefill.max_cap_watts`: an upper bound; below it the planner chooses",

@@ -281,6 +281,9 @@ class SiteSettings(Block):
     """Number of GPUs of the site: those that no agent has reported yet are charged as well."""
     expected_nodes: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     """Number of nodes that hold them, for the host overhead."""
+    covers: Literal["all_gpus", "workers"] = "all_gpus"
+    """The GPUs whose limits the budget bounds. all_gpus: every GPU of the site's nodes. workers: those that the site's
+    deployments hold, and those reserved for their replicas; all others are outside the promise."""
     shortage: Literal["joint", "proportional"] = "joint"
     """Where watts do not suffice. joint: counts and caps are chosen by the share of requests that stay good.
     proportional: every pool keeps ``int(n * budget / required)`` of its replicas, each counted with its highest cap."""

@@ -37,10 +37,11 @@ def decision(
     fallback: int = 300,
     incarnation: str = "i",
     only_lowers: bool = False,
+    released: tuple[str, ...] = (),
 ) -> CapDecision:
     rows = tuple(GpuTarget(gpu, GpuSetpoint(Milliwatts(cap)), min(cap, fallback)) for gpu, cap in targets.items())
     return CapDecision(
-        epoch, number, incarnation, 30.0, rows, boot if heard_s is not None else "", heard_s, only_lowers
+        epoch, number, incarnation, 30.0, rows, boot if heard_s is not None else "", heard_s, only_lowers, released
     )
 
 
@@ -135,6 +136,36 @@ def test_over_budget_a_decision_renews_and_lowers_and_raises_nothing() -> None:
     assert caps.actions(state, read(a=250, b=400), 1.0) == (), "not even back to where it stood"
     state = received(state, decision(1, {"a": 500, "b": 400}))
     assert caps.actions(state, read(a=300, b=400), 1.0) == (SetLimit("a", 500),)
+
+
+def test_a_gpu_that_is_left_to_others_gets_its_default_back_once_and_is_then_left_alone() -> None:
+    state = received(started(a=HIGH, b=600), decision(0, {"a": 300, "b": 400}))
+    state = caps.observed(state, read(a=300, b=400), 1.0)
+    state = received(state, decision(1, {"b": 400}, released=("a",)))
+    assert caps.actions(state, read(a=300, b=400), 1.0) == (SetLimit("a", HIGH),)
+    state = caps.left_alone(caps.observed(state, read(a=HIGH, b=400), 1.0, [WriteResult("a", HIGH)]), ["a"])
+    assert caps.actions(state, read(a=550, b=400), 2.0) == (), "whoever holds it may set what they like"
+    assert caps.actions(state, read(a=550, b=300), 40.0) == (), "not even when the lease ends"
+
+
+def test_a_limit_that_no_decision_has_set_is_not_given_back() -> None:
+    state = received(started(a=450, b=600), decision(0, {"b": 400}, released=("a",)))
+    assert caps.actions(state, read(a=450, b=400), 1.0) == ()
+
+
+def test_a_late_or_only_lowering_decision_gives_nothing_back() -> None:
+    state = received(started(a=HIGH, b=600), decision(0, {"a": 300, "b": 400}))
+    state = caps.observed(state, read(a=300, b=400), 1.0)
+    over = received(state, decision(1, {"b": 400}, released=("a",), only_lowers=True))
+    assert caps.actions(over, read(a=300, b=400), 1.0) == ()
+    late = received(state, decision(1, {"b": 400}, heard_s=-100.0, released=("a",)), now_s=10.0)
+    assert caps.actions(late, read(a=300, b=400), 10.0) == ()
+
+
+def test_a_gpu_that_a_worker_takes_again_is_capped_again() -> None:
+    state = received(started(a=HIGH), decision(0, {"a": 300}), decision(1, {}, released=("a",)))
+    state = received(state, decision(2, {"a": 250}))
+    assert caps.actions(state, read(a=500), 1.0) == (SetLimit("a", 250),)
 
 
 def test_values_are_clamped_and_bounded_from_above() -> None:

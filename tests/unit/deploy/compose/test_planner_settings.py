@@ -16,7 +16,16 @@ from deploy.compose.metric_sources import SharedClients, observers, selector
 from deploy.compose.planner_settings import load
 from deploy.compose.settings_layers import SettingsError
 from deploy.compose.settings_loader import Loaded
-from planner.domain.config import DeploymentConfig, Fallback, OperationMode, PoolConfig, SiteConfig, SizingMode, WaitFor
+from planner.domain.config import (
+    Covers,
+    DeploymentConfig,
+    Fallback,
+    OperationMode,
+    PoolConfig,
+    SiteConfig,
+    SizingMode,
+    WaitFor,
+)
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.runtime.config import dynamo_flags
 from planner.runtime.config.settings import DeploymentSettings, PoolSettings, Settings, SiteSettings
@@ -97,6 +106,17 @@ def test_a_setting_of_one_deployment_is_stronger_than_one_of_all_in_the_same_fil
     assert by_flag.ttft_ms == 100
 
 
+def test_what_a_budget_covers_is_a_setting_of_its_site(file: Path) -> None:
+    at = "sites.@.covers"
+    assert {site.covers for site in planner_config(load(file, {}, environ={}).settings).sites.values()} == {
+        Covers.ALL_GPUS
+    }
+    found = planner_config(load(file, {}, [f"{at}=workers"], environ={}).settings)
+    assert {site.covers for site in found.sites.values()} == {Covers.WORKERS}
+    with pytest.raises(SettingsError, match="covers"):
+        load(file, {}, [f"{at}=some"], environ={})
+
+
 def test_dynamos_flags_alone_make_a_planner(file: Path) -> None:
     flags = {
         "namespace": "dynamo-chat",
@@ -118,7 +138,9 @@ def test_dynamos_flags_alone_make_a_planner(file: Path) -> None:
     found = load(None, flags, environ={})
     config = planner_config(found.settings)
     deployment = config.deployments[DeploymentId("dynamo-chat")]
-    assert config.sites[SiteId("default")].budget_mw == 1_000_000
+    site = config.sites[SiteId("default")]
+    assert (site.budget_mw, site.covers) == (1_000_000, Covers.WORKERS)
+    assert site.deployments == {DeploymentId("dynamo-chat")}
     assert deployment.ttft_ms == 2000
     assert deployment.predictor == "kalman+log1p"
     assert deployment.mode is OperationMode.ADVISORY
@@ -347,9 +369,9 @@ def test_the_example_of_the_page_is_right(file: Path) -> None:
 NOT_SET_BY_PEOPLE = {
     DeploymentConfig: {"deployment", "other_pools"},
     PoolConfig: {"pool", "curve", "scale_up", "scale_down"},
-    SiteConfig: {"site", "utc_at_zero_s"},
+    SiteConfig: {"site", "utc_at_zero_s", "deployments"},
 }
-"""Names, and what is derived: pools without GPUs by their role,
+"""Names, and what is derived: pools without GPUs by their role, a site's deployments by theirs,
 the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
 
 

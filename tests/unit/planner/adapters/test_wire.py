@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -79,6 +80,30 @@ def test_scaling_says_both_vocabularies() -> None:
     name, last = from_wire.last_decision(sent, None)
     assert name == sent.deployment
     assert (last.decision_id, last.published, last.scaled_decision_id) == (5, {PREFILL: 2, DECODE: 3}, -1)
+
+
+def test_a_next_leader_finds_what_may_still_start_and_what_is_outside_the_budget() -> None:
+    """Where a budget covers workers only; where it covers all GPUs the fields are left out."""
+    roles = {PREFILL: Role.PREFILL, DECODE: Role.DECODE}
+    order = ScalingDecision(NAME, 5, {PREFILL: 2, DECODE: 3}, roles, at_most={PREFILL: 2, DECODE: 4}, kept={DECODE: 1})
+    deployment = config().deployments[NAME]
+    sent = over_the_wire(to_wire.scaling_decision(order, deployment, epoch=3, incarnation="i", at=AT))
+    assert isinstance(sent, v1.ScalingDecision)
+    _, last = from_wire.last_decision(sent, None)
+    assert (last.starts.at_most, last.starts.kept, last.starts.old) == (
+        {PREFILL: 2, DECODE: 4},
+        {DECODE: 1},
+        None,
+    )
+    within = GpuCapTarget(GpuId("GPU-1"), GpuSetpoint(Milliwatts(300_000)), 200_000, 300_000, 700_000)
+    beyond = within._replace(gpu=GpuId("GPU-2"), outside=True)
+    power = PowerDecision(NodeId("node-1"), 7, (within, beyond), 30.0, raises=True, released=(GpuId("GPU-3"),))
+    stored = over_the_wire(to_wire.power_decision(power, None, epoch=3, incarnation="i", at=AT))
+    assert isinstance(stored, v1.PowerDecision)
+    assert from_wire.stored_caps(stored).outside == {GpuId("GPU-2")}
+    assert stored.released_gpus == ("GPU-3",)
+    plain = to_wire.scaling_decision(replace(order, at_most={}, kept={}), deployment, epoch=3, incarnation="i", at=AT)
+    assert not {b"at_most", b"kept_gpus"} & set(codec.encode(plain).split(b'"')), "as every reader of today knows it"
 
 
 def test_a_pool_that_is_not_there_is_not_set() -> None:

@@ -1,0 +1,113 @@
+"""How many replicas may still start: what reports, decisions and acknowledgements prove, each of which may be late."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planner.core import starts
+from planner.core.placement import GpuInventory
+from planner.core.power import site_ledger
+from planner.core.state import Flow, Starts
+from planner.domain.config import Covers, SiteConfig
+from planner.domain.ids import GpuId
+from planner.domain.units import Milliwatts
+from tests.unit.planner.core.power.ledger_fixture import A, answer, seen
+from tests.unit.planner.core.small_site import DECODE, PREFILL, SITE, D, deployment, pool
+
+CONFIG = deployment({PREFILL: pool(PREFILL, gpus_per_replica=2), DECODE: pool(DECODE)})
+WORKERS = SiteConfig(SITE, Milliwatts(2_000_000), covers=Covers.WORKERS, deployments=frozenset({D}))
+
+
+def living(*pods: str) -> GpuInventory:
+    """An inventory in which these decode pods live, each on a GPU of its own."""
+    found = frozenset((GpuId(f"g-{pod}"), pod) for pod in pods)
+    return GpuInventory({(D, DECODE): [gpu for gpu, _ in found]}, {}, {(D, DECODE): found})
+
+
+def decided(flow: Flow, count: int, inventory: GpuInventory) -> Flow:
+    """The flow after a decision of ``count`` decode replicas, as ``publishable`` makes it."""
+    staying = min(count, starts.sure(inventory, CONFIG, flow)[DECODE])
+    known = starts.decided(flow, {DECODE: count}, {DECODE: staying}, starts.pods_of(inventory, CONFIG))
+    return replace(flow, decision_id=flow.decision_id + 1, published={DECODE: count}, starts=known)
+
+
+def to_start(flow: Flow, inventory: GpuInventory) -> int:
+    return starts.to_start(inventory, CONFIG, flow)[DECODE]
+
+
+def test_before_the_first_decision_nothing_starts() -> None:
+    assert to_start(Flow(), living("a", "b")) == 0
+
+
+def test_a_scale_up_starts_until_reports_show_its_pods() -> None:
+    flow = decided(Flow(), 3, living("a"))
+    assert to_start(flow, living("a")) == 2
+    assert to_start(flow, living("a", "b")) == 1
+    assert to_start(flow, living("a", "b", "c")) == 0
+
+
+def test_a_replica_of_two_gpus_starts_on_two() -> None:
+    flow = replace(Flow(0, {PREFILL: 2}), starts=starts.decided(Flow(), {PREFILL: 2}, {PREFILL: 0}, {}))
+    assert starts.to_start(living(), CONFIG, flow)[PREFILL] == 4
+
+
+def test_a_late_report_s_pods_may_be_leaving_already() -> None:
+    """Three down to one and up to three again: reports of before still show all three, and two more may start."""
+    before = living("a", "b", "c")
+    down = decided(decided(Flow(), 3, before), 1, before)
+    up = decided(down, 3, before)
+    assert to_start(up, before) == 2
+    assert to_start(up, living("a", "x")) == 1
+    assert to_start(up, living("a", "x", "y")) == 0
+
+
+def test_a_scale_up_that_was_replaced_may_still_come() -> None:
+    flow = decided(decided(Flow(), 4, living("a")), 2, living("a"))
+    assert to_start(flow, living("a")) == 3
+    assert flow.starts.at_most == {DECODE: 4}
+
+
+def test_a_new_leader_takes_every_pod_for_one_that_may_leave() -> None:
+    inherited = Flow(7, {DECODE: 3}, 6, starts=Starts({DECODE: 4}, {DECODE: 2}))
+    assert to_start(inherited, living("a", "b", "c", "d")) == 2
+    later = decided(inherited, 3, living("a", "b", "c", "d"))
+    assert later.starts.old is None, "which pods are old is known once every node has reported since an answer"
+    assert to_start(later, living("a", "b", "c")) == 2
+
+
+def test_pods_stay_once_all_nodes_have_reported_since_the_answer() -> None:
+    power = site_ledger.initial(replace(WORKERS, answer_s=0.0), 1, 0.0, ())
+    desk = power
+    flow = replace(decided(Flow(), 2, living("a", "b", "c")), scaled_decision_id=0)
+    flow = starts.carried_out(flow, living("a", "b", "c"), CONFIG, desk, 10.0)
+    assert flow.starts.done_s == 10.0
+
+    def absorb(state: site_ledger.PowerState, now_s: float, *acks: object) -> site_ledger.PowerState:
+        from planner.domain.observation import Observation
+
+        nodes = {A: seen("a", (700_000, 700_000), now_s)}
+        return site_ledger.absorb(state, Observation(nodes=nodes, power_acks=acks), WORKERS, now_s)  # type: ignore[arg-type]
+
+    reported = absorb(desk, 11.0)
+    assert starts.carried_out(flow, living("a", "b"), CONFIG, reported, 11.0) is flow, "a report proves no time"
+    ordered, orders = site_ledger.advance(reported, WORKERS, 12.0)
+    assert starts.carried_out(flow, living("a", "b"), CONFIG, ordered, 12.0) is flow
+    answered = absorb(ordered, 13.0, *[answer(order, 12.5) for order in orders])
+    settled = starts.carried_out(flow, living("a", "b"), CONFIG, answered, 13.0)
+    assert settled.starts.at_most == {DECODE: 2}
+    assert to_start(settled, living("a", "b")) == 0
+
+
+def test_pods_that_no_decision_started_are_counted() -> None:
+    flow = decided(Flow(), 2, living("a", "b"))
+    assert starts.unannounced(living("a", "b"), CONFIG, flow) == 0
+    assert starts.unannounced(living("a", "b", "hpa-1", "hpa-2"), CONFIG, flow) == 2
+    assert starts.unannounced(living("a", "b"), CONFIG, Flow()) == 0, "the planner found them when it came"
+
+
+def test_without_any_report_replicas_wait_until_agents_had_time_to_report() -> None:
+    empty = site_ledger.initial(WORKERS, 1, 0.0, ())
+    assert starts.must_wait(empty, WORKERS, 0.0)
+    assert not starts.must_wait(empty, WORKERS, empty.raises_from_s)
+    assert starts.must_wait(empty, replace(WORKERS, expected_gpus=8), 1000.0), "there are GPUs, and nothing is known"
+    assert not starts.must_wait(empty, replace(WORKERS, covers=Covers.ALL_GPUS), 0.0)
