@@ -34,6 +34,8 @@ def corrections(
         return known | _classic(config, seen, current)
     if seen is None or shape is None or shape.idle:
         return known
+    itl = value_or_none(seen.itl_ms)
+    late = {PREFILL: False, DECODE: itl is not None and itl > config.itl_ms}
     ratios: dict[str, float | None] = {PREFILL: None, DECODE: None}
     for name, pool in config.pools.items():
         count = seen.pools[name].replicas.ready if name in seen.pools else current[name]
@@ -43,9 +45,7 @@ def corrections(
         if pool.role is not Role.DECODE:
             ratios[PREFILL] = _ttft(config, engine, seen, shape, count, speed)
         if pool.role is not Role.PREFILL:
-            ratios[DECODE] = _itl(pool, engine, seen, shape, count, speed)
-    itl = value_or_none(seen.itl_ms)
-    late = {PREFILL: False, DECODE: itl is not None and itl > config.itl_ms}
+            ratios[DECODE] = _itl(pool, engine, seen, shape, count, speed, late=late[DECODE])
     return {phase: observed_ratio.learned(factor, ratios[phase], late=late[phase]) for phase, factor in known.items()}
 
 
@@ -62,7 +62,14 @@ def _ttft(
 
 
 def _itl(
-    pool: PoolConfig, engine: Engine, seen: DeploymentObservation, shape: SizedLoad, count: int, speed: float
+    pool: PoolConfig,
+    engine: Engine,
+    seen: DeploymentObservation,
+    shape: SizedLoad,
+    count: int,
+    speed: float,
+    *,
+    late: bool,
 ) -> float | None:
     itl = value_or_none(seen.itl_ms)
     if itl is None or engine.decode is None:
@@ -72,7 +79,7 @@ def _itl(
         lost = min(0.9, shape.req_per_s * engine.prefill.cost_ms(shape.prefill_tokens) / 1000.0 / count / speed)
     step_ms = itl * max(1.0, shape.accept_length)
     steps_per_s = shape.req_per_s * shape.decode_steps / count
-    ratio = observed_ratio.itl_ratio(engine.decode, step_ms, steps_per_s, shape.context_tokens)
+    ratio = observed_ratio.itl_ratio(engine.decode, step_ms, steps_per_s, shape.context_tokens, late=late)
     return None if ratio is None else ratio * speed * (1.0 - lost)
 
 

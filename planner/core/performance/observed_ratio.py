@@ -20,6 +20,9 @@ FULLEST_BATCH = 0.9
 """Up to this share of the engine's batch limit Little's law gives the batch; beyond, requests queue inside the engine,
 and the batch is the limit."""
 
+TELLING = 0.5
+"""ITL counts only where the batch adds at least this share of an empty engine's iteration time."""
+
 
 def learned(factor: float, ratio: float | None, *, late: bool = False) -> float:
     """The factor after one interval; ``ratio``: observed over predicted, None if unknown.
@@ -32,11 +35,16 @@ def learned(factor: float, ratio: float | None, *, late: bool = False) -> float:
     return factor + GAIN * (min(slowest, max(FASTEST, ratio)) - factor)
 
 
-def itl_ratio(model: DecodeModel, step_ms: float, steps_per_s: float, context_tokens: float) -> float | None:
+def itl_ratio(
+    model: DecodeModel, step_ms: float, steps_per_s: float, context_tokens: float, *, late: bool = False
+) -> float | None:
     """Observed iteration time over the profile's, at the batch that Little's law gives for the OBSERVED time.
 
-    ``steps_per_s``: decode iterations per second of one replica, summed over its sequences. From a full engine only a
-    ratio above 1 is used: its batch is at the limit, and more arrives than it carries.
+    ``steps_per_s``: decode iterations per second of one replica, summed over its sequences. Little's law averages the
+    batch over time, the observed time over tokens: a token shares its iteration with as many others as there are on
+    average, and with itself. From a full engine only a ratio above 1 is used: its batch is at the limit, and more
+    arrives than it carries. None where the batch hardly lengthens an iteration, unless answers are ``late``: bursts
+    within the interval would be taken for slow engines, and the capacity added for them makes the batch smaller yet.
     """
     batch, limit = steps_per_s * step_ms / 1000.0, model.batch_limit(context_tokens)
     if step_ms <= 0 or batch <= 0:
@@ -44,7 +52,9 @@ def itl_ratio(model: DecodeModel, step_ms: float, steps_per_s: float, context_to
     if batch > FULLEST_BATCH * limit:
         full = step_ms / model.itl_ms(limit, context_tokens)
         return full if full > 1.0 else None
-    return step_ms / model.itl_ms(max(1.0, batch), context_tokens)
+    if not late and batch * model.per_sequence_ms(context_tokens) < TELLING * model.a_ms:
+        return None
+    return step_ms / model.itl_ms(batch + 1.0, context_tokens)
 
 
 def ttft_ratio(ttft_ms: float, own_ms: float, response_ms: float) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -139,11 +140,34 @@ def test_itl_teaches_the_factor_exactly(truth: float) -> None:
     """An engine ``truth`` times slower than its profile, at whatever batch the load makes."""
     assert PROFILE.decode is not None
     model = decode_model(PROFILE.decode, 1024, 1)
-    context, steps_per_s = 3000.0, 2000.0
+    context, steps_per_s = 3000.0, 6000.0 / truth
     step_ms = model.a_ms * truth
-    for _ in range(200):
-        step_ms = truth * model.itl_ms(max(1.0, steps_per_s * step_ms / 1000.0), context)
+    for _ in range(200):  # a token shares its iteration with the sequences found at its arrival, and with its own
+        step_ms = truth * model.itl_ms(steps_per_s * step_ms / 1000.0 + 1.0, context)
     assert observed_ratio.itl_ratio(model, step_ms, steps_per_s, context) == pytest.approx(truth, rel=1e-6)
+
+
+def test_what_requests_see_of_a_batch_that_varies_is_not_taken_for_a_slow_engine() -> None:
+    """Sequences come and go independently: their number is Poisson over time, and larger as the tokens see it."""
+    assert PROFILE.decode is not None
+    model, context, mean = decode_model(PROFILE.decode, 1024, 1), 3000.0, 30.0
+    batches = np.random.default_rng(1).poisson(mean, 200_000)
+    steps_ms = np.array([model.itl_ms(float(n), context) for n in range(batches.max() + 1)])[batches]
+    # Each instant's batch advances by one token per sequence and iteration time.
+    seen_ms = float(batches.sum() / (batches / steps_ms).sum())
+    steps_per_s = 1000.0 * float((batches / steps_ms).mean())
+    ratio = observed_ratio.itl_ratio(model, seen_ms, steps_per_s, context)
+    assert ratio == pytest.approx(1.0, abs=0.01)
+
+
+def test_itl_teaches_nothing_where_the_batch_hardly_lengthens_an_iteration() -> None:
+    """A burst inside the interval looks like a slow engine there; where answers are late it must count all the same."""
+    assert PROFILE.decode is not None
+    model, context = decode_model(PROFILE.decode, 1024, 1), 3000.0
+    step_ms, steps_per_s = 1.4 * model.itl_ms(7.0, context), 7000.0 / (1.4 * model.itl_ms(7.0, context))
+    assert observed_ratio.itl_ratio(model, step_ms, steps_per_s, context) is None
+    late = observed_ratio.itl_ratio(model, step_ms, steps_per_s, context, late=True)
+    assert late == pytest.approx(1.35, abs=0.05)
 
 
 def test_nothing_is_learned_where_waiting_or_a_full_batch_rules() -> None:
