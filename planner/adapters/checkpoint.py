@@ -121,7 +121,11 @@ def bands_back(kept: Mapping[str, Any], models: Mapping[str, PointModel]) -> dic
 
 def alike(one: Band, other: Band) -> bool:
     """Whether one can use what the other has learned: the same model under the same settings."""
-    return (one.model.name, one.level, one.horizon_s) == (other.model.name, other.level, other.horizon_s)
+    return _settings(one) == _settings(other)
+
+
+def _settings(band: Band) -> tuple[str, float, float, bool]:
+    return band.model.name, band.level, band.horizon_s, band.relative
 
 
 def _plain(value: object) -> Any:

@@ -9,7 +9,7 @@ itself when a load changes its pattern.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from planner.domain.plan import Forecast
 from planner.domain.predictor import PointModel
@@ -25,7 +25,12 @@ UPPER_CASES = 40
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A point model with its errors: ``errors`` are relative and sorted by age, ``due`` are forecasts to compare."""
+    """A point model with its errors: ``errors`` are sorted by age, ``due`` are forecasts to compare.
+
+    ``relative``: errors are shares of the forecast; otherwise they are in its unit. An error made at a jump is as large
+    as the jump: as a share it would multiply the level after the jump, which contains it already. Of either kind, an
+    error adds at most ``LARGEST_ERROR`` of the mean.
+    """
 
     model: PointModel
     level: float = 0.9
@@ -33,6 +38,7 @@ class Band:
     errors: tuple[float, ...] = ()
     miss_share: float = 0.1
     due: tuple[tuple[float, float], ...] = ()
+    relative: bool = True
 
     @property
     def ready(self) -> bool:
@@ -44,12 +50,12 @@ class Band:
         if waiting and waiting[0][0] <= t_s + FLOOR:
             fallen = [mean for due_s, mean in waiting if due_s <= t_s + FLOOR]
             waiting = waiting[len(fallen) :]
-            error = _error(y, fallen[-1])
+            error = _error(y, fallen[-1]) if self.relative else y - fallen[-1]
             miss_share = self._adapted(error)
             errors = (*errors[-(WINDOW - 1) :], error)
         model = self.model.observe(t_s, y)
         due = (*waiting, (t_s + self.horizon_s, model.mean(self.horizon_s)))
-        return Band(model, self.level, self.horizon_s, errors, miss_share, due)
+        return replace(self, model=model, errors=errors, miss_share=miss_share, due=due)
 
     def _adapted(self, error: float) -> float:
         """The share of misses to plan for, after one more error: fewer after a miss, more after a hit."""
@@ -64,8 +70,8 @@ class Band:
         ordered = sorted(self.errors)
         return Forecast(
             mean=mean,
-            upper=mean * (1.0 + max(0.0, _quantile(ordered, 1.0 - self.miss_share))),
-            lower=mean * (1.0 + min(0.0, _quantile(ordered, self.miss_share))),
+            upper=self._off(mean, max(0.0, _quantile(ordered, 1.0 - self.miss_share))),
+            lower=self._off(mean, min(0.0, _quantile(ordered, self.miss_share))),
             horizon_s=horizon_s,
             model=self.model.name,
         )
@@ -75,14 +81,17 @@ class Band:
         ordered = sorted(self.errors) or [0.0]
         case = min(UPPER_CASES - 1, int(self.level * UPPER_CASES))
         error = _between(ordered, (case + 0.5) / UPPER_CASES * len(ordered) - 0.5)
-        return self.model.mean(horizon_s) * max(0.0, 1.0 + error)
+        return max(0.0, self._off(self.model.mean(horizon_s), error))
 
     def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
         """``count`` equally likely values ``horizon_s`` ahead: the mean with its latest errors, including the worst."""
         mean = self.model.mean(horizon_s)
         ordered = sorted(self.errors) or [0.0]
         at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count - 1)] + [len(ordered) - 1.0]
-        return tuple(mean * max(0.0, 1.0 + _between(ordered, position)) for position in at)
+        return tuple(max(0.0, self._off(mean, _between(ordered, position))) for position in at)
+
+    def _off(self, mean: float, error: float) -> float:
+        return mean * (1.0 + error) if self.relative else mean + min(error, LARGEST_ERROR * mean)
 
 
 def _error(y: float, forecast: float) -> float:

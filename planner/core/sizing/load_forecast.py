@@ -135,7 +135,7 @@ def _steady(
         return {name: bands[name] for name in (SMOOTH, HELD) if name in bands}
     level = config.forecast_level
     smooth = bands.get(SMOOTH) or Band(Ewma(tau_s=SEQUENCE_LIFE_S), level, ahead_s, miss_share=1.0 - level)
-    held = bands.get(HELD) or Band(Constant(), level, ahead_s, miss_share=1.0 - level)
+    held = bands.get(HELD) or Band(Constant(), level, ahead_s, miss_share=1.0 - level, relative=False)
     smooth = smooth.observe(t_s, rate)
     return {SMOOTH: smooth, HELD: held.observe(t_s, smooth.model.mean(0.0))}
 

@@ -132,6 +132,20 @@ def test_a_band_is_judged_at_its_horizon_and_not_before() -> None:
     assert len(band.observe(90.0, 12.0).errors) == 1
 
 
+def test_an_error_of_a_jump_does_not_multiply_the_level_after_it() -> None:
+    """50 comes after 30: the largest error is 20, so that 70 may come next, and not 50 * 50 / 30 = 83."""
+    shares, amounts = Band(Constant(), horizon_s=30.0), Band(Constant(), horizon_s=30.0, relative=False)
+    for i in range(10):
+        y = 30.0 if i < 9 else 50.0
+        shares, amounts = shares.observe(30.0 * i, y), amounts.observe(30.0 * i, y)
+    assert amounts.forecast(30.0).upper == pytest.approx(70.0)
+    assert shares.forecast(30.0).upper == pytest.approx(250.0 / 3.0)
+    assert amounts.upper(30.0) < shares.upper(30.0)
+    fallen = amounts.observe(300.0, 5.0)
+    assert fallen.forecast(30.0).upper == pytest.approx(10.0), "at a low level, no more than double"
+    assert min(fallen.scenarios(30.0)) == 0.0
+
+
 def day(t_s: float) -> float:
     return 100.0 + 80.0 * math.sin(2.0 * math.pi * t_s / DAY_S)
 
