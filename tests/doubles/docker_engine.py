@@ -33,6 +33,7 @@ def engine(folder: Path) -> Iterator[str]:
         yield host
     finally:
         _end(process)
+        _clear(folder)
 
 
 def _started(folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
@@ -64,6 +65,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _clear(folder: Path) -> None:
+    """Take away what the engine leaves: a mounted network namespace, which nothing can delete, and its images."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", point], capture_output=True, timeout=20, check=False)
+    for part in ("data", "exec"):
+        shutil.rmtree(folder / part, ignore_errors=True)
 
 
 def _until_ready(process: subprocess.Popen[bytes], socket: Path) -> bool:
