@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -167,7 +168,9 @@ class ConnectorSite:
             *("--kubeconfig", str(self.kubeconfig(token)), "--nats-url", self.url),
             *("--host", "127.0.0.1", "--port", str(free_port())),
         )
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, *arguments)
+        # A killed connector's claim is short here, so that the next one begins soon.
+        environment = {**os.environ, "WATTSCALE_CONNECTOR_CLAIM_TTL_S": "1"}
+        process = await asyncio.create_subprocess_exec(sys.executable, *command, *arguments, env=environment)
         try:
             yield process
             if process.returncode is None:
