@@ -63,6 +63,8 @@ class BusFacts:
     """How far this machine's clock is ahead of the server's."""
     changes: tuple[StreamChange, ...] | Unknown = ()
     """What `wattscale streams apply` would change."""
+    missing: str = ""
+    """What is missing of the streams and what to do, where ``changes`` is Unknown."""
     forgets: str | Unknown = ""
     """Why a silent node's last decision may be lost; empty where it cannot."""
     put_back: tuple[str, ...] | Unknown = ()

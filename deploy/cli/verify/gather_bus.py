@@ -19,6 +19,7 @@ from bus_schemas.jetstream.reader import StoredMessage, all_messages, last_per_s
 from bus_schemas.standing_lease import standing
 from bus_schemas.streams import DECISIONS, TELEMETRY, stream_of
 from bus_schemas.subjects import scaling_consumer
+from deploy.cli.bus_connection import what_is_missing
 from deploy.cli.verify.facts import BusFacts, ConsumerUse, NewestReport, Unknown
 from deploy.views.site_view import SiteView
 
@@ -56,12 +57,14 @@ async def bus_facts(bus: Bus, replicas: int | None) -> BusFacts:
             view.add(stored.message)
     await _lease(bus, view, unread)
     nodes = _reports(reports, ("ack", "power"), now) | _reports(reports, ("telemetry", "node"), now)
+    changes = await _known(lambda: _changes(bus, replicas))
     return BusFacts(
         servers=", ".join(bus.settings.servers),
         version=_version(bus),
         now=now,
         own_ahead_s=own,
-        changes=await _known(lambda: _changes(bus, replicas)),
+        changes=changes,
+        missing=await what_is_missing(bus) if isinstance(changes, Unknown) else "",
         forgets=await _known(lambda: forgetful(bus)),
         put_back=await _known(lambda: _put_back(bus)),
         view=view,

@@ -51,7 +51,8 @@ def missing_streams(bus: BusFacts) -> tuple[str, ...]:
 
 def _streams(bus: BusFacts) -> CheckLine:
     if isinstance(bus.changes, Unknown):
-        return STREAMS.skipped(bus.changes.why)
+        what, _, remedy = bus.missing.rpartition(": ")
+        return STREAMS.failed(what, remedy) if bus.missing else STREAMS.skipped(bus.changes.why)
     if gone := missing_streams(bus):
         return STREAMS.failed(f"missing: {listed(gone)}", "wattscale streams apply")
     if not bus.changes:
