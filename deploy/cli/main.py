@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.engine": ("engine",),
     "deploy.cli.run.load": ("load",),
     "deploy.cli.build.simulate": ("simulate",),
+    "deploy.cli.build.plan_capacity": ("plan-capacity",),
     "deploy.cli.build.replay": ("replay",),
     "deploy.cli.build.prove": ("prove",),
     "deploy.cli.cluster.shell": ("completion", "manual"),

@@ -23,15 +23,22 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "requests, and compares their scores. Ours runs the same code as in production.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_load(parser)
+    add_load(parser, "--trace")
     _add_cluster(parser)
     _add_policies_and_results(parser)
     parser.set_defaults(run=_run)
 
 
-def _add_load(parser: argparse.ArgumentParser) -> None:
+def add_load(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the options of a load and its targets; ``name`` is the option that names the trace."""
     load = parser.add_argument_group("load")
-    load.add_argument("--trace", type=Path, help="Mooncake JSONL or CSV, plain or gzip; default: a generated load")
+    load.add_argument(
+        name,
+        type=Path,
+        dest="trace",
+        metavar="TRACE",
+        help="Mooncake JSONL or CSV, plain or gzip; default: a generated load",
+    )
     load.add_argument(
         "--rate", type=number(0, 1e6, above=True), default=1.0, help="replay the trace at this many times its speed"
     )

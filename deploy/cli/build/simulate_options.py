@@ -14,8 +14,10 @@ from deploy.cli.errors import UsageError
 from deploy.cli.numbers import LONGEST_S, MOST_GPUS, MOST_WATTS, number, whole
 from deploy.demo.demo_profile import profile_of_both_phases
 from planner.adapters.traces import Trace, TraceError, read_trace
+from planner.domain.profile import Profile
 from planner.domain.request import Request
 from planner.sim.cluster.plant import ClusterSpec
+from planner.sim.cluster.worker_pool import PoolSpec
 from planner.sim.policies.catalogue import UnknownPolicyError, make
 from planner.sim.policies.ours import OursSettings
 from planner.sim.workload.generated import generated
@@ -45,15 +47,9 @@ def asked(args: argparse.Namespace) -> Asked:
     start = re.fullmatch(r"([0-9]{1,5})p([0-9]{1,5})d", args.start)
     if start is None:
         raise UsageError(f"--start {args.start}: write the workers as 5p2d")
-    pools = disaggregated(
-        profile,
-        args.gpu,
-        startup_s=args.startup_s,
-        start=(int(start[1]), int(start[2])),
-        moe="moe" in profile.name.lower(),
-    )
+    pools = pools_of(args, profile, (int(start[1]), int(start[2])))
     scenario = Scenario(
-        trace=_trace(args),
+        trace=trace_of(args),
         profile=profile,
         cluster=ClusterSpec(args.nodes, args.gpus_per_node, card_of(args.gpu)),
         pools=tuple(replace(pool, mtbf_s=args.mtbf_s) for pool in pools),
@@ -73,7 +69,14 @@ def asked(args: argparse.Namespace) -> Asked:
     )
 
 
-def _trace(args: argparse.Namespace) -> Trace:
+def pools_of(args: argparse.Namespace, profile: Profile, start: tuple[int, int]) -> tuple[PoolSpec, PoolSpec]:
+    """A prefill and a decode pool of a profile on ``--gpu``, with ``start`` workers of each when the load begins."""
+    moe = "moe" in profile.name.lower()
+    return disaggregated(profile, args.gpu, startup_s=args.startup_s, start=start, moe=moe)
+
+
+def trace_of(args: argparse.Namespace) -> Trace:
+    """The load of ``simulate.add_load``'s options, or a generated one. Raises UsageError."""
     if args.trace is None:
         end_s = args.duration_s or GENERATED_S
         requests = itertools.takewhile(lambda r: r.t_s < end_s, generated(0, requests_per_s=20.0, wave_s=end_s))

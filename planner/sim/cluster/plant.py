@@ -31,11 +31,24 @@ MJ_PER_J = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class ClusterSpec:
-    """Equal nodes of equal GPUs."""
+    """Equal nodes of equal GPUs; the last one may be smaller."""
 
     nodes: int
     gpus_per_node: int
     card: GpuCard = H200
+    gpus_of_last_node: int | None = None
+    """None: as many as the others have."""
+
+    def gpus_of(self, node: int) -> int:
+        """Number of GPUs of a node, counted from 0."""
+        if self.gpus_of_last_node is not None and node == self.nodes - 1:
+            return self.gpus_of_last_node
+        return self.gpus_per_node
+
+    @property
+    def gpus(self) -> int:
+        """Number of GPUs of all nodes."""
+        return sum(self.gpus_of(node) for node in range(self.nodes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +366,7 @@ class Plant:
 
 def _gpus(cluster: ClusterSpec) -> Iterator[SimGpu]:
     for node in range(cluster.nodes):
-        for index in range(cluster.gpus_per_node):
+        for index in range(cluster.gpus_of(node)):
             yield SimGpu(f"GPU-node-{node}-{index:02d}", f"node-{node}", cluster.card)
 
 

@@ -69,7 +69,7 @@ class Scenario:
     @property
     def gpus(self) -> int:
         """Number of GPUs of the cluster."""
-        return self.cluster.nodes * self.cluster.gpus_per_node
+        return self.cluster.gpus
 
 
 def _starting(pool: PoolSpec, replicas: int) -> PoolSpec:

@@ -71,6 +71,7 @@ WORDS = (
 MISTAKES = {
     ("up",): ("--trace", "/nowhere.csv"),
     ("simulate",): ("--trace", "/nowhere.csv"),
+    ("plan-capacity",): ("--budget-watts", "9000", "--load", "/nowhere.csv"),
     ("prove",): ("--only", "x"),
     ("planner", "run"): ("--set", "no_such_setting=1"),
     ("agent", "power"): ("--settings", "/nowhere.yaml"),

@@ -54,6 +54,7 @@ def test_a_simulation_of_an_endless_device_is_refused_at_once() -> None:
     "words",
     [
         ("simulate", "--trace"),
+        ("plan-capacity", "--budget-watts", "9000", "--load"),
         ("up", "--trace"),
         ("planner", "check", "--config"),
         ("agent", "check", "--node", "n", "--settings"),
