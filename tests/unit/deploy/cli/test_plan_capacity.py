@@ -78,3 +78,19 @@ def test_bad_input_is_one_line_and_exit_2(
 def test_a_budget_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan-capacity"]) == 2
     assert "the following arguments are required: --budget-watts" in capsys.readouterr().err
+
+
+def test_a_terminal_sees_the_runs_and_the_time_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    quiet = [*command(tmp_path), "--max-gpus", "3", "--points", "2"]
+    main(quiet)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    main(quiet)
+    told = capsys.readouterr().err
+    assert "2/2" in told
+    assert "left, or less" in told
