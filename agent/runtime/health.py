@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -41,7 +41,7 @@ class Readiness(Protocol):
 class AgentHealthServer:
     """Serves one process's state on ``host:port``; port 0 lets the system choose, ``url`` names the one in use.
 
-    Live: the process answers. Ready: ``service.not_ready`` is empty.
+    Live: the process answers. Ready: ``service.not_ready`` is empty; ``notes``: lines below that, which change nothing.
     """
 
     def __init__(
@@ -53,12 +53,14 @@ class AgentHealthServer:
         port: int,
         request_s: float = REQUEST_S,
         max_connections: int = MAX_CONNECTIONS,
+        notes: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._service = service
         self._metrics = metrics
         self._host, self._port = host, port
         self._request_s = request_s
         self._max_connections = max_connections
+        self._notes = notes
         self._pages: Mapping[str, Callable[[], Response]] = {
             "/livez": lambda: _text("ok\n"),
             "/readyz": self._readyz,
@@ -100,7 +102,8 @@ class AgentHealthServer:
 
     def _readyz(self) -> Response:
         why = self._service.not_ready
-        return _text(f"not ready: {why}\n", 503) if why else _text("ok\n")
+        notes = "".join(f"note: {one}\n" for one in self._notes())
+        return _text(f"not ready: {why}\n{notes}", 503) if why else _text(f"ok\n{notes}")
 
     def _show_metrics(self) -> Response:
         return Response(body=self._metrics(), headers={"Content-Type": METRICS_TEXT})

@@ -46,6 +46,7 @@ DAEMONS = (
     ["connector", "virtual"],
     ["connector", "local"],
     ["connector", "kubernetes"],
+    ["connector", "autoscaler"],
 )
 """Commands that run no code before all of it was found to be ours."""
 EXTRAS = "pip install 'wattscale[local]' (or [planner], [agent])"

@@ -31,6 +31,7 @@ from tests.doubles.kubernetes_parts.served import (
     ACCOUNTS,
     DEFINITIONS,
     PODS,
+    SUBJECT_REVIEWS,
     Collection,
     Object,
     ScalePaths,
@@ -215,6 +216,8 @@ class KubernetesDouble:
     async def _post(self, request: web.Request, target: Target, body: Object, manager: str) -> Object:
         if target.collection == ACCESS_REVIEWS:
             return self._review(request, body)
+        if target.collection == SUBJECT_REVIEWS:
+            return rbac.subject_review(body, self._stored_objects)
         if target.sub == "token":
             self._get(target)
             token = f"token-{uuid.uuid4().hex}"

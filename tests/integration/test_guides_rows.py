@@ -56,6 +56,7 @@ ELSEWHERE = {
     "wattscale connector virtual": "tests/contract/dynamo/test_virtual_bridge.py",
     "wattscale connector local": "tests/integration/connectors/test_local_workers.py",
     "wattscale connector kubernetes": "tests/contract/kubernetes/test_connector_process.py",
+    "wattscale connector autoscaler": "tests/contract/autoscaler/test_autoscaler_process.py",
 }
 """The beginning of those that need more than this site, and where a test runs them."""
 

@@ -1,4 +1,4 @@
-"""`wattscale connector virtual|kubernetes|local`: carries out a deployment's scaling decisions."""
+"""`wattscale connector virtual|kubernetes|local|autoscaler`: carries out a deployment's scaling decisions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import number
+from deploy.cli.run.connector_autoscaler import add_autoscaler
 from deploy.cli.run.connector_check import add_check
 from deploy.cli.run.connector_local import add_local
 
@@ -57,6 +58,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_process(virtual)
     virtual.set_defaults(run=_virtual)
     _add_kubernetes(commands.add_parser("kubernetes", help="scale workers on Kubernetes through /scale"))
+    _add_process(add_autoscaler(commands, _autoscaler))
 
 
 def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
@@ -162,3 +164,10 @@ def _kubernetes(args: argparse.Namespace) -> int:
     from deploy.compose.connectors.kubernetes_service import run_kubernetes
 
     return run_kubernetes(settings_of(args, KubernetesFile).settings)
+
+
+def _autoscaler(args: argparse.Namespace) -> int:
+    from agent.connectors.autoscaler.autoscaler_file import AutoscalerFile
+    from deploy.compose.connectors.autoscaler_service import run_autoscaler
+
+    return run_autoscaler(settings_of(args, AutoscalerFile).settings)

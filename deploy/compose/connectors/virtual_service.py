@@ -52,7 +52,7 @@ def access_of(section: EtcdSection) -> EtcdAccess:
     return EtcdAccess(section.endpoints, section.user, password, tls, section.timeout_s)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ConnectorView:
     """What the pages show. ``channel`` and ``bridge`` are None until the bus was reached."""
 

@@ -73,3 +73,24 @@ def _gives(asked: AccessQuestion, rule: Mapping[str, Any]) -> bool:
 def _has(given: Iterable[str] | None, wanted: str) -> bool:
     have = set(given or ())
     return "*" in have or wanted in have
+
+
+def subject_review(body: Mapping[str, Any], stored: Stored) -> dict[str, Any]:
+    """The answer to a SubjectAccessReview. Paths are discovery: a server opens it to whoever has authenticated."""
+    spec = body.get("spec") or {}
+    about, path, groups = spec.get("resourceAttributes"), spec.get("nonResourceAttributes"), spec.get("groups") or ()
+    if "system:masters" in groups:
+        may = True
+    elif about:
+        question = AccessQuestion(
+            spec.get("user", ""),
+            about.get("verb", ""),
+            about.get("group", ""),
+            about.get("resource", ""),
+            about.get("namespace", ""),
+        )
+        may = allowed(question, stored)
+    else:
+        may = path is not None and path.get("verb") == "get" and "system:authenticated" in groups
+    kind = {"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}}
+    return {**body, **kind, "status": {"allowed": may}}

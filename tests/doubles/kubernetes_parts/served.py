@@ -12,6 +12,7 @@ Collection = tuple[str, str]
 """(group, resource)"""
 DEFINITIONS: Collection = ("apiextensions.k8s.io", "customresourcedefinitions")
 ACCESS_REVIEWS: Collection = ("authorization.k8s.io", "selfsubjectaccessreviews")
+SUBJECT_REVIEWS: Collection = ("authorization.k8s.io", "subjectaccessreviews")
 ACCOUNTS: Collection = ("", "serviceaccounts")
 PODS: Collection = ("", "pods")
 
@@ -77,6 +78,7 @@ def built_in() -> dict[Collection, Served]:
         (rbac, "clusterrolebindings"): Served("ClusterRoleBinding", v1),
         DEFINITIONS: Served("CustomResourceDefinition", v1, status=True),
         ACCESS_REVIEWS: Served("SelfSubjectAccessReview", v1),
+        SUBJECT_REVIEWS: Served("SubjectAccessReview", v1),
     }
 
 

@@ -77,6 +77,7 @@ MISTAKES = {
     ("agent", "power"): ("--settings", "/nowhere.yaml"),
     ("connector", "check"): ("--restart", "'"),
     ("connector", "local"): ("--settings", "/nowhere.yaml"),
+    ("connector", "autoscaler"): ("--settings", "/nowhere.yaml"),
     ("load",): ("--trace", "/nowhere.csv"),
     ("engine",): ("--profile", "/nowhere"),
     ("agent", "check"): ("--settings", "/nowhere.yaml"),

@@ -1,0 +1,118 @@
+"""The listener of both interfaces: GET only, one request per connection, limits on both, and TLS that can be renewed.
+
+A listener that gets other TLS settings goes on with the same socket: no connection is refused in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response
+from aiohttp.web_server import Server
+
+from agent.core.scaling.autoscaler.external_metrics import MetricRefusedError, status_of
+
+log = logging.getLogger(__name__)
+REQUEST_S, HANDSHAKE_S, SHUTDOWN_S = 25.0, 5.0, 1.0
+MAX_CONNECTIONS = 64
+Answer = Callable[[BaseRequest], Awaitable[Mapping[str, Any]]]
+
+
+class MetricListener:
+    """Answers each GET with the JSON of ``answer``, which may raise MetricRefusedError. Port 0: the system chooses."""
+
+    def __init__(self, answer: Answer, what: str, host: str, port: int) -> None:
+        self._answer_json = answer
+        self._what = what
+        self._host, self._port = host, port
+        self._tls: ssl.SSLContext | None = None
+        self._renewed = asyncio.Event()
+        self.refused = 0
+        self.address = ""
+
+    def secure(self, tls: ssl.SSLContext) -> None:
+        """Take these TLS settings for all connections from now on."""
+        self._tls = tls
+        self._renewed.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises OSError when the address cannot be bound."""
+        loop = asyncio.get_running_loop()
+        requests = Server(self._answer, access_log=None, lingering_time=0.0)
+        bound = await _bound(self._host, self._port)
+        host, port = bound.getsockname()[:2]
+        self.address = f"{host}:{port}"
+        try:
+            while True:
+                self._renewed.clear()
+                listener = await loop.create_server(
+                    lambda: self._protocol(requests, loop),
+                    sock=bound.dup(),
+                    ssl=self._tls,
+                    ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
+                )
+                log.info("serving %s on %s", self._what, self.address)
+                try:
+                    await self._renewed.wait()
+                finally:
+                    listener.close()
+        finally:
+            bound.close()
+            await requests.shutdown(SHUTDOWN_S)
+
+    def _protocol(self, requests: Server, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+        if len(requests.connections) >= MAX_CONNECTIONS:
+            return _Closed()
+        connection = requests()
+        # aiohttp has no time-out of its own for a request that is half sent.
+        loop.call_later(REQUEST_S, lambda: _abort(connection.transport))
+        return connection
+
+    async def _answer(self, request: BaseRequest) -> Response:
+        status, body = 200, dict[str, Any]()
+        try:
+            body = dict(await self._only_get(request))
+        except MetricRefusedError as refused:
+            self.refused += 1
+            log.debug("%s: %s: %s", request.path, refused.status, refused)
+            status, body = refused.status, dict(status_of(refused))
+        response = Response(body=json.dumps(body).encode(), status=status, content_type="application/json")
+        response.force_close()
+        return response
+
+    async def _only_get(self, request: BaseRequest) -> Mapping[str, Any]:
+        if request.method != "GET":
+            raise MetricRefusedError(405, "MethodNotAllowed", "only GET")
+        return await self._answer_json(request)
+
+
+class _Closed(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        _abort(transport)
+
+
+def _abort(transport: asyncio.BaseTransport | None) -> None:
+    if transport is not None and isinstance(transport, asyncio.Transport):
+        transport.abort()
+
+
+async def _bound(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    (family, kind, protocol, _, address), *_ = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(MAX_CONNECTIONS)
+        bound.setblocking(False)
+    except OSError as error:
+        bound.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return bound

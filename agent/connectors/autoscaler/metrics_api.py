@@ -1,0 +1,56 @@
+"""What KEDA's `metrics-api` scaler asks: one JSON object per pool, and a list of all for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiohttp.web_request import BaseRequest
+
+from agent.connectors.autoscaler.newest_decision import NewestDecision
+from agent.core.scaling.autoscaler.external_metrics import MetricRefusedError
+from bus_schemas.v1 import ScalingDecision
+
+ROOT = "/v1/deployments"
+_PATH_PARTS = 5
+
+
+class MetricsApi:
+    """``GET /v1/deployments/NAME/pools/POOL``; KEDA's ``valueLocation`` is ``replicas``.
+
+    An error has no ``replicas``, and a status of 400 or more. ``notes``: what operators should know.
+    """
+
+    def __init__(self, decisions: Mapping[str, NewestDecision], notes: Callable[[], Sequence[str]]) -> None:
+        self._decisions = decisions
+        self._notes = notes
+
+    async def answer(self, request: BaseRequest) -> Mapping[str, Any]:
+        """The JSON of one request. Raises MetricRefusedError."""
+        path = request.path
+        if path.rstrip("/") in ("", ROOT):
+            found = {name: _all(one) for name, one in self._decisions.items()}
+            return {"deployments": found, "notes": list(self._notes())}
+        parts = path.strip("/").split("/")
+        if len(parts) != _PATH_PARTS or (parts[0], parts[1], parts[3]) != ("v1", "deployments", "pools"):
+            raise MetricRefusedError(404, "NotFound", f"{path} is not served: ask {ROOT}/NAME/pools/POOL")
+        decision = self._decisions.get(parts[2])
+        if decision is None:
+            served = ", ".join(sorted(self._decisions))
+            raise MetricRefusedError(404, "NotFound", f"deployment {parts[2]} is not served here: {served} is")
+        for one in decision.counts():
+            if one.pool == parts[4]:
+                about = _about(decision.decided())
+                return {"deployment": one.deployment, "pool": one.pool, "replicas": one.replicas, **about}
+        raise MetricRefusedError(404, "NotFound", f"the newest decision of {parts[2]} names no pool {parts[4]}")
+
+
+def _all(decision: NewestDecision) -> Mapping[str, Any]:
+    try:
+        return {"pools": {one.pool: one.replicas for one in decision.counts()}, **_about(decision.decided())}
+    except MetricRefusedError as refused:
+        return {"error": str(refused)}
+
+
+def _about(message: ScalingDecision) -> Mapping[str, Any]:
+    return {"decision_id": message.decision_id, "incarnation": message.incarnation, "time": message.time.isoformat()}

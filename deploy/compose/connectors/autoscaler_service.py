@@ -1,0 +1,158 @@
+"""Composes the autoscaler connector from its settings, runs it, and stops it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from agent.adapters.kubernetes.access import NoAccessError, find_access
+from agent.adapters.kubernetes.api import KubernetesApi
+from agent.connectors.autoscaler.autoscaler_file import AutoscalerFile
+from agent.connectors.autoscaler.autoscaler_reader import AutoscalerReader
+from agent.connectors.autoscaler.external_metrics_api import ExternalMetricsApi
+from agent.connectors.autoscaler.metric_listener import MetricListener
+from agent.connectors.autoscaler.metrics_api import MetricsApi
+from agent.connectors.autoscaler.newest_decision import NewestDecision
+from agent.connectors.bus_claims import SecondConnectorError, claimed
+from agent.runtime.health import AgentHealthServer
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.tasks.task_group import run_together
+from bus_schemas.subjects import BadNameError, encode_name
+from deploy.cli.errors import UsageError
+from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal, this_process
+
+log = logging.getLogger("wattscale.connector")
+
+
+def run_autoscaler(settings: AutoscalerFile) -> int:
+    """Run until SIGTERM or SIGINT. Raises UsageError for settings that cannot work here."""
+    log_to_stderr(settings.log_level)
+    for name in settings.served():
+        try:
+            encode_name(name)
+        except BadNameError as error:
+            raise UsageError(f"deployment: {error}") from error
+    return asyncio.run(_run(settings, _api(settings)))
+
+
+def _api(settings: AutoscalerFile) -> KubernetesApi | None:
+    """The API server; None where none is at hand and none is needed. Raises UsageError."""
+    try:
+        return KubernetesApi(find_access(settings.kubeconfig))
+    except NoAccessError as error:
+        if settings.external_metrics.port is not None or settings.kubeconfig is not None:
+            raise UsageError(str(error)) from error
+        log.info("no API server is at hand, so autoscalers are not read back: %s", error)
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class AutoscalerView:
+    """What the pages show."""
+
+    decisions: dict[str, NewestDecision] = field(default_factory=dict)
+    reader: AutoscalerReader | None = None
+    external: ExternalMetricsApi | None = None
+
+    @property
+    def not_ready(self) -> str:
+        """Why autoscalers get an error now; empty where they get values."""
+        if not self.decisions:
+            return "the bus has not been reached yet"
+        missing = self._missing
+        if len(missing) == len(self.decisions):
+            return "; ".join(missing)  # With one that is known this process must stay reachable.
+        return self.external.trouble if self.external is not None else ""
+
+    @property
+    def _missing(self) -> tuple[str, ...]:
+        return tuple(f"{name}: {one.missing}" for name, one in self.decisions.items() if one.missing)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What operators should know: counts that are not known, autoscalers that lose steps or cannot be read."""
+        return (*self._missing, *(() if self.reader is None else self.reader.notes))
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, read when the page is made. A value that is not known is left out."""
+        known = GaugeMetricFamily(
+            "wattscale_connector_counts_known", "1 while counts are served, 0 while errors are.", labels=["deployment"]
+        )
+        wanted = GaugeMetricFamily(
+            "wattscale_connector_wanted_replicas", "The count that is served.", labels=["deployment", "pool"]
+        )
+        for name, one in self.decisions.items():
+            known.add_metric([name], 0.0 if one.missing else 1.0)
+            for count in () if one.missing else one.counts():
+                wanted.add_metric([name, count.pool], float(count.replicas))
+        lost = GaugeMetricFamily(
+            "wattscale_connector_steps_lost_from",
+            "From which count on this HorizontalPodAutoscaler ignores single steps; absent: from none.",
+            labels=["deployment", "pool", "autoscaler"],
+        )
+        for found in self.reader.found if self.reader is not None else ():
+            if found.from_replicas is not None:
+                lost.add_metric([found.deployment, found.pool, found.autoscaler], float(found.from_replicas))
+        yield from (known, wanted, lost)
+
+    def metrics(self) -> bytes:
+        """The metrics as text in Prometheus' format."""
+        registry = CollectorRegistry()
+        registry.register(self)
+        return generate_latest(registry)
+
+
+async def _run(settings: AutoscalerFile, api: KubernetesApi | None) -> int:
+    view = AutoscalerView()
+    parts = {"connector": serve(settings, api, view)}
+    if settings.http.port is not None:
+        host, port = settings.http.host, settings.http.port
+        parts["http"] = AgentHealthServer(view, view.metrics, host=host, port=port, notes=lambda: view.notes).run()
+    try:
+        return await run_until_signal(parts)
+    except SecondConnectorError as error:
+        raise UsageError(str(error)) from error
+
+
+async def serve(settings: AutoscalerFile, api: KubernetesApi | None, view: AutoscalerView) -> None:
+    """Serve counts until cancelled. Raises SecondConnectorError, and OSError for an address that is taken."""
+    name = settings.name or f"autoscaler on {socket.gethostname()}"
+    async with AsyncExitStack() as stack:
+        if api is not None:
+            await stack.enter_async_context(api)
+        bus = await connected(settings.nats.model_copy(update={"name": "wattscale-connector-autoscaler"}))
+        stack.push_async_callback(bus.close)
+        served = settings.served()
+        targets: dict[str, dict[str, str]] = {one: {} for one in served}
+        claims = await stack.enter_async_context(claimed(bus, this_process(name), targets, settings.claim_ttl_s))
+        await run_together({**_parts(settings, bus, api, view), "claims": claims.keep()})
+
+
+def _parts(
+    settings: AutoscalerFile, bus: Bus, api: KubernetesApi | None, view: AutoscalerView
+) -> dict[str, Coroutine[Any, Any, None]]:
+    """Everything that runs once the deployments are ours."""
+    for name, namespace in settings.served().items():
+        view.decisions[name] = NewestDecision(bus, name, namespace, settings.max_age_s)
+    parts = {f"decisions of {name}": one.run() for name, one in view.decisions.items()}
+    if settings.metrics_api.port is not None:
+        answers = MetricsApi(view.decisions, lambda: view.notes)
+        host, port = settings.metrics_api.host, settings.metrics_api.port
+        parts["metrics-api"] = MetricListener(answers.answer, "metrics-api", host, port).run()
+    if api is not None:
+        view.reader = AutoscalerReader(api, tuple(view.decisions.values()), settings.read_back_s)
+        parts["reader"] = view.reader.run()
+    external = settings.external_metrics
+    if api is not None and external.port is not None and external.files is not None:
+        address = (external.host, external.port)
+        view.external = ExternalMetricsApi(api, view.decisions, external.files, address, external.reload_s)
+        parts["external metrics"] = view.external.run()
+    return parts
