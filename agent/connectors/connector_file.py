@@ -73,6 +73,8 @@ class ConnectorFile(SettingsSection):
     deployment: str = Field(min_length=1)
     namespace: str = Field(default="", pattern=r"^[^/\s]*$")
     """Dynamo's namespace, where it is not the deployment's name."""
+    direction: Literal["to-dynamo", "from-dynamo"] = "to-dynamo"
+    """Whether our decisions go to Dynamo's clients, or a Dynamo planner's decisions become pins on our bus."""
     name: str = ""
     """What acknowledgements call this connector; empty: ``virtual on <host>``."""
     nats: BusSettings = BusSettings()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from bus_schemas.v1.message import Message, Name, Time, Watts
+from bus_schemas.v1.message import Message, Name, Time, Watts, present
 
 
 class BudgetChange(Message):
@@ -39,6 +39,12 @@ class DeploymentControl(Message):
     """With ``pin``: replicas by pool."""
     reason: str = ""
     issued_by: str = ""
+    command_id: Name | None = None
+    """What tells a command from all others: plan records name the pin that is in force by it."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return present(written(self), "command_id")
 
 
 class NodeControl(Message):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from bus_schemas.v1.message import DecisionId, Epoch, Message, Name, Part, Watts, WorkerCount
+from bus_schemas.v1.message import DecisionId, Epoch, Message, Name, Part, Watts, WorkerCount, present
 from bus_schemas.v1.reason import Reason
 
 
@@ -50,15 +50,7 @@ class ScalingDecision(Message):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _present(written(self), "at_most", "kept_gpus")
-
-
-def _present(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
-    """The fields without those of ``optional`` that are None: most sites never use them."""
-    for name in optional:
-        if fields.get(name) is None:
-            fields.pop(name, None)
-    return fields
+        return present(written(self), "at_most", "kept_gpus")
 
 
 class GpuCap(Part):
@@ -103,4 +95,4 @@ class PowerDecision(Message):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _present(written(self), "outside_gpus", "released_gpus")
+        return present(written(self), "outside_gpus", "released_gpus")

@@ -53,3 +53,11 @@ class Message(Part):
         """The ``type`` that bodies of this class carry, as ``wattscale.v1.scaling_decision``."""
         default: Any = cls.model_fields["type"].default
         return str(default)
+
+
+def present(fields: dict[str, Any], *optional: str) -> dict[str, Any]:
+    """The fields without those of ``optional`` that are None: most sites never use them."""
+    for name in optional:
+        if fields.get(name) is None:
+            fields.pop(name, None)
+    return fields

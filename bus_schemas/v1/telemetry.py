@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bus_schemas.v1.acks import GpuHealth
-from bus_schemas.v1.message import LastDecisionId, Message, Name, Part, Watts
+from bus_schemas.v1.message import LastDecisionId, Message, Name, Part, Watts, present
 from bus_schemas.v1.reason import Reason
 
 
@@ -143,3 +143,9 @@ class PlanRecord(Message):
     draw_watts: Watts | None = None
     journal: dict[str, Any] | None = None
     """The observation as recorded for replay; absent unless the journal is on."""
+    pin_id: Name | None = None
+    """``command_id`` of the pin that is in force; absent without a pin, or with one that has none."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return present(written(self), "pin_id")

@@ -102,6 +102,22 @@ def operator(subjects: Subjects) -> Permissions:
     return Permissions((*seen.publish, f"{subjects.root}.control.>"), (inbox, *seen.subscribe[1:]))
 
 
+def pinner(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Permissions:
+    """A virtual connector with ``--direction from-dynamo``: commands its own deployments, and no node and no budget.
+
+    It reads commands (which of its pins is the newest) and what became of its own deployments' pins.
+    """
+    publish = [f"$JS.API.DIRECT.GET.{CONTROL}"]
+    subscribe = [f"{inbox_prefix('pinner', name)}.>"]
+    for deployment in deployments:
+        control, plans = subjects.control_deployment(deployment), subjects.telemetry_plan(deployment)
+        decisions, acks = subjects.decision_scaling(deployment), subjects.ack_scaling(deployment)
+        read = ((PLANS, plans), (DECISIONS, decisions), (ACKS, acks))
+        publish += [control, *(f"$JS.API.DIRECT.GET.{stream}.{subject}" for stream, subject in read)]
+        subscribe += [subjects.stored(subject) for subject in (control, plans, acks)]
+    return Permissions(tuple(publish), tuple(subscribe))
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The services and subjects that the bus's account exports to another account."""
@@ -156,6 +172,8 @@ class SiteAccounts:
     connectors: Mapping[str, tuple[User, tuple[str, ...]]] = field(default_factory=dict)
     """By name: the user and its deployments."""
     system: tuple[User, ...] = ()
+    pinners: Mapping[str, tuple[User, tuple[str, ...]]] = field(default_factory=dict)
+    """As connectors: those that turn another planner's decisions into pins."""
 
 
 def accounts(subjects: Subjects, site: SiteAccounts) -> dict[str, Any]:
@@ -169,6 +187,7 @@ def accounts(subjects: Subjects, site: SiteAccounts) -> dict[str, Any]:
         u for name, (who, names) in site.connectors.items() for u in users(connector(subjects, name, names), (who,))
     ]
     watching = users(observer(subjects), site.observers) + users(operator(subjects), site.operators)
+    watching += [u for name, (who, names) in site.pinners.items() for u in users(pinner(subjects, name, names), (who,))]
     offered = {FIELD_ACCOUNT: field_services(subjects), VIEW_ACCOUNT: view_services(subjects)}
     return {
         "system_account": SYSTEM_ACCOUNT,

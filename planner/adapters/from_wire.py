@@ -132,6 +132,7 @@ def deployment_command(control: v1.DeploymentControl, *, sequence: int) -> Deplo
         replicas={PoolId(pool): count for pool, count in control.replicas.items()},
         sequence=sequence,
         reason=control.reason,
+        command_id=control.command_id,
     )
 
 

@@ -113,6 +113,7 @@ def plan_record(
     at: datetime,
     journal: dict[str, Any] | None = None,
     problems: tuple[v1.Reason, ...] = (),
+    pin_id: str | None = None,
 ) -> v1.PlanRecord:
     """One deployment's tick, complete enough for `wattscale explain` to need nothing else."""
     return v1.PlanRecord(
@@ -152,6 +153,7 @@ def plan_record(
         enforced_watts=_watts(site.enforced_mw) if site else None,
         draw_watts=_watts(site.draw_mw) if site else None,
         journal=journal,
+        pin_id=pin_id,
     )
 
 

@@ -132,7 +132,7 @@ def _commanded(state: DeploymentState, commands: tuple[DeploymentCommand, ...]) 
         if command.action in ("pause", "resume"):
             operator = replace(operator, paused=command.action == "pause")
         elif command.action == "pin":
-            operator = replace(operator, pinned=dict(command.replicas))
+            operator = replace(operator, pinned=dict(command.replicas), pin_id=command.command_id)
         elif command.action == "release":
-            operator = replace(operator, pinned=None)
+            operator = replace(operator, pinned=None, pin_id=None)
     return state if operator is state.operator else replace(state, operator=operator)

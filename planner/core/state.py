@@ -93,6 +93,8 @@ class OperatorCommands:
 
     paused: bool = False
     pinned: Mapping[PoolId, int] | None = None
+    pin_id: str | None = None
+    """The command that pinned; None without a pin, or where its issuer gave it no id."""
     sequence: int = -1
 
 

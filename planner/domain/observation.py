@@ -169,6 +169,7 @@ class DeploymentCommand:
     replicas: Mapping[PoolId, int] = field(default_factory=dict)
     sequence: int = 0
     reason: str = ""
+    command_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

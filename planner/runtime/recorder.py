@@ -77,6 +77,7 @@ class Recorder:
                 at=to_wire.utc(decided.now_s + self._offset_s()),
                 journal=self._entry(decided, name, whole=whole),
                 problems=problems,
+                pin_id=known.operator.pin_id,
             )
 
     def _entry(self, decided: DecisionEvent, name: DeploymentId, *, whole: bool) -> dict[str, Any] | None:

@@ -7,15 +7,14 @@ acknowledged. Must never complete a decision by keys that another writer changed
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 
-from agent.connectors.bus_claims import SecondConnectorError
 from agent.connectors.scaling_channel import ScalingChannel
 from agent.connectors.virtual import dynamo_keys as keys
-from agent.connectors.virtual.etcd_gateway import EtcdAwayError, EtcdGateway, Value, delete, holds, put, unchanged
-from agent.core.scaling.claims import Holder, refusal
+from agent.connectors.virtual.etcd_gateway import EtcdAwayError, EtcdGateway, Value, delete, put, unchanged
+from agent.connectors.virtual.served_namespace import ServedNamespace
+from agent.core.scaling.claims import Holder
 from agent.core.scaling.external_ids import PassedOn, next_id, passed_on
 from agent.core.scaling.scaling_types import (
     PoolCount,
@@ -24,15 +23,9 @@ from agent.core.scaling.scaling_types import (
     ScalingProblem,
     ScalingProgress,
 )
-from bus_schemas.jetstream.tasks.backoff import Backoff
-from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.v1 import ScalingDecision
 
 log = logging.getLogger(__name__)
-LEASE_S = 6
-"""How long another connector waits for one that was killed. Renewed three times within it."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
-CLAIM_AGAIN_S = 0.5
 TWO_ROLES = "Dynamo's VirtualConnector carries prefill and decode alone"
 """Why a decision's pools without GPUs are not passed on."""
 Counts = tuple[int | None, int | None]
@@ -44,93 +37,27 @@ class VirtualBridge:
     def __init__(self, etcd: EtcdGateway, channel: ScalingChannel, namespace: str, holder: Holder) -> None:
         self._etcd = etcd
         self._channel = channel
-        self._namespace = namespace
-        self._holder = holder
-        self._own = keys.own_prefix(namespace)
-        self._claim, self._mark = f"{self._own}connector", f"{self._own}passed_on"
-        self._prefixes = keys.prefixes(namespace)
-        self._held = f"{channel.deployment} by {holder.name} {holder.instance}"
-        self.serving = False
+        self._served = ServedNamespace(etcd, channel.deployment, namespace, holder, channel.changed)
+        self._mark, self._prefixes = f"{self._served.own}passed_on", self._served.prefixes
+
+    @property
+    def serving(self) -> bool:
         """Whether the namespace is claimed and etcd answers."""
-        self.trouble = "not connected to etcd yet"
+        return self._served.serving
+
+    @property
+    def trouble(self) -> str:
+        """Why not; empty while it serves."""
+        return self._served.trouble
 
     async def run(self) -> None:
         """Serve, and begin again whenever etcd was away."""
         await self._channel.started.wait()
-        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
-        while True:
-            try:
-                await self._serve(backoff)
-            except EtcdAwayError as error:
-                if str(error) != self.trouble:
-                    log.warning("decisions of %s wait: %s", self._channel.deployment, error)
-                self.serving, self.trouble = False, str(error)
-                await asyncio.sleep(backoff.next_s())
-
-    async def _serve(self, backoff: Backoff) -> None:
-        lease = await self._claimed()
-        try:
-            backoff.reset()
-            _, revision = await self._snapshot()
-            parts = {"lease": self._renew(lease), "carry out": self._carry_out()}
-            for prefix in self._prefixes:
-                parts[f"watch {prefix}"] = self._watch(prefix, revision + 1)
-            self.serving, self.trouble = True, ""
-            log.info("serving namespace %s for deployment %s", self._namespace, self._channel.deployment)
-            await run_together(parts)
-        finally:
-            self.serving = False
-            try:
-                await self._etcd.revoke(lease)
-            except EtcdAwayError:
-                pass  # It runs out by itself.
-
-    async def _claimed(self) -> str:
-        """The lease under which this connector alone serves the namespace.
-
-        Waits as long as the claim of a connector that was killed may last. Raises SecondConnectorError, EtcdAwayError.
-        """
-        lease = await self._etcd.lease(LEASE_S)
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + 2 * LEASE_S
-        claim = [put(self._claim, self._held, lease)]
-        while True:
-            # Our own claim of before etcd was away may still be there: it is taken over, not waited for.
-            for condition in (unchanged(self._claim, None), holds(self._claim, self._held)):
-                if await self._etcd.transact([condition], claim):
-                    return lease
-            found, _ = await self._etcd.snapshot([self._own])
-            held = found.get(self._claim)
-            if held is not None and loop.time() > until_s:
-                await self._etcd.revoke(lease)
-                other = Holder(held.text, f"namespace {self._namespace} in etcd")
-                raise SecondConnectorError(str(refusal(self._channel.deployment, self._holder, other)))
-            await self._etcd.renew(lease)
-            await asyncio.sleep(CLAIM_AGAIN_S)
-
-    async def _renew(self, lease: str) -> None:
-        while True:
-            await asyncio.sleep(LEASE_S / 3)
-            await self._etcd.renew(lease)
-
-    async def _watch(self, prefix: str, start_revision: int) -> None:
-        async for _ in self._etcd.watch(prefix, start_revision):
-            self._channel.changed.set()
-
-    async def _snapshot(self) -> tuple[dict[str, Value], int]:
-        return await self._etcd.snapshot([*self._prefixes, self._own])
-
-    async def _carry_out(self) -> None:
-        changed = self._channel.changed
-        changed.set()
-        while True:
-            await changed.wait()
-            changed.clear()
-            await self._step()
+        await self._served.run(self._step)
 
     async def _step(self) -> None:
         """Read etcd once; pass the pursued decision on where it is not there, or acknowledge what became of it."""
-        found, _ = await self._snapshot()
+        found, _ = await self._served.snapshot()
         values = {key: value.text for key, value in found.items()}
         there = passed_on(values.get(self._mark))
         if there is not None:
@@ -156,7 +83,7 @@ class VirtualBridge:
             for one in keys.generation(prefix, {key: value.text for key, value in found.items()}).ids
         )
         number = next_id(decision, ids, self._channel.external_id)
-        conditions = [holds(self._claim, self._held)]
+        conditions = [self._served.still_claimed()]
         operations = [put(self._mark, PassedOn(decision.key, number).text())]
         for prefix in self._prefixes:
             for name, count in zip((keys.PREFILL, keys.DECODE), wanted, strict=True):

@@ -34,6 +34,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     virtual.add_argument("--settings", type=Path, metavar="FILE", help="YAML settings file")
     virtual.add_argument("--deployment", metavar="NAME", help="the deployment whose decisions are carried out")
     virtual.add_argument("--namespace", metavar="NAME", help="Dynamo's namespace (default: the deployment's name)")
+    virtual.add_argument(
+        "--direction",
+        choices=("to-dynamo", "from-dynamo"),
+        help="from-dynamo: a Dynamo planner's decisions in etcd become pins of the deployment (default: to-dynamo)",
+    )
     virtual.add_argument("--name", metavar="NAME", help="what acknowledgements call it (default: virtual on HOST)")
     virtual.add_argument(
         "--etcd",

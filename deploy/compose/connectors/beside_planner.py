@@ -110,6 +110,10 @@ def _virtual(settings: Settings, deployment: str, environ: Mapping[str, str]) ->
         etcd["endpoints"] = addresses.split(",")
     block = settings.deployments[deployment]
     file = _read(ConnectorFile, settings, deployment, {"etcd": etcd, "namespace": block.namespace or ""})
+    if file.direction == "from-dynamo":
+        raise SettingsError(
+            ["direction: from-dynamo sends commands, which a planner may not: run `wattscale connector virtual`"]
+        )
     try:
         access = access_of(file.etcd)
     except UsageError as error:

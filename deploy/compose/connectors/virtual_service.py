@@ -23,6 +23,7 @@ from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.connector_metrics import ChannelMetrics
 from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal, this_process
+from deploy.compose.connectors.pin_service import run_pins
 
 log = logging.getLogger("wattscale.connector")
 DYNAMOS_PASSWORD_ENV = "ETCD_AUTH_PASSWORD"  # noqa: S105  # the name of a variable, not a password
@@ -35,7 +36,10 @@ def run_virtual(settings: ConnectorFile) -> int:
         scaling_consumer(settings.deployment)
     except BadNameError as error:
         raise UsageError(f"deployment: {error}") from error
-    return asyncio.run(_run(settings, access_of(settings.etcd)))
+    access = access_of(settings.etcd)
+    if settings.direction == "from-dynamo":
+        return asyncio.run(run_pins(settings, access))
+    return asyncio.run(_run(settings, access))
 
 
 def access_of(section: EtcdSection) -> EtcdAccess:

@@ -47,6 +47,8 @@ class KeptProcess:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             self.kill()
+            if self._process is not None:
+                await self._process.wait()
 
     def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
