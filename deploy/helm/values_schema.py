@@ -24,6 +24,8 @@ OBJECTS: Schema = {"type": "array", "items": {"type": "object"}}
 """Kubernetes' own lists (tolerations, peers), which Kubernetes checks."""
 NKEY: Schema = {"type": "string", "pattern": "^(U[A-Z2-7]{55})?$"}
 NAME: Schema = {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 30}
+CONNECTOR_NAME: Schema = {**NAME, "not": {"enum": ["planner"]}}
+"""Not the planner's: a connector's credentials are the file of its name, beside the planner's."""
 QUANTITIES: Schema = {
     "type": "object",
     "additionalProperties": {"anyOf": [TEXT, {"type": "number"}]},
@@ -124,7 +126,7 @@ def _connectors(kinds: dict[str, Schema]) -> Schema:
         closed(("kind", "settings"), kind=choice(kind), settings=settings, secret=TEXT)
         for kind, settings in kinds.items()
     ]
-    return {"type": "object", "propertyNames": NAME, "additionalProperties": {"oneOf": one_of}}
+    return {"type": "object", "propertyNames": CONNECTOR_NAME, "additionalProperties": {"oneOf": one_of}}
 
 
 def _nats() -> Schema:
@@ -132,6 +134,7 @@ def _nats() -> Schema:
     auth = closed(
         mode=choice("none", "nkey", "creds"),
         clientSecret=TEXT,
+        agentSecret=TEXT,
         planner=NKEY,
         operator=NKEY,
         observer=NKEY,

@@ -62,6 +62,11 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 {{- end }}
 
+{{/* The name of a client's file of credentials. (dict "root" $ "client" FILE-STEM) */}}
+{{- define "wattscale.busFile" -}}
+{{- .client }}.{{ ternary "nk" "creds" (eq .root.Values.nats.auth.mode "nkey") -}}
+{{- end }}
+
 {{/* The section of the bus in a settings file. (dict "root" $ "role" ROLE "client" FILE-STEM, empty for an agent) */}}
 {{- define "wattscale.bus" -}}
 {{- $nats := .root.Values.nats -}}
@@ -70,7 +75,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- $_ := set $bus "replicas" (int $nats.replicas) -}}
 {{- end -}}
 {{- if and .client (ne $nats.auth.mode "none") -}}
-{{- $_ := set $bus (ternary "nkey_seed_file" "creds_file" (eq $nats.auth.mode "nkey")) (printf "/etc/wattscale/bus/%s.%s" .client (ternary "nk" "creds" (eq $nats.auth.mode "nkey"))) -}}
+{{- $_ := set $bus (ternary "nkey_seed_file" "creds_file" (eq $nats.auth.mode "nkey")) (printf "/etc/wattscale/bus/%s" (include "wattscale.busFile" .)) -}}
 {{- $_ := set $bus "inbox_prefix" (printf "_INBOX_%s" .role) -}}
 {{- end -}}
 {{- if $nats.tls.enabled -}}
@@ -83,21 +88,38 @@ seccompProfile: {type: RuntimeDefault}
 {{- $bus | toJson -}}
 {{- end }}
 
-{{/* Volumes with the credentials of the bus, and where they are mounted. */}}
+{{/* Volumes with the credentials of the bus: of planner and connectors each its own file, or a connector could write
+decisions as the planner. A DaemonSet's pods share one template, so agents have one Secret, which holds files of agents
+only. It is no subPath mount, because Kubernetes does not renew those. (dict "root" $ "client" FILE-STEM, empty for an agent) */}}
 {{- define "wattscale.busVolumes" -}}
-{{- if ne .Values.nats.auth.mode "none" }}
+{{- $auth := .root.Values.nats.auth -}}
+{{- $tls := .root.Values.nats.tls -}}
+{{- if ne $auth.mode "none" }}
 - name: bus
-  secret: {secretName: {{ required "nats.auth.clientSecret: name the Secret with the clients' files" .Values.nats.auth.clientSecret }}, defaultMode: 0440}
-{{- end }}
-{{- if .Values.nats.tls.enabled }}
-- name: tls
   secret:
-    secretName: {{ required "nats.tls.serverSecret: name the Secret with tls.crt, tls.key and ca.crt" (.Values.nats.tls.clientSecret | default .Values.nats.tls.serverSecret) }}
     defaultMode: 0440
-    {{- if not .Values.nats.tls.clientSecret }}
-    items: [{key: ca.crt, path: ca.crt}]
+    {{- if .client }}
+    secretName: {{ required "nats.auth.clientSecret: name the Secret with the files of planner and connectors" $auth.clientSecret }}
+    items: [{key: {{ include "wattscale.busFile" . }}, path: {{ include "wattscale.busFile" . }}}]
+    {{- else }}
+    {{- if and $auth.agentSecret (eq $auth.agentSecret $auth.clientSecret) }}
+    {{- fail "nats.auth.agentSecret: must be another Secret than nats.auth.clientSecret: every agent's pod can read all of it" }}
+    {{- end }}
+    secretName: {{ required "nats.auth.agentSecret: name the Secret with the agents' files and no others" $auth.agentSecret }}
     {{- end }}
 {{- end }}
+{{- if $tls.enabled }}
+- name: tls
+  secret:
+    secretName: {{ required "nats.tls.serverSecret: name the Secret with tls.crt, tls.key and ca.crt" ($tls.clientSecret | default $tls.serverSecret) }}
+    defaultMode: 0440
+    items: {{ ternary (include "wattscale.tlsItems" .) "[{key: ca.crt, path: ca.crt}]" (not (empty $tls.clientSecret)) }}
+{{- end }}
+{{- end }}
+
+{{/* The keys that are mounted of a Secret with a certificate: it may hold others, which concern its readers alone. */}}
+{{- define "wattscale.tlsItems" -}}
+[{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}, {key: ca.crt, path: ca.crt}]
 {{- end }}
 
 {{- define "wattscale.busMounts" -}}
