@@ -26,14 +26,21 @@ FILES = Tls("/etc/nats/tls/tls.crt", "/etc/nats/tls/tls.key", "/etc/nats/tls/ca.
 def bus_files() -> dict[str, Any]:
     """Server settings, accounts without users, and the permissions of each role, with marks for names."""
     nobody: dict[str, Any] = {}
+    client = {CONNECTOR: (nobody, (DEPLOYMENT,))}
     site = SiteAccounts(
-        (nobody,), (nobody,), (nobody,), {NODE: nobody}, {CONNECTOR: (nobody, (DEPLOYMENT,))}, (nobody,)
+        planners=(nobody,),
+        operators=(nobody,),
+        observers=(nobody,),
+        agents={NODE: nobody},
+        connectors=client,
+        system=(nobody,),
+        pinners=client,
     )
     access = accounts(Subjects(), site)
     found = access["accounts"]
     agent, connector = found[FIELD_ACCOUNT].pop("users")
-    observer, operator = found[VIEW_ACCOUNT].pop("users")
-    users = {"agent": agent, "connector": connector, "observer": observer, "operator": operator}
+    observer, operator, pinner = found[VIEW_ACCOUNT].pop("users")
+    users = {"agent": agent, "connector": connector, "observer": observer, "operator": operator, "pinner": pinner}
     users["planner"] = found[BUS_ACCOUNT].pop("users")[0]
     users["system"] = found[SYSTEM_ACCOUNT].pop("users")[0]
     # The monitoring port is for probes; nothing there is changed, and the NetworkPolicy keeps others out.

@@ -130,7 +130,8 @@ def _connectors(kinds: dict[str, Schema]) -> Schema:
 
 
 def _nats() -> Schema:
-    connector = closed(("nkey", "deployments"), nkey=NKEY, deployments={**TEXTS, "minItems": 1})
+    client = closed(("nkey", "deployments"), nkey=NKEY, deployments={**TEXTS, "minItems": 1})
+    clients = {"type": "object", "additionalProperties": client}
     auth = closed(
         mode=choice("none", "nkey", "creds"),
         clientSecret=TEXT,
@@ -140,7 +141,8 @@ def _nats() -> Schema:
         observer=NKEY,
         system=NKEY,
         agents={"type": "object", "additionalProperties": NKEY},
-        connectors={"type": "object", "additionalProperties": connector},
+        connectors=clients,
+        pinners=clients,
     )
     return closed(
         enabled=FLAG,

@@ -16,9 +16,10 @@ from deploy.nats.binary import find_server
 from deploy.nats.cluster import server
 from deploy.nats.roles import SiteAccounts, accounts, inbox_prefix
 from tests.contract.roles.certificates import Authority
-from tests.integration.chart.rendered import VERSIONS, rendered, values_of
+from tests.integration.chart.rendered import VERSIONS, RefusedError, Rendered, rendered, values_of
 
 pytestmark = pytest.mark.xdist_group("chart")
+PINNER = "U" + "P" * 55
 
 
 def _conf(case: str, version: str = VERSIONS[-1]) -> dict[str, Any]:
@@ -28,6 +29,14 @@ def _conf(case: str, version: str = VERSIONS[-1]) -> dict[str, Any]:
     for line in lines:
         name, _, value = line.partition(": ")
         made[name] = value if value.startswith("$") else json.loads(value)
+    return made
+
+
+def _accounts(release: Rendered) -> dict[str, Any]:
+    """The accounts in a release's configuration of the server."""
+    lines = release.one("ConfigMap", "-nats")["data"]["nats.conf"].splitlines()
+    (line,) = [one for one in lines if one.startswith("accounts: ")]
+    made: dict[str, Any] = json.loads(line.removeprefix("accounts: "))
     return made
 
 
@@ -57,17 +66,49 @@ def test_several_deployments_of_one_orchestrator_are_those_of_the_role() -> None
     key = "U" + "G" * 55
     values = json.dumps({"nkey": key, "deployments": ["prod-a.b", "prod-c"]})
     release = rendered("dynamo", extra=("--set-json", f"nats.auth.connectors.other={values}"))
-    line = next(
-        one
-        for one in release.one("ConfigMap", "-nats")["data"]["nats.conf"].splitlines()
-        if one.startswith("accounts: ")
-    )
-    users = json.loads(line.removeprefix("accounts: "))["WATTSCALE_FIELD"]["users"]
+    users = _accounts(release)["WATTSCALE_FIELD"]["users"]
     site = SiteAccounts(connectors={"other": ({"nkey": key}, ("prod-a.b", "prod-c"))})
     (wanted,) = accounts(Subjects(), site)["accounts"]["WATTSCALE_FIELD"]["users"]
     (found,) = [one for one in users if one["nkey"] == key]
     for kind in ("publish", "subscribe"):
         assert sorted(found["permissions"][kind]["allow"]) == sorted(wanted["permissions"][kind]["allow"])
+
+
+def _pins(deployments: list[str], listed: str = "pinners") -> tuple[str, ...]:
+    """Arguments for a connector that turns a Dynamo planner's decisions into pins, with its key among ``listed``."""
+    settings = {
+        "deployment": deployments[0],
+        "direction": "from-dynamo",
+        "etcd": {"endpoints": ["http://etcd:2379"]},
+    }
+    connector = json.dumps({"kind": "virtual", "settings": settings})
+    key = json.dumps({"nkey": PINNER, "deployments": deployments})
+    return ("--set-json", f"connectors.pins={connector}", "--set-json", f"nats.auth.{listed}.pins={key}")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_connector_from_dynamo_has_the_users_and_replies_of_a_pinner(version: str) -> None:
+    release = rendered("dynamo", version, extra=_pins(["lab"]))
+    site = SiteAccounts(pinners={"pins": ({"nkey": PINNER}, ("lab",))})
+    (wanted,) = accounts(Subjects(), site)["accounts"]["WATTSCALE_VIEW"]["users"]
+    made = _accounts(release)
+    assert [one for one in made["WATTSCALE_VIEW"]["users"] if one["nkey"] == PINNER] == [wanted]
+    assert PINNER not in json.dumps(made["WATTSCALE_FIELD"])
+    assert yaml.safe_load(release.settings("-connector-pins"))["nats"]["inbox_prefix"] == inbox_prefix("pinner", "pins")
+
+
+def test_several_deployments_of_a_pinner_are_those_of_the_role() -> None:
+    release = rendered("dynamo", extra=_pins(["prod-a.b", "prod-c"]))
+    site = SiteAccounts(pinners={"pins": ({"nkey": PINNER}, ("prod-a.b", "prod-c"))})
+    (wanted,) = accounts(Subjects(), site)["accounts"]["WATTSCALE_VIEW"]["users"]
+    (found,) = [one for one in _accounts(release)["WATTSCALE_VIEW"]["users"] if one["nkey"] == PINNER]
+    for kind in ("publish", "subscribe"):
+        assert sorted(found["permissions"][kind]["allow"]) == sorted(wanted["permissions"][kind]["allow"])
+
+
+def test_a_connector_from_dynamo_without_a_pinners_key_is_refused() -> None:
+    with pytest.raises(RefusedError, match=r"nats\.auth\.pinners\.pins: connectors\.pins sends pins"):
+        rendered("dynamo", extra=_pins(["lab"], "connectors"))
 
 
 def test_clients_use_the_replies_that_their_roles_may_read() -> None:
