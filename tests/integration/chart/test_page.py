@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -11,13 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.chart.rendered import CASES, NEWEST, run_helm, values_of
+from tests.integration.images.recorded_docker import recorded_docker
 
 pytestmark = pytest.mark.xdist_group("chart")
 ROOT = Path(__file__).resolve().parents[3]
-DOCKER = """#!/usr/bin/env bash
-echo "$*" >>"$RECORD"
-case "$1 $2" in "image inspect") echo 1000 ;; *) echo sha256:made ;; esac
-"""
 
 
 def _commands(program: str) -> list[list[str]]:
@@ -47,13 +43,11 @@ def test_every_other_command_of_helm_exists_with_its_flags() -> None:
 
 def test_the_build_takes_base_and_tag_as_written(tmp_path: Path) -> None:
     ((program, *arguments),) = _commands("deploy/images/build")
-    (tmp_path / "docker").write_text(DOCKER)
-    (tmp_path / "docker").chmod(0o755)
     record = tmp_path / "record"
     digest = "0" * 64
     done = subprocess.run(
         [str(ROOT / program), *(one.replace("DIGEST", digest) for one in arguments)],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "RECORD": str(record)},
+        env=recorded_docker(tmp_path, record),
         capture_output=True,
         text=True,
         check=False,
