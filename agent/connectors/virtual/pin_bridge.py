@@ -40,12 +40,15 @@ from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, NotStoredError
 from bus_schemas.jetstream.api import answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.reader import StoredMessage, all_messages, last
+from bus_schemas.jetstream.reader import StoredMessage, last, next_raw, sequence_of, stored
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import run_together
 
 log = logging.getLogger(__name__)
 LOOK_S = 5.0
 """The bus is read again after this time even without a sign of news: a copy of a message may be lost."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+"""Before another look after an action that had no effect."""
 WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
@@ -64,6 +67,7 @@ class PinBridge:
         self._plans = bus.subjects.telemetry_plan(deployment)
         self._decisions, self._acks = bus.subjects.decision_scaling(deployment), bus.subjects.ack_scaling(deployment)
         self._commands = CommandsSeen()
+        self._backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         self._bus_trouble = ""
         self._prefix = self._served.prefixes[0]
         """Where the last decision was."""
@@ -130,10 +134,16 @@ class PinBridge:
         try:
             step = next_step(foreign, await self._bus_seen(), scaled_id)
             await self._note(step.open_because, found)
-            if step.action is not None:
-                await self._do(step.action, prefix, found)
-                self._changed.set()
+            done = step.action is not None and await self._do(step.action, prefix, found)
             self._bus_trouble = ""
+            if done:
+                self._backoff.reset()
+                self._changed.set()
+            elif step.action is not None:
+                # What was read may be wrong as well as old: a last command can also be deleted.
+                self._commands = CommandsSeen()
+                await asyncio.sleep(self._backoff.next_s())
+                self._changed.set()
         except (BusAwayError, NotStoredError) as error:
             if str(error) != self._bus_trouble:
                 log.warning("decisions of namespace %s wait: %s", self._namespace, error)
@@ -152,9 +162,9 @@ class PinBridge:
     async def _bus_seen(self) -> BusSeen:
         await self._bus.ready()
         known = self._commands
-        more = [_command(one) for one in await all_messages(self._bus, self._control, known.sequence)]
+        more, sequence = await self._commands_after(known.sequence)
         if self._commands is known:  # else the connection was lost meanwhile
-            self._commands = known.after([one for one in more if one is not None], self._namespace)
+            self._commands = known.after(more, self._namespace, sequence)
         # The plan before the decision: a decision that the plan published is then seen, too.
         plan = await last(self._bus, self._plans)
         decision, ack = await last(self._bus, self._decisions), await last(self._bus, self._acks)
@@ -166,22 +176,32 @@ class PinBridge:
             scaled = ack.message.incarnation, ack.message.scaled_decision_id
         return BusSeen(self._commands, None if plan is None else _plan(plan), ours, scaled)
 
-    async def _do(self, action: PinAction, prefix: str, found: Mapping[str, Value]) -> None:
-        """Carry out one action; no effect where something that it depends on has changed meanwhile."""
+    async def _commands_after(self, sequence: int) -> tuple[list[CommandSeen], int]:
+        """The readable commands that came after ``sequence``, and the sequence of the last one, readable or not."""
+        found: list[CommandSeen] = []
+        while raw := await next_raw(self._bus, self._control, sequence):
+            messages = [one for one in map(stored, raw) if one is not None]
+            found += [one for one in map(_command, messages) if one is not None]
+            sequence = sequence_of(raw[-1])
+        return found, sequence
+
+    async def _do(self, action: PinAction, prefix: str, found: Mapping[str, Value]) -> bool:
+        """Carry out one action; False, without effect, where something that it depends on has changed meanwhile."""
         decision, scaled = prefix + keys.DECISION, prefix + keys.SCALED
         same = [self._served.still_claimed(), unchanged(decision, found.get(decision))]
         match action:
             case PublishPin():
-                if await self._publish(action):
+                if done := await self._publish(action):
                     log.info(
                         "decision %d of %s is pinned: %s", action.key.decision_id, self._namespace, action.replicas
                     )
             case ForgetCompletion():
-                await self._etcd.transact([*same, unchanged(scaled, found.get(scaled))], [delete(scaled)])
+                done = await self._etcd.transact([*same, unchanged(scaled, found.get(scaled))], [delete(scaled)])
             case CompleteForeign():
                 # Without a lease, so that the completion survives this process.
-                if await self._etcd.transact(same, [put(scaled, str(action.key.decision_id))]):
+                if done := await self._etcd.transact(same, [put(scaled, str(action.key.decision_id))]):
                     log.info("decision %d of %s is completed", action.key.decision_id, self._namespace)
+        return done
 
     async def _publish(self, pin: PublishPin) -> bool:
         """Whether the pin is stored; False where another command came first. Raises BusAwayError, NotStoredError."""

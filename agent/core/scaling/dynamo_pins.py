@@ -82,7 +82,7 @@ class CommandsSeen:
     """All commands on the deployment, as far as pins of one source need them.
 
     ``newest``: the source's last pin, of ``replicas``. ``overridden``: what somebody else commanded after it.
-    ``sequence``: of the last command of anybody, 0 where there is none.
+    ``sequence``: of the last command of anybody, readable or not, 0 where there is none.
     """
 
     newest: PinId | None = None
@@ -90,8 +90,8 @@ class CommandsSeen:
     overridden: CommandSeen | None = None
     sequence: int = 0
 
-    def after(self, commands: Sequence[CommandSeen], source: str) -> CommandsSeen:
-        """With further commands, oldest first."""
+    def after(self, commands: Sequence[CommandSeen], source: str, sequence: int = 0) -> CommandsSeen:
+        """With further commands, oldest first. ``sequence``: of the last message, which may not be readable."""
         seen = self
         for command in commands:
             pin = pin_id(command.command_id) if command.action == "pin" else None
@@ -99,7 +99,7 @@ class CommandsSeen:
                 seen = CommandsSeen(pin, command.replicas, None, command.sequence)
             else:
                 seen = replace(seen, sequence=command.sequence, overridden=_overriding(seen, command))
-        return seen
+        return replace(seen, sequence=max(seen.sequence, sequence))
 
 
 def _overriding(seen: CommandsSeen, command: CommandSeen) -> CommandSeen | None:

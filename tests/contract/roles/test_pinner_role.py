@@ -15,6 +15,7 @@ from agent.connectors.virtual.pin_bridge import PinBridge
 from agent.core.scaling.claims import Holder
 from bus_schemas import v1
 from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.api import answer, ask
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import last
@@ -62,7 +63,7 @@ async def three_roles(folder: Path) -> AsyncIterator[dict[str, Bus]]:
         yield made
 
 
-async def test_its_rights_suffice_for_a_pin_and_its_completion(tmp_path: Path) -> None:
+async def test_its_rights_suffice_for_a_pin_and_its_completion_after_a_garbled_command(tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         etcd = await stack.enter_async_context(EtcdProcess(tmp_path / "etcd"))
         gateway = await stack.enter_async_context(EtcdGateway(EtcdAccess((etcd.url,))))
@@ -74,6 +75,7 @@ async def test_its_rights_suffice_for_a_pin_and_its_completion(tmp_path: Path) -
         )
         record = v1.PlanRecord(time=now, deployment=NAME, decision_id=-1, pools=pools)
         await publish(planner, planner.subjects.telemetry_plan(NAME), record, "plan-0")
+        assert "seq" in answer(await ask(pins, pins.subjects.control_deployment(NAME), b"no command"))
         running = asyncio.create_task(PinBridge(gateway, pins, NAME, NAME, Holder("pins", "process 1")).run())
         stack.callback(running.cancel)
         below = f"v1/{NAME}/planner/"

@@ -303,6 +303,14 @@ def test_a_decode_count_is_of_aggregated_workers_where_there_are_only_such() -> 
     assert step.action == PublishPin(foreign.key, {"workers": 3}, 0)
 
 
+def test_a_pin_comes_after_the_last_command_also_where_that_cannot_be_read() -> None:
+    seen = CommandsSeen().after([CommandSeen(3, "release", None, "ana")], "ns", 7)
+    assert (seen.sequence, seen.overridden) == (7, CommandSeen(3, "release", None, "ana"))
+    assert seen.after([], "ns").sequence == 7
+    foreign = ForeignDecision(PinId("ns", "a", 2, 0), 1, 1, None)
+    assert next_step(foreign, BusSeen(seen, UNPINNED)).action == PublishPin(foreign.key, {"prefill": 1, "decode": 1}, 7)
+
+
 def test_ids_are_read_back_as_written() -> None:
     key = PinId("a/b", "c", 7, 0)
     assert pin_id(key.text()) == key
