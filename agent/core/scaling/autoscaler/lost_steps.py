@@ -102,7 +102,15 @@ def _through_keda(item: Mapping[str, Any]) -> tuple[str, frozenset[tuple[str, st
     asked = set()
     for trigger in spec.get("triggers") or ():
         if trigger.get("type") == "metrics-api":
-            parts = urlsplit(str((trigger.get("metadata") or {}).get("url", ""))).path.strip("/").split("/")
+            parts = _path(str((trigger.get("metadata") or {}).get("url", ""))).strip("/").split("/")
             if len(parts) == _PATH_PARTS and (parts[0], parts[1], parts[3]) == ("v1", "deployments", "pools"):
                 asked.add((unquote(parts[2]), unquote(parts[4])))
     return str(stated or f"keda-hpa-{item['metadata']['name']}"), frozenset(asked)
+
+
+def _path(url: str) -> str:
+    """The path of an address; empty where that is none, for whoever may write a ScaledObject can put anything there."""
+    try:
+        return urlsplit(url).path
+    except ValueError:
+        return ""

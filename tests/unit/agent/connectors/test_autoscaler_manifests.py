@@ -105,3 +105,12 @@ def test_in_the_mixed_set_each_target_has_one_autoscaler() -> None:
 def test_an_autoscaler_of_another_namespace_or_deployment_is_not_ours() -> None:
     direct = one_of("HorizontalPodAutoscaler", "llama-decode")
     assert lost_steps((("prod", "other", "decode"), ("elsewhere", "prod-llama", "decode")), [direct], []) == ()
+
+
+@pytest.mark.parametrize("address", ["http://[x", "http://[x]/v1/deployments/a/pools/b", "http://a\u2100.b/v1"])
+def test_a_trigger_whose_address_cannot_be_read_hides_no_other(address: str) -> None:
+    scaled_object = one_of("ScaledObject", "llama-decode")
+    bad = {"type": "metrics-api", "metadata": {"url": address}}
+    scaled_object["spec"]["triggers"].insert(0, bad)
+    (found,) = lost_steps(OURS, [made_by_keda(scaled_object)], [scaled_object])
+    assert found.autoscaler == "keda-hpa-llama-decode"
