@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 PREFILL, DECODE = "num_prefill_workers", "num_decode_workers"
 DECISION, SCALED = "decision_id", "scaled_decision_id"
-_NUMBER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"([+-]?)0*([0-9]{1,19})")
+"""Without leading zeros, no longer than an i64: Python refuses to read thousands of digits."""
 _MOST = 2**63 - 1
 
 
@@ -27,9 +28,9 @@ def own_prefix(namespace: str) -> str:
 
 def number(text: str | None) -> int | None:
     """A value as Dynamo reads it (Rust's ``i64::from_str``); None where it is absent or not a number."""
-    if text is None or not _NUMBER.fullmatch(text) or abs(int(text)) > _MOST:
-        return None
-    return int(text)
+    found = None if text is None else _NUMBER.fullmatch(text)
+    value = None if found is None else int(found[1] + found[2])
+    return None if value is None or abs(value) > _MOST else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from agent.connectors.virtual.dynamo_keys import KeyGeneration, generation, numb
 @pytest.mark.parametrize(
     ("text", "value"),
     [("+4", 4), ("05", 5), ("-1", -1), ("9223372036854775807", 2**63 - 1)]
+    + [("0", 0), ("-000", 0), ("0" * 5000 + "7", 7), ("9" * 5000, None), ("-" + "1" * 5000, None)]
     + [(bad, None) for bad in (None, "", " 5", "5 ", "1e3", "abc", "9223372036854775808", "٣")],
 )
 def test_a_number_is_what_rust_takes_for_one(text: str | None, value: int | None) -> None:
