@@ -83,6 +83,12 @@ class ConnectorFile(SettingsSection):
     http: ConnectorHttpSection = ConnectorHttpSection()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @model_validator(mode="after")
+    def _used(self) -> ConnectorFile:
+        if self.direction == "from-dynamo" and "claim_ttl_s" in self.model_fields_set:
+            raise ValueError("claim_ttl_s: from-dynamo claims the namespace in etcd alone: leave it out")
+        return self
+
     @property
     def served_namespace(self) -> str:
         """The namespace below which the keys are."""
