@@ -53,8 +53,14 @@ class BusClaim:
         self._text = text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 33]}~{digest(text)}"
         self._ttl_s = float(max(1, math.ceil(ttl_s)))
         self._sequence = 0
+        self._confirmed_s = -math.inf
         self._writes = 0
         self._life = uuid.uuid4().hex[:12]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the claim was ours so lately that it cannot have run out before it is renewed."""
+        return asyncio.get_running_loop().time() - self._confirmed_s < self._ttl_s / 2
 
     async def take(self) -> str | None:
         """Take the claim; None where it is ours, else who holds it. Waits out the claim of a killed holder.
@@ -95,12 +101,18 @@ class BusClaim:
     async def release(self) -> None:
         """Let the next one take the claim at once. No effect where the bus is away."""
         try:
-            await self._write(self._sequence, released=True)
+            expected = -1
+            while self._sequence != expected:
+                expected = self._sequence
+                if await self._write(expected, released=True):
+                    return
+                # A renewal that was cancelled before its answer came is newer: then that one is what is released.
         except (BusAwayError, NotStoredError):
             pass  # It expires.
 
     async def _write(self, expected: int, *, released: bool = False) -> bool:
         """Whether our message is now the newest one. Raises BusAwayError, NotStoredError."""
+        sent_s = asyncio.get_running_loop().time()
         self._writes += 1
         message = v1.Lease(
             time=datetime.now(UTC), holder=self._text, ttl_s=self._ttl_s, renewals=self._writes - 1, released=released
@@ -112,7 +124,7 @@ class BusClaim:
         value = answer(await ask(self._bus, self._subject, codec.encode(message), headers))
         problem = error_of(value)
         if problem is None:
-            self._sequence = int(value["seq"])
+            self._sequence, self._confirmed_s = int(value["seq"]), sent_s
             return True
         if problem.code not in WRONG_LAST_SEQUENCE:
             raise NotStoredError(f"{self._subject}: {problem.text}", problem.code)
@@ -121,7 +133,7 @@ class BusClaim:
         if held is None or held.holder != self._text:
             return False
         self._sequence = sequence
-        return True
+        return held.released == released
 
     async def _newest(self) -> tuple[int, v1.Lease | None]:
         """The sequence of the newest message, 0 without one, and what it claims; None where it claims nothing."""
@@ -177,16 +189,21 @@ class ConnectorClaims:
                 subject = bus.subjects.claim_target(digest(target))
                 text = f"{deployment}/{pool} {name}"
                 self._claims[_Claimed(deployment, pool, target)] = BusClaim(bus, subject, text, ttl_s)
-        self._taken: list[BusClaim] = []
+        self._taken: set[BusClaim] = set()
 
     async def take(self) -> None:
-        """Take all claims, the deployments' before their targets'. Raises SecondConnectorError."""
+        """Take all claims, the deployments' before their targets'. Raises SecondConnectorError.
+
+        While one of them is waited for, others may run out and be another connector's: they are taken again, until all
+        are held at one time.
+        """
         at_once = asyncio.Semaphore(MOST_AT_ONCE)
-        for of_targets in (False, True):
-            some = [(what, one) for what, one in self._claims.items() if bool(what.target) == of_targets]
-            refused = await asyncio.gather(*(self._take(what, one, at_once) for what, one in some))
-            if sentences := [one for one in refused if one]:
-                raise SecondConnectorError("; ".join(sentences))
+        while old := [(what, one) for what, one in self._claims.items() if not one.fresh]:
+            for of_targets in (False, True):
+                some = [(what, one) for what, one in old if bool(what.target) == of_targets]
+                refused = await asyncio.gather(*(self._take(what, one, at_once) for what, one in some))
+                if sentences := [one for one in refused if one]:
+                    raise SecondConnectorError("; ".join(sentences))
 
     async def _take(self, what: _Claimed, claim: BusClaim, at_once: asyncio.Semaphore) -> str:
         """Take one claim; why it cannot be taken, or empty."""
@@ -202,7 +219,7 @@ class ConnectorClaims:
                 await asyncio.sleep(backoff.next_s())
         if other is not None:
             return self._refusal(what, other)
-        self._taken.append(claim)
+        self._taken.add(claim)
         return ""
 
     async def keep(self) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from nats.aio.msg import Msg
 
-from agent.connectors.bus_claims import SecondConnectorError, claimed
+from agent.connectors.bus_claims import BusClaim, SecondConnectorError, claimed
 from agent.core.scaling.claims import Holder
 from bus_schemas import v1
 from bus_schemas.errors import BusAwayError, NotPermittedError
@@ -27,7 +28,7 @@ from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.subjects import Subjects
 from deploy.nats.embedded import EmbeddedServer
 from deploy.nats.roles import SiteAccounts, accounts, inbox_prefix
-from tests.contract.bus import scaling, until
+from tests.contract.bus import bench, scaling, until
 from tests.free_ports import free_port
 
 NAME, OTHER, SECRET = "prod-llama", "prod-other", "not-a-secret"
@@ -66,7 +67,6 @@ class RoledSite:
             "deployment": NAME,
             "name": f"{kind} of {name}",
             "nats": self.bus_settings(name),
-            "claim_ttl_s": 2,
             "http": {"port": "none"},
         }
         if kind == "local":
@@ -152,11 +152,11 @@ async def test_one_target_for_two_deployments_is_refused_by_name(tmp_path: Path)
     async with roled(tmp_path) as site:
         first, other = await site.as_("a"), await site.as_("c")
         own = Holder("kubernetes on here", "process 1")
-        async with claimed(first, own, {NAME: {"decode": "deployments.apps/x in prod"}}, 1) as claims:
+        async with claimed(first, own, {NAME: {"decode": "deployments.apps/x in prod"}}) as claims:
             keeping = asyncio.create_task(claims.keep())
             with pytest.raises(SecondConnectorError) as caught:
                 async with claimed(
-                    other, Holder("local on there", "process 2"), {OTHER: {"all": "deployments.apps/x in prod"}}, 1
+                    other, Holder("local on there", "process 2"), {OTHER: {"all": "deployments.apps/x in prod"}}
                 ):
                     raise AssertionError("claimed")
             assert str(caught.value) == (
@@ -187,7 +187,7 @@ async def test_a_connector_whose_claim_was_taken_meanwhile_ends_by_name(tmp_path
         first, second = await site.as_("a"), await site.as_("b")
         async with claimed(first, Holder("asleep", "process 1"), {NAME: {}}, 1) as sleeping:
             # Not renewed: as in a process that was stopped for longer than its term.
-            async with claimed(second, Holder("awake", "process 2"), {NAME: {}}, 1) as awake:
+            async with claimed(second, Holder("awake", "process 2"), {NAME: {}}) as awake:
                 renewing = asyncio.create_task(awake.keep())
                 with pytest.raises(SecondConnectorError, match=r"scaled by connector awake \(process 2\).*asleep"):
                     await asyncio.wait_for(sleeping.keep(), 40)
@@ -215,3 +215,46 @@ async def test_claims_that_the_bus_lost_are_written_again(tmp_path: Path) -> Non
             assert not keeping.done()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_a_claim_that_another_connector_took_while_the_next_one_was_waited_for_ends_it_by_name() -> None:
+    async with bench() as (_, bus), AsyncExitStack() as stack:
+        killed = await stack.enter_async_context(AsyncExitStack())
+        await killed.enter_async_context(claimed(bus, Holder("killed", "process 1"), {OTHER: {}}, 60))
+        taken = asyncio.Event()
+
+        async def on_claim(_: Msg) -> None:
+            taken.set()
+
+        await bus.nc.subscribe(bus.subjects.stored(bus.subjects.claim_deployment(NAME)), cb=on_claim)
+        await bus.nc.flush()
+
+        async def both() -> None:
+            async with claimed(bus, Holder("both", "process 2"), {NAME: {}, OTHER: {}}, 1):
+                raise AssertionError("begun without one of its claims")
+
+        waiting = asyncio.create_task(both())
+        stack.callback(waiting.cancel)
+        await asyncio.wait_for(taken.wait(), 40)
+        # That claim has run out before this one is taken, and the other one is still waited for.
+        following = await stack.enter_async_context(claimed(bus, Holder("next", "process 3"), {NAME: {}}))
+        keeping = asyncio.create_task(following.keep())
+        stack.callback(keeping.cancel)
+        assert not waiting.done()
+        await killed.aclose()
+        with pytest.raises(SecondConnectorError, match=rf"{NAME} is scaled by connector next \(process 3\)"):
+            await asyncio.wait_for(waiting, 40)
+
+
+async def test_a_claim_is_released_also_where_the_answer_to_its_last_renewal_did_not_come() -> None:
+    async with bench() as (_, bus):
+        subject = bus.subjects.claim_deployment(NAME)
+        claim, renewal = (
+            BusClaim(bus, subject, "local (process 1)", 60),
+            BusClaim(bus, subject, "local (process 1)", 60),
+        )
+        assert await claim.take() is None
+        # Stored for the same holder, and the claim knows nothing of it: as after a cancellation between both.
+        assert await renewal.take() is None
+        await claim.release()
+        assert await holder(bus) == ""
