@@ -23,6 +23,7 @@ from agent.core.scaling.autoscaler.external_metrics import (
     WantedPool,
     asked_metric,
     discovery,
+    may_select,
     metric_values,
 )
 from agent.core.scaling.autoscaler.front_proxy import (
@@ -110,7 +111,8 @@ class ExternalMetricsApi:
         if asked is None:
             return discovery(pool.pool for pool in self._known_pools())
         namespace, metric = asked
-        return metric_values(self._wanted(namespace), namespace, metric, request.query.get("labelSelector", ""))
+        selector = request.query.get("labelSelector", "")
+        return metric_values(self._wanted(namespace, selector), namespace, metric, selector)
 
     async def _permit(self, who: Identity, namespace: str, metric: str) -> None:
         try:
@@ -131,9 +133,17 @@ class ExternalMetricsApi:
                 found += one.counts()
         return found
 
-    def _wanted(self, namespace: str) -> list[WantedPool]:
-        """All counts of a namespace. Raises MetricRefusedError with 503 where one of its deployments has none."""
-        return [count for one in self._decisions.values() if one.namespace == namespace for count in one.counts()]
+    def _wanted(self, namespace: str, selector: str) -> list[WantedPool]:
+        """All counts of the deployments of a namespace that the selector may mean.
+
+        Raises MetricRefusedError with 503 where one of these has none, and for a selector that cannot be read.
+        """
+        return [
+            count
+            for one in self._decisions.values()
+            if one.namespace == namespace and may_select(selector, one.deployment)
+            for count in one.counts()
+        ]
 
 
 def _tls(cert: Path, key: Path, authority: str) -> ssl.SSLContext:

@@ -80,7 +80,6 @@ class AutoscalerSite:
             "deployment": DEPLOYMENT,
             "namespace": NAMESPACE,
             "nats": {"servers": [self.url]},
-            "claim_ttl_s": 1,
             "http": {"host": "127.0.0.1", "port": self.http},
             **settings,
         }

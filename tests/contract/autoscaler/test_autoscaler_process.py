@@ -61,11 +61,19 @@ async def test_keda_gets_the_newest_count_and_an_error_where_there_is_none(tmp_p
             await keda_gets(site, 200, 0)
             await site.decide(2, 22)
             await keda_gets(site, 200, 22)
-            assert (await site.asked_by_keda(f"/v1/deployments/{DEPLOYMENT}/pools/other"))[0] == 404
+
+            async def no_such_pool() -> bool:
+                return (await site.asked_by_keda(f"/v1/deployments/{DEPLOYMENT}/pools/other"))[0] == 404
+
+            await until(no_such_pool, "the answer for a pool that the decision does not name")
             assert (await site.asked_by_keda("/v1/deployments/other/pools/decode"))[0] == 404
             assert (await site.asked_by_keda(DECODE, "POST"))[0] == 405
-            status, listed = await site.asked_by_keda("/v1/deployments")
-            assert (status, listed["deployments"][DEPLOYMENT]["pools"]) == (200, {"decode": 22, "prefill": 1})
+
+            async def listed() -> bool:
+                status, found = await site.asked_by_keda("/v1/deployments")
+                return (status, found["deployments"][DEPLOYMENT].get("pools")) == (200, {"decode": 22, "prefill": 1})
+
+            await until(listed, "the list of all counts")
             os.kill(site.nats_pid, signal.SIGSTOP)
             try:
                 refused = await keda_gets(site, 503, None)
@@ -123,6 +131,24 @@ async def test_hpa_is_answered_by_certificate_header_and_access_review_in_this_o
             assert (await _ask(site, cluster, cluster.proxy, AS_HPA))[0] == 503
             double.rights = None
             assert (await _ask(site, cluster, cluster.proxy, AS_HPA))[0] == 200
+
+
+async def test_a_deployment_without_a_decision_hides_no_other_of_its_namespace(tmp_path: Path) -> None:
+    async with autoscaler_site(tmp_path) as site, KubernetesDouble() as double:
+        cluster = TrustedCluster(double, tmp_path)
+        await site.decide(0, 21)
+        await cluster.trust(cluster.front)
+        served = {name: {"namespace": NAMESPACE} for name in (DEPLOYMENT, "undecided")}
+        settings = {"deployment": "", "namespace": "", "deployments": served, **await _external(site, cluster)}
+        async with site.connector(settings):
+
+            async def answered() -> bool:
+                status, found = await _ask(site, cluster, cluster.proxy, AS_HPA)
+                return status == 200 and [one["value"] for one in found["items"]] == ["21"]
+
+            await until(answered, "the count that the selector names")
+            for path in (METRIC.partition("?")[0], METRIC.replace(DEPLOYMENT, "undecided")):
+                assert (await _ask(site, cluster, cluster.proxy, AS_HPA, path))[0] == 503
 
 
 async def test_the_front_proxys_authority_is_read_again(tmp_path: Path) -> None:
@@ -190,7 +216,7 @@ async def test_a_second_connector_and_a_missing_kubeconfig_end_it_with_one_line(
         (line,) = site.log.read_text().splitlines()
         assert str(tmp_path / "none") in line
         held = Holder("kubernetes on here", "process 1")
-        async with claimed(site.bus, held, {DEPLOYMENT: {}}, 1) as claims:
+        async with claimed(site.bus, held, {DEPLOYMENT: {}}) as claims:
             keeping = asyncio.create_task(claims.keep())
             async with site.connector({"metrics_api": {"host": "127.0.0.1", "port": site.keda}}) as process:
                 assert await asyncio.wait_for(process.wait(), 40) == 2

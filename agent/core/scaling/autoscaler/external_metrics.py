@@ -85,6 +85,11 @@ def selected(text: str) -> dict[str, str]:
     return wanted
 
 
+def may_select(selector: str, deployment: str) -> bool:
+    """Whether a selector can ask for a pool of ``deployment``. Raises MetricRefusedError as `selected` does."""
+    return selected(selector).get("deployment", deployment) == deployment
+
+
 def metric_values(wanted: Iterable[WantedPool], namespace: str, metric: str, selector: str) -> dict[str, Any]:
     """The answer to HPA. Raises MetricRefusedError where it is not exactly one pool's value."""
     labels = selected(selector)

@@ -10,6 +10,7 @@ from agent.core.scaling.autoscaler.external_metrics import (
     WantedPool,
     asked_metric,
     discovery,
+    may_select,
     metric_values,
     selected,
     status_of,
@@ -61,6 +62,13 @@ def test_selectors_of_equalities_are_read_and_others_refused() -> None:
         with pytest.raises(MetricRefusedError) as caught:
             selected(text)
         assert caught.value.status == 400
+
+
+def test_a_selector_may_mean_every_deployment_or_one() -> None:
+    for text in ("", "pool=decode", "deployment=prod", "pool=decode,deployment==prod"):
+        assert may_select(text, "prod")
+    assert may_select("pool=decode", "other")
+    assert not may_select("deployment=prod", "other")
 
 
 def test_only_discovery_and_metrics_of_a_namespace_are_served() -> None:
