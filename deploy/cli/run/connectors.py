@@ -1,4 +1,7 @@
-"""`wattscale connector virtual|kubernetes|local|autoscaler`: carries out a deployment's scaling decisions."""
+"""`wattscale connector virtual|kubernetes|local|autoscaler`: takes a deployment's scaling decisions to what scales it.
+
+The first three carry decisions out and acknowledge them; `autoscaler` only answers the counts, for KEDA and HPA.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ T = TypeVar("T", bound="BaseModel")
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its sub-commands."""
-    parser = subparsers.add_parser("connector", help="carry out the scaling decisions of one deployment")
+    parser = subparsers.add_parser("connector", help="take the scaling decisions of a deployment to what scales it")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_bus(add_local(commands))
     add_check(commands)
