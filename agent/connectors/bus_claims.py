@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from agent.core.scaling.claims import Holder, refusal, shared_targets
 from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, NotStoredError
-from bus_schemas.jetstream.api import answer, ask, error_of
+from bus_schemas.jetstream.api import NOT_THE_LAST, answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import last_raw, sequence_of, stored
 from bus_schemas.jetstream.tasks.backoff import Backoff
@@ -37,7 +37,6 @@ MOST_RENEWALS_PER_S, MOST_AT_ONCE = 50.0, 20
 """Of one connector: each renewal is a write that the server brings to its disk."""
 LOOK_S = 0.2
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
 class SecondConnectorError(Exception):
@@ -126,7 +125,7 @@ class BusClaim:
         if problem is None:
             self._sequence, self._confirmed_s = int(value["seq"]), sent_s
             return True
-        if problem.code not in WRONG_LAST_SEQUENCE:
+        if problem.code not in NOT_THE_LAST:
             raise NotStoredError(f"{self._subject}: {problem.text}", problem.code)
         # A write whose answer was lost looks like one of another connector: the holder shows whose it is.
         sequence, held = await self._newest()

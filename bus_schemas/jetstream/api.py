@@ -102,7 +102,10 @@ class Refusal:
 
 
 NOT_ENABLED_FOR_ACCOUNT = 10039
+WRONG_LAST_SEQUENCE = 10071
 SEQUENCE_IN_FLIGHT = 10164
+NOT_THE_LAST = frozenset({WRONG_LAST_SEQUENCE, SEQUENCE_IN_FLIGHT})
+"""Refusals of a write whose ``Nats-Expected-Last-Subject-Sequence`` does not hold: another message came first."""
 BATCH_INCOMPLETE = 10176
 BUSY = 429
 

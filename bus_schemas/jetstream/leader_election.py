@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 
 from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, LeadershipLostError, NotStoredError
-from bus_schemas.jetstream.api import answer, ask, error_of
+from bus_schemas.jetstream.api import NOT_THE_LAST, answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.decision_history import StreamState, decisions_state, last_led
 from bus_schemas.jetstream.reader import last, last_raw, sequence_of
@@ -35,7 +35,6 @@ SIGN_EVERY_S = 10.0
 """How often a leader leaves a sign on the stream that outlives its lease."""
 STANDBY_SIGNS = 3.0
 """How many signs a candidate that stands by may miss before it is no longer counted as there."""
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 _log = logging.getLogger(__name__)
 
 
@@ -341,7 +340,7 @@ class Leadership:
         problem = error_of(value)
         if problem is None:
             sequence = int(value["seq"])
-        elif problem.code in WRONG_LAST_SEQUENCE:
+        elif problem.code in NOT_THE_LAST:
             # A write whose answer was lost looks like one of another candidate: the id shows whose it is.
             found = await last(self._bus, subject)
             if found is None or found.msg_id != msg_id:

@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 
 from bus_schemas import codec
 from bus_schemas.errors import BusAwayError, FenceRefusedError, NotPermittedError, NotStoredError
-from bus_schemas.jetstream.api import Refusal, answer, ask, away, error_of
+from bus_schemas.jetstream.api import WRONG_LAST_SEQUENCE, Refusal, answer, ask, away, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import stored_id
 from bus_schemas.jetstream.tasks.backoff import Backoff
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["FenceRefusedError", "NotStoredError", "Outgoing", "Publisher", "publish"]
 
 MAX_BATCH = 1000
-WRONG_LAST_SEQUENCE = 10071
 DUPLICATE_IN_BATCH = 10201
 FIRST_BACKOFF_S = 0.05
 LAST_BACKOFF_S = 1.0

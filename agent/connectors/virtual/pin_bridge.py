@@ -38,7 +38,7 @@ from agent.core.scaling.dynamo_pins import (
 )
 from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, NotStoredError
-from bus_schemas.jetstream.api import answer, ask, error_of
+from bus_schemas.jetstream.api import NOT_THE_LAST, answer, ask, error_of
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import StoredMessage, last, next_raw, sequence_of, stored
 from bus_schemas.jetstream.tasks.backoff import Backoff
@@ -49,7 +49,6 @@ LOOK_S = 5.0
 """The bus is read again after this time even without a sign of news: a copy of a message may be lost."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Before another look after an action that had no effect."""
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
 
 
 class PinBridge:
@@ -217,7 +216,7 @@ class PinBridge:
         headers = codec.headers(message, pin.key.text(), self._bus.settings.name)
         headers["Nats-Expected-Last-Subject-Sequence"] = str(pin.after_sequence)
         problem = error_of(answer(await ask(self._bus, self._control, codec.encode(message), headers)))
-        if problem is None or problem.code in WRONG_LAST_SEQUENCE:
+        if problem is None or problem.code in NOT_THE_LAST:
             return problem is None
         raise NotStoredError(f"{self._control}: {problem.text}", problem.code)
 
