@@ -102,7 +102,11 @@ def _rounded(seconds: float | None) -> float | None:
 
 def _trouble(view: DeploymentSummary) -> str:
     """Why the newest decision is not carried out, in its connector's words, such as who else writes the count."""
-    return view.ack.reason if view.ack is not None and view.ack.status in UNFINISHED else ""
+    ack, decision = view.ack, view.decision
+    if ack is None or ack.status not in UNFINISHED:
+        return ""
+    acked = (ack.incarnation, ack.decision_id)
+    return ack.reason if decision is None or acked == (decision.incarnation, decision.decision_id) else ""
 
 
 def _deployment(view: DeploymentSummary, now: datetime) -> dict[str, Any]:

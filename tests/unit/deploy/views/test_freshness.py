@@ -144,3 +144,24 @@ def test_what_keeps_a_connector_from_carrying_out_is_shown() -> None:
     found.add(v1.ScalingAck(time=NOW, status=v1.AckStatus.APPLIED, **(ack | {"reason": ""})))
     assert "not carried out" not in as_text(found, NOW)
     assert as_json(found, NOW)["deployments"]["chat"]["not_carried_out"] == ""
+
+
+@pytest.mark.parametrize(("number", "incarnation"), [(1, "one"), (0, "two")])
+def test_what_kept_an_earlier_decision_is_not_shown_as_the_newest_one_s(number: int, incarnation: str) -> None:
+    found = view()
+    decision = v1.ScalingDecision(time=NOW, deployment="chat", decision_id=0, incarnation="one", epoch=1)
+    found.add(decision)
+    ack = v1.ScalingAck(
+        time=NOW,
+        deployment="chat",
+        decision_id=0,
+        incarnation="one",
+        scaled_decision_id=-1,
+        status=v1.AckStatus.FAILED,
+        reason="decode: 1 pod cannot be scheduled",
+    )
+    found.add(ack)
+    assert as_json(found, NOW)["deployments"]["chat"]["not_carried_out"] == ack.reason
+    found.add(decision.model_copy(update={"decision_id": number, "incarnation": incarnation}))
+    assert as_json(found, NOW)["deployments"]["chat"]["not_carried_out"] == ""
+    assert "not carried out" not in as_text(found, NOW)
