@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from agent.core.scaling.kubernetes.gpu_release import GpuHolder, GpuHolders
+from agent.core.scaling.kubernetes.gpu_release import SILENT_S, GpuHolder, GpuHolders
 from bus_schemas.flood_gate import FloodGate
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import stored
@@ -41,6 +41,9 @@ class NodeTelemetryWatch:
 
     def want(self, nodes: Iterable[str], wake: Callable[[], None]) -> None:
         """Call ``wake`` once at the next report of any of these nodes."""
+        if len(self._wanted) >= MOST_NODES:
+            # Of nodes that never came back. Who still waits asks again at its next look.
+            self._wanted.clear()
         for node in nodes:
             self._wanted.setdefault(node, set()).add(wake)
 
@@ -50,7 +53,12 @@ class NodeTelemetryWatch:
             if self._client is not self._bus.nc and self._bus.connected:
                 with suppress(NatsError, OSError):
                     await self._subscribe(self._bus.nc)
+            self._forget(time.monotonic() - SILENT_S)
             await asyncio.sleep(CHECK_S)
+
+    def _forget(self, before_s: float) -> None:
+        """Drop nodes whose newest report is older: they would take the place of new ones."""
+        self.nodes = {name: one for name, one in self.nodes.items() if one.received_s >= before_s}
 
     async def _subscribe(self, client: Client) -> None:
         subject = self._bus.subjects.stored(self._bus.subjects.all_of("telemetry", "node").replace(">", "*"))

@@ -10,7 +10,7 @@ from typing import Any
 from agent.connectors.kubernetes.keyed_watch import Wake
 from agent.connectors.kubernetes.node_telemetry import NodeTelemetryWatch
 from agent.connectors.kubernetes.shared_watches import SharedWatches, WatchedPools
-from agent.core.scaling.kubernetes.gpu_release import SETTLE_S, LeftPod, PoolGpus, release
+from agent.core.scaling.kubernetes.gpu_release import SETTLE_S, LeftPod, PodPlace, PoolGpus, release
 from agent.core.scaling.kubernetes.lean_objects import graph_key, label_key
 from agent.core.scaling.kubernetes.pool_views import Counted, ViewSettings, graph_component, pool_seen, workload
 from agent.core.scaling.kubernetes.rival_scalers import rival
@@ -42,9 +42,11 @@ class PoolWatch:
     ) -> None:
         self._shared, self.watched, self._settings, self._wake = shared, watched, settings, wake
         self._telemetry = telemetry
-        self._present: dict[str, dict[str, str]] = {}
-        """By pool, the node of each pod that was seen last."""
-        self._left: dict[str, dict[str, LeftPod]] = {}
+        self._present: dict[str, dict[PodPlace, WorkerPod]] = {}
+        """By pool, the pods that were seen last."""
+        self._left: dict[str, dict[PodPlace, LeftPod]] = {}
+        self._lost: dict[str, frozenset[str]] = {}
+        """By pool, nodes of pods that left in the course of this decision, and that do not report any more."""
         self._needed = shared.needed_by(watched)
         shared.join(watched, wake)
 
@@ -110,29 +112,35 @@ class PoolWatch:
             raised_s=raised_s,
             settings=self._settings,
         )
-        settled = idle is not None and not (resumed and self._telemetry.age_s < SETTLE_S)
-        if not seen.leaving and not (settled and not counted.hold and counted.pods_known):
+        # Held is held; that nothing is held any more, each node has to report once after this process began.
+        known = idle is False or (idle is True and not (resumed and self._telemetry.age_s < SETTLE_S))
+        if not seen.leaving and not (known and not counted.hold and counted.pods_known):
             # Pods are gone, but whether their GPUs are idle is not known; in a rollout an earlier generation may go on.
             seen = replace(seen, leaving=None)
         if in_the_way:
             return replace(seen, wanted=None, problem=ScalingProblem(f"{pool}: {in_the_way}"))
         return seen
 
+    def forget_lost(self) -> None:
+        """Judge the next decision by the nodes that report: what a lost node held is not known again by waiting."""
+        self._lost.clear()
+
     def _gpus_idle(self, pool: str, target: ScaleTarget, pods: Sequence[WorkerPod]) -> bool | None:
         """Whether the GPUs of pods that left are idle; None: not known."""
         now_s = time.monotonic()
-        present = {one.name: one.node for one in pods}
+        present = {PodPlace(one.name, one.node): one for one in pods}
         left = self._left.setdefault(pool, {})
-        for name, node in self._present.get(pool, {}).items():
-            if name not in present:
-                left[name] = LeftPod(node, now_s)
+        for place, pod in self._present.get(pool, {}).items():
+            if place not in present:
+                left[place] = LeftPod(now_s, pod.may_hold_gpus)
         self._present[pool] = present
         graph = self.watched.graph
-        own = PoolGpus(target.namespace, present.keys(), graph, pool if graph else "")
-        found = release(own, left, self._telemetry.nodes)
+        own = PoolGpus(target.namespace, {one.name: one.node for one in pods}, graph, pool if graph else "")
+        found = release(own, left, self._telemetry.nodes, now_s)
         self._left[pool] = dict(found.waiting)
         self._telemetry.want(found.nodes, self._wake)
-        return found.idle
+        self._lost[pool] = self._lost.get(pool, frozenset()) | found.lost
+        return None if found.idle and self._lost[pool] else found.idle
 
     def _workers(self, item: dict[str, Any], target: ScaleTarget) -> tuple[str, Counted, Sequence[WorkerPod]]:
         """What stands in the way of all scaling, the count by its controller, and the pods."""

@@ -94,7 +94,8 @@ class OperatedPods:
 
     async def _create(self, fate: Fate) -> None:
         self._number += 1
-        spec: Item = {"containers": [{"name": "main", "image": "none"}], "automountServiceAccountToken": False}
+        container: Item = {"name": "main", "image": "none", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        spec: Item = {"containers": [container], "automountServiceAccountToken": False}
         if not fate.unschedulable:
             spec["nodeName"] = NODE
         metadata = {

@@ -21,7 +21,10 @@ _STUCK = (
 
 @dataclass(frozen=True, slots=True)
 class WorkerPod:
-    """One pod. ``unschedulable`` and ``stuck``: the reason in Kubernetes' own words, else empty."""
+    """One pod. ``unschedulable`` and ``stuck``: the reason in Kubernetes' own words, else empty.
+
+    ``may_hold_gpus``: whether it asks for a device or a resource claim, of any vendor.
+    """
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +35,7 @@ class WorkerPod:
     unschedulable: str = ""
     unschedulable_since_s: float | None = None
     stuck: str = ""
+    may_hold_gpus: bool = True
 
 
 def worker_pod(item: Mapping[str, Any]) -> WorkerPod:
@@ -50,7 +54,20 @@ def worker_pod(item: Mapping[str, Any]) -> WorkerPod:
         unschedulable=str(scheduled.get("message") or "no reason given") if refused else "",
         unschedulable_since_s=_time(scheduled.get("lastTransitionTime")) if refused else None,
         stuck=_stuck(status),
+        may_hold_gpus=_asks_for_devices(item.get("spec") or {}),
     )
+
+
+def _asks_for_devices(spec: Mapping[str, Any]) -> bool:
+    """Only devices have a vendor's domain in their name, as nvidia.com/gpu, nvidia.com/mig-1g.5gb, amd.com/gpu."""
+    asked = [
+        name
+        for one in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ()))
+        for amounts in (one.get("resources") or {}).values()
+        if isinstance(amounts, Mapping)
+        for name in amounts
+    ]
+    return bool(spec.get("resourceClaims")) or any("/" in str(name) for name in asked)
 
 
 def _stuck(status: Mapping[str, Any]) -> str:

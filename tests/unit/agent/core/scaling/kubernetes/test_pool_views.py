@@ -239,7 +239,7 @@ def test_a_pod_object_becomes_a_value() -> None:
         },
     }
     crash = "container main: CrashLoopBackOff after 4 restarts"
-    assert worker_pod(item) == WorkerPod("p", labels, ready=True, terminating=True, stuck=crash)
+    assert worker_pod(item) == WorkerPod("p", labels, ready=True, terminating=True, stuck=crash, may_hold_gpus=False)
     refused = {
         "type": "PodScheduled",
         "status": "False",
@@ -261,3 +261,17 @@ def test_pods_are_chosen_by_all_labels() -> None:
     ]
     assert [one.name for one in of_labels(pods, {"app": "x", "role": "decode"})] == ["a"]
     assert of_labels(pods, {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "asks"),
+    [
+        ({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}, True),
+        ({"containers": [{}], "initContainers": [{"resources": {"requests": {"amd.com/gpu": 1}}}]}, True),
+        ({"containers": [{"resources": {"claims": [{"name": "gpu"}]}}], "resourceClaims": [{"name": "gpu"}]}, True),
+        ({"containers": [{"resources": {"limits": {"cpu": "4", "memory": "8Gi", "hugepages-2Mi": "1Gi"}}}]}, False),
+        ({"containers": [{"name": "main"}]}, False),
+    ],
+)
+def test_only_a_pod_that_asks_for_a_device_or_a_claim_may_hold_gpus(spec: dict[str, Any], asks: bool) -> None:
+    assert worker_pod({"metadata": {"name": "p"}, "spec": spec}).may_hold_gpus is asks
