@@ -72,6 +72,8 @@ class ScalingChannel:
         """The newest decision as it came."""
         self.external_id = -1
         """The highest id under which a bridge has passed a decision on, as far as the bus or this process knows."""
+        self.resumed = False
+        """Whether a connector acknowledged here before this process began: workers may have left unseen since."""
         self.changed = asyncio.Event()
         self.started = asyncio.Event()
         self.received: Counter[str] = Counter()
@@ -98,6 +100,7 @@ class ScalingChannel:
     async def _start(self) -> None:
         ack, decision = await last(self._bus, self._acks), await last(self._bus, self._decisions)
         if ack is not None and isinstance(ack.message, ScalingAck):
+            self.resumed = True
             self.state = restored(acknowledgement_of(ack.message))
             self.external_id = max(self.external_id, _or_none(ack.message.external_decision_id))
         if decision is not None and isinstance(decision.message, ScalingDecision):

@@ -17,6 +17,7 @@ from agent.connectors.kubernetes.scaling_events import ScalingEvents
 from agent.connectors.scaling_channel import ScalingChannel
 from agent.core.scaling.counts import compare, in_force_by_us
 from agent.core.scaling.scaling_types import (
+    DecisionKey,
     PoolSeen,
     ReplicaDecision,
     ScalingPhase,
@@ -47,8 +48,7 @@ class KubernetesScaler:
         self._overwrite = overwrite
         self._written: dict[str, int] = {}
         self._raised_s: dict[str, float] = {}
-        self._resumed = True
-        """Whether the decision was draining already when this process began."""
+        self._pursued: DecisionKey | None = None
         self._own: dict[str, tuple[str, int, str]] = {}
         """By pool: the version that we wrote over, the count that we wrote, and the version it then had."""
 
@@ -71,9 +71,10 @@ class KubernetesScaler:
         if unknown := self._watch.unknown:
             await self._channel.report(waiting(decision, f"the cluster is not known now: {unknown}"))
             return
-        reported = self._channel.state.reported
-        self._resumed = self._resumed and reported is not None and reported.phase is ScalingPhase.DRAINING
-        views = self._watch.seen(self._raised_s, resumed=self._resumed)
+        if decision.key != self._pursued:
+            self._pursued = decision.key
+            self._watch.forget_lost()
+        views = self._watch.seen(self._raised_s, resumed=self._channel.resumed)
         seen = {pool: self._with_own(pool, one) for pool, one in views.items()}
         for pool in decision.replicas:
             have = ", ".join(sorted(seen)) or "none"
