@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.connectors.bus_claims import claimed, digest
+from agent.connectors.bus_claims import SecondConnectorError, claimed, digest
 from agent.core.scaling.claims import Holder
 from bus_schemas import codec, v1
 from bus_schemas.errors import BusAwayError, NotPermittedError
@@ -59,6 +59,7 @@ HIDES_NOTHING: dict[str, tuple[str, str, Message]] = {
 ELSEWHERE = {
     "claim",
     "target_claim",
+    "target_taken",
     "lease",
     "led",
     "standby",
@@ -169,6 +170,26 @@ async def test_no_message_on_a_claim_stops_a_connector_that_runs_or_keeps_the_ne
                 assert not keeping.done()
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def test_target_taken_another_connector_that_renews_a_target_s_claim_stops_its_holder(guarded: Guarded) -> None:
+    bus = await guarded.as_("connector")
+    subject = SUBJECTS.claim_target(digest("rack"))
+    forged = codec.encode(v1.Lease(time=NOW, holder="other/decode nobody (x)", ttl_s=60.0))
+
+    async def overwrite() -> None:
+        while True:
+            await bus.nc.request(subject, forged, timeout=5)
+            await asyncio.sleep(0.1)
+
+    async with claimed(bus, OWN, {NAME: {"decode": "rack"}}, ttl_s=1) as claims:
+        overwriting = asyncio.create_task(overwrite())
+        try:
+            with pytest.raises(SecondConnectorError, match="nobody"):
+                await asyncio.wait_for(claims.keep(), 40)
+        finally:
+            overwriting.cancel()
+            await asyncio.gather(overwriting, return_exceptions=True)
 
 
 async def test_over_a_stream_made_to_forget_no_planner_leads_until_it_is_mended(guarded: Guarded) -> None:
