@@ -1,6 +1,7 @@
 """Feeds an actuator decisions, repetitions, outdated and impossible ones, and collects its acknowledgements.
 
-Acts as the planner of one deployment, with an incarnation of its own. Must never run beside a planner that leads there.
+Acts as the planner of one deployment, with an incarnation of its own. Must never run beside a planner that leads there:
+run it within `alone`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ ABSURD = 1_000_000
 IN_ORDER = 3
 
 
-class CannotCheckError(Exception):
-    """The deployment cannot be checked now; the text says why and what to do."""
+class RestartFailedError(Exception):
+    """The actuator was not restarted; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,11 @@ class CheckResult:
 
 @dataclass
 class ConnectorCheck:
-    """One run. ``restart``: ends and starts the actuator; None: that is not tried."""
+    """One run.
+
+    ``restart``: ends and starts the actuator, and may raise RestartFailedError; cancelled where it takes longer than a
+    decision may. None: that is not tried.
+    """
 
     bus: Bus
     settings: CheckSettings
@@ -66,8 +71,7 @@ class ConnectorCheck:
     _messages: int = 0
 
     async def run(self) -> list[CheckResult]:
-        """All results, in order. Raises CannotCheckError, and errors of the bus."""
-        await self._alone()
+        """All results, in order. Raises errors of the bus."""
         self._renew()
         acks = await last(self.bus, self.bus.subjects.ack_scaling(self.settings.deployment))
         self._after = 0 if acks is None else acks.sequence
@@ -103,14 +107,6 @@ class ConnectorCheck:
         subject = self.bus.subjects.ack_scaling(self.settings.deployment)
         stored = await all_messages(self.bus, subject, self._after)
         return [one.message for one in stored if isinstance(one.message, v1.ScalingAck)]
-
-    async def _alone(self) -> None:
-        lease = await last(self.bus, self.bus.subjects.lease())
-        holder = lease.message if lease is not None else None
-        if isinstance(holder, v1.Lease) and not holder.released:
-            raise CannotCheckError(
-                f"planner {holder.holder} leads on this bus: stop it, or check on a bus (or --prefix) of its own"
-            )
 
     def _renew(self) -> None:
         self._incarnation, self._next_id = f"check-{uuid.uuid4().hex[:8]}", 0
@@ -239,9 +235,23 @@ class ConnectorCheck:
             self.results.append(CheckResult(name, skipped="no --restart command was given"))
             return
         decision = await self._send(self._decision(high=True))
-        await self.restart()
-        why = await self._completed(decision) or await self._completed(await self._send(self._decision(high=False)))
+        why = (
+            await self._restarted(self.restart)
+            or await self._completed(decision)
+            or await self._completed(await self._send(self._decision(high=False)))
+        )
         self.results.append(CheckResult(name, (why,) if why else ()))
+
+    async def _restarted(self, restart: Callable[[], Awaitable[None]]) -> str:
+        """Restart the actuator; why that failed, or empty."""
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                await restart()
+        except RestartFailedError as error:
+            return str(error)
+        except TimeoutError:
+            return f"the restart is not over after {self.settings.timeout_s:g} s: it was ended"
+        return ""
 
 
 def _done(ack: v1.ScalingAck, decision: v1.ScalingDecision) -> bool:

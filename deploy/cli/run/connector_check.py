@@ -6,14 +6,17 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import os
 import shlex
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
-from deploy.cli.errors import CliError, UsageError
+from deploy.cli.errors import UsageError
 from deploy.cli.numbers import LONGEST_S, number
 
 if TYPE_CHECKING:
@@ -50,10 +53,29 @@ def add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="S",
         help="how long one decision may take (default: 120)",
     )
-    check.add_argument("--restart", metavar="COMMAND", help="restarts the actuator; run while a decision is under way")
+    check.add_argument(
+        "--restart",
+        metavar="COMMAND",
+        help="restarts the actuator; run while a decision is under way, and ended after --timeout-s",
+    )
     check.add_argument("--json", action="store_true", help="print JSON")
     add_bus_options(check)
-    check.set_defaults(run=lambda args: asyncio.run(_check(args)))
+    check.set_defaults(run=_interruptible)
+
+
+def _interruptible(args: argparse.Namespace) -> int:
+    """Run the check. SIGTERM ends it as Ctrl-C does: with the restart command, and the lease released."""
+
+    async def checked() -> int:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await _check(args)
+
+    try:
+        return asyncio.run(checked())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def _pool(text: str) -> tuple[str, tuple[str, int, int]]:
@@ -70,7 +92,8 @@ def _pool(text: str) -> tuple[str, tuple[str, int, int]]:
 
 async def _check(args: argparse.Namespace) -> int:
     from bus_schemas.subjects import BadNameError, scaling_consumer
-    from deploy.connector_check.check_run import CannotCheckError, CheckSettings, ConnectorCheck
+    from deploy.connector_check.check_run import CheckSettings, ConnectorCheck
+    from deploy.connector_check.planner_lease import CannotCheckError, alone
 
     try:
         scaling_consumer(args.deployment)
@@ -80,7 +103,8 @@ async def _check(args: argparse.Namespace) -> int:
     restart = partial(_run, _command(args.restart)) if args.restart else None
     async with reached(args) as bus:
         try:
-            results = await ConnectorCheck(bus, settings, restart).run()
+            async with alone(bus):
+                results = await ConnectorCheck(bus, settings, restart).run()
         except CannotCheckError as error:
             raise UsageError(str(error)) from error
     print(_json(results) if args.json else _table(results))
@@ -98,12 +122,22 @@ def _command(text: str) -> list[str]:
 
 
 async def _run(command: Sequence[str]) -> None:
+    """Run a command to its end; end it and what it started when cancelled. Raises RestartFailedError."""
+    from deploy.connector_check.check_run import RestartFailedError
+
     try:
-        process = await asyncio.create_subprocess_exec(*command)
+        process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
     except OSError as error:
-        raise UsageError(f"--restart: {command[0]}: {error.strerror}") from error
-    if (code := await process.wait()) != 0:
-        raise CliError(f"--restart: {shlex.join(command)} ended with exit code {code}")
+        raise RestartFailedError(f"{command[0]}: {error.strerror}") from error
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+    if code != 0:
+        raise RestartFailedError(f"{shlex.join(command)} ended with exit code {code}")
 
 
 def _table(results: Sequence[CheckResult]) -> str:
@@ -116,8 +150,11 @@ def _table(results: Sequence[CheckResult]) -> str:
         lines += [f"      - {visible(breach)}" for breach in one.breaches[:5]]
         if len(one.breaches) > 5:
             lines.append(f"      - and {len(one.breaches) - 5} more")
+    skipped = sum(bool(one.skipped) for one in results)
     broken = sum(bool(one.breaches) for one in results)
-    lines.append(f"{broken} of {len(results)} rules broken" if broken else f"all {len(results)} rules kept")
+    tried = len(results) - skipped
+    counts = f"{broken} of {tried} rules broken" if broken else f"all {tried} rules kept"
+    lines.append(f"{counts}, {skipped} not tried" if skipped else counts)
     return "\n".join(lines)
 
 

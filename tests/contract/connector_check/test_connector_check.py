@@ -6,19 +6,26 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdAwayError, EtcdGateway, put
+from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.leader_election import Leadership
+from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import last
+from deploy.cli.run import connector_check
 from deploy.connector_check.check_run import CheckResult, CheckSettings, ConnectorCheck
-from tests.contract.bus import bench
+from deploy.connector_check.planner_lease import CannotCheckError, alone
+from tests.contract.bus import bench, until
 from tests.contract.connector_check import actuators
 from tests.contract.connector_check.actuators import Honest
 from tests.contract.dynamo.etcd_process import EtcdProcess
@@ -121,6 +128,98 @@ async def test_beside_a_planner_that_leads_nothing_is_sent() -> None:
         code, out, log = await command(NAME, "--nats-url", server.url)
         assert (code, out) == (2, "")
         assert "planner planner-0 leads on this bus" in log
+
+
+async def test_no_planner_leads_during_a_check_and_one_leads_after_it() -> None:
+    async with bench() as (_, bus):
+        planner = Leadership(bus, "planner-0", 30)
+        async with alone(bus):
+            assert not await planner.try_acquire()
+            assert planner.leader is not None
+            assert planner.leader.holder.startswith("connector check on ")
+        assert await planner.try_acquire()
+        assert planner.led_until is None
+
+
+async def test_a_check_that_loses_the_lease_ends_in_one_line() -> None:
+    async with bench() as (_, bus):
+        lost = asyncio.Event()
+
+        async def body() -> None:
+            async with alone(bus):
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    lost.set()
+
+        checking = asyncio.create_task(body())
+
+        async def held() -> bool:
+            return await last(bus, bus.subjects.lease()) is not None
+
+        await until(held, "the lease to be held")
+        usurper = v1.Lease(time=datetime.now(UTC), holder="planner-0", ttl_s=60.0)
+        await publish(bus, bus.subjects.lease(), usurper, "usurper")
+        with pytest.raises(CannotCheckError, match=r"lost the planner's lease .*stop all planners"):
+            await asyncio.wait_for(checking, 40)
+        assert lost.is_set()
+
+
+def restarting(*words: str) -> Callable[[], Awaitable[None]]:
+    return partial(connector_check._run, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "timeout_s", "why"),
+    [
+        (("sh", "-c", "exit 3"), 60.0, "sh -c 'exit 3' ended with exit code 3"),
+        (("no-such-command",), 60.0, "no-such-command: No such file or directory"),
+        (("sleep", "1000"), 0.5, "the restart is not over after 0.5 s: it was ended"),
+    ],
+    ids=["fails", "missing", "hangs"],
+)
+async def test_a_restart_that_does_not_succeed_is_one_failed_line(
+    words: tuple[str, ...], timeout_s: float, why: str
+) -> None:
+    async with bench() as (_, bus):
+        check = ConnectorCheck(bus, replace(SETTINGS, timeout_s=timeout_s), restarting(*words))
+        check._renew()
+        await check._restarts()
+        assert check.results == [CheckResult("goes on after its own restart", (why,))]
+
+
+async def test_a_restart_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    noted = tmp_path / "pids"
+    script = f"sleep 1000 & echo $$ $! >{noted}.new; mv {noted}.new {noted}; wait"
+    running = asyncio.create_task(connector_check._run(["sh", "-c", script]))
+    await until(noted.exists, "the command to run")
+    pids = [int(one) for one in noted.read_text().split()]
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    def gone() -> bool:
+        return not any(_runs(pid) for pid in pids)
+
+    await until(gone, "the command and what it started to end")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_the_last_line_counts_what_was_tried() -> None:
+    kept, skipped, broken = CheckResult("a"), CheckResult("b", skipped="why"), CheckResult("c", ("x",))
+    last_line = {
+        (kept, kept): "all 2 rules kept",
+        (kept, skipped): "all 1 rules kept, 1 not tried",
+        (kept, skipped, broken): "1 of 2 rules broken, 1 not tried",
+    }
+    for results, words in last_line.items():
+        assert connector_check._table(results).splitlines()[-1] == words
 
 
 @pytest.mark.long
