@@ -120,10 +120,10 @@ def _leaver(
 
 
 def _draws(gpu: GpuObservation, pool: PoolConfig | None) -> bool:
-    """Whether a GPU draws more than an engine that stands still: something still runs on it."""
-    if gpu.draw_mw is None or pool is None:
-        return False
-    return gpu.draw_mw > max(pool.curve.idle_mw, pool.curve.p_s_mw)
+    """Whether a GPU may draw more than an engine that stands still: something still runs on it."""
+    if gpu.draw_mw is None:
+        return True  # Unknown is not idle.
+    return pool is not None and gpu.draw_mw > max(pool.curve.idle_mw, pool.curve.p_s_mw)
 
 
 def left(power: PowerState, deployments: Mapping[DeploymentId, DeploymentState]) -> int:

@@ -29,7 +29,7 @@ class DrainingSite(SmallSite):
     """A site whose connector reports phases. ``draws``: the draw of single GPUs."""
 
     ack: ScalingAckSeen | None = None
-    draws: dict[GpuId, int] = field(default_factory=dict)
+    draws: dict[GpuId, int | None] = field(default_factory=dict)
 
     def observation(self, seen: DeploymentObservation | None, budget: BudgetCommand | None = None) -> Observation:
         return replace(super().observation(seen, budget), scaling_acks={D: self.ack} if self.ack is not None else {})
@@ -99,10 +99,11 @@ def test_without_phases_the_pods_end_is_enough() -> None:
     assert caps(site, gone) == parked(gone)
 
 
-def test_a_drained_gpu_that_still_draws_keeps_its_watts() -> None:
+@pytest.mark.parametrize("draw_mw", [CURVE.p_s_mw + 1, None])
+def test_a_drained_gpu_that_still_draws_or_may_draw_keeps_its_watts(draw_mw: int | None) -> None:
     site, gone = shrunk()
     before = caps(site, gone)
-    site.draws = {gone[0]: CURVE.p_s_mw + 1}
+    site.draws = {gone[0]: draw_mw}
     site.acknowledge("drained")
     site.pass_time(30)
     assert site.caps[gone[0]] == before[gone[0]]
