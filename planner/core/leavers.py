@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
+from planner.core import advisory
 from planner.core.power.node_ledger import NodeLedger
 from planner.core.power.site_state import PowerState
 from planner.core.state import DeploymentState, Flow
-from planner.domain.config import DeploymentConfig, PlannerConfig, PoolConfig
+from planner.domain.config import PlannerConfig, PoolConfig
 from planner.domain.ids import DeploymentId, NodeId
 from planner.domain.observation import LEFT, GpuObservation, NodeObservation, ScalingAckSeen
 
@@ -45,45 +46,52 @@ def observed(
     """Reports in which GPUs whose replicas have left count as held until their watts may be credited.
 
     The node's last report says who held a GPU. After a change of leaders there is none: then a GPU without a pod waits
-    for every deployment that drains.
+    for every deployment of the site that drains. No GPU waits longer than ``scaling_timeout_s``, whatever is decided in
+    the meantime: a connector that is gone must not hold watts indefinitely.
     """
-    waits = {
-        name: _waits(deployments[name].flow, settings, now_s)
-        for name, settings in config.deployments.items()
+    draining = {
+        name: deployments[name].flow
+        for name in config.deployments
         if name in deployments and deployments[name].flow.drained_decision_id is not None
     }
-    if not waits:
+    if not draining:
         return nodes
+    found = Draining(config, draining, advisory.members(config, power.site), power.since_s, now_s)
     return {
-        name: seen if (before := power.nodes.get(name)) is None else _with_leavers(seen, before, config, waits)
+        name: seen if (before := power.nodes.get(name)) is None else _with_leavers(seen, before, found)
         for name, seen in nodes.items()
     }
 
 
-class Waits(NamedTuple):
-    """What the GPUs that a deployment's replicas left wait for: the acknowledgement, an idle draw."""
+class Draining(NamedTuple):
+    """The deployments whose connectors report phases, by what was decided for them. Times on the planner's clock."""
 
-    drained: bool
-    idle: bool
+    config: PlannerConfig
+    flows: Mapping[DeploymentId, Flow]
+    members: tuple[DeploymentId, ...]
+    """All deployments of the site."""
+    led_since_s: float
+    """When this leader took over."""
+    now_s: float
+
+    def behind(self, name: DeploymentId) -> bool:
+        """Whether something that left may not be drained yet."""
+        known = self.flows[name].drained_decision_id
+        return (NONE_DRAINED if known is None else known) < self.flows[name].decision_id
+
+    def within(self, name: DeploymentId, left_s: float) -> bool:
+        """Whether a GPU that was left at ``left_s`` may still wait."""
+        return self.now_s - left_s < self.config.deployments[name].scaling_timeout_s
 
 
-def _waits(flow: Flow, config: DeploymentConfig, now_s: float) -> Waits:
-    """Not longer than ``scaling_timeout_s``: a connector that is gone must not hold watts indefinitely."""
-    within = now_s - flow.decided_at_s < config.scaling_timeout_s
-    known = NONE_DRAINED if flow.drained_decision_id is None else flow.drained_decision_id
-    return Waits(within and known < flow.decision_id, within)
-
-
-def _with_leavers(
-    seen: NodeObservation, before: NodeLedger, config: PlannerConfig, waits: Mapping[DeploymentId, Waits]
-) -> NodeObservation:
+def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: Draining) -> NodeObservation:
     if before.seen is seen:
         return seen
     held = {}
     for name, gpu in seen.gpus.items():
         if gpu.deployment is None and gpu.worker is None and not gpu.terminating:
             past = before.seen.gpus.get(name) if before.seen is not None else None
-            if (kept := _leaver(gpu, past, before.seen is None, config, waits)) is not None:
+            if (kept := _leaver(gpu, past, before.seen is None, draining)) is not None:
                 held[name] = kept
     if not held:
         return seen
@@ -93,20 +101,27 @@ def _with_leavers(
 
 
 def _leaver(
-    gpu: GpuObservation,
-    past: GpuObservation | None,
-    inherited: bool,
-    config: PlannerConfig,
-    waits: Mapping[DeploymentId, Waits],
+    gpu: GpuObservation, past: GpuObservation | None, inherited: bool, draining: Draining
 ) -> GpuObservation | None:
     """A GPU without a pod as one that is still held, where it waits; else None."""
+    left_s = past.left_s if past is not None else None
     if inherited or (past is not None and past.worker == LEFT and past.deployment is None):
-        waiting = any(one.drained for one in waits.values())
-        return replace(gpu, worker=LEFT, terminating=True) if waiting else None
-    if past is None or past.deployment is None or past.deployment not in waits:
+        since_s = draining.led_since_s if left_s is None else left_s
+        waiting = any(
+            draining.behind(name) and draining.within(name, since_s)
+            for name in draining.members
+            if name in draining.flows
+        )
+        return replace(gpu, worker=LEFT, terminating=True, left_s=since_s) if waiting else None
+    if past is None or past.deployment is None or past.deployment not in draining.flows:
         return None
-    pools, wait = config.deployments[past.deployment].pools, waits[past.deployment]
-    if not wait.drained and not (wait.idle and _draws(gpu, pools.get(past.pool) if past.pool is not None else None)):
+    since_s = draining.now_s if left_s is None else left_s
+    if not draining.within(past.deployment, since_s):
+        return None
+    pools = draining.config.deployments[past.deployment].pools
+    if not draining.behind(past.deployment) and not _draws(
+        gpu, pools.get(past.pool) if past.pool is not None else None
+    ):
         return None
     return replace(
         gpu,
@@ -116,6 +131,7 @@ def _leaver(
         component=past.component,
         worker=LEFT,
         terminating=True,
+        left_s=since_s,
     )
 
 

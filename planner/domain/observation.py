@@ -78,6 +78,8 @@ class GpuObservation:
     terminating: bool = False
     component: str = ""
     """The pool's name in the worker's label, as the orchestrator writes it."""
+    left_s: float | None = None
+    """With worker ``LEFT``: when the planner first saw that no pod holds it any more, on the planner's clock."""
 
 
 @dataclass(frozen=True, slots=True)

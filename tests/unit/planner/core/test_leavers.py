@@ -9,9 +9,10 @@ import pytest
 
 from planner.core.intake import initial_state
 from planner.core.leavers import drained_id
-from planner.core.state import Flow
-from planner.domain.ids import GpuId
+from planner.core.state import DeploymentState, Flow
+from planner.domain.ids import DeploymentId, GpuId, SiteId
 from planner.domain.observation import (
+    LEFT,
     BudgetCommand,
     DeploymentObservation,
     GpuObservation,
@@ -20,7 +21,7 @@ from planner.domain.observation import (
     StoredCaps,
 )
 from planner.domain.units import GpuSetpoint, Milliwatts
-from tests.unit.planner.core.small_site import CURVE, D, SmallSite, deployment, planner, traffic
+from tests.unit.planner.core.small_site import CURVE, SITE, D, SmallSite, deployment, planner, traffic
 from tests.unit.planner.core.test_step import QUICK
 
 
@@ -124,12 +125,22 @@ def test_a_connector_that_is_gone_does_not_hold_watts_beyond_the_timeout() -> No
     assert caps(site, gone) == parked(gone)
 
 
-def test_the_next_leader_waits_for_drained_too() -> None:
+def test_further_decisions_do_not_prolong_the_wait() -> None:
     site, gone = shrunk()
+    timeout_s = site.config.deployments[D].scaling_timeout_s
     site.acknowledge("draining")
     site.pass_time(5)
-    before = caps(site, gone)
-    flow = site.state.deployments[D].flow
+    assert caps(site, gone) != parked(gone)
+    known = site.state.deployments[D]
+    later = replace(known.flow, decision_id=known.flow.decision_id + 1, decided_at_s=site.now_s + timeout_s)
+    site.state = replace(site.state, deployments={D: replace(known, flow=later)})
+    site.now_s += timeout_s
+    site.pass_time(5)
+    assert caps(site, gone) == parked(gone)
+
+
+def led_anew(site: DrainingSite, flow: Flow) -> None:
+    """Another leader takes over."""
     ledgers = site.state.power.values()
     stored = [
         StoredCaps(
@@ -143,6 +154,14 @@ def test_the_next_leader_waits_for_drained_too() -> None:
         for node, ledger in power.nodes.items()
     ]
     site.state = initial_state(site.config, 1, site.now_s, [(D, flow)], stored)
+
+
+def test_the_next_leader_waits_for_drained_too() -> None:
+    site, gone = shrunk()
+    site.acknowledge("draining")
+    site.pass_time(5)
+    before = caps(site, gone)
+    led_anew(site, site.state.deployments[D].flow)
     site.pass_time(200)
     site.tick(traffic(0.5))
     site.pass_time(30)
@@ -150,6 +169,36 @@ def test_the_next_leader_waits_for_drained_too() -> None:
     site.acknowledge("drained")
     site.pass_time(30)
     assert caps(site, gone) == parked(gone)
+
+
+def test_the_next_leader_waits_no_longer_than_the_timeout_either() -> None:
+    site, gone = shrunk()
+    site.acknowledge("draining")
+    site.pass_time(5)
+    flow = site.state.deployments[D].flow
+    timeout_s = site.config.deployments[D].scaling_timeout_s
+    led_anew(site, replace(flow, decided_at_s=site.now_s + timeout_s))
+    site.pass_time(30)
+    assert caps(site, gone) != parked(gone)
+    site.now_s += timeout_s
+    site.tick(traffic(0.5))
+    site.pass_time(60)
+    assert caps(site, gone) == parked(gone)
+
+
+def test_the_next_leader_waits_for_deployments_of_the_same_site_only() -> None:
+    site, _ = shrunk()
+    site.acknowledge("drained")
+    site.pass_time(5)
+    elsewhere = DeploymentId("elsewhere")
+    other = replace(deployment(QUICK), deployment=elsewhere, site=SiteId("other-site"))
+    site.config = replace(site.config, deployments={**site.config.deployments, elsewhere: other})
+    led_anew(site, site.state.deployments[D].flow)
+    behind = DeploymentState(Flow(decision_id=4, drained_decision_id=3, decided_at_s=site.now_s))
+    site.state = replace(site.state, deployments={**site.state.deployments, elsewhere: behind})
+    site.pass_time(5)
+    held = [g.worker for n in site.state.power[SITE].nodes.values() if n.seen for g in n.seen.gpus.values()]
+    assert LEFT not in held
 
 
 @pytest.mark.parametrize(
