@@ -49,6 +49,10 @@ def observed(
     for every deployment of the site that drains. No GPU waits longer than ``scaling_timeout_s``, whatever is decided in
     the meantime: a connector that is gone must not hold watts indefinitely.
     """
+    nodes = {
+        name: seen if (before := power.nodes.get(name)) is None else _with_vanished(seen, before)
+        for name, seen in nodes.items()
+    }
     draining = {
         name: deployments[name].flow
         for name in config.deployments
@@ -82,6 +86,38 @@ class Draining(NamedTuple):
     def within(self, name: DeploymentId, left_s: float) -> bool:
         """Whether a GPU that was left at ``left_s`` may still wait."""
         return self.now_s - left_s < self.config.deployments[name].scaling_timeout_s
+
+
+def _with_vanished(seen: NodeObservation, before: NodeLedger) -> NodeObservation:
+    """The report in which pods that still run are ours as before, although the API server does not list them any more.
+
+    A pod that was deleted by force goes on until its kubelet has ended it. Its labels are gone, its name is not.
+    """
+    if before.seen is None or before.seen is seen:
+        return seen
+    ours = {}
+    for name, gpu in seen.gpus.items():
+        past = before.seen.gpus.get(name)
+        if gpu.deployment is not None or gpu.worker is None or past is None:
+            continue
+        if past.deployment is not None and past.worker == gpu.worker:
+            ours[name] = _held_as(gpu, past)
+    if not ours:
+        return seen
+    fixed = replace(seen, gpus={**seen.gpus, **ours})
+    return before.seen if before.seen == fixed else fixed
+
+
+def _held_as(gpu: GpuObservation, past: GpuObservation) -> GpuObservation:
+    """The GPU as one that the same pool still holds, with a pod that is leaving."""
+    return replace(
+        gpu,
+        deployment=past.deployment,
+        pool=past.pool,
+        role=past.role,
+        component=past.component,
+        terminating=True,
+    )
 
 
 def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: Draining) -> NodeObservation:
@@ -123,16 +159,7 @@ def _leaver(
         gpu, pools.get(past.pool) if past.pool is not None else None
     ):
         return None
-    return replace(
-        gpu,
-        deployment=past.deployment,
-        pool=past.pool,
-        role=past.role,
-        component=past.component,
-        worker=LEFT,
-        terminating=True,
-        left_s=since_s,
-    )
+    return replace(_held_as(gpu, past), worker=LEFT, left_s=since_s)
 
 
 def _draws(gpu: GpuObservation, pool: PoolConfig | None) -> bool:

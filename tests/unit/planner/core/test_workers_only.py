@@ -46,6 +46,9 @@ class Contrary(SmallSite):
     """How long agents take to carry out a decision."""
     under_way: list[tuple[float, Plan]] = field(default_factory=list)
 
+    nameless: set[GpuId] = field(default_factory=set)
+    """GPUs whose pods run without being listed by the API server."""
+
     def obey(self, decision: ScalingDecision) -> None:
         for name, count in decision.replicas.items():
             for gpu in [gpu for gpu, held in self.pods.items() if held == name][count:]:
@@ -56,7 +59,8 @@ class Contrary(SmallSite):
         self.carried_out = decision.decision_id
 
     def _gpu(self, gpu: GpuId) -> GpuObservation:
-        return replace(super()._gpu(gpu), worker=f"pod-on-{gpu}" if gpu in self.pods else None)
+        seen = replace(super()._gpu(gpu), worker=f"pod-on-{gpu}" if gpu in self.pods else None)
+        return replace(seen, deployment=None, pool=None, role=None) if gpu in self.nameless else seen
 
     def _carry_out(self, plan: Plan) -> None:
         self.under_way.append((self.now_s + self.lag_s, replace(plan, scaling=())))
@@ -187,3 +191,22 @@ def test_where_no_watts_can_be_reserved_nothing_starts_and_the_reason_says_so() 
     assert not w.pods, "it could start where another's pod leaves: at 700 W"
     chains = [link.reason for each in plan.deployments[D].pools.values() for link in each.chain]
     assert ReasonCode.START_WATTS in chains, chains
+
+
+def test_a_pod_that_was_deleted_by_force_and_still_runs_keeps_its_gpu_in_the_budget() -> None:
+    """The API server does not list it any more, so its agent knows its name only."""
+    w = Contrary(workers_only(1_000_000))
+    w.run(20.0, ticks=6)
+    gpu = sorted(w.pods)[0]
+    w.nameless = {gpu}
+    w.pass_time(30.0)
+    power = w.state.power[SITE]
+    node = power.nodes[power.where[gpu]]
+    index = node.cards.gpus.index(gpu)
+    assert node.covered is not None and node.covered[index] and node.held[index]
+    assert w.caps[gpu] < CURVE.max_mw, "its limit is not given back"
+    assert w.most_mw <= 1_000_000
+    del w.pods[gpu]
+    w.pass_time(30.0)
+    node = w.state.power[SITE].nodes[node.node]
+    assert not node.held[index]
