@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from agent.adapters.kubernetes.list_watch import ListWatch
 from agent.adapters.pod_resources.kubelet import PodResources
@@ -65,6 +65,7 @@ class KubernetesOwners:
         self._processes = processes
         self._labels = labels or PodLabels()
         self._kubelet_seen = False
+        self._held: Mapping[PodRef, Pod] = {}
         self._logged: set[str] = set()
 
     async def owners(self) -> Mapping[str, GpuOwner]:
@@ -78,14 +79,23 @@ class KubernetesOwners:
         items = self._pods.items
         if items is None:
             raise OwnersUnknownError(f"pods not listed yet: {self._pods.last_error or 'waiting for the API server'}")
-        live = {pod.ref: pod for pod in items.values() if not pod.finished}
+        live = {**self._vanished(items.values()), **{pod.ref: pod for pod in items.values() if not pod.finished}}
         gpus = self.gpus()
         assigned = await self._assigned()
         running = await asyncio.to_thread(self._running, gpus.pids)
         found = join(frozenset(gpus.infos), _mig_parents(gpus.infos), assigned, running, live.values())
         self._log_conflicts(found)
         pods = {gpu: _known(refs, live) for gpu, refs in found.pods.items() if refs}
+        self._held = {pod.ref: pod for each in pods.values() for pod in each if pod.uid}
         return NodePods(pods, found.conflicts, found.containers)
+
+    def _vanished(self, listed: Iterable[Pod]) -> dict[PodRef, Pod]:
+        """The pods that held GPUs at the last look and are not listed any more, as they were then.
+
+        A pod that was deleted by force may still run: it is ours as long as the kubelet or a process shows it.
+        """
+        refs = {pod.ref for pod in listed}
+        return {ref: replace(pod, terminating=True) for ref, pod in self._held.items() if ref not in refs}
 
     async def _assigned(self) -> list[Assignment] | None:
         """None without a kubelet. A kubelet that was present before and is gone now is a failure, not an absence."""

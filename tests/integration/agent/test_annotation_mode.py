@@ -14,7 +14,7 @@ import pytest
 from agent.adapters.kubernetes.access import Access
 from agent.adapters.kubernetes.api import KubernetesApi
 from agent.adapters.kubernetes.event_recorder import KubernetesEvents
-from agent.adapters.kubernetes.gpu_owners import KubernetesOwners
+from agent.adapters.kubernetes.gpu_owners import KubernetesOwners, PodLabels
 from agent.adapters.kubernetes.pods import pods_of_node
 from agent.adapters.managed_state import ManagedState
 from agent.adapters.pod_resources.kubelet import PodResources
@@ -115,6 +115,21 @@ async def test_a_gpus_owner_is_known_down_to_the_container_that_the_kubelet_name
         await until(lambda: G0 in service.gpu_owners.owners, "the owner")
         owner = service.gpu_owners.owners[G0]
         assert (owner.pod, owner.container) == ("ns/a", "engine")
+
+
+async def test_a_pod_deleted_by_force_keeps_its_gpu_while_the_kubelet_shows_it(scene: Scene) -> None:
+    async with scene.agent() as service:
+        await scene.run("a", G0, "400", labels={PodLabels().deployment: "llm"})
+        await until(lambda: G0 in service.gpu_owners.owners and service.gpu_owners.owners[G0].deployment, "the owner")
+        await until(lambda: scene.limits == [400, 700], "the annotation")
+        await scene.kube.remove("", "pods", "ns", "a")
+        await until(lambda: service.gpu_owners.owners[G0].terminating, "the pod to be gone from the API")
+        owner = service.gpu_owners.owners[G0]
+        assert (owner.deployment, owner.worker) == ("ns-llm", "a")
+        assert scene.limits == [400, 700]
+        assert scene.kubelet is not None
+        scene.kubelet.assigned = {}
+        await until(lambda: G0 not in service.gpu_owners.owners, "its end")
 
 
 async def test_a_gpu_never_capped_by_us_is_left_alone(scene: Scene) -> None:

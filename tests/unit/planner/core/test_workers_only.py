@@ -197,13 +197,14 @@ def test_a_pod_that_was_deleted_by_force_and_still_runs_keeps_its_gpu_in_the_bud
     """The API server does not list it any more, so its agent knows its name only."""
     w = Contrary(workers_only(1_000_000))
     w.run(20.0, ticks=6)
-    gpu = sorted(w.pods)[0]
+    gpu = min(w.pods)
     w.nameless = {gpu}
     w.pass_time(30.0)
     power = w.state.power[SITE]
     node = power.nodes[power.where[gpu]]
     index = node.cards.gpus.index(gpu)
-    assert node.covered is not None and node.covered[index] and node.held[index]
+    assert node.covered is not None
+    assert (node.covered[index], node.held[index]) == (True, True)
     assert w.caps[gpu] < CURVE.max_mw, "its limit is not given back"
     assert w.most_mw <= 1_000_000
     del w.pods[gpu]
