@@ -117,10 +117,9 @@ def decide(
     state = _decided(state, aim, counts, decision.decision_id, clock)
     if reserved is not None and reserved.workers is not None:
         sizes = {name: config.pools[name].gpus_per_replica for name in counts if name in config.pools}
-        kept = {name: min(counts[name] * size, reserved.workers.staying[name]) for name, size in sizes.items()}
-        known = starts.decided(before, counts, kept, reserved.workers.living)
+        known = starts.decided(before, counts, sizes, reserved.workers)
         state = replace(state, flow=replace(state.flow, starts=known))
-        decision = replace(decision, at_most=known.at_most, kept=kept)
+        decision = replace(decision, at_most=known.at_most, kept=known.kept)
     return state, decision, counts
 
 

@@ -7,7 +7,7 @@ another replica may be on a GPU that no report shows yet. Reports, decisions and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from planner.core.placement import GpuInventory
 from planner.core.power import site_ledger as ledger
@@ -17,6 +17,23 @@ from planner.domain.config import Covers, DeploymentConfig, SiteConfig
 from planner.domain.ids import GpuId, PoolId
 
 Pods = Mapping[PoolId, frozenset[tuple[GpuId, str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkersNow:
+    """A deployment's pods where the budget covers workers only, by pool."""
+
+    staying: Mapping[PoolId, int]
+    """GPUs whose pods are sure to stay."""
+    starting: Mapping[PoolId, int]
+    """GPUs on which published replicas may still start."""
+    living: Pods
+    """GPUs and names of the pods that live by the newest reports."""
+
+
+def workers_now(inventory: GpuInventory, config: DeploymentConfig, flow: Flow) -> WorkersNow:
+    """A deployment's pods by the newest reports and the decisions so far."""
+    return WorkersNow(sure(inventory, config, flow), to_start(inventory, config, flow), pods_of(inventory, config))
 
 
 def pods_of(inventory: GpuInventory, config: DeploymentConfig) -> Pods:
@@ -45,9 +62,30 @@ def to_start(inventory: GpuInventory, config: DeploymentConfig, flow: Flow) -> d
     """
     staying = sure(inventory, config, flow)
     return {
-        name: max(0, _may_run(flow, name) * pool.gpus_per_replica - staying[name])
+        name: max(
+            0, _may_run(flow, name) * pool.gpus_per_replica - staying[name] - flow.starts.never_start.get(name, 0)
+        )
         for name, pool in config.pools.items()
     }
+
+
+def kept(flow: Flow, pool: PoolId, count: int, size: int, staying: int) -> int:
+    """Of the ``staying`` GPUs of a pool, those whose pods are sure to stay after a decision of ``count`` replicas.
+
+    Which pods it lets go is the orchestrator's choice: perhaps those in reports, and it keeps those in none.
+    """
+    leaving = max(0, flow.published.get(pool, 0) - count) * size
+    return min(count * size, max(0, staying - leaving))
+
+
+def starting_after(flow: Flow, pool: PoolId, count: int, size: int, staying: int, starting: int) -> int:
+    """On how many GPUs replicas may still start after a decision of ``count`` replicas of ``size`` GPUs each.
+
+    ``staying``, ``starting``: the same before it. A decision adds at most what it grows by, a scale-down nothing.
+    """
+    grows = max(0, count - flow.published.get(pool, 0)) * size
+    unseen = max(count, _may_run(flow, pool)) * size - kept(flow, pool, count, size, staying)
+    return min(unseen, starting + grows)
 
 
 def _may_run(flow: Flow, pool: PoolId) -> int:
@@ -66,20 +104,27 @@ def unannounced(inventory: GpuInventory, config: DeploymentConfig, flow: Flow) -
     )
 
 
-def decided(flow: Flow, counts: Mapping[PoolId, int], staying: Mapping[PoolId, int], living: Pods) -> Starts:
+def decided(flow: Flow, counts: Mapping[PoolId, int], sizes: Mapping[PoolId, int], now: WorkersNow) -> Starts:
     """What is known at the moment in which a further decision of ``counts`` replicas is published.
 
-    ``staying``: the GPUs that ``counts`` replicas hold and keep; ``living``: the pods that live by the newest reports.
+    ``sizes``: GPUs per replica, of the pools in ``counts`` that have GPUs.
     """
     at_most = {name: max(count, _may_run(flow, name)) for name, count in {**flow.published, **counts}.items()}
+    stay = {name: kept(flow, name, counts[name], size, now.staying[name]) for name, size in sizes.items()}
+    never = {
+        name: at_most[name] * size
+        - stay[name]
+        - starting_after(flow, name, counts[name], size, now.staying[name], now.starting[name])
+        for name, size in sizes.items()
+    }
+    found = Starts(at_most, stay, never_start={name: gpus for name, gpus in never.items() if gpus})
     before = flow.starts.old
     if before is None and flow.decision_id >= 0:
-        return Starts(at_most, dict(staying))
+        return found
     # A late report may hide pods that an earlier one showed.
     earlier = before or {}
-    return Starts(
-        at_most, dict(staying), {name: pods | earlier.get(name, frozenset()) for name, pods in living.items()}
-    )
+    old = {name: pods | earlier.get(name, frozenset()) for name, pods in now.living.items()}
+    return replace(found, old=old)
 
 
 def carried_out(flow: Flow, inventory: GpuInventory, config: DeploymentConfig, power: PowerState, now_s: float) -> Flow:
@@ -98,8 +143,8 @@ def carried_out(flow: Flow, inventory: GpuInventory, config: DeploymentConfig, p
         return replace(flow, starts=replace(starts, done_s=now_s))
     if not _all_reported_since(power, starts.done_s):
         return flow
-    kept = {name: flow.published.get(name, 0) * pool.gpus_per_replica for name, pool in config.pools.items()}
-    settled = Starts(dict(flow.published), kept, pods_of(inventory, config), starts.done_s)
+    stay = {name: flow.published.get(name, 0) * pool.gpus_per_replica for name, pool in config.pools.items()}
+    settled = Starts(dict(flow.published), stay, pods_of(inventory, config), done_s=starts.done_s)
     return flow if settled == starts else replace(flow, starts=settled)
 
 

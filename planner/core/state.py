@@ -31,6 +31,8 @@ class Starts:
     old: Mapping[PoolId, frozenset[tuple[GpuId, str]]] | None = None
     """GPUs and names of the pods that lived when the last decision was published; None: every pod may be one of them.
     """
+    never_start: Mapping[PoolId, int] = field(default_factory=dict)
+    """GPUs by which ``at_most`` and ``kept`` overstate how many may still start: a decision adds what it grows by."""
     done_s: float | None = None
     """When this leader first knew that the last decision was carried out, on its clock; None: it does not know."""
 

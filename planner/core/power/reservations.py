@@ -20,18 +20,6 @@ from planner.domain.units import GpuSetpoint, TickClock
 
 
 @dataclass(frozen=True, slots=True)
-class WorkersNow:
-    """A deployment's pods where the budget covers workers only, by pool."""
-
-    staying: Mapping[PoolId, int]
-    """GPUs whose pods are sure to stay."""
-    starting: Mapping[PoolId, int]
-    """GPUs on which published replicas may still start."""
-    living: starts.Pods
-    """GPUs and names of the pods that live by the newest reports."""
-
-
-@dataclass(frozen=True, slots=True)
 class ReservedGpus:
     """One deployment's GPUs after the ledger advanced: where replicas may start, and how many each pool may have."""
 
@@ -41,7 +29,7 @@ class ReservedGpus:
     """Replicas that hold GPUs or have GPUs chosen, whether or not their watts are reserved."""
     patience_s: float
     """Seconds that a scale-up may wait for the rest of its watts."""
-    workers: WorkersNow | None = None
+    workers: starts.WorkersNow | None = None
     """None where the budget covers all GPUs."""
 
 
@@ -163,16 +151,17 @@ def _reserved(
     counts, placed, step_mw = {}, {}, site.smallest_step_mw
     by_pool, workers = where(chosen), None
     if site.covers is Covers.WORKERS:
-        staying = starts.sure(inventory, config, state.flow)
-        workers = WorkersNow(staying, starts.to_start(inventory, config, state.flow), starts.pods_of(inventory, config))
+        workers = starts.workers_now(inventory, config, state.flow)
     for name, goal in state.pending.goals.items():
         size = config.pools[name].gpus_per_replica
         held = len(inventory.held.get((config.deployment, name), ())) // size
         proven = sum(ledger.reserved(power, p.gpus, goal.setpoint, step_mw) for p in by_pool.get(name, ()))
         count = held + proven
         if workers is not None:
-            known, published = workers.staying[name] + workers.starting[name], state.flow.published.get(name, 0)
-            while count > published and not gate.admit(max(0, count * size - known)):
+            staying, starting = workers.staying[name], workers.starting[name]
+            while count > state.flow.published.get(name, 0) and not gate.admit(
+                starts.starting_after(state.flow, name, count, size, staying, starting) - starting
+            ):
                 count -= 1
         counts[name], placed[name] = count, held + len(by_pool.get(name, ()))
     return ReservedGpus(chosen, counts, placed, site.patience_s, workers)

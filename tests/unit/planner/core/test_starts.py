@@ -26,8 +26,7 @@ def living(*pods: str) -> GpuInventory:
 
 def decided(flow: Flow, count: int, inventory: GpuInventory) -> Flow:
     """The flow after a decision of ``count`` decode replicas, as ``publishable`` makes it."""
-    staying = min(count, starts.sure(inventory, CONFIG, flow)[DECODE])
-    known = starts.decided(flow, {DECODE: count}, {DECODE: staying}, starts.pods_of(inventory, CONFIG))
+    known = starts.decided(flow, {DECODE: count}, {DECODE: 1}, starts.workers_now(inventory, CONFIG, flow))
     return replace(flow, decision_id=flow.decision_id + 1, published={DECODE: count}, starts=known)
 
 
@@ -47,7 +46,7 @@ def test_a_scale_up_starts_until_reports_show_its_pods() -> None:
 
 
 def test_a_replica_of_two_gpus_starts_on_two() -> None:
-    flow = replace(Flow(0, {PREFILL: 2}), starts=starts.decided(Flow(), {PREFILL: 2}, {PREFILL: 0}, {}))
+    flow = replace(Flow(0, {PREFILL: 2}), starts=Starts({PREFILL: 2}, {PREFILL: 0}, {}))
     assert starts.to_start(living(), CONFIG, flow)[PREFILL] == 4
 
 
@@ -65,6 +64,32 @@ def test_a_scale_up_that_was_replaced_may_still_come() -> None:
     flow = decided(decided(Flow(), 4, living("a")), 2, living("a"))
     assert to_start(flow, living("a")) == 3
     assert flow.starts.at_most == {DECODE: 4}
+
+
+def test_the_pods_let_go_may_be_those_in_reports_while_new_ones_are_in_none() -> None:
+    """Two more start on a node whose agent is dead; of the four the two that reports show are let go; two more start.
+
+    The dead node's last report shows the first two all the time.
+    """
+    old = living("a", "b")
+    up = decided(decided(Flow(), 2, old), 4, old)
+    assert to_start(up, old) == 2, "c and d"
+    down = decided(up, 2, old)
+    assert to_start(down, old) == 2, "c and d still: a scale-down starts nothing"
+    again = decided(down, 4, old)
+    assert to_start(again, old) == 4, "c, d, e and f, while a and b drain"
+
+
+def test_a_scale_down_reserves_nothing() -> None:
+    before = living("a", "b", "c", "d")
+    full = decided(decided(Flow(), 4, living()), 4, before)
+    down = decided(full, 2, before)
+    assert to_start(down, before) == 0
+    assert to_start(down, living("a", "b")) == 0
+    assert to_start(down, living("a")) == 1, "one that was to stay is gone: another may take its place"
+    up = decided(down, 3, before)
+    assert to_start(up, before) == 1
+    assert to_start(up, living("a", "b", "x")) == 0
 
 
 def test_a_new_leader_takes_every_pod_for_one_that_may_leave() -> None:
