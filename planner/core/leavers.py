@@ -60,14 +60,14 @@ def observed(
     }
     if not draining:
         return nodes
-    found = Draining(config, draining, advisory.members(config, power.site), power.since_s, now_s)
+    found = DrainsNow(config, draining, advisory.members(config, power.site), power.since_s, now_s)
     return {
         name: seen if (before := power.nodes.get(name)) is None else _with_leavers(seen, before, found)
         for name, seen in nodes.items()
     }
 
 
-class Draining(NamedTuple):
+class DrainsNow(NamedTuple):
     """The deployments whose connectors report phases, by what was decided for them. Times on the planner's clock."""
 
     config: PlannerConfig
@@ -120,7 +120,7 @@ def _held_as(gpu: GpuObservation, past: GpuObservation) -> GpuObservation:
     )
 
 
-def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: Draining) -> NodeObservation:
+def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: DrainsNow) -> NodeObservation:
     if before.seen is seen:
         return seen
     held = {}
@@ -137,7 +137,7 @@ def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: Draining)
 
 
 def _leaver(
-    gpu: GpuObservation, past: GpuObservation | None, inherited: bool, draining: Draining
+    gpu: GpuObservation, past: GpuObservation | None, inherited: bool, draining: DrainsNow
 ) -> GpuObservation | None:
     """A GPU without a pod as one that is still held, where it waits; else None."""
     left_s = past.left_s if past is not None else None
