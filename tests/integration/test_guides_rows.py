@@ -42,7 +42,7 @@ ON_THE_SITE = {
 JUDGING = ("wattscale status", "wattscale agent check", "wattscale verify", "wattscale verify -c FILE")
 """Exit code 1 is their verdict on the site."""
 UNTIL_STOPPED = {
-    "wattscale decisions --follow": ("", "scaling #"),
+    "wattscale decisions --follow": ("", " power #"),
     "wattscale agent power": ("--driver simulated --node other --nats-url {nats} --port none", ""),
     "wattscale agent power --proc-root /host/proc": (
         "--driver simulated --node third --nats-url {nats} --port none",
