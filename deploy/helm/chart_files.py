@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bus_schemas.subjects import Subjects
+from deploy.generated_files import differing, write_or_check
 from deploy.helm.values_schema import values_schema
 from deploy.nats.cluster import Tls, clustered, server
 from deploy.nats.roles import BUS_ACCOUNT, FIELD_ACCOUNT, SYSTEM_ACCOUNT, VIEW_ACCOUNT, SiteAccounts, accounts
@@ -64,20 +65,8 @@ def files() -> dict[Path, str]:
 
 def drifted() -> Mapping[Path, str]:
     """Files that differ from what this module would write."""
-    return {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
-
-
-def main() -> int:
-    """Write or check the files; the exit code."""
-    differing = drifted()
-    if "--check" in sys.argv[1:]:
-        for path in differing:
-            print(f"differs: {path.name}")
-        return 1 if differing else 0
-    for path, text in differing.items():
-        path.write_text(text)
-    return 0
+    return differing(files())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(files()))

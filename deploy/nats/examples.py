@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bus_schemas.subjects import Subjects
+from deploy.generated_files import differing, write_or_check
 from deploy.nats.cluster import Tls, clustered, server
 from deploy.nats.conf import pretty
 from deploy.nats.roles import SiteAccounts, accounts
@@ -94,20 +95,8 @@ def _head(words: str) -> str:
 
 def drifted() -> Mapping[Path, str]:
     """Files that differ from what this module would write."""
-    return {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
-
-
-def main() -> int:
-    """Write or check the files; the exit code."""
-    if "--check" in sys.argv[1:]:
-        for path in drifted():
-            print(f"differs: {path.name}")
-        return 1 if drifted() else 0
-    HERE.mkdir(exist_ok=True)
-    for path, text in files().items():
-        path.write_text(text)
-    return 0
+    return differing(files())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(files()))

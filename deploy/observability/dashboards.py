@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.generated_files import differing, write_or_check
+
 HERE = Path(__file__).parent / "dashboards"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 SCHEMA_VERSION = 41
@@ -327,20 +329,8 @@ def files() -> dict[Path, str]:
 
 def drifted() -> Mapping[Path, str]:
     """Files that differ from what this module would write."""
-    return {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
-
-
-def main() -> int:
-    """Write or check the files; the exit code."""
-    if "--check" in sys.argv[1:]:
-        for path in drifted():
-            print(f"differs: {path.name}")
-        return 1 if drifted() else 0
-    HERE.mkdir(exist_ok=True)
-    for path, text in drifted().items():
-        path.write_text(text)
-    return 0
+    return differing(files())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_check(files()))

@@ -16,7 +16,7 @@ from planner.core.power.node_ledger import NodeLedger
 from planner.core.power.site_state import PowerState
 from planner.core.state import DeploymentState, Flow
 from planner.domain.config import PlannerConfig, PoolConfig
-from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.ids import DeploymentId, GpuId, NodeId
 from planner.domain.observation import LEFT, GpuObservation, NodeObservation, ScalingAckSeen
 
 NONE_DRAINED = -1
@@ -102,10 +102,15 @@ def _with_vanished(seen: NodeObservation, before: NodeLedger) -> NodeObservation
             continue
         if past.deployment is not None and past.worker == gpu.worker:
             ours[name] = _held_as(gpu, past)
-    if not ours:
+    return _with_gpus(seen, before, ours)
+
+
+def _with_gpus(seen: NodeObservation, before: NodeLedger, gpus: Mapping[GpuId, GpuObservation]) -> NodeObservation:
+    """The report with these GPUs instead. The ledger recognises by identity a report that it has already taken in."""
+    if not gpus:
         return seen
-    fixed = replace(seen, gpus={**seen.gpus, **ours})
-    return before.seen if before.seen == fixed else fixed
+    fixed = replace(seen, gpus={**seen.gpus, **gpus})
+    return before.seen if before.seen is not None and before.seen == fixed else fixed
 
 
 def _held_as(gpu: GpuObservation, past: GpuObservation) -> GpuObservation:
@@ -129,11 +134,7 @@ def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: DrainsNow
             past = before.seen.gpus.get(name) if before.seen is not None else None
             if (kept := _leaver(gpu, past, before.seen is None, draining)) is not None:
                 held[name] = kept
-    if not held:
-        return seen
-    fixed = replace(seen, gpus={**seen.gpus, **held})
-    # The ledger recognises by identity a report that it has already taken in.
-    return before.seen if before.seen is not None and before.seen == fixed else fixed
+    return _with_gpus(seen, before, held)
 
 
 def _leaver(

@@ -9,10 +9,8 @@ from aiohttp.web_request import BaseRequest
 
 from agent.connectors.autoscaler.newest_decision import NewestDecision
 from agent.core.scaling.autoscaler.external_metrics import MetricRefusedError
+from agent.core.scaling.autoscaler.pool_address import ROOT, asked_pool
 from bus_schemas.v1 import ScalingDecision
-
-ROOT = "/v1/deployments"
-_PATH_PARTS = 5
 
 
 class MetricsApi:
@@ -31,18 +29,19 @@ class MetricsApi:
         if path.rstrip("/") in ("", ROOT):
             found = {name: _all(one) for name, one in self._decisions.items()}
             return {"deployments": found, "notes": list(self._notes())}
-        parts = path.strip("/").split("/")
-        if len(parts) != _PATH_PARTS or (parts[0], parts[1], parts[3]) != ("v1", "deployments", "pools"):
+        asked = asked_pool(path.strip("/").split("/"))
+        if asked is None:
             raise MetricRefusedError(404, "NotFound", f"{path} is not served: ask {ROOT}/NAME/pools/POOL")
-        decision = self._decisions.get(parts[2])
+        name, pool = asked
+        decision = self._decisions.get(name)
         if decision is None:
             served = ", ".join(sorted(self._decisions))
-            raise MetricRefusedError(404, "NotFound", f"deployment {parts[2]} is not served here: {served} is")
+            raise MetricRefusedError(404, "NotFound", f"deployment {name} is not served here: {served} is")
         for one in decision.counts():
-            if one.pool == parts[4]:
+            if one.pool == pool:
                 about = _about(decision.decided())
                 return {"deployment": one.deployment, "pool": one.pool, "replicas": one.replicas, **about}
-        raise MetricRefusedError(404, "NotFound", f"the newest decision of {parts[2]} names no pool {parts[4]}")
+        raise MetricRefusedError(404, "NotFound", f"the newest decision of {name} names no pool {pool}")
 
 
 def _all(decision: NewestDecision) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from deploy.cli.build.simulate import LONGEST_LOAD_S, POLICY_HELP, add_load
+from deploy.cli.build.simulate import POLICY_HELP, add_engine, add_load, add_our_planner, add_startup
 from deploy.cli.numbers import MOST_GPUS, MOST_WATTS, number, whole
 
 DEFAULT_MOST_GPUS = 512
@@ -49,15 +49,7 @@ def _add_promise(parser: argparse.ArgumentParser) -> None:
 
 def _add_cluster(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group("cluster")
-    cluster.add_argument("--profile", type=Path, help="folder with a profile (npz or JSON); default: the built-in one")
-    cluster.add_argument(
-        "--profile-error",
-        type=number(0, 100, above=True),
-        default=1.0,
-        metavar="X",
-        help="true speed of the engines relative to the profile (0.7: slower); the policy does not know it",
-    )
-    cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
+    add_engine(cluster, "the policy does not know it")
     cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8, help="the last node may have fewer")
     cluster.add_argument(
         "--max-gpus",
@@ -66,18 +58,13 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
         help=f"the largest cluster to consider; default: as many as the budget feeds at their lowest caps, at most "
         f"{DEFAULT_MOST_GPUS}",
     )
-    cluster.add_argument(
-        "--startup-s", type=number(0, LONGEST_LOAD_S), default=60.0, help="mean start-up time of a worker"
-    )
+    add_startup(cluster)
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
     search = parser.add_argument_group("search and results")
     search.add_argument("--policy", default="ours", help=f"who decides on the cluster: one of the {POLICY_HELP}")
-    search.add_argument("--interval-s", type=number(0.5, 86_400), default=30.0, help="our planner's interval")
-    search.add_argument(
-        "--ttft-quantile", type=number(0.001, 0.999), default=0.95, help="our planner's quality knob, 0 to 1"
-    )
+    add_our_planner(search)
     search.add_argument(
         "--points", type=whole(1, MOST_POINTS), default=32, metavar="N", help="the most runs of the load to make"
     )

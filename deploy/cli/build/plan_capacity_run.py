@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.table import Table
 from deploy.cli.build.plan_capacity import DEFAULT_MOST_GPUS
 from deploy.cli.build.simulate_options import pools_of, trace_of
 from deploy.cli.errors import UsageError
+from deploy.cli.output_file import check_writable, write_output
 from deploy.demo.demo_profile import profile_of_both_phases
 from planner.sim.capacity.capacity_answer import CapacityAnswer, capacity_answer, in_words, percent
 from planner.sim.capacity.capacity_plot import capacity_svg
@@ -42,11 +42,13 @@ def run_plan_capacity(args: argparse.Namespace) -> int:
     space = _space(args, scenario)
     _check_policy(args)
     if args.svg is not None:
-        _check_writable(args.svg)
+        check_writable("--svg", args.svg)
     points = _searched(args, scenario, space)
     answer = capacity_answer(points, args.good_percent / 100, space.counts)
     if args.svg is not None:
-        _write(args.svg, capacity_svg(f"Capacity for {scenario.trace.name}", points, answer.promise_share))
+        write_output(
+            "--svg", args.svg, capacity_svg(f"Capacity for {scenario.trace.name}", points, answer.promise_share)
+        )
     if args.json:
         print(json.dumps(_as_json(args, scenario, answer, points), indent=2))
     else:
@@ -96,20 +98,6 @@ def _check_policy(args: argparse.Namespace) -> None:
         raise UsageError(f"--policy: {error}") from error
     if args.policy.startswith("static"):
         raise UsageError("--policy static: its fleet has one size; name a policy that decides the counts")
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError(f"--svg {path}: a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise UsageError(f"--svg {path}: no such folder: {path.parent}")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--svg {path}: cannot be written: {error.strerror or error}") from error
 
 
 class _Plant:

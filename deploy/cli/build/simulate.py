@@ -63,22 +63,40 @@ def add_load(parser: argparse.ArgumentParser, name: str) -> None:
     )
 
 
-def _add_cluster(parser: argparse.ArgumentParser) -> None:
-    cluster = parser.add_argument_group("cluster")
+def add_engine(cluster: argparse._ArgumentGroup, unknown: str) -> None:
+    """Add the options of engines and GPUs; ``unknown``: who does not know the error of the profile."""
     cluster.add_argument("--profile", type=Path, help="folder with a profile (npz or JSON); default: the built-in one")
     cluster.add_argument(
         "--profile-error",
         type=number(0, 100, above=True),
         default=1.0,
         metavar="X",
-        help="true speed of the engines relative to the profile (0.7: slower); the policies do not know it",
+        help=f"true speed of the engines relative to the profile (0.7: slower); {unknown}",
     )
     cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
-    cluster.add_argument("--nodes", type=whole(1, 10_000), default=4)
-    cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8)
+
+
+def add_startup(cluster: argparse._ArgumentGroup) -> None:
+    """Add the option of a worker's start-up time."""
     cluster.add_argument(
         "--startup-s", type=number(0, LONGEST_LOAD_S), default=60.0, help="mean start-up time of a worker"
     )
+
+
+def add_our_planner(group: argparse._ArgumentGroup) -> None:
+    """Add the settings of our planner."""
+    group.add_argument("--interval-s", type=number(0.5, 86_400), default=30.0, help="our planner's interval")
+    group.add_argument(
+        "--ttft-quantile", type=number(0.001, 0.999), default=0.95, help="our planner's quality knob, 0 to 1"
+    )
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    cluster = parser.add_argument_group("cluster")
+    add_engine(cluster, "the policies do not know it")
+    cluster.add_argument("--nodes", type=whole(1, 10_000), default=4)
+    cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8)
+    add_startup(cluster)
     cluster.add_argument("--start", default="1p1d", metavar="NpMd", help="workers that are ready at the start")
     cluster.add_argument(
         "--mtbf-s", type=number(1, LONGEST_S), help="mean time between failures of a worker; default: no failures"
@@ -91,10 +109,7 @@ def _add_cluster(parser: argparse.ArgumentParser) -> None:
 def _add_policies_and_results(parser: argparse.ArgumentParser) -> None:
     policy = parser.add_argument_group("policies")
     policy.add_argument("--policy", default="ours,hpa,keda,knative", help=POLICY_HELP)
-    policy.add_argument("--interval-s", type=number(0.5, 86_400), default=30.0, help="our planner's interval")
-    policy.add_argument(
-        "--ttft-quantile", type=number(0.001, 0.999), default=0.95, help="our planner's quality knob, 0 to 1"
-    )
+    add_our_planner(policy)
     policy.add_argument(
         "--what-if-budget",
         default="",

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from deploy.cli.build.simulate_options import Asked, asked
 from deploy.cli.errors import UsageError
+from deploy.cli.output_file import check_writable, write_output
 from planner.sim.evaluation.html_report import COLUMNS, html, score_row
 from planner.sim.evaluation.run_batch import Result, RunJob, run_jobs
 from planner.sim.workload.scenario import BudgetSteps
@@ -25,13 +25,13 @@ def run_simulate(args: argparse.Namespace) -> int:
     """Run all policies, show the results, return the exit code. Raises UsageError before any run begins."""
     wanted = asked(args)
     if args.html is not None:
-        _check_writable(args.html)
+        check_writable("--html", args.html)
     processes = args.processes or os.cpu_count() or 1
     results = _made(wanted, _jobs(wanted), processes)
     if wanted.what_if:
         results += _made(wanted, _what_if(wanted, results), processes)
     if args.html is not None:
-        _write(args.html, html("Simulation", _facts(args, wanted), wanted.scenario, results))
+        write_output("--html", args.html, html("Simulation", _facts(args, wanted), wanted.scenario, results))
     if args.json:
         print(json.dumps(_as_json(args, wanted, results), indent=2))
     else:
@@ -39,20 +39,6 @@ def run_simulate(args: argparse.Namespace) -> int:
         if args.html is not None:
             print(f"report: {args.html}")
     return 0
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir():
-        raise UsageError(f"--html {path}: a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise UsageError(f"--html {path}: no such folder: {path.parent}")
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--html {path}: cannot be written: {error.strerror or error}") from error
 
 
 def _jobs(wanted: Asked) -> list[RunJob]:

@@ -17,6 +17,7 @@ from deploy.cli.bus_address import ENVIRONMENT, add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import BusProblemError, CliError, UsageError
 from deploy.cli.numbers import number, whole
+from deploy.cli.output_file import write_output
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -84,19 +85,12 @@ async def _verify(args: argparse.Namespace) -> int:
             break
         await asyncio.sleep(PAUSE_S)
     if args.junit is not None:
-        _write(args.junit, as_junit(lines, strict=args.strict))
+        write_output("--junit", args.junit, as_junit(lines, strict=args.strict))
     print(json.dumps(as_json(lines), indent=2) if args.json else as_text(lines))
     if isinstance(facts.bus, Unknown):
         raise BusProblemError(facts.bus.why)
     bad = (Verdict.FAIL, Verdict.WARN) if args.strict else (Verdict.FAIL,)
     return CliError.exit_code if any(line.verdict in bad for line in lines) else 0
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--junit {file}: {error.strerror}") from error
 
 
 class _Parts:

@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from agent.adapters.kubernetes.access import NoAccessError, find_access
@@ -21,13 +20,19 @@ from agent.connectors.autoscaler.external_metrics_api import ExternalMetricsApi
 from agent.connectors.autoscaler.metric_listener import MetricListener
 from agent.connectors.autoscaler.metrics_api import MetricsApi
 from agent.connectors.autoscaler.newest_decision import NewestDecision
-from agent.connectors.bus_claims import SecondConnectorError, claimed
-from agent.runtime.health import AgentHealthServer
+from agent.connectors.bus_claims import claimed
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, encode_name
 from deploy.cli.errors import UsageError
-from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal, this_process
+from deploy.compose.connectors.connector_process import (
+    connected,
+    log_to_stderr,
+    metrics_page,
+    pages,
+    run_until_signal,
+    this_process,
+)
 
 log = logging.getLogger("wattscale.connector")
 
@@ -105,21 +110,13 @@ class AutoscalerView:
 
     def metrics(self) -> bytes:
         """The metrics as text in Prometheus' format."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+        return metrics_page(self)
 
 
 async def _run(settings: AutoscalerFile, api: KubernetesApi | None) -> int:
     view = AutoscalerView()
-    parts = {"connector": serve(settings, api, view)}
-    if settings.http.port is not None:
-        host, port = settings.http.host, settings.http.port
-        parts["http"] = AgentHealthServer(view, view.metrics, host=host, port=port, notes=lambda: view.notes).run()
-    try:
-        return await run_until_signal(parts)
-    except SecondConnectorError as error:
-        raise UsageError(str(error)) from error
+    shown = pages(settings.http, view, view.metrics, lambda: view.notes)
+    return await run_until_signal({"connector": serve(settings, api, view), **shown})
 
 
 async def serve(settings: AutoscalerFile, api: KubernetesApi | None, view: AutoscalerView) -> None:

@@ -7,10 +7,16 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.registry import Collector
+
+from agent.connectors.bus_claims import SecondConnectorError
+from agent.connectors.connector_file import ConnectorHttpSection
 from agent.core.scaling.claims import Holder
+from agent.runtime.health import AgentHealthServer, Readiness
 from bus_schemas.errors import BusError
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.settings import BusSettings
@@ -37,8 +43,31 @@ def this_process(name: str) -> Holder:
     return Holder(name, f"process {os.getpid()} {uuid.uuid4().hex[:8]}")
 
 
+def metrics_page(*collectors: Collector) -> bytes:
+    """The metrics of these as text in Prometheus' format."""
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    return generate_latest(registry)
+
+
+def pages(
+    http: ConnectorHttpSection,
+    view: Readiness,
+    metrics: Callable[[], bytes],
+    notes: Callable[[], Sequence[str]] = tuple,
+) -> dict[str, Coroutine[Any, Any, None]]:
+    """The server of the health and metrics pages, as a part to run; nothing where it has no port."""
+    if http.port is None:
+        return {}
+    return {"http": AgentHealthServer(view, metrics, host=http.host, port=http.port, notes=notes).run()}
+
+
 async def run_until_signal(parts: dict[str, Coroutine[Any, Any, None]]) -> int:
-    """Run all parts until SIGTERM or SIGINT, or until one fails. Raises UsageError for an address that is taken."""
+    """Run all parts until SIGTERM or SIGINT, or until one fails.
+
+    Raises UsageError for an address that is taken, and where another connector scales the same.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     limit_repeats(loop)
@@ -49,7 +78,7 @@ async def run_until_signal(parts: dict[str, Coroutine[Any, Any, None]]) -> int:
     await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
     await ended(running, stopping)
     error = None if running.cancelled() else running.exception()
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, SecondConnectorError)):
         raise UsageError(str(error)) from error
     if error is not None:
         raise error

@@ -10,22 +10,26 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-
-from agent.connectors.bus_claims import SecondConnectorError, claimed
+from agent.connectors.bus_claims import claimed
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
 from agent.connectors.kubernetes.node_telemetry import NodeTelemetryWatch
 from agent.connectors.kubernetes.pool_watch import PoolWatch
 from agent.connectors.kubernetes.scaling_events import ScalingEvents
 from agent.connectors.kubernetes.shared_watches import SharedWatches, WatchedPools
 from agent.connectors.scaling_channel import ScalingChannel
-from agent.runtime.health import AgentHealthServer
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.connector_metrics import ChannelMetrics
-from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal, this_process
+from deploy.compose.connectors.connector_process import (
+    connected,
+    log_to_stderr,
+    metrics_page,
+    pages,
+    run_until_signal,
+    this_process,
+)
 
 if TYPE_CHECKING:
     from agent.connectors.kubernetes.cluster_client import ClusterClient
@@ -66,21 +70,16 @@ class KubernetesView:
 
     def page(self) -> bytes:
         """The metrics as text in Prometheus' format."""
-        registry = CollectorRegistry()
-        registry.register(ChannelMetrics(*self.channels))
-        return generate_latest(registry)
+        return metrics_page(ChannelMetrics(*self.channels))
 
 
 async def _run(settings: KubernetesFile) -> int:
     from agent.connectors.kubernetes.cluster_client import NoClusterError
 
     view = KubernetesView()
-    parts = {"connector": carry_out(settings, view)}
-    if settings.http.port is not None:
-        parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
     try:
-        return await run_until_signal(parts)
-    except (NoClusterError, SecondConnectorError) as error:
+        return await run_until_signal({"connector": carry_out(settings, view), **pages(settings.http, view, view.page)})
+    except NoClusterError as error:
         raise UsageError(str(error)) from error
 
 

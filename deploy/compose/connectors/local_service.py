@@ -12,19 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, generate_latest
-
 from agent.connectors.bus_claims import SecondConnectorError, claimed
 from agent.connectors.local.local_connector import LocalConnector, actuator_name
 from agent.connectors.local.local_file import LocalConnectorFile
 from agent.connectors.local.worker_records import StateFolderError
 from agent.connectors.scaling_channel import ScalingChannel
-from agent.runtime.health import AgentHealthServer
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.connector_metrics import ChannelMetrics
-from deploy.compose.connectors.connector_process import connected, log_to_stderr, this_process
+from deploy.compose.connectors.connector_process import connected, log_to_stderr, metrics_page, pages, this_process
 from deploy.compose.settings_layers import Merged
 from deploy.compose.settings_loader import Loaded, validated
 from deploy.compose.settings_sources import read_file
@@ -103,10 +100,7 @@ class LocalView:
 
     def page(self) -> bytes:
         """The metrics as text in Prometheus' format."""
-        registry = CollectorRegistry()
-        if self.channel is not None:
-            registry.register(ChannelMetrics(self.channel))
-        return generate_latest(registry)
+        return metrics_page(*([ChannelMetrics(self.channel)] if self.channel is not None else []))
 
 
 async def _run(settings: LocalConnectorFile) -> int:
@@ -116,11 +110,8 @@ async def _run(settings: LocalConnectorFile) -> int:
     working = asyncio.create_task(_serve(settings, view, stop), name="connector")
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _end, working, view, stop)
-    parts: dict[str, Coroutine[Any, Any, None]] = {}
-    if settings.http.port is not None:
-        parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
     try:
-        await _until_done(working, parts)
+        await _until_done(working, pages(settings.http, view, view.page))
     except (SecondConnectorError, OSError) as error:
         raise UsageError(str(error)) from error
     return 0

@@ -6,16 +6,13 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from agent.connectors.bus_claims import SecondConnectorError
 from agent.connectors.connector_file import ConnectorFile
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway
 from agent.connectors.virtual.pin_bridge import PinBridge
-from agent.runtime.health import AgentHealthServer
 from deploy.cli.errors import UsageError
-from deploy.compose.connectors.connector_process import connected, run_until_signal, this_process
+from deploy.compose.connectors.connector_process import connected, metrics_page, pages, run_until_signal, this_process
 
 
 @dataclass(slots=True)
@@ -56,9 +53,7 @@ class PinView:
 
     def page(self) -> bytes:
         """The metrics as text in Prometheus' format."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+        return metrics_page(self)
 
 
 async def run_pins(settings: ConnectorFile, access: EtcdAccess) -> int:
@@ -67,13 +62,7 @@ async def run_pins(settings: ConnectorFile, access: EtcdAccess) -> int:
     if not (namespace.isascii() and namespace.isprintable()):
         raise UsageError(f"namespace: {namespace!r} is not printable ASCII: commands cannot carry it")
     view = PinView(settings.deployment)
-    parts = {"connector": _pin(settings, access, view)}
-    if settings.http.port is not None:
-        parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
-    try:
-        return await run_until_signal(parts)
-    except SecondConnectorError as error:
-        raise UsageError(str(error)) from error
+    return await run_until_signal({"connector": _pin(settings, access, view), **pages(settings.http, view, view.page)})
 
 
 async def _pin(settings: ConnectorFile, access: EtcdAccess, view: PinView) -> None:

@@ -9,20 +9,25 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from agent.connectors.bus_claims import SecondConnectorError, claimed
+from agent.connectors.bus_claims import claimed
 from agent.connectors.connector_file import PASSWORD_ENV, ConnectorFile, EtcdSection
 from agent.connectors.scaling_channel import ScalingChannel
 from agent.connectors.virtual.bridge import TWO_ROLES, VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway
-from agent.runtime.health import AgentHealthServer
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.connector_metrics import ChannelMetrics
-from deploy.compose.connectors.connector_process import connected, log_to_stderr, run_until_signal, this_process
+from deploy.compose.connectors.connector_process import (
+    connected,
+    log_to_stderr,
+    metrics_page,
+    pages,
+    run_until_signal,
+    this_process,
+)
 from deploy.compose.connectors.pin_service import run_pins
 
 log = logging.getLogger("wattscale.connector")
@@ -90,20 +95,14 @@ class ConnectorView:
 
     def page(self) -> bytes:
         """The metrics as text in Prometheus' format."""
-        registry = CollectorRegistry()
-        registry.register(self)
-        return generate_latest(registry)
+        return metrics_page(self)
 
 
 async def _run(settings: ConnectorFile, access: EtcdAccess) -> int:
     view = ConnectorView(settings.deployment)
-    parts = {"connector": carry_out(settings, access, view)}
-    if settings.http.port is not None:
-        parts["http"] = AgentHealthServer(view, view.page, host=settings.http.host, port=settings.http.port).run()
-    try:
-        return await run_until_signal(parts)
-    except SecondConnectorError as error:
-        raise UsageError(str(error)) from error
+    return await run_until_signal(
+        {"connector": carry_out(settings, access, view), **pages(settings.http, view, view.page)}
+    )
 
 
 async def carry_out(settings: ConnectorFile, access: EtcdAccess, view: ConnectorView) -> None:

@@ -9,8 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from agent.core.scaling.autoscaler.external_metrics import metric_of
 from agent.core.scaling.autoscaler.hpa_formula import DEFAULT_TOLERANCE, Tolerance, lost_from, quantity
-
-_PATH_PARTS = 5
+from agent.core.scaling.autoscaler.pool_address import asked_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +101,9 @@ def _through_keda(item: Mapping[str, Any]) -> tuple[str, frozenset[tuple[str, st
     asked = set()
     for trigger in spec.get("triggers") or ():
         if trigger.get("type") == "metrics-api":
-            parts = _path(str((trigger.get("metadata") or {}).get("url", ""))).strip("/").split("/")
-            if len(parts) == _PATH_PARTS and (parts[0], parts[1], parts[3]) == ("v1", "deployments", "pools"):
-                asked.add((unquote(parts[2]), unquote(parts[4])))
+            path = _path(str((trigger.get("metadata") or {}).get("url", "")))
+            if (found := asked_pool(path.strip("/").split("/"))) is not None:
+                asked.add((unquote(found[0]), unquote(found[1])))
     return str(stated or f"keda-hpa-{item['metadata']['name']}"), frozenset(asked)
 
 
