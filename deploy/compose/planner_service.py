@@ -28,7 +28,7 @@ from planner.runtime.clock import SteadyClock
 from planner.runtime.config.settings import DeploymentSettings, KubernetesBlock, Settings
 from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.service import PlannerService, ServiceSettings
-from planner.runtime.telemetry.decision_log import log_decision
+from planner.runtime.telemetry.decision_log import DecisionLog
 from planner.runtime.telemetry.event_files import EventFiles
 from planner.runtime.telemetry.health import NODE_TERM_S, HealthServer
 from planner.runtime.telemetry.instruments import Instruments
@@ -67,7 +67,7 @@ async def _serve(settings: Settings, config: PlannerConfig, beside: Sequence[Sid
         bus = unopened(settings.bus)
         try:
             models = {name: block.model for name, block in settings.deployments.items()}
-            watchers: list[Watcher] = [IntervalLog(config, models), log_decision, traces.watch]
+            watchers: list[Watcher] = [IntervalLog(config, models), DecisionLog().watch, traces.watch]
             await Planner(settings, config, bus, watchers=watchers, trace=traces.begin, beside=beside).run()
         finally:
             await bus.close()

@@ -24,10 +24,10 @@ def as_text(picture: SiteView, now: datetime) -> str:
     lines.append(f"leader: {who}" if who else "leader: none")
     for name, view in sorted(picture.deployments.items()):
         record = view.record
+        reached = _reached(view.decision_id, "carried out", view.scaled_decision_id)
         lines.append(
             f"{name}: {rate(record)}, TTFT {figure(record, 'ttft_ms', 'ms')},"
-            f" ITL {figure(record, 'itl_ms', 'ms')}; decision #{view.decision_id},"
-            f" carried out #{view.scaled_decision_id}{_ago(record.time if record else None, now, 'tick')}"
+            f" ITL {figure(record, 'itl_ms', 'ms')}; {reached}{_ago(record.time if record else None, now, 'tick')}"
         )
         for pool, running, wanted, granted, cap in pool_cells(view):
             lines.append(f"    {pool:<12} running {running:>3}  wanted {wanted:>3}  granted {granted:>3}  cap {cap}")
@@ -38,13 +38,20 @@ def as_text(picture: SiteView, now: datetime) -> str:
         wanted_id = node.decision.decision_id if node.decision else -1
         lines.append(
             f"{name}: {node.drawn_watts:.0f} W drawn, {node.enforced_watts:.0f} W capped;"
-            f" decision #{wanted_id}, applied #{applied}{_ago(node.seen, now, 'report')}"
+            f" {_reached(wanted_id, 'applied', applied)}{_ago(node.seen, now, 'report')}"
         )
     lines.append(watts_bar(picture))
     lines += outside(picture)
     lines += hints(picture)
     lines += [f"{clock(message)} {sentence(message)}" for message in list(picture.history)[-5:]]
     return "\n".join(lines)
+
+
+def _reached(decision_id: int, verb: str, done_id: int) -> str:
+    """The newest decision and how far it has come. The bus says -1 where there is none."""
+    if decision_id < 0:
+        return "no decision yet"
+    return f"decision #{decision_id}, {verb} " + (f"#{done_id}" if done_id >= 0 else "none yet")
 
 
 def hints(picture: SiteView) -> list[str]:

@@ -1,10 +1,12 @@
-"""Logs what was decided and why: one line per deployment and tick, one per power decision."""
+"""Logs what was decided and why: one line per deployment and tick, one per power decision, one per interval for a site
+that is short of watts."""
 
 from __future__ import annotations
 
 import logging
 
-from planner.domain.plan import DeploymentPlan, Plan, PoolPlan
+from planner.domain.ids import SiteId
+from planner.domain.plan import DeploymentPlan, Plan, PoolPlan, SitePlan
 from planner.domain.reasons import ReasonCode
 from planner.domain.units import watts_from_mw
 from planner.runtime.decision_event import DecisionEvent
@@ -12,9 +14,35 @@ from planner.runtime.decision_event import DecisionEvent
 log = logging.getLogger("planner.decisions")
 
 
-def log_decision(decided: DecisionEvent) -> None:
-    """A watcher of decisions."""
-    for order in decided.plan.scaling:
+class DecisionLog:
+    """A watcher of decisions. It remembers each site's last line, so that only news and intervals are logged."""
+
+    def __init__(self) -> None:
+        self._short: dict[SiteId, tuple[bool, tuple[str, ...]]] = {}
+
+    def watch(self, decided: DecisionEvent) -> None:
+        """Log one decision."""
+        _deployments(decided.plan, decided.epoch)
+        _power(decided.plan, decided.epoch)
+        for site in decided.plan.sites.values():
+            self._watts(site, decided.tick)
+
+    def _watts(self, site: SitePlan, tick: bool) -> None:
+        """Reactions come several times a second: they repeat nothing that an interval's line has already told."""
+        before = self._short.get(site.site, (False, ()))
+        now = self._short[site.site] = (site.shortfall_mw > 0, tuple(site.frozen))
+        if now == (False, ()):
+            if before != now:
+                log.info("site %s: not short of watts any more, and nothing is frozen", site.site)
+        elif tick or now != before:
+            frozen = f"; raises are frozen by {', '.join(site.frozen)}" if site.frozen else ""
+            log.warning(
+                "site %s: %.0f W short of what is wanted%s", site.site, watts_from_mw(site.shortfall_mw), frozen
+            )
+
+
+def _deployments(decided: Plan, epoch: int) -> None:
+    for order in decided.scaling:
         counts = ", ".join(f"{pool}={count}" for pool, count in order.replicas.items())
         why = "; ".join(dict.fromkeys(link.sentence for link in order.reasons)) or "nothing limits it"
         log.info(
@@ -25,23 +53,22 @@ def log_decision(decided: DecisionEvent) -> None:
                 "deployment": order.deployment,
                 "decision_id": order.decision_id,
                 "reasons": sorted({link.reason.value for link in order.reasons}),
-                "epoch": decided.epoch,
+                "epoch": epoch,
             },
         )
-    for name, plan in decided.plan.deployments.items():
+    for name, plan in decided.deployments.items():
         if plan.power_cut is not None:
-            log.warning(plan.power_cut.exceeded, extra={"deployment": name, "epoch": decided.epoch})
-            log.info(plan.power_cut.scaling_down, extra={"deployment": name, "epoch": decided.epoch})
+            log.warning(plan.power_cut.exceeded, extra={"deployment": name, "epoch": epoch})
+            log.info(plan.power_cut.scaling_down, extra={"deployment": name, "epoch": epoch})
         log.info(
             sentence(plan),
             extra={
                 "deployment": name,
                 "reasons": sorted({link.reason.value for pool in plan.pools.values() for link in pool.chain}),
                 "granted": {pool.pool: pool.granted for pool in plan.pools.values()},
-                "epoch": decided.epoch,
+                "epoch": epoch,
             },
         )
-    _power(decided.plan, decided.epoch)
 
 
 def _power(plan: Plan, epoch: int) -> None:
@@ -50,14 +77,6 @@ def _power(plan: Plan, epoch: int) -> None:
         level = logging.INFO if order.raises else logging.DEBUG
         sentences = "; ".join(link.sentence for link in order.reasons) or f"{order.node}: {watts:.0f} W"
         log.log(level, sentences, extra={"node": order.node, "decision_id": order.decision_id, "epoch": epoch})
-    for site in plan.sites.values():
-        if site.shortfall_mw or site.frozen:
-            log.warning(
-                "site %s: shortfall %.0f W, frozen by: %s",
-                site.site,
-                watts_from_mw(site.shortfall_mw),
-                ", ".join(site.frozen) or "nothing",
-            )
 
 
 def sentence(plan: DeploymentPlan) -> str:

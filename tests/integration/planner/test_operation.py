@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.streams import DECISIONS, stream_specs
 from planner.runtime.telemetry import planner_metrics
-from planner.runtime.telemetry.decision_log import log_decision
+from planner.runtime.telemetry.decision_log import DecisionLog
 from planner.runtime.telemetry.health import HealthServer
 from planner.runtime.telemetry.instruments import Instruments
 from planner.runtime.telemetry.liveness import Liveness
@@ -47,7 +47,7 @@ async def test_probes_metrics_and_status_of_a_leading_planner(tmp_path: Path, ca
             live_within_s=60.0,
             clock=time.time,
         )
-        for watcher in (instruments.watch, health.watch, log_decision):
+        for watcher in (instruments.watch, health.watch, DecisionLog().watch):
             service.watch(watcher)
         serving = asyncio.create_task(health.run())
         try:

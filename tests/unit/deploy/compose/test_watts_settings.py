@@ -20,7 +20,7 @@ from planner.domain.observation import Observation
 from planner.domain.plan import DeploymentPlan, Plan, PowerCut
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.offline import OfflinePlanner
-from planner.runtime.telemetry.decision_log import log_decision
+from planner.runtime.telemetry.decision_log import DecisionLog
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 from tests.unit.planner.core.small_site import DECODE, PREFILL, D, planner
 
@@ -115,7 +115,7 @@ def test_a_cut_is_logged_in_the_two_lines_of_the_guide(caplog: pytest.LogCapture
     plan = Plan({D: replace(DeploymentPlan(D, {}), power_cut=cut)})
     state = initial_state(planner(), 1, 0.0, (), ())
     with caplog.at_level(logging.INFO, "planner.decisions"):
-        log_decision(DecisionEvent(Observation(), plan, state, 0.0, tick=True, epoch=1))
+        DecisionLog().watch(DecisionEvent(Observation(), plan, state, 0.0, tick=True, epoch=1))
     assert [(record.levelname, record.getMessage()) for record in caplog.records[:2]] == [
         ("WARNING", "Power budget exceeded: 1250W > 1000W"),
         ("INFO", "Scaling down: prefill 3→2, decode 2→1"),

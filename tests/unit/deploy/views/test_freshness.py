@@ -165,3 +165,11 @@ def test_what_kept_an_earlier_decision_is_not_shown_as_the_newest_one_s(number: 
     found.add(decision.model_copy(update={"decision_id": number, "incarnation": incarnation}))
     assert as_json(found, NOW)["deployments"]["chat"]["not_carried_out"] == ""
     assert "not carried out" not in as_text(found, NOW)
+
+
+def test_what_has_not_happened_yet_has_no_number() -> None:
+    found = view()
+    text = as_text(found, NOW)
+    assert "ITL missing (not seen yet); no decision yet; tick" in text
+    assert "; decision #3, applied none yet; report" in text
+    assert "#-1" not in text
