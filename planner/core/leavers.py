@@ -132,9 +132,17 @@ def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: DrainsNow
     for name, gpu in seen.gpus.items():
         if gpu.deployment is None and gpu.worker is None and not gpu.terminating:
             past = before.seen.gpus.get(name) if before.seen is not None else None
-            if (kept := _leaver(gpu, past, before.seen is None, draining)) is not None:
+            inherited = before.seen is None and _covered(before, name)
+            if (kept := _leaver(gpu, past, inherited, draining)) is not None:
                 held[name] = kept
     return _with_gpus(seen, before, held)
+
+
+def _covered(ledger: NodeLedger, gpu: GpuId) -> bool:
+    """Whether the budget covers the GPU: one outside it was left by no replica whose watts are still to be credited."""
+    return ledger.covered is None or any(
+        counts for name, counts in zip(ledger.cards.gpus, ledger.covered, strict=True) if name == gpu
+    )
 
 
 def _leaver(

@@ -10,6 +10,7 @@ import pytest
 from planner.core.intake import initial_state
 from planner.core.leavers import drained_id
 from planner.core.state import DeploymentState, Flow
+from planner.domain.config import Covers
 from planner.domain.ids import DeploymentId, GpuId, SiteId
 from planner.domain.observation import (
     LEFT,
@@ -139,7 +140,7 @@ def test_further_decisions_do_not_prolong_the_wait() -> None:
     assert caps(site, gone) == parked(gone)
 
 
-def led_anew(site: DrainingSite, flow: Flow) -> None:
+def led_anew(site: DrainingSite, flow: Flow, outside: frozenset[GpuId] = frozenset()) -> None:
     """Another leader takes over."""
     ledgers = site.state.power.values()
     stored = [
@@ -149,6 +150,7 @@ def led_anew(site: DrainingSite, flow: Flow) -> None:
             {g: GpuSetpoint(Milliwatts(site.caps[g])) for g in ledger.cards.gpus},
             dict(zip(ledger.cards.gpus, ledger.charge_mw, strict=True)),
             site.now_s,
+            outside=outside,
         )
         for power in ledgers
         for node, ledger in power.nodes.items()
@@ -184,6 +186,18 @@ def test_the_next_leader_waits_no_longer_than_the_timeout_either() -> None:
     site.tick(traffic(0.5))
     site.pass_time(60)
     assert caps(site, gone) == parked(gone)
+
+
+def test_the_next_leader_of_workers_only_holds_no_gpu_that_its_predecessor_left_outside() -> None:
+    site, _ = shrunk()
+    covers = replace(site.config.sites[SITE], covers=Covers.WORKERS, deployments=frozenset({D}))
+    site.config = replace(site.config, sites={SITE: covers})
+    site.acknowledge("draining")
+    free, left = site.left()[0], site.left()[1]
+    led_anew(site, site.state.deployments[D].flow, frozenset({free}))
+    site.react()
+    seen = {name: gpu for n in site.state.power[SITE].nodes.values() if n.seen for name, gpu in n.seen.gpus.items()}
+    assert (seen[free].worker, seen[left].worker) == (None, LEFT)
 
 
 def test_the_next_leader_waits_for_deployments_of_the_same_site_only() -> None:
