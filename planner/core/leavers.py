@@ -50,7 +50,7 @@ def observed(
     the meantime: a connector that is gone must not hold watts indefinitely.
     """
     nodes = {
-        name: seen if (before := power.nodes.get(name)) is None else _with_vanished(seen, before)
+        name: seen if (before := power.nodes.get(name)) is None else _with_vanished(_with_missing(seen, before), before)
         for name, seen in nodes.items()
     }
     draining = {
@@ -88,6 +88,21 @@ class DrainsNow(NamedTuple):
         return self.now_s - left_s < self.config.deployments[name].scaling_timeout_s
 
 
+def _with_missing(seen: NodeObservation, before: NodeLedger) -> NodeObservation:
+    """The report with what earlier ones showed of GPUs that it lacks: a report without a GPU proves nothing of it."""
+    last = before.seen
+    if last is None or last is seen or (not last.missing and last.gpus.keys() <= seen.gpus.keys()):
+        return seen
+    missing = {name: gpu for name, gpu in {**last.missing, **last.gpus}.items() if name not in seen.gpus}
+    return _unless_known(replace(seen, missing=missing), before) if missing else seen
+
+
+def _past(before: NodeLedger, gpu: GpuId) -> GpuObservation | None:
+    """What the newest report that had the GPU showed of it."""
+    last = before.seen
+    return None if last is None else last.gpus.get(gpu) or last.missing.get(gpu)
+
+
 def _with_vanished(seen: NodeObservation, before: NodeLedger) -> NodeObservation:
     """The report in which pods that still run are ours as before, although the API server does not list them any more.
 
@@ -97,7 +112,7 @@ def _with_vanished(seen: NodeObservation, before: NodeLedger) -> NodeObservation
         return seen
     ours = {}
     for name, gpu in seen.gpus.items():
-        past = before.seen.gpus.get(name)
+        past = _past(before, name)
         if gpu.deployment is not None or gpu.worker is None or past is None:
             continue
         if past.deployment is not None and past.worker == gpu.worker:
@@ -106,11 +121,13 @@ def _with_vanished(seen: NodeObservation, before: NodeLedger) -> NodeObservation
 
 
 def _with_gpus(seen: NodeObservation, before: NodeLedger, gpus: Mapping[GpuId, GpuObservation]) -> NodeObservation:
-    """The report with these GPUs instead. The ledger recognises by identity a report that it has already taken in."""
-    if not gpus:
-        return seen
-    fixed = replace(seen, gpus={**seen.gpus, **gpus})
-    return before.seen if before.seen is not None and before.seen == fixed else fixed
+    """The report with these GPUs instead."""
+    return _unless_known(replace(seen, gpus={**seen.gpus, **gpus}), before) if gpus else seen
+
+
+def _unless_known(seen: NodeObservation, before: NodeLedger) -> NodeObservation:
+    """The report, or the last one where they are equal: the ledger recognises by identity what it has taken in."""
+    return before.seen if before.seen is not None and before.seen == seen else seen
 
 
 def _held_as(gpu: GpuObservation, past: GpuObservation) -> GpuObservation:
@@ -131,7 +148,7 @@ def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: DrainsNow
     held = {}
     for name, gpu in seen.gpus.items():
         if gpu.deployment is None and gpu.worker is None and not gpu.terminating:
-            past = before.seen.gpus.get(name) if before.seen is not None else None
+            past = _past(before, name)
             inherited = before.seen is None and _covered(before, name)
             if (kept := _leaver(gpu, past, inherited, draining)) is not None:
                 held[name] = kept

@@ -94,6 +94,8 @@ class NodeObservation:
     """The agent's own clock at the reading: opaque, compared only within the same boot, and echoed in decisions."""
     sequence: int = field(default=0, compare=False)
     """Its place in its stream."""
+    missing: Mapping[GpuId, GpuObservation] = field(default_factory=dict)
+    """What earlier reports had last shown of GPUs that are not in this one, where the planner keeps that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,15 @@ class DrainingSite(SmallSite):
     ack: ScalingAckSeen | None = None
     draws: dict[GpuId, int | None] = field(default_factory=dict)
 
+    unreported: set[GpuId] = field(default_factory=set)
+
     def observation(self, seen: DeploymentObservation | None, budget: BudgetCommand | None = None) -> Observation:
-        return replace(super().observation(seen, budget), scaling_acks={D: self.ack} if self.ack is not None else {})
+        found = super().observation(seen, budget)
+        nodes = {
+            name: replace(node, gpus={gpu: row for gpu, row in node.gpus.items() if gpu not in self.unreported})
+            for name, node in found.nodes.items()
+        }
+        return replace(found, nodes=nodes, scaling_acks={D: self.ack} if self.ack is not None else {})
 
     def _gpu(self, gpu: GpuId) -> GpuObservation:
         return replace(super()._gpu(gpu), draw_mw=self.draws.get(gpu, 100_000))
@@ -123,6 +130,21 @@ def test_a_connector_that_is_gone_does_not_hold_watts_beyond_the_timeout() -> No
     assert caps(site, gone) != parked(gone)
     site.now_s = decided_s + site.config.deployments[D].scaling_timeout_s
     site.pass_time(5)
+    assert caps(site, gone) == parked(gone)
+
+
+def test_a_report_without_the_gpu_does_not_end_the_wait() -> None:
+    site, gone = shrunk()
+    site.acknowledge("draining")
+    site.pass_time(5)
+    before = caps(site, gone)
+    site.unreported = {*gone}
+    site.pass_time(2)
+    site.unreported = set()
+    site.pass_time(30)
+    assert caps(site, gone) == before
+    site.acknowledge("drained")
+    site.pass_time(30)
     assert caps(site, gone) == parked(gone)
 
 
