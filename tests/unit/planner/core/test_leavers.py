@@ -249,8 +249,10 @@ def test_the_next_leader_waits_for_deployments_of_the_same_site_only() -> None:
         (3, "applied", "applied", True, None),
         (3, "partial", "", True, 3),
         (3, "failed", "starting", True, 3),
-        (3, "failed", "starting", False, 7),
-        (3, "rejected", "", True, 7),
+        (6, "failed", "starting", False, 7),
+        (6, "rejected", "", True, 7),
+        (3, "failed", "starting", False, 3),
+        (3, "rejected", "", True, 3),
     ],
 )
 def test_what_each_acknowledgement_says_about_leavers(
