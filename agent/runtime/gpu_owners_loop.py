@@ -33,6 +33,8 @@ class GpuOwnersLoop:
         on_change: Callable[[], None],
     ) -> None:
         self.owners: Mapping[str, GpuOwner] = {}
+        self.known = False
+        """Whether ``owners`` was ever read. Until then a GPU without an owner may have one."""
         self._source = source
         self._reconciler = reconciler
         self._annotation_limits = annotation_limits
@@ -71,8 +73,8 @@ class GpuOwnersLoop:
             self._missed = True
             return
         self._missed = False
-        if owners != self.owners:
-            self.owners = owners
+        if not self.known or owners != self.owners:
+            self.known, self.owners = True, owners
             await self._reconciler.leave_alone([gpu for gpu, owner in owners.items() if not owner.deployment])
             self._on_change()
 

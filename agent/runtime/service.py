@@ -203,7 +203,9 @@ class PowerAgentService:
         error = self.hardware.driver_error
         if error is not None and error.kind is DriverErrorKind.LIBRARY_MISMATCH:
             raise LibraryMismatchError(str(error)) from error
-        self._publisher.update(self._ack(report) if report.decision_id >= 0 else None, self.view.telemetry(report))
+        # Without owners all GPUs would look free. Acknowledgements renew the lease in the meantime.
+        telemetry = self.view.telemetry(report) if self.gpu_owners.known else None
+        self._publisher.update(self._ack(report) if report.decision_id >= 0 else None, telemetry)
 
     async def _on_decision(self, message: PowerDecision) -> PowerAck:
         verdict, report = await self.reconciler.decide(decision_of(message))

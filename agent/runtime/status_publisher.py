@@ -38,11 +38,13 @@ class StatusPublisher:
         self._published_answer = answer
         self._answer = None
 
-    def update(self, answer: PowerAck | None, telemetry: NodeTelemetry) -> None:
-        """Take the current state; what changed is published."""
+    def update(self, answer: PowerAck | None, telemetry: NodeTelemetry | None) -> None:
+        """Take the current state; what changed is published. None: there is nothing to publish yet."""
         if answer is not None and _differs(self._published_answer, answer):
             self._answer = answer
             self._new.set()
+        if telemetry is None:
+            return
         due = self._clock() - self._published_s >= self.heartbeat_s
         if due or worth_publishing(self._published_telemetry, telemetry):
             self._telemetry = telemetry

@@ -14,7 +14,7 @@ import pytest
 from nats.aio.subscription import Subscription
 
 from agent.drivers.simulated import SimulatedDriver
-from agent.ports import DriverErrorKind, GpuOwner, GpuOwners, NoOwners
+from agent.ports import DriverErrorKind, GpuOwner, GpuOwners, NoOwners, OwnersUnknownError
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas import codec
@@ -22,7 +22,7 @@ from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import last
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import power_consumer
-from bus_schemas.v1 import AckStatus, DeadLetter, GpuCap, GpuHealth, PowerAck, PowerDecision
+from bus_schemas.v1 import AckStatus, DeadLetter, GpuCap, GpuHealth, NodeTelemetry, PowerAck, PowerDecision
 from tests.integration.agent.server import NatsServer
 from tests.integration.agent.wire import PlannerSide, connected, until
 
@@ -209,6 +209,32 @@ async def test_owners_are_reported_with_each_gpu(
     async with serving(server.url, driver, Fixed()):
         seen = await planner.telemetry_where(lambda telemetry: telemetry.gpus[0].pod != "")
     assert (seen.gpus[0].deployment, seen.gpus[0].role, seen.gpus[1].pod) == ("ns-graph", "decode", "")
+
+
+async def test_no_gpu_is_reported_as_free_before_its_owner_could_be_read(
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    listed = asyncio.Event()
+
+    class Late:
+        async def owners(self) -> dict[str, GpuOwner]:
+            if not listed.is_set():
+                raise OwnersUnknownError("pods not listed yet")
+            return {GPU: GpuOwner("ns-graph", "decode", "decode", "w-1", "ns/pod-1")}
+
+    reported: list[str] = []
+
+    def owned(telemetry: NodeTelemetry) -> bool:
+        reported.append(telemetry.gpus[0].pod)
+        return telemetry.gpus[0].pod != ""
+
+    async with serving(server.url, driver, Late()) as service:
+        await planner.decide({GPU: 400.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+        assert service.ready, "decisions are carried out and answered in the meantime"
+        listed.set()
+        await planner.telemetry_where(owned)
+    assert reported == ["ns/pod-1"]
 
 
 async def test_a_lease_too_short_for_the_agents_pace_is_reported(
