@@ -25,8 +25,8 @@ NONE_DRAINED = -1
 def drained_id(known: int | None, ack: ScalingAckSeen) -> int | None:
     """The newest decision after which nothing is left to drain; None for a connector that does not report that.
 
-    ``known``: the same before this acknowledgement. A decision that is refused leaves nothing to wait for; the one that
-    was carried out before it may.
+    ``known``: the same before this acknowledgement. A decision that is refused leaves nothing to wait for; those
+    before it may.
     """
     if ack.phase == "applied" or (not ack.phase and ack.status == "applied"):
         return None
@@ -34,7 +34,7 @@ def drained_id(known: int | None, ack: ScalingAckSeen) -> int | None:
         return None
     before = NONE_DRAINED if known is None else known
     ended = ack.status == "rejected" or (ack.status == "failed" and not ack.retryable)
-    done = ack.phase == "drained" or (ended and before >= ack.scaled_decision_id)
+    done = ack.phase == "drained" or (ended and before >= ack.decision_id - 1)
     return max(before, ack.decision_id) if done else before
 
 

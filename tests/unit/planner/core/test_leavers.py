@@ -261,6 +261,11 @@ def test_what_each_acknowledgement_says_about_leavers(
     assert drained_id(known, ScalingAckSeen(D, 7, 6, status, phase=phase, retryable=retryable)) == after
 
 
+def test_a_refused_decision_does_not_end_the_wait_for_a_superseded_one() -> None:
+    """Decision 3 was the last to be carried out; 4 to 6 let replicas go and were superseded, which may still drain."""
+    assert drained_id(3, ScalingAckSeen(D, 7, 3, "rejected")) == 3
+
+
 def test_a_newer_decision_waits_again() -> None:
     assert Flow(decision_id=8, drained_decision_id=7).drained_decision_id != 8
     site, gone = shrunk()
