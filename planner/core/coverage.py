@@ -13,7 +13,7 @@ from heapq import nlargest
 
 from planner.core.power.node_ledger import NOT_DECIDED, Column, NodeLedger, total_of
 from planner.domain.ids import DeploymentId, GpuId
-from planner.domain.observation import LEFT, NodeObservation
+from planner.domain.observation import LEFT, GpuObservation, NodeObservation
 
 
 def inherited(ledger: NodeLedger, outside: Iterable[GpuId]) -> NodeLedger:
@@ -23,17 +23,23 @@ def inherited(ledger: NodeLedger, outside: Iterable[GpuId]) -> NodeLedger:
     return _covering(ledger, covered)._replace(held=covered)
 
 
-def with_pods(ledger: NodeLedger, seen: NodeObservation, deployments: frozenset[DeploymentId]) -> NodeLedger:
+def with_pods(
+    ledger: NodeLedger, seen: NodeObservation, deployments: frozenset[DeploymentId], last: NodeObservation | None
+) -> NodeLedger:
     """The ledger after a report's pods: every GPU that a pod of ``deployments`` holds is covered from now on.
 
-    Only the newest report can show that a pod is gone; a late one cannot.
+    Only the newest report can show that a pod is gone; a late one cannot. ``last``: the report before it.
     """
     rows = [seen.gpus.get(gpu) for gpu in ledger.cards.gpus]
     before = ledger.held or (False,) * len(rows)
     newest = (seen.boot, seen.clock_s) == (ledger.heard_boot, ledger.heard_clock_s)
     held = tuple(
         [
-            was if row is None else row.deployment in deployments or row.worker == LEFT or (was and not newest)
+            was
+            if row is None
+            else row.deployment in deployments
+            or row.worker == LEFT
+            or (was and (not newest or _lost_labels(row, last)))
             for row, was in zip(rows, before, strict=True)
         ]
     )
@@ -47,6 +53,16 @@ def with_pods(ledger: NodeLedger, seen: NodeObservation, deployments: frozenset[
         enforced_mw=sum([row.enforced_mw or 0 for row in ours]),
         draw_mw=sum(draws) if len(draws) == len(ours) else None,
     )
+
+
+def _lost_labels(row: GpuObservation, last: NodeObservation | None) -> bool:
+    """Whether the pod on a GPU that was held may be the one of ours that held it. Its labels are gone when it was
+    deleted by force, and it still runs; a new leader cannot know its name.
+    """
+    if row.worker is None or row.deployment is not None:
+        return False
+    past = None if last is None else last.gpus.get(row.gpu) or last.missing.get(row.gpu)
+    return past is None or past.worker == row.worker
 
 
 def _covering(ledger: NodeLedger, covered: tuple[bool, ...]) -> NodeLedger:

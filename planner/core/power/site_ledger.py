@@ -125,16 +125,20 @@ def _with_reports(
     if ledger is not None:
         fresh = with_report(ledger, seen, now_s)
         if fresh is not ledger:
-            nodes[seen.node] = _with_pods(fresh, seen, config)
+            nodes[seen.node] = _with_pods(fresh, seen, config, ledger.seen)
         return fresh is not ledger
     if not belongs(seen.node, config) or _from_before(seen, state.removed.get(seen.node), now_s):
         return False
-    nodes[seen.node] = _with_pods(enroll(seen, now_s, state.past_ids.get(seen.node, 0)), seen, config)
+    nodes[seen.node] = _with_pods(enroll(seen, now_s, state.past_ids.get(seen.node, 0)), seen, config, None)
     return True
 
 
-def _with_pods(ledger: NodeLedger, seen: NodeObservation, config: SiteConfig) -> NodeLedger:
-    return coverage.with_pods(ledger, seen, config.deployments) if config.covers is Covers.WORKERS else ledger
+def _with_pods(
+    ledger: NodeLedger, seen: NodeObservation, config: SiteConfig, last: NodeObservation | None
+) -> NodeLedger:
+    if config.covers is Covers.ALL_GPUS:
+        return ledger
+    return coverage.with_pods(ledger, seen, config.deployments, last)
 
 
 def _from_before(seen: NodeObservation, removed: Removed | None, now_s: float) -> bool:

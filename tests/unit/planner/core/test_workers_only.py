@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from deploy.fault_simulation.mutations import RELEASED_BEFORE_READBACK, patched
+from planner.core.intake import initial_state
 from planner.core.power.site_state import charged_mw, pledged_mw
 from planner.domain.config import Covers, PlannerConfig, ScalingRules
 from planner.domain.ids import DeploymentId, GpuId
-from planner.domain.observation import GpuObservation
+from planner.domain.observation import BudgetCommand, DeploymentObservation, GpuObservation, Observation, StoredCaps
 from planner.domain.plan import Plan, ScalingDecision
 from planner.domain.reasons import ReasonCode
+from planner.domain.units import GpuSetpoint, Milliwatts
 from tests.unit.planner.core.small_site import (
     CURVE,
     DECODE,
@@ -48,6 +50,16 @@ class Contrary(SmallSite):
 
     nameless: set[GpuId] = field(default_factory=set)
     """GPUs whose pods run without being listed by the API server."""
+    unreported: set[GpuId] = field(default_factory=set)
+    """GPUs that reports lack."""
+
+    def observation(self, seen: DeploymentObservation | None, budget: BudgetCommand | None = None) -> Observation:
+        found = super().observation(seen, budget)
+        nodes = {
+            name: replace(node, gpus={gpu: row for gpu, row in node.gpus.items() if gpu not in self.unreported})
+            for name, node in found.nodes.items()
+        }
+        return replace(found, nodes=nodes)
 
     def obey(self, decision: ScalingDecision) -> None:
         for name, count in decision.replicas.items():
@@ -211,3 +223,47 @@ def test_a_pod_that_was_deleted_by_force_and_still_runs_keeps_its_gpu_in_the_bud
     w.pass_time(30.0)
     node = w.state.power[SITE].nodes[node.node]
     assert not node.held[index]
+
+
+def led_anew(w: Contrary) -> None:
+    """Another leader takes over, with what the streams hold."""
+    ledgers = [ledger for power in w.state.power.values() for ledger in power.nodes.values()]
+    stored = [
+        StoredCaps(
+            ledger.node,
+            ledger.next_id - 1,
+            {gpu: GpuSetpoint(Milliwatts(w.caps[gpu])) for gpu in ledger.cards.gpus},
+            dict(zip(ledger.cards.gpus, ledger.charge_mw, strict=True)),
+            w.now_s,
+            outside=frozenset(
+                [gpu for gpu, counts in zip(ledger.cards.gpus, ledger.covered or (), strict=True) if not counts]
+            ),
+        )
+        for ledger in ledgers
+    ]
+    flows = [(D, w.state.deployments[D].flow)]
+    w.state = initial_state(w.config, epoch=2, now_s=w.now_s, last_decisions=flows, stored_caps=stored)
+
+
+@pytest.mark.parametrize("happens", ["one report lacks the GPU", "another planner leads"])
+def test_a_pod_deleted_by_force_keeps_its_gpu_in_the_budget_although(happens: str) -> None:
+    w = Contrary(workers_only(1_000_000))
+    w.run(20.0, ticks=6)
+    gpu = min(w.pods)
+    w.nameless = {gpu}
+    if happens == "another planner leads":
+        led_anew(w)
+    else:
+        w.unreported = {gpu}
+        w.pass_time(2.0)
+        w.unreported = set()
+    w.pass_time(60.0)
+    power = w.state.power[SITE]
+    node = power.nodes[power.where[gpu]]
+    index = node.cards.gpus.index(gpu)
+    assert node.covered is not None
+    assert (node.covered[index], node.held[index]) == (True, True)
+    assert w.most_mw <= 1_000_000
+    del w.pods[gpu]
+    w.pass_time(60.0)
+    assert not w.state.power[SITE].nodes[node.node].held[index]
