@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.consumer import CannotCarryOutError, Consumer, Delivery
 from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import last_raw
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import Message, NodeTelemetry, PowerAck, PowerDecision
@@ -54,6 +55,10 @@ class NodeChannel:
             self._bus, DECISIONS, durable, self._decisions, carry_out, result_subject=self._answers, newest_only=True
         )
         await consumer.run()
+
+    async def answered_before(self) -> bool:
+        """Whether this node has ever answered a decision: then a planner knows its GPUs. Raises BusError."""
+        return await last_raw(self._bus, self._answers) is not None
 
     async def answer(self, message: PowerAck) -> None:
         """Publish an acknowledgement that was not requested. Raises NotPublishedError."""

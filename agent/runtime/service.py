@@ -26,8 +26,9 @@ from agent.runtime.hardware import Hardware
 from agent.runtime.node_view import NodeView
 from agent.runtime.reconciler import Reconciler
 from agent.runtime.settings import OnExit, PowerAgentSettings
-from agent.runtime.status_publisher import StatusPublisher
-from bus_schemas.jetstream.connect import Bus
+from agent.runtime.status_publisher import FIRST_PAUSE_S, LONGEST_PAUSE_S, StatusPublisher
+from bus_schemas.jetstream.connect import Bus, BusError
+from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import PowerAck, PowerDecision
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 FOLLOW_UPS_S = (0.05, 0.1, 0.2, 0.4)
 """Delays of the extra readings while a decision is not in force yet: a limit may act with a lag."""
 HEARTBEATS_PER_LEASE = 4.0
+
+OWNERS_FIRST_S = 30.0
+"""How long a node that no planner knows waits for the owners of its GPUs before it reports without them."""
 
 
 class LibraryMismatchError(Exception):
@@ -101,6 +105,9 @@ class PowerAgentService:
         self._found_mw: dict[str, int] | None = None
         self._follow_up = 0
         self._discovered_s = float("-inf")
+        self._began_s = clock()
+        self._answered_before: bool | None = None
+        """Whether an answer of this node is on the bus; None: not known yet."""
 
     @property
     def ready(self) -> bool:
@@ -152,7 +159,17 @@ class PowerAgentService:
     async def _serve_bus(self, source: Bus | BusSource) -> None:
         self.bus = source if isinstance(source, Bus) else await source()
         channel = NodeChannel(self.bus, self.settings.node, self.boot)
-        await run_together({"publish": self._publisher.run(channel), "listen": channel.listen(self._on_decision)})
+        await run_together({"publish": self._publish(channel), "listen": channel.listen(self._on_decision)})
+
+    async def _publish(self, channel: NodeChannel) -> None:
+        backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        while self._answered_before is None:
+            try:
+                self._answered_before = await channel.answered_before()
+            except BusError as error:
+                log.warning("the last answer of this node could not be read, trying again: %s", error)
+                await asyncio.sleep(backoff.next_s())
+        await self._publisher.run(channel)
 
     async def _watch(self) -> None:
         """The loop of the dead-man: nothing in it may block, whatever hangs."""
@@ -203,9 +220,19 @@ class PowerAgentService:
         error = self.hardware.driver_error
         if error is not None and error.kind is DriverErrorKind.LIBRARY_MISMATCH:
             raise LibraryMismatchError(str(error)) from error
-        # Without owners all GPUs would look free. Acknowledgements renew the lease in the meantime.
-        telemetry = self.view.telemetry(report) if self.gpu_owners.known else None
+        telemetry = self.view.telemetry(report) if self._reportable(report) else None
         self._publisher.update(self._ack(report) if report.decision_id >= 0 else None, telemetry)
+
+    def _reportable(self, report: CapReport) -> bool:
+        """Whether the GPUs may be reported: while their owners are unknown, all of them would look free.
+
+        Acknowledgements renew the lease in the meantime. But a node that has never answered a decision must become
+        known to a planner, or its GPUs would draw outside every budget.
+        """
+        if self.gpu_owners.known:
+            return True
+        new = self._answered_before is False and report.decision_id < 0
+        return new and self._clock() - self._began_s >= OWNERS_FIRST_S
 
     async def _on_decision(self, message: PowerDecision) -> PowerAck:
         verdict, report = await self.reconciler.decide(decision_of(message))

@@ -8,14 +8,15 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 from nats.aio.subscription import Subscription
 
 from agent.drivers.simulated import SimulatedDriver
-from agent.ports import DriverErrorKind, GpuOwner, GpuOwners, NoOwners, OwnersUnknownError
-from agent.runtime.service import PowerAgentService
+from agent.ports import DriverErrorKind, GpuOwner, GpuOwners, MonotonicClock, NoOwners, OwnersUnknownError
+from agent.runtime.service import OWNERS_FIRST_S, PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas import codec
 from bus_schemas.jetstream.publisher import publish
@@ -34,11 +35,15 @@ SETTINGS = PowerAgentSettings(node=NODE, telemetry_interval_s=0.1, call_timeout_
 
 @asynccontextmanager
 async def serving(
-    url: str, driver: SimulatedDriver, owners: GpuOwners | None = None, **changes: Any
+    url: str,
+    driver: SimulatedDriver,
+    owners: GpuOwners | None = None,
+    clock: MonotonicClock = monotonic,
+    **changes: Any,
 ) -> AsyncIterator[PowerAgentService]:
     """An agent of its own connection, stopped afterwards."""
     async with connected(url, "agent") as bus:
-        service = PowerAgentService(replace(SETTINGS, **changes), bus, driver, owners or NoOwners())
+        service = PowerAgentService(replace(SETTINGS, **changes), bus, driver, owners or NoOwners(), clock)
         task = asyncio.create_task(service.run())
         try:
             yield service
@@ -235,6 +240,44 @@ async def test_no_gpu_is_reported_as_free_before_its_owner_could_be_read(
         listed.set()
         await planner.telemetry_where(owned)
     assert reported == ["ns/pod-1"]
+
+
+class Unlisted:
+    """Owners that cannot be read; ``asked``: how often."""
+
+    asked = 0
+
+    async def owners(self) -> dict[str, GpuOwner]:
+        self.asked += 1
+        raise OwnersUnknownError("pods not listed yet")
+
+
+async def test_a_node_that_no_planner_knows_is_reported_although_owners_cannot_be_read(
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    ahead_s = [0.0]
+    async with serving(server.url, driver, Unlisted(), clock=lambda: monotonic() + ahead_s[0]) as service:
+        await until(lambda: service.ready, "the agent is ready")
+        assert await planner.telemetry() is None
+        ahead_s[0] = OWNERS_FIRST_S
+        seen = await planner.telemetry_where(lambda telemetry: len(telemetry.gpus) == len(driver.gpus))
+    assert {gpu.pod for gpu in seen.gpus} == {""}
+
+
+async def test_a_node_that_has_answered_is_not_reported_without_owners(
+    server: NatsServer, planner: PlannerSide, driver: SimulatedDriver
+) -> None:
+    """A restarted agent gets no decision again that it has answered: that alone does not make its node a new one."""
+    ahead_s, owners = [0.0], Unlisted()
+    async with serving(server.url, driver, Unlisted()):
+        await planner.decide({GPU: 400.0})
+        await planner.answered(lambda ack: ack.applied_decision_id == 0)
+    async with serving(server.url, driver, owners, clock=lambda: monotonic() + ahead_s[0]) as service:
+        await until(lambda: service.ready, "the agent is ready")
+        ahead_s[0] = OWNERS_FIRST_S
+        before = owners.asked
+        await until(lambda: owners.asked > before + 5, "owners were asked for several times since")
+        assert await planner.telemetry() is None
 
 
 async def test_a_lease_too_short_for_the_agents_pace_is_reported(
