@@ -1,6 +1,6 @@
 """The listener of both interfaces: GET only, one request per connection, limits on both, and TLS that can be renewed.
 
-A listener that gets other TLS settings goes on with the same socket: no connection is refused in between.
+It accepts connections itself: asyncio's server shows one only after its handshake, and silent ones must count too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from aiohttp.web_server import Server
 from agent.core.scaling.autoscaler.external_metrics import MetricRefusedError, status_of
 
 log = logging.getLogger(__name__)
-REQUEST_S, HANDSHAKE_S, SHUTDOWN_S = 25.0, 5.0, 1.0
+REQUEST_S, HANDSHAKE_S, SHUTDOWN_S, ACCEPT_PAUSE_S = 25.0, 5.0, 1.0, 0.5
 MAX_CONNECTIONS = 64
 Answer = Callable[[BaseRequest], Awaitable[Mapping[str, Any]]]
 
@@ -33,47 +33,51 @@ class MetricListener:
         self._what = what
         self._host, self._port = host, port
         self._tls: ssl.SSLContext | None = None
-        self._renewed = asyncio.Event()
         self.refused = 0
         self.address = ""
 
     def secure(self, tls: ssl.SSLContext) -> None:
         """Take these TLS settings for all connections from now on."""
         self._tls = tls
-        self._renewed.set()
 
     async def run(self) -> None:
         """Serve until cancelled. Raises OSError when the address cannot be bound."""
-        loop = asyncio.get_running_loop()
         requests = Server(self._answer, access_log=None, lingering_time=0.0)
         bound = await _bound(self._host, self._port)
         host, port = bound.getsockname()[:2]
         self.address = f"{host}:{port}"
+        log.info("serving %s on %s", self._what, self.address)
+        opening: set[asyncio.Task[None]] = set()
         try:
             while True:
-                self._renewed.clear()
-                listener = await loop.create_server(
-                    lambda: self._protocol(requests, loop),
-                    sock=bound.dup(),
-                    ssl=self._tls,
-                    ssl_handshake_timeout=None if self._tls is None else HANDSHAKE_S,
-                )
-                log.info("serving %s on %s", self._what, self.address)
-                try:
-                    await self._renewed.wait()
-                finally:
-                    listener.close()
+                connection = await _accepted(bound)
+                # Before the handshake too: whoever sends nothing holds a place, and no more than these.
+                if len(opening) + len(requests.connections) >= MAX_CONNECTIONS:
+                    connection.close()
+                    continue
+                task = asyncio.create_task(self._open(connection, requests))
+                opening.add(task)
+                task.add_done_callback(opening.discard)
         finally:
             bound.close()
+            for task in opening:
+                task.cancel()
+            await asyncio.gather(*opening, return_exceptions=True)
             await requests.shutdown(SHUTDOWN_S)
 
-    def _protocol(self, requests: Server, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
-        if len(requests.connections) >= MAX_CONNECTIONS:
-            return _Closed()
-        connection = requests()
+    async def _open(self, connection: socket.socket, requests: Server) -> None:
+        loop = asyncio.get_running_loop()
+        tls = self._tls
+        handshake_s = None if tls is None else HANDSHAKE_S
+        try:
+            transport, _ = await loop.connect_accepted_socket(
+                requests, connection, ssl=tls, ssl_handshake_timeout=handshake_s
+            )
+        except OSError as error:
+            log.debug("a connection to %s is not opened: %s", self._what, error)
+            return
         # aiohttp has no time-out of its own for a request that is half sent.
-        loop.call_later(REQUEST_S, lambda: _abort(connection.transport))
-        return connection
+        loop.call_later(REQUEST_S, transport.abort)
 
     async def _answer(self, request: BaseRequest) -> Response:
         status, body = 200, dict[str, Any]()
@@ -93,14 +97,15 @@ class MetricListener:
         return await self._answer_json(request)
 
 
-class _Closed(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        _abort(transport)
-
-
-def _abort(transport: asyncio.BaseTransport | None) -> None:
-    if transport is not None and isinstance(transport, asyncio.Transport):
-        transport.abort()
+async def _accepted(bound: socket.socket) -> socket.socket:
+    while True:
+        try:
+            connection, _ = await asyncio.get_running_loop().sock_accept(bound)
+        except OSError as error:  # All files of the process are open: some are closed in a moment.
+            log.warning("a connection cannot be accepted: %s", error)
+            await asyncio.sleep(ACCEPT_PAUSE_S)
+        else:
+            return connection
 
 
 async def _bound(host: str, port: int) -> socket.socket:
