@@ -48,6 +48,33 @@ class ExternalMetricsSection(SettingsSection):
         return self
 
 
+class ExternalScalerSection(SettingsSection):
+    """KEDA's external scaler over gRPC. Off unless ``port`` is set; needs the extra ``keda``."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - KEDA asks from another pod
+    port: HttpPort = None
+    tls_cert_file: Path | None = None
+    tls_key_file: Path | None = None
+    """Without these two: no TLS. Renewed files are read at the next connection."""
+    tls_client_ca_file: Path | None = None
+    """Only clients with a certificate of this authority are answered."""
+
+    @property
+    def files(self) -> tuple[Path, Path] | None:
+        """Certificate and key; None where they are not set."""
+        if self.tls_cert_file is None or self.tls_key_file is None:
+            return None
+        return self.tls_cert_file, self.tls_key_file
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ExternalScalerSection:
+        if bool(self.tls_cert_file) != bool(self.tls_key_file):
+            raise ValueError("tls_cert_file and tls_key_file belong together")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_client_ca_file is set: tls_cert_file and tls_key_file are needed as well")
+        return self
+
+
 class ServedDeployment(SettingsSection):
     """One deployment whose counts are served."""
 
@@ -65,6 +92,7 @@ class AutoscalerFile(SettingsSection):
     max_age_s: float = Field(default=MAX_AGE_S, ge=1, le=600)
     """How long ago the bus may last have confirmed that a decision is the newest; after that: an error, no value."""
     metrics_api: MetricsApiSection = MetricsApiSection()
+    external_scaler: ExternalScalerSection = ExternalScalerSection()
     external_metrics: ExternalMetricsSection = ExternalMetricsSection()
     kubeconfig: Path | None = None
     read_back_s: float = Field(default=60.0, gt=0, le=86400)
@@ -82,8 +110,8 @@ class AutoscalerFile(SettingsSection):
             raise ValueError("set either deployments, or deployment with namespace")
         if not self.deployments and not (self.deployment and self.namespace):
             raise ValueError("deployment and namespace are needed, or deployments")
-        if self.metrics_api.port is None and self.external_metrics.port is None:
-            raise ValueError("nothing is served: set metrics_api.port or external_metrics.port")
+        if self.metrics_api.port is None and self.external_scaler.port is None and self.external_metrics.port is None:
+            raise ValueError("nothing is served: set metrics_api.port, external_scaler.port or external_metrics.port")
         return self
 
     def served(self) -> dict[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp.web_request import BaseRequest
 
-from agent.connectors.autoscaler.newest_decision import NewestDecision
+from agent.connectors.autoscaler.newest_decision import NewestDecision, served
 from agent.core.scaling.autoscaler.external_metrics import MetricRefusedError
 from agent.core.scaling.autoscaler.pool_address import ROOT, asked_pool
 from bus_schemas.v1 import ScalingDecision
@@ -25,23 +25,19 @@ class MetricsApi:
 
     async def answer(self, request: BaseRequest) -> Mapping[str, Any]:
         """The JSON of one request. Raises MetricRefusedError."""
-        path = request.path
+        # As it was sent: in the decoded path a name with a slash would be two parts.
+        path = request.rel_url.raw_path
         if path.rstrip("/") in ("", ROOT):
             found = {name: _all(one) for name, one in self._decisions.items()}
             return {"deployments": found, "notes": list(self._notes())}
-        asked = asked_pool(path.strip("/").split("/"))
+        asked = asked_pool(path)
         if asked is None:
             raise MetricRefusedError(404, "NotFound", f"{path} is not served: ask {ROOT}/NAME/pools/POOL")
         name, pool = asked
-        decision = self._decisions.get(name)
-        if decision is None:
-            served = ", ".join(sorted(self._decisions))
-            raise MetricRefusedError(404, "NotFound", f"deployment {name} is not served here: {served} is")
-        for one in decision.counts():
-            if one.pool == pool:
-                about = _about(decision.decided())
-                return {"deployment": one.deployment, "pool": one.pool, "replicas": one.replicas, **about}
-        raise MetricRefusedError(404, "NotFound", f"the newest decision of {name} names no pool {pool}")
+        decision = served(self._decisions, name)
+        one = decision.count(pool)
+        about = _about(decision.decided())
+        return {"deployment": one.deployment, "pool": one.pool, "replicas": one.replicas, **about}
 
 
 def _all(decision: NewestDecision) -> Mapping[str, Any]:

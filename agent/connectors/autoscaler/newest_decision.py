@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
@@ -42,6 +43,7 @@ class NewestDecision:
         self._confirmed_s: float | None = None
         self._confirmed = datetime.now(UTC)
         self._unreadable = False
+        self._watchers: set[asyncio.Event] = set()
         self.message: ScalingDecision | None = None
 
     async def run(self) -> None:
@@ -76,6 +78,15 @@ class NewestDecision:
         self._subscription = await client.subscribe(self._bus.subjects.stored(self._subject), cb=on_message)
         self._client = client
 
+    @contextmanager
+    def watched(self, change: asyncio.Event) -> Iterator[None]:
+        """Within the body ``change`` is set whenever the newest decision has been read."""
+        self._watchers.add(change)
+        try:
+            yield
+        finally:
+            self._watchers.discard(change)
+
     async def _confirm(self) -> None:
         asked_s = asyncio.get_running_loop().time()
         raw = await last_raw(self._bus, self._subject)
@@ -85,6 +96,8 @@ class NewestDecision:
             self.message = found.message
         # A stream that was emptied has nothing newer: as with every connector, what was decided stands.
         self._confirmed_s, self._confirmed = asked_s, datetime.now(UTC)
+        for change in self._watchers:
+            change.set()
 
     @property
     def missing(self) -> str:
@@ -115,3 +128,18 @@ class NewestDecision:
             WantedPool(self.deployment, self.namespace, pool, count, confirmed)
             for pool, count in sorted(decision_of(message).replicas.items())
         )
+
+    def count(self, pool: str) -> WantedPool:
+        """One pool's wanted replicas. Raises MetricRefusedError: 503 where they are not known, 404 for another pool."""
+        for one in self.counts():
+            if one.pool == pool:
+                return one
+        raise MetricRefusedError(404, "NotFound", f"the newest decision of {self.deployment} names no pool {pool}")
+
+
+def served(decisions: Mapping[str, NewestDecision], deployment: str) -> NewestDecision:
+    """The decision of a deployment. Raises MetricRefusedError with 404 for one that is not served."""
+    if (found := decisions.get(deployment)) is None:
+        names = ", ".join(sorted(decisions))
+        raise MetricRefusedError(404, "NotFound", f"deployment {deployment} is not served here: {names} is")
+    return found

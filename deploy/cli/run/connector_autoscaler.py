@@ -16,8 +16,9 @@ def add_autoscaler(
     parser = commands.add_parser(
         "autoscaler",
         help="serve wanted counts to KEDA and HPA",
-        description="Serves the newest decision's count of each pool: as JSON for KEDA's metrics-api trigger, and as "
-        "external metrics for HPA. Where a count is not known, the answer is an error and never 0.",
+        description="Serves the newest decision's count of each pool: for KEDA as JSON (metrics-api trigger) and over "
+        "gRPC (external-push trigger), and as external metrics for HPA. Where a count is not known, the answer is an "
+        "error and never 0.",
     )
     # A ``__`` in a name separates a section of the settings file.
     parser.add_argument("--settings", type=Path, metavar="FILE", help="YAML settings file")
@@ -36,6 +37,18 @@ def add_autoscaler(
         metavar="PORT",
         help="port of the JSON for KEDA (default: 9104; none: no server)",
     )
+    parser.add_argument(
+        "--external-scaler-port",
+        dest="external_scaler__port",
+        metavar="PORT",
+        help="port of KEDA's external scaler over gRPC (default: none)",
+    )
+    for option, name, text in (
+        ("--external-scaler-cert", "tls_cert_file", "its certificate (default: no TLS)"),
+        ("--external-scaler-key", "tls_key_file", "key of that certificate"),
+        ("--external-scaler-client-ca", "tls_client_ca_file", "authority of the clients that may ask (default: any)"),
+    ):
+        parser.add_argument(option, type=Path, dest=f"external_scaler__{name}", metavar="FILE", help=text)
     parser.add_argument(
         "--external-metrics-port",
         dest="external_metrics__port",

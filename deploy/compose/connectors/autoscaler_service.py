@@ -8,6 +8,7 @@ import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -45,6 +46,8 @@ def run_autoscaler(settings: AutoscalerFile) -> int:
             encode_name(name)
         except BadNameError as error:
             raise UsageError(f"deployment: {error}") from error
+    if settings.external_scaler.port is not None and find_spec("grpc") is None:
+        raise UsageError("external_scaler.port is set and grpcio is not installed: pip install 'wattscale[keda]'")
     return asyncio.run(_run(settings, _api(settings)))
 
 
@@ -144,6 +147,8 @@ def _parts(
         answers = MetricsApi(view.decisions, lambda: view.notes)
         host, port = settings.metrics_api.host, settings.metrics_api.port
         parts["metrics-api"] = MetricListener(answers.answer, "metrics-api", host, port).run()
+    if settings.external_scaler.port is not None:
+        parts["external scaler"] = _external_scaler(settings, view)
     if api is not None:
         view.reader = AutoscalerReader(api, tuple(view.decisions.values()), settings.read_back_s)
         parts["reader"] = view.reader.run()
@@ -153,3 +158,11 @@ def _parts(
         view.external = ExternalMetricsApi(api, view.decisions, external.files, address, external.reload_s)
         parts["external metrics"] = view.external.run()
     return parts
+
+
+def _external_scaler(settings: AutoscalerFile, view: AutoscalerView) -> Coroutine[Any, Any, None]:
+    # gRPC is 20 MB that only this needs.
+    from agent.connectors.autoscaler.keda.external_scaler import ExternalScaler
+    from agent.connectors.autoscaler.keda.scaler_server import serve_scaler
+
+    return serve_scaler(settings.external_scaler, ExternalScaler(view.decisions))

@@ -65,11 +65,11 @@ class AutoscalerSite:
         self.bus, self.url, self.nats_pid, self.folder = bus, url, nats_pid, folder
         self.http, self.keda, self.external = free_port(), free_port(), free_port()
         self.log = folder / "connector.log"
+        self.subject = bus.subjects.decision_scaling(DEPLOYMENT)
 
     async def decide(self, number: int, decode: int) -> None:
         """A decision for prefill (1) and decode."""
-        subject = self.bus.subjects.decision_scaling(DEPLOYMENT)
-        await publish(self.bus, subject, scaling(DEPLOYMENT, number, decode=decode), f"decision-{number}")
+        await publish(self.bus, self.subject, scaling(DEPLOYMENT, number, decode=decode), f"decision-{number}")
 
     @asynccontextmanager
     async def connector(

@@ -10,6 +10,8 @@ from typing import Any
 
 from agent.connectors.bus_claims import claimed
 from agent.core.scaling.claims import Holder
+from bus_schemas import v1
+from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import all_messages
 from tests.contract.autoscaler.autoscaler_site import (
     DEPLOYMENT,
@@ -20,7 +22,7 @@ from tests.contract.autoscaler.autoscaler_site import (
     TrustedCluster,
     autoscaler_site,
 )
-from tests.contract.bus import until
+from tests.contract.bus import scaling, until
 from tests.contract.roles.certificates import Authority, Pair
 from tests.contract.roles.test_connector_claims import roled
 from tests.doubles.kubernetes import KubernetesDouble
@@ -74,6 +76,16 @@ async def test_keda_gets_the_newest_count_and_an_error_where_there_is_none(tmp_p
                 return (status, found["deployments"][DEPLOYMENT].get("pools")) == (200, {"decode": 22, "prefill": 1})
 
             await until(listed, "the list of all counts")
+            slash = scaling(DEPLOYMENT, 3, decode=22)
+            pools = {**slash.pools, "decode/70b": v1.PoolTarget(role="decode", replicas=4)}
+            await publish(site.bus, site.subject, slash.model_copy(update={"pools": pools}), "decision-3")
+
+            async def found_with_a_slash() -> bool:
+                path = f"/v1/deployments/{DEPLOYMENT}/pools/decode%2F70b"
+                status, body = await site.asked_by_keda(path)
+                return (status, body.get("pool"), body.get("replicas")) == (200, "decode/70b", 4)
+
+            await until(found_with_a_slash, "the count of a pool with a slash in its name")
             os.kill(site.nats_pid, signal.SIGSTOP)
             try:
                 refused = await keda_gets(site, 503, None)

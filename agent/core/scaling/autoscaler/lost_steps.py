@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from agent.core.scaling.autoscaler.external_metrics import metric_of
 from agent.core.scaling.autoscaler.hpa_formula import DEFAULT_TOLERANCE, Tolerance, lost_from, quantity
-from agent.core.scaling.autoscaler.pool_address import asked_pool
+from agent.core.scaling.autoscaler.pool_address import asked_pool, named_pool
+
+_EXTERNAL = ("external", "external-push")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ def lost_steps(
     """One for each HPA that asks for one of our pools, directly or through KEDA.
 
     ``pools``: (namespace, deployment, pool); ``autoscalers``: HorizontalPodAutoscalers of autoscaling/v2;
-    ``scaled_objects``: KEDA's, whose trigger of type ``metrics-api`` names a pool's address here.
+    ``scaled_objects``: KEDA's, with triggers that name a pool: of type ``metrics-api`` in their address, of type
+    ``external`` or ``external-push`` in their metadata.
     """
     ours = tuple(pools)
     by_keda = {
@@ -100,10 +103,14 @@ def _through_keda(item: Mapping[str, Any]) -> tuple[str, frozenset[tuple[str, st
     stated = (item.get("status") or {}).get("hpaName") or settings.get("name")
     asked = set()
     for trigger in spec.get("triggers") or ():
+        metadata = trigger.get("metadata") or {}
+        found = None
         if trigger.get("type") == "metrics-api":
-            path = _path(str((trigger.get("metadata") or {}).get("url", "")))
-            if (found := asked_pool(path.strip("/").split("/"))) is not None:
-                asked.add((unquote(found[0]), unquote(found[1])))
+            found = asked_pool(_path(str(metadata.get("url", ""))))
+        elif trigger.get("type") in _EXTERNAL:
+            found = named_pool(metadata)
+        if found is not None:
+            asked.add(found)
     return str(stated or f"keda-hpa-{item['metadata']['name']}"), frozenset(asked)
 
 

@@ -17,6 +17,8 @@ GOOD: dict[str, Any] = {"deployment": "prod", "namespace": "ns"}
     [
         ({"external_metrics": {"port": 6443}}, "tls_cert_file and tls_key_file are needed"),
         ({"external_metrics": {"tls_cert_file": "c"}}, "belong together"),
+        ({"external_scaler": {"tls_cert_file": "c"}}, "belong together"),
+        ({"external_scaler": {"tls_client_ca_file": "c"}}, "are needed as well"),
         ({"metrics_api": {"port": "none"}}, "nothing is served"),
         ({"namespace": ""}, "deployment and namespace are needed"),
         ({"deployments": {"a": {"namespace": "b"}}}, "set either deployments"),
@@ -29,8 +31,9 @@ def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: s
         AutoscalerFile.model_validate({**GOOD, **changes})
 
 
-def test_external_metrics_are_off_unless_a_port_is_set() -> None:
+def test_grpc_and_external_metrics_are_off_unless_a_port_is_set() -> None:
     settings = AutoscalerFile.model_validate(GOOD)
     assert settings.external_metrics.port is None
+    assert settings.external_scaler.port is None
     assert settings.metrics_api.port == 9104
     assert settings.served() == {"prod": "ns"}

@@ -11,9 +11,11 @@ import yaml
 
 from agent.connectors.autoscaler.autoscaler_file import AutoscalerFile
 from agent.core.scaling.autoscaler.lost_steps import lost_steps, tolerance_of
+from agent.core.scaling.autoscaler.pool_address import named_pool
 
 PAGE = Path(__file__).resolve().parents[4] / "agent/connectors/autoscaler/README.md"
 OURS = (("prod", "prod-llama", "decode"),)
+BY_KEDA = ("llama-decode", "llama-decode-push")
 
 
 def documents() -> list[dict[str, Any]]:
@@ -45,45 +47,58 @@ def test_the_settings_are_valid_and_serve_what_the_manifests_ask() -> None:
     assert (namespace, deployment) == OURS[0][:2]
     service = one_of("Service", "wattscale-autoscaler")
     ports = {one["name"]: one["port"] for one in service["spec"]["ports"]}
-    assert ports == {"metrics-api": settings.metrics_api.port, "external": settings.external_metrics.port}
+    assert ports == {
+        "metrics-api": settings.metrics_api.port,
+        "external-push": settings.external_scaler.port,
+        "external": settings.external_metrics.port,
+    }
     host = f"{service['metadata']['name']}.{namespace}.svc"
     (trigger,) = one_of("ScaledObject", "llama-decode")["spec"]["triggers"]
     assert trigger["metadata"]["url"].startswith(f"http://{host}:{settings.metrics_api.port}/v1/")
     assert (trigger["metricType"], trigger["metadata"]["targetValue"]) == ("AverageValue", "1")
     assert trigger["metadata"]["valueLocation"] == "replicas"
+    (trigger,) = one_of("ScaledObject", "llama-decode-push")["spec"]["triggers"]
+    assert (trigger["type"], trigger["metricType"]) == ("external-push", "AverageValue")
+    assert trigger["metadata"]["scalerAddress"] == f"{host}:{settings.external_scaler.port}"
+    assert named_pool(trigger["metadata"]) == OURS[0][1:]
+    assert trigger["authenticationRef"]["name"] == of_kind("TriggerAuthentication")[0]["metadata"]["name"]
     api = one_of("APIService", "v1beta1.external.metrics.k8s.io")["spec"]
     assert api["service"] == {"name": "wattscale-autoscaler", "namespace": namespace, "port": ports["external"]}
     assert "insecureSkipTLSVerify" not in api
     assert AutoscalerFile(deployment="a", namespace="b").external_metrics.port is None
 
 
-def test_the_connector_finds_both_of_decode_and_no_lost_step() -> None:
-    scaled_object = one_of("ScaledObject", "llama-decode")
+def test_the_connector_finds_all_of_decode_and_no_lost_step() -> None:
+    scaled_objects = [one_of("ScaledObject", name) for name in BY_KEDA]
     direct = one_of("HorizontalPodAutoscaler", "llama-decode")
-    found = lost_steps(OURS, [direct, made_by_keda(scaled_object)], [scaled_object])
+    found = lost_steps(OURS, [direct, *map(made_by_keda, scaled_objects)], scaled_objects)
     assert [(one.autoscaler, one.from_replicas) for one in found] == [
         ("llama-decode", None),
         ("keda-hpa-llama-decode", None),
+        ("keda-hpa-llama-decode-push", None),
     ]
     assert all(not one.sentence for one in found)
 
 
+@pytest.mark.parametrize("name", BY_KEDA)
 @pytest.mark.parametrize("way", ["scaleUp", "scaleDown"])
-def test_a_server_that_drops_the_field_is_found_out(way: str) -> None:
+def test_a_server_that_drops_the_field_is_found_out(way: str, name: str) -> None:
     direct = one_of("HorizontalPodAutoscaler", "llama-decode")
-    scaled_object = one_of("ScaledObject", "llama-decode")
+    scaled_object = one_of("ScaledObject", name)
     through = made_by_keda(scaled_object)
     del direct["spec"]["behavior"][way]["tolerance"]
     del through["spec"]["behavior"][way]["tolerance"]
-    for one in lost_steps(OURS, [direct, through], [scaled_object]):
+    found = lost_steps(OURS, [direct, through], [scaled_object])
+    assert len(found) == 2
+    for one in found:
         assert one.from_replicas == 10
         assert f"{way}.tolerance is not set" in one.sentence
         assert "from 10 replicas on" in one.sentence
 
 
 def test_windows_are_open_where_the_planner_has_its_own() -> None:
-    scaled_object = one_of("ScaledObject", "llama-decode")
-    for hpa in (one_of("HorizontalPodAutoscaler", "llama-decode"), made_by_keda(scaled_object)):
+    through = [made_by_keda(one_of("ScaledObject", name)) for name in BY_KEDA]
+    for hpa in (one_of("HorizontalPodAutoscaler", "llama-decode"), *through):
         tolerance, unset = tolerance_of(hpa)
         assert (tolerance.up, tolerance.down, unset) == (0.0, 0.0, ())
         for way in ("scaleUp", "scaleDown"):
@@ -94,7 +109,10 @@ def test_windows_are_open_where_the_planner_has_its_own() -> None:
 
 def test_in_the_mixed_set_each_target_has_one_autoscaler() -> None:
     mixed = [one_of("HorizontalPodAutoscaler", "llama-frontend"), one_of("ScaledObject", "llama-prefill")]
-    for decode in (one_of("HorizontalPodAutoscaler", "llama-decode"), one_of("ScaledObject", "llama-decode")):
+    for decode in (
+        one_of("HorizontalPodAutoscaler", "llama-decode"),
+        *(one_of("ScaledObject", name) for name in BY_KEDA),
+    ):
         targets = [one["spec"]["scaleTargetRef"]["name"] for one in (*mixed, decode)]
         assert sorted(targets) == ["llama-decode", "llama-frontend", "llama-prefill"]
     assert mixed[0]["spec"]["metrics"][0]["resource"]["name"] == "cpu"
@@ -114,3 +132,20 @@ def test_a_trigger_whose_address_cannot_be_read_hides_no_other(address: str) -> 
     scaled_object["spec"]["triggers"].insert(0, bad)
     (found,) = lost_steps(OURS, [made_by_keda(scaled_object)], [scaled_object])
     assert found.autoscaler == "keda-hpa-llama-decode"
+
+
+@pytest.mark.parametrize("kind", ["external", "external-push"])
+@pytest.mark.parametrize("metadata", [None, {}, {"pool": "decode"}, {"deployment": "prod-llama"}, {"pool": ["decode"]}])
+def test_a_trigger_of_another_external_scaler_is_not_ours(kind: str, metadata: object) -> None:
+    scaled_object = one_of("ScaledObject", "llama-decode-push")
+    scaled_object["spec"]["triggers"] = [{"type": kind, "metadata": metadata}]
+    assert lost_steps(OURS, [made_by_keda(scaled_object)], [scaled_object]) == ()
+
+
+def test_a_slash_in_a_name_is_read_back_as_it_is_asked_for() -> None:
+    scaled_object = one_of("ScaledObject", "llama-decode")
+    (trigger,) = scaled_object["spec"]["triggers"]
+    trigger["metadata"]["url"] = "http://w:9104/v1/deployments/prod%2Fllama/pools/decode%2F70b"
+    ours = (("prod", "prod/llama", "decode/70b"),)
+    (found,) = lost_steps(ours, [made_by_keda(scaled_object)], [scaled_object])
+    assert (found.deployment, found.pool) == ours[0][1:]
