@@ -130,6 +130,26 @@ async def next_raw(bus: Bus, wildcard: str, after: int, count: int = BATCH) -> l
     return await _batched(bus, wildcard, {"seq": after + 1, "next_by_subj": wildcard, "batch": count})
 
 
+async def messages_from(
+    bus: Bus, wildcard: str, since: datetime | None, most: int, *, until: datetime | None = None
+) -> list[StoredMessage]:
+    """The first ``most`` readable messages that match, stored from ``since`` (None: from the first) to ``until``.
+
+    Raises BusAwayError, NotPermittedError.
+    """
+    found: list[StoredMessage] = []
+    start: dict[str, Any] = {"seq": 1} if since is None else {"start_time": since.isoformat()}
+    while len(found) < most:
+        raw = await _batched(bus, wildcard, {**start, "next_by_subj": wildcard, "batch": BATCH})
+        kept = [one for one in map(stored, raw) if one is not None]
+        inside = [one for one in kept if until is None or one.stored_at is None or one.stored_at <= until]
+        found += inside
+        if len(raw) < BATCH or len(inside) < len(kept):
+            break
+        start = {"seq": sequence_of(raw[-1]) + 1}
+    return found[:most]
+
+
 class _TooManyError(Exception):
     pass
 

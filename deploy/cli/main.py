@@ -22,6 +22,7 @@ from deploy.installed_files import PACKAGES, foreign_code
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.up": ("up",),
     "deploy.cli.inspect.running_bus": ("status", "decisions", "explain"),
+    "deploy.cli.inspect.dashboard": ("dashboard",),
     "deploy.cli.verify.verify_command": ("verify",),
     "deploy.cli.steer.budget": ("budget",),
     "deploy.cli.steer.control": ("deployment", "node"),

@@ -99,7 +99,7 @@ def as_text(sites: Sequence[SiteBudget], *, everything: bool) -> str:
         lines.append(f"site {site.site}: {known}{by}")
         if site.outside_gpus:
             lines.append(f"    {outside_words(site.outside_gpus, site.outside_watts)}")
-        lines += [f"    {_words(command)}: {state}" for command, state in shown]
+        lines += [f"    {command_words(command)}: {state}" for command, state in shown]
     return "\n".join(lines)
 
 
@@ -126,7 +126,8 @@ def as_json(sites: Sequence[SiteBudget]) -> list[dict[str, Any]]:
     return rows
 
 
-def _words(command: v1.BudgetChange) -> str:
+def command_words(command: v1.BudgetChange) -> str:
+    """What the command orders, from when to when, by whom and why."""
     begins = command.effective_from or command.time
     what = "back to configuration and schedule" if command.release else f"{command.budget_watts:g} W"
     until = f" until {command.effective_until:%Y-%m-%d %H:%M:%S}" if command.effective_until else ""

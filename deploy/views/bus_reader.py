@@ -24,6 +24,15 @@ async def newest(bus: Bus) -> SiteView:
     for kind in (("decision",), ("ack",), *PASSING, ("control",)):
         for stored in await last_per_subject(bus, bus.subjects.all_of(*kind)):
             picture.add(stored.message)
+    await read_leadership(bus, picture)
+    recent_first = sorted(picture.history, key=lambda message: message.time)
+    picture.history.clear()
+    picture.history.extend(recent_first)
+    return picture
+
+
+async def read_leadership(bus: Bus, picture: SiteView) -> None:
+    """Bring the lease of the leader, and the signs of planners that stand by, into the view. Raises BusAwayError."""
     if (raw := await last_raw(bus, bus.subjects.lease())) is not None:
         found = standing(sequence_of(raw), raw.headers or {}, raw.data)
         picture.lease_flaw = "" if found.free or found.expires else found.flaw_text()
@@ -32,10 +41,6 @@ async def newest(bus: Bus) -> SiteView:
     for sign in await all_messages(bus, bus.subjects.standby()):
         if isinstance(sign.message, v1.Lease):
             picture.standby[sign.message.holder] = sign.message
-    recent_first = sorted(picture.history, key=lambda message: message.time)
-    picture.history.clear()
-    picture.history.extend(recent_first)
-    return picture
 
 
 async def names(bus: Bus) -> SiteView:

@@ -9,6 +9,7 @@ from bus_schemas import v1
 from bus_schemas.visible_text import visible_parts
 from deploy.views.freshness import age_s, words
 from deploy.views.words import amount
+from deploy.views.would_change import would_change
 
 SAME = 0.005
 """Draws within this share of the expected one count as expected."""
@@ -26,10 +27,11 @@ def explain(
     lines += _section("forecast", _forecast(record))
     lines += _section("model", (f"{name} × {value:.3g}" for name, value in record.corrections.items()))
     for name, pool in record.pools.items():
-        lines += _section(f"{name} ({pool.role})", _pool(pool, record.gpu_power.get(name)))
+        lines += _section(f"{name} ({pool.role})", pool_lines(pool, record.gpu_power.get(name)))
+    lines += _section("what would change it", iter(would_change(record)))
     lines += _section("expected", (f"{name} = {amount(value)}" for name, value in record.expected.items()))
     lines += _section("good requests", _good(record))
-    lines += _section("power", _power(record))
+    lines += _section("power", power_lines(record))
     lines += _section("notes", (f"{note.code}: {note.text}" for note in record.notes))
     return "\n".join(lines)
 
@@ -73,7 +75,8 @@ def _forecast(record: v1.PlanRecord) -> Iterator[str]:
         )
 
 
-def _pool(pool: v1.PoolRecord, power: v1.PoolPowerRecord | None) -> Iterator[str]:
+def pool_lines(pool: v1.PoolRecord, power: v1.PoolPowerRecord | None = None) -> Iterator[str]:
+    """One pool from running to granted, with the reason of each step."""
     yield f"running {pool.current}, wanted {pool.wanted}"
     for position, reason in enumerate(pool.chain):
         value = f" -> {pool.values[position]}" if position < len(pool.values) else ""
@@ -111,7 +114,8 @@ def _good(record: v1.PlanRecord) -> Iterator[str]:
         yield f"class {shed.priority}: load of lower classes goes first"
 
 
-def _power(record: v1.PlanRecord) -> Iterator[str]:
+def power_lines(record: v1.PlanRecord) -> Iterator[str]:
+    """The watts of the record's site: budget, charged, caps in force, drawn."""
     figures = (
         ("budget", record.budget_watts),
         ("charged", record.charged_watts),

@@ -31,8 +31,8 @@ def as_text(picture: SiteView, now: datetime) -> str:
         )
         for pool, running, wanted, granted, cap in pool_cells(view):
             lines.append(f"    {pool:<12} running {running:>3}  wanted {wanted:>3}  granted {granted:>3}  cap {cap}")
-        if trouble := _trouble(view):
-            lines.append(f"    not carried out: {trouble}")
+        if why := trouble(view):
+            lines.append(f"    not carried out: {why}")
     for name, node in sorted(picture.nodes.items()):
         applied = node.ack.applied_decision_id if node.ack else -1
         wanted_id = node.decision.decision_id if node.decision else -1
@@ -107,7 +107,7 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _trouble(view: DeploymentSummary) -> str:
+def trouble(view: DeploymentSummary) -> str:
     """Why the newest decision is not carried out, in its connector's words, such as who else writes the count."""
     ack, decision = view.ack, view.decision
     if ack is None or ack.status not in UNFINISHED:
@@ -123,7 +123,7 @@ def _deployment(view: DeploymentSummary, now: datetime) -> dict[str, Any]:
         "age_s": _rounded(age_s(record.time if record else None, now)),
         "decision_id": view.decision_id,
         "scaled_decision_id": view.scaled_decision_id,
-        "not_carried_out": _trouble(view),
+        "not_carried_out": trouble(view),
         "observed": record.observed if record else {},
         "missing": record.missing if record else {},
         "targets": record.targets if record else {},

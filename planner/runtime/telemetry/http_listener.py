@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from weakref import WeakSet
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -35,6 +36,7 @@ class HttpListener:
         self._request_s = request_s
         self._max_connections = max_connections
         self._listener: asyncio.Server | None = None
+        self._kept_open: WeakSet[asyncio.BaseTransport] = WeakSet()
 
     async def start(self, host: str, port: int) -> str:
         """Listen; the address as a URL. Raises OSError where it cannot be bound."""
@@ -43,6 +45,10 @@ class HttpListener:
         self._listener = await loop.create_server(self._protocol, host, port)
         there, bound = self._listener.sockets[0].getsockname()[:2]
         return f"http://{there}:{bound}"
+
+    def keep_open(self, transport: asyncio.BaseTransport) -> None:
+        """Do not cut off this connection after ``request_s``: its answer is a stream without an end."""
+        self._kept_open.add(transport)
 
     async def close(self) -> None:
         """Stop listening and close open connections."""
@@ -56,8 +62,12 @@ class HttpListener:
         if server is None or len(server.connections) >= self._max_connections:
             return _TooMany()
         connection = server()
-        asyncio.get_running_loop().call_later(self._request_s, lambda: _cut_off(connection.transport))
+        asyncio.get_running_loop().call_later(self._request_s, lambda: self._end(connection.transport))
         return connection
+
+    def _end(self, transport: asyncio.BaseTransport | None) -> None:
+        if transport is not None and transport not in self._kept_open:
+            _cut_off(transport)
 
 
 class _TooMany(asyncio.Protocol):

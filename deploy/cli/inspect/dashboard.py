@@ -1,0 +1,89 @@
+"""`wattscale dashboard`: the page of a running bus, read-only."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from bus_schemas.jetstream.tasks.task_group import ended
+from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_connection import reached
+from deploy.cli.errors import CliError
+from deploy.cli.numbers import whole
+from deploy.event_loop import run as on_event_loop
+
+if TYPE_CHECKING:
+    from deploy.dashboard.page_server import DashboardServer
+
+PORT = 9095
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "dashboard",
+        help="a web page of a running site, read-only",
+        description="Serves a page that shows load, replicas, latency, watts, decisions with their reasons, and every "
+        "GPU of a running bus. It changes nothing and needs no more than an observer's login. Whoever reaches the "
+        "address sees the site: put a proxy with a login in front of any address but the loopback's.",
+    )
+    add_bus_options(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=whole(0, 65_535), default=PORT, help="port to listen on; 0: a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--path-prefix", default="", metavar="PATH", help="where the page begins, behind a proxy that keeps the path"
+    )
+    parser.add_argument(
+        "--host-name",
+        dest="host_names",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which a proxy asks for the page, where it listens on the loopback; may be repeated",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return on_event_loop(_serve(args))
+    except OSError as error:
+        raise CliError(
+            f"cannot listen on {args.host} port {args.port}: {error.strerror or error}; use --port"
+        ) from error
+
+
+async def _serve(args: argparse.Namespace) -> int:
+    from bus_schemas.visible_text import visible_handler
+    from deploy.dashboard.feed import Feed
+    from deploy.dashboard.page_server import DashboardServer
+
+    logging.basicConfig(level=logging.WARNING, handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with reached(args) as bus:
+        page = DashboardServer(
+            Feed(bus), host=args.host, port=args.port, path_prefix=args.path_prefix, host_names=args.host_names
+        )
+        serving = asyncio.create_task(page.run())
+        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(_announce(page))]
+        try:
+            await asyncio.wait([serving, waits[0]], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await ended(serving, *waits)
+        if not serving.cancelled():
+            serving.result()
+    return 0
+
+
+async def _announce(page: DashboardServer) -> None:
+    await page.serving.wait()
+    print(f"dashboard on {page.url}")
+    sys.stdout.flush()

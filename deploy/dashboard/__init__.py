@@ -1,0 +1,6 @@
+"""The dashboard: a read-only web page of a running bus, in plain JavaScript modules without a build step.
+
+``document`` and its neighbours are pure: from a ``SiteView`` and an instant to the parts that the page shows, in the
+words of ``wattscale status`` and ``explain``. ``feed`` follows the bus and numbers the changes; ``page_server`` serves
+them. Publishes nothing and needs no more than an observer's rights.
+"""

@@ -1,0 +1,199 @@
+"""Serves the page and what it shows over HTTP: static files, one stream of events, and the past on request.
+
+Reads only. Every address is relative, so the page works behind a path prefix. No answer may be cached but the static
+files, and the page may load nothing from elsewhere and run nothing that is written into it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from bus_schemas.errors import BadNameError, BusError
+from bus_schemas.jetstream.tasks.task_group import ended, run_together
+from deploy.dashboard.feed import Feed, Update
+from deploy.dashboard.history import NO_RECORD, explained, happenings, power_explained, series
+from planner.runtime.telemetry.http_listener import HttpListener
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).with_name("static")
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+MOST_VIEWERS = 32
+MOST_CONNECTIONS = 128
+WRITE_S = 10.0
+"""A viewer that takes no byte for this long is cut off."""
+QUIET_S = 15.0
+"""A comment is sent after this long without an event, so that proxies keep the connection."""
+MOST_EVENTS = 300
+LONGEST = timedelta(hours=24)
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class DashboardServer:
+    """The page on ``host:port`` (0: a free port; ``url`` has it), below ``path_prefix``.
+
+    ``host_names``: names under which browsers may ask, beside the loopback's, where ``host`` is one of the loopback:
+    another site's page must not read this one under a name of its own that points here.
+    """
+
+    def __init__(
+        self, feed: Feed, *, host: str, port: int, path_prefix: str = "", host_names: Collection[str] = ()
+    ) -> None:
+        self._feed = feed
+        self._host, self._port = host, port
+        self._prefix = "/" + path_prefix.strip("/") if path_prefix.strip("/") else ""
+        self._names = LOOPBACK | set(host_names) if host in LOOPBACK else None
+        self._listener: HttpListener | None = None
+        self.url = ""
+        self.serving = asyncio.Event()
+        """Set once ``url`` can be reached."""
+
+    async def run(self) -> None:
+        """Serve until cancelled. Raises OSError where the address cannot be bound."""
+        listener = self._listener = HttpListener(self._app(), max_connections=MOST_CONNECTIONS)
+        try:
+            self.url = await listener.start(self._host, self._port) + self._prefix + "/"
+            self.serving.set()
+            log.info("dashboard on %s", self.url)
+            await run_together({"feed": self._feed.run()})
+        finally:
+            await listener.close()
+
+    def _app(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard])
+        app.on_response_prepare.append(_add_headers)
+        routes: dict[str, Handler] = {
+            "/": self._file,
+            "/static/{name}": self._file,
+            "/events": self._events,
+            "/series": self._series,
+            "/explain": self._explain,
+            "/happened": self._happened,
+        }
+        for path, handler in routes.items():
+            app.router.add_get(self._prefix + path, handler)
+        if self._prefix:
+            app.router.add_get(self._prefix, _slash)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
+        if self._names is not None and name.strip("[]") not in self._names:
+            return web.Response(status=421, text=f"this page does not serve the name {name!r}\n")
+        try:
+            return await handler(request)
+        except BadNameError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        except BusError as error:
+            return web.Response(status=503, text=f"the bus does not answer: {error}\n")
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info.get("name", "index.html")
+        file = STATIC / name
+        if file.suffix not in TYPES or file.parent != STATIC or not file.is_file():
+            raise web.HTTPNotFound
+        body = await asyncio.to_thread(file.read_bytes)
+        return web.Response(body=body, content_type=TYPES[file.suffix], charset="utf-8")
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        if self._feed.viewers >= MOST_VIEWERS:
+            return web.Response(
+                status=503, text=f"{MOST_VIEWERS} pages are open already\n", headers={"Retry-After": "10"}
+            )
+        last = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        await response.prepare(request)
+        if self._listener is not None and request.transport is not None:
+            self._listener.keep_open(request.transport)
+        updates = self._feed.watch(last)
+        try:
+            await _write(response, "retry: 1000\n\n")
+            async for text in _with_comments(updates, self._feed):
+                await _write(response, text)
+        except (ConnectionError, TimeoutError):
+            if request.transport is not None:
+                request.transport.close()
+        finally:
+            await updates.aclose()
+        return response
+
+    async def _series(self, request: web.Request) -> web.StreamResponse:
+        since = datetime.now(UTC) - LONGEST
+        deployment = request.query.get("deployment", "")
+        return web.json_response(await series(self._feed.bus, deployment, since, self._feed.document.picture))
+
+    async def _explain(self, request: web.Request) -> web.StreamResponse:
+        number, bus = request.query.get("decision", ""), self._feed.bus
+        if not number.isdigit():
+            return web.Response(status=400, text="decision: a whole number\n")
+        if node := request.query.get("node"):
+            text, who = await power_explained(bus, node, int(number)), node
+        else:
+            who = request.query.get("deployment", "")
+            text = await explained(bus, who, int(number), datetime.now(UTC))
+        if text is None:
+            return web.Response(status=404, text=f"no record of decision #{number} of {who} on this bus; {NO_RECORD}\n")
+        return web.Response(text=text)
+
+    async def _happened(self, request: web.Request) -> web.StreamResponse:
+        """The timeline of a period: ``from`` and ``to`` in milliseconds since 1970."""
+        try:
+            begin, end = (datetime.fromtimestamp(int(request.query[key]) / 1000, UTC) for key in ("from", "to"))
+        except (KeyError, ValueError, OverflowError, OSError):
+            return web.Response(status=400, text="from and to: milliseconds since 1970\n")
+        if not timedelta() <= end - begin <= LONGEST:
+            return web.Response(status=400, text="from and to: a period of at most 24 hours\n")
+        found = await happenings(self._feed.bus, begin, end, MOST_EVENTS)
+        body: dict[str, Any] = {"events": [one.as_json() for one in found.events], "complete": found.complete}
+        return web.json_response(body)
+
+
+async def _slash(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPPermanentRedirect(request.path.rpartition("/")[2] + "/")
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(HEADERS)
+
+
+async def _write(response: web.StreamResponse, text: str) -> None:
+    async with asyncio.timeout(WRITE_S):
+        await response.write(text.encode())
+
+
+async def _with_comments(updates: AsyncGenerator[Update], feed: Feed) -> AsyncIterator[str]:
+    """The updates as server-sent events, and a comment whenever none came for a while."""
+    coming: asyncio.Future[Update] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(updates))
+            done, _ = await asyncio.wait([coming], timeout=QUIET_S)
+            if not done:
+                yield ": nothing new\n\n"
+                continue
+            try:
+                update, coming = coming.result(), None
+            except StopAsyncIteration:
+                return
+            yield f"id: {feed.event_id(update)}\nevent: {update.name}\ndata: {update.data}\n\n"
+    finally:
+        if coming is not None:
+            await ended(coming)

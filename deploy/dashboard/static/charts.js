@@ -1,0 +1,178 @@
+// One chart of lines, steps and a band over time, on a canvas. A gap in the data is a gap in the line.
+import { clock, element, number } from "./format.js";
+
+const PAD = { left: 54, right: 10, top: 8, bottom: 20 };
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+export class Chart {
+  // `title`, `unit`, and `lines`: [{name, colour: 1..5, step, dashed}], the first names after the band where there is one.
+  constructor(figure, title, unit, { band = null } = {}) {
+    Object.assign(this, { figure, title, unit, band });
+    this.canvas = element("canvas", { role: "img", tabindex: "0", "aria-label": `${title}: nothing yet` });
+    this.legend = element("p", { class: "legend" });
+    this.readout = element("p", { class: "legend", "aria-live": "polite" });
+    this.body = element("tbody");
+    this.head = element("tr");
+    const table = element("table", {}, element("thead", {}, this.head), this.body);
+    const scroll = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title} as a table` }, table);
+    this.details = element("details", {}, element("summary", { text: "as a table" }), scroll);
+    figure.replaceChildren(element("figcaption", { text: `${title} (${unit})` }), this.canvas, this.legend, this.readout, this.details);
+    this.data = { lines: [], band: [], marks: [] };
+    this.at = null;
+    this.canvas.addEventListener("pointermove", (event) => this.point(event.offsetX));
+    this.canvas.addEventListener("pointerleave", () => this.choose(null));
+    this.canvas.addEventListener("keydown", (event) => this.key(event));
+    this.details.addEventListener("toggle", () => this.table());
+    new ResizeObserver(() => this.draw()).observe(this.canvas);
+  }
+
+  // `lines`: [{name, colour, step, dashed, points: [[ms, value], ...]}]; `band`: [[ms, low, high], ...].
+  show(data) {
+    this.data = { band: [], ...data };
+    this.legend.replaceChildren(
+      ...this.data.lines.map((line) => element("span", { class: `c${line.colour}`, text: line.name })),
+      ...(this.data.band.length ? [element("span", { class: "c0", text: this.band })] : []),
+    );
+    this.canvas.setAttribute("aria-label", `${this.title}: ${this.summary()}`);
+    this.draw();
+    this.table();
+  }
+
+  summary() {
+    const parts = this.data.lines.filter((line) => line.points.length).map((line) => {
+      const [at, value] = line.points.at(-1);
+      return `${line.name} ${number(value)} ${this.unit} at ${clock(at)}`;
+    });
+    return parts.join("; ") || "nothing yet";
+  }
+
+  range() {
+    const times = [], values = [0];
+    for (const { points } of this.data.lines) for (const [at, value] of points) (times.push(at), values.push(value));
+    for (const [at, , high] of this.data.band) (times.push(at), values.push(high));
+    if (!times.length) return null;
+    const first = times.reduce((a, b) => Math.min(a, b)), last = times.reduce((a, b) => Math.max(a, b));
+    return { first, last: Math.max(last, first + 60e3), top: values.reduce((a, b) => Math.max(a, b)) * 1.08 || 1 };
+  }
+
+  draw() {
+    const { canvas } = this, ratio = window.devicePixelRatio || 1;
+    const width = canvas.clientWidth, height = canvas.clientHeight;
+    if (!width) return;
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
+    }
+    const pen = canvas.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, width, height);
+    const range = this.range();
+    if (!range) return;
+    const x = (at) => PAD.left + ((at - range.first) / (range.last - range.first)) * (width - PAD.left - PAD.right);
+    const y = (value) => height - PAD.bottom - (value / range.top) * (height - PAD.top - PAD.bottom);
+    this.scale = { x, range, width };
+    this.axes(pen, x, y, range, width, height);
+    this.drawBand(pen, x, y);
+    for (const line of this.data.lines) this.line(pen, line, x, y);
+    const now = Date.now();
+    for (const at of [now, this.at]) {
+      if (at === null || at < range.first || at > range.last) continue;
+      pen.strokeStyle = colour(at === now ? "--line" : "--accent");
+      pen.setLineDash(at === now ? [2, 3] : []);
+      pen.beginPath();
+      pen.moveTo(x(at), PAD.top);
+      pen.lineTo(x(at), height - PAD.bottom);
+      pen.stroke();
+      pen.setLineDash([]);
+    }
+  }
+
+  axes(pen, x, y, range, width, height) {
+    pen.font = "11px system-ui, sans-serif";
+    pen.fillStyle = colour("--dim");
+    pen.strokeStyle = colour("--line");
+    pen.lineWidth = 1;
+    const raw = range.top / 4, power = 10 ** Math.floor(Math.log10(raw));
+    const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw);
+    pen.textAlign = "right";
+    pen.textBaseline = "middle";
+    for (let value = 0; value <= range.top; value += step) {
+      pen.beginPath();
+      pen.moveTo(PAD.left, y(value));
+      pen.lineTo(width - PAD.right, y(value));
+      pen.stroke();
+      pen.fillText(number(value), PAD.left - 6, y(value));
+    }
+    pen.textAlign = "center";
+    pen.textBaseline = "top";
+    const minutes = [1, 2, 5, 10, 15, 30, 60, 120, 240, 720].find((size) => (range.last - range.first) / (size * 60e3) <= 6) || 1440;
+    for (let at = Math.ceil(range.first / (minutes * 60e3)) * minutes * 60e3; at <= range.last; at += minutes * 60e3) {
+      pen.fillText(clock(at).slice(0, 5), x(at), height - PAD.bottom + 5);
+    }
+  }
+
+  drawBand(pen, x, y) {
+    const { band } = this.data;
+    if (band.length < 2) return;
+    pen.fillStyle = colour("--band");
+    pen.beginPath();
+    band.forEach(([at, , high], index) => (index ? pen.lineTo(x(at), y(high)) : pen.moveTo(x(at), y(high))));
+    [...band].reverse().forEach(([at, low]) => pen.lineTo(x(at), y(low)));
+    pen.fill();
+  }
+
+  line(pen, line, x, y) {
+    pen.strokeStyle = colour(`--s${line.colour}`);
+    pen.lineWidth = 1.8;
+    pen.setLineDash(line.dashed ? [5, 4] : []);
+    pen.beginPath();
+    let before = null;
+    for (const [at, value] of line.points) {
+      const gap = before === null || (line.gap && at - before[0] > line.gap);
+      if (gap) pen.moveTo(x(at), y(value));
+      else {
+        if (line.step) pen.lineTo(x(at), y(before[1]));
+        pen.lineTo(x(at), y(value));
+      }
+      before = [at, value];
+    }
+    pen.stroke();
+    pen.setLineDash([]);
+  }
+
+  point(offset) {
+    if (!this.scale) return;
+    const { range, width } = this.scale;
+    this.choose(range.first + ((offset - PAD.left) / (width - PAD.left - PAD.right)) * (range.last - range.first));
+  }
+
+  key(event) {
+    const times = [...new Set(this.data.lines.flatMap((line) => line.points.map(([at]) => at)))].sort((a, b) => a - b);
+    const index = this.at === null ? times.length - 1 : times.findLastIndex((at) => at <= this.at);
+    const next = { ArrowLeft: index - 1, ArrowRight: index + 1, Home: 0, End: times.length - 1 }[event.key];
+    if (next === undefined || !times.length) return;
+    event.preventDefault();
+    this.choose(times[Math.min(Math.max(next, 0), times.length - 1)]);
+  }
+
+  choose(at) {
+    this.at = at;
+    const values = at === null ? [] : this.data.lines.map((line) => [line, line.points.findLast(([time]) => time <= at)]);
+    const text = values.filter(([, found]) => found).map(([line, found]) => `${line.name} ${number(found[1])}`).join(", ");
+    this.readout.textContent = text ? `${clock(at)}: ${text} ${this.unit}` : "";
+    this.draw();
+  }
+
+  table() {
+    if (!this.details.open) return;
+    const { lines } = this.data, rows = new Map();
+    lines.forEach((line, column) => line.points.slice(-30).forEach(([at, value]) => {
+      if (!rows.has(at)) rows.set(at, Array(lines.length).fill(null));
+      rows.get(at)[column] = value;
+    }));
+    this.head.replaceChildren(...["time", ...lines.map((line) => line.name)].map((text) => element("th", { scope: "col", text })));
+    const sorted = [...rows].sort(([a], [b]) => b - a).slice(0, 30);
+    this.body.replaceChildren(...sorted.map(([at, values]) =>
+      element("tr", {}, element("th", { scope: "row", text: clock(at) }), ...values.map((value) => element("td", { text: number(value) })))));
+  }
+}

@@ -1,0 +1,38 @@
+// Values as text, the same everywhere on the page. Times are shown in the viewer's own zone.
+
+const clockFormat = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const dayFormat = new Intl.DateTimeFormat([], { month: "short", day: "numeric" });
+const numberFormat = new Intl.NumberFormat([], { maximumFractionDigits: 2 });
+
+export const clock = (ms) => clockFormat.format(ms);
+export const moment = (ms) => (Date.now() - ms > 20 * 3600e3 ? `${dayFormat.format(ms)} ${clock(ms)}` : clock(ms));
+export const number = (value) => (value === null || value === undefined ? "–" : numberFormat.format(value));
+export const watts = (value) => (value === null || value === undefined ? "–" : `${number(Math.round(value))} W`);
+export const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone;
+
+export function age(seconds) {
+  const found = [[86400, "d"], [3600, "h"], [60, "min"]].find(([unit]) => seconds >= 2 * unit);
+  return found ? `${Math.round(seconds / found[0])} ${found[1]}` : `${Math.max(0, Math.round(seconds))} s`;
+}
+
+// An element with text and children. Never HTML: names come from the bus.
+export function element(tag, options = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(options)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name === "text") made.textContent = value;
+    else if (name === "class") made.className = value;
+    else if (name === "click") made.addEventListener("click", value);
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// Replace the children only where the text differs, so that a screen reader and a selection are left alone.
+export function replaceLines(list, lines, make) {
+  const key = JSON.stringify(lines);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...lines.map(make));
+}

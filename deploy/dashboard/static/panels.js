@@ -1,0 +1,121 @@
+// Everything on the page that is text: answers, problems, tables, the timeline. Each is written again only if it differs.
+import { age, clock, element, moment, number, replaceLines, watts } from "./format.js";
+import { known, named } from "./stream.js";
+
+const MOST_ROWS = 120;
+const SHOWN_EVENTS = 150;
+const find = (id) => document.getElementById(id);
+
+export function showConnection() {
+  const bus = known.parts.get("overview")?.bus, line = find("connection");
+  let text = "live", bad = false;
+  if (!known.connected) {
+    text = known.lostAt ? `no connection to the dashboard since ${clock(known.lostAt)}: what is shown is of then; trying again` : "connecting …";
+    bad = Boolean(known.lostAt);
+  } else if (bus && !bus.connected) {
+    text = `the bus cannot be reached since ${clock(bus.since)}${bus.trouble ? ` (${bus.trouble})` : ""}: what is shown is of then`;
+    bad = true;
+  } else if (bus && !bus.read) {
+    text = "reading the bus …";
+  }
+  if (line.textContent !== text) line.textContent = text;
+  line.classList.toggle("bad", bad);
+}
+
+export function showOverview() {
+  const overview = known.parts.get("overview");
+  if (!overview) return;
+  const wrong = [...overview.problems, ...overview.missed_targets, ...overview.hints];
+  find("problems-section").hidden = wrong.length === 0 || !overview.bus.read;
+  replaceLines(find("problems"), wrong, (text) => element("li", { text }));
+  find("leader").textContent = overview.leader ? `leader: ${overview.leader}` : "no planner leads";
+  const planners = [
+    overview.leader ? `${overview.leader} leads; its lease lasts until ${clock(overview.lease_until)} unless renewed` : "no planner leads",
+    ...overview.standby.map((one) => `${one.name} stands by`),
+  ];
+  replaceLines(find("planners"), planners, (text) => element("li", { text }));
+}
+
+export function showAnswers() {
+  for (const [name, answer] of Object.entries(known.parts.get("answers") || {})) {
+    const article = document.querySelector(`[data-answer="${name}"]`);
+    article.classList.toggle("unwell", !answer.well);
+    replaceLines(article, [answer.question, ...answer.lines], (text, index) => (index ? element("p", { text }) : element("h3", { text })));
+  }
+}
+
+export function showSites() {
+  const rows = named("site").map(([name, site]) => [name, site.line, ...site.commands.map((one) => `${one.text}: ${one.state}`)]);
+  replaceLines(find("sites"), rows, ([name, line, ...commands]) =>
+    element("div", {}, element("p", { text: `${name}: ${line}` }), element("ul", {}, ...commands.map((text) => element("li", { text })))));
+}
+
+// One row a pool; `choose(name)` shows a deployment's charts, `explain(title, text)` a text.
+export function showDeployments(chosen, choose, explain) {
+  const body = find("deployments"), rows = [];
+  for (const [name, part] of named("deployment").sort(([a], [b]) => a.localeCompare(b))) {
+    const pools = part.pools.length ? part.pools : [null];
+    pools.forEach((pool, index) => rows.push({ name, part, pool, first: index === 0, chosen: name === chosen }));
+  }
+  const key = rows.map(({ name, part, pool, chosen: is }) => [name, part.load, part.ttft, part.itl, part.trouble, pool, is]);
+  replaceRows(body, key, rows, ({ name, part, pool, first, chosen: is }) => {
+    const button = element("button", { class: "link", text: name, "aria-pressed": String(is), click: () => choose(name) });
+    const cell = (text, bad = false) => element("td", { text: first ? text : "", class: bad && first ? "bad" : "" });
+    const count = (value) => element("td", { text: pool ? number(value) : "" });
+    const why = pool && element("button", { class: "link", text: pool.name, click: () => explain(`${name}, ${pool.name}`, pool.why.join("\n")) });
+    return element("tr", { class: is ? "chosen" : "" },
+      element("th", { scope: "row" }, ...(first ? [button] : [])),
+      cell(part.load), cell(part.ttft.text, part.ttft.missed), cell(part.itl.text, part.itl.missed),
+      element("td", {}, ...(pool ? [why, ` (${pool.role})`] : [])),
+      ...(pool ? [pool.desired, pool.granted, pool.ready, pool.starting, pool.draining].map(count) : Array.from({ length: 5 }, () => element("td"))),
+      element("td", { text: pool ? watts(pool.cap) : "" }),
+      element("td", { class: "wide", text: pool ? [...pool.waits_for_watts, first && part.trouble].filter(Boolean).join("; ") || "no" : "" }));
+  });
+}
+
+function replaceRows(body, key, rows, make) {
+  const text = JSON.stringify(key);
+  if (body.dataset.key === text) return;
+  const focused = body.contains(document.activeElement) ? document.activeElement.textContent : null;
+  body.dataset.key = text;
+  body.replaceChildren(...rows.map(make));
+  if (focused) [...body.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+}
+
+export function eventLine(event, open) {
+  const text = event.id === null ? element("span", { text: event.text }) : element("button", { class: "link", text: event.text, click: () => open(event) });
+  return element("li", { class: event.well ? "" : "bad" }, element("time", { text: moment(event.t), datetime: new Date(event.t).toISOString() }), text);
+}
+
+export function showTimeline(open) {
+  const kinds = new Set([...document.querySelectorAll("[name=kind]:checked")].map((box) => box.value));
+  const shown = known.events.filter((event) => kinds.has(event.kind)).slice(-SHOWN_EVENTS).reverse();
+  const list = find("timeline"), key = JSON.stringify(shown);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  const focused = list.contains(document.activeElement) ? document.activeElement.textContent : null;
+  list.replaceChildren(...shown.map((event) => eventLine(event, open)));
+  if (focused) [...list.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+}
+
+export function showAgents() {
+  const silent = new Set(known.parts.get("overview")?.silent || []), now = Date.now() / 1000;
+  const rows = named("node").map(([name, part]) => {
+    const [seen, ...draws] = known.parts.get(`draw/${name}`) || [null];
+    const left = part.renewed === null ? null : part.renewed / 1000 + part.lease_s - now;
+    const rank = silent.has(name) ? 0 : part.waits ? 1 : 2;
+    return { name, part, seen, draws, left, rank };
+  });
+  rows.sort((a, b) => a.rank - b.rank || a.name.localeCompare(b.name, [], { numeric: true }));
+  const sum = (values) => values.reduce((total, value) => total + (value || 0), 0);
+  const cells = rows.slice(0, MOST_ROWS).map(({ name, part, seen, draws, left, rank }) => [
+    name,
+    seen === null ? "never" : `${age(now - seen)} ago${rank === 0 ? ", silent" : ""}`,
+    left === null ? "none" : left > 0 ? `${age(part.lease_s - left)} old, of ${number(part.lease_s)} s` : `over for ${age(-left)}`,
+    `#${part.decision}`, part.waits ? `#${part.applied}, waits for #${part.decision}` : `#${part.applied}`,
+    watts(sum(draws)), watts(sum(part.gpus.map((gpu) => gpu[3]))),
+  ]);
+  replaceRows(find("agents"), cells, cells, ([name, ...others]) =>
+    element("tr", {}, element("th", { scope: "row", text: name }), ...others.map((text) => element("td", { text, class: /silent|over for/.test(text) ? "bad" : "" }))));
+  find("agents-more").textContent = rows.length > MOST_ROWS ? `and ${rows.length - MOST_ROWS} more nodes that are well` : "";
+}

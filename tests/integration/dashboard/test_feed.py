@@ -1,0 +1,141 @@
+"""The feed on a real server: what a viewer gets first, live, after an absence, in an outage, and when it is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.connect import Bus
+from deploy.dashboard import feed as feeds
+from deploy.dashboard.feed import Feed, Update
+from deploy.nats.embedded import EmbeddedServer
+from tests.contract.bus import bench, connected, leading, until
+from tests.doubles.seen_site import CHAT, SITE, decision, gpu, put, record, report, site
+
+WAIT_S = 40.0
+
+
+@asynccontextmanager
+async def fed(bus: Bus, **options: Any) -> AsyncIterator[Feed]:
+    feed = Feed(bus, update_s=0.05, **options)
+    running = asyncio.create_task(feed.run())
+    try:
+        yield feed
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+class Watcher:
+    """A viewer as the page is: parts by key, the timeline, the last id."""
+
+    def __init__(self, feed: Feed, last_id: str = "") -> None:
+        self.feed = feed
+        self.updates = feed.watch(last_id)
+        self.parts: dict[str, Any] = {}
+        self.texts: list[str] = []
+        self.points: list[str] = []
+        self.names: list[str] = []
+        self.last_id = last_id
+
+    def take(self, update: Update) -> None:
+        data = json.loads(update.data)
+        if update.name == "everything":
+            self.parts, self.texts = {}, []
+        self.parts |= data["parts"]
+        self.texts += [event["text"] for event in data["events"]]
+        self.points += data["points"]
+        self.names.append(update.name)
+        self.last_id = self.feed.event_id(update)
+
+    async def until(self, key: str, holds: Any) -> Any:
+        """The part's value once ``holds`` is true of it."""
+        async with asyncio.timeout(WAIT_S):
+            while key not in self.parts or not holds(self.parts[key]):
+                self.take(await anext(self.updates))
+        return self.parts[key]
+
+    async def until_text(self, part: str) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not any(part in text for text in self.texts):
+                self.take(await anext(self.updates))
+
+
+async def test_a_viewer_gets_all_that_the_streams_hold_and_then_what_is_new() -> None:
+    async with bench() as (_, bus), leading(bus, "planner-a"), fed(bus) as feed:
+        await put(bus, *site())
+        watcher = Watcher(feed)
+        await watcher.until("overview", lambda part: part["bus"]["read"] and part["leader"] == "planner-a")
+        assert watcher.parts["answers"]["budget"]["lines"][0].startswith(f"{SITE}: yes; budget 10000 W")
+        assert {"node/node-0", "draw/node-1", f"deployment/{CHAT}", f"site/{SITE}"} <= set(watcher.parts)
+        assert any("scaling #1: prefill=2 decode=6" in text for text in watcher.texts)
+        await put(bus, decision(2, 7), record(2))
+        await watcher.until(f"deployment/{CHAT}", lambda part: part["decision"] == 2)
+        await watcher.until_text("scaling #2: prefill=2 decode=7")
+        assert CHAT in watcher.points
+        # Changes alone: what is not new was sent once.
+        assert watcher.names.count("everything") == 1
+
+
+async def test_a_viewer_that_was_away_reads_on_from_its_last_event() -> None:
+    async with bench() as (_, bus), fed(bus) as feed:
+        await put(bus, *site())
+        first = Watcher(feed)
+        await first.until("draw/node-0", lambda draw: draw[1] == 390)
+        await first.updates.aclose()
+        await put(bus, report("node-0", *(gpu("node-0", i, draw_watts=300.0 + i) for i in range(8))))
+        back = Watcher(feed, first.last_id)
+        await back.until("draw/node-0", lambda draw: draw[1:4] == [300, 301, 302])
+        assert "everything" not in back.names
+        stranger = Watcher(feed, "another-7")
+        await stranger.until("draw/node-0", lambda draw: draw[1] == 300)
+        assert stranger.names[0] == "everything"
+
+
+async def test_an_outage_of_the_bus_is_stated_and_what_came_meanwhile_is_shown_after_it(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path) as server, connected(server.url) as bus, fed(bus) as feed:
+        await stream_admin.apply(bus)
+        await put(bus, *site())
+        watcher = Watcher(feed)
+        await watcher.until("overview", lambda part: part["bus"]["read"])
+        await server.stop()
+        gone = await watcher.until("overview", lambda part: not part["bus"]["connected"])
+        assert gone["bus"]["since"] is not None
+        assert f"deployment/{CHAT}" in watcher.parts
+        await server.start()
+        async with connected(server.url, "other") as other:
+            await stream_admin.apply(other)
+            await put(other, decision(2, 8))
+        await watcher.until("overview", lambda part: part["bus"]["connected"] and part["bus"]["since"] is None)
+        await watcher.until_text("scaling #2: prefill=2 decode=8")
+
+
+async def test_without_a_viewer_the_bus_is_not_followed() -> None:
+    async with bench() as (_, bus), fed(bus, unwatched_s=0.0) as feed:
+        await put(bus, *site())
+        assert not feed.document.picture.nodes
+        watcher = Watcher(feed)
+        await watcher.until("overview", lambda part: part["bus"]["read"])
+        await watcher.updates.aclose()
+        await until(lambda: not feed.document.picture.nodes, "the feed to forget what is not watched")
+        again = Watcher(feed, watcher.last_id)
+        await again.until("overview", lambda part: part["bus"]["read"])
+        assert again.names[0] == "everything"
+
+
+async def test_a_viewer_that_does_not_read_is_cut_off_and_others_are_not() -> None:
+    async with bench() as (_, bus), fed(bus) as feed:
+        await put(bus, *site())
+        slow, quick = Watcher(feed), Watcher(feed)
+        await slow.until("overview", lambda part: part["bus"]["read"])
+        for number in range(1, feeds.BEHIND + 10):
+            await put(bus, report("node-0", *(gpu("node-0", i, draw_watts=100.0 + number) for i in range(8))))
+            await quick.until("draw/node-0", lambda draw, number=number: draw[1] == 100 + number)
+        async with asyncio.timeout(WAIT_S):
+            assert [update async for update in slow.updates]
+        assert feed.viewers == 1
