@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -93,14 +93,7 @@ async def last_per_subject(bus: Bus, wildcard: str) -> list[StoredMessage]:
 
     Raises BusAwayError, NotPermittedError.
     """
-    try:
-        found = await _batched(bus, wildcard, {"multi_last": [wildcard], "batch": MOST_SUBJECTS})
-    except _TooManyError:
-        found = []
-        subjects = await subjects_of(bus, wildcard)
-        for start in range(0, len(subjects), MOST_SUBJECTS):
-            some = subjects[start : start + MOST_SUBJECTS]
-            found += await _batched(bus, wildcard, {"multi_last": list(some), "batch": MOST_SUBJECTS})
+    found = await last_raw_per_subject(bus, wildcard)
     kept = []
     for raw in found:
         one = stored(raw)
@@ -110,6 +103,25 @@ async def last_per_subject(bus: Bus, wildcard: str) -> list[StoredMessage]:
         if one is not None:
             kept.append(one)
     return sorted(kept, key=lambda one: one.sequence)
+
+
+async def last_raw_per_subject(bus: Bus, wildcard: str, until: datetime | None = None) -> list[Msg]:
+    """The last message of every subject that matches, not decoded; with ``until`` the last that was stored by then.
+
+    Raises BusAwayError, NotPermittedError.
+    """
+    query: dict[str, Any] = {"batch": MOST_SUBJECTS}
+    if until is not None:
+        query["up_to_time"] = until.astimezone(UTC).isoformat()
+    try:
+        return await _batched(bus, wildcard, query | {"multi_last": [wildcard]})
+    except _TooManyError:
+        found = []
+        subjects = await subjects_of(bus, wildcard)
+        for start in range(0, len(subjects), MOST_SUBJECTS):
+            some = subjects[start : start + MOST_SUBJECTS]
+            found += await _batched(bus, wildcard, query | {"multi_last": list(some)})
+        return found
 
 
 async def next_messages(bus: Bus, wildcard: str, after: int, count: int = BATCH) -> list[StoredMessage]:
@@ -130,6 +142,15 @@ async def next_raw(bus: Bus, wildcard: str, after: int, count: int = BATCH) -> l
     return await _batched(bus, wildcard, {"seq": after + 1, "next_by_subj": wildcard, "batch": count})
 
 
+async def raw_since(bus: Bus, wildcard: str, since: datetime) -> list[Msg]:
+    """Up to `BATCH` matching messages that the server stored at ``since`` or later, oldest first, not decoded.
+
+    Raises BusAwayError, NotPermittedError.
+    """
+    start = since.astimezone(UTC).isoformat()
+    return await _batched(bus, wildcard, {"start_time": start, "next_by_subj": wildcard, "batch": BATCH})
+
+
 async def messages_from(
     bus: Bus, wildcard: str, since: datetime | None, most: int, *, until: datetime | None = None
 ) -> list[StoredMessage]:
@@ -138,15 +159,14 @@ async def messages_from(
     Raises BusAwayError, NotPermittedError.
     """
     found: list[StoredMessage] = []
-    start: dict[str, Any] = {"seq": 1} if since is None else {"start_time": since.isoformat()}
+    raw = await (next_raw(bus, wildcard, 0) if since is None else raw_since(bus, wildcard, since))
     while len(found) < most:
-        raw = await _batched(bus, wildcard, {**start, "next_by_subj": wildcard, "batch": BATCH})
         kept = [one for one in map(stored, raw) if one is not None]
         inside = [one for one in kept if until is None or one.stored_at is None or one.stored_at <= until]
         found += inside
         if len(raw) < BATCH or len(inside) < len(kept):
             break
-        start = {"seq": sequence_of(raw[-1]) + 1}
+        raw = await next_raw(bus, wildcard, sequence_of(raw[-1]))
     return found[:most]
 
 
@@ -220,10 +240,11 @@ def stored(raw: Msg) -> StoredMessage | None:
             )
         return None
     trace = codec.traceparent_of(headers)
-    return StoredMessage(subject, sequence_of(raw), message, message_id(headers), trace, _stored_at(headers))
+    return StoredMessage(subject, sequence_of(raw), message, message_id(headers), trace, stored_at(headers))
 
 
-def _stored_at(headers: Mapping[str, str]) -> datetime | None:
+def stored_at(headers: Mapping[str, str]) -> datetime | None:
+    """When the server stored the message with these headers, by its clock; None where they do not state it."""
     try:
         return datetime.fromisoformat(headers["Nats-Time-Stamp"])
     except (KeyError, ValueError):

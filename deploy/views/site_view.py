@@ -77,6 +77,12 @@ class NodeSummary:
         return max(self.enforced_watts, sum(cap.cap_watts for cap in self.decision.caps if cap.gpu not in self.outside))
 
     @property
+    def least_watts(self) -> float:
+        """The smallest limits of the GPUs that the budget covers, by the newest telemetry."""
+        gpus = self.telemetry.gpus if self.telemetry else ()
+        return sum(gpu.min_watts for gpu in gpus if gpu.gpu not in self.outside)
+
+    @property
     def enforced_watts(self) -> float:
         """Caps in force of the GPUs that the budget covers, by the newer of acknowledgement and telemetry."""
         if self.ack and (self.telemetry is None or self.ack.time >= self.telemetry.time):

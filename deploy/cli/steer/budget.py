@@ -86,6 +86,7 @@ async def _set(args: argparse.Namespace) -> int:
         before_watts = await _check(bus, args, site)
         began_s = time.monotonic()
         await _send(bus, args, args.watts, for_s=args.for_s)
+        await _warn(bus, args, site)
         return await _wait(bus, args, site, before_watts, began_s) if wait else 0
 
 
@@ -113,6 +114,19 @@ async def _check(bus: Bus, args: argparse.Namespace, site: str) -> float | None:
     check_site(view, site)
     known = view.budget_of(site)
     return known[0] if known else None
+
+
+async def _warn(bus: Bus, args: argparse.Namespace, site: str) -> None:
+    """Print a note where no caps can come to so few watts: the command is stored all the same."""
+    from deploy.views.bus_reader import names
+
+    nodes = [node for node in (await names(bus)).nodes.values() if node.site == site]
+    least = sum(node.least_watts for node in nodes)
+    if least > args.watts:
+        print(
+            f"note: the smallest caps of site {site} come to {least:g} W; switch nodes off, or raise it",
+            file=sys.stderr,
+        )
 
 
 async def _wait(bus: Bus, args: argparse.Namespace, site: str, before_watts: float | None, began_s: float) -> int:

@@ -115,7 +115,7 @@ def _least(bus: BusFacts) -> CheckLine:
     found = _above(
         bus,
         "the smallest caps come to",
-        lambda nodes: sum(gpu.min_watts for one in nodes if one.telemetry for gpu in one.telemetry.gpus),
+        lambda nodes: sum(one.least_watts for one in nodes),
     )
     remedy = "raise the budget (`wattscale budget set WATTS`, or `wattscale budget release`), or switch nodes off"
     return _judged(LEAST, found, remedy)

@@ -74,3 +74,6 @@ async def test_a_cut_is_reported_when_it_is_in_force(tmp_path: Path) -> None:
         assert (shown["budget_watts"], shown["commands"][-1]["state"]) == (3000.0, "pending")
         status = await on(stage, "status")
         assert (status.code, "! no planner leads" in status.out) == (1, True)
+        impossible = await on(stage, "budget", "set", "100", "--site", SITE)
+        assert impossible.code == 0
+        assert f"note: the smallest caps of site {SITE} come to" in impossible.err

@@ -1,0 +1,166 @@
+"""`wattscale report`: a period's figures, budget orders and evidence, and whether a report agrees with the bus."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.cli.bus_address import add_bus_options
+from deploy.cli.bus_connection import NKEYS, reached
+from deploy.cli.errors import UsageError
+from deploy.cli.numbers import number
+from deploy.cli.output_file import check_writable, write_output
+
+if TYPE_CHECKING:
+    from deploy.report.evidence import Claimed
+    from deploy.report.period_report import PeriodReport
+
+FORMS = ("html", "md", "csv", "json")
+UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MOST_PRICE = 1e6
+SEED_BYTES = 4096
+REPORT_BYTES = 64 << 20
+DESCRIPTION = (
+    "Whether the budget held, with the evidence; how fast each budget command was in force; requests, GPU-hours, energy"
+    " and cost by deployment; decisions and their reasons; incidents. Figures over a part of the period are marked, and"
+    " every gap is stated. Plan records stay on the bus for an hour at most. Exit code 1: --check found a difference."
+)
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("report", help="what happened in a period, with evidence", description=DESCRIPTION)
+    parser.add_argument("--since", metavar="TIME", default="1h", help="24h, 90m, 7d ago, or ISO 8601 (default: 1h)")
+    parser.add_argument("--until", metavar="TIME", default="0s", help="likewise (default: now)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="FILE.html, .md, .csv or .json (default: Markdown, here)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    price = number(0, MOST_PRICE)
+    parser.add_argument("--price-per-kwh", type=price, metavar="P", help="what a kWh costs, in any currency")
+    parser.add_argument("--price-per-gpu-hour", type=price, metavar="P", help="what a GPU-hour costs, likewise")
+    parser.add_argument("--sign", type=Path, metavar="NKEY", help="file with an NKEY's seed: sign the evidence")
+    parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare a report with the bus instead")
+    parser.add_argument("--signer", metavar="KEY", help="with --check: the public key that must have signed it")
+    add_bus_options(parser)
+    parser.set_defaults(run=lambda args: asyncio.run(_check(args) if args.check else _report(args)))
+
+
+async def _report(args: argparse.Namespace) -> int:
+    from deploy.report.bus_entries import entries
+    from deploy.report.period_report import report
+    from deploy.report.usage import Period, Prices
+    from deploy.report.written import FORMS as WRITERS
+
+    if args.signer:
+        raise UsageError("--signer: only with --check")
+    if args.json and args.out:
+        raise UsageError("--json: prints; with --out the file's ending says the form")
+    form = _form(args)
+    now = datetime.now(UTC)
+    period = Period(moment("--since", args.since, now), moment("--until", args.until, now))
+    if period.since >= period.until:
+        raise UsageError(f"--since {args.since}: not before --until {args.until}")
+    seed = _seed(args.sign)
+    async with reached(args) as bus:
+        found = await entries(bus, period)
+    made = _signed(report(found, period, Prices(args.price_per_kwh, args.price_per_gpu_hour), now), seed)
+    text = WRITERS[form](made)
+    if args.out:
+        from deploy.report.tables import headline
+
+        write_output("--out", args.out, text)
+        print(f"{args.out}: {headline(made)}")
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def _form(args: argparse.Namespace) -> str:
+    if args.out is None:
+        return "json" if args.json else "md"
+    form = args.out.suffix.removeprefix(".").lower()
+    if form not in FORMS:
+        raise UsageError(f"--out {args.out}: the ending must be one of {', '.join(FORMS)}")
+    check_writable("--out", args.out)
+    return str(form)
+
+
+def moment(option: str, text: str, now: datetime) -> datetime:
+    """A time that is given as an age (``24h``) or in ISO 8601 (UTC where it names no zone). Raises UsageError."""
+    if found := re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhd])", text):
+        return now - timedelta(seconds=float(found[1]) * UNITS_S[found[2]])
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{option}: must be like 24h, 90m, 7d or 2026-01-31T12:00, not {text!r}") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _seed(path: Path | None) -> bytes | None:
+    """Read before any work. Raises UsageError, without a word of the content."""
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()[:SEED_BYTES]
+    except OSError as error:
+        raise UsageError(f"--sign {path}: cannot be read: {error.strerror or error}") from error
+
+
+def _signed(made: PeriodReport, seed: bytes | None) -> PeriodReport:
+    from dataclasses import replace
+
+    from deploy.report.signature import signed
+
+    if seed is None:
+        return made
+    try:
+        return replace(made, signature=signed(made.digest, seed))
+    except ImportError:
+        raise UsageError(NKEYS) from None
+    except ValueError as error:
+        raise UsageError(f"--sign: {error}") from None
+
+
+async def _check(args: argparse.Namespace) -> int:
+    from deploy.report.bus_entries import entries_of
+    from deploy.report.evidence import NotAReportError, claimed, compared
+    from deploy.report.journal import ranges
+
+    try:
+        with args.check.open(encoding="utf-8") as file:
+            claims = claimed(file.read(REPORT_BYTES))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"--check {args.check}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
+    except NotAReportError as error:
+        raise UsageError(f"--check {args.check}: {error}") from error
+    async with reached(args) as bus:
+        found = ranges(await entries_of(bus, claims.ranges))
+    lines = [*compared(claims, found), *_signature(args, claims)]
+    for agrees, text in lines:
+        print(f"{'ok  ' if agrees else 'FAIL'}  {text}")
+    return 0 if all(agrees for agrees, _ in lines) else 1
+
+
+def _signature(args: argparse.Namespace, claims: Claimed) -> list[tuple[bool, str]]:
+    from deploy.report.signature import verified
+
+    signature = claims.signature
+    if signature is None:
+        return [(not args.signer, "it is not signed")]
+    try:
+        genuine = verified(claims.sha256, signature)
+    except ImportError:
+        raise UsageError(NKEYS) from None
+    if not genuine:
+        return [(False, f"its signature is not one of {signature.public_key}")]
+    if args.signer and signature.public_key != args.signer:
+        return [(False, f"it is signed by {signature.public_key}, not by {args.signer}")]
+    return [(True, f"it is signed by {signature.public_key}")]

@@ -1,0 +1,237 @@
+"""A report as titled tables of text: what Markdown, CSV and HTML show. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from bus_schemas.visible_text import visible
+from deploy.report.decisions import MOST_INCIDENTS
+from deploy.report.period_report import PeriodReport
+from deploy.report.usage import Period, Usage
+from deploy.report.watts import Excess, Order, SiteWatts
+
+PARTIAL = "*"
+"""Marks a figure over a period with gaps."""
+WHOLE = 0.999
+"""The share of the period from which a figure counts as whole."""
+MOST_CHANGES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTable:
+    """``notes`` are lines below it. Without rows, ``empty`` is what there is to say."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    empty: str = "nothing"
+    notes: Sequence[str] = ()
+
+
+def tables(made: PeriodReport) -> list[ReportTable]:
+    """All tables, the most important first."""
+    makers = (_budget, _orders, _deployments, _gaps, _changes, _reasons, _incidents, _evidence)
+    return [_visible(make(made)) for make in makers]
+
+
+def _visible(table: ReportTable) -> ReportTable:
+    """Texts from the bus may hold characters that a terminal or a browser would act on."""
+    rows = [tuple(visible(cell) for cell in row) for row in table.rows]
+    return replace(table, rows=rows, notes=[visible(note) for note in table.notes])
+
+
+def headline(made: PeriodReport) -> str:
+    """The first sentence: was the budget held?"""
+    violations = [one for site in made.sites for one in site.violations]
+    acks = sum(site.acknowledgements for site in made.sites)
+    if not made.sites:
+        return "No site with a power budget published a decision."
+    if not acks:
+        return "Whether the budget was held is not known: no agent acknowledged anything in this period."
+    if violations:
+        worst = max(one.most_watts for one in violations)
+        return f"The budget was NOT held: {len(violations)} times, by up to {worst:.0f} W ({acks} acknowledgements)."
+    silent = sum(len(site.unanswered) for site in made.sites)
+    nodes = sum(site.nodes for site in made.sites)
+    doubt = f"; {silent} of {nodes} nodes have never answered" if silent else ""
+    cuts = [one for site in made.sites for one in site.excesses]
+    during = f", except while {len(cuts)} cuts were carried out ({_longest(cuts, made.period)})" if cuts else ""
+    return f"The budget was held{during}: 0 violations in {acks} acknowledgements of {nodes} nodes{doubt}."
+
+
+def _longest(cuts: Sequence[Excess], period: Period) -> str:
+    """How long, at most, and by how many watts."""
+    most = max(one.most_watts for one in cuts)
+    longest_s = max(_seconds(one.began, one.ended or period.until) for one in cuts)
+    unfinished = ", one not finished" if any(one.ended is None for one in cuts) else ""
+    return f"at most {longest_s:.2f} s and {most:.0f} W{unfinished}"
+
+
+def _budget(made: PeriodReport) -> ReportTable:
+    rows = [_site(site) for site in made.sites]
+    notes = [_excess(one) for site in made.sites for one in site.excesses]
+    columns = ("site", "budget W", "most in force W", "violations", "cuts under way", "acknowledgements", "nodes")
+    return ReportTable("Power budget", columns, rows, "no site with a budget", notes)
+
+
+def _site(site: SiteWatts) -> tuple[str, ...]:
+    budget = _number(site.least_budget, 0)
+    if site.least_budget != site.most_budget:
+        budget = f"{budget} to {_number(site.most_budget, 0)}"
+    cuts = len(site.excesses) - len(site.violations)
+    most = _number(site.most_enforced, 0)
+    return site.site, budget, most, str(len(site.violations)), str(cuts), str(site.acknowledgements), str(site.nodes)
+
+
+def _excess(one: Excess) -> str:
+    lasted = "still when the period ended" if one.ended is None else f"for {_seconds(one.began, one.ended):.2f} s"
+    what = "a cut was being carried out" if one.after_cut else "VIOLATION"
+    return f"{one.site} {_clock(one.began)}: {what}: up to {one.most_watts:.0f} W above the budget, {lasted}"
+
+
+def _orders(made: PeriodReport) -> ReportTable:
+    rows = [_order(order) for site in made.sites for order in site.orders]
+    columns = ("site", "when", "budget W", "in force after", "by", "reason")
+    return ReportTable("Budget commands", columns, rows, "none")
+
+
+def _order(order: Order) -> tuple[str, ...]:
+    if order.watts is None:
+        complied = "-"
+    else:
+        complied = "not in this period" if order.complied_s is None else f"{order.complied_s:.2f} s"
+    watts = "release" if order.watts is None else f"{order.watts:.0f}"
+    return order.site, _clock(order.time), watts, complied, order.issued_by, order.reason
+
+
+def _deployments(made: PeriodReport) -> ReportTable:
+    columns = (
+        "deployment",
+        "requests",
+        "prompts in time",
+        "answers in time",
+        "good requests",
+        "TTFT missed",
+        "ITL missed",
+        "GPU-hours",
+        "MJ",
+        "J per token",
+        *(("cost",) if _priced(made) else ()),
+    )
+    notes = ["Good requests: the least and the most that both phases' shares allow."] if made.usages else []
+    if any(_partial(one, made.period) for one in made.usages):
+        notes.append(f"{PARTIAL} over a part of the period only: see the gaps.")
+    notes += [
+        f"{one.deployment}: the draw of {one.unmetered_gpu_s / 3600:.2f} GPU-hours is not known and not in its energy."
+        for one in made.usages
+        if one.unmetered_gpu_s > 0
+    ]
+    return ReportTable("Deployments", columns, [_figures(one, made) for one in made.usages], "no plan record", notes)
+
+
+def _figures(one: Usage, made: PeriodReport) -> tuple[str, ...]:
+    mark = PARTIAL if _partial(one, made.period) else ""
+    shares = [one.in_time.get("prompts"), one.in_time.get("answers")]
+    if "requests" in one.in_time:
+        shares = [one.in_time["requests"]] * 2
+    good = one.good_share
+    figures = (
+        _number(one.requests, 0),
+        *(_percent(share) for share in shares),
+        "-" if good is None else f"{_percent(good[0])} to {_percent(good[1])}",
+        _share_of(one.ttft_missed_s, one.covered_s),
+        _share_of(one.itl_missed_s, one.covered_s),
+        _number(one.gpu_hours, 2),
+        _number(None if one.joules is None else one.joules / 1e6, 2),
+        _number(one.joules_per_token, 3),
+        *((_number(one.cost(made.prices), 2),) if _priced(made) else ()),
+    )
+    return one.deployment, *(figure + mark if figure != "-" else figure for figure in figures)
+
+
+def _gaps(made: PeriodReport) -> ReportTable:
+    rows = [
+        (one.deployment, _clock(gap.start), _clock(gap.end), f"{_seconds(gap.start, gap.end):.0f} s")
+        for one in made.usages
+        for gap in one.gaps
+    ]
+    notes = ["Records older than the stream's limits are only in an archive."] if rows else []
+    return ReportTable("Gaps", ("deployment", "from", "to", "long"), rows, "no gap in any deployment's records", notes)
+
+
+def _changes(made: PeriodReport) -> ReportTable:
+    shown = made.decided.changes[-MOST_CHANGES:]
+    rows = [
+        (
+            _clock(one.time),
+            one.deployment,
+            f"#{one.decision_id}",
+            " ".join(f"{pool}={count}" for pool, count in one.replicas.items()),
+            one.why,
+            one.outcome or "no answer",
+        )
+        for one in shown
+    ]
+    left = len(made.decided.changes) - len(shown)
+    notes = [f"{left} older ones are not shown."] if left else []
+    columns = ("when", "deployment", "decision", "replicas", "why", "outcome")
+    return ReportTable("Scaling decisions", columns, rows, "none", notes)
+
+
+def _reasons(made: PeriodReport) -> ReportTable:
+    found = made.decided
+    rows = [(code, str(count)) for code, count in found.reasons.items()]
+    answers = ", ".join(f"{count} {status}" for status, count in found.outcomes.items()) or "none"
+    notes = [
+        f"{found.power_decisions} power decisions; acknowledgements: {answers}.",
+        f"{found.limits_lost} limits had been reset or changed by another and were set again.",
+        f"{len(found.terms)} planner terms decided something: "
+        + (", ".join(f"epoch {epoch} from {_clock(at)}" for at, epoch in found.terms) or "none"),
+    ]
+    return ReportTable("Why counts changed", ("reason", "decisions"), rows, "no count changed", notes)
+
+
+def _incidents(made: PeriodReport) -> ReportTable:
+    found = made.decided.incidents
+    rows = [(_clock(one.time), one.about, one.what, str(one.times)) for one in found[:MOST_INCIDENTS]]
+    left = len(found) - len(rows)
+    notes = [f"{left} more are not shown."] if left else []
+    return ReportTable("Incidents", ("first", "about", "what", "times"), rows, "none", notes)
+
+
+def _evidence(made: PeriodReport) -> ReportTable:
+    rows = [(one.stream, f"{one.first} to {one.last}", str(one.count), one.sha256) for one in made.evidence]
+    notes = [f"All of it: SHA-256 {made.digest}"]
+    if made.signature is not None:
+        notes.append(f"Signed by {made.signature.public_key}: {made.signature.base64}")
+    return ReportTable("Evidence", ("stream", "sequences", "messages", "SHA-256"), rows, "no message", notes)
+
+
+def _partial(one: Usage, period: Period) -> bool:
+    return one.covered_s < WHOLE * period.seconds
+
+
+def _priced(made: PeriodReport) -> bool:
+    return made.prices.kwh is not None or made.prices.gpu_hour is not None
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _share_of(part_s: float, whole_s: float) -> str:
+    return _percent(part_s / whole_s) if whole_s > 0 else "-"
+
+
+def _seconds(start: datetime, end: datetime) -> float:
+    return (end - start).total_seconds()
+
+
+def _clock(at: datetime) -> str:
+    return f"{at:%Y-%m-%d %H:%M:%S}"

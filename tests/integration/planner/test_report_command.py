@@ -1,0 +1,80 @@
+"""`wattscale report` against a real bus: made, signed, checked, and checked again after messages are gone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bus_schemas.jetstream.api import ask
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.publisher import publish
+from tests.command_line import wattscale
+from tests.contract.bus import applied, bench, power
+
+SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
+KEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
+
+
+async def store(bus: Bus) -> None:
+    """Two decisions of 300 and 250 W within 1,000 W for one node, and their answers."""
+    for number, watts in enumerate((300.0, 250.0)):
+        fields = {"site": "row-1", "budget_watts": 1000.0}
+        decision = power("n-1", number, watts=watts).model_copy(update=fields)
+        await publish(bus, bus.subjects.decision_power("n-1"), decision, f"decision-{number}")
+        await publish(bus, bus.subjects.ack_power("n-1"), applied(decision), f"ack-{number}")
+
+
+async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(tmp_path: Path) -> None:
+    seed, file = tmp_path / "seed", tmp_path / "report.json"
+    seed.write_text(SEED)
+    async with bench() as (server, bus):
+        await store(bus)
+        at = ("--nats-url", server.url)
+        done = await wattscale("report", *at, "--since", "1h", "--out", str(file), "--sign", str(seed))
+        assert (done.code, done.err) == (0, "")
+        assert done.out == f"{file}: The budget was held: 0 violations in 2 acknowledgements of 1 nodes.\n"
+        made: dict[str, Any] = json.loads(file.read_text())
+        (site,) = made["sites"]
+        assert (site["site"], site["most_enforced"], site["least_budget"]) == ("row-1", 300.0, 1000.0)
+
+        done = await wattscale("report", *at, "--check", str(file), "--signer", KEY)
+        assert done.code == 0, done
+        assert f"ok    it is signed by {KEY}" in done.out
+
+        done = await wattscale("report", *at, "--since", "1h")
+        assert done.code == 0
+        assert "The budget was held: 0 violations in 2 acknowledgements of 1 nodes." in done.out
+
+        # The streams deny deletion; a stream that is made anew holds nothing of before.
+        await ask(bus, "$JS.API.STREAM.DELETE.WATTSCALE_ACKS")
+        await wattscale("streams", "apply", *at)
+        done = await wattscale("report", *at, "--check", str(file))
+        assert done.code == 1
+        assert "FAIL  WATTSCALE_ACKS: 2 of 2 messages are not on the bus any more" in done.out
+
+
+async def test_what_was_in_force_before_the_period_comes_from_the_bus(tmp_path: Path) -> None:
+    async with bench() as (server, bus):
+        await store(bus)
+        done = await wattscale("report", "--nats-url", server.url, "--since", "0.001s", "--json")
+        assert done.code == 0
+        made = json.loads(done.out)
+        assert [(site["site"], site["acknowledgements"]) for site in made["sites"]] == [("row-1", 0)]
+        assert made["evidence"]["streams"] == []
+
+
+async def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    not_a_report = tmp_path / "x.json"
+    not_a_report.write_text("{}")
+    for args, line in (
+        (("--since", "yesterday"), "--since: must be like 24h"),
+        (("--since", "1h", "--until", "2h"), "--since 1h: not before --until 2h"),
+        (("--out", "report.pdf"), "--out report.pdf: the ending must be one of html, md, csv, json"),
+        (("--sign", str(tmp_path / "none")), "cannot be read: No such file or directory"),
+        (("--check", str(not_a_report)), "not a report in JSON"),
+        (("--signer", "U"), "--signer: only with --check"),
+    ):
+        done = await wattscale("report", "--nats-url", "nats://127.0.0.1:1", *args)
+        assert (done.code, done.out) == (2, "")
+        assert line in done.one_line()

@@ -1,0 +1,113 @@
+"""The forms of a report: texts from the bus do no harm in any of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from bus_schemas import v1
+from deploy.report.evidence import NotAReportError, claimed, compared
+from deploy.report.journal import ranges
+from deploy.report.period_report import PeriodReport, as_json, report
+from deploy.report.signature import Signature, signed, verified
+from deploy.report.usage import Prices
+from deploy.report.written import FORMS, as_csv, markdown, page
+from tests.unit.deploy.report.messages import HOUR, Journal
+
+EVIL = '<script>alert("x")</script> | a\nb \x1b[31m'
+SEED = b"SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY\n"
+
+
+def made(reason: str = "grid", journal: Journal | None = None) -> PeriodReport:
+    journal = journal or Journal()
+    journal.caps(10, "a", 300, 700)
+    journal.in_force(11, "a", 300)
+    journal.budget(20, 500, reason=reason, issued_by="=cmd()")
+    journal.tick(30, problems=(v1.Reason(code="agents", text=reason),))
+    return report(journal.entries, HOUR, Prices(kwh=0.2), HOUR.until)
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        assert not {name for name, _ in attrs} & {"src", "href", "onload", "onerror"}
+
+
+def test_the_page_holds_no_script_and_loads_nothing() -> None:
+    tags = Tags()
+    tags.feed(page(made(EVIL)))
+    assert "script" not in tags.seen
+    assert {"table", "h1"} <= tags.seen
+
+
+def test_no_form_passes_control_characters_on() -> None:
+    for form in FORMS.values():
+        assert "\x1b" not in form(made(EVIL))
+
+
+def test_a_cell_of_markdown_stays_in_its_cell() -> None:
+    (row,) = [line for line in markdown(made(EVIL)).splitlines() if line.startswith("| row | 2026")]
+    assert row.count(" | ") == 5
+
+
+def test_a_spreadsheet_gets_no_formula() -> None:
+    rows = list(csv.reader(io.StringIO(as_csv(made()))))
+    assert any("'=cmd()" in row for row in rows)
+    assert not any(cell.startswith("=") for row in rows for cell in row)
+
+
+def test_every_form_says_the_same_first_sentence_but_json_which_has_the_figures() -> None:
+    told = "The budget was held: 0 violations in 1 acknowledgements of 1 nodes."
+    for name in ("html", "md", "csv"):
+        assert told in FORMS[name](made())
+    (site,) = json.loads(FORMS["json"](made()))["sites"]
+    assert (site["violations"], site["acknowledgements"], site["most_enforced"]) == (0, 1, 300)
+
+
+def test_evidence_agrees_with_the_messages_and_with_no_others() -> None:
+    journal = Journal()
+    claims = claimed(FORMS["json"](made(journal=journal)))
+    lines = compared(claims, ranges(journal.entries))
+    assert len(lines) == 5
+    assert all(agrees for agrees, _ in lines)
+
+    altered = Journal()
+    made("other", journal=altered)
+    assert [text for agrees, text in compared(claims, ranges(altered.entries)) if not agrees] == [
+        "CONTROL: 1 messages differ from the report",
+        "PLANS: 1 messages differ from the report",
+    ]
+    fewer = [entry for entry in journal.entries if entry.stream != "PLANS"]
+    assert (False, "PLANS: 1 of 1 messages are not on the bus any more") in compared(claims, ranges(fewer))
+
+
+def test_a_report_whose_streams_were_edited_is_not_its_own() -> None:
+    value = as_json(made())
+    value["evidence"]["streams"][0]["count"] += 1
+    claims = claimed(json.dumps(value))
+    assert (False, "its digest is not that of its streams") in compared(claims, ())
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x", "evidence": 3}', '{"format": 1}'])
+def test_anything_else_is_no_report(text: str) -> None:
+    with pytest.raises(NotAReportError):
+        claimed(text)
+
+
+def test_a_signature_is_of_one_digest_by_one_key() -> None:
+    one = signed(made().digest, SEED)
+    assert one.public_key.startswith("U")
+    assert verified(made().digest, one)
+    assert not verified(made("other").digest, one)
+    assert not verified(made().digest, Signature(one.public_key, "AAAA"))
+    assert not verified(made().digest, Signature("not a key", one.base64))
+    with pytest.raises(ValueError, match="not the seed of an NKEY"):
+        signed(made().digest, b"SUAnothing")
