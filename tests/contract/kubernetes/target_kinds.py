@@ -11,9 +11,9 @@ from agent.adapters.kubernetes.api import ApiError
 from tests.contract.bus import until
 from tests.contract.kubernetes.api_server import ApiServer, Rule, merge
 from tests.contract.kubernetes.connector_site import GENERAL, READ, ConnectorSite
-from tests.contract.kubernetes.graph_operator import ADAPTERS, GRAPHS, GROUP, GraphOperator, define_graphs
-from tests.contract.kubernetes.operated_pods import Fate
-from tests.contract.kubernetes.workload_operator import (
+from tests.contract.kubernetes.operators.graph_operator import ADAPTERS, GRAPHS, GROUP, GraphOperator, define_graphs
+from tests.contract.kubernetes.operators.operated_pods import Fate
+from tests.contract.kubernetes.operators.workload_operator import (
     DEPLOYMENT,
     ENGINE,
     LEADER_WORKER_SET,

@@ -18,8 +18,8 @@ from tests.contract.kubernetes.connector_site import (
     WORKLOAD_RULES,
     connector_site,
 )
-from tests.contract.kubernetes.graph_operator import ADAPTERS, GRAPHS, GraphOperator, operated
-from tests.contract.kubernetes.operated_pods import NODE, Fate
+from tests.contract.kubernetes.operators.graph_operator import ADAPTERS, GRAPHS, GraphOperator, operated
+from tests.contract.kubernetes.operators.operated_pods import NODE, Fate
 from tests.doubles.kubernetes import KubernetesDouble
 
 pytest.importorskip("kubernetes_asyncio.client", reason="kubernetes-asyncio is a test part")

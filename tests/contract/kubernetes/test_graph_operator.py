@@ -15,8 +15,8 @@ from agent.core.scaling.kubernetes.pool_views import graph_component, pool_seen
 from agent.core.scaling.kubernetes.workload_pods import worker_pod
 from agent.core.scaling.scaling_types import PoolSeen
 from tests.contract.kubernetes.api_server import api_server, merge
-from tests.contract.kubernetes.graph_operator import ADAPTERS, GRAPHS, GraphOperator, operated
-from tests.contract.kubernetes.operated_pods import Fate
+from tests.contract.kubernetes.operators.graph_operator import ADAPTERS, GRAPHS, GraphOperator, operated
+from tests.contract.kubernetes.operators.operated_pods import Fate
 
 
 @pytest.fixture(params=["double", "real"])

@@ -21,7 +21,7 @@ from agent.adapters.kubernetes.access import Access
 from agent.adapters.kubernetes.api import KubernetesApi
 from tests.contract.kubernetes.api_server import RBAC, ApiServer, api_server, merge
 from tests.contract.kubernetes.connector_site import ConnectorSite, connector_site
-from tests.contract.kubernetes.operated_pods import Fate
+from tests.contract.kubernetes.operators.operated_pods import Fate
 from tests.contract.kubernetes.target_kinds import (
     GRAPH_VERSIONS,
     WORKLOADS,

@@ -26,7 +26,7 @@ from tests.contract.bus import bench, until
 from tests.contract.dynamo.etcd_process import EtcdProcess
 from tests.contract.kubernetes.api_server import api_server
 from tests.contract.kubernetes.connector_site import ADAPTER_RULES, ConnectorSite
-from tests.contract.kubernetes.graph_operator import ADAPTERS, operated
+from tests.contract.kubernetes.operators.graph_operator import ADAPTERS, operated
 from tests.free_ports import free_port
 from tests.shared_data import ROOT
 

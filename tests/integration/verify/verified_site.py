@@ -31,7 +31,7 @@ from tests.command_line import Done, wattscale
 from tests.contract.bus import connected, until
 from tests.contract.kubernetes.api_server import ApiServer, Rule, api_server
 from tests.contract.kubernetes.connector_site import ADAPTER_RULES
-from tests.contract.kubernetes.graph_operator import operated
+from tests.contract.kubernetes.operators.graph_operator import operated
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
 from tests.free_ports import free_port
 from tests.integration.prometheus_process import prometheus

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
 from agent.adapters.kubernetes.api import ApiError
-from agent.adapters.kubernetes.list_watch import ListWatch, WatchTiming
 from tests.contract.kubernetes.api_server import ApiServer, merge
-from tests.contract.kubernetes.operated_pods import Fate, Item, OperatedPods, condition, signs
+from tests.contract.kubernetes.operators.operated_pods import Fate, Item, OperatedPods, condition, signs
+from tests.contract.kubernetes.operators.reconciling import again_after, reconciling, watched
 
 GROUP, ADAPTERS, GRAPHS = "nvidia.com", "dynamographdeploymentscalingadapters", "dynamographdeployments"
 GRAPH_LABEL, COMPONENT_LABEL = "nvidia.com/dynamo-graph-deployment-name", "nvidia.com/dynamo-component"
-FAST = WatchTiming(watch_s=60, silence_s=30.0, first_pause_s=0.05, longest_pause_s=0.5)
 
 
 @dataclass
@@ -93,31 +92,17 @@ class GraphOperator:
         self.restart, self.rolling_update = restart or {}, rolling_update or {}
         self._changed.set()
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Reconcile at each change of adapters, graph or pods, until the block ends. Then the pods are deleted."""
-        pods_path = self.server.path("", "v1", "pods")
         selector = {"labelSelector": f"{GRAPH_LABEL}={self.graph}"}
         watches = [
-            ListWatch(self.server.api, self.path(ADAPTERS), dict, selector=selector, timing=FAST),
-            ListWatch(self.server.api, self.path(GRAPHS), dict, timing=FAST),
-            ListWatch(self.server.api, pods_path, dict, selector=selector, timing=FAST),
+            watched(self.server, self.path(ADAPTERS), selector),
+            watched(self.server, self.path(GRAPHS)),
+            watched(self.server, self.server.path("", "v1", "pods"), selector),
         ]
         for watch in watches:
             watch.on_change(self._changed.set)
-        tasks = [asyncio.create_task(watch.run()) for watch in watches]
-        tasks.append(asyncio.create_task(self._run()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            for pods in self._pods.values():
-                await pods.clear()
-        for error in ended:
-            if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-                raise error
+        return reconciling(watches, self._run(), self._pods.values())
 
     async def pods(self, component: str) -> list[Item]:
         """All pods of a component, terminating ones too."""
@@ -131,11 +116,8 @@ class GraphOperator:
                     await self._reconcile(name)
                 await self._count()
             except ApiError as error:
-                # A conflict, or a server that is away: the next try reads everything anew.
-                if error.status not in (0, 404, 409, 429, 500, 503):
-                    raise
+                await again_after(error)
                 self._changed.set()
-                await asyncio.sleep(0.05)
             await self._changed.wait()
 
     async def _reconcile(self, name: str) -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from agent.adapters.kubernetes.api import ApiError
-from agent.adapters.kubernetes.list_watch import ListWatch
 from tests.contract.kubernetes.api_server import ApiServer, merge
-from tests.contract.kubernetes.graph_operator import FAST
-from tests.contract.kubernetes.operated_pods import Fate, Item, OperatedPods
+from tests.contract.kubernetes.operators.operated_pods import Fate, Item, OperatedPods
+from tests.contract.kubernetes.operators.reconciling import again_after, reconciling, watched
 
 MARK = "wattscale.test/workload"
 LWS = "leaderworkerset.x-k8s.io"
@@ -136,30 +135,17 @@ class WorkloadOperator:
         metadata = (after or before or {})["metadata"]
         self._mark((metadata.get("labels") or {}).get(MARK, metadata["name"]))
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Reconcile until the block ends. Then the pods are deleted."""
-        kinds = {one.kind for one in self.workloads.values()}
-        paths = [self.server.path(one.group, one.version, one.resource) for one in kinds]
-        pods = ListWatch[Item](
-            self.server.api, self.server.path("", "v1", "pods"), dict, selector={"labelSelector": MARK}, timing=FAST
-        )
-        watches = [ListWatch[Item](self.server.api, path, dict, timing=FAST) for path in paths]
-        for watch in (pods, *watches):
+        paths = {self.server.path(one.kind.group, one.kind.version, one.kind.resource) for one in self._all()}
+        watches = [watched(self.server, path) for path in sorted(paths)]
+        watches.append(watched(self.server, self.server.path("", "v1", "pods"), {"labelSelector": MARK}))
+        for watch in watches:
             watch.on_item(self._item_changed)
-        tasks = [asyncio.create_task(watch.run()) for watch in (pods, *watches)]
-        tasks.append(asyncio.create_task(self._run()))
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            ended = await asyncio.gather(*tasks, return_exceptions=True)
-            for workload in self.workloads.values():
-                await workload.pods.clear()
-        for error in ended:
-            if isinstance(error, Exception) and not isinstance(error, asyncio.CancelledError):
-                raise error
+        return reconciling(watches, self._run(), [one.pods for one in self._all()])
+
+    def _all(self) -> Iterable[Workload]:
+        return self.workloads.values()
 
     async def _run(self) -> None:
         while True:
@@ -169,9 +155,6 @@ class WorkloadOperator:
                 try:
                     await self.workloads[name].reconcile()
                 except ApiError as error:
-                    # A conflict, or a server that is away: the next try reads everything anew.
-                    if error.status not in (0, 404, 409, 429, 500, 503):
-                        raise
+                    await again_after(error)
                     self._due.add(name)
-                    await asyncio.sleep(0.05)
             await self._changed.wait()
