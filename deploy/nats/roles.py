@@ -79,6 +79,10 @@ def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Pe
         subscribe.append(subjects.stored(decisions))
         claim = subjects.claim_deployment(deployment)
         publish += [claim, f"$JS.API.DIRECT.GET.{ACKS}.{claim}"]
+        plans = subjects.telemetry_plan(deployment)
+        # The power limits that are planned for its pods.
+        publish.append(f"$JS.API.DIRECT.GET.{PLANS}.{plans}")
+        subscribe.append(subjects.stored(plans))
     # Whether the GPUs of workers that left are idle.
     subscribe.append(subjects.stored(f"{subjects.root}.telemetry.node.*"))
     # A target's subject is a digest: which targets a deployment has is not known here.
@@ -139,8 +143,11 @@ def field_services(subjects: Subjects) -> Services:
     single += [f"{root}.claim.deployment.*", f"{root}.claim.target.*"]
     single += [f"{root}.deadletter.{DECISIONS}.*", f"{_ACK}.>"]
     single += [f"$JS.API.DIRECT.GET.{DECISIONS}.{root}.decision.scaling.*"]
+    single += [f"$JS.API.DIRECT.GET.{PLANS}.{root}.telemetry.plan.*"]
     single += [f"$JS.API.DIRECT.GET.{ACKS}.{root}.{kind}.*.*" for kind in ("ack", "claim")]
-    read = tuple(subjects.stored(f"{root}.{kind}.*") for kind in ("decision.scaling", "telemetry.node"))
+    read = tuple(
+        subjects.stored(f"{root}.{kind}.*") for kind in ("decision.scaling", "telemetry.node", "telemetry.plan")
+    )
     return Services(tuple(single), (f"{_NEXT}.*",), read)
 
 

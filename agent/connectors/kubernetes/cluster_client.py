@@ -15,8 +15,10 @@ import aiohttp
 from kubernetes_asyncio import client, config
 
 from agent.adapters.kubernetes.api import LARGEST_LINE_BYTES, ApiError
+from agent.core.pod_limits import ANNOTATION
 from agent.core.scaling.kubernetes.field_writers import OWN
 from agent.core.scaling.kubernetes.needed_rights import Right
+from agent.core.scaling.kubernetes.power_limits import AnnotateLimit
 from agent.core.scaling.kubernetes.scale_targets import ScaleTarget
 
 MERGE = "application/merge-patch+json"
@@ -125,6 +127,17 @@ class ClusterClient:
             return int(found["spec"]["replicas"]), str(found["metadata"]["resourceVersion"])
         except FAILURES as error:
             raise _refusal(f"scale of {target}", error) from error
+
+    async def annotate(self, namespace: str, limit: AnnotateLimit) -> None:
+        """Write or remove one pod's power limit. Raises ApiError, also where a pod of the same name is another one."""
+        value = None if limit.watts is None else str(limit.watts)
+        body = {"metadata": {"uid": limit.uid, "annotations": {ANNOTATION: value}}}
+        try:
+            await self._core.patch_namespaced_pod(
+                limit.pod, namespace, body, field_manager=OWN, _content_type=MERGE, _request_timeout=TIMEOUT_S
+            )
+        except FAILURES as error:
+            raise _refusal(f"power limit of pod {limit.pod}", error) from error
 
     async def allowed(self, right: Right) -> bool:
         """Whether this account has a right."""

@@ -42,6 +42,10 @@ class KubernetesFile(SettingsSection):
     """Whether a count that somebody else wrote stays, or is written over."""
     wait_for_capacity_s: float = Field(default=600.0, gt=0)
     """How long pods may stay unschedulable before the decision fails for good."""
+    annotate: bool = False
+    """Whether each worker pod gets its planned power limit as an annotation, for an agent that reads it there."""
+    annotate_settle_s: float = Field(default=20.0, ge=0)
+    """How long every lower was written before one is raised: longer than the loop of the agent that reads them."""
     kubeconfig: Path | None = None
     name: str = ""
     """What acknowledgements call this connector; empty: ``kubernetes on <host>``."""

@@ -13,6 +13,7 @@ from agent.connectors.kubernetes.shared_watches import SharedWatches, WatchedPoo
 from agent.core.scaling.kubernetes.gpu_release import SETTLE_S, LeftPod, PodPlace, PoolGpus, release
 from agent.core.scaling.kubernetes.lean_objects import graph_key, label_key
 from agent.core.scaling.kubernetes.pool_views import Counted, ViewSettings, graph_component, pool_seen, workload
+from agent.core.scaling.kubernetes.power_limits import PoolPods
 from agent.core.scaling.kubernetes.rival_scalers import rival
 from agent.core.scaling.kubernetes.scale_targets import (
     ADAPTER_GROUP,
@@ -120,6 +121,16 @@ class PoolWatch:
         if in_the_way:
             return replace(seen, wanted=None, problem=ScalingProblem(f"{pool}: {in_the_way}"))
         return seen
+
+    def workers(self) -> dict[str, PoolPods]:
+        """The pods of each pool that nothing stands in the way of."""
+        found = {}
+        for pool, target in self.targets().items():
+            item = self.item(target)
+            in_the_way, counted, pods = self._workers(item, target) if item is not None else ("missing", None, ())
+            if counted is not None and not in_the_way:
+                found[pool] = PoolPods(pods, counted.hold)
+        return found
 
     def forget_lost(self) -> None:
         """Judge the next decision by the nodes that report: what a lost node held is not known again by waiting."""

@@ -33,7 +33,9 @@ class ScalingEvents:
         self._cluster = cluster
         self._written: set[tuple[str, str]] = set()
 
-    async def warn(self, target: ScaleTarget, item: Mapping[str, Any], text: str) -> None:
+    async def warn(
+        self, target: ScaleTarget, item: Mapping[str, Any], text: str, *, reason: str = "ScalingNotDone"
+    ) -> None:
         """A warning about a target's object."""
         uid = str(item["metadata"]["uid"])
         if (uid, text) in self._written:
@@ -53,7 +55,7 @@ class ScalingEvents:
         body = {
             "metadata": {"generateName": f"{target.name[:200]}.", "namespace": target.namespace},
             "involvedObject": about,
-            "reason": "ScalingNotDone",
+            "reason": reason,
             "message": text[:1024],
             "type": "Warning",
             "source": {"component": "wattscale-connector"},

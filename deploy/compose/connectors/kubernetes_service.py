@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.connectors.bus_claims import claimed
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
 from agent.connectors.kubernetes.node_telemetry import NodeTelemetryWatch
+from agent.connectors.kubernetes.planned_power import PlannedPower
 from agent.connectors.kubernetes.pool_watch import PoolWatch
 from agent.connectors.kubernetes.scaling_events import ScalingEvents
 from agent.connectors.kubernetes.shared_watches import SharedWatches, WatchedPools
@@ -101,7 +102,7 @@ async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, v
 
     name = settings.name or f"kubernetes on {socket.gethostname()}"
     watched = settings.watched()
-    shared = SharedWatches(cluster, watched)
+    shared = SharedWatches(cluster, watched, annotate=settings.annotate)
     events = ScalingEvents(cluster)
     telemetry = NodeTelemetryWatch(bus)
     parts: dict[str, Coroutine[Any, Any, None]] = {"telemetry": telemetry.run()}
@@ -115,9 +116,33 @@ async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, v
         parts |= {f"decisions of {pools.deployment}": channel.run(), f"scaling of {pools.deployment}": scaler.run()}
         view.channels.append(channel)
         view.watches.append(watch)
+    if settings.annotate:
+        parts |= _annotating(cluster, bus, settings, shared, telemetry, events)
     targets = settings.claimed_targets(cluster.address)
     async with claimed(bus, this_process(name), targets, settings.claim_ttl_s) as claims:
         await run_together({**parts, "claims": claims.keep()})
+
+
+def _annotating(
+    cluster: ClusterClient,
+    bus: Bus,
+    settings: KubernetesFile,
+    shared: SharedWatches,
+    telemetry: NodeTelemetryWatch,
+    events: ScalingEvents,
+) -> dict[str, Coroutine[Any, Any, None]]:
+    """What writes the power limits of all deployments."""
+    from agent.connectors.kubernetes.power_annotator import LowersFirst, PowerAnnotator
+
+    lowers, parts = LowersFirst(settings.annotate_settle_s), dict[str, Coroutine[Any, Any, None]]()
+    for pools in settings.watched():
+        changed = asyncio.Event()
+        watch = PoolWatch(shared, telemetry, pools, settings.view_settings(), changed.set)
+        planned = PlannedPower(bus, pools.deployment, settings.annotate_settle_s, changed.set)
+        overwrite = settings.second_writer == "loses"
+        annotator = PowerAnnotator(cluster, watch, planned, events, lowers, changed, overwrite=overwrite)
+        parts |= {f"plans of {pools.deployment}": planned.run(), f"limits of {pools.deployment}": annotator.run()}
+    return parts
 
 
 def _pools(watched: WatchedPools) -> set[str] | None:

@@ -23,6 +23,11 @@ def count_writer(managed_fields: object, path: tuple[str, ...] = ("spec", "repli
     return " and ".join(_in_words(name) for name in sorted(set(others)))
 
 
+def is_own(managed_fields: object, path: tuple[str, ...]) -> bool:
+    """Whether the field at ``path`` was written by us."""
+    return any(entry["manager"] == OWN for entry in owners(managed_fields, path))
+
+
 def owners(managed_fields: object, path: tuple[str, ...] = ("spec", "replicas")) -> list[dict[str, Any]]:
     """The entries that own the field at ``path``, without the other fields that they own."""
     if not isinstance(managed_fields, list):

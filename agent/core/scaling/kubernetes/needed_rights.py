@@ -39,6 +39,11 @@ def reporting(namespace: str) -> Right:
     return Right(namespace, "create", "", "events")
 
 
+def annotating(namespace: str) -> Right:
+    """What writing power limits to pods needs."""
+    return Right(namespace, "patch", "", "pods")
+
+
 def manifest_lines(missing: Iterable[Right]) -> tuple[str, ...]:
     """One sentence for each resource that lacks rights, with the rule to add to the Role of its namespace."""
     verbs: dict[tuple[str, str, str], list[str]] = {}

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from agent.core.pod_limits import ANNOTATION
+from agent.core.scaling.kubernetes.field_writers import is_own
+
 _FINISHED = ("Succeeded", "Failed")
 _STUCK = (
     "CrashLoopBackOff",
@@ -23,7 +26,8 @@ _STUCK = (
 class WorkerPod:
     """One pod. ``unschedulable`` and ``stuck``: the reason in Kubernetes' own words, else empty.
 
-    ``may_hold_gpus``: whether it asks for a device or a resource claim, of any vendor.
+    ``may_hold_gpus``: whether it asks for a device or a resource claim, of any vendor. ``power_limit``: its annotation
+    as it stands, empty where it has none; ``own_power_limit``: whether we wrote it.
     """
 
     name: str
@@ -36,6 +40,9 @@ class WorkerPod:
     unschedulable_since_s: float | None = None
     stuck: str = ""
     may_hold_gpus: bool = True
+    uid: str = ""
+    power_limit: str = ""
+    own_power_limit: bool = False
 
 
 def worker_pod(item: Mapping[str, Any]) -> WorkerPod:
@@ -43,6 +50,7 @@ def worker_pod(item: Mapping[str, Any]) -> WorkerPod:
     metadata, status = item["metadata"], item.get("status") or {}
     conditions = {one.get("type"): one for one in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
+    limit = str((metadata.get("annotations") or {}).get(ANNOTATION, ""))
     refused = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
     return WorkerPod(
         name=str(metadata["name"]),
@@ -55,6 +63,9 @@ def worker_pod(item: Mapping[str, Any]) -> WorkerPod:
         unschedulable_since_s=_time(scheduled.get("lastTransitionTime")) if refused else None,
         stuck=_stuck(status),
         may_hold_gpus=_asks_for_devices(item.get("spec") or {}),
+        uid=str(metadata.get("uid", "")),
+        power_limit=limit,
+        own_power_limit=bool(limit) and is_own(metadata.get("managedFields"), ("metadata", "annotations", ANNOTATION)),
     )
 
 
