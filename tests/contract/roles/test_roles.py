@@ -236,7 +236,7 @@ async def test_even_a_planner_deletes_nothing(guarded: Guarded, subject: str) ->
         ("agent", "_INBOX_agent_node-8.>"),
         ("agent", "$JS.>"),
         ("connector", "wattscale.stored.v1.decision.scaling.other"),
-        ("connector", "wattscale.stored.v1.telemetry.plan.prod-llama"),
+        ("connector", "wattscale.stored.v1.telemetry.plan.other"),
         ("observer", "_INBOX_planner.>"),
         ("observer", "$JS.>"),
     ],
