@@ -61,7 +61,10 @@ def compare(
         if one is None or one.wanted is None:
             problems.append((one.problem if one else None) or ScalingProblem(f"{pool}: its count cannot be read now"))
             continue
-        goal = target if one.room is None else min(target, one.room)
+        goal = max(one.at_least, target if one.room is None else min(target, one.room))
+        if target < one.at_least:
+            words = f"{pool}: {target} replicas do not work there: at least {one.at_least} must stay"
+            problems.append(ScalingProblem(words, retryable=False))
         if one.wanted != goal:
             if one.wanted != written.get(pool, one.wanted):
                 foreign.append(pool)

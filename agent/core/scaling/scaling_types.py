@@ -72,7 +72,8 @@ class PoolSeen:
     ``leaving``: replicas that drain or still hold GPUs; None where that is not known. ``idle``: whether the GPUs of
     those that left are idle. ``version``: opaque; a write carries it, and fails where it is no longer the newest.
     ``writer``: who set ``wanted`` last, where known. ``hold``: why nothing may be raised now (a rollout).
-    ``room``: the count to go back to, once waiting for more capacity was given up.
+    ``room``: the count to go back to, once waiting for more capacity was given up. ``at_least``: the fewest replicas
+    that work there.
     """
 
     wanted: int | None
@@ -84,6 +85,7 @@ class PoolSeen:
     hold: str = ""
     problem: ScalingProblem | None = None
     room: int | None = None
+    at_least: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,20 @@ from tests.contract.kubernetes.operators.workload_operator import (
     DEPLOYMENT,
     ENGINE,
     LEADER_WORKER_SET,
+    SCALING_GROUP,
     STATEFUL_SET,
     Workload,
     WorkloadKind,
     WorkloadOperator,
 )
 
-WORKLOADS = {"deployment": DEPLOYMENT, "statefulset": STATEFUL_SET, "lws": LEADER_WORKER_SET, "other": ENGINE}
+WORKLOADS = {
+    "deployment": DEPLOYMENT,
+    "statefulset": STATEFUL_SET,
+    "lws": LEADER_WORKER_SET,
+    "pcsg": SCALING_GROUP,
+    "other": ENGINE,
+}
 GRAPH_VERSIONS = {"dgdsa-v1beta1": "v1beta1", "dgdsa-v1alpha1": "v1alpha1"}
 POOLS = ("prefill", "decode")
 
@@ -76,6 +83,8 @@ class TargetKind:
     def __init__(self, name: str, server: ApiServer) -> None:
         self.name, self.server = name, server
         self.defined = True
+        self.fewest = 0
+        """Replicas below which the connector must not go."""
         self.pools: dict[str, ScaledPool] = {}
         self.settings: dict[str, Any] = {}
         self.number = -1
@@ -116,6 +125,8 @@ class GraphKind(TargetKind):
     def __init__(self, name: str, server: ApiServer) -> None:
         super().__init__(name, server)
         version = GRAPH_VERSIONS[name]
+        # The operator's components are PodCliques of Grove.
+        self.fewest = 1
         graph = f"{server.mark}-{version}"
         operator = self.operator = GraphOperator(server, graph, {"Prefill": 1, "Decode": 1}, version)
         for component in operator.components:
@@ -163,6 +174,7 @@ class WorkloadsKind(TargetKind):
         super().__init__(name, server)
         kind = self.kind = WORKLOADS[name]
         self.defined = kind.defined
+        self.fewest = int(kind == SCALING_GROUP)
         self.workloads = {pool: Workload(server, kind, f"{server.mark}-{name}-{pool}") for pool in POOLS}
         operator = self.operator = WorkloadOperator(server, self.workloads.values())
         for pool, workload in self.workloads.items():

@@ -210,6 +210,21 @@ async def crash_loop(table: Table, kind: TargetKind) -> None:
     await kind.site.done(number)
 
 
+async def zero(table: Table, kind: TargetKind) -> None:
+    """None at all: carried out, but where it does not work one replica stays."""
+    decode, before = kind.pools["decode"], kind.counts["decode"]
+    number = await kind.decide(decode=0)
+    if kind.fewest:
+        words = "decode: 0 replicas do not work there: at least 1 must stay"
+        ack = await kind.site.problem(number, words)
+        assert (ack.status, ack.retryable, ack.scaled_decision_id) == ("failed", False, number - 1)
+        await kind.site.event(decode.name, words)
+    else:
+        await kind.site.done(number)
+    await decode.wants(kind.fewest)
+    await kind.decided(decode=before)
+
+
 async def update(table: Table, kind: TargetKind, what: str) -> None:
     decode = kind.pools["decode"]
     before = await decode.wanted()
@@ -303,6 +318,7 @@ async def test_pods_without_room_crashes_rollouts_and_restarts(site: Table) -> N
         await site.each(crash_loop)
         await site.each(rollout)
         await site.each(restart)
+        await site.each(zero)
         await site.each(in_order)
 
 

@@ -15,6 +15,8 @@ from agent.core.scaling.scaling_types import PoolSeen, ScalingProblem
 
 _GANGS = ("PodCliqueScalingGroup", "LeaderWorkerSet")
 """Kinds whose replica is several pods: pods are not replicas there."""
+_GROVE = ("PodClique", "PodCliqueScalingGroup")
+"""Kinds of Grove, which has no working way back from 0 replicas."""
 _RESTARTING = ("Pending", "Restarting")
 _ROLLING = ("Pending", "InProgress")
 
@@ -24,7 +26,7 @@ class Counted:
     """What a controller's status says of one pool. ``observed``: the status is about the newest spec.
 
     ``gang``: a replica is several pods. ``hold``: what is in progress there, so that nothing may be raised.
-    ``pods_known``: its pods can be told from others.
+    ``pods_known``: its pods can be told from others. ``at_least``: the fewest replicas that work there.
     """
 
     ready: int
@@ -32,6 +34,7 @@ class Counted:
     gang: bool = False
     hold: str = ""
     pods_known: bool = True
+    at_least: int = 0
 
 
 def graph_component(graph: Mapping[str, Any], component: str) -> Counted:
@@ -50,7 +53,8 @@ def graph_component(graph: Mapping[str, Any], component: str) -> Counted:
         ready=int(ready or 0),
         observed=_observed(graph.get("metadata") or {}, status),
         gang=kind in _GANGS,
-        hold=_graph_hold(status, component) or _updating(one, one.get("replicas")),
+        hold=_graph_hold(status, component) or _updating(one, kind),
+        at_least=int(kind in _GROVE),
     )
 
 
@@ -79,7 +83,8 @@ def workload(item: Mapping[str, Any], kind: str) -> Counted:
         ready=int(ready or 0),
         observed=_observed(item.get("metadata") or {}, status),
         gang=kind in _GANGS,
-        hold=_updating(status, status.get("replicas")),
+        hold=_updating(status, kind),
+        at_least=int(kind in _GROVE),
     )
 
 
@@ -89,9 +94,16 @@ def _observed(metadata: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
     return seen is None or int(seen) >= int(metadata.get("generation", 0))
 
 
-def _updating(status: Mapping[str, Any], replicas: object) -> str:
-    """A rollout by the counts of its controller: not all replicas that exist have the newest template."""
-    updated = status.get("updatedReplicas")
+def _updating(status: Mapping[str, Any], kind: str) -> str:
+    """A rollout by the counts of its controller: not all replicas that exist have the newest template.
+
+    A PodCliqueScalingGroup counts a replica as updated only when it is available, and reports its updates.
+    """
+    gang = kind == "PodCliqueScalingGroup"
+    progress = status.get("updateProgress") or status.get("rollingUpdateProgress") or {}
+    if gang and progress.get("updateStartedAt") and not progress.get("updateEndedAt"):
+        return f"an update that began at {progress['updateStartedAt']} is in progress"
+    updated, replicas = status.get("updatedReplicas"), status.get("availableReplicas" if gang else "replicas")
     if isinstance(updated, int) and isinstance(replicas, int) and updated < replicas:
         return f"a rollout has updated {updated} of {replicas} replicas"
     return ""
@@ -148,6 +160,7 @@ def pool_seen(
         version=str(metadata.get("resourceVersion", "")),
         writer=rival or count_writer(metadata.get("managedFields")),
         hold=counted.hold,
+        at_least=counted.at_least,
         problem=problem,
         room=None if problem is None or problem.retryable else _room(counted, pods),
     )

@@ -10,6 +10,11 @@ from typing import Any
 ADAPTER_GROUP, ADAPTERS = "nvidia.com", "dynamographdeploymentscalingadapters"
 GRAPH_LABEL, COMPONENT_LABEL = "nvidia.com/dynamo-graph-deployment-name", "nvidia.com/dynamo-component"
 """The labels of a graph's pods."""
+_GANG_LABELS = {
+    ("leaderworkerset.x-k8s.io", "leaderworkersets"): "leaderworkerset.sigs.k8s.io/name",
+    ("grove.io", "podcliquescalinggroups"): "grove.io/podcliquescalinggroup",
+}
+"""Of kinds whose replica is several pods: the label that all pods of an object carry."""
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 _TARGET = re.compile(rf"(?P<resource>[a-z0-9]+)\.(?P<version>v[a-z0-9]+)\.(?P<group>{_NAME})/(?P<name>{_NAME})")
 
@@ -70,8 +75,8 @@ def kind_of(target: ScaleTarget, item: Mapping[str, Any]) -> str:
 
 def pod_labels(target: ScaleTarget, item: Mapping[str, Any]) -> dict[str, str]:
     """The labels of a workload's pods: by its own selector, else by the one that its status shows; empty: not known."""
-    if target.resource == "leaderworkersets":
-        return {"leaderworkerset.sigs.k8s.io/name": target.name}
+    if (label := _GANG_LABELS.get((target.group, target.resource))) is not None:
+        return {label: target.name}
     selector = (item.get("spec") or {}).get("selector")
     if isinstance(selector, Mapping) and isinstance(selector.get("matchLabels"), Mapping):
         return {str(key): str(value) for key, value in selector["matchLabels"].items()}

@@ -14,7 +14,8 @@ from tests.contract.kubernetes.operators.operated_pods import Fate, Item, Operat
 from tests.contract.kubernetes.operators.reconciling import again_after, reconciling, watched
 
 MARK = "wattscale.test/workload"
-LWS = "leaderworkerset.x-k8s.io"
+LWS, GROVE = "leaderworkerset.x-k8s.io", "grove.io"
+GANG_LABELS = {LWS: "leaderworkerset.sigs.k8s.io/name", GROVE: "grove.io/podcliquescalinggroup"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class WorkloadKind:
 DEPLOYMENT = WorkloadKind("apps", "v1", "deployments", "Deployment")
 STATEFUL_SET = WorkloadKind("apps", "v1", "statefulsets", "StatefulSet")
 LEADER_WORKER_SET = WorkloadKind(LWS, "v1", "leaderworkersets", "LeaderWorkerSet", defined=True, size=2)
+SCALING_GROUP = WorkloadKind(GROVE, "v1alpha1", "podcliquescalinggroups", "PodCliqueScalingGroup", defined=True, size=2)
 ENGINE = WorkloadKind("x.wattscale.test", "v1", "engines", "Engine", defined=True)
 
 
@@ -46,8 +48,8 @@ class Workload:
 
     def __post_init__(self) -> None:
         labels = {MARK: self.name}
-        if self.kind.group == LWS:
-            labels["leaderworkerset.sigs.k8s.io/name"] = self.name
+        if self.kind.group in GANG_LABELS:
+            labels[GANG_LABELS[self.kind.group]] = self.name
         self.pods = OperatedPods(self.server, self.name, labels, self.kind.size)
 
     def path(self, sub: str = "") -> str:
@@ -102,8 +104,12 @@ class Workload:
             "observedGeneration": item["metadata"]["generation"],
             "replicas": len(live) // self.kind.size,
             "updatedReplicas": self.pods.updated_of(pods),
-            "readyReplicas": ready,
         }
+        if self.kind == SCALING_GROUP:
+            # It has no readyReplicas, and counts as updated only what is available.
+            status |= {"availableReplicas": ready, "updatedReplicas": min(ready, status["updatedReplicas"])}
+        else:
+            status["readyReplicas"] = ready
         if self.kind in (DEPLOYMENT, STATEFUL_SET):
             status["availableReplicas"] = ready
         if self.kind == ENGINE:

@@ -103,3 +103,12 @@ def test_nothing_is_raised_while_held_but_lowers_go_on() -> None:
 def test_one_lasting_problem_ends_the_decision() -> None:
     seen = at(decode=1, prefill=1, problem=ScalingProblem("forbidden", retryable=False))
     assert compared(seen).progress.problem == ScalingProblem("forbidden", retryable=False)
+
+
+def test_a_pool_is_not_lowered_below_what_works_there() -> None:
+    decision = ReplicaDecision(1, "one", {"decode": 0})
+    found = compare(decision, {"decode": PoolSeen(2, 2, at_least=1)}, {"decode": 2})
+    assert [(one.replicas, one.was) for one in found.actions] == [(1, 2)]
+    assert found.progress.problem == ScalingProblem(
+        "decode: 0 replicas do not work there: at least 1 must stay", retryable=False
+    )

@@ -134,7 +134,7 @@ def test_a_gang_s_replica_is_all_its_pods() -> None:
         "availableReplicas": 1,
     }
     counted = graph_component(found, "decode")
-    assert counted == Counted(ready=1, observed=True, gang=True)
+    assert counted == Counted(ready=1, observed=True, gang=True, at_least=1)
     seen = pool_seen("decode", adapter(2), counted, serving(6), NOW_S)
     assert (seen.ready, seen.leaving) == (1, 0)
 
@@ -275,3 +275,27 @@ def test_pods_are_chosen_by_all_labels() -> None:
 )
 def test_only_a_pod_that_asks_for_a_device_or_a_claim_may_hold_gpus(spec: dict[str, Any], asks: bool) -> None:
     assert worker_pod({"metadata": {"name": "p"}, "spec": spec}).may_hold_gpus is asks
+
+
+@pytest.mark.parametrize(
+    ("status", "hold"),
+    [
+        # Starting: not yet updated, and no rollout.
+        ({"replicas": 3, "availableReplicas": 1, "updatedReplicas": 1}, False),
+        ({"replicas": 3, "availableReplicas": 3, "updatedReplicas": 1}, True),
+        (
+            {"replicas": 3, "availableReplicas": 2, "updatedReplicas": 2, "updateProgress": {"updateStartedAt": "t"}},
+            True,
+        ),
+        ({"replicas": 1, "updateProgress": {"updateStartedAt": "t", "updateEndedAt": "u"}}, False),
+    ],
+)
+def test_a_scaling_group_of_grove_is_updating_by_what_is_available_and_never_0(
+    status: dict[str, Any], hold: bool
+) -> None:
+    counted = workload({"status": status}, "PodCliqueScalingGroup")
+    assert (counted.ready, counted.gang, counted.at_least) == (status.get("availableReplicas", 0), True, 1)
+    assert bool(counted.hold) is hold
+    graph = {"status": {"components": {"d": {**status, "componentKind": "PodCliqueScalingGroup"}}}}
+    assert (bool(graph_component(graph, "d").hold), graph_component(graph, "d").at_least) == (hold, 1)
+    assert workload({"status": status}, "LeaderWorkerSet").at_least == 0
