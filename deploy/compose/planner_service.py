@@ -21,6 +21,8 @@ from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.beside_planner import OWN_GRAPH, SideConnector
 from deploy.compose.metric_sources import SharedClients, observers
+from deploy.dashboard.feed import Feed
+from deploy.dashboard.page_server import DashboardServer
 from planner.adapters.graph_model import GraphModel, detect
 from planner.domain.config import PlannerConfig
 from planner.ports import Clock
@@ -147,8 +149,8 @@ def _served(name: str, block: DeploymentSettings, found: GraphModel) -> Deployme
 class Planner:
     """A planner's service with its health and metrics pages.
 
-    ``health`` is None where the settings turn the pages off. ``bus`` is opened here where it is not open yet; closed by
-    whoever made it.
+    ``health`` and ``dashboard`` are None where the settings turn them off. ``bus`` is opened here where it is not open
+    yet; closed by whoever made it.
     """
 
     def __init__(
@@ -182,6 +184,7 @@ class Planner:
         self._instruments = Instruments(config, self.service.vitals, models, self.service.bus_watch.problems)
         self.service.watch(self._instruments.watch)
         self.health = self._health(config, clock)
+        self.dashboard = self._dashboard()
 
     def _health(self, config: PlannerConfig, clock: Clock) -> HealthServer | None:
         block = self._settings.health
@@ -203,6 +206,18 @@ class Planner:
         self.service.watch(health.watch)
         return health
 
+    def _dashboard(self) -> DashboardServer | None:
+        block = self._settings.dashboard
+        if block.port is None:
+            return None
+        return DashboardServer(
+            Feed(self._bus),
+            host=block.host,
+            port=block.port,
+            path_prefix=block.path_prefix,
+            host_names=block.host_names,
+        )
+
     async def run(self) -> None:
         """Run until cancelled, or until a part fails; connections to metrics are closed on the way out."""
         parts: dict[str, Coroutine[Any, Any, None]] = {"service": self.service.run()}
@@ -210,6 +225,8 @@ class Planner:
             parts["maintain"] = maintain(self._bus)
         if self.health is not None:
             parts["health"] = self.health.run()
+        if self.dashboard is not None:
+            parts["dashboard"] = self.dashboard.run()
         try:
             await run_together(parts)
         finally:

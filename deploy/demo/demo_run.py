@@ -74,7 +74,8 @@ async def _up(run: Prepared) -> RunEnd:
         picture = SiteView()
         await stack.enter_async_context(_running(*_watchers(bus, picture)))
         title = f"wattscale up: {run.options.nodes} nodes, {run.options.gpu}, {run.budget_watts:.0f} W, bus {url}"
-        hint = f"from outside: nats sub 'wattscale.v1.>' -s {url}   or   wattscale status"
+        look = f"nats sub 'wattscale.v1.>' -s {url}   or   wattscale status"
+        pages: list[str] = []
         options = run.options
         remember(LastRun(url, bus.subjects.prefix, os.getpid(), options.site, options.deployment))
         stack.callback(forget, os.getpid())
@@ -88,9 +89,10 @@ async def _up(run: Prepared) -> RunEnd:
 
         def status() -> DemoStatus:
             unwell = (*problems(picture, datetime.now(UTC)), *_behind(cluster))
+            hint = f"from outside: {'   or   '.join([*pages[:1], look])}"
             return DemoStatus(title, hint, cluster.load_s(), time.monotonic() - began_s, unwell)
 
-        async with _planners(run, stack, url, cluster), _running(show(picture, status, quiet=options.json)):
+        async with _planners(run, stack, url, cluster, pages), _running(show(picture, status, quiet=options.json)):
             await _until_end(run, cluster, end.stop)
             end.report = _report(run, cluster, meter, picture)
         await _carried_out(picture, options.deployment, end)
@@ -112,13 +114,20 @@ def _behind(cluster: LiveCluster) -> list[str]:
 
 
 @asynccontextmanager
-async def _planners(run: Prepared, stack: AsyncExitStack, url: str, cluster: LiveCluster) -> AsyncIterator[None]:
+async def _planners(
+    run: Prepared, stack: AsyncExitStack, url: str, cluster: LiveCluster, pages: list[str]
+) -> AsyncIterator[None]:
+    """Run the planners; ``pages`` receives the address of each one's dashboard."""
     async with AsyncExitStack() as planners:
         for index in range(run.options.planners):
             name = f"planner-{index}"
             planner = make_planner(run, await _connected(stack, run, url, name), cluster, f"{name}-{os.getpid()}")
             await planners.enter_async_context(_running(planner.run()))
-            _print(f"{name}: health and metrics on {await _address(planner)}")
+            if planner.dashboard is not None:
+                await planner.dashboard.serving.wait()
+                pages.append(planner.dashboard.url)
+            page = f", dashboard on {pages[-1]}" if pages else ""
+            _print(f"{name}: health and metrics on {await _address(planner)}{page}")
         yield
 
 

@@ -19,6 +19,7 @@ from planner.domain.request import Request
 from planner.domain.units import mw_from_watts
 from planner.runtime.config.settings import (
     BehaviorSettings,
+    DashboardSettings,
     DeploymentSettings,
     HealthSettings,
     PoolSettings,
@@ -175,6 +176,7 @@ def _settings(options: UpOptions, profile: Profile, budget_watts: float) -> Sett
         interval_s=max(SHORTEST_TICK_S, TICK_LOAD_S / options.speed),
         load_time_scale=options.speed,
         health=HealthSettings(port=0),
+        dashboard=DashboardSettings(port=0),
         provision=False,
     )
 

@@ -160,7 +160,7 @@ def _run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise UsageError(f"{error}; pip install 'wattscale[otlp]', or leave otlp.endpoint empty") from error
     except OSError as error:
-        raise CliError(f"{error}; set health.host or health.port to another address") from error
+        raise CliError(f"{error}; set host or port of health, or of dashboard, to another address") from error
     return 0
 
 

@@ -335,6 +335,18 @@ class HealthSettings(Block):
     """Not live when the event loop has not run for this long (real seconds)."""
 
 
+class DashboardSettings(Block):
+    """The page of the site (`wattscale dashboard` serves the same). Read-only and without a login: whoever reaches the
+    address sees the site. ``port`` 0: the system chooses; ``none`` or null: no page."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = None
+    path_prefix: str = ""
+    """Where the page begins, behind a proxy that keeps the path."""
+    host_names: tuple[str, ...] = ()
+    """Names under which a proxy asks for the page, where it listens on the loopback."""
+
+
 class LogSettings(Block):
     """Logs go to standard error, one JSON object a line by default."""
 
@@ -383,6 +395,7 @@ class Settings(Block):
     tensorboard_dir: Path | None = None
     """Where to write what every tick saw, forecast and decided, as TensorBoard's event files; unset: nowhere."""
     health: HealthSettings = Field(default_factory=HealthSettings)
+    dashboard: DashboardSettings = Field(default_factory=DashboardSettings)
     log: LogSettings = Field(default_factory=LogSettings)
     otlp: OtlpSettings = Field(default_factory=OtlpSettings)
     journal: bool = True
