@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from bus_schemas import v1
@@ -15,6 +15,7 @@ from deploy.dashboard.points import deployment_point, site_point
 from deploy.dashboard.timeline import TimelineEvent, event_of
 from deploy.views.bus_reader import story
 from deploy.views.explain import explain
+from deploy.views.freshness import CLOCKS_APART_S
 from deploy.views.site_view import SiteView
 from deploy.views.words import clock, sentence
 
@@ -22,6 +23,7 @@ MOST_RECORDS = 1000
 """Of one deployment; the stream itself keeps 240."""
 MOST_MESSAGES = 2000
 """Read of one kind for one answer."""
+CLOCKS_APART = timedelta(seconds=CLOCKS_APART_S)
 TIMELINE_KINDS = (("decision", "scaling"), ("ack", "scaling"), ("control",), ("decision", "power"), ("ack", "power"))
 NO_RECORD = "records are kept for an hour, and only the newest 240 of a deployment"
 
@@ -60,12 +62,14 @@ async def happenings(
     complete = True
     for kind in TIMELINE_KINDS:
         start = watts_since if watts_since is not None and kind[-1] == "power" else begin
-        some = await messages_from(bus, bus.subjects.all_of(*kind), start, MOST_MESSAGES, until=end)
+        some = await messages_from(bus, bus.subjects.all_of(*kind), start, MOST_MESSAGES, until=end + CLOCKS_APART)
         complete = complete and len(some) < MOST_MESSAGES
         found += some
     kinds: dict[str, list[TimelineEvent]] = {}
     for event in filter(None, (event_of(one.message) for one in found)):
-        kinds.setdefault(event.kind, []).append(event)
+        # The streams are read by the server's times, and people go by the times that are shown.
+        if begin <= event.time <= end:
+            kinds.setdefault(event.kind, []).append(event)
     complete = complete and all(len(events) <= most for events in kinds.values())
     shown = [event for events in kinds.values() for event in sorted(events, key=lambda one: one.time)[-most:]]
     return Happenings(sorted(shown, key=lambda event: event.time), complete)

@@ -12,6 +12,7 @@ from deploy.views.odd_gpus import OddGpu
 from deploy.views.site_view import SiteView
 from deploy.views.would_change import would_change
 
+NO_TICK = "no tick on this bus yet"
 MOST_LINES = 12
 """Lines of one answer: the page shows the rest in its tables."""
 
@@ -33,10 +34,8 @@ def answers(picture: SiteView, odd: Sequence[OddGpu]) -> dict[str, AnsweredQuest
     """An answer to each question that needs no instant, by a short name. ``odd``: as `odd_gpus` finds them."""
     return {
         "budget": _budget(picture),
-        "why": AnsweredQuestion("Why that many workers?", _some(_why(picture), "no tick on this bus yet")),
-        "change": AnsweredQuestion(
-            "What would change the decision?", _some(_change(picture), "no tick on this bus yet")
-        ),
+        "why": AnsweredQuestion("Why that many workers?", _some(_why(picture), NO_TICK)),
+        "change": AnsweredQuestion("What would change the decision?", _some(_change(picture), NO_TICK)),
         "odd": _odd(picture, odd),
     }
 
@@ -54,6 +53,11 @@ def watts_line(picture: SiteView, site: str) -> str:
     records = [view.record for view in picture.deployments.values() if view.record and view.record.site == site]
     if records and (lines := list(power_lines(max(records, key=lambda one: one.time)))):
         return lines[0]
+    return live_watts_line(picture, site)
+
+
+def live_watts_line(picture: SiteView, site: str) -> str:
+    """The site's watts by the newest decisions and reports."""
     nodes, known = picture.nodes_of(site).values(), picture.budget_of(site)
     budget = "no budget on this bus" if known is None else f"budget {known[0]:.0f} W"
     caps, drawn = sum(node.enforced_watts for node in nodes), sum(node.drawn_watts for node in nodes)
@@ -65,9 +69,11 @@ def _budget(picture: SiteView) -> AnsweredQuestion:
     for site in picture.sites():
         within = held(picture, site)
         verdict = {True: "yes", False: "NO", None: "not known"}[within]
+        # What contradicts the newest record is newer than it.
+        line = live_watts_line(picture, site) if within is False else watts_line(picture, site)
         gpus, watts = picture.outside_of(site)
         outside = f"; {outside_words(gpus, watts)}" if gpus else ""
-        lines.append(f"{site}: {verdict}; {watts_line(picture, site)}{outside}")
+        lines.append(f"{site}: {verdict}; {line}{outside}")
         well = well and within is not False
     return AnsweredQuestion("Is the budget held?", _some(iter(lines), "no site on this bus yet"), well)
 

@@ -21,7 +21,7 @@ import aiohttp
 import pytest
 
 START_S = 60.0
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def installed() -> str:
@@ -30,8 +30,8 @@ def installed() -> str:
         if found := shutil.which(name):
             return found
     if os.environ.get("WATTSCALE_REQUIRE_PARTS"):
-        pytest.fail("chromium is missing: apt-get install chromium-headless-shell")
-    pytest.skip("chromium is missing: apt-get install chromium-headless-shell")
+        pytest.fail("chromium is missing: apt-get install chromium")
+    pytest.skip("chromium is missing: apt-get install chromium")
 
 
 class BrowserTab:

@@ -14,7 +14,7 @@ export class Chart {
     this.body = element("tbody");
     this.head = element("tr");
     const table = element("table", {}, element("thead", {}, this.head), this.body);
-    const scroll = element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title} as a table` }, table);
+    const scroll = element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": `${title} as a table` }, table);
     this.details = element("details", {}, element("summary", { text: "as a table" }), scroll);
     figure.replaceChildren(element("figcaption", { text: `${title} (${unit})` }), this.canvas, this.legend, this.readout, this.details);
     this.data = { lines: [], band: [], marks: [] };

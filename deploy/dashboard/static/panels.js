@@ -60,12 +60,13 @@ export function showDeployments(chosen, choose, explain) {
   const key = rows.map(({ name, part, pool, chosen: is }) => [name, part.load, part.ttft, part.itl, part.trouble, pool, is]);
   replaceRows(body, key, rows, ({ name, part, pool, first, chosen: is }) => {
     const button = element("button", { class: "link", text: name, "aria-pressed": String(is), click: () => choose(name) });
-    const cell = (text, bad = false) => element("td", { text: first ? text : "", class: bad && first ? "bad" : "" });
+    const high = first ? part.pools.length || 1 : 0;
+    const cell = (text, bad = false) => element("td", { text, class: bad ? "bad" : "", rowspan: high });
     const count = (value) => element("td", { text: pool ? number(value) : "" });
     const why = pool && element("button", { class: "link", text: pool.name, click: () => explain(`${name}, ${pool.name}`, pool.why.join("\n")) });
     return element("tr", { class: is ? "chosen" : "" },
-      element("th", { scope: "row" }, ...(first ? [button] : [])),
-      cell(part.load), cell(part.ttft.text, part.ttft.missed), cell(part.itl.text, part.itl.missed),
+      ...(first ? [element("th", { scope: "rowgroup", rowspan: high }, button)] : []),
+      ...(first ? [cell(part.load), cell(part.ttft.text, part.ttft.missed), cell(part.itl.text, part.itl.missed)] : []),
       element("td", {}, ...(pool ? [why, ` (${pool.role})`] : [])),
       ...(pool ? [pool.desired, pool.granted, pool.ready, pool.starting, pool.draining].map(count) : Array.from({ length: 5 }, () => element("td"))),
       element("td", { text: pool ? watts(pool.cap) : "" }),

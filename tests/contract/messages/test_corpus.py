@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +18,7 @@ from bus_schemas import codec
 from bus_schemas.errors import NotJsonError, TooLargeError, UndecodableError, UnknownTypeError, WrongContentError
 from bus_schemas.export import generate
 from bus_schemas.v1 import MESSAGES, PowerDecision, ScalingAck, ScalingDecision
+from tests.npm_parts import npm_folder
 
 HERE = Path(__file__).parent
 CORPUS = sorted((HERE / "corpus" / "v1").glob("*.json"))
@@ -75,42 +74,15 @@ def test_the_exported_files_match_the_models() -> None:
     assert generate.drifted() == [], "run: python -m bus_schemas.export.generate"
 
 
-def test_the_asyncapi_document_parses(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_asyncapi_document_parses() -> None:
     """By the reference parser, from npm."""
-    folder = parser_folder()
+    folder = npm_folder(HERE / "asyncapi")
     document = generate.HERE / "asyncapi.json"
     done = subprocess.run(
         ["node", HERE / "asyncapi.mjs", folder, document], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
     assert done.stderr.startswith("13 channels, 11 messages")
-
-
-def parser_folder() -> Path:
-    """Where @asyncapi/parser is installed, by npm if need be; a skip where it is not available, a failure in CI."""
-    pinned = Path(__file__).parent / "asyncapi"
-    digest = hashlib.sha256((pinned / "package-lock.json").read_bytes()).hexdigest()[:12]
-    caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "wattscale-tests"
-    cache = caches / f"asyncapi-{digest}"
-    if (cache / "node_modules" / ".package-lock.json").exists():
-        return cache
-    if shutil.which("npm") is None:
-        missing("npm is not on this machine")
-    cache.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(pinned / name, cache)
-    install = ["npm", "ci", "--no-audit", "--no-fund", "--silent", "--ignore-scripts"]
-    try:
-        subprocess.run(install, cwd=cache, check=True, capture_output=True, timeout=100)
-    except (subprocess.SubprocessError, OSError) as error:
-        missing(f"npm cannot install @asyncapi/parser: {error}")
-    return cache
-
-
-def missing(why: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 BODIES = st.one_of(

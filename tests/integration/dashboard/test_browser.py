@@ -1,0 +1,191 @@
+"""The page in a real browser: it loads, lives, answers, explains, survives outages and says so, and is accessible.
+
+With WATTSCALE_WRITE_SCREENSHOT set, the picture of the README is made anew beside this file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from bus_schemas import v1
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.connect import Bus
+from deploy.nats.embedded import EmbeddedServer
+from deploy.views.explain import power_lines
+from deploy.views.words import sentence
+from deploy.views.would_change import would_change
+from tests.contract.bus import connected, leading, until
+from tests.doubles.browser import BrowserTab, browser_page
+from tests.doubles.seen_site import CHAT, SITE, decision, gpu, power, put, record, report, scaled
+from tests.free_ports import free_port
+from tests.integration.dashboard.test_page_server import served
+from tests.integration.planner.stage import NAME, staged
+from tests.integration.planner.test_commands import planner_process, settings
+from tests.npm_parts import npm_folder
+
+HERE = Path(__file__).parent
+ZONE, HOURS_AHEAD = "Asia/Tokyo", 9
+NODES = 3
+AXE = """axe.run(document, {resultTypes: ["violations"]}).then(found => found.violations.map(
+    one => [one.id, one.help, one.nodes.map(node => node.html.slice(0, 120))]))"""
+
+
+def past(now: datetime, ticks: int = 60) -> list[v1.Message]:
+    """An hour of load that rises and falls, and the decisions that followed it."""
+    found: list[v1.Message] = []
+    for index in range(ticks):
+        at = now - timedelta(seconds=60 * (ticks - 1 - index))
+        load = 10 + 5 * math.sin(index / 9)
+        mean = 10 + 5 * math.sin((index + 1) / 9)
+        base = record(index // 10, at)
+        observed = {**base.observed, "requests": load * 60, "interval_s": 60.0, "ttft_ms": 200 + 20 * load}
+        ahead = v1.ForecastRecord(mean=mean, lower=mean * 0.85, upper=mean * 1.2, horizon_s=60, model="blend")
+        drawn = 3000 + 220 * load
+        changes = {"observed": observed, "forecasts": {"request_rate_per_s": ahead}, "draw_watts": drawn}
+        found.append(base.model_copy(update=changes))
+        if index % 10 == 0:
+            found += [decision(index // 10, 4 + index // 20, at), scaled(index // 10, 4 + index // 20, at)]
+    return found
+
+
+async def shown(page: BrowserTab, selector: str, part: str) -> str:
+    """The element's text once it holds ``part``."""
+
+    async def holds() -> str:
+        text = await page.text(selector)
+        return text if part in text else ""
+
+    found: str = await until(holds, f"{selector} to show {part!r}")
+    return found
+
+
+async def accessible(page: BrowserTab, axe: str) -> None:
+    await page.evaluate(axe + ";true")
+    assert await page.evaluate(AXE) == []
+
+
+@pytest.mark.long
+async def test_the_page_answers_explains_lives_and_survives_an_outage(tmp_path: Path) -> None:
+    axe = (npm_folder(HERE / "axe") / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    now = datetime.now(UTC)
+    async with EmbeddedServer(tmp_path) as server, connected(server.url) as bus:
+        await stream_admin.apply(bus)
+        messages = past(now)
+        odd = gpu("node-1", 3, draw_watts=470.0)
+        nodes = [power(f"node-{n}", 0) for n in range(NODES)]
+        reports = [
+            report(f"node-{n}", *(odd if (n, i) == (1, 3) else gpu(f"node-{n}", i) for i in range(8)))
+            for n in range(NODES)
+        ]
+        cut = v1.BudgetChange(
+            time=now, site=SITE, budget_watts=8000.0, effective_from=now + timedelta(minutes=5), ramp_s=120.0
+        )
+        made = decision(6, 6, now)
+        await put(bus, *messages, made, *nodes, *reports, cut)
+        async with leading(bus, "planner-a", ttl_s=30.0), served(bus) as served_page, browser_page() as page:
+            await page.call("Emulation.setTimezoneOverride", timezoneId=ZONE)
+            await page.size(1280, 2450)
+            await page.open(served_page.url)
+            await shown(page, "#leader", "planner-a")
+            await _answers(page, next(one for one in reversed(messages) if isinstance(one, v1.PlanRecord)), odd)
+            await _happened(page, made)
+            await until(lambda: _charted(page), "the charts to be drawn")
+            if os.environ.get("WATTSCALE_WRITE_SCREENSHOT"):
+                (HERE / "page.png").write_bytes(await page.screenshot())
+            await accessible(page, axe)
+            await page.media("dark")
+            await accessible(page, axe)
+            await _live_and_explained_by_keyboard(page, bus)
+            await _fleet_by_keyboard(page)
+            await page.size(390, 800)
+            assert await page.evaluate("document.documentElement.scrollWidth") == 390
+            await accessible(page, axe)
+            await server.stop()
+            await shown(page, "#connection", "the bus cannot be reached since")
+            # What was known stays.
+            assert CHAT in await page.text("#deployments")
+            await server.start()
+            async with connected(server.url, "other") as other:
+                await stream_admin.apply(other)
+                await put(other, decision(9, 9))
+            await shown(page, "#timeline", "scaling #9: prefill=2 decode=9")
+            assert await shown(page, "#connection", "live")
+            assert page.problems == []
+
+
+async def _answers(page: BrowserTab, newest: v1.PlanRecord, odd: v1.GpuTelemetry) -> None:
+    """Four questions are answered without a click, in the words of `explain`."""
+    await shown(page, "[data-answer=budget]", f"{SITE}: yes; {next(power_lines(newest))}")
+    reason = newest.pools["decode"].chain[-1]
+    await shown(page, "[data-answer=why]", f"{CHAT} decode: 6; {reason.code}: {reason.text}")
+    for line in would_change(newest):
+        await shown(page, "[data-answer=change]", f"{CHAT} {line}")
+    await shown(page, "[data-answer=odd]", f"node-1 GPU {odd.index}: draws 470 W, above its cap of 400 W")
+
+
+async def _happened(page: BrowserTab, made: v1.ScalingDecision) -> None:
+    """The fifth by a time of day in the viewer's own zone, and one click."""
+    there = made.time.astimezone(timezone(timedelta(hours=HOURS_AHEAD)))
+    await page.evaluate(f"document.getElementById('when-time').value = '{there:%H:%M:%S}'")
+    await page.evaluate("document.querySelector('#when button').click()")
+    text = await shown(page, "#when-lines", sentence(made))
+    assert f"{there:%H:%M:%S}" in text
+
+
+async def _charted(page: BrowserTab) -> bool:
+    labels = await page.evaluate("[...document.querySelectorAll('figure canvas')].map(one => one.ariaLabel)")
+    return len(labels) == 6 and not any("nothing yet" in label for label in labels)
+
+
+async def _live_and_explained_by_keyboard(page: BrowserTab, bus: Bus) -> None:
+    await put(bus, decision(7, 7, text="a spike"), record(7), scaled(7, 7))
+    await shown(page, "#timeline", "scaling #7: prefill=2 decode=7; a spike")
+    await page.evaluate(
+        "[...document.querySelectorAll('#timeline button')].find(one => one.textContent.includes('a spike')).focus()"
+    )
+    await page.press("Enter")
+    text = await shown(page, "#story-text", "decision #7")
+    assert "acknowledged: #7 applied" in text
+    assert "power_budget -> 6: 10000 W are all that GPUs may draw" in text
+    await page.press("Escape")
+    await until(lambda: page.evaluate("!document.getElementById('story').open"), "the dialog to close")
+
+
+async def _fleet_by_keyboard(page: BrowserTab) -> None:
+    await page.evaluate("document.getElementById('fleet').focus()")
+    for _ in range(12):
+        await page.press("ArrowRight")
+    text = await shown(page, "#gpu", "node-1 GPU 3")
+    assert "470 W of 400 W" in text
+    assert "odd: draws 470 W" in text
+    label = json.dumps(await page.evaluate("document.getElementById('fleet').ariaLabel"))
+    assert f"{8 * NODES} GPUs" in label
+
+
+@pytest.mark.long
+async def test_the_page_of_a_planner_survives_its_restart_and_states_it(tmp_path: Path) -> None:
+    port = free_port()
+    async with staged(tmp_path) as stage, browser_page() as page:
+        stage.load_rps = 20.0
+        file = settings(tmp_path, stage, dashboard={"port": port})
+        async with planner_process(file):
+            await until(lambda: stage.fleet.scaling, "a decision of the first process")
+            await page.open(f"http://127.0.0.1:{port}/")
+            await shown(page, "#deployments", str(NAME))
+            await shown(page, "#connection", "live")
+        await shown(page, "#connection", "no connection to the dashboard since")
+        assert str(NAME) in await page.text("#deployments")
+        async with planner_process(file):
+            await shown(page, "#connection", "live")
+            before = await page.evaluate("document.getElementById('leader').textContent")
+            assert before
+            stage.load_rps = 60.0
+            number = max(one.decision_id for one in stage.fleet.scaling)
+            await until(lambda: stage.fleet.scaling[-1].decision_id > number, "a decision of the second process")
+            await shown(page, "#timeline", f"scaling #{stage.fleet.scaling[-1].decision_id}")
