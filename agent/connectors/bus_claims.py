@@ -12,10 +12,11 @@ import hashlib
 import logging
 import math
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from agent.core.scaling.claims import Holder, refusal, shared_targets
 from bus_schemas import codec, v1
@@ -32,6 +33,8 @@ CLAIM_TTL_S = 10.0
 LONGEST_TTL_S = 60.0
 """A claim that is not renewed is overwritten after this time, whatever term it states."""
 MOST_TEXT = 253
+MOST_NOTES, MOST_NOTE = 10, 1000
+"""Notes in a claim, and characters of each."""
 RENEWALS_PER_TTL = 3.0
 MOST_RENEWALS_PER_S, MOST_AT_ONCE = 50.0, 20
 """Of one connector: each renewal is a write that the server brings to its disk."""
@@ -44,13 +47,19 @@ class SecondConnectorError(Exception):
 
 
 class BusClaim:
-    """One subject that one connector holds. ``text``: the holder as others read it; differs between two processes."""
+    """One subject that one connector holds. ``text``: the holder as others read it; differs between two processes.
 
-    def __init__(self, bus: Bus, subject: str, text: str, ttl_s: float) -> None:
+    ``notes``: what operators should correct; read at each renewal, for `wattscale status` and `verify`.
+    """
+
+    def __init__(
+        self, bus: Bus, subject: str, text: str, ttl_s: float, notes: Callable[[], Sequence[str]] = tuple
+    ) -> None:
         self._bus = bus
         self._subject = subject
         self._text = text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 33]}~{digest(text)}"
         self._ttl_s = float(max(1, math.ceil(ttl_s)))
+        self._notes = notes
         self._sequence = 0
         self._confirmed_s = -math.inf
         self._writes = 0
@@ -114,7 +123,12 @@ class BusClaim:
         sent_s = asyncio.get_running_loop().time()
         self._writes += 1
         message = v1.Lease(
-            time=datetime.now(UTC), holder=self._text, ttl_s=self._ttl_s, renewals=self._writes - 1, released=released
+            time=datetime.now(UTC),
+            holder=self._text,
+            ttl_s=self._ttl_s,
+            renewals=self._writes - 1,
+            released=released,
+            notes=tuple(note[:MOST_NOTE] for note in self._notes()[:MOST_NOTES]),
         )
         msg_id = f"claim-{self._life}-{self._writes}"
         headers = codec.headers(message, msg_id, self._bus.settings.name)
@@ -143,18 +157,28 @@ class BusClaim:
         return sequence_of(raw), found.message if found is not None and isinstance(found.message, v1.Lease) else None
 
 
+def no_notes(_: str) -> Sequence[str]:
+    """Of a connector that acknowledges: its acknowledgements carry the reasons."""
+    return ()
+
+
 @asynccontextmanager
 async def claimed(
-    bus: Bus, own: Holder, targets: Mapping[str, Mapping[str, str]], ttl_s: float = CLAIM_TTL_S
+    bus: Bus,
+    own: Holder,
+    targets: Mapping[str, Mapping[str, str]],
+    ttl_s: float = CLAIM_TTL_S,
+    notes: Callable[[str], Sequence[str]] = no_notes,
 ) -> AsyncIterator[ConnectorClaims]:
     """Hold deployments and their targets for the body. Run `ConnectorClaims.keep` beside the work.
 
-    ``targets``: by deployment and pool, a name that is unique among all clusters. With very many claims their term is
-    longer than ``ttl_s``, so that renewals stay few. Waits for a bus that is away. Raises SecondConnectorError.
+    ``targets``: by deployment and pool, a name that is unique among all clusters. ``notes``: by deployment, what
+    operators should correct. With very many claims their term is longer than ``ttl_s``: renewals stay few. Waits
+    for a bus that is away. Raises SecondConnectorError.
     """
     if doubled := shared_targets(targets):
         raise SecondConnectorError("; ".join(doubled))
-    claims = ConnectorClaims(bus, own, targets, ttl_s)
+    claims = ConnectorClaims(bus, own, targets, ttl_s, notes)
     try:
         await claims.take()
         yield claims
@@ -174,7 +198,14 @@ class _Claimed:
 class ConnectorClaims:
     """All claims of one connector; see `claimed`."""
 
-    def __init__(self, bus: Bus, own: Holder, targets: Mapping[str, Mapping[str, str]], ttl_s: float) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        own: Holder,
+        targets: Mapping[str, Mapping[str, str]],
+        ttl_s: float,
+        notes: Callable[[str], Sequence[str]],
+    ) -> None:
         self._bus = bus
         self._own = own
         name = f"{own.name} ({own.instance})"
@@ -183,7 +214,7 @@ class ConnectorClaims:
         self._claims: dict[_Claimed, BusClaim] = {}
         for deployment, pools in targets.items():
             subject = bus.subjects.claim_deployment(deployment)
-            self._claims[_Claimed(deployment)] = BusClaim(bus, subject, name, ttl_s)
+            self._claims[_Claimed(deployment)] = BusClaim(bus, subject, name, ttl_s, partial(notes, deployment))
             for pool, target in pools.items():
                 subject = bus.subjects.claim_target(digest(target))
                 text = f"{deployment}/{pool} {name}"

@@ -20,6 +20,8 @@ class Lease(Message):
     """The holder stopped in order: another planner may lead at once."""
     budgets_watts: dict[str, Watts] = Field(default_factory=dict)
     """The budgets in the holder's settings, by site, so that planners that disagree about them are noticed."""
+    notes: tuple[str, ...] = ()
+    """What operators should correct, as the connector notes it that holds a claim with this message."""
 
 
 class DeadLetter(Message):

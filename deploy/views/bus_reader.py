@@ -24,6 +24,9 @@ async def newest(bus: Bus) -> SiteView:
     for kind in (("decision",), ("ack",), *PASSING, ("control",)):
         for stored in await last_per_subject(bus, bus.subjects.all_of(*kind)):
             picture.add(stored.message)
+    for deployment, claim in (await claims(bus)).items():
+        if deployment in picture.deployments:
+            picture.claimed(deployment, claim)
     await read_leadership(bus, picture)
     recent_first = sorted(picture.history, key=lambda message: message.time)
     picture.history.clear()
@@ -41,6 +44,16 @@ async def read_leadership(bus: Bus, picture: SiteView) -> None:
     for sign in await all_messages(bus, bus.subjects.standby()):
         if isinstance(sign.message, v1.Lease):
             picture.standby[sign.message.holder] = sign.message
+
+
+async def claims(bus: Bus) -> dict[str, v1.Lease]:
+    """The claims of connectors, by deployment. Raises BusAwayError, NotPermittedError."""
+    found = {}
+    for stored in await last_per_subject(bus, bus.subjects.all_claims()):
+        about = bus.subjects.parse(stored.subject)
+        if about is not None and about.what == "deployment" and isinstance(stored.message, v1.Lease):
+            found[about.who] = stored.message
+    return found
 
 
 async def names(bus: Bus) -> SiteView:

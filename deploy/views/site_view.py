@@ -22,6 +22,8 @@ class DeploymentSummary:
     record: v1.PlanRecord | None = None
     decision: v1.ScalingDecision | None = None
     ack: v1.ScalingAck | None = None
+    claim: v1.Lease | None = None
+    """The connector that scales it, with its notes; None where none is known."""
 
     @property
     def decision_id(self) -> int:
@@ -136,6 +138,10 @@ class SiteView:
                 self.lease = message
             case v1.BudgetChange():
                 self.budgets[message.site] = message
+
+    def claimed(self, deployment: str, claim: v1.Lease) -> None:
+        """Add the claim of the connector that scales a deployment."""
+        self._deployment(deployment).claim = None if claim.released else visible_parts(claim)
 
     def _count(self, message: v1.Message, *, decision: bool) -> None:
         self.history.append(message)

@@ -55,9 +55,11 @@ def _reached(decision_id: int, verb: str, done_id: int) -> str:
 
 
 def hints(picture: SiteView) -> list[str]:
-    """What an operator should correct, once each, as the newest records note it."""
+    """What an operator should correct, once each, as the newest records and the connectors note it."""
     records = [view.record for view in picture.deployments.values() if view.record is not None]
     noted = {f"{r.site}: {note.text}" for r in records for note in r.notes if note.code in HINTS}
+    claims = {name: view.claim for name, view in picture.deployments.items() if view.claim is not None}
+    noted |= {f"{name}: {note}" for name, claim in claims.items() for note in claim.notes}
     return sorted(noted)
 
 

@@ -19,14 +19,26 @@ NOT_FOUND = 404
 
 
 class AutoscalerReader:
-    """Run `run`; ``found`` and ``notes`` are what was read last. Never scales and never acknowledges anything."""
+    """Run `run`; ``found`` and ``unread`` are what was read last. Never scales and never acknowledges anything."""
 
     def __init__(self, api: KubernetesApi, decisions: Sequence[NewestDecision], interval_s: float) -> None:
         self._api = api
         self._decisions = decisions
         self._interval_s = interval_s
         self.found: tuple[LostSteps, ...] = ()
-        self.notes: tuple[str, ...] = ()
+        self.unread: dict[str, str] = {}
+        """By namespace, why its autoscalers could not be read."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What operators should correct."""
+        return (*self.unread.values(), *(one.sentence for one in self.found if one.sentence))
+
+    def notes_of(self, deployment: str) -> tuple[str, ...]:
+        """The notes about one deployment."""
+        homes = {one.namespace for one in self._decisions if one.deployment == deployment}
+        lost = (one.sentence for one in self.found if one.deployment == deployment and one.sentence)
+        return (*(why for namespace, why in self.unread.items() if namespace in homes), *lost)
 
     async def run(self) -> None:
         """Read until cancelled; each new note is logged once."""
@@ -42,7 +54,7 @@ class AutoscalerReader:
 
     async def _read(self) -> None:
         found: list[LostSteps] = []
-        notes: list[str] = []
+        unread: dict[str, str] = {}
         for namespace in sorted({one.namespace for one in self._decisions}):
             pools = [
                 (namespace, one.deployment, pool)
@@ -54,11 +66,10 @@ class AutoscalerReader:
                 autoscalers = await self._list(namespace, *AUTOSCALERS)
                 scaled_objects = await self._list(namespace, *SCALED_OBJECTS)
             except ApiError as error:
-                notes.append(f"autoscalers of namespace {namespace} cannot be read: {error}")
+                unread[namespace] = f"autoscalers of namespace {namespace} cannot be read: {error}"
                 continue
             found += lost_steps(pools, autoscalers, scaled_objects)
-        self.found = tuple(found)
-        self.notes = (*notes, *(one.sentence for one in found if one.sentence))
+        self.found, self.unread = tuple(found), unread
 
     async def _list(self, namespace: str, version: str, resource: str) -> list[Mapping[str, Any]]:
         """Empty where the cluster has no such resource."""

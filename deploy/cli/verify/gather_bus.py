@@ -21,6 +21,7 @@ from bus_schemas.streams import DECISIONS, TELEMETRY, stream_of
 from bus_schemas.subjects import scaling_consumer
 from deploy.cli.bus_connection import what_is_missing
 from deploy.cli.verify.facts import BusFacts, ConsumerUse, NewestReport, Unknown
+from deploy.views.bus_reader import claims
 from deploy.views.site_view import SiteView
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ async def bus_facts(bus: Bus, replicas: int | None) -> BusFacts:
         for stored in reports[kind]:
             view.add(stored.message)
     await _lease(bus, view, unread)
+    await _claims(bus, view, unread)
     nodes = _reports(reports, ("ack", "power"), now) | _reports(reports, ("telemetry", "node"), now)
     changes = await _known(lambda: _changes(bus, replicas))
     return BusFacts(
@@ -126,6 +128,18 @@ async def _lease(bus: Bus, view: SiteView, unread: dict[str, str]) -> None:
     for sign in signs:
         if isinstance(sign.message, v1.Lease):
             view.standby[sign.message.holder] = sign.message
+
+
+async def _claims(bus: Bus, view: SiteView, unread: dict[str, str]) -> None:
+    """Add who scales each deployment that is known."""
+    try:
+        found = await claims(bus)
+    except BusError as error:
+        unread["claim"] = _reason(bus, ("ack", "scaling"), error)
+        return
+    for deployment, claim in found.items():
+        if deployment in view.deployments:
+            view.claimed(deployment, claim)
 
 
 def _reports(

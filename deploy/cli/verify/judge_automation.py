@@ -20,18 +20,20 @@ GPUS = Check(Group.AUTOMATION, "expected GPUs")
 SINGLE = Check(Group.AUTOMATION, "one agent per node")
 RIGHTS = Check(Group.AUTOMATION, "rights")
 ANNOTATIONS = Check(Group.AUTOMATION, "annotations")
+STEPS = Check(Group.AUTOMATION, "single steps")
 
 
 def judge(facts: Facts) -> Iterator[CheckLine]:
     """The lines of the group."""
     bus = facts.bus
     if isinstance(bus, Unknown):
-        for check in (AGENTS, GPUS, SINGLE):
+        for check in (AGENTS, GPUS, SINGLE, STEPS):
             yield check.skipped("the bus cannot be reached")
     else:
         yield _agents(facts, bus)
         yield _gpus(facts, bus)
         yield _single(bus)
+        yield _steps(bus)
     yield _rights(facts)
     yield _annotations(facts)
 
@@ -113,6 +115,20 @@ def _single(bus: BusFacts) -> CheckLine:
         remedy = "stop one of the two; give agents a lock_file on the host, so that the second waits"
         return SINGLE.failed(f"two agents report for {listed(double)}", remedy)
     return SINGLE.passed(f"{len(bus.boots)} nodes, each by one agent")
+
+
+def _steps(bus: BusFacts) -> CheckLine:
+    """As connectors note it that read HorizontalPodAutoscalers back."""
+    if why := bus.unread.get("claim"):
+        return STEPS.skipped(why)
+    claims = [view.claim for view in bus.view.deployments.values() if view.claim is not None]
+    notes = [note.partition("; ") for claim in claims for note in claim.notes]
+    if notes:
+        remedy = next((what for _, _, what in notes if what), "see the connector's log")
+        return STEPS.warned(sentences(text for text, _, _ in notes), remedy)
+    if not claims:
+        return STEPS.skipped("no connector holds a deployment")
+    return STEPS.passed("no autoscaler is known that ignores one replica more or less")
 
 
 def doubled(bus: BusFacts) -> list[str]:

@@ -89,6 +89,10 @@ class AutoscalerView:
         """What operators should know: counts that are not known, autoscalers that lose steps or cannot be read."""
         return (*self._missing, *(() if self.reader is None else self.reader.notes))
 
+    def notes_of(self, deployment: str) -> tuple[str, ...]:
+        """What operators should correct of one deployment's autoscalers."""
+        return () if self.reader is None else self.reader.notes_of(deployment)
+
     def collect(self) -> Iterator[Metric]:
         """The metrics, read when the page is made. A value that is not known is left out."""
         known = GaugeMetricFamily(
@@ -132,7 +136,9 @@ async def serve(settings: AutoscalerFile, api: KubernetesApi | None, view: Autos
         stack.push_async_callback(bus.close)
         served = settings.served()
         targets: dict[str, dict[str, str]] = {one: {} for one in served}
-        claims = await stack.enter_async_context(claimed(bus, this_process(name), targets, settings.claim_ttl_s))
+        claims = await stack.enter_async_context(
+            claimed(bus, this_process(name), targets, settings.claim_ttl_s, view.notes_of)
+        )
         await run_together({**_parts(settings, bus, api, view), "claims": claims.keep()})
 
 

@@ -129,6 +129,17 @@ class AutoscalerSite:
         except (aiohttp.ClientConnectionError, ssl.SSLError):
             return 0, {}
 
+    async def printed(self, *words: str) -> dict[str, Any]:
+        """The JSON of a command about this bus, whatever its verdict is."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.cli.main", *words, "--nats-url", self.url),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "KUBECONFIG": str(self.folder / "none"), "HOME": str(self.folder)},
+        )
+        out, _ = await asyncio.wait_for(process.communicate(), 120)
+        found: dict[str, Any] = json.loads(out)
+        return found
+
     async def ready(self) -> None:
         """Wait until the connector is ready."""
 

@@ -182,7 +182,7 @@ async def test_the_front_proxys_authority_is_read_again(tmp_path: Path) -> None:
             assert (await _ask(site, cluster, cluster.proxy, AS_HPA))[0] == 0
 
 
-async def test_an_autoscaler_without_the_field_is_named_in_log_readiness_page_and_metrics(tmp_path: Path) -> None:
+async def test_an_autoscaler_without_the_field_is_named_in_log_pages_status_and_verify(tmp_path: Path) -> None:
     async with autoscaler_site(tmp_path) as site, KubernetesDouble() as double:
         cluster = TrustedCluster(double, tmp_path)
         await site.decide(0, 21)
@@ -194,6 +194,7 @@ async def test_an_autoscaler_without_the_field_is_named_in_log_readiness_page_an
             "metrics_api": {"host": "127.0.0.1", "port": site.keda},
             "kubeconfig": str(await cluster.kubeconfig()),
             "read_back_s": 0.1,
+            "claim_ttl_s": 1,
         }
         async with site.connector(settings):
             await site.ready()
@@ -218,6 +219,16 @@ async def test_an_autoscaler_without_the_field_is_named_in_log_readiness_page_an
                 'autoscaler="llama-decode",deployment="prod-llama",pool="decode"} 10.0'
                 in (await site.page("/metrics"))[1]
             )
+
+            async def on_the_bus() -> bool:
+                found = await site.printed("status", "--json")
+                return any(one.startswith(DEPLOYMENT) and words in one for one in found["hints"])
+
+            await until(on_the_bus, "the hint of wattscale status", every_s=0.2)
+            checks = {one["check"]: one for one in (await site.printed("verify", "--json", "--wait", "0"))["checks"]}
+            assert checks["single steps"]["verdict"] == "warn"
+            assert words in checks["single steps"]["detail"]
+            assert "--horizontal-pod-autoscaler-tolerance" in checks["single steps"]["remedy"]
         assert site.log.read_text().count(words) == 1
 
 

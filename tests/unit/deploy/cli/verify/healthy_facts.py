@@ -140,7 +140,13 @@ def view(*changed: v1.Message) -> SiteView:
             found.add(of_node)
     for message in (scaling(), scaling_ack(), record(), *changed):
         found.add(message)
+    found.claimed(NAME, claim())
     return found
+
+
+def claim(*notes: str) -> v1.Lease:
+    """The claim of the deployment's connector."""
+    return v1.Lease(time=NOW, holder="kubernetes on host (process 1)", ttl_s=10, notes=notes)
 
 
 def bus(*changed: v1.Message, **changes: Any) -> BusFacts:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.core.scaling.autoscaler.lost_steps import LostSteps
 from agent.core.scaling.kubernetes.needed_rights import Right
 from agent.runtime.preflight import Finding, Status
 from bus_schemas import v1
@@ -34,6 +35,7 @@ from tests.unit.deploy.cli.verify.healthy_facts import (
     SELECTOR,
     SERIES,
     bus,
+    claim,
     healthy,
     planner_config,
     power,
@@ -221,6 +223,26 @@ def test_expected_gpus_is_recommended_and_compared() -> None:
     note = v1.Reason(code="expected_gpus", text="expected_gpus is not set and 2 GPUs have reported")
     noted = healthy(bus(record(notes=(note,))), settings=Unknown("none"))
     assert "2 GPUs" in of(judged(noted), WARN)["expected GPUs"].detail
+
+
+def test_an_autoscaler_that_loses_single_steps_is_named_with_what_to_do() -> None:
+    lost = LostSteps("prod", "llama-decode", NAME, "decode", 10, ("scaleUp.tolerance",))
+    facts = bus()
+    facts.view.claimed(NAME, claim("autoscalers of namespace lab cannot be read: 403", lost.sentence))
+    lines = judged(healthy(facts))
+    assert of(lines, FAIL) == {}
+    line = of(lines, WARN)["single steps"]
+    assert "prod/llama-decode ignores single steps of pool decode" in line.detail
+    assert "from 10 replicas on" in line.detail
+    assert "scaleUp.tolerance is not set in the server's copy" in line.detail
+    assert "namespace lab cannot be read" in line.detail
+    assert line.remedy.startswith("set tolerance: '0' under scaleUp and scaleDown")
+    facts.view.claimed(NAME, claim("autoscalers of namespace lab cannot be read: 403"))
+    assert "connector's log" in of(judged(healthy(facts)), WARN)["single steps"].remedy
+    facts.view.claimed(NAME, claim().model_copy(update={"released": True}))
+    assert "no connector" in of(judged(healthy(facts)), Verdict.SKIPPED)["single steps"].detail
+    unread = bus(unread={"claim": "this login may not read WATTSCALE_ACKS"})
+    assert "may not read" in of(judged(healthy(unread)), Verdict.SKIPPED)["single steps"].detail
 
 
 def test_what_cannot_be_read_is_skipped_and_never_failed() -> None:
