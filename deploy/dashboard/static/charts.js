@@ -1,8 +1,8 @@
 // One chart of lines, steps and a band over time, on a canvas. A gap in the data is a gap in the line.
-import { clock, element, number } from "./format.js";
+import { clock, element, number, palette, replaceLines } from "./format.js";
 
 const PAD = { left: 54, right: 10, top: 8, bottom: 20 };
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colour = (name) => palette()[name];
 
 export class Chart {
   // `title`, `unit`, and `lines`: [{name, colour: 1..5, step, dashed}], the first names after the band where there is one.
@@ -23,16 +23,22 @@ export class Chart {
     this.canvas.addEventListener("pointerleave", () => this.choose(null));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
     this.details.addEventListener("toggle", () => this.table());
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    // Sizes are taken from observers, and what is not in sight is not drawn: both would lay the page out in every update.
+    this.width = this.height = 0;
+    this.seen = false;
+    new ResizeObserver(([entry]) => {
+      ({ width: this.width, height: this.height } = entry.contentRect);
+      this.draw();
+    }).observe(this.canvas);
+    new IntersectionObserver(([entry]) => ((this.seen = entry.isIntersecting), this.draw())).observe(this.canvas);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
 
   // `lines`: [{name, colour, step, dashed, points: [[ms, value], ...]}]; `band`: [[ms, low, high], ...].
   show(data) {
     this.data = { band: [], ...data };
-    this.legend.replaceChildren(
-      ...this.data.lines.map((line) => element("span", { class: `c${line.colour}`, text: line.name })),
-      ...(this.data.band.length ? [element("span", { class: "c0", text: this.band })] : []),
-    );
+    const names = [...this.data.lines.map((line) => [line.colour, line.name]), ...(this.data.band.length ? [[0, this.band]] : [])];
+    replaceLines(this.legend, names, ([colour, text]) => element("span", { class: `c${colour}`, text }));
     this.canvas.setAttribute("aria-label", `${this.title}: ${this.summary()}`);
     this.draw();
     this.table();
@@ -56,9 +62,8 @@ export class Chart {
   }
 
   draw() {
-    const { canvas } = this, ratio = window.devicePixelRatio || 1;
-    const width = canvas.clientWidth, height = canvas.clientHeight;
-    if (!width) return;
+    const { canvas, width, height } = this, ratio = window.devicePixelRatio || 1;
+    if (!width || !this.seen) return;
     if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
@@ -77,7 +82,7 @@ export class Chart {
     const now = Date.now();
     for (const at of [now, this.at]) {
       if (at === null || at < range.first || at > range.last) continue;
-      pen.strokeStyle = colour(at === now ? "--line" : "--accent");
+      pen.strokeStyle = colour(at === now ? "line" : "accent");
       pen.setLineDash(at === now ? [2, 3] : []);
       pen.beginPath();
       pen.moveTo(x(at), PAD.top);
@@ -89,8 +94,8 @@ export class Chart {
 
   axes(pen, x, y, range, width, height) {
     pen.font = "11px system-ui, sans-serif";
-    pen.fillStyle = colour("--dim");
-    pen.strokeStyle = colour("--line");
+    pen.fillStyle = colour("dim");
+    pen.strokeStyle = colour("line");
     pen.lineWidth = 1;
     const raw = range.top / 4, power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw);
@@ -114,7 +119,7 @@ export class Chart {
   drawBand(pen, x, y) {
     const { band } = this.data;
     if (band.length < 2) return;
-    pen.fillStyle = colour("--band");
+    pen.fillStyle = colour("band");
     pen.beginPath();
     band.forEach(([at, , high], index) => (index ? pen.lineTo(x(at), y(high)) : pen.moveTo(x(at), y(high))));
     [...band].reverse().forEach(([at, low]) => pen.lineTo(x(at), y(low)));
@@ -122,7 +127,7 @@ export class Chart {
   }
 
   line(pen, line, x, y) {
-    pen.strokeStyle = colour(`--s${line.colour}`);
+    pen.strokeStyle = colour(`s${line.colour}`);
     pen.lineWidth = 1.8;
     pen.setLineDash(line.dashed ? [5, 4] : []);
     pen.beginPath();

@@ -1,5 +1,5 @@
 // The fleet as a heat map on a canvas: one field a GPU, a row of fields a node; the choice moves by pointer and keys.
-import { number, watts } from "./format.js";
+import { inOrder, number, palette, watts } from "./format.js";
 import { named } from "./stream.js";
 
 const FIELDS = ["gpu", "index", "model", "cap", "maximum", "deployment", "pool", "role", "pod", "health", "covered"];
@@ -12,6 +12,9 @@ export class Fleet {
     canvas.addEventListener("pointermove", (event) => event.pointerType === "mouse" && this.choose(this.under(event.offsetX, event.offsetY)));
     canvas.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.layout()).observe(canvas.parentElement);
+    // What is not in sight is not painted.
+    this.seen = false;
+    new IntersectionObserver(([entry]) => ((this.seen = entry.isIntersecting), this.paint())).observe(canvas);
     for (const [role, hue] of [["prefill", 28], ["decode", 212], ["aggregated", 150], ["no worker", null]]) {
       const field = document.createElement("span");
       field.textContent = role;
@@ -25,8 +28,8 @@ export class Fleet {
     this.odd = parts.get("odd") || {};
     if (nodes) {
       this.gpus = [];
-      for (const [node, part] of named("node").sort(([a], [b]) => a.localeCompare(b, [], { numeric: true }))) {
-        part.gpus.forEach((gpu, place) => this.gpus.push({ node, place, ...Object.fromEntries(FIELDS.map((name, i) => [name, gpu[i]])) }));
+      for (const [node, part] of named("node").sort(([a], [b]) => inOrder(a, b))) {
+        part.gpus.forEach((gpu, place) => this.gpus.push({ node, place, part: `draw/${node}`, ...Object.fromEntries(FIELDS.map((name, i) => [name, gpu[i]])) }));
       }
       this.layout();
     }
@@ -35,7 +38,7 @@ export class Fleet {
   }
 
   draw(gpu) {
-    return this.draws.get(`draw/${gpu.node}`)?.[gpu.place + 1] ?? null;
+    return this.draws.get(gpu.part)?.[gpu.place + 1] ?? null;
   }
 
   layout() {
@@ -67,9 +70,10 @@ export class Fleet {
 
   paint() {
     if (!this.size) return;
+    this.label();
+    if (!this.seen) return;
     const pen = this.canvas.getContext("2d"), { size } = this;
-    const style = getComputedStyle(document.documentElement);
-    const colours = Object.fromEntries(["line", "bad", "accent", "s1", "s2", "s3", "s5"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    const colours = palette();
     const byRole = { prefill: colours.s2, decode: colours.s1, aggregated: colours.s3 };
     pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
@@ -97,8 +101,11 @@ export class Fleet {
       pen.strokeRect(chosen.x - 1, chosen.y - 1, size + 2, size + 2);
       this.describe(chosen);
     }
-    const total = this.gpus.reduce((sum, gpu) => sum + (this.draw(gpu) || 0), 0);
-    const caps = this.gpus.reduce((sum, gpu) => sum + (gpu.cap || 0), 0);
+  }
+
+  label() {
+    let total = 0, caps = 0;
+    for (const gpu of this.gpus) (total += this.draw(gpu) || 0), (caps += gpu.cap || 0);
     this.canvas.setAttribute("aria-label", `${this.gpus.length} GPUs draw ${number(total)} W of caps of ${number(caps)} W; ${Object.keys(this.odd).length} odd`);
   }
 

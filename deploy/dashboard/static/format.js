@@ -8,11 +8,25 @@ export const clock = (ms) => clockFormat.format(ms);
 export const moment = (ms) => (Date.now() - ms > 20 * 3600e3 ? `${dayFormat.format(ms)} ${clock(ms)}` : clock(ms));
 export const number = (value) => (value === null || value === undefined ? "–" : numberFormat.format(value));
 export const watts = (value) => (value === null || value === undefined ? "–" : `${number(Math.round(value))} W`);
+// Names in the order of people: node-2 before node-10.
+export const inOrder = new Intl.Collator([], { numeric: true }).compare;
 export const zone = () => Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 export function age(seconds) {
   const found = [[86400, "d"], [3600, "h"], [60, "min"]].find(([unit]) => seconds >= 2 * unit);
   return found ? `${Math.round(seconds / found[0])} ${found[1]}` : `${Math.max(0, Math.round(seconds))} s`;
+}
+
+// The theme's colours, read once a theme: reading a computed style makes the browser lay the page out.
+let colours = null;
+const NAMES = ["text", "dim", "line", "bad", "accent", "band", "s1", "s2", "s3", "s4", "s5"];
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (colours = null));
+export function palette() {
+  if (!colours) {
+    const style = getComputedStyle(document.documentElement);
+    colours = Object.fromEntries(NAMES.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+  }
+  return colours;
 }
 
 // An element with text and children. Never HTML: names come from the bus.

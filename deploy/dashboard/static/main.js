@@ -56,12 +56,12 @@ function changed(keys, data) {
   if (has("site/")) showSites();
   if (keys === null || data.events.length) showTimeline(open);
   fleet.update(known.parts, has("node/"));
-  showAgents();
   showConnection();
   const first = named("deployment").map(([name]) => name).sort()[0];
   if ((keys === null || chosen === null) && first !== undefined) choose(known.parts.has(`deployment/${chosen}`) ? chosen : first);
   else if (has("deployment/")) deployments();
-  if (has("deployment/") || has("site/") || Object.keys(data.points).length) charts();
+  // The charts move with their own points: with many deployments something else changes in every update.
+  if (keys === null || data.points[chosen] || keys.some((key) => key === `deployment/${chosen}` || key === `site/${trends.site}`)) charts();
 }
 
 find("zone").textContent = `times in ${zone()}`;

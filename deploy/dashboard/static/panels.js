@@ -1,5 +1,5 @@
 // Everything on the page that is text: answers, problems, tables, the timeline. Each is written again only if it differs.
-import { age, clock, element, moment, number, replaceLines, watts } from "./format.js";
+import { age, clock, element, inOrder, moment, number, replaceLines, watts } from "./format.js";
 import { known, named } from "./stream.js";
 
 const MOST_ROWS = 120;
@@ -50,37 +50,50 @@ export function showSites() {
     element("div", {}, element("p", { text: `${name}: ${line}` }), element("ul", {}, ...commands.map((text) => element("li", { text })))));
 }
 
-// One row a pool; `choose(name)` shows a deployment's charts, `explain(title, text)` a text.
+// A body of rows for each deployment, one row a pool; only those that changed are made again. `choose(name)` shows a
+// deployment's charts, `explain(title, text)` a text.
+const bodies = new Map();
+
 export function showDeployments(chosen, choose, explain) {
-  const body = find("deployments"), rows = [];
-  for (const [name, part] of named("deployment").sort(([a], [b]) => a.localeCompare(b))) {
-    const pools = part.pools.length ? part.pools : [null];
-    pools.forEach((pool, index) => rows.push({ name, part, pool, first: index === 0, chosen: name === chosen }));
+  const table = find("deployments"), found = named("deployment");
+  for (const [name, part] of found) {
+    const { explain: _, tick, ...rest } = part, key = JSON.stringify([rest, name === chosen]), before = bodies.get(name);
+    if (before?.key === key) continue;
+    const body = before?.body || element("tbody");
+    bodies.set(name, { key, body });
+    keepingFocus(body, () => body.replaceChildren(...rows(name, part, name === chosen, choose, explain)));
   }
-  const key = rows.map(({ name, part, pool, chosen: is }) => [name, part.load, part.ttft, part.itl, part.trouble, pool, is]);
-  replaceRows(body, key, rows, ({ name, part, pool, first, chosen: is }) => {
-    const button = element("button", { class: "link", text: name, "aria-pressed": String(is), click: () => choose(name) });
-    const high = first ? part.pools.length || 1 : 0;
-    const cell = (text, bad = false) => element("td", { text, class: bad ? "bad" : "", rowspan: high });
-    const count = (value) => element("td", { text: pool ? number(value) : "" });
-    const why = pool && element("button", { class: "link", text: pool.name, click: () => explain(`${name}, ${pool.name}`, pool.why.join("\n")) });
-    return element("tr", { class: is ? "chosen" : "" },
-      ...(first ? [element("th", { scope: "rowgroup", rowspan: high }, button)] : []),
-      ...(first ? [cell(part.load), cell(part.ttft.text, part.ttft.missed), cell(part.itl.text, part.itl.missed)] : []),
-      element("td", {}, ...(pool ? [why, ` (${pool.role})`] : [])),
-      ...(pool ? [pool.desired, pool.granted, pool.ready, pool.starting, pool.draining].map(count) : Array.from({ length: 5 }, () => element("td"))),
-      element("td", { text: pool ? watts(pool.cap) : "" }),
-      element("td", { class: "wide", text: pool ? [...pool.waits_for_watts, first && part.trouble].filter(Boolean).join("; ") || "no" : "" }));
+  if (table.tBodies.length !== found.length) {
+    const names = [...bodies.keys()].sort(inOrder);
+    table.append(...names.map((name) => bodies.get(name).body));
+  }
+}
+
+function rows(name, part, is, choose, explain) {
+  const high = part.pools.length || 1;
+  const cell = (text, bad = false) => element("td", { text, class: bad ? "bad" : "", rowspan: high });
+  const button = element("button", { class: "link", text: name, "aria-pressed": String(is), click: () => choose(name) });
+  const first = [
+    element("th", { scope: "rowgroup", rowspan: high }, button),
+    cell(part.load), cell(part.ttft.text, part.ttft.missed), cell(part.itl.text, part.itl.missed),
+  ];
+  const kind = is ? "chosen" : "";
+  if (!part.pools.length) return [element("tr", { class: kind }, ...first, element("td", { colspan: 8, text: part.trouble }))];
+  return part.pools.map((pool, index) => {
+    const why = element("button", { class: "link", text: pool.name, click: () => explain(`${name}, ${pool.name}`, pool.why.join("\n")) });
+    const waits = [...pool.waits_for_watts, index === 0 && part.trouble].filter(Boolean).join("; ") || "no";
+    return element("tr", { class: kind }, ...(index === 0 ? first : []),
+      element("td", {}, why, ` (${pool.role})`),
+      ...[pool.desired, pool.granted, pool.ready, pool.starting, pool.draining].map((value) => element("td", { text: number(value) })),
+      element("td", { text: watts(pool.cap) }),
+      element("td", { class: "wide", text: waits }));
   });
 }
 
-function replaceRows(body, key, rows, make) {
-  const text = JSON.stringify(key);
-  if (body.dataset.key === text) return;
-  const focused = body.contains(document.activeElement) ? document.activeElement.textContent : null;
-  body.dataset.key = text;
-  body.replaceChildren(...rows.map(make));
-  if (focused) [...body.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+function keepingFocus(root, replace) {
+  const focused = root.contains(document.activeElement) ? document.activeElement.textContent : null;
+  replace();
+  if (focused) [...root.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
 }
 
 export function eventLine(event, open) {
@@ -94,9 +107,19 @@ export function showTimeline(open) {
   const list = find("timeline"), key = JSON.stringify(shown);
   if (list.dataset.key === key) return;
   list.dataset.key = key;
-  const focused = list.contains(document.activeElement) ? document.activeElement.textContent : null;
-  list.replaceChildren(...shown.map((event) => eventLine(event, open)));
-  if (focused) [...list.querySelectorAll("button")].find((button) => button.textContent === focused)?.focus();
+  keepingFocus(list, () => list.replaceChildren(...shown.map((event) => eventLine(event, open))));
+}
+
+// Rows are kept, and only the cells whose text differs are written: ages change every second.
+const agentRows = [];
+
+function agentRow(body, index) {
+  if (!agentRows[index]) {
+    const cells = [element("th", { scope: "row" }), ...Array.from({ length: 6 }, () => element("td"))];
+    agentRows[index] = cells;
+    body.append(element("tr", {}, ...cells));
+  }
+  return agentRows[index];
 }
 
 export function showAgents() {
@@ -107,7 +130,7 @@ export function showAgents() {
     const rank = silent.has(name) ? 0 : part.waits ? 1 : 2;
     return { name, part, seen, draws, left, rank };
   });
-  rows.sort((a, b) => a.rank - b.rank || a.name.localeCompare(b.name, [], { numeric: true }));
+  rows.sort((a, b) => a.rank - b.rank || inOrder(a.name, b.name));
   const sum = (values) => values.reduce((total, value) => total + (value || 0), 0);
   const cells = rows.slice(0, MOST_ROWS).map(({ name, part, seen, draws, left, rank }) => [
     name,
@@ -116,7 +139,13 @@ export function showAgents() {
     `#${part.decision}`, part.waits ? `#${part.applied}, waits for #${part.decision}` : `#${part.applied}`,
     watts(sum(draws)), watts(sum(part.gpus.map((gpu) => gpu[3]))),
   ]);
-  replaceRows(find("agents"), cells, cells, ([name, ...others]) =>
-    element("tr", {}, element("th", { scope: "row", text: name }), ...others.map((text) => element("td", { text, class: /silent|over for/.test(text) ? "bad" : "" }))));
+  cells.forEach((texts, index) => {
+    const row = agentRow(find("agents"), index);
+    texts.forEach((text, place) => {
+      if (row[place].textContent === text) return;
+      row[place].textContent = text;
+      row[place].className = place && /silent|over for/.test(text) ? "bad" : "";
+    });
+  });
   find("agents-more").textContent = rows.length > MOST_ROWS ? `and ${rows.length - MOST_ROWS} more nodes that are well` : "";
 }

@@ -1,0 +1,1 @@
+"""What the dashboard costs; see `large_site`."""
