@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.engine": ("engine",),
     "deploy.cli.run.load": ("load",),
     "deploy.cli.build.simulate": ("simulate",),
+    "deploy.cli.build.profile_command": ("profile",),
     "deploy.cli.build.plan_capacity": ("plan-capacity",),
     "deploy.cli.build.replay": ("replay",),
     "deploy.cli.build.prove": ("prove",),

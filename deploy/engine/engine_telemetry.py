@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from deploy.engine.continuous_batch import ContinuousBatch, Generation
 from deploy.engine.engine_gpus import EngineGpus
+from deploy.engine.kv_blocks import BLOCK_TOKENS
 
 LABELS = ("model_name", "engine")
 TTFT_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0)
@@ -29,6 +30,13 @@ class EngineTelemetry:
         self._model = model
         ProcessCollector(registry=self.registry)
         self.registry.register(_Watts(gpus))
+        cache = Gauge(
+            "vllm:cache_config_info",
+            "The KV cache: blocks, and tokens of each.",
+            ("block_size", "num_gpu_blocks", "engine"),
+            registry=self.registry,
+        )
+        cache.labels(str(BLOCK_TOKENS), str(batch.kv.capacity), "0").set(1)
         self._gauge("vllm:num_requests_running", "Requests in the batch.", lambda: len(batch.running))
         self._gauge("vllm:num_requests_waiting", "Requests that wait.", lambda: len(batch.waiting))
         self._gauge("vllm:kv_cache_usage_perc", "Share of the KV cache in use, 0..1.", lambda: batch.kv.usage)

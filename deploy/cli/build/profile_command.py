@@ -1,0 +1,150 @@
+"""`wattscale profile`: measures an engine and writes the profile that the planner sizes by."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from deploy.cli.errors import UsageError
+from deploy.cli.numbers import LONGEST_S, MOST_MS, number, whole
+
+KEY = "WATTSCALE_PROFILE_API_KEY"
+MOST_TOKENS = 10**9
+MOST_GPUS_PER_ENGINE = 1024
+BACKENDS = {"vllm": "vllm", "vllm_v0": "vllm", "vllm_v1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "profile",
+        help="measure an engine, and write the profile that the planner sizes by",
+        description="Measures TTFT by input length and ITL by requests in flight and context over OpenAI's interface, "
+        "with the draw of the GPUs, recommends TP sizes and thresholds, and writes Dynamo's profile files. An "
+        "interrupted run goes on where it was when the same command is given again. The engine is one that runs "
+        f"(--endpoint; its key comes from {KEY}), or one that is started for each TP size (--backend and --config).",
+    )
+    _engine(parser)
+    _targets(parser)
+    _sweep(parser)
+    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder for all files")
+    parser.set_defaults(run=_run)
+
+
+def _engine(parser: argparse.ArgumentParser) -> None:
+    engine = parser.add_argument_group("engine")
+    engine.add_argument("--endpoint", metavar="URL", help="address of an engine that runs, without /v1")
+    engine.add_argument("--backend", choices=tuple(BACKENDS), help="start engines of this kind")
+    engine.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML with model, and optionally args, env and command of the engine",
+    )
+    engine.add_argument("--model", metavar="NAME", help="where the endpoint serves several models")
+    engine.add_argument(
+        "--tp",
+        type=_numbers("TP sizes", 1, MOST_GPUS_PER_ENGINE),
+        metavar="N,N",
+        help="GPUs of an engine; with --backend several (default: powers of two up to the GPUs of the node), with "
+        "--endpoint the one it was started with (default: 1)",
+    )
+    engine.add_argument(
+        "--gpus",
+        type=_numbers("GPUs", 0, MOST_GPUS_PER_ENGINE),
+        metavar="I,I",
+        help="GPUs of this node to use, by index (default: all); with --endpoint those on which the engine runs, whose "
+        "draw is then measured",
+    )
+    engine.add_argument(
+        "--timeout-s", type=number(0, LONGEST_S, above=True), default=600.0, metavar="S", help="for one answer (600)"
+    )
+
+
+def _targets(parser: argparse.ArgumentParser) -> None:
+    targets = parser.add_argument_group("targets, by which TP sizes and loads are chosen")
+    tokens = whole(1, MOST_TOKENS)
+    milliseconds = number(0, MOST_MS, above=True)
+    targets.add_argument("--isl", type=tokens, default=3000, metavar="N", help="tokens of a prompt (default: 3000)")
+    targets.add_argument("--osl", type=tokens, default=150, metavar="N", help="tokens of an answer (default: 150)")
+    targets.add_argument("--ttft", type=milliseconds, default=500.0, metavar="MS", help="default: 500")
+    targets.add_argument("--itl", type=milliseconds, default=50.0, metavar="MS", help="default: 50")
+
+
+def _sweep(parser: argparse.ArgumentParser) -> None:
+    sweep = parser.add_argument_group("sweep")
+    tokens = whole(1, MOST_TOKENS)
+    sweep.add_argument("--quick", action="store_true", help="fewer points, shorter answers, wider intervals")
+    sweep.add_argument(
+        "--max-context-length", type=tokens, metavar="N", help="longest context (default: the engine's, at most 16384)"
+    )
+    sweep.add_argument("--max-kv-tokens", type=tokens, metavar="N", help="size of the KV cache (default: as stated)")
+    sweep.add_argument(
+        "--max-in-flight", type=whole(1, 100_000), default=512, metavar="N", help="most requests at once (default: 512)"
+    )
+    sweep.add_argument("--seed", type=whole(0, 2**53), default=0, help="seed of the prompts")
+
+
+def _numbers(what: str, least: int, most: int) -> Callable[[str], tuple[int, ...]]:
+    def parse(text: str) -> tuple[int, ...]:
+        found = tuple(dict.fromkeys(int(each) for each in re.findall(r"\d{1,9}", text)))
+        if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text) or not all(least <= each <= most for each in found):
+            raise argparse.ArgumentTypeError(f"{what} are whole numbers from {least} to {most}, as 1,2; not {text!r}")
+        return found
+
+    return parse
+
+
+def _run(args: argparse.Namespace) -> int:
+    if (args.endpoint is None) == (args.backend is None):
+        raise UsageError("give --endpoint URL for an engine that runs, or --backend and --config to start engines")
+    if args.endpoint is not None:
+        _check_endpoint(args)
+    elif args.config is None:
+        raise UsageError(f"--backend {args.backend}: --config FILE is missing; it names the model")
+    elif args.model is not None:
+        raise UsageError("--model goes with --endpoint; with --backend the file of --config names it")
+    from deploy.profiling.profile_run import ProfileOptions, run_profile
+
+    return run_profile(
+        ProfileOptions(
+            endpoint=args.endpoint and args.endpoint.rstrip("/"),
+            key=os.environ.get(KEY, ""),
+            backend=args.backend and BACKENDS[args.backend],
+            config=args.config,
+            model=args.model,
+            tps=args.tp,
+            gpus=args.gpus,
+            timeout_s=args.timeout_s,
+            isl=args.isl,
+            osl=args.osl,
+            ttft_ms=args.ttft,
+            itl_ms=args.itl,
+            quick=args.quick,
+            max_context=args.max_context_length,
+            max_kv_tokens=args.max_kv_tokens,
+            max_in_flight=args.max_in_flight,
+            seed=args.seed,
+            output=args.output_dir,
+        )
+    )
+
+
+def _check_endpoint(args: argparse.Namespace) -> None:
+    try:
+        parts = urlsplit(args.endpoint)
+        known = parts.scheme in ("http", "https") and parts.hostname
+    except ValueError:
+        known = False
+    if not known:
+        raise UsageError("--endpoint: it is not an address; write http://host:port")
+    if parts.username or parts.password:
+        raise UsageError(f"--endpoint: it holds credentials; put the key into {KEY}")
+    if args.config is not None:
+        raise UsageError("--config goes with --backend")
+    if args.tp is not None and len(args.tp) > 1:
+        raise UsageError("--tp: an engine that runs has one TP size")

@@ -1,0 +1,268 @@
+"""One profiling run: measures every point that is not in the log yet, and chooses the TP sizes on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from planner.profiler.analysis.decode_window import StreamedAnswer, decode_window
+from planner.profiler.analysis.profiled import Profiled
+from planner.profiler.analysis.recommendation import Recommendation, Targets, recommend
+from planner.profiler.analysis.repeats import RepeatRule, is_done
+from planner.profiler.analysis.sweep import (
+    EngineLimits,
+    Point,
+    SweepSize,
+    decode_isl,
+    decode_points,
+    narrowed,
+    prefill_points,
+    target_points,
+)
+from planner.profiler.analysis.tables import MeasuredRepeat, rows
+from planner.profiler.analysis.time_left import SweepProgress
+from planner.profiler.online.draw_meter import DrawMeter, DrawSource
+from planner.profiler.online.measurement_log import MeasurementLog
+from planner.profiler.online.openai_client import EngineClient, EngineError, fresh_prompt
+
+DEFAULT_MAX_CONTEXT = 16_384
+"""The longest context of a sweep where none is asked for, as in Dynamo's own."""
+WARMING_AT_ONCE = 8
+WARM_UP_TOKENS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What to measure. Limits that are None are the engine's own."""
+
+    targets: Targets
+    tps: tuple[int, ...]
+    size: SweepSize
+    repeats: RepeatRule
+    model: str | None
+    max_context: int | None
+    max_kv_tokens: int | None
+    max_in_flight: int
+    seed: int
+
+
+class EngineSource(Protocol):
+    """Where engines come from: started for a TP size, or one that runs already."""
+
+    def engine(self, tp: int) -> AbstractAsyncContextManager[EngineClient]:
+        """A client of an engine that takes requests. Raises EngineError."""
+        ...
+
+
+class ProfilingRun:
+    """One run. ``clock``: monotonic seconds; ``show`` gets a line of progress; ``draw`` None: it is not measured."""
+
+    def __init__(
+        self,
+        options: RunOptions,
+        source: EngineSource,
+        log: MeasurementLog,
+        *,
+        clock: Callable[[], float],
+        show: Callable[[str], None],
+        draw: Callable[[EngineClient, int], DrawSource] | None = None,
+    ) -> None:
+        self._options = options
+        self._source = source
+        self._log = log
+        self._clock = clock
+        self._show = show
+        self._draw = draw
+        self._rng = random.Random(options.seed)
+        self._progress = SweepProgress()
+
+    async def run(self) -> Profiled:
+        """Measure all there is to measure. Raises EngineError or LogError; what is measured stays in the log."""
+        options = self._options
+        alone = len(options.tps) == 1
+        for tp in options.tps:
+            async with self._session(tp) as session:
+                limits = await session.limits()
+                points = self._target_points(tp, limits)
+                if alone:
+                    points = (*points, *self._sweep(tp, limits, prefill=True, decode=True))
+                await self._measure(session, points)
+        found = self._recommendation()
+        if not alone:
+            for tp in dict.fromkeys((found.prefill.point.tp, found.decode.point.tp)):
+                phases = {"prefill": tp == found.prefill.point.tp, "decode": tp == found.decode.point.tp}
+                async with self._session(tp) as session:
+                    await self._measure(session, self._sweep(tp, await session.limits(), **phases))
+        return Profiled(rows(self._log.measurements), found, self._log.engines, tuple(self._log.notes))
+
+    def _target_points(self, tp: int, limits: EngineLimits) -> tuple[Point, ...]:
+        try:
+            return target_points(tp, limits, self._options.size, self._options.targets.isl, self._options.targets.osl)
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+
+    def _sweep(self, tp: int, limits: EngineLimits, *, prefill: bool, decode: bool) -> tuple[Point, ...]:
+        size = self._options.size
+        return (
+            *(prefill_points(tp, limits, size) if prefill else ()),
+            *(decode_points(tp, limits, size) if decode else ()),
+        )
+
+    def _recommendation(self) -> Recommendation:
+        targets = self._options.targets
+        table = rows(self._log.measurements)
+        start = decode_isl(targets.isl, targets.osl, self._options.size)
+        prefill = [row for row in table if row.point.phase == "prefill" and row.point.isl == targets.isl]
+        decode = [row for row in table if row.point.phase == "decode" and row.point.isl == start]
+        kv_tokens = {tp: int(facts["max_kv_tokens"]) for tp, facts in self._log.engines.items()}
+        try:
+            return recommend(prefill, decode, targets, kv_tokens)
+        except ValueError as error:
+            raise EngineError(f"{error}; notes: {'; '.join(self._log.notes) or 'none'}") from None
+
+    @contextlib.asynccontextmanager
+    async def _session(self, tp: int) -> AsyncIterator[_Session]:
+        async with AsyncExitStack() as stack:
+            yield _Session(tp, self._options, self._source, self._log, stack)
+
+    async def _measure(self, session: _Session, points: Iterable[Point]) -> None:
+        left = [point for point in dict.fromkeys(points) if not is_done(self._values(point), self._options.repeats)]
+        while left:
+            point = left[0]
+            self._show(self._progress.line(left, point))
+            began_s = self._clock()
+            together = await self._measure_point(await session.client(), point)
+            if together < point.in_flight:
+                self._log.engine(
+                    point.tp, {**self._log.engines[point.tp], "max_in_flight": together, "max_num_seqs": together}
+                )
+                self._log.note(
+                    f"TP {point.tp}: no more than {together} requests ran at once; larger loads are left out"
+                )
+                left = [
+                    each
+                    for each in narrowed(left, point.tp, together)
+                    if not is_done(self._values(each), self._options.repeats)
+                ]
+                continue
+            self._progress.point_took(point, self._clock() - began_s)
+            left.remove(point)
+
+    def _values(self, point: Point) -> list[float]:
+        return [each.ms for each in self._log.measurements if each.point == point]
+
+    async def _measure_point(self, client: EngineClient, point: Point) -> int:
+        """Repeat a point until it is done. Returns how many requests ran at once."""
+        prompts: Sequence[list[int]] = ()
+        if point.phase == "decode":
+            prompts = [fresh_prompt(point.isl, random.Random(f"{point.isl} {i}")) for i in range(point.in_flight)]
+            await self._warm(client, prompts)
+        else:
+            await client.ask(fresh_prompt(WARM_UP_TOKENS, self._rng), 1)
+        while not is_done(self._values(point), self._options.repeats):
+            if point.phase == "prefill":
+                self._log.measured(await self._prefill(client, point))
+                continue
+            together, found = await self._decode(client, point, prompts)
+            if together < point.in_flight:
+                return together
+            if found is None:
+                self._log.note(
+                    f"TP {point.tp} decode isl {point.isl}, {point.in_flight} in flight: answers did not "
+                    "overlap for long enough to measure; the point is left out"
+                )
+                return together
+            self._log.measured(found)
+        return point.in_flight
+
+    async def _warm(self, client: EngineClient, prompts: Sequence[list[int]]) -> None:
+        """Bring prompts into the prefix cache, so that no prefill is measured with decode."""
+        for start in range(0, len(prompts), WARMING_AT_ONCE):
+            await _together(client.ask(prompt, 1) for prompt in prompts[start : start + WARMING_AT_ONCE])
+
+    async def _prefill(self, client: EngineClient, point: Point) -> MeasuredRepeat:
+        async with DrawMeter(self._source_of_draw(client, point)) as meter:
+            answer = await client.ask(fresh_prompt(point.isl, self._rng), 1)
+        if answer.cached_tokens:
+            self._log.note(
+                f"TP {point.tp} prefill isl {point.isl}: {answer.cached_tokens} tokens of a prompt that was "
+                "never sent before came from the prefix cache"
+            )
+        return MeasuredRepeat(point, answer.ttft_ms, float(answer.prompt_tokens), meter.mean_watts, meter.samples)
+
+    async def _decode(
+        self, client: EngineClient, point: Point, prompts: Sequence[list[int]]
+    ) -> tuple[int, MeasuredRepeat | None]:
+        tokens = self._options.size.answer_tokens
+        async with DrawMeter(self._source_of_draw(client, point)) as meter:
+            answers = await _together(client.ask(prompt, tokens) for prompt in prompts)
+        window = decode_window(answers)
+        if window.itl_ms is None:
+            return window.together, None
+        if any(answer.cached_tokens is not None and answer.cached_tokens < point.isl // 2 for answer in answers):
+            self._log.note("prompts did not stay in the engine's prefix cache; ITL is measured after the last prefill")
+        context = answers[0].prompt_tokens + tokens / 2
+        return window.together, MeasuredRepeat(point, window.itl_ms, context, meter.mean_watts, meter.samples)
+
+    def _source_of_draw(self, client: EngineClient, point: Point) -> DrawSource | None:
+        return self._draw(client, point.tp) if self._draw is not None else None
+
+
+class _Session:
+    """An engine of one TP size, started when the first point needs it."""
+
+    def __init__(
+        self, tp: int, options: RunOptions, source: EngineSource, log: MeasurementLog, stack: AsyncExitStack
+    ) -> None:
+        self._tp = tp
+        self._options = options
+        self._source = source
+        self._log = log
+        self._stack = stack
+        self._client: EngineClient | None = None
+
+    async def client(self) -> EngineClient:
+        """The engine's client. Raises EngineError."""
+        if self._client is None:
+            self._client = await self._stack.enter_async_context(self._source.engine(self._tp))
+            await self._client.facts(self._options.model)
+        return self._client
+
+    async def limits(self) -> EngineLimits:
+        """What the engine takes: as logged, else as it states, bounded by the options. Raises EngineError."""
+        if self._tp not in self._log.engines:
+            self._log.engine(self._tp, await self._stated())
+        facts = self._log.engines[self._tp]
+        return EngineLimits(int(facts["max_context"]), int(facts["max_kv_tokens"]), int(facts["max_in_flight"]))
+
+    async def _stated(self) -> dict[str, Any]:
+        options, client = self._options, await self.client()
+        facts = await client.facts(options.model)
+        kv_tokens = options.max_kv_tokens or facts.max_kv_tokens
+        if kv_tokens is None:
+            raise EngineError(f"{client.url}: it does not state the size of its KV cache; give --max-kv-tokens")
+        longest = options.max_context or min(facts.max_context or DEFAULT_MAX_CONTEXT, DEFAULT_MAX_CONTEXT)
+        if facts.max_context is not None and longest > facts.max_context:
+            raise EngineError(f"--max-context-length {longest}: {facts.model} takes at most {facts.max_context}")
+        return {
+            "model": facts.model,
+            "max_context": min(longest, kv_tokens),
+            "max_kv_tokens": kv_tokens,
+            "max_in_flight": options.max_in_flight,
+        }
+
+
+async def _together(asks: Iterable[Any]) -> list[StreamedAnswer]:
+    """All answers. The first failure cancels the others."""
+    tasks = [asyncio.ensure_future(ask) for ask in asks]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Files that a profiling run leaves: profiles in Dynamo's forms, plots, report."""

@@ -1,0 +1,182 @@
+"""`wattscale profile` as a process against engines that it starts: one command, true parameters, files that a planner
+starts on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.adapters.profiles import load_profile
+from planner.profiler.online.measurement_log import FILE
+from tests.command_line import process, run
+from tests.contract.bus import until
+
+ROOT = Path(__file__).parents[3]
+LIMITS = ("--max-model-len", "1024", "--max-kv-tokens", "6000")
+TARGETS = ("--isl", "400", "--osl", "40", "--ttft", "900", "--itl", "60")
+
+
+def config(folder: Path, times: dict[str, float], *more: str) -> Path:
+    """The file of --config: how the small engine is started."""
+    words = [word for name, value in times.items() for word in (f"--{name.replace('_', '-')}", f"{value}")]
+    command = [sys.executable, "-m", "deploy.cli.main", "engine", "--port", "{port}", "--model", "{model}"]
+    file = folder / "engine.yaml"
+    file.write_text(json.dumps({"model": "demo", "command": command, "args": [*words, *LIMITS, *more]}))
+    return file
+
+
+def words(folder: Path, engine: Path, *more: str) -> tuple[str, ...]:
+    """The command that profiles an engine into ``folder / out``."""
+    start = ("profile", "--backend", "vllm", "--config", str(engine), "--tp", "1", "--quick", *TARGETS)
+    return (*start, "--max-in-flight", "8", "--output-dir", str(folder / "out"), *more)
+
+
+async def decided(folder: Path, interval: dict[str, float]) -> dict[str, int]:
+    """The counts that a planner decides on a written profile."""
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.cli.main", "planner", "decide", "--profile", str(folder)),
+        *("--interval=60", "--max-gpu-budget=64", *TARGETS),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await started.communicate(json.dumps(interval).encode() + b"\n")
+    assert started.returncode == 0
+    found: dict[str, int] = json.loads(out)
+    return found
+
+
+@pytest.mark.long
+async def test_one_command_finds_the_engines_parameters_and_a_planner_starts_on_them(tmp_path):
+    rng = random.Random(20261126)
+    drawn = {
+        "prefill_base_ms": rng.uniform(400, 600),
+        "prefill_ms_per_token": rng.uniform(0.3, 0.5),
+        "itl_base_ms": rng.uniform(8, 12),
+        "itl_ms_per_request": rng.uniform(1.5, 2.5),
+        "itl_ms_per_kv_token": rng.uniform(0.002, 0.004),
+    }
+    done = await process(*words(tmp_path, config(tmp_path, drawn)), timeout_s=300)
+    assert done.code == 0, done.err
+    assert "Suggested prefill TP:1 (TTFT " in done.out
+    assert "Suggested decode TP:1 (ITL " in done.out
+    assert "Best goodput per watt, decode: TP:1" in done.out
+    fits = json.loads((tmp_path / "out" / "meta.json").read_text())["fits"]
+    prefill, decode = fits["prefill"], fits["decode"]
+    found = (
+        *(prefill["base_ms"], prefill["ms_per_token"]),
+        *(decode["base_ms"], decode["ms_per_request"], decode["ms_per_kv_token"]),
+    )
+    print([f"{got / put - 1:+.1%}" for got, put in zip(found, drawn.values(), strict=True)])
+    assert found == pytest.approx(tuple(drawn.values()), rel=0.05)
+    assert load_profile(tmp_path / "out").dropped == ()
+    little = await decided(tmp_path / "out", {"num_req": 10, "isl": 400, "osl": 40, "ttft_ms": 650, "itl_ms": 12})
+    much = await decided(tmp_path / "out", {"num_req": 600, "isl": 400, "osl": 40, "ttft_ms": 650, "itl_ms": 12})
+    assert little["num_prefill"] == 1
+    assert much["num_prefill"] > 2
+    assert much["num_decode"] >= little["num_decode"] >= 1
+
+
+FAST = {
+    "prefill_base_ms": 20,
+    "prefill_ms_per_token": 0.01,
+    "itl_base_ms": 2,
+    "itl_ms_per_request": 0.1,
+    "itl_ms_per_kv_token": 0.0001,
+}
+
+
+async def test_a_killed_profiler_takes_its_engine_with_it_and_the_next_run_goes_on(tmp_path):
+    engine = config(tmp_path, FAST)
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.cli.main", *words(tmp_path, engine)),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    log = tmp_path / "out" / FILE
+    try:
+        await until(lambda: log.exists() and log.read_bytes().count(b'"measurement"') > 4, "some points are measured")
+    finally:
+        started.kill()
+        await started.wait()
+    port = int((tmp_path / "out" / "engine_tp1.log").read_text().split()[2].rpartition(":")[2])
+    await until(lambda: not listens(port), "the engine ended")
+    kept = log.read_bytes()
+    kept = kept[: kept.rfind(b"\n") + 1]
+    done = await process(*words(tmp_path, engine), timeout_s=300)
+    assert done.code == 0, done.err
+    assert log.read_bytes().startswith(kept)
+    assert load_profile(tmp_path / "out").decode is not None
+    other = await process(*words(tmp_path, engine, "--max-in-flight", "9"))
+    assert other.code == 1
+    assert "holds measurements of another run (max_in_flight 8 there, 9 now)" in other.one_line()
+
+
+async def test_sigterm_ends_the_run_and_its_engine(tmp_path):
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.cli.main", *words(tmp_path, config(tmp_path, FAST))),
+        cwd=ROOT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    log = tmp_path / "out" / FILE
+    try:
+        await until(lambda: log.exists() and b'"measurement"' in log.read_bytes(), "a point is measured")
+        started.send_signal(signal.SIGTERM)
+        _, err = await asyncio.wait_for(started.communicate(), 60)
+    finally:
+        if started.returncode is None:
+            started.kill()
+            await started.wait()
+    assert started.returncode == 130
+    assert b"interrupted; the same command goes on" in err
+    port = int((tmp_path / "out" / "engine_tp1.log").read_text().split()[2].rpartition(":")[2])
+    assert not listens(port)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ((), "give --endpoint URL for an engine that runs, or --backend and --config"),
+        (("--endpoint", "http://127.0.0.1:9", "--backend", "vllm"), "give --endpoint URL for an engine that runs"),
+        (("--endpoint", "localhost"), "--endpoint: it is not an address"),
+        (("--endpoint", "http://a:b@localhost:1"), "it holds credentials; put the key into WATTSCALE_PROFILE_API_KEY"),
+        (("--endpoint", "http://127.0.0.1:9", "--tp", "1,2"), "--tp: an engine that runs has one TP size"),
+        (("--endpoint", "http://127.0.0.1:9", "--config", "x"), "--config goes with --backend"),
+        (("--backend", "vllm"), "--backend vllm: --config FILE is missing"),
+        (("--backend", "vllm", "--config", "x", "--model", "y"), "--model goes with --endpoint"),
+        (("--backend", "vllm", "--config", "/no/such", "--tp", "1"), "--config /no/such: cannot be read"),
+        (("--endpoint", "http://127.0.0.1:9", "--gpus", "0;1"), "GPUs are whole numbers from 0 to 1024"),
+        (("--endpoint", "http://127.0.0.1:9", "--gpus", "0"), "no GPU on this node"),
+        (("--backend", "vllm", "--config", "x"), "no GPU on this node"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, given, line):
+    done = run("profile", *given, "--output-dir", str(tmp_path / "out"))
+    assert done.code == 2
+    assert line in done.err.splitlines()[-1]
+
+
+def test_an_endpoint_that_does_not_answer(tmp_path):
+    done = run("profile", "--endpoint", "http://127.0.0.1:9", "--output-dir", str(tmp_path))
+    assert done.code == 1
+    assert "http://127.0.0.1:9/v1/models: no answer; is this the address of an OpenAI server" in done.one_line()
+
+
+def test_an_engine_that_ends_at_once_is_named_with_its_last_words(tmp_path):
+    file = tmp_path / "engine.yaml"
+    file.write_text(json.dumps({"model": "m", "command": ["sh", "-c", "echo no memory left; exit 3", "{port}"]}))
+    done = run("profile", "--backend", "vllm", "--config", str(file), "--tp", "1", "--output-dir", str(tmp_path))
+    assert done.code == 1
+    assert "sh ended with 3 before it served: no memory left" in done.err.splitlines()[-1]
