@@ -60,8 +60,8 @@ async def test_one_command_finds_the_engines_parameters_and_a_planner_starts_on_
         "prefill_base_ms": rng.uniform(400, 600),
         "prefill_ms_per_token": rng.uniform(0.3, 0.5),
         "itl_base_ms": rng.uniform(8, 12),
-        "itl_ms_per_request": rng.uniform(1.5, 2.5),
-        "itl_ms_per_kv_token": rng.uniform(0.002, 0.004),
+        "itl_ms_per_request": rng.uniform(1.0, 1.5),
+        "itl_ms_per_kv_token": rng.uniform(0.0015, 0.003),
     }
     done = await process(*words(tmp_path, config(tmp_path, drawn)), timeout_s=300)
     assert done.code == 0, done.err

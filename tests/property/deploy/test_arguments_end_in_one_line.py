@@ -72,6 +72,7 @@ MISTAKES = {
     ("up",): ("--trace", "/nowhere.csv"),
     ("simulate",): ("--trace", "/nowhere.csv"),
     ("plan-capacity",): ("--budget-watts", "9000", "--load", "/nowhere.csv"),
+    ("profile",): ("--endpoint", "nowhere", "--output-dir", "/nowhere"),
     ("prove",): ("--only", "x"),
     ("planner", "run"): ("--set", "no_such_setting=1"),
     ("agent", "power"): ("--settings", "/nowhere.yaml"),
