@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent.core.cgroup import CgroupFailure, identify
+from tests.sizes_of_runs import examples
 
 HEX = "0123456789abcdef"
 uuids = st.uuids().map(str)
@@ -47,7 +48,7 @@ lines = st.builds(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(100, 500))
 @given(st.lists(lines, max_size=6).map("\n".join))
 def test_lines_without_a_pod_yield_none(text: str) -> None:
     found = identify(text)
@@ -55,7 +56,7 @@ def test_lines_without_a_pod_yield_none(text: str) -> None:
     assert found.failure is CgroupFailure.NO_POD
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(100, 500))
 @given(st.text(max_size=400))
 @example("0::/kubepods/pod\x00")
 def test_any_text_is_read_without_an_exception_and_an_id_is_always_quoted_from_it(text: str) -> None:
@@ -113,7 +114,7 @@ def _written(uid: str, separator: str) -> str:
     st.sampled_from(["cgroupfs", "systemd", "systemd by colon"]),
     st.sampled_from(["", "/container", "/init.scope"]),
 )
-@settings(max_examples=2000)
+@settings(max_examples=examples(400, 2000))
 def test_every_spelling_of_driver_and_runtime_is_read(
     uid: str, cid: str, prefix: str, root: str, qos: str, runtime: str, dash: str, driver: str, below: str
 ) -> None:

@@ -18,6 +18,7 @@ from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.pool import Role
 from planner.domain.reasons import ReasonCode
 from planner.domain.units import Milliwatts
+from tests.sizes_of_runs import examples
 from tests.unit.planner.core.allocation.optimiser.exhaustive import value, worths
 from tests.unit.planner.core.allocation.optimiser.instances import instance
 
@@ -73,7 +74,7 @@ def spent(demands: list[DeploymentDemand], limits: SiteLimits, answer: Allocatio
     return mw, gpus
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50, 150), deadline=None)
 @given(sites())
 def test_limits_hold_whatever_is_asked(site: tuple[list[DeploymentDemand], SiteLimits]) -> None:
     demands, limits = site
@@ -93,7 +94,7 @@ def test_limits_hold_whatever_is_asked(site: tuple[list[DeploymentDemand], SiteL
             assert grant.speed == pytest.approx(speed(pool.curve, grant.setpoint.cap_mw))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(sites())
 def test_the_same_question_has_the_same_answer(site: tuple[list[DeploymentDemand], SiteLimits]) -> None:
     assert allocate(*site) == allocate(*site)
@@ -104,7 +105,7 @@ def lost(demands: list[DeploymentDemand], answer: Allocation) -> float:
     return -value(demands, answer, DEFAULT_WEIGHTS) if any(answer.shortfall.values()) else 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.floats(1.0, 2.0))
 def test_minimums_are_kept_where_they_fit_and_more_watts_never_cost(seed: int, count: int, more: float) -> None:
     demands, limits = instance(seed, deployments=count, tightness=(0.0, 1.0))
@@ -118,7 +119,7 @@ def test_minimums_are_kept_where_they_fit_and_more_watts_never_cost(seed: int, c
     assert lost(demands, rich) <= lost(demands, poor) + tolerance
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 0.9))
 def test_a_twin_of_higher_priority_never_carries_less(seed: int, tightness: float) -> None:
     demands, limits = instance(seed, deployments=1, tightness=(tightness, tightness))
@@ -129,7 +130,7 @@ def test_a_twin_of_higher_priority_never_carries_less(seed: int, tightness: floa
     assert answer.shortfall[high.deployment] <= answer.shortfall[low.deployment] + 2 * ALIKE
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4))
 def test_a_shortfall_is_stated_and_has_its_reason(seed: int, count: int) -> None:
     demands, limits = instance(seed, deployments=count, tightness=(0.1, 0.9))
@@ -192,7 +193,7 @@ def _by_count(demand: DeploymentDemand, answer: Allocation) -> dict[PoolId, int]
     return {name: answer.pools[demand.deployment, name].replicas for name in demand.pools}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.3, 1.0))
 def test_uniform_caps_are_never_predicted_to_be_better(seed: int, tightness: float) -> None:
     """Uniform caps of the counts that were chosen are among the options: what they win, the prediction has wrong."""
@@ -212,7 +213,7 @@ def test_uniform_caps_are_never_predicted_to_be_better(seed: int, tightness: flo
     assert ours >= good * (1 - ALIKE) - 0.05
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(20, 60), deadline=None)
 @given(
     st.sampled_from([Role.PREFILL, Role.DECODE, Role.AGGREGATED]),
     st.floats(0.01, 4.0),
@@ -228,7 +229,7 @@ def test_a_predicted_share_lies_between_nothing_and_all_and_rises_with_speed(
     assert share(role, slow, math.inf) == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(15, 40), deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.2, 0.9))
 def test_a_fleet_is_not_given_up_for_less_than_it_is_worth(seed: int, tightness: float) -> None:
     """A count falls only where that makes noticeably more requests good, or where it does not fit."""

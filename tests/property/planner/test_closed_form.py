@@ -12,6 +12,7 @@ from planner.domain.ids import DeploymentId
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.units import Milliwatts
+from tests.sizes_of_runs import examples
 from tests.unit.planner.core.small_site import DECODE, PREFILL, SITE
 
 curves = st.builds(
@@ -35,7 +36,7 @@ def demands(draw: st.DrawFn) -> DeploymentDemand:
     return DeploymentDemand(DeploymentId("d"), SITE, pools)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(50, 150), deadline=None)
 @given(demands(), st.integers(1, 60), st.integers(200_000, 20_000_000))
 def test_the_closed_form_is_the_optimum(demand: DeploymentDemand, gpus: int, budget_mw: int) -> None:
     limits = SiteLimits(SITE, Milliwatts(budget_mw), gpus, Milliwatts(200_000))

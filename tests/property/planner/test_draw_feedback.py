@@ -19,6 +19,7 @@ from planner.domain.observation import DeploymentObservation, GpuObservation, Ob
 from planner.domain.pool import Replicas
 from planner.domain.reading import Sample
 from planner.domain.reasons import ReasonCode
+from tests.sizes_of_runs import examples
 from tests.unit.planner.core.small_site import (
     CURVE,
     DECODE,
@@ -96,7 +97,7 @@ shares = st.tuples(st.floats(LOWEST, HIGHEST), st.floats(LOWEST, HIGHEST))
 budgets = st.integers(8 * 350_000, 8 * CURVE.max_mw)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(15, 40), deadline=None)
 @given(shares, shares, budgets, st.floats(0.5, 60.0))
 def test_what_was_learned_changes_what_is_asked_and_never_what_is_charged(
     one: tuple[float, float], other: tuple[float, float], budget_mw: int, rate: float
@@ -114,7 +115,7 @@ def test_what_was_learned_changes_what_is_asked_and_never_what_is_charged(
         assert plan.sites[SITE].frozen == ()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(10, 25), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 900_000), st.floats(0.5, 60.0), st.floats(0.0, 300.0)), max_size=8), budgets)
 def test_whatever_gpus_draw_their_caps_keep_to_the_budget(
     ticks: list[tuple[int, float, float]], budget_mw: int

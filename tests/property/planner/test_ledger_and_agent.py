@@ -39,6 +39,7 @@ from planner.domain.observation import (
 )
 from planner.domain.plan import PowerDecision
 from planner.domain.units import GpuSetpoint, Milliwatts
+from tests.sizes_of_runs import examples
 
 NODES, PER_NODE, HIGH, LOW = 2, 2, 700_000, 200_000
 FULL = NODES * PER_NODE * HIGH
@@ -264,11 +265,14 @@ class PowerMachine(RuleBasedStateMachine):
             assert not invariants.wrong_charges(self.power.nodes.values())
 
 
-PowerMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+PowerMachine.TestCase.settings = settings(max_examples=examples(60, 150), stateful_step_count=60, deadline=None)
 TestPower = PowerMachine.TestCase
 
 
-@pytest.mark.parametrize("mutation", ["raise-before-lower", "ignore-unacked-grants", "default-on-expiry"])
+@pytest.mark.parametrize(
+    "mutation",
+    [pytest.param("raise-before-lower", marks=pytest.mark.long), "ignore-unacked-grants", "default-on-expiry"],
+)
 def test_the_machine_can_fail(mutation: str) -> None:
     """A model that finds nothing wrong with a broken product would prove nothing."""
     quick = settings(max_examples=2000, stateful_step_count=60, deadline=None, phases=[Phase.generate], database=None)

@@ -18,6 +18,7 @@ from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.decision_publisher import DecisionPublisher
 from planner.runtime.inbox import Inbox
 from planner.runtime.recorder import Recorder
+from tests.sizes_of_runs import examples
 from tests.unit.planner.core.small_site import SITE, D, deployment, planner, traffic
 from tests.unit.planner.runtime.test_leader_term import ScriptedLink
 
@@ -121,7 +122,7 @@ def true_report() -> v1.NodeTelemetry:
     return v1.NodeTelemetry(time=NOW, node="n0", boot="a", clock_s=1.0, gpus=held)
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(40, 120))
 @given(st.lists(messages, min_size=1, max_size=3), st.sampled_from(CONFIGS))
 def test_any_values_that_the_contract_allows_are_decided_on(sent, config) -> None:
     now_s = 1000.0

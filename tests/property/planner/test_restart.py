@@ -7,6 +7,7 @@ decision and the plan records, both as bytes, and for missed ticks what the metr
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.recorder import Recorder
 from planner.runtime.restore import Restore, joined
 from tests.integration.planner.stage import DECODE, NAME, PREFILL, config
+from tests.sizes_of_runs import examples
 
 TICK_S = 30.0
 TICKS = 160
@@ -170,6 +172,12 @@ def recorded(seed: int, settings: PlannerConfig) -> tuple[dict[int, DeploymentOb
     return source, found
 
 
+@functools.cache
+def calm_run(seed: int, predictor: str | None = None) -> tuple[dict[int, DeploymentObservation], list[Counts]]:
+    """`recorded` with the usual settings: each is compared with many interrupted runs."""
+    return recorded(seed, site_config() if predictor is None else site_config(predictor=predictor))
+
+
 def in_force(stream: Stream) -> Counts:
     """The last decision's counts."""
     if stream.decision is None:
@@ -218,7 +226,7 @@ FIRST = 2
 """Who dies before its first record leaves nothing to be remembered by."""
 TWENTY = st.dictionaries(st.integers(FIRST, TICKS - 2), HOWS, min_size=20, max_size=20)
 # A case takes a tenth of a second: shrinking one takes minutes, and a set of kills says enough as it is.
-SOME = settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.generate])
+SOME = settings(max_examples=examples(6, 15), deadline=None, phases=[Phase.explicit, Phase.generate])
 
 
 @SOME
@@ -228,7 +236,7 @@ SOME = settings(max_examples=15, deadline=None, phases=[Phase.explicit, Phase.ge
 def test_twenty_kills_change_no_decision_but_those_of_ticks_that_no_planner_saw(
     seed: int, kills: dict[int, str]
 ) -> None:
-    source, calm = recorded(seed, site_config())
+    source, calm = calm_run(seed)
     rough = interrupted(site_config(), source, kills)
     assert len(set(calm)) > 10, "the load must make the planner move"
     assert different(calm, rough, kills) == []
@@ -236,11 +244,11 @@ def test_twenty_kills_change_no_decision_but_those_of_ticks_that_no_planner_saw(
 
 
 @pytest.mark.parametrize("predictor", ["constant", "ewma", "holt", "kalman", "kalman+log1p", "blend+day"])
-@settings(SOME, max_examples=3)
+@settings(SOME, max_examples=examples(2, 3))
 @given(st.integers(0, 3), TWENTY)
 def test_whatever_the_forecast(predictor: str, seed: int, kills: dict[int, str]) -> None:
     settings = site_config(predictor=predictor)
-    source, calm = recorded(seed, settings)
+    source, calm = calm_run(seed, predictor)
     rough = interrupted(settings, source, kills)
     assert different(calm, rough, kills) == []
 

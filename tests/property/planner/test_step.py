@@ -16,6 +16,7 @@ from planner.domain.plan import Plan
 from planner.domain.pool import Replicas
 from planner.domain.reading import NO_DATA, Sample
 from planner.domain.reasons import ReasonCode
+from tests.sizes_of_runs import examples
 from tests.unit.planner.core.small_site import DECODE, PREFILL, D, deployment, planner, pool, traffic
 
 INTERVAL_S = 30.0
@@ -90,7 +91,7 @@ def counts(plan: Plan) -> dict[str, int]:
     return {name: p.granted for name, p in plan.deployments[D].pools.items()}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25, 60), deadline=None)
 @given(configs(), st.lists(st.tuples(intervals(), st.booleans()), min_size=1, max_size=25))
 def test_no_limit_is_ever_broken(one: DeploymentConfig, course: list[tuple[DeploymentObservation, bool]]) -> None:
     config = planner(one)
@@ -115,7 +116,7 @@ def test_no_limit_is_ever_broken(one: DeploymentConfig, course: list[tuple[Deplo
             assert len({count == 0 for count in order.replicas.values()}) == 1, "pools leave and reach zero together"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25, 60), deadline=None)
 @given(configs(), st.lists(intervals(), min_size=1, max_size=15))
 def test_missing_metrics_change_nothing(one: DeploymentConfig, course: list[DeploymentObservation]) -> None:
     config = planner(one)
@@ -130,7 +131,7 @@ def test_missing_metrics_change_nothing(one: DeploymentConfig, course: list[Depl
         assert after.deployments[D].flow.decision_id == state.deployments[D].flow.decision_id
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(20, 40), deadline=None)
 @given(configs(), st.lists(intervals(), min_size=1, max_size=10))
 def test_the_same_inputs_give_the_same_plan(one: DeploymentConfig, course: list[DeploymentObservation]) -> None:
     config = planner(one)
@@ -148,14 +149,14 @@ def wanted(config: PlannerConfig, seen: DeploymentObservation) -> dict[str, int]
     return {name: p.wanted for name, p in plan.deployments[D].pools.items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60, 150), deadline=None)
 @given(st.floats(0.01, 200.0), st.floats(1.0, 3.0), lengths, answers)
 def test_more_load_never_wants_less(rate: float, more: float, isl: float, osl: float) -> None:
     low, high = (wanted(planner(), traffic(r, isl, osl)) for r in (rate, rate * more))
     assert all(high[name] >= low[name] for name in low)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60, 150), deadline=None)
 @given(st.floats(0.01, 200.0), lengths, answers, st.floats(30.0, 5000.0), st.floats(6.0, 200.0), st.floats(1.0, 4.0))
 def test_tighter_targets_never_want_less(
     rate: float, isl: float, osl: float, ttft_ms: float, itl_ms: float, looser: float
@@ -167,7 +168,7 @@ def test_tighter_targets_never_want_less(
     assert all(high[name] >= low[name] for name in low)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(20, 50), deadline=None)
 @given(rates, lengths, answers, st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 300.0]))
 def test_a_constant_load_comes_to_rest_and_stays(
     rate: float, isl: float, osl: float, prefill: int, decode: int, window_s: float
@@ -187,7 +188,7 @@ def test_a_constant_load_comes_to_rest_and_stays(
     assert len(decided_at) <= 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(25, 60), deadline=None)
 @given(st.lists(rates, min_size=2, max_size=60), st.sampled_from([60.0, 120.0, 300.0]))
 def test_scale_down_is_never_faster_than_its_window(course: list[float], window_s: float) -> None:
     down = ScalingRules(stabilization_window_s=window_s)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from planner.core.power import site_ledger
 from planner.core.power.effective_budget import lead_s, level_mw, next_change_s, with_commands
 from planner.core.power.site_state import charged_mw, free_mw
@@ -121,6 +123,7 @@ def test_a_ramp_of_a_minute_is_at_most_a_decision_a_node_and_settle_time() -> No
     assert decisions_of(60.0, 75) <= 2 * 75 / CONFIG.settle_s / 2
 
 
-def test_a_long_ramp_leaves_about_as_many_decisions_as_no_ramp() -> None:
+@pytest.mark.parametrize("seconds", [600, pytest.param(1800, marks=pytest.mark.nightly)])
+def test_a_long_ramp_leaves_about_as_many_decisions_as_no_ramp(seconds: int) -> None:
     """So the history of a node reaches as far back as without one."""
-    assert decisions_of(1800.0, 1800) <= 1.1 * decisions_of(None, 1800)
+    assert decisions_of(float(seconds), seconds) <= 1.1 * decisions_of(None, seconds)

@@ -33,7 +33,9 @@ def scarce(seed: int, deployments: int | None = None) -> tuple[list[DeploymentDe
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part", [pytest.param(part, marks=pytest.mark.nightly if part % 4 else ()) for part in range(PARTS)]
+)
 def test_within_one_percent_of_every_combination(part: int) -> None:
     gaps = {}
     for seed in range(part, INSTANCES, PARTS):
