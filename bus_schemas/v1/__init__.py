@@ -7,6 +7,7 @@ from bus_schemas.v1.message import Message
 from bus_schemas.v1.reason import Reason
 from bus_schemas.v1.system import DeadLetter, Lease
 from bus_schemas.v1.telemetry import (
+    ErrorBudgetRecord,
     ForecastRecord,
     GoodShareRecord,
     GpuTelemetry,
@@ -15,6 +16,7 @@ from bus_schemas.v1.telemetry import (
     PoolPowerRecord,
     PoolRecord,
     ShedRecord,
+    SloRecord,
 )
 
 MESSAGES: tuple[type[Message], ...] = (
@@ -38,6 +40,7 @@ __all__ = [
     "BudgetChange",
     "DeadLetter",
     "DeploymentControl",
+    "ErrorBudgetRecord",
     "ForecastRecord",
     "GoodShareRecord",
     "GpuCap",
@@ -60,4 +63,5 @@ __all__ = [
     "ScalingAck",
     "ScalingDecision",
     "ShedRecord",
+    "SloRecord",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from bus_schemas.v1.acks import GpuHealth
-from bus_schemas.v1.message import LastDecisionId, Message, Name, Part, Watts, present
+from bus_schemas.v1.message import LastDecisionId, Message, Name, Part, Time, Watts, present
 from bus_schemas.v1.reason import Reason
 
 
@@ -112,6 +112,32 @@ class ShedRecord(Part):
     shed_req_per_s: float | None = None
 
 
+class ErrorBudgetRecord(Part):
+    """The error budget of a promised share in one period, a day or a month of UTC."""
+
+    since: Time
+    """From when on requests were counted: the start of the period, or of the planner's memory."""
+    requests: float
+    late: float
+    left: float
+    """The part of the allowed late requests that is left, of those allowed so far; below 0: overspent."""
+
+
+class SloRecord(Part):
+    """The promised share of good requests, and what its controller did in the tick."""
+
+    slo_share: float
+    quantile: float
+    """The quantile that the tick was sized for."""
+    good_share: float | None = None
+    """Measured in the last interval; absent: not measured."""
+    requests: float = 0.0
+    burn_rate: float | None = None
+    """Late requests over allowed ones in the last hour."""
+    day: ErrorBudgetRecord
+    month: ErrorBudgetRecord
+
+
 class PlanRecord(Message):
     """One tick of one deployment, from observation to decision: all that ``wattscale explain`` needs."""
 
@@ -131,6 +157,8 @@ class PlanRecord(Message):
     """By phase: ``prompts``, ``answers``, or ``requests`` where one pool serves both."""
     shed: ShedRecord | None = None
     """Absent while all load can be served."""
+    slo: SloRecord | None = None
+    """Absent where no share of good requests is promised."""
     gpu_power: dict[str, PoolPowerRecord] = Field(default_factory=dict)
     """By pool, for pools whose GPUs report telemetry."""
     notes: tuple[Reason, ...] = ()
@@ -148,4 +176,4 @@ class PlanRecord(Message):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return present(written(self), "pin_id")
+        return present(written(self), "pin_id", "slo")

@@ -157,6 +157,10 @@ def _deployment(
         model(block.predictor, settings.interval_s, models)
     except KeyError as error:
         problems.append(f"{where}.predictor: {error.args[0]}")
+    if block.slo_share is not None and block.sizing in ("classic", "load"):
+        problems.append(
+            f"{where}.slo_share: sizing {block.sizing} has no quantile to move; remove it, or set sizing: sla"
+        )
     if block.sizing == "classic" and find_spec(CLASSIC_LIBRARY) is None:
         problems.append(f"{where}.sizing: classic needs {CLASSIC_LIBRARY}; pip install 'wattscale[classic]'")
     profile = profile or _profile(where, block, problems)

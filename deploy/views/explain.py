@@ -8,7 +8,7 @@ from datetime import datetime
 from bus_schemas import v1
 from bus_schemas.visible_text import visible_parts
 from deploy.views.freshness import age_s, words
-from deploy.views.words import amount
+from deploy.views.words import amount, promised
 from deploy.views.would_change import would_change
 
 SAME = 0.005
@@ -108,6 +108,8 @@ def _good(record: v1.PlanRecord) -> Iterator[str]:
         values = (("predicted", share.predicted), ("measured", share.measured))
         known = ", ".join(f"{value:.1%} {kind}" for kind, value in values if value is not None)
         yield f"{phase} in time over the last interval: {known}"
+    if record.slo is not None:
+        yield promised(record.slo)
     if (shed := record.shed) is not None:
         rate = "" if shed.shed_req_per_s is None else f" ({shed.shed_req_per_s:.3g} requests/s)"
         yield f"{shed.late_share:.1%} will be late; a gateway should shed or delay {shed.shed_share:.1%}{rate}"

@@ -10,7 +10,7 @@ from deploy.views.budgets import outside_words
 from deploy.views.freshness import age_s, leader, missed_targets, problems, words
 from deploy.views.live_view import figure, pool_cells, rate, watts_bar
 from deploy.views.site_view import DeploymentSummary, SiteView
-from deploy.views.words import clock, sentence
+from deploy.views.words import clock, promised, sentence
 
 UNFINISHED = frozenset({v1.AckStatus.PARTIAL, v1.AckStatus.FAILED, v1.AckStatus.REJECTED})
 HINTS = frozenset({"expected_gpus", "pool_unmatched", "unannounced"})
@@ -31,6 +31,8 @@ def as_text(picture: SiteView, now: datetime) -> str:
         )
         for pool, running, wanted, granted, cap in pool_cells(view):
             lines.append(f"    {pool:<12} running {running:>3}  wanted {wanted:>3}  granted {granted:>3}  cap {cap}")
+        if record is not None and record.slo is not None:
+            lines.append(f"    {promised(record.slo)}")
         if why := trouble(view):
             lines.append(f"    not carried out: {why}")
     for name, node in sorted(picture.nodes.items()):
@@ -129,5 +131,6 @@ def _deployment(view: DeploymentSummary, now: datetime) -> dict[str, Any]:
         "observed": record.observed if record else {},
         "missing": record.missing if record else {},
         "targets": record.targets if record else {},
+        "slo": record.slo.model_dump(mode="json") if record and record.slo else None,
         "pools": {name: pool.model_dump(mode="json") for name, pool in record.pools.items()} if record else {},
     }

@@ -16,6 +16,20 @@ def amount(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def promised(slo: v1.SloRecord) -> str:
+    """A promised share of good requests, with what is left of its error budget and how fast it is spent."""
+    burn = "" if slo.burn_rate is None else f"; burn rate {slo.burn_rate:.2f} over the last hour"
+    return (
+        f"promised {amount(100.0 * slo.slo_share)} % good, sized for the {slo.quantile:.3f} quantile;"
+        f" error budget left: this day {_left(slo.day)}, this month {_left(slo.month)}{burn}"
+    )
+
+
+def _left(budget: v1.ErrorBudgetRecord) -> str:
+    since = f"{budget.since:%d %b %H:%M}"
+    return f"{100.0 * budget.left:.0f} % ({budget.late:.0f} of {budget.requests:.0f} late since {since})"
+
+
 def sentence(message: v1.Message) -> str:
     """The content of the message in one line, without its time."""
     message = visible_parts(message)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, fields, is_dataclass
+from dataclasses import asdict, astuple, fields, is_dataclass
 from typing import Any
 
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.published import PublishedModel
 from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
+from planner.core.slo.error_budget import Account, ErrorBudget
+from planner.core.slo.share_controller import SloState
 from planner.core.state import DeploymentState, Flow, Learned, PoolState
 from planner.domain.ids import PoolId
 from planner.domain.predictor import PointModel, RunsAsPublished
@@ -48,7 +50,16 @@ def learned(state: DeploymentState) -> Plain:
             for name, pool in known.pools.items()
         },
         "drawn": {name: _drawn(draws) for name, draws in known.draws.items()},
+        **({} if known.slo is None else {"slo": asdict(known.slo)}),
     }
+
+
+def slo(kept: Mapping[str, Any]) -> SloState | None:
+    """The controller of the promised share in what ``learned`` made; None where there was none."""
+    if (known := kept.get("slo")) is None:
+        return None
+    budget = {**known["budget"], **{name: Account(**known["budget"][name]) for name in ("day", "month")}}
+    return SloState(**{**known, "budget": ErrorBudget(**budget)})
 
 
 def _drawn(known: Drawn) -> Plain:
@@ -88,6 +99,7 @@ def state(kept: Mapping[str, Any]) -> DeploymentState:
                 pools={name: _pool_back(pool) for name, pool in pools.items()},
                 metrics_at_s=kept["metrics_at_s"],
                 edited_ticks=kept["edited_ticks"],
+                slo=slo(kept),
             ),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -124,8 +136,9 @@ def alike(one: Band, other: Band) -> bool:
     return _settings(one) == _settings(other)
 
 
-def _settings(band: Band) -> tuple[str, float, float, bool]:
-    return band.model.name, band.level, band.horizon_s, band.relative
+def _settings(band: Band) -> tuple[str, float, bool]:
+    """Without the level: errors serve every one (``Band.at``)."""
+    return band.model.name, band.horizon_s, band.relative
 
 
 def _plain(value: object) -> Any:

@@ -8,7 +8,17 @@ from typing import Any, Literal
 
 from bus_schemas import v1
 from planner.domain.config import DeploymentConfig, PoolConfig
-from planner.domain.plan import DeploymentPlan, Forecast, Limited, PoolPlan, PowerDecision, ScalingDecision, SitePlan
+from planner.domain.plan import (
+    BudgetLeft,
+    DeploymentPlan,
+    Forecast,
+    Limited,
+    PoolPlan,
+    PowerDecision,
+    ScalingDecision,
+    SitePlan,
+    SloReport,
+)
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
 from planner.domain.units import watts_from_mw
@@ -140,13 +150,14 @@ def plan_record(
             shed_share=plan.shed.shed_share,
             shed_req_per_s=plan.shed.shed_req_per_s,
         ),
+        slo=None if plan.slo is None else _slo(plan.slo),
         gpu_power={name: _gpu_power(pool.power) for name, pool in plan.pools.items() if pool.power is not None},
         notes=reasons((*plan.notes, *(site.notes if site else ()))),
         problems=problems,
         targets={
             "ttft_ms": config.ttft_ms,
             "itl_ms": config.itl_ms,
-            "ttft_quantile": config.ttft_quantile,
+            "ttft_quantile": config.ttft_quantile if plan.slo is None else plan.slo.quantile,
         },
         budget_watts=_watts(site.budget_mw) if site else None,
         charged_watts=_watts(site.charged_mw) if site else None,
@@ -155,6 +166,22 @@ def plan_record(
         journal=journal,
         pin_id=pin_id,
     )
+
+
+def _slo(report: SloReport) -> v1.SloRecord:
+    return v1.SloRecord(
+        slo_share=report.slo_share,
+        quantile=report.quantile,
+        good_share=report.good_share,
+        requests=report.requests,
+        burn_rate=report.burn_rate,
+        day=_budget_left(report.day),
+        month=_budget_left(report.month),
+    )
+
+
+def _budget_left(known: BudgetLeft) -> v1.ErrorBudgetRecord:
+    return v1.ErrorBudgetRecord(since=utc(known.since_s), requests=known.requests, late=known.late, left=known.left)
 
 
 def _forecast(forecast: Forecast) -> v1.ForecastRecord:

@@ -23,7 +23,7 @@ from planner.domain.config import OperationMode, PlannerConfig, PoolConfig
 from planner.domain.demand import Allocations
 from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.observation import DeploymentObservation
-from planner.domain.plan import DeploymentPlan, Limited, Plan, PoolPlan, PowerCut
+from planner.domain.plan import DeploymentPlan, Limited, Plan, PoolPlan, PowerCut, SloReport
 from planner.domain.pool import Role
 from planner.domain.power import PowerFigures
 from planner.domain.reading import Reading, Sample
@@ -116,7 +116,16 @@ def _deployment(
         shortfall=shortfall,
         good=beside(ticked),
         shed=shed(ticked, state.pending.goals, counts, shortfall),
-        notes=(*unmatched, *_cut(granted.cut), *granted.notes, *ticked.notes, *_taught(power), *steady),
+        slo=ticked.slo,
+        notes=(
+            *_promised(ticked.slo),
+            *unmatched,
+            *_cut(granted.cut),
+            *granted.notes,
+            *ticked.notes,
+            *_taught(power),
+            *steady,
+        ),
         power_cut=granted.cut,
         ready=state.flow.ready,
     )
@@ -234,6 +243,11 @@ def _unmatched(ticked: SizedDeployment, held: gpu_pools.Held | None) -> tuple[Li
         return ()
     lost = gpu_pools.strangers(held, ticked.config)
     return (*lost, *gpu_pools.without_gpus(held, ticked.config, ticked.seen))
+
+
+def _promised(slo: SloReport | None) -> tuple[Limited, ...]:
+    """What the controller of a promised share did. The value is the quantile in thousandths."""
+    return () if slo is None else (Limited(round(1000.0 * slo.quantile), ReasonCode.SLO_SHARE, slo.sentence),)
 
 
 def _cut(cut: PowerCut | None) -> tuple[Limited, ...]:

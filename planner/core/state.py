@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from planner.core.forecast.band import Band
 from planner.core.power.p_u_estimator import Drawn
 from planner.core.power.site_state import PowerState
+from planner.core.slo.share_controller import SloState
 from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
 from planner.domain.plan import Limited, Placement
 from planner.domain.units import GpuSetpoint
@@ -87,6 +88,8 @@ class Learned:
     """Load time of the last tick with the metrics that sizing needs."""
     edited_ticks: int = 0
     """Number of consecutive ticks in which the counts had been changed by another party."""
+    slo: SloState | None = None
+    """The controller of the promised share of good requests; None before its first tick, or without one."""
 
 
 @dataclass(frozen=True, slots=True)

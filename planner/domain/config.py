@@ -153,6 +153,9 @@ class DeploymentConfig:
     ttft_ms: float = 500.0
     itl_ms: float = 50.0
     ttft_quantile: float = 0.95
+    """The quantile that is sized for; where ``slo_share`` is set, the one that its controller begins with."""
+    slo_share: float | None = None
+    """The promised share of good requests, held by moving the quantile; None: the quantile is fixed."""
     sizing: SizingMode = SizingMode.SLA
     mode: OperationMode = OperationMode.ACTIVE
     predictor: str = "blend"

@@ -154,6 +154,34 @@ class ShedAdvice:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetLeft:
+    """The error budget of one period: requests judged since ``since_s`` (UTC seconds), how many of them were late, and
+    the part of the allowed late ones that is left (below 0: overspent)."""
+
+    since_s: float
+    requests: float
+    late: float
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class SloReport:
+    """What the controller of a promised share of good requests did in one tick, and its error budget."""
+
+    slo_share: float
+    quantile: float
+    """The quantile that the tick was sized for."""
+    good_share: float | None
+    """The share of the last interval; None: not measured."""
+    requests: float
+    burn_rate: float | None
+    """Late requests over allowed ones in the last hour; None without requests."""
+    day: BudgetLeft
+    month: BudgetLeft
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentPlan:
     """One deployment's tick, complete enough to be explained from the record alone."""
 
@@ -176,6 +204,8 @@ class DeploymentPlan:
     """By phase: ``prompts``, ``answers``, or ``requests`` where one pool serves both."""
     shed: ShedAdvice | None = None
     """None while all load can be served."""
+    slo: SloReport | None = None
+    """None where no share is promised."""
     ready: bool = True
     """``scaled_decision_id >= decision_id``: the last decision was carried out."""
 

@@ -15,6 +15,7 @@ class ReasonCode(StrEnum):
     REQUEST_RATE = "request_rate"
     STEADY = "steady"
     EXTRAPOLATED = "extrapolated"
+    SLO_SHARE = "slo_share"
     BACKLOG = "backlog"
     KV_CAPACITY = "kv_capacity"
     SLA_UNREACHABLE = "sla_unreachable"

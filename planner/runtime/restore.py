@@ -21,6 +21,7 @@ from bus_schemas import v1
 from planner.adapters import checkpoint, journal, to_wire
 from planner.core.forecast.band import Band
 from planner.core.sizing import load_forecast
+from planner.core.slo import share_controller
 from planner.core.state import DeploymentState, PlannerState, PoolState
 from planner.core.step import step
 from planner.domain.config import OperationMode, PlannerConfig
@@ -147,7 +148,8 @@ def _forecasts(config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping
     bands, since = _whole(config, name, kept)
     for entry in kept[since:]:
         now_s, seen = journal.observation(entry)
-        bands = load_forecast.learn(config, config.deployments[name], bands, seen, config.load_now_s(now_s)).bands
+        sized_for = share_controller.in_force(config.deployments[name], checkpoint.slo(entry["learned"]))
+        bands = load_forecast.learn(config, sized_for, bands, seen, config.load_now_s(now_s)).bands
     return bands
 
 
@@ -178,7 +180,13 @@ def replayed(
     paper = replace(config, deployments={name: deployment}, sites={})
     before = PlannerState(0, then_s, {name: known})
     after, _ = step(before, Observation({name: seen}), paper, paper.clock(then_s))
-    return after.deployments[name]
+    found = after.deployments[name]
+    if found.learned.slo is None or known.learned.slo is None:
+        return found
+    # Nothing was decided: the counts are those before, and so is what held them.
+    stuck = known.learned.slo
+    slo = replace(found.learned.slo, stuck_up=stuck.stuck_up, stuck_down=stuck.stuck_down)
+    return replace(found, learned=replace(found.learned, slo=slo))
 
 
 def joined(state: PlannerState, name: DeploymentId, old: DeploymentState, load_time_scale: float) -> PlannerState:

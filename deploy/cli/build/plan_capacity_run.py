@@ -105,7 +105,9 @@ class _Plant:
 
     def __init__(self, args: argparse.Namespace, scenario: Scenario, bars: Progress) -> None:
         self._args, self._scenario, self._bars = args, scenario, bars
-        self._settings = OursSettings(interval_s=args.interval_s, ttft_quantile=args.ttft_quantile)
+        self._settings = OursSettings(
+            interval_s=args.interval_s, ttft_quantile=args.ttft_quantile, slo_share=args.slo_share
+        )
         self._work = work_by_pool(scenario)
         self._task = bars.add_task("runs", total=args.points)
         self._processes = args.processes or os.cpu_count() or 1

@@ -49,6 +49,14 @@ def add_load(parser: argparse.ArgumentParser, name: str) -> None:
         help="overlay the trace with itself this many times, slightly shifted",
     )
     load.add_argument(
+        "--from",
+        type=number(0, LONGEST_LOAD_S),
+        dest="from_s",
+        metavar="S",
+        default=0.0,
+        help="leave out the first S seconds of the trace (after --rate)",
+    )
+    load.add_argument(
         "--duration",
         type=number(0, LONGEST_LOAD_S, above=True),
         dest="duration_s",
@@ -88,6 +96,11 @@ def add_our_planner(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--interval-s", type=number(0.5, 86_400), default=30.0, help="our planner's interval")
     group.add_argument(
         "--ttft-quantile", type=number(0.001, 0.999), default=0.95, help="our planner's quality knob, 0 to 1"
+    )
+    group.add_argument(
+        "--slo-share",
+        type=number(0.001, 0.999),
+        help="the share of good requests that our planner promises, 0 to 1; it then moves --ttft-quantile by itself",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import re
 from array import array
 from collections.abc import Callable
@@ -64,7 +65,7 @@ def asked(args: argparse.Namespace) -> Asked:
         scenario,
         _policies(args),
         _numbers(args.seeds, "--seeds", whole(0, 2**53)),
-        OursSettings(interval_s=args.interval_s, ttft_quantile=args.ttft_quantile),
+        OursSettings(interval_s=args.interval_s, ttft_quantile=args.ttft_quantile, slo_share=args.slo_share),
         _numbers(args.what_if_budget, "--what-if-budget", number(0, 10, above=True)) if args.what_if_budget else (),
     )
 
@@ -77,6 +78,8 @@ def pools_of(args: argparse.Namespace, profile: Profile, start: tuple[int, int])
 
 def trace_of(args: argparse.Namespace) -> Trace:
     """The load of ``simulate.add_load``'s options, or a generated one. Raises UsageError."""
+    if args.trace is None and args.from_s:
+        raise UsageError("--from leaves out the start of a trace: name one")
     if args.trace is None:
         end_s = args.duration_s or GENERATED_S
         requests = itertools.takewhile(lambda r: r.t_s < end_s, generated(0, requests_per_s=20.0, wave_s=end_s))
@@ -87,6 +90,10 @@ def trace_of(args: argparse.Namespace) -> Trace:
         raise UsageError(str(error)) from error
     if args.rate != 1.0:
         trace = trace.at_rate(args.rate)
+    if args.from_s:
+        trace = trace.between(args.from_s, math.inf)
+        if not trace:
+            raise UsageError(f"--from {args.from_s:g}: the trace has no request after it")
     return _laid_over(trace, args.copies) if args.copies > 1 else trace
 
 

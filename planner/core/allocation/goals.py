@@ -8,6 +8,7 @@ from dataclasses import replace
 from planner.core.limits import hpa_behavior
 from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.sizing.deployment import Sized, SizedDeployment
+from planner.core.slo.saturation import settled
 from planner.core.state import DeploymentState, PlannerState, PoolGoal
 from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.demand import Allocation, Allocations
@@ -29,10 +30,25 @@ def aim_at(
 ) -> PlannerState:
     """The state that aims at the limited counts and their caps, and remembers what windows look back on."""
     deployments = {
-        name: _aiming(one, limited[name], _goals(one, final.get(one.config.site), limited[name]), config, clock)
+        name: _aiming(
+            _settled(one, limited[name], final.get(one.config.site)),
+            limited[name],
+            _goals(one, final.get(one.config.site), limited[name]),
+            config,
+            clock,
+        )
         for name, one in sized.items()
     }
     return replace(state, deployments=deployments)
+
+
+def _settled(sized: SizedDeployment, limited: LimitedCounts, allocation: Allocation | None) -> SizedDeployment:
+    """With a controller of a promised share that knows whether these counts can follow it."""
+    if (slo := sized.state.learned.slo) is None:
+        return sized
+    late = 0.0 if allocation is None else allocation.shortfall.get(sized.config.deployment, 0.0)
+    known = replace(sized.state.learned, slo=settled(slo, sized, limited, late))
+    return replace(sized, state=replace(sized.state, learned=known))
 
 
 def _aiming(

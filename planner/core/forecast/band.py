@@ -44,6 +44,13 @@ class Band:
     def ready(self) -> bool:
         return self.model.ready
 
+    def at(self, level: float) -> Band:
+        """The band at another level; its errors are the same, and its misses to plan for change in proportion."""
+        if level == self.level:
+            return self
+        share = self.miss_share * (1.0 - level) / (1.0 - self.level)
+        return replace(self, level=level, miss_share=min(0.5, share))
+
     def observe(self, t_s: float, y: float) -> Band:
         """The band after observing ``y`` at ``t_s``: due forecasts are compared with it, then the model learns it."""
         errors, miss_share, waiting = self.errors, self.miss_share, self.due

@@ -15,11 +15,12 @@ from planner.core.sizing import frontends, load_forecast, modes
 from planner.core.sizing.options import PoolOptions
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.core.sizing.thresholds import PoolHistory, signal
+from planner.core.slo import share_controller
 from planner.core.state import DeploymentState, Learned, PlannerState, PoolState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.observation import DeploymentObservation, Observation
-from planner.domain.plan import Limited
+from planner.domain.plan import Limited, SloReport
 from planner.domain.pool import Replicas, Role
 from planner.domain.units import TickClock
 
@@ -42,6 +43,7 @@ class SizedDeployment:
     notes: tuple[Limited, ...] = ()
     other_options: Mapping[PoolId, PoolOptions] = field(default_factory=dict)
     """Counts of the pools without GPUs."""
+    slo: SloReport | None = None
 
     @property
     def corrections(self) -> Corrections:
@@ -72,6 +74,8 @@ def _sized(
     """Learn from what was seen of one deployment and size every pool."""
     seen, t_s = observation.deployments.get(config.deployment), clock.seen_s
     config = bounds_in_force.in_force(config, clock.utc_s)
+    slo, report = share_controller.learn(config, state.learned.slo, seen, clock) or (None, None)
+    config = share_controller.in_force(config, slo)
     model = engine(config.profile)
     learned = load_forecast.learn(settings, config, state.learned.forecasts, seen, t_s)
     every = {name: current_count(state, seen, config, name) for name in config.all_pools}
@@ -83,6 +87,7 @@ def _sized(
         corrections=corrections(config, model, state, seen, shape, current),
         edited_ticks=external_changes.edited_ticks(state, seen),
         pools=_remembered(state, config, seen, every, t_s),
+        slo=slo,
     )
     state = replace(state, learned=taught)
     interval_s = seen.interval_s if seen is not None else settings.load_interval_s
@@ -111,7 +116,7 @@ def _sized(
         config = replace(config, max_gpus=None)  # the published cut is applied; its rounding may exceed the budget
     others = {name: frontends.options(pool, load, every[name]) for name, pool in config.other_pools.items()}
     return SizedDeployment(
-        config, state, seen, learned, load, options, every, held, external_changes.notes(state, seen), others
+        config, state, seen, learned, load, options, every, held, external_changes.notes(state, seen), others, report
     )
 
 

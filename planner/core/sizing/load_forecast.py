@@ -67,6 +67,7 @@ def learn(
     if config.sizing is SizingMode.CLASSIC:
         return _classic(classic.learn(settings, config, bands, seen, t_s))
     ahead_s = horizon_s(config, settings.interval_s * settings.load_time_scale)
+    bands = {name: band if name == IN_FLIGHT else band.at(config.forecast_level) for name, band in bands.items()}
     learned = {
         name: bands.get(name) or registry.make(config.predictor, config.forecast_level, ahead_s, settings.predictors)
         for name in QUANTITIES

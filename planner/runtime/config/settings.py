@@ -168,6 +168,10 @@ class DeploymentSettings(Block):
     ttft_ms: Positive = 500.0
     itl_ms: Positive = 50.0
     ttft_quantile: Share = 0.95
+    """The quantile that is sized for. With ``slo_share``: where its controller begins."""
+    slo_share: Share | None = None
+    """The share of requests that is promised to meet both targets, such as 0.97. The quantile is then moved by what is
+    measured, until that share is reached and no more. Unset: the quantile is fixed."""
     sizing: Literal["sla", "classic", "load", "sla+load"] = "sla"
     caps: Literal["joint", "fixed"] = "joint"
     """joint: caps are chosen together with counts. fixed: every GPU of a pool gets ``max_cap_watts``, and only counts

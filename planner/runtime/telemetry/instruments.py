@@ -59,6 +59,7 @@ class Instruments:
         self._iterations = [self._counter(names.ITERATIONS), self._counter(names.ITERATIONS_FORMER_NAME)]
         self._decisions = self._counter(names.DECISIONS)
         self._limits = self._counter(names.LIMITS)
+        self._judged, self._late = self._counter(names.JUDGED), self._counter(names.LATE)
         self._step_s = self._histogram(names.STEP_SECONDS)
         self._publish_s = self._histogram(names.PUBLISH_SECONDS)
         self._gauges()
@@ -89,10 +90,16 @@ class Instruments:
         for name, seen in decided.observation.deployments.items():
             self._interval_s[name] = seen.interval_s
         for name, plan in decided.plan.deployments.items():
+            self._judge(name, plan)
             for pool in plan.pools.values():
                 for link in pool.chain:
                     self._limits.add(1, {"deployment": name, "pool": pool.pool, "reason": link.reason.value})
         self._add_gpu_hours(decided.now_s)
+
+    def _judge(self, name: DeploymentId, plan: DeploymentPlan) -> None:
+        if plan.slo is not None and plan.slo.good_share is not None:
+            self._judged.add(plan.slo.requests, {"deployment": name})
+            self._late.add((1.0 - plan.slo.good_share) * plan.slo.requests, {"deployment": name})
 
     def _begin(self, epoch: int) -> None:
         """A new term: another planner may have decided since the last one, so its plans and its time do not count."""
@@ -151,6 +158,10 @@ class Instruments:
             names.EXPECTED: _expected,
             names.GOOD_SHARE: _good_share,
             names.SHED_SHARE: _shed_share,
+            names.SLO_SHARE: lambda plan: [] if plan.slo is None else [(plan.slo.slo_share, {})],
+            names.QUANTILE: lambda plan: [] if plan.slo is None else [(plan.slo.quantile, {})],
+            names.BURN_RATE: _burn_rate,
+            names.BUDGET_LEFT: _budget_left,
             names.GPU_WATTS: _gpu_watts,
             names.POWER_READINGS: _power_readings,
             names.READY: lambda plan: [(float(plan.ready), {})],
@@ -239,6 +250,17 @@ def _good_share(plan: DeploymentPlan) -> Iterator[Point]:
 def _shed_share(plan: DeploymentPlan) -> Iterator[Point]:
     if plan.shed is not None:
         yield plan.shed.shed_share, {"priority": str(plan.shed.priority)}
+
+
+def _burn_rate(plan: DeploymentPlan) -> Iterator[Point]:
+    if plan.slo is not None and plan.slo.burn_rate is not None:
+        yield plan.slo.burn_rate, {}
+
+
+def _budget_left(plan: DeploymentPlan) -> Iterator[Point]:
+    if plan.slo is not None:
+        yield plan.slo.day.left, {"period": "day"}
+        yield plan.slo.month.left, {"period": "month"}
 
 
 def _gpu_watts(plan: DeploymentPlan) -> Iterator[Point]:

@@ -137,6 +137,42 @@ SHED_SHARE = PlannerMetric(
     "Share of the arriving requests that a gateway should shed or delay, by its class; absent while all are served.",
     ("deployment", "priority"),
 )
+SLO_SHARE = PlannerMetric(
+    "wattscale_planner_slo_share",
+    InstrumentKind.GAUGE,
+    "The promised share of good requests; absent where none is promised.",
+    ("deployment",),
+)
+QUANTILE = PlannerMetric(
+    "wattscale_planner_sizing_quantile",
+    InstrumentKind.GAUGE,
+    "The quantile that is sized for to keep the promised share.",
+    ("deployment",),
+)
+BURN_RATE = PlannerMetric(
+    "wattscale_planner_burn_rate",
+    InstrumentKind.GAUGE,
+    "Late requests over those that the promised share allows, in the last hour: 1 spends the error budget exactly.",
+    ("deployment",),
+)
+BUDGET_LEFT = PlannerMetric(
+    "wattscale_planner_error_budget_left",
+    InstrumentKind.GAUGE,
+    "Part of the late requests allowed so far that is left, by period of UTC (day, month); below 0: overspent.",
+    ("deployment", "period"),
+)
+JUDGED = PlannerMetric(
+    "wattscale_planner_judged_requests_total",
+    InstrumentKind.COUNTER,
+    "Requests of deployments with a promised share whose latency was measured.",
+    ("deployment",),
+)
+LATE = PlannerMetric(
+    "wattscale_planner_late_requests_total",
+    InstrumentKind.COUNTER,
+    "Those of them that missed a target, by the engines' histograms.",
+    ("deployment",),
+)
 READY = PlannerMetric(
     "wattscale_planner_ready",
     InstrumentKind.GAUGE,
@@ -205,6 +241,12 @@ OURS = (
     EXPECTED,
     GOOD_SHARE,
     SHED_SHARE,
+    SLO_SHARE,
+    QUANTILE,
+    BURN_RATE,
+    BUDGET_LEFT,
+    JUDGED,
+    LATE,
     GPU_WATTS,
     POWER_READINGS,
     READY,

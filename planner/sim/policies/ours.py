@@ -42,6 +42,7 @@ class OursSettings:
     power: bool = True
     interval_s: float = 30.0
     ttft_quantile: float = 0.95
+    slo_share: float | None = None
     flight_s: float = 0.05
     telemetry_s: float = 5.0
     p_u_error: float = 1.0
@@ -97,6 +98,7 @@ def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
         ttft_ms=scenario.ttft_ms,
         itl_ms=scenario.itl_ms,
         ttft_quantile=settings.ttft_quantile,
+        slo_share=settings.slo_share,
         sizing=settings.sizing,
         max_gpus=scenario.gpus,
     )

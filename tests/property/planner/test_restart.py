@@ -41,13 +41,17 @@ TICKS = 160
 Counts = tuple[int, int]
 
 
-def site_config(policies: Sequence[ScalingPolicy] = (), predictor: str = "blend") -> PlannerConfig:
+def site_config(
+    policies: Sequence[ScalingPolicy] = (), predictor: str = "blend", slo_share: float | None = None
+) -> PlannerConfig:
     """One deployment whose load makes it move; no power, so that counts alone are compared."""
     base = config(interval_s=TICK_S, scale=1.0)
     deployment = base.deployments[NAME]
     rules = ScalingRules(policies=tuple(policies))
     pools = {name: replace(pool, max_replicas=12, scale_up=rules) for name, pool in deployment.pools.items()}
-    return replace(base, deployments={NAME: replace(deployment, pools=pools, predictor=predictor)}, sites={})
+    return replace(
+        base, deployments={NAME: replace(deployment, pools=pools, predictor=predictor, slo_share=slo_share)}, sites={}
+    )
 
 
 def seen_at(tick: int, chance: random.Random) -> DeploymentObservation:
@@ -63,6 +67,8 @@ def seen_at(tick: int, chance: random.Random) -> DeploymentObservation:
         ttft_ms=Sample(80.0 + 60.0 * busy),
         itl_ms=Sample(9.0 + 4.0 * busy),
         isl_cv2=Sample(chance.uniform(0.3, 1.5)),
+        ttft_within=Sample(1.0 - 0.03 * busy),
+        itl_within=Sample(1.0 - 0.01 * busy),
     )
 
 
@@ -251,6 +257,14 @@ def test_whatever_the_forecast(predictor: str, seed: int, kills: dict[int, str])
     source, calm = calm_run(seed, predictor)
     rough = interrupted(settings, source, kills)
     assert different(calm, rough, kills) == []
+
+
+def test_a_promised_share_is_held_across_kills() -> None:
+    settings = site_config(slo_share=0.96)
+    source, calm = recorded(1, settings)
+    assert calm != recorded(1, site_config())[1], "the promise must move decisions"
+    kills = {tick: ("unseen", "unrecorded", "recorded")[tick % 3] for tick in range(FIRST, TICKS - 2, 10)}
+    assert different(calm, interrupted(settings, source, kills), kills) == []
 
 
 @SOME

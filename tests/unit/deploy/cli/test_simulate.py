@@ -39,6 +39,21 @@ def test_a_table_a_report_and_json(tmp_path: Path, capsys: pytest.CaptureFixture
     assert all(0 <= row["good_share"] <= 1 for row in found["results"])
 
 
+def test_a_trace_from_an_offset_on_with_a_promised_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "trace.csv"
+    rows = [f"{1000 * second},{100 if second < 300 else 200},10" for second in range(600)]
+    trace.write_text("\n".join(["timestamp_ms,input_length,output_length", *rows]) + "\n")
+    options = ["--trace", str(trace), "--policy", "ours", "--json", "--slo-share", "0.9"]
+    assert main([*SMALL, *options, "--from", "500"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["results"]
+    assert row["requests"] == 100
+    assert main([*SMALL, *options, "--rate", "2", "--from", "250"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["results"]
+    assert row["requests"] == 100
+    assert main([*SMALL, *options, "--from", "600"]) == 2
+    assert "--from 600: the trace has no request after it" in capsys.readouterr().err
+
+
 def test_what_less_power_would_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--policy", "ours", "--what-if-budget", "0.95"]) == 0
     told = capsys.readouterr().out
@@ -60,6 +75,8 @@ def test_what_less_power_would_cost(capsys: pytest.CaptureFixture[str]) -> None:
         (["--profile-error", "0"], "--profile-error: must be a number above 0"),
         (["--html", "/nowhere/report.html"], "no such folder"),
         (["--policy", "hpa", "--what-if-budget", "0.8"], "needs one of our policies"),
+        (["--from", "60"], "--from leaves out the start of a trace: name one"),
+        (["--slo-share", "97"], "--slo-share: must be a number"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

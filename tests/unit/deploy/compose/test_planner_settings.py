@@ -411,6 +411,15 @@ def test_weights_of_a_site_reach_the_optimiser() -> None:
     assert (weights.energy, weights.gpu, weights.churn) == (0, 50, 100)
 
 
+@pytest.mark.parametrize("sizing", ["classic", "load"])
+def test_a_promised_share_needs_a_mode_whose_quantile_it_can_move(file: Path, sizing: str) -> None:
+    assert problems(changed(file, sizing=sizing, slo_share=0.97)) == (
+        f"deployments.prod-chat.slo_share: sizing {sizing} has no quantile to move; remove it, or set sizing: sla",
+    )
+    kept = planner_config(load(changed(file, sizing="sla"), environ={}).settings).deployments
+    assert [one.slo_share for one in kept.values()] == [0.97]
+
+
 @pytest.mark.parametrize(("text", "port"), [("0", 0), ("none", None), ("null", None), ("9091", 9091)])
 def test_a_port_of_0_is_the_systems_choice_and_none_is_off_as_in_the_agent(
     file: Path, text: str, port: int | None

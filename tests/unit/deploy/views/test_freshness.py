@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from bus_schemas import v1
+from deploy.views.explain import explain
 from deploy.views.freshness import NODE_TERM_S, leader, missed_targets, problems, words
 from deploy.views.in_force import caps_in_force
 from deploy.views.site_view import SiteView
@@ -173,3 +174,23 @@ def test_what_has_not_happened_yet_has_no_number() -> None:
     assert "ITL missing (not seen yet); no decision yet; tick" in text
     assert "; decision #3, applied none yet; report" in text
     assert "#-1" not in text
+
+
+def test_status_and_explain_show_what_is_left_of_a_promised_share() -> None:
+    begun = datetime(2026, 1, 2, tzinfo=UTC)
+    left = v1.ErrorBudgetRecord(since=begun, requests=10_000, late=150, left=0.5)
+    slo = v1.SloRecord(
+        slo_share=0.97, quantile=0.931, good_share=0.98, requests=300, burn_rate=0.4, day=left, month=left
+    )
+    found, line = (
+        SiteView(),
+        "promised 97 % good, sized for the 0.931 quantile; error budget left: this day 50 % (150 of",
+    )
+    found.add(v1.PlanRecord(time=NOW, deployment="chat", site="row", decision_id=0, slo=slo))
+    assert line in as_text(found, NOW)
+    assert "burn rate 0.40 over the last hour" in as_text(found, NOW)
+    assert as_json(found, NOW)["deployments"]["chat"]["slo"]["day"]["left"] == 0.5
+    record = found.deployments["chat"].record
+    assert record is not None
+    assert line in explain(record, None, None)
+    assert as_json(view(), NOW)["deployments"]["chat"]["slo"] is None

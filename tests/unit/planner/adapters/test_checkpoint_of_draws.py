@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from planner.adapters import checkpoint
 from planner.core.intake import initial_state
 from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
+from planner.core.slo.error_budget import opened
+from planner.core.slo.share_controller import SloState
 from planner.core.state import DeploymentState, Flow, Learned, PoolState
 from planner.domain.ids import PoolId
 from planner.runtime.restore import joined
@@ -41,6 +43,7 @@ def test_everything_that_is_learned_is_kept() -> None:
         pools={PoolId("decode"): pool},
         metrics_at_s=30.0,
         edited_ticks=2,
+        slo=SloState(0.93, opened(0.0).judged(30.0, 30.0, 1000.0, 20.0), "", "pinned"),
     )
     ways = {field.name for field in fields(Learned) if getattr(taught, field.name) != getattr(Learned(), field.name)}
     assert ways == {field.name for field in fields(Learned)} - {"forecasts"}, "forecasts are kept beside it"

@@ -10,10 +10,11 @@ from planner.core.state import PlannerState
 from planner.core.step import step
 from planner.domain.observation import Observation
 from planner.domain.plan import Plan
+from planner.domain.reading import NO_DATA, Sample
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.telemetry.instruments import Instruments
 from planner.runtime.telemetry.liveness import Liveness
-from tests.unit.planner.core.small_site import D, SmallSite, planner, traffic
+from tests.unit.planner.core.small_site import D, SmallSite, deployment, planner, traffic
 
 
 def test_iterations_are_counted_by_cause_under_the_former_name_too() -> None:
@@ -89,3 +90,28 @@ def test_hours_while_another_planner_led_do_not_count(terms: TwoTerms) -> None:
         for now_s in seconds:
             terms.decide(epoch, now_s)
     assert terms.gpu_hours() == pytest.approx(4.0), "two hours of two GPUs"
+
+
+def test_a_promised_share_is_on_the_page_with_its_error_budget() -> None:
+    site = SmallSite(planner(deployment(slo_share=0.97), budget_mw=9_000_000))
+    site.run_pods(prefill=1, decode=1)
+    vitals = Liveness()
+    vitals.epoch = 1
+    page = Instruments(site.config, vitals)
+    try:
+        for good in (Sample(0.9), Sample(1.0), NO_DATA):
+            seen = site.observation(traffic(2.0, ttft_within=good, itl_within=Sample(1.0)))
+            site.state, plan = step(site.state, seen, site.config, site.config.clock(site.now_s))
+            page.watch(DecisionEvent(seen, plan, site.state, site.now_s, tick=True, epoch=1))
+            site.pass_time(30)
+        lines = page.page().decode().splitlines()
+    finally:
+        page.close()
+    values = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+    of_d = f'{{deployment="{D}"}}'
+    assert values[f"wattscale_planner_slo_share{of_d}"] == 0.97
+    assert 0.95 < values[f"wattscale_planner_sizing_quantile{of_d}"] < 0.96
+    assert values[f"wattscale_planner_judged_requests_total{of_d}"] == pytest.approx(120.0)
+    assert values[f"wattscale_planner_late_requests_total{of_d}"] == pytest.approx(6.0)
+    assert values[f'wattscale_planner_error_budget_left{{deployment="{D}",period="day"}}'] == pytest.approx(1 - 6 / 3.6)
+    assert values[f"wattscale_planner_burn_rate{of_d}"] == pytest.approx(6 / 3.6, rel=0.02)
