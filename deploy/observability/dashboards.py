@@ -158,7 +158,18 @@ REPLICAS = Panel(
 GOOD = Panel(
     "Share of good requests",
     "percentunit",
-    ((_planner("wattscale_planner_good_share", 'phase="requests"', "deployment, kind"), "{{deployment}} {{kind}}"),),
+    ((_planner("wattscale_planner_good_share", "", "deployment, phase, kind"), "{{deployment}} {{phase}} {{kind}}"),),
+)
+BUDGET_LEFT = Panel(
+    "Error budget left",
+    "percentunit",
+    (
+        (
+            _planner("wattscale_planner_error_budget_left", "", "deployment, period"),
+            "{{deployment}} this {{period}}",
+        ),
+    ),
+    "Of the late requests that the promised share (slo_share) has allowed so far. Below 0: overspent.",
 )
 LIMITS = Panel(
     "What limits decisions",
@@ -190,7 +201,7 @@ def _overview() -> Dashboard:
         "wattscale-overview",
         "Wattscale: overview",
         (SITE, DEPLOYMENT),
-        {"Site": (WATTS, leading, connected), "Deployments": (REPLICAS, GOOD, PROBLEMS)},
+        {"Site": (WATTS, leading, connected), "Deployments": (REPLICAS, GOOD, BUDGET_LEFT, PROBLEMS)},
     )
 
 
