@@ -227,6 +227,7 @@ def draining(picture: SiteView) -> Mapping[tuple[str, str], int]:
 def node_part(name: str, node: NodeSummary) -> Parts:
     """A node's GPUs but for their draw, the lease of its caps, and how far its newest decision is carried out."""
     decision, report = node.decision, node.telemetry
+    outside = node.outside
     applied = max(node.ack.applied_decision_id if node.ack else -1, report.applied_decision_id if report else -1)
     return {
         "site": node.site,
@@ -235,11 +236,11 @@ def node_part(name: str, node: NodeSummary) -> Parts:
         "renewed": milliseconds(decision.time) if decision else None,
         "lease_s": decision.valid_for_s if decision else None,
         "waits": decision is not None and applied < decision.decision_id,
-        "gpus": [_gpu(gpu, node) for gpu in report.gpus] if report else [],
+        "gpus": [_gpu(gpu, covered=gpu.gpu not in outside) for gpu in report.gpus] if report else [],
     }
 
 
-def _gpu(gpu: v1.GpuTelemetry, node: NodeSummary) -> list[Any]:
+def _gpu(gpu: v1.GpuTelemetry, *, covered: bool) -> list[Any]:
     """As a list, because there are thousands: id, index, model, cap, maximum, deployment, pool, role, pod, health,
     whether the budget covers it.
     """
@@ -247,7 +248,7 @@ def _gpu(gpu: v1.GpuTelemetry, node: NodeSummary) -> list[Any]:
     health = str(gpu.health) + (f": {gpu.error}" if gpu.error else "")
     pod = gpu.pod or gpu.worker
     place = [gpu.gpu, gpu.index, gpu.model, cap, round(gpu.max_watts), gpu.deployment, gpu.pool, gpu.role, pod, health]
-    return [*place, gpu.gpu not in node.outside]
+    return [*place, covered]
 
 
 def draw_part(node: NodeSummary) -> list[int | None]:

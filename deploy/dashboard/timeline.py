@@ -12,6 +12,7 @@ from deploy.views.budgets import command_words
 from deploy.views.words import sentence
 
 RENEWAL = "renewal"
+UNSHOWN = (v1.NodeTelemetry, v1.PlanRecord, v1.Lease)
 DONE = frozenset({v1.AckStatus.ACCEPTED, v1.AckStatus.APPLIED, v1.AckStatus.SUPERSEDED})
 
 
@@ -45,6 +46,8 @@ def milliseconds(time: datetime) -> int:
 
 def event_of(message: v1.Message) -> TimelineEvent | None:
     """The message's line; None for what the timeline does not show: renewals, and caps that were applied as decided."""
+    if isinstance(message, UNSHOWN):
+        return None
     message = visible_parts(message)
     match message:
         case v1.ScalingDecision():

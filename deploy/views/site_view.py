@@ -52,14 +52,14 @@ class NodeSummary:
     @property
     def outside_watts(self) -> float:
         """What the GPUs outside the budget may draw by the newest telemetry."""
-        gpus = self.telemetry.gpus if self.telemetry else ()
-        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu in self.outside)
+        gpus, outside = self.telemetry.gpus if self.telemetry else (), self.outside
+        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu in outside)
 
     @property
     def drawn_watts(self) -> float:
         """What the GPUs draw that the budget covers."""
-        gpus = self.telemetry.gpus if self.telemetry else ()
-        return sum(gpu.draw_watts or 0.0 for gpu in gpus if gpu.gpu not in self.outside)
+        gpus, outside = self.telemetry.gpus if self.telemetry else (), self.outside
+        return sum(gpu.draw_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
 
     @property
     def seen(self) -> datetime | None:
@@ -87,10 +87,11 @@ class NodeSummary:
     @property
     def enforced_watts(self) -> float:
         """Caps in force of the GPUs that the budget covers, by the newer of acknowledgement and telemetry."""
+        outside = self.outside
         if self.ack and (self.telemetry is None or self.ack.time >= self.telemetry.time):
-            return sum(gpu.enforced_watts or 0.0 for gpu in self.ack.gpus if gpu.gpu not in self.outside)
+            return sum(gpu.enforced_watts or 0.0 for gpu in self.ack.gpus if gpu.gpu not in outside)
         gpus = self.telemetry.gpus if self.telemetry else ()
-        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu not in self.outside)
+        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bus_schemas import v1
+from bus_schemas import codec, v1
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
 from deploy.nats.embedded import EmbeddedServer
@@ -189,3 +189,26 @@ async def test_the_page_of_a_planner_survives_its_restart_and_states_it(tmp_path
             number = max(one.decision_id for one in stage.fleet.scaling)
             await until(lambda: stage.fleet.scaling[-1].decision_id > number, "a decision of the second process")
             await shown(page, "#timeline", f"scaling #{stage.fleet.scaling[-1].decision_id}")
+
+
+@pytest.mark.long
+async def test_ten_thousand_gpus_are_shown_and_move_by_changes(tmp_path: Path) -> None:
+    nodes, fleet = 1250, 10_000
+    async with EmbeddedServer(tmp_path) as server, connected(server.url) as bus:
+        await stream_admin.apply(bus)
+        base = codec.encode(report("node-0"))
+        for index in range(nodes):
+            body = base.replace(b"node-0", f"node-{index}".encode())
+            await bus.nc.publish(bus.subjects.telemetry_node(f"node-{index}"), body)
+        await bus.nc.flush()
+        async with served(bus) as served_page, browser_page() as page:
+            await page.size(1280, 900)
+            await page.open(served_page.url)
+            label = "(document.getElementById('fleet')?.ariaLabel ?? '')"
+            await until(lambda: page.evaluate(f"{label}.startsWith('{fleet} GPUs draw 3,900,000 W')"), "all GPUs")
+            await put(bus, report("node-7", *(gpu("node-7", i, draw_watts=290.0) for i in range(8))))
+            await until(lambda: page.evaluate(f"{label}.startsWith('{fleet} GPUs draw 3,899,200 W')"), "the change")
+            await page.evaluate("document.getElementById('fleet').focus()")
+            await page.press("End")
+            await shown(page, "#gpu", "node-1249 GPU 7")
+            assert page.problems == []
