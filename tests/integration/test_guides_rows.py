@@ -52,6 +52,7 @@ UNTIL_STOPPED = {
 """Those that run on: what is added, and what they print before SIGTERM ends them well; an agent is in `status`."""
 ELSEWHERE = {
     "wattscale up": "tests/acceptance/test_up.py",
+    "wattscale profile": "tests/integration/profiler/test_profile_command.py",
     "wattscale planner run": "tests/integration/planner/test_guides_commands.py",
     "wattscale connector virtual": "tests/contract/dynamo/test_virtual_bridge.py",
     "wattscale connector local": "tests/integration/connectors/test_local_workers.py",
