@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.inspect.running_bus": ("status", "decisions", "explain"),
     "deploy.cli.inspect.dashboard": ("dashboard",),
     "deploy.cli.inspect.report_command": ("report",),
+    "deploy.cli.run.archive": ("archive",),
     "deploy.cli.verify.verify_command": ("verify",),
     "deploy.cli.steer.budget": ("budget",),
     "deploy.cli.steer.control": ("deployment", "node"),

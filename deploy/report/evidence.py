@@ -1,15 +1,17 @@
-"""What a report in a file claims to be made of, and whether the bus still holds just that. Pure."""
+"""What a report in a file claims to be made of, and whether bus or archive still hold just that. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from deploy.report.journal import StreamRange, digest
 from deploy.report.period_report import FORMAT
 from deploy.report.signature import Signature
+from deploy.report.usage import Period
 
 
 class NotAReportError(ValueError):
@@ -20,6 +22,7 @@ class NotAReportError(ValueError):
 class Claimed:
     """What a report's file claims to be made of."""
 
+    period: Period
     ranges: tuple[StreamRange, ...]
     sha256: str
     signature: Signature | None
@@ -33,7 +36,8 @@ def claimed(text: str) -> Claimed:
         evidence = value["evidence"]
         ranges = tuple(StreamRange(**one) for one in evidence["streams"])
         signature = evidence.get("signature")
-        found = Claimed(ranges, evidence["sha256"], Signature(**signature) if signature else None)
+        period = Period(datetime.fromisoformat(value["since"]), datetime.fromisoformat(value["until"]))
+        found = Claimed(period, ranges, evidence["sha256"], Signature(**signature) if signature else None)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise NotAReportError("not a report in JSON (make one with --out FILE.json)") from error
     if form != FORMAT:
@@ -52,7 +56,7 @@ def compared(claims: Claimed, found: Sequence[StreamRange]) -> list[tuple[bool, 
             lines.append((True, f"{claim.stream}: {claim.count} messages, as reported"))
         elif count < claim.count:
             gone = claim.count - count
-            lines.append((False, f"{claim.stream}: {gone} of {claim.count} messages are not on the bus any more"))
+            lines.append((False, f"{claim.stream}: {gone} of {claim.count} messages are not there any more"))
         else:
             lines.append((False, f"{claim.stream}: {claim.count} messages differ from the report"))
     whole = digest(claims.ranges) == claims.sha256

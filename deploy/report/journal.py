@@ -22,6 +22,8 @@ class Entry:
     subject: str
     stored_at: datetime
     body: bytes
+    made: str = ""
+    """When the stream was made: its sequences begin anew then."""
 
     @cached_property
     def message(self) -> Message | None:
@@ -34,7 +36,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StreamRange:
-    """The messages of one stream that went into a report: sequences from ``first`` to ``last``, ``count`` in all."""
+    """The messages of one stream that went into a report: sequences from ``first`` to ``last``, ``count`` in all.
+
+    ``last`` may be the smaller one: sequences begin anew where a stream was made anew.
+    """
 
     stream: str
     first: int
@@ -46,9 +51,9 @@ class StreamRange:
 
 def ranges(entries: Iterable[Entry]) -> tuple[StreamRange, ...]:
     """What to recompute the evidence from, by stream name."""
-    by_stream: dict[str, dict[int, Entry]] = {}
+    by_stream: dict[str, dict[tuple[str, int], Entry]] = {}
     for entry in entries:
-        by_stream.setdefault(entry.stream, {})[entry.sequence] = entry
+        by_stream.setdefault(entry.stream, {})[entry.made, entry.sequence] = entry
     return tuple(_range(stream, [kept[at] for at in sorted(kept)]) for stream, kept in sorted(by_stream.items()))
 
 
@@ -63,3 +68,9 @@ def digest(found: Iterable[StreamRange]) -> str:
     """One SHA-256 over the ranges of all streams: what a signature signs."""
     lines = [f"{one.stream} {one.first} {one.last} {one.count} {one.sha256}\n" for one in found]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def merged(*sources: Iterable[Entry]) -> list[Entry]:
+    """Each message once, whichever sources have it, in the order of storing."""
+    found = {(entry.stream, entry.made, entry.sequence): entry for source in sources for entry in source}
+    return sorted(found.values(), key=lambda entry: (entry.stored_at, entry.stream, entry.sequence))

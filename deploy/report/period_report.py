@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -38,7 +38,7 @@ class PeriodReport:
 
 def report(entries: Sequence[Entry], period: Period, prices: Prices, made_at: datetime) -> PeriodReport:
     """The report of a period. ``entries`` may begin before it: what was in force when it began comes from those."""
-    within = [entry for entry in entries if period.since <= entry.stored_at <= period.until]
+    within = inside(entries, period)
     records = [entry.message for entry in within if isinstance(entry.message, v1.PlanRecord)]
     return PeriodReport(
         period=period,
@@ -49,6 +49,11 @@ def report(entries: Sequence[Entry], period: Period, prices: Prices, made_at: da
         evidence=ranges(within),
         made_at=made_at,
     )
+
+
+def inside(entries: Iterable[Entry], period: Period) -> list[Entry]:
+    """The messages that were stored in the period: those that the evidence is about."""
+    return [entry for entry in entries if period.since <= entry.stored_at <= period.until]
 
 
 def gpus_per_replica(entries: Sequence[Entry]) -> Mapping[tuple[str, str], int]:

@@ -157,7 +157,7 @@ def _gaps(made: PeriodReport) -> ReportTable:
         for one in made.usages
         for gap in one.gaps
     ]
-    notes = ["Records older than the stream's limits are only in an archive."] if rows else []
+    notes = ["Records older than the bus keeps them are only in an archive (`wattscale archive`)."] if rows else []
     return ReportTable("Gaps", ("deployment", "from", "to", "long"), rows, "no gap in any deployment's records", notes)
 
 

@@ -41,6 +41,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="FILE",
         help="read plan records from a file: one JSON object a line, plain or gzip",
     )
+    source.add_argument("--archive", type=Path, metavar="FOLDER", help="read what `wattscale archive` kept there")
     parser.add_argument("--deployment", metavar="NAME", help="only this deployment")
     parser.add_argument("--all", action="store_true", help="also show decisions that agree")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
@@ -54,16 +55,37 @@ def _run(args: argparse.Namespace) -> int:
     from planner.sim.evaluation.replay import replayed
 
     config = _config(args)
-    records = _from_file(args.journal) if args.journal else asyncio.run(_from_bus(args))
+    records = _records(args)
     if args.save is not None:
         _save(args.save, records)
     ticks = list(_ticks(args, records, config))
     if not ticks:
-        where = args.journal or "the bus"
+        where = args.journal or args.archive or "the bus"
         raise CliError(f"{where}: no plan record with an observation; is `journal` on in the planner's settings?")
     compared = list(replayed(config, ticks))
     _show(args, compared)
     return 0 if all(each.same for each in compared) else 1
+
+
+def _records(args: argparse.Namespace) -> list[v1.PlanRecord]:
+    if args.journal:
+        return _from_file(args.journal)
+    return _from_archive(args.archive) if args.archive else asyncio.run(_from_bus(args))
+
+
+def _from_archive(folder: Path) -> list[v1.PlanRecord]:
+    from bus_schemas import v1
+    from deploy.archive.day_files import ArchiveError, DayFiles
+    from deploy.report.journal import merged
+
+    if not folder.is_dir():
+        raise UsageError(f"--archive {folder}: no such folder")
+    files = DayFiles(folder)
+    try:
+        kept = merged(*(files.of_day(day) for day in files.days()))
+    except (ArchiveError, OSError) as error:
+        raise UsageError(f"--archive: {error}") from error
+    return [entry.message for entry in kept if isinstance(entry.message, v1.PlanRecord)]
 
 
 def _save(path: Path, records: Sequence[v1.PlanRecord]) -> None:

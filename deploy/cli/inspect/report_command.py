@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bus_schemas.regular_files import read_regular
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import NKEYS, reached
 from deploy.cli.errors import UsageError
@@ -18,7 +19,9 @@ from deploy.cli.output_file import check_writable, write_output
 
 if TYPE_CHECKING:
     from deploy.report.evidence import Claimed
+    from deploy.report.journal import Entry
     from deploy.report.period_report import PeriodReport
+    from deploy.report.usage import Period
 
 FORMS = ("html", "md", "csv", "json")
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -45,14 +48,15 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--price-per-kwh", type=price, metavar="P", help="what a kWh costs, in any currency")
     parser.add_argument("--price-per-gpu-hour", type=price, metavar="P", help="what a GPU-hour costs, likewise")
     parser.add_argument("--sign", type=Path, metavar="NKEY", help="file with an NKEY's seed: sign the evidence")
-    parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare a report with the bus instead")
+    parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare a report with bus or archive instead")
     parser.add_argument("--signer", metavar="KEY", help="with --check: the public key that must have signed it")
+    parser.add_argument("--archive", type=Path, metavar="FOLDER", help="also read what `wattscale archive` kept there")
+    parser.add_argument("--offline", action="store_true", help="with --archive: read no bus")
     add_bus_options(parser)
     parser.set_defaults(run=lambda args: asyncio.run(_check(args) if args.check else _report(args)))
 
 
 async def _report(args: argparse.Namespace) -> int:
-    from deploy.report.bus_entries import entries
     from deploy.report.period_report import report
     from deploy.report.usage import Period, Prices
     from deploy.report.written import FORMS as WRITERS
@@ -67,8 +71,7 @@ async def _report(args: argparse.Namespace) -> int:
     if period.since >= period.until:
         raise UsageError(f"--since {args.since}: not before --until {args.until}")
     seed = _seed(args.sign)
-    async with reached(args) as bus:
-        found = await entries(bus, period)
+    found = await _entries(args, period)
     made = _signed(report(found, period, Prices(args.price_per_kwh, args.price_per_gpu_hour), now), seed)
     text = WRITERS[form](made)
     if args.out:
@@ -79,6 +82,29 @@ async def _report(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text)
     return 0
+
+
+async def _entries(args: argparse.Namespace, period: Period) -> list[Entry]:
+    """From bus and archive, each message once. Raises UsageError for an archive that cannot be read."""
+    from deploy.archive.day_files import ArchiveError, DayFiles
+    from deploy.report.bus_entries import entries
+    from deploy.report.journal import merged
+
+    if args.offline and args.archive is None:
+        raise UsageError("--offline: only with --archive")
+    kept: list[Entry] = []
+    if args.archive is not None:
+        if not args.archive.is_dir():
+            raise UsageError(f"--archive {args.archive}: no such folder")
+        days = (period.since - timedelta(days=1)).date(), period.until.date()
+        try:
+            kept = await asyncio.to_thread(lambda: list(DayFiles(args.archive).entries(*days)))
+        except (ArchiveError, OSError) as error:
+            raise UsageError(f"--archive: {error}") from error
+    if args.offline:
+        return merged(kept)
+    async with reached(args) as bus:
+        return merged(kept, await entries(bus, period))
 
 
 def _form(args: argparse.Namespace) -> str:
@@ -107,7 +133,7 @@ def _seed(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        return path.read_bytes()[:SEED_BYTES]
+        return read_regular(path, SEED_BYTES)
     except OSError as error:
         raise UsageError(f"--sign {path}: cannot be read: {error.strerror or error}") from error
 
@@ -128,21 +154,18 @@ def _signed(made: PeriodReport, seed: bytes | None) -> PeriodReport:
 
 
 async def _check(args: argparse.Namespace) -> int:
-    from deploy.report.bus_entries import entries_of
     from deploy.report.evidence import NotAReportError, claimed, compared
     from deploy.report.journal import ranges
+    from deploy.report.period_report import inside
 
     try:
-        with args.check.open(encoding="utf-8") as file:
-            claims = claimed(file.read(REPORT_BYTES))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"--check {args.check}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        claims = claimed(read_regular(args.check, REPORT_BYTES).decode())
     except NotAReportError as error:
         raise UsageError(f"--check {args.check}: {error}") from error
-    async with reached(args) as bus:
-        found = ranges(await entries_of(bus, claims.ranges))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not a report in JSON"
+        raise UsageError(f"--check {args.check}: cannot be read: {why}") from error
+    found = ranges(inside(await _entries(args, claims.period), claims.period))
     lines = [*compared(claims, found), *_signature(args, claims)]
     for agrees, text in lines:
         print(f"{'ok  ' if agrees else 'FAIL'}  {text}")

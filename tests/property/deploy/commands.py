@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from deploy.cli.main import build_parser
 
@@ -14,6 +16,7 @@ EXAMPLES = {
     "watts": "5000",
     "replicas": "prefill=2",
     "shell": "bash",
+    "folder": str(Path(tempfile.gettempdir(), "wattscale-archive-of-a-test")),
 }
 
 

@@ -79,6 +79,7 @@ MISTAKES = {
     ("connector", "check"): ("--restart", "'"),
     ("connector", "local"): ("--settings", "/nowhere.yaml"),
     ("connector", "autoscaler"): ("--settings", "/nowhere.yaml"),
+    ("archive",): ("--every-s", "0"),
     ("load",): ("--trace", "/nowhere.csv"),
     ("engine",): ("--profile", "/nowhere"),
     ("agent", "check"): ("--settings", "/nowhere.yaml"),

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.archive.day_files import DayFiles
 from deploy.cli.main import main
 from deploy.compose.core_config import planner_config
 from deploy.compose.planner_settings import load
+from deploy.report.journal import Entry
 from planner.adapters import journal, to_wire
 from planner.core.intake import initial_state
 from planner.core.step import step
@@ -165,6 +167,23 @@ def test_replaying_today_s_journal_changes_nothing(tmp_path: Path, capsys: pytes
     ticks = recorded(settings, tmp_path / "journal.gz")
     assert main(["replay", "--journal", str(tmp_path / "journal.gz"), "--config", str(settings)]) == 0
     assert f"{2 * ticks} decisions replayed, 0 differ" in capsys.readouterr().err
+
+
+def test_an_archive_replays_as_the_journal_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = settings_file(tmp_path, profile_folder(tmp_path))
+    ticks = recorded(settings, tmp_path / "journal.gz")
+    lines = gzip.decompress((tmp_path / "journal.gz").read_bytes()).splitlines()
+    (tmp_path / "kept").mkdir()
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    kept = [
+        Entry("WATTSCALE_PLANS", number, "wattscale.v1.telemetry.plan.prod-chat", at, line)
+        for number, line in enumerate(lines, 1)
+    ]
+    DayFiles(tmp_path / "kept").append(kept)
+    assert main(["replay", "--archive", str(tmp_path / "kept"), "--config", str(settings)]) == 0
+    assert f"{2 * ticks} decisions replayed, 0 differ" in capsys.readouterr().err
+    assert main(["replay", "--archive", str(tmp_path / "none"), "--config", str(settings)]) == 2
+    assert "no such folder" in capsys.readouterr().err
 
 
 def test_replaying_with_a_tighter_target_shows_what_would_differ(

@@ -86,7 +86,7 @@ def test_evidence_agrees_with_the_messages_and_with_no_others() -> None:
         "PLANS: 1 messages differ from the report",
     ]
     fewer = [entry for entry in journal.entries if entry.stream != "PLANS"]
-    assert (False, "PLANS: 1 of 1 messages are not on the bus any more") in compared(claims, ranges(fewer))
+    assert (False, "PLANS: 1 of 1 messages are not there any more") in compared(claims, ranges(fewer))
 
 
 def test_a_report_whose_streams_were_edited_is_not_its_own() -> None:

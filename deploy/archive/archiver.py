@@ -1,0 +1,96 @@
+"""Copies what the bus stores to day files, from where the files end. Creates nothing on the bus."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime, timedelta
+
+from bus_schemas.errors import BusAwayError
+from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.reader import next_raw, sequence_of
+from bus_schemas.streams import stream_of
+from deploy.archive.day_files import EXTRA, ArchiveError, DayFiles
+from deploy.report.bus_entries import KINDS, entry_of, streams_made
+
+LATE = timedelta(minutes=10)
+"""A day is packed this long after its end: a message may be read a little after it was stored."""
+log = logging.getLogger("wattscale.archive")
+
+
+class Archiver:
+    """Keeps what is new. ``kept``: messages since the start. Raises ArchiveError, OSError."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        files: DayFiles,
+        *,
+        keep_days: int | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._bus, self._files, self._keep_days, self._now = bus, files, keep_days, now
+        self._reached: dict[tuple[str, str], int] = {}
+        """By stream and when it was made: the last sequence that is kept."""
+        self._away = False
+        self._told_extra = False
+        self.kept = 0
+
+    def begin(self) -> None:
+        """Mend the files and find where each stream goes on."""
+        self._files.mend()
+        self._reached = self._files.reached()
+
+    async def run(self, every_s: float, pause: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Copy, pack and drop again and again until cancelled. Survives a bus that is away."""
+        while True:
+            try:
+                await self.copy()
+                if self._away:
+                    log.warning("the bus is back")
+                self._away = False
+            except BusAwayError as error:
+                if not self._away:
+                    log.warning("the bus is away, and what it drops meanwhile will be missing: %s", error)
+                self._away = True
+            await asyncio.to_thread(self.tidy)
+            await pause(every_s)
+
+    async def copy(self) -> int:
+        """Keep everything that the bus holds and the files do not; returns how many messages. Raises BusAwayError."""
+        made = await streams_made(self._bus)
+        copied = 0
+        for kind in KINDS:
+            wildcard = self._bus.subjects.all_of(*kind)
+            stream = stream_of(self._bus.subjects, wildcard)
+            key = (stream, made[stream])
+            while page := await next_raw(self._bus, wildcard, self._reached.get(key, 0)):
+                await asyncio.to_thread(self._files.append, [entry_of(each, made) for each in page])
+                self._reached[key] = sequence_of(page[-1])
+                copied += len(page)
+        self.kept += copied
+        return copied
+
+    def tidy(self) -> None:
+        """Pack the days that are over, and drop those that are too old."""
+        today = (self._now() - LATE).date()
+        for day in self._files.unpacked():
+            if day < today and not self._pack(day):
+                break
+        if self._keep_days is not None:
+            for day in self._files.drop(today - timedelta(days=self._keep_days)):
+                log.info("dropped %s", day)
+
+    def _pack(self, day: date) -> bool:
+        """Whether the day could be packed; without duckdb it cannot, which is logged once."""
+        try:
+            self._files.pack(day)
+        except ArchiveError as error:
+            if str(error) != EXTRA:
+                raise
+            if not self._told_extra:
+                log.warning("days stay JSON lines: %s", error)
+            self._told_extra = True
+            return False
+        return True

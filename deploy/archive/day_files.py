@@ -1,0 +1,231 @@
+"""One folder with a file for each day (UTC): JSON lines while the day is open, Parquet once it is packed.
+
+A line is one stored message. It is on the disk before the archive counts it as kept; a line that a crash tore is cut
+off at the next start and read from the bus again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from deploy.report.journal import Entry
+
+LINES, PARQUET = ".jsonl", ".parquet"
+LINE_BYTES = 4 << 20
+"""The longest line: the largest message that the bus takes, as base64."""
+COLUMNS = "stream VARCHAR, made VARCHAR, sequence BIGINT, subject VARCHAR, stored_at VARCHAR, body BLOB"
+EXTRA = "packed days need the package duckdb: pip install 'wattscale[archive]'"
+
+
+class ArchiveError(Exception):
+    """The folder cannot be used; the message is one line: what, where, what to do."""
+
+
+class DayFiles:
+    """The files of one archive. Raises ArchiveError where one cannot be read, OSError where one cannot be written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def days(self) -> list[date]:
+        """The days of which anything is kept, oldest first."""
+        return sorted({day for path in self._paths() if (day := _day(path)) is not None})
+
+    def entries(self, first: date, last: date) -> Iterator[Entry]:
+        """Everything kept of these days, day by day."""
+        for day in self.days():
+            if first <= day <= last:
+                yield from self.of_day(day)
+
+    def of_day(self, day: date) -> Iterator[Entry]:
+        """Everything kept of one day, in the order of writing."""
+        packed, lines = self._path(day, PARQUET), self._path(day, LINES)
+        if packed.exists():
+            yield from _packed(packed)
+        # Beside a packed day there are lines only where a late message came after packing, or packing was cut short.
+        if lines.exists():
+            yield from _read_lines(lines)
+
+    def reached(self) -> dict[tuple[str, str], int]:
+        """The last sequence that is kept, by stream and when it was made."""
+        found: dict[tuple[str, str], int] = {}
+        for path in self._paths():
+            if _day(path) is None:
+                continue
+            ends = _packed_ends(path) if path.suffix == PARQUET else _line_ends(path)
+            for key, sequence in ends:
+                found[key] = max(found.get(key, 0), sequence)
+        return found
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Keep these messages: they are on the disk when this returns. Raises OSError."""
+        by_day: dict[date, list[Entry]] = {}
+        for entry in entries:
+            by_day.setdefault(entry.stored_at.date(), []).append(entry)
+        for day, own in sorted(by_day.items()):
+            self._append(self._path(day, LINES), own)
+
+    def _append(self, path: Path, entries: Sequence[Entry]) -> None:
+        text = "".join(_line(entry) for entry in entries).encode()
+        new = not path.exists()
+        with path.open("ab") as file:
+            before = file.tell()
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                # Half a batch would be read from the bus again and stand here twice.
+                os.truncate(path, before)
+                raise
+        if new:
+            self._sync_folder()
+
+    def mend(self) -> None:
+        """Cut off a line that a crash tore. Called once, before anything is appended."""
+        for path in self.folder.glob(f"*{LINES}"):
+            content = path.read_bytes()
+            if not content.endswith(b"\n"):
+                os.truncate(path, content.rfind(b"\n") + 1)
+
+    def pack(self, day: date) -> None:
+        """Turn a day's lines into Parquet. They go once the new file is on the disk. Raises ArchiveError, OSError."""
+        lines, packed = self._path(day, LINES), self._path(day, PARQUET)
+        if not lines.exists():
+            return
+        unique = {(entry.stream, entry.made, entry.sequence): entry for entry in self.of_day(day)}
+        part = packed.with_suffix(".part")
+        _write_parquet(part, unique.values())
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(packed)
+        self._sync_folder()
+        lines.unlink()
+
+    def unpacked(self) -> list[date]:
+        """The days that are still lines, oldest first."""
+        return sorted(day for path in self.folder.glob(f"*{LINES}") if (day := _day(path)) is not None)
+
+    def drop(self, before: date) -> list[date]:
+        """Delete the days before this one; returns them."""
+        gone = [day for day in self.days() if day < before]
+        for day in gone:
+            for ending in (LINES, PARQUET):
+                self._path(day, ending).unlink(missing_ok=True)
+        return gone
+
+    def _paths(self) -> Iterable[Path]:
+        return [*self.folder.glob(f"*{LINES}"), *self.folder.glob(f"*{PARQUET}")]
+
+    def _path(self, day: date, ending: str) -> Path:
+        return self.folder / f"{day.isoformat()}{ending}"
+
+    def _sync_folder(self) -> None:
+        number = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _day(path: Path) -> date | None:
+    try:
+        return date.fromisoformat(path.stem)
+    except ValueError:
+        return None
+
+
+def _line(entry: Entry) -> str:
+    value: dict[str, Any] = {
+        "stream": entry.stream,
+        "made": entry.made,
+        "sequence": entry.sequence,
+        "subject": entry.subject,
+        "stored_at": entry.stored_at.isoformat(),
+    }
+    try:
+        value["body"] = entry.body.decode("utf-8")
+    except UnicodeDecodeError:
+        value["body_base64"] = base64.b64encode(entry.body).decode()
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _read_lines(path: Path) -> Iterator[Entry]:
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(LINE_BYTES):
+            number += 1
+            if raw.endswith(b"\n"):
+                yield _entry(path, number, raw)
+
+
+def _entry(path: Path, number: int, raw: bytes) -> Entry:
+    try:
+        value = json.loads(raw)
+        body = base64.b64decode(value["body_base64"]) if "body_base64" in value else value["body"].encode()
+        at = datetime.fromisoformat(value["stored_at"])
+        return Entry(value["stream"], int(value["sequence"]), value["subject"], at, body, value["made"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArchiveError(f"{path}: line {number} is not a message of an archive; move the file away") from error
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError as error:
+        raise ArchiveError(EXTRA) from error
+    return duckdb
+
+
+def _packed(path: Path) -> Iterator[Entry]:
+    duckdb = _duckdb()
+    with duckdb.connect(":memory:") as database:
+        try:
+            rows = database.execute(
+                "SELECT stream, made, sequence, subject, stored_at, body FROM read_parquet(?)", [str(path)]
+            )
+            while found := rows.fetchmany(1024):
+                for stream, made, sequence, subject, at, body in found:
+                    yield Entry(stream, sequence, subject, datetime.fromisoformat(at), bytes(body), made)
+        except duckdb.Error as error:
+            raise _unreadable(path, error) from error
+
+
+def _line_ends(path: Path) -> Iterator[tuple[tuple[str, str], int]]:
+    return (((entry.stream, entry.made), entry.sequence) for entry in _read_lines(path))
+
+
+def _packed_ends(path: Path) -> Iterator[tuple[tuple[str, str], int]]:
+    duckdb = _duckdb()
+    with duckdb.connect(":memory:") as database:
+        try:
+            query = "SELECT stream, made, max(sequence) FROM read_parquet(?) GROUP BY stream, made"
+            rows = database.execute(query, [str(path)]).fetchall()
+        except duckdb.Error as error:
+            raise _unreadable(path, error) from error
+    return (((stream, made), sequence) for stream, made, sequence in rows)
+
+
+def _unreadable(path: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(f"{path}: {str(error).splitlines()[0]}; move the file away")
+
+
+def _write_parquet(path: Path, entries: Iterable[Entry]) -> None:
+    duckdb = _duckdb()
+    with duckdb.connect(":memory:") as database:
+        database.execute(f"CREATE TABLE journal ({COLUMNS})")
+        rows = [
+            (one.stream, one.made, one.sequence, one.subject, one.stored_at.isoformat(), one.body) for one in entries
+        ]
+        database.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
+        database.execute(f"COPY journal TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd)")
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

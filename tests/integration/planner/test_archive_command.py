@@ -1,0 +1,81 @@
+"""`wattscale archive` from a real bus, and reports from what it kept, when the bus has forgotten it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.api import ask
+from deploy.archive.archiver import Archiver
+from deploy.archive.day_files import DayFiles
+from deploy.report.journal import merged
+from tests.command_line import wattscale
+from tests.contract.bus import bench
+from tests.integration.planner.test_report_command import store
+
+
+async def test_the_archive_goes_on_where_it_ended_and_a_report_reads_it(tmp_path: Path) -> None:
+    folder, file = tmp_path / "kept", tmp_path / "report.json"
+    async with bench() as (server, bus):
+        at = ("--nats-url", server.url)
+        await store(bus)
+        done = await wattscale("archive", str(folder), "--once", *at)
+        assert (done.code, done.out) == (0, f"{folder}: 4 messages kept\n"), done
+        done = await wattscale("archive", str(folder), "--once", *at)
+        assert done.out == f"{folder}: 0 messages kept\n"
+        assert (await wattscale("report", *at, "--archive", str(folder), "--out", str(file))).code == 0
+        before = json.loads(file.read_text())
+
+        # Streams that are made anew number from 1 again: nothing of either is taken for the other's.
+        for stream in ("WATTSCALE_ACKS", "WATTSCALE_DECISIONS"):
+            await ask(bus, f"$JS.API.STREAM.DELETE.{stream}")
+        await stream_admin.apply(bus)
+        await store(bus)
+        done = await wattscale("archive", str(folder), "--once", *at)
+        assert done.out == f"{folder}: 4 messages kept\n"
+    done = await wattscale("report", "--archive", str(folder), "--offline", "--json")
+    after = json.loads(done.out)
+    assert [before["sites"][0]["acknowledgements"], after["sites"][0]["acknowledgements"]] == [2, 4]
+    done = await wattscale("report", "--archive", str(folder), "--offline", "--check", str(file))
+    assert done.code == 0, done
+
+
+async def test_days_that_are_over_are_packed_and_old_ones_dropped(tmp_path: Path) -> None:
+    async with bench() as (_server, bus):
+        await store(bus)
+        files, clock = DayFiles(tmp_path), [datetime.now(UTC)]
+        archiver = Archiver(bus, files, keep_days=3, now=lambda: clock[0])
+        archiver.begin()
+        assert await archiver.copy() == 4
+        archiver.tidy()
+        (day,) = files.days()
+        assert files.unpacked() == [day]
+        clock[0] += timedelta(days=1, minutes=10)
+        archiver.tidy()
+        assert files.unpacked() == []
+        assert len(merged(files.of_day(day))) == 4
+        clock[0] += timedelta(days=4)
+        archiver.tidy()
+        assert files.days() == []
+
+
+async def test_one_process_for_each_folder_and_bad_folders_are_named(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "a").mkdir()
+    with (tmp_path / "a" / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        done = await wattscale("archive", str(tmp_path / "a"), "--once", "--nats-url", "nats://127.0.0.1:1")
+    assert done.code == 2
+    assert "another archive writes here" in done.one_line()
+    (tmp_path / "file").write_text("")
+    done = await wattscale("archive", str(tmp_path / "file"), "--once", "--nats-url", "nats://127.0.0.1:1")
+    assert done.code == 1
+    assert "File exists" in done.one_line()
+    done = await wattscale("report", "--archive", str(tmp_path / "none"), "--offline")
+    assert done.code == 2
+    assert "no such folder" in done.one_line()
+    done = await wattscale("report", "--offline")
+    assert "--offline: only with --archive" in done.one_line()

@@ -1,0 +1,91 @@
+"""Day files: nothing is lost or doubled by a crash, packing or late messages."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from deploy.archive.day_files import ArchiveError, DayFiles
+from deploy.report.journal import Entry, merged
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+TODAY = NOON.date()
+
+
+def entry(sequence: int, days: int = 0, body: bytes = b'{"a": "\xc3\xa9"}', made: str = "one") -> Entry:
+    return Entry("ACKS", sequence, "wattscale.v1.ack.x", NOON + timedelta(days=days, seconds=sequence), body, made)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> DayFiles:
+    return DayFiles(tmp_path)
+
+
+def kept(files: DayFiles) -> list[Entry]:
+    return list(files.entries(date.min, date.max))
+
+
+def test_what_is_appended_is_read_back_by_day(files: DayFiles) -> None:
+    entries = [entry(1), entry(2, body=b"\xff\x00 not text"), entry(3, days=1)]
+    files.append(entries)
+    assert kept(files) == entries
+    assert files.days() == [TODAY, TODAY + timedelta(days=1)]
+    assert list(files.entries(TODAY, TODAY)) == entries[:2]
+    assert files.reached() == {("ACKS", "one"): 3}
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_torn_line_is_cut_off_and_the_whole_ones_stay(files: DayFiles, cut: int) -> None:
+    files.append([entry(1), entry(2)])
+    path = files.folder / "2026-01-02.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert kept(files) == [entry(1)]
+    files.mend()
+    files.append([entry(2)])
+    assert kept(files) == [entry(1), entry(2)]
+
+
+def test_a_packed_day_reads_as_before_and_takes_late_messages(files: DayFiles) -> None:
+    entries = [entry(1), entry(2, body=b"\xff"), entry(1, made="two")]
+    files.append(entries)
+    files.pack(TODAY)
+    assert [path.name for path in files.folder.iterdir()] == ["2026-01-02.parquet"]
+    assert kept(files) == entries
+    assert files.reached() == {("ACKS", "one"): 2, ("ACKS", "two"): 1}
+    files.append([entry(2, body=b"\xff"), entry(3)])
+    assert files.unpacked() == [TODAY]
+    files.pack(TODAY)
+    assert files.unpacked() == []
+    assert merged(kept(files)) == merged(entries, [entry(3)])
+    assert len(kept(files)) == 4
+
+
+def test_a_crash_while_packing_loses_and_doubles_nothing(files: DayFiles) -> None:
+    files.append([entry(1)])
+    lines = (files.folder / "2026-01-02.jsonl").read_bytes()
+    files.pack(TODAY)
+    (files.folder / "2026-01-02.jsonl").write_bytes(lines)
+    (files.folder / "2026-01-02.part").write_bytes(b"half")
+    assert merged(kept(files)) == [entry(1)]
+    files.pack(TODAY)
+    assert kept(files) == [entry(1)]
+
+
+def test_old_days_are_dropped_and_foreign_files_are_not(files: DayFiles) -> None:
+    files.append([entry(1, days=-9), entry(2)])
+    files.pack(TODAY - timedelta(days=9))
+    (files.folder / "notes.jsonl").write_text("mine\n")
+    assert files.drop(TODAY - timedelta(days=8)) == [TODAY - timedelta(days=9)]
+    assert files.days() == [TODAY]
+    assert (files.folder / "notes.jsonl").exists()
+
+
+@pytest.mark.parametrize(("name", "content"), [("2026-01-02.jsonl", "{}\n"), ("2026-01-02.parquet", "no parquet")])
+def test_a_damaged_file_is_named(files: DayFiles, name: str, content: str) -> None:
+    (files.folder / name).write_text(content)
+    with pytest.raises(ArchiveError, match=f"{name}: .*; move the file away"):
+        kept(files)
+    with pytest.raises(ArchiveError, match=name):
+        files.reached()
