@@ -80,6 +80,7 @@ MISTAKES = {
     ("connector", "local"): ("--settings", "/nowhere.yaml"),
     ("connector", "autoscaler"): ("--settings", "/nowhere.yaml"),
     ("archive",): ("--every-s", "0"),
+    ("dashboard",): ("--port", "70000"),
     ("load",): ("--trace", "/nowhere.csv"),
     ("engine",): ("--profile", "/nowhere"),
     ("agent", "check"): ("--settings", "/nowhere.yaml"),
