@@ -1,7 +1,7 @@
 // One chart of lines, steps and a band over time, on a canvas. A gap in the data is a gap in the line.
 import { clock, element, number, palette, replaceLines } from "./format.js";
 
-const PAD = { left: 54, right: 10, top: 8, bottom: 20 };
+const PAD = { left: 54, right: 18, top: 8, bottom: 20 };
 const colour = (name) => palette()[name];
 
 export class Chart {

@@ -1,5 +1,6 @@
 // The charts: the chosen deployment's past from the server, and every new point from the stream.
 import { Chart } from "./charts.js";
+import { clock, number } from "./format.js";
 
 const MOST_POINTS = 3000;
 const AHEAD_MS = 15 * 60e3;
@@ -81,6 +82,7 @@ export class Trends {
         line("expected", 2, own.map((point) => [point.t, point.expected_joules_per_token]), { dashed: true }),
       ],
     });
+    document.getElementById("energy").textContent = energy(watts);
     const over = (key) => watts.map((point) => [point.t, point[key]]);
     this.charts.watts.show({
       lines: [
@@ -113,6 +115,20 @@ function loadSpeed(points) {
 // What counts as a gap: several times the usual distance of two points.
 function longest(points) {
   return points.length > 1 ? 4 * middle(steps(points)) + 2000 : 0;
+}
+
+// What was drawn over the charted time, each reading until the next one; gaps are left out and stated.
+function energy(points) {
+  const most = longest(points);
+  let joules = 0, left = 0;
+  points.slice(1).forEach((point, index) => {
+    const before = points[index], took = point.t - before.t;
+    if (took > most || before.drawn === undefined) left += took;
+    else joules += (before.drawn * took) / 1000;
+  });
+  if (!joules) return "";
+  const without = left ? `, without gaps of ${number(left / 1000)} s` : "";
+  return `${number(joules / 3.6e6)} kWh drawn from ${clock(points[0].t)} to ${clock(points.at(-1).t)}${without}`;
 }
 
 // The budget that commands will make, from now on; the end of one is the budget of now, as far as commands say.

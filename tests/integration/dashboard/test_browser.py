@@ -96,6 +96,9 @@ async def test_the_page_answers_explains_lives_and_survives_an_outage(tmp_path: 
             await _answers(page, next(one for one in reversed(messages) if isinstance(one, v1.PlanRecord)), odd)
             await _happened(page, made)
             await until(lambda: _charted(page), "the charts to be drawn")
+            drawn = [one.draw_watts or 0.0 for one in messages if isinstance(one, v1.PlanRecord)]
+            # Each reading until the next, a minute later.
+            await shown(page, "#energy", f"{sum(drawn[:-1]) / 60_000:.2f} kWh drawn")
             if os.environ.get("WATTSCALE_WRITE_SCREENSHOT"):
                 (HERE / "page.png").write_bytes(await page.screenshot())
             await accessible(page, axe)
