@@ -2,60 +2,14 @@
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from agent.connectors.bus_claims import CLAIM_TTL_S
+from agent.connectors.virtual.store_file import EtcdSection, RedisSection
 from agent.runtime.agent_file import HttpPort, HttpSection, SettingsSection
 from bus_schemas.jetstream.settings import BusSettings
-
-PASSWORD_ENV = "WATTSCALE_ETCD_PASSWORD"  # noqa: S105  # the name of a variable, not a password
-
-
-class EtcdSection(SettingsSection):
-    """How to reach etcd. A user's password comes from ``password_file``, else from WATTSCALE_ETCD_PASSWORD."""
-
-    endpoints: tuple[str, ...] = Field(default=("http://127.0.0.1:2379",), min_length=1)
-    user: str = ""
-    password_file: Path | None = None
-    tls_ca_file: Path | None = None
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
-    timeout_s: float = Field(default=5.0, gt=0, le=60)
-
-    @field_validator("endpoints")
-    @classmethod
-    def _addresses(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
-        for endpoint in endpoints:
-            if "@" in endpoint:
-                host = endpoint.rpartition("@")[2]
-                raise ValueError(f"the address of {host} holds credentials: use user and password_file")
-            if not endpoint.startswith(("http://", "https://")):
-                raise ValueError(f"{endpoint}: an address begins with http:// or https://")
-        return endpoints
-
-    @model_validator(mode="after")
-    def _fit_together(self) -> EtcdSection:
-        if bool(self.tls_cert_file) != bool(self.tls_key_file):
-            raise ValueError("tls_cert_file and tls_key_file belong together")
-        if self.password_file and not self.user:
-            raise ValueError("password_file is set without user")
-        if self.tls_ca_file and not all(one.startswith("https://") for one in self.endpoints):
-            raise ValueError("tls_ca_file is set, but an address begins with http://")
-        return self
-
-    def tls(self) -> ssl.SSLContext | None:
-        """The TLS settings; None: the system's. Raises OSError (ssl.SSLError is one) for files that cannot be used."""
-        if self.tls_ca_file is None and self.tls_cert_file is None:
-            return None
-        made = ssl.create_default_context(cafile=self.tls_ca_file)
-        if self.tls_cert_file is not None:
-            made.load_cert_chain(self.tls_cert_file, self.tls_key_file)
-        return made
-
 
 ClaimTtl = Annotated[float, Field(ge=1, le=60)]
 """How long the claim of a connector that was killed stands: another one takes over after it."""
@@ -75,16 +29,33 @@ class ConnectorFile(SettingsSection):
     """Dynamo's namespace, where it is not the deployment's name."""
     direction: Literal["to-dynamo", "from-dynamo"] = "to-dynamo"
     """Whether our decisions go to Dynamo's clients, or a Dynamo planner's decisions become pins on our bus."""
+    store: Literal["etcd", "redis"] = "etcd"
+    """Where Dynamo's side reads decisions. redis: the hash of its proposed connector, which has no ids."""
+    model: str = Field(default="", pattern=r"^[^{}\s]*$")
+    """With ``store: redis``: the model's name in the key of the hash, in its own capitals."""
     name: str = ""
     """What acknowledgements call this connector; empty: ``virtual on <host>``."""
     nats: BusSettings = BusSettings()
     etcd: EtcdSection = EtcdSection()
+    redis: RedisSection = RedisSection()
     claim_ttl_s: ClaimTtl = CLAIM_TTL_S
     http: ConnectorHttpSection = ConnectorHttpSection()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")
     def _used(self) -> ConnectorFile:
+        other = {"etcd": ("redis", "model"), "redis": ("etcd",)}[self.store]
+        if unused := [name for name in other if name in self.model_fields_set]:
+            raise ValueError(f"{unused[0]} has no effect with store: {self.store}: leave it out")
+        if self.store == "redis":
+            if self.direction == "from-dynamo":
+                raise ValueError("direction: from-dynamo needs etcd: the hash in Redis has no ids of decisions")
+            if not self.model:
+                raise ValueError("model: name the model that is in the key of the hash in Redis")
+            if set("{}") & set(self.served_namespace):
+                raise ValueError(
+                    f"namespace: {self.served_namespace!r} has a brace, which the key in Redis cannot hold"
+                )
         if self.direction == "from-dynamo" and "claim_ttl_s" in self.model_fields_set:
             raise ValueError("claim_ttl_s: from-dynamo claims the namespace in etcd alone: leave it out")
         return self

@@ -145,7 +145,7 @@ class EtcdGateway:
                             yield
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             self._next_endpoint()
-            raise EtcdAwayError(f"the watch on {prefix} broke: {error or type(error).__name__}") from error
+            raise EtcdAwayError(f"the watch on {prefix} broke: {str(error) or type(error).__name__}") from error
         self._next_endpoint()
         raise EtcdAwayError(f"the watch on {prefix} ended")
 
@@ -191,7 +191,7 @@ class EtcdGateway:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             endpoint = self._access.endpoints[self._at]
             self._next_endpoint()
-            raise EtcdAwayError(f"{endpoint} does not answer: {error or type(error).__name__}") from error
+            raise EtcdAwayError(f"{endpoint} does not answer: {str(error) or type(error).__name__}") from error
 
 
 def _changes(message: Any, prefix: str) -> bool:

@@ -63,10 +63,40 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ("--etcd-key", "tls_key_file", "key of that certificate"),
     ):
         virtual.add_argument(option, type=Path, dest=f"etcd__{name}", metavar="FILE", help=text)
+    _add_redis(virtual)
     _add_process(virtual)
     virtual.set_defaults(run=_virtual)
     _add_kubernetes(commands.add_parser("kubernetes", help="scale workers on Kubernetes through /scale"))
     _add_process(add_autoscaler(commands, _autoscaler))
+
+
+def _add_redis(virtual: argparse.ArgumentParser) -> None:
+    virtual.add_argument(
+        "--store", choices=("etcd", "redis"), help="redis: the hash of Dynamo's proposed connector (default: etcd)"
+    )
+    virtual.add_argument("--model", metavar="NAME", help="with --store redis: the model in the key of the hash")
+    virtual.add_argument(
+        "--redis",
+        dest="redis__url",
+        metavar="URL",
+        help="address of Redis, redis://HOST:PORT/DATABASE, or rediss:// with TLS (default: redis://127.0.0.1:6379)",
+    )
+    virtual.add_argument(
+        "--redis-key-prefix", dest="redis__key_prefix", metavar="PREFIX", help="default: dynamo:planner:target"
+    )
+    virtual.add_argument(
+        "--redis-user",
+        dest="redis__user",
+        metavar="NAME",
+        help="user of Redis; the password comes from --redis-password-file, else WATTSCALE_REDIS_PASSWORD",
+    )
+    for option, name, text in (
+        ("--redis-password-file", "password_file", "file with the password for Redis"),
+        ("--redis-ca", "tls_ca_file", "certificate authority of Redis"),
+        ("--redis-cert", "tls_cert_file", "client certificate for Redis"),
+        ("--redis-key", "tls_key_file", "key of that certificate"),
+    ):
+        virtual.add_argument(option, type=Path, dest=f"redis__{name}", metavar="FILE", help=text)
 
 
 def _add_kubernetes(parser: argparse.ArgumentParser) -> None:

@@ -44,6 +44,9 @@ ETCD_VARIABLES = {
 }
 """Of Dynamo's clients; the addresses are in ETCD_ENDPOINTS, with commas between."""
 
+REDIS_VARIABLES = {"DYN_REDIS_URL": "url", "DYN_REDIS_KEY_PREFIX": "key_prefix"}
+"""Of Dynamo's proposed connector over Redis."""
+
 
 @dataclass(frozen=True, slots=True)
 class SideConnector:
@@ -105,6 +108,8 @@ def _virtual(settings: Settings, deployment: str, environ: Mapping[str, str]) ->
     from deploy.cli.errors import UsageError
     from deploy.compose.connectors.virtual_service import ConnectorView, access_of, carry_out
 
+    if _own_file(ConnectorFile, settings, deployment).get("store") == "redis":
+        return _redis(settings, deployment, environ)
     etcd: Tree = {field: environ[name] for name, field in ETCD_VARIABLES.items() if environ.get(name)}
     if addresses := environ.get("ETCD_ENDPOINTS"):
         etcd["endpoints"] = addresses.split(",")
@@ -120,6 +125,23 @@ def _virtual(settings: Settings, deployment: str, environ: Mapping[str, str]) ->
         raise SettingsError([str(error)]) from error
     where = f"keys of namespace {file.served_namespace} in etcd at {', '.join(file.etcd.endpoints)}"
     return SideConnector("virtual", deployment, where, lambda: carry_out(file, access, ConnectorView(deployment)))
+
+
+def _redis(settings: Settings, deployment: str, environ: Mapping[str, str]) -> SideConnector:
+    from agent.connectors.connector_file import ConnectorFile
+    from deploy.cli.errors import UsageError
+    from deploy.compose.connectors.redis_service import RedisView, carry_out, redis_access_of
+
+    block = settings.deployments[deployment]
+    redis: Tree = {field: environ[name] for name, field in REDIS_VARIABLES.items() if environ.get(name)}
+    weaker: Tree = {"redis": redis, "namespace": block.namespace or "", "model": block.model}
+    file = _read(ConnectorFile, settings, deployment, weaker)
+    try:
+        access = redis_access_of(file.redis)
+    except UsageError as error:
+        raise SettingsError([str(error)]) from error
+    where = f"the hash of namespace {file.served_namespace} and model {file.model} in Redis at {access.address}"
+    return SideConnector("virtual", deployment, where, lambda: carry_out(file, access, RedisView(deployment)))
 
 
 def _kubernetes(settings: Settings, deployment: str, environ: Mapping[str, str]) -> SideConnector:

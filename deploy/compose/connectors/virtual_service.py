@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from agent.connectors.bus_claims import claimed
-from agent.connectors.connector_file import PASSWORD_ENV, ConnectorFile, EtcdSection
+from agent.connectors.connector_file import ConnectorFile
 from agent.connectors.scaling_channel import ScalingChannel
 from agent.connectors.virtual.bridge import TWO_ROLES, VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway
+from agent.connectors.virtual.store_file import PASSWORD_ENV, EtcdSection
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
@@ -41,6 +42,10 @@ def run_virtual(settings: ConnectorFile) -> int:
         scaling_consumer(settings.deployment)
     except BadNameError as error:
         raise UsageError(f"deployment: {error}") from error
+    if settings.store == "redis":
+        from deploy.compose.connectors.redis_service import run_redis
+
+        return asyncio.run(run_redis(settings))
     access = access_of(settings.etcd)
     if settings.direction == "from-dynamo":
         return asyncio.run(run_pins(settings, access))

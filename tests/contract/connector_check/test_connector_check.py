@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,6 +31,7 @@ from tests.contract.bus import bench, until
 from tests.contract.connector_check import actuators
 from tests.contract.connector_check.actuators import Honest
 from tests.contract.dynamo.etcd_process import EtcdProcess
+from tests.contract.redis.redis_process import RedisProcess
 from tests.free_ports import free_port
 
 NAME = "prod"
@@ -281,3 +284,45 @@ async def test_our_virtual_connector_passes_the_command(tmp_path: Path) -> None:
             process.terminate()
             await process.wait()
             await asyncio.gather(client, return_exceptions=True)
+
+
+@pytest.mark.long
+async def test_our_connector_over_redis_passes_the_command(tmp_path: Path) -> None:
+    async with RedisProcess(tmp_path / "redis") as redis, bench() as (server, _):
+        process = await asyncio.create_subprocess_exec(
+            *(
+                sys.executable,
+                "-m",
+                "deploy.cli.main",
+                "connector",
+                "virtual",
+                "--deployment",
+                NAME,
+                "--store",
+                "redis",
+            ),
+            *("--model", "m", "--redis", redis.url, "--nats-url", server.url, "--port", "none"),
+        )
+
+        client: Any = redis.client()
+
+        async def carry_out() -> None:
+            key = f"dynamo:planner:target:{{{NAME}:m}}"
+            while True:
+                asked = await client.hgetall(key)
+                report = {f"{role}_active": asked[role] for role in ("prefill", "decode") if role in asked}
+                report |= {"prefill_stable": "true", "decode_stable": "true", "observed_at": str(time.time())}
+                await client.hset(key, mapping=report)
+                await asyncio.sleep(0.05)
+
+        actuator = asyncio.create_task(carry_out())
+        try:
+            code, out, log = await command(NAME, "--nats-url", server.url, "--timeout-s", "90")
+            assert code == 0, out + log
+            assert out.splitlines()[-1].startswith("all ")
+        finally:
+            actuator.cancel()
+            process.terminate()
+            await process.wait()
+            await asyncio.gather(actuator, return_exceptions=True)
+            await client.aclose()

@@ -22,7 +22,7 @@ from planner.domain.config import Covers, PlannerConfig
 from tests.contract.bus import until
 from tests.contract.dynamo.environment import runtime_python
 from tests.contract.dynamo.etcd_process import EtcdProcess
-from tests.contract.dynamo.test_virtual_client import KeptProcess
+from tests.contract.dynamo.kept_process import KeptProcess
 from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, Stage, config, running, staged
 
 PLANNER = Path(__file__).with_name("dynamo_planner.py")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from agent.connectors.bus_claims import SecondConnectorError
-from agent.connectors.connector_file import EtcdSection
 from agent.connectors.scaling_channel import ScalingChannel
 from agent.connectors.virtual.bridge import TWO_ROLES, VirtualBridge
 from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdAwayError, EtcdGateway, put
+from agent.connectors.virtual.store_file import EtcdSection
 from agent.core.scaling.claims import Holder
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
