@@ -32,7 +32,7 @@ def passed_on(text: str | None) -> PassedOn | None:
         if not isinstance(value, dict):
             return None
         return PassedOn((str(value["incarnation"]), int(value["decision_id"])), int(value["external_id"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

@@ -197,8 +197,18 @@ COMPOSED: Mapping[str, Callable[[Settings, str, Mapping[str, str]], SideConnecto
 
 
 def _own_file(model: type[BaseModel], settings: Settings, deployment: str) -> Tree:
+    """The connector's own settings. Of a file for several deployments, this one's part with what is common to all."""
     path = settings.deployments[deployment].connector_settings
-    return {} if path is None else read_file(model, path)
+    if path is None:
+        return {}
+    found = dict(read_file(model, path))
+    parts = found.get("deployments")
+    if not isinstance(parts, Mapping) or not parts or found.get("deployment"):
+        return found
+    del found["deployments"]
+    if not isinstance(part := parts.get(deployment), Mapping):
+        raise SettingsError([f"{path} is of {', '.join(sorted(map(str, parts)))}"])
+    return {**found, **part}
 
 
 def _read(model: type[T], settings: Settings, deployment: str, weaker: Tree) -> T:

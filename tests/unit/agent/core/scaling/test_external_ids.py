@@ -33,5 +33,7 @@ def test_what_was_passed_on_is_read_back_and_anything_else_is_nothing() -> None:
         "{}",
         '{"incarnation": "i"}',
         '{"incarnation":"i","decision_id":"x","external_id":1}',
+        '{"incarnation":"i","decision_id":Infinity,"external_id":1}',
+        '{"incarnation":"i","decision_id":1,"external_id":NaN}',
     ):
         assert passed_on(text) is None
