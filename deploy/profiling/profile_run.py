@@ -26,6 +26,7 @@ from planner.profiler.online.measurement_log import LogError, MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError
 from planner.profiler.online.profiling_run import EngineSource, ProfilingRun, RunOptions
 from planner.profiler.results.profile_files import write_profile
+from planner.profiler.results.profile_plots import write_plots
 
 INTERRUPTED = 130
 SHOWN_S = 5.0
@@ -195,6 +196,12 @@ def _write(options: ProfileOptions, profiled: Profiled) -> None:
     }
     try:
         write_profile(options.output, profiled, options.targets, source)
+    except OSError as error:
+        raise CliError(f"--output-dir {options.output}: cannot be written: {error.strerror or error}") from error
+    try:
+        write_plots(options.output, profiled, options.targets)
+    except ImportError:
+        print("note: no plots: they need matplotlib; pip install 'wattscale[profile]'", file=sys.stderr)
     except OSError as error:
         raise CliError(f"--output-dir {options.output}: cannot be written: {error.strerror or error}") from error
     for line in lines(profiled.recommendation, options.targets):
