@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from bus_schemas.jetstream.connect import Bus
 from deploy.dashboard.feed import Feed
@@ -124,15 +123,15 @@ async def test_the_past_of_a_deployment_is_what_the_bus_holds() -> None:
         assert [point["decision"] for point in series["deployment"]] == [0, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["explain?deployment=x", "explain?deployment=x&decision=-1", "explain?deployment=a_b&decision=1", "happened",
-     "happened?from=a&to=b", "happened?from=0&to=99999999999", "happened?from=2&to=1", "series?deployment=a%20b"],
-)  # fmt: skip
-async def test_bad_questions_are_refused_in_one_line(query: str) -> None:
+async def test_bad_questions_are_refused_in_one_line() -> None:
+    queries = (
+        "explain?deployment=x", "explain?deployment=x&decision=-1", "explain?deployment=a_b&decision=1", "happened",
+        "happened?from=a&to=b", "happened?from=0&to=99999999999", "happened?from=2&to=1", "series?deployment=a%20b",
+    )  # fmt: skip
     async with bench() as (_, bus), served(bus) as page:
-        status, text, _ = await fetched(page.url + query)
-        assert (status, text.count("\n")) == (400, 1)
+        for query in queries:
+            status, text, _ = await fetched(page.url + query)
+            assert (status, text.count("\n")) == (400, 1), query
 
 
 async def test_behind_a_path_prefix_every_address_works() -> None:
