@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway
+from agent.connectors.virtual.etcd_gateway import EtcdAccess, EtcdGateway, prefix_range
 from bus_schemas import v1
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import all_messages
@@ -103,6 +103,17 @@ class PinnedSite:
         assert found is not None
         return found
 
+    async def has_workers(self, prefill: int, decode: int) -> None:
+        await until(lambda: self.workers == (prefill, decode), f"{prefill} and {decode} workers", WAIT_S)
+
+    async def has_lost_its_keys(self) -> None:
+        """Wait for the end of a lease of the Dynamo planner."""
+
+        async def vanished() -> bool:
+            return await self.key(f"v1/{NAME}/planner/decision_id") is None
+
+        await until(vanished, "the lease to end", WAIT_S)
+
     async def key(self, key: str) -> str | None:
         found, _ = await self.gateway.snapshot([key])
         return found[key].text if key in found else None
@@ -147,19 +158,11 @@ async def test_a_dynamo_planners_decisions_are_carried_out_by_ours_while_parts_a
         assert site.workers == (2, 2)
         # Its planner is gone for longer than its lease: its ids begin again below what is completed already.
         await first.kill()
-
-        async def vanished() -> bool:
-            return await site.key(f"v1/{NAME}/planner/decision_id") is None
-
-        await until(vanished, "the lease to end", WAIT_S)
+        await site.has_lost_its_keys()
         assert site.workers == (2, 2), "what it decided stays"
         async with DynamoPlanner(site.etcd.url) as second:
             assert await second.decide(3, 1) == 0
-
-            async def three() -> bool:
-                return site.workers == (3, 1)
-
-            await until(three, "the decision with an old id", WAIT_S)
+            await site.has_workers(3, 1)
             await second.completed()
             assert await site.key(f"v1/{NAME}/planner/scaled_decision_id") == "0"
             # More than the pool may have: open, with the reason, until the next decision takes its place.
@@ -174,6 +177,37 @@ async def test_a_dynamo_planners_decisions_are_carried_out_by_ours_while_parts_a
         ]
         assert len({one.command_id for one in pins}) == len(pins)
         assert {one.issued_by for one in pins} == {f"dynamo planner {NAME}"}
+
+
+@pytest.mark.long
+async def test_a_planner_that_restarts_within_its_lease_and_two_planners_with_one_id_lose_nothing(
+    tmp_path: Path,
+) -> None:
+    runtime_python()
+    async with pinned_site(tmp_path) as site:
+        async with DynamoPlanner(site.etcd.url) as first:
+            assert await first.decide(2, 3) == 0
+            await first.completed()
+        async with DynamoPlanner(site.etcd.url) as second:
+            # It has read the keys, so that the same target writes nothing; then they vanish with the first one's lease.
+            assert await second.decide(2, 3) == 0
+            await site.has_lost_its_keys()
+            assert await second.decide(1, 2) == 1
+            await second.completed()
+            assert site.workers == (1, 2)
+            async with DynamoPlanner(site.etcd.url) as rival:
+                assert await rival.decide(3, 1) == 2
+                await rival.completed()
+                assert site.workers == (3, 1)
+                assert await second.decide(2, 1) == 2, "the same id, which is completed already"
+                await site.has_workers(2, 1)
+                await second.completed()
+            # The completion does not vanish with who wrote it: without it the coordinator drops every decision.
+            scaled = await site.gateway._ask("/v3/kv/range", prefix_range(f"v1/{NAME}/planner/scaled_decision_id"))
+            assert [one.get("lease", "0") for one in scaled["kvs"]] == ["0"]
+        assert [dict(one.replicas) for one in await site.pins()] == [
+            {"prefill": prefill, "decode": decode} for prefill, decode in ((2, 3), (1, 2), (3, 1), (2, 1))
+        ]
 
 
 @pytest.mark.long
