@@ -32,7 +32,7 @@ from bus_schemas.jetstream.reader import last
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import scaling_consumer
-from bus_schemas.v1 import AckPhase, AckStatus, PoolProgress, ScalingAck, ScalingDecision
+from bus_schemas.v1 import AckPhase, AckStatus, PoolProgress, RestartProgress, ScalingAck, ScalingDecision
 
 log = logging.getLogger(__name__)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
@@ -72,6 +72,8 @@ class ScalingChannel:
         """The newest decision as it came."""
         self.external_id = -1
         """The highest id under which a bridge has passed a decision on, as far as the bus or this process knows."""
+        self.restart: RestartProgress | None = None
+        """The newest report of a restart that was commanded, as the bus or this process knows it."""
         self.resumed = False
         """Whether a connector acknowledged here before this process began: workers may have left unseen since."""
         self.changed = asyncio.Event()
@@ -103,6 +105,7 @@ class ScalingChannel:
             self.resumed = True
             self.state = restored(acknowledgement_of(ack.message))
             self.external_id = max(self.external_id, _or_none(ack.message.external_decision_id))
+            self.restart = ack.message.restart
         if decision is not None and isinstance(decision.message, ScalingDecision):
             await self._take(decision.message, decision.traceparent)
         self.started.set()
@@ -136,6 +139,15 @@ class ScalingChannel:
             state, acks = report(self.state, progress)
             await self._store(acks)
             self.state = state
+
+    async def report_restart(self, restart: RestartProgress) -> None:
+        """Repeat the newest acknowledgement with this report where that is news; with the next one where none is."""
+        if restart == self.restart:
+            return
+        async with self._lock:
+            self.restart = restart
+            if self.state.reported is not None:
+                await self._store([self.state.reported])
 
     async def _store(self, acks: Sequence[Acknowledgement]) -> None:
         for ack in acks:
@@ -171,6 +183,7 @@ class ScalingChannel:
             pools={pool: PoolProgress(ready=one.ready, wanted=one.wanted) for pool, one in ack.pools.items()},
             actuator=self._actuator,
             external_decision_id=self.external_id if self.external_id >= 0 else None,
+            restart=self.restart,
         )
 
     def _left(self, ack: Acknowledgement) -> str:

@@ -1,7 +1,16 @@
 """Messages v1. They only grow by optional fields; any other change is a v2 beside them."""
 
-from bus_schemas.v1.acks import AckPhase, AckStatus, GpuHealth, GpuInForce, PoolProgress, PowerAck, ScalingAck
-from bus_schemas.v1.control import BudgetChange, DeploymentControl, NodeControl
+from bus_schemas.v1.acks import (
+    AckPhase,
+    AckStatus,
+    GpuHealth,
+    GpuInForce,
+    PoolProgress,
+    PowerAck,
+    RestartProgress,
+    ScalingAck,
+)
+from bus_schemas.v1.control import BudgetChange, DeploymentControl, NodeControl, RestartOrder
 from bus_schemas.v1.decisions import GpuCap, PlacementHint, PoolTarget, PowerDecision, ScalingDecision
 from bus_schemas.v1.message import Message
 from bus_schemas.v1.reason import Reason
@@ -60,6 +69,8 @@ __all__ = [
     "PowerAck",
     "PowerDecision",
     "Reason",
+    "RestartOrder",
+    "RestartProgress",
     "ScalingAck",
     "ScalingDecision",
     "ShedRecord",

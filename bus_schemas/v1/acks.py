@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from bus_schemas.v1.message import DecisionId, Epoch, LastDecisionId, Message, Name, Part, Watts, WorkerCount
+from bus_schemas.v1.message import DecisionId, Epoch, LastDecisionId, Message, Name, Part, Watts, WorkerCount, present
 
 
 class AckStatus(StrEnum):
@@ -47,6 +47,17 @@ class PoolProgress(Part):
     wanted: int = Field(ge=0)
 
 
+class RestartProgress(Part):
+    """How far the newest commanded restart of the deployment's graph has come."""
+
+    restart_id: Name
+    phase: Literal["rejected", "waiting", "asked", "restarting", "completed", "failed", "superseded"]
+    """``waiting``: nothing is written yet; ``asked``: written into the graph, whose operator has not begun."""
+    in_progress: tuple[Name, ...] = ()
+    """Components that restart now."""
+    reason: str = ""
+
+
 class ScalingAck(Message):
     """An actuator's acknowledgement. The decision is complete when ``scaled_decision_id >= decision_id``."""
 
@@ -72,6 +83,12 @@ class ScalingAck(Message):
     """By pool, replicas that serve and that are wanted."""
     external_decision_id: DecisionId | None = None
     """The highest id under which a bridge has passed decisions on to a system that numbers them itself."""
+    restart: RestartProgress | None = None
+    """Absent where no restart was commanded. An acknowledgement is repeated when only this changes."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return present(written(self), "restart")
 
 
 class GpuHealth(StrEnum):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from bus_schemas.v1.message import Message, Name, Time, Watts, present
+from bus_schemas.v1.message import Message, Name, Part, Time, Watts, present
 
 
 class BudgetChange(Message):
@@ -29,8 +29,18 @@ class BudgetChange(Message):
     issued_by: str = ""
 
 
+class RestartOrder(Part):
+    """Restart all workers of a deployment's graph, once for each ``restart_id``."""
+
+    restart_id: Name
+    strategy: Literal["sequential", "parallel"] = "sequential"
+    """One component at a time, or all at once. Where the site has a power budget it is one at a time in any case."""
+    order: tuple[Name, ...] = ()
+    """With ``sequential``: every component once; empty: as the graph's operator has them."""
+
+
 class DeploymentControl(Message):
-    """Pause or resume a deployment's scaling, pin its replicas, or release the pin."""
+    """Pause or resume a deployment's scaling, pin its replicas, or release the pin; or restart its graph."""
 
     type: Literal["wattscale.v1.deployment_control"] = "wattscale.v1.deployment_control"
     deployment: Name
@@ -41,10 +51,13 @@ class DeploymentControl(Message):
     issued_by: str = ""
     command_id: Name | None = None
     """What tells a command from all others: plan records name the pin that is in force by it."""
+    restart: RestartOrder | None = None
+    """For the deployment's connector. ``action``, ``replicas`` and ``command_id`` then repeat the command before, so
+    that planners, and readers that do not know this field, see no change."""
 
     @model_serializer(mode="wrap")
     def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return present(written(self), "command_id")
+        return present(written(self), "command_id", "restart")
 
 
 class NodeControl(Message):

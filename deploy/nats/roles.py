@@ -79,10 +79,10 @@ def connector(subjects: Subjects, name: str, deployments: tuple[str, ...]) -> Pe
         subscribe.append(subjects.stored(decisions))
         claim = subjects.claim_deployment(deployment)
         publish += [claim, f"$JS.API.DIRECT.GET.{ACKS}.{claim}"]
-        plans = subjects.telemetry_plan(deployment)
-        # The power limits that are planned for its pods.
-        publish.append(f"$JS.API.DIRECT.GET.{PLANS}.{plans}")
-        subscribe.append(subjects.stored(plans))
+        # The power limits that are planned for its pods, and commands to restart its graph.
+        for stream, read in ((PLANS, subjects.telemetry_plan), (CONTROL, subjects.control_deployment)):
+            publish.append(f"$JS.API.DIRECT.GET.{stream}.{read(deployment)}")
+            subscribe.append(subjects.stored(read(deployment)))
     # Whether the GPUs of workers that left are idle.
     subscribe.append(subjects.stored(f"{subjects.root}.telemetry.node.*"))
     # A target's subject is a digest: which targets a deployment has is not known here.
@@ -144,9 +144,11 @@ def field_services(subjects: Subjects) -> Services:
     single += [f"{root}.deadletter.{DECISIONS}.*", f"{_ACK}.>"]
     single += [f"$JS.API.DIRECT.GET.{DECISIONS}.{root}.decision.scaling.*"]
     single += [f"$JS.API.DIRECT.GET.{PLANS}.{root}.telemetry.plan.*"]
+    single += [f"$JS.API.DIRECT.GET.{CONTROL}.{root}.control.deployment.*"]
     single += [f"$JS.API.DIRECT.GET.{ACKS}.{root}.{kind}.*.*" for kind in ("ack", "claim")]
     read = tuple(
-        subjects.stored(f"{root}.{kind}.*") for kind in ("decision.scaling", "telemetry.node", "telemetry.plan")
+        subjects.stored(f"{root}.{kind}.*")
+        for kind in ("decision.scaling", "telemetry.node", "telemetry.plan", "control.deployment")
     )
     return Services(tuple(single), (f"{_NEXT}.*",), read)
 

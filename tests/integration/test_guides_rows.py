@@ -58,6 +58,7 @@ ELSEWHERE = {
     "wattscale connector local": "tests/integration/connectors/test_local_workers.py",
     "wattscale connector kubernetes": "tests/contract/kubernetes/test_connector_process.py",
     "wattscale connector autoscaler": "tests/contract/autoscaler/test_autoscaler_process.py",
+    "wattscale deployment restart": "tests/contract/kubernetes/test_graph_restart.py",
 }
 """The beginning of those that need more than this site, and where a test runs them."""
 

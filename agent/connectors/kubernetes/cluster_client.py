@@ -128,6 +128,17 @@ class ClusterClient:
         except FAILURES as error:
             raise _refusal(f"scale of {target}", error) from error
 
+    async def restart(self, graph: ScaleTarget, restart: Mapping[str, Any], version: str) -> None:
+        """Write a graph's ``spec.restart`` over its ``version``. Raises ApiError: 409 where it has changed since."""
+        body = {"metadata": {"resourceVersion": version}, "spec": {"restart": dict(restart)}}
+        where = (graph.group, graph.version, graph.namespace, graph.resource, graph.name)
+        try:
+            await self._custom.patch_namespaced_custom_object(
+                *where, body, field_manager=OWN, _content_type=MERGE, _request_timeout=TIMEOUT_S
+            )
+        except FAILURES as error:
+            raise _refusal(f"restart of {graph}", error) from error
+
     async def annotate(self, namespace: str, limit: AnnotateLimit) -> None:
         """Write or remove one pod's power limit. Raises ApiError, also where a pod of the same name is another one."""
         value = None if limit.watts is None else str(limit.watts)

@@ -46,6 +46,8 @@ class KubernetesFile(SettingsSection):
     """Whether each worker pod gets its planned power limit as an annotation, for an agent that reads it there."""
     annotate_settle_s: float = Field(default=20.0, ge=0)
     """How long every lower was written before one is raised: longer than the loop of the agent that reads them."""
+    restart_graphs: bool = False
+    """Whether restart commands are carried out on the graph."""
     kubeconfig: Path | None = None
     name: str = ""
     """What acknowledgements call this connector; empty: ``kubernetes on <host>``."""

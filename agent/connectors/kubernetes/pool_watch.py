@@ -11,7 +11,8 @@ from agent.connectors.kubernetes.keyed_watch import Wake
 from agent.connectors.kubernetes.node_telemetry import NodeTelemetryWatch
 from agent.connectors.kubernetes.shared_watches import SharedWatches, WatchedPools
 from agent.core.scaling.kubernetes.gpu_release import SETTLE_S, LeftPod, PodPlace, PoolGpus, release
-from agent.core.scaling.kubernetes.lean_objects import graph_key, label_key
+from agent.core.scaling.kubernetes.lean_objects import WatchedGraph, graph_key, label_key
+from agent.core.scaling.kubernetes.needed_rights import GRAPHS
 from agent.core.scaling.kubernetes.pool_views import Counted, ViewSettings, graph_component, pool_seen, workload
 from agent.core.scaling.kubernetes.power_limits import PoolPods
 from agent.core.scaling.kubernetes.rival_scalers import rival
@@ -121,6 +122,22 @@ class PoolWatch:
         if in_the_way:
             return replace(seen, wanted=None, problem=ScalingProblem(f"{pool}: {in_the_way}"))
         return seen
+
+    def graphs(self) -> dict[ScaleTarget, WatchedGraph | None]:
+        """The graphs of this deployment's pools; None for one that is not there."""
+        watched = self.watched
+        names = {(watched.graph, "")} if watched.graph else set()
+        for target in watched.targets.values():
+            item = self.item(target) if target.is_adapter else None
+            reference = reference_of(item) if item is not None else None
+            if reference is not None:
+                names.add((reference.graph, target.version))
+        found: dict[ScaleTarget, WatchedGraph | None] = {}
+        for name, version in sorted(names):
+            graphs = self._shared.graphs(watched.namespace, version)
+            place = ScaleTarget(ADAPTER_GROUP, graphs.collection.version, GRAPHS, watched.namespace, name)
+            found[place] = next(iter(graphs.find(name, self._wake)), None)
+        return found
 
     def workers(self) -> dict[str, PoolPods]:
         """The pods of each pool that nothing stands in the way of."""

@@ -16,7 +16,7 @@ from agent.core.scaling.kubernetes.lean_objects import (
     pod_keys,
     target_keys,
 )
-from agent.core.scaling.kubernetes.needed_rights import GRAPHS, annotating, reporting, scaling, watching
+from agent.core.scaling.kubernetes.needed_rights import GRAPHS, annotating, reporting, restarting, scaling, watching
 from agent.core.scaling.kubernetes.scale_targets import ADAPTER_GROUP, ADAPTERS, GRAPH_LABEL, ScaleTarget
 from agent.core.scaling.kubernetes.workload_pods import WorkerPod, worker_pod
 
@@ -43,10 +43,20 @@ class WatchedPools:
 
 
 class SharedWatches:
-    """Run all of ``watches``. Each gives its objects by key. ``annotate``: power limits are written to pods."""
+    """Run all of ``watches``. Each gives its objects by key. ``annotate``: power limits are written to pods.
 
-    def __init__(self, cluster: WatchableCluster, watched: Sequence[WatchedPools], *, annotate: bool = False) -> None:
-        self._cluster, self._annotate = cluster, annotate
+    ``restart``: graphs are restarted.
+    """
+
+    def __init__(
+        self,
+        cluster: WatchableCluster,
+        watched: Sequence[WatchedPools],
+        *,
+        annotate: bool = False,
+        restart: bool = False,
+    ) -> None:
+        self._cluster, self._annotate, self._restart = cluster, annotate, restart
         self.watches: dict[tuple[str, ...], KeyedWatch[Any]] = {}
         for namespace in sorted({one.namespace for one in watched}):
             here = [one for one in watched if one.namespace == namespace]
@@ -87,6 +97,8 @@ class SharedWatches:
             rights.append(reporting(namespace))
             if self._annotate:
                 rights.append(annotating(namespace))
+        elif (group, resource) == (ADAPTER_GROUP, GRAPHS) and self._restart:
+            rights.append(restarting(namespace))
         elif read is lean_target and (group, resource) not in (AUTOSCALERS, SCALED_OBJECTS):
             rights.append(scaling(namespace, group, resource))
         self.watches[key] = KeyedWatch(

@@ -130,6 +130,11 @@ def _add_kubernetes(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="write each worker pod's planned power limit as an annotation, for Dynamo's Power Agent (default: no)",
     )
+    parser.add_argument(
+        "--restart-graphs",
+        action=argparse.BooleanOptionalAction,
+        help="carry out `wattscale deployment restart` on the graph (default: no)",
+    )
     parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else KUBECONFIG")
     parser.add_argument("--name", metavar="NAME", help="what acknowledgements call it (default: kubernetes on HOST)")
     _add_process(parser)

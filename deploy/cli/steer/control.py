@@ -11,6 +11,7 @@ from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import UsageError
 from deploy.cli.steer.known_names import check_deployment, check_node
+from deploy.cli.steer.restart import add_restart
 from deploy.cli.steer.sending import command_of, send, user_name
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ DEPLOYMENT_ACTIONS = {
     "resume": "let the planner decide again",
     "pin": "hold a deployment at the given replicas",
     "release": "release pinned replicas",
+    "restart": "restart the workers of a deployment's graph (by its Kubernetes connector)",
 }
 NODE_ACTIONS = {
     "remove": "declare a node powered off or gone: its watts go to others",
@@ -31,12 +33,15 @@ NODE_ACTIONS = {
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the commands."""
-    deployment = subparsers.add_parser("deployment", help="pause, resume, pin or release a deployment's scaling")
+    deployment = subparsers.add_parser("deployment", help="pause, resume, pin or release a deployment, or restart it")
     actions = deployment.add_subparsers(title="actions", metavar="ACTION", required=True)
     for action, text in DEPLOYMENT_ACTIONS.items():
         parser = _action(actions, action, text, "deployment", "DEPLOYMENT")
         if action == "pin":
             parser.add_argument("replicas", nargs="+", metavar="POOL=N", help="for example prefill=2 decode=3")
+        if action == "restart":
+            add_restart(parser)
+            continue
         parser.set_defaults(run=lambda args: asyncio.run(_deployment(args)))
     node = subparsers.add_parser("node", help="declare a node gone, or back")
     actions = node.add_subparsers(title="actions", metavar="ACTION", required=True)

@@ -99,7 +99,10 @@ async def _connector_rights(settings: KubernetesFile, kubeconfig: Path | None) -
     rights: dict[Right, None] = {}
     try:
         async with await ClusterClient.open(kubeconfig) as cluster:
-            watches = SharedWatches(cluster, settings.watched(), annotate=settings.annotate).watches.values()
+            shared = SharedWatches(
+                cluster, settings.watched(), annotate=settings.annotate, restart=settings.restart_graphs
+            )
+            watches = shared.watches.values()
             rights = dict.fromkeys(right for watch in watches for right in watch.needed_rights)
             missing = [right for right in rights if not await cluster.allowed(right)]
     except (NoClusterError, ApiError) as error:

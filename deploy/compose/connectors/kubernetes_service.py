@@ -98,11 +98,12 @@ async def carry_out(settings: KubernetesFile, view: KubernetesView) -> None:
 
 
 async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, view: KubernetesView) -> None:
+    from agent.connectors.kubernetes.graph_restarter import GraphRestarter
     from agent.connectors.kubernetes.scaler import KubernetesScaler
 
     name = settings.name or f"kubernetes on {socket.gethostname()}"
     watched = settings.watched()
-    shared = SharedWatches(cluster, watched, annotate=settings.annotate)
+    shared = SharedWatches(cluster, watched, annotate=settings.annotate, restart=settings.restart_graphs)
     events = ScalingEvents(cluster)
     telemetry = NodeTelemetryWatch(bus)
     parts: dict[str, Coroutine[Any, Any, None]] = {"telemetry": telemetry.run()}
@@ -114,6 +115,10 @@ async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, v
         watch = PoolWatch(shared, telemetry, pools, settings.view_settings(), channel.changed.set)
         scaler = KubernetesScaler(cluster, channel, watch, events, overwrite=settings.second_writer == "loses")
         parts |= {f"decisions of {pools.deployment}": channel.run(), f"scaling of {pools.deployment}": scaler.run()}
+        restarts = asyncio.Event()
+        graphs = PoolWatch(shared, telemetry, pools, settings.view_settings(), restarts.set)
+        restarter = GraphRestarter(cluster, bus, channel, graphs, events, restarts, allowed=settings.restart_graphs)
+        parts[f"restarts of {pools.deployment}"] = restarter.run()
         view.channels.append(channel)
         view.watches.append(watch)
     if settings.annotate:

@@ -1,7 +1,7 @@
 """Models as readers of an earlier day had them: never to be changed.
 
-A scaling decision before pools without GPUs, and a scaling acknowledgement before phases. A reader of that day must
-still take the whole of every newer message, and lose nothing that it knew.
+A scaling decision before pools without GPUs, a scaling acknowledgement before phases, and a deployment's command before
+restarts. A reader of that day must still take the whole of every newer message, and lose nothing that it knew.
 """
 
 from __future__ import annotations
@@ -65,3 +65,14 @@ class FrozenScalingAck(FrozenPart):
     done: int | None = None
     total: int | None = None
     actuator: str = ""
+
+
+class FrozenDeploymentControl(FrozenPart):
+    type: Literal["wattscale.v1.deployment_control"] = "wattscale.v1.deployment_control"
+    time: datetime
+    deployment: str
+    action: Literal["pause", "resume", "pin", "release"]
+    replicas: dict[str, int] = Field(default_factory=dict)
+    reason: str = ""
+    issued_by: str = ""
+    command_id: str | None = None

@@ -12,7 +12,15 @@ import yaml
 
 from agent.connectors.connector_file import ConnectorFile
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
-from agent.core.scaling.kubernetes.needed_rights import GRAPHS, Right, annotating, reporting, scaling, watching
+from agent.core.scaling.kubernetes.needed_rights import (
+    GRAPHS,
+    Right,
+    annotating,
+    reporting,
+    restarting,
+    scaling,
+    watching,
+)
 from agent.core.scaling.kubernetes.scale_targets import ADAPTER_GROUP, ADAPTERS
 from deploy.compose import agent_settings, planner_settings
 from deploy.compose.connectors import connector_settings
@@ -230,6 +238,8 @@ def test_a_connectors_role_has_the_rights_that_the_connector_names(case: str, tm
         wanted |= set(watching(home, "autoscaling", "horizontalpodautoscalers"))
         if settings.annotate:
             wanted.add(annotating(home))
+        if settings.restart_graphs:
+            wanted.add(restarting(home))
         if pools.graph:
             wanted |= {*watching(home, ADAPTER_GROUP, GRAPHS), *watching(home, ADAPTER_GROUP, ADAPTERS)}
             wanted.add(scaling(home, ADAPTER_GROUP, ADAPTERS))

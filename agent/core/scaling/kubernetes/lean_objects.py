@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.core.scaling.kubernetes.field_writers import owners
+from agent.core.scaling.kubernetes.graph_restart import GraphRestart, graph_restart
 from agent.core.scaling.kubernetes.rival_scalers import planner_in_the_way
 from agent.core.scaling.kubernetes.scale_targets import reference_of
 from agent.core.scaling.kubernetes.workload_pods import WorkerPod
@@ -20,10 +21,11 @@ _SPEC = ("replicas", "selector", "dgdRef", "scaleTargetRef")
 
 @dataclass(frozen=True, slots=True)
 class WatchedGraph:
-    """A DynamoGraphDeployment. ``in_the_way``: as `planner_in_the_way` has it."""
+    """A DynamoGraphDeployment. ``in_the_way``: as `planner_in_the_way` has it. ``restart``: what it says of one."""
 
     item: Mapping[str, Any]
     in_the_way: str
+    restart: GraphRestart
 
 
 def lean_target(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +48,8 @@ def lean_target(item: Mapping[str, Any]) -> dict[str, Any]:
 def lean_graph(item: Mapping[str, Any]) -> WatchedGraph:
     """A graph without its specification."""
     metadata = {key: item["metadata"][key] for key in _METADATA if key in item["metadata"]}
-    return WatchedGraph({"metadata": metadata, "status": item.get("status") or {}}, planner_in_the_way(item))
+    lean = {"metadata": metadata, "status": item.get("status") or {}}
+    return WatchedGraph(lean, planner_in_the_way(item), graph_restart(item))
 
 
 def target_keys(item: Mapping[str, Any]) -> Iterator[str]:

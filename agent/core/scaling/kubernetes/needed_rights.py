@@ -39,6 +39,11 @@ def reporting(namespace: str) -> Right:
     return Right(namespace, "create", "", "events")
 
 
+def restarting(namespace: str) -> Right:
+    """What restarting a graph needs."""
+    return Right(namespace, "patch", "nvidia.com", GRAPHS)
+
+
 def annotating(namespace: str) -> Right:
     """What writing power limits to pods needs."""
     return Right(namespace, "patch", "", "pods")

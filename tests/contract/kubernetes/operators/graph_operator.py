@@ -32,6 +32,8 @@ class GraphOperator:
     fates: dict[str, Fate] = field(default_factory=dict)
     restart: Item = field(default_factory=dict)
     rolling_update: Item = field(default_factory=dict)
+    _to_restart: list[list[str]] = field(default_factory=list)
+    """Groups of components that restart one after another."""
     _pods: dict[str, OperatedPods] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -114,6 +116,7 @@ class GraphOperator:
             try:
                 for name in self.components:
                     await self._reconcile(name)
+                await self._restart()
                 await self._count()
             except ApiError as error:
                 await again_after(error)
@@ -145,6 +148,34 @@ class GraphOperator:
             changed = {"services": {name: {"replicas": asked}}}
         body = {"metadata": {"resourceVersion": graph["metadata"]["resourceVersion"]}, "spec": changed}
         await merge(self.server.api, self.path(GRAPHS, self.graph), body, manager="dynamo-operator")
+
+    async def _restart(self) -> None:
+        """One step of a restart that ``spec.restart`` asks for: new pods for one component after another."""
+        graph = await self.server.api.get(self.path(GRAPHS, self.graph))
+        asked = graph["spec"].get("restart") or {}
+        if not asked.get("id"):
+            return
+        if self.restart.get("observedID") != asked["id"]:
+            strategy = asked.get("strategy") or {}
+            names = strategy.get("order") or list(self.components)
+            self._to_restart = [names] if strategy.get("type") == "Parallel" else [[name] for name in names]
+            self.restart = {"observedID": asked["id"], "phase": "Restarting", "inProgress": self._to_restart[0]}
+        counts = _counts(graph)
+        while self._to_restart:
+            for name in self._to_restart[0]:
+                self._pods[name].revision = asked["id"]
+                await self._pods[name].scale(counts[name], self.fates[name])
+            if not all([await self._is_new(name, counts[name]) for name in self._to_restart[0]]):
+                break
+            self._to_restart.pop(0)
+            now = self._to_restart[0] if self._to_restart else []
+            self.restart |= {"inProgress": now, "phase": "Restarting" if now else "Completed"}
+            # Each phase is shown before the next one begins.
+            await self._count()
+
+    async def _is_new(self, name: str, count: int) -> bool:
+        pods = await self._pods[name].pods()
+        return self._pods[name].updated_of(pods) == count and self._pods[name].ready_of(pods) == count == len(pods)
 
     async def _count(self) -> None:
         """The graph's status from its pods."""
