@@ -6,7 +6,7 @@ import asyncio
 import functools
 import logging
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from agent.connectors.kubernetes.cluster_client import ClusterClient
 
 log = logging.getLogger("wattscale.connector")
+Part = Callable[[], Coroutine[Any, Any, None]]
+"""What runs beside others: begun only once all claims are held."""
 
 
 def run_kubernetes(settings: KubernetesFile) -> int:
@@ -106,26 +108,26 @@ async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, v
     shared = SharedWatches(cluster, watched, annotate=settings.annotate, restart=settings.restart_graphs)
     events = ScalingEvents(cluster)
     telemetry = NodeTelemetryWatch(bus)
-    parts: dict[str, Coroutine[Any, Any, None]] = {"telemetry": telemetry.run()}
+    parts: dict[str, Part] = {"telemetry": telemetry.run}
     for number, one in enumerate(shared.watches.values()):
-        parts[f"watch {number} {one.collection.path}"] = one.run()
+        parts[f"watch {number} {one.collection.path}"] = one.run
     for pools in watched:
         known = functools.partial(_pools, pools)
         channel = ScalingChannel(bus, pools.deployment, name, known)
         watch = PoolWatch(shared, telemetry, pools, settings.view_settings(), channel.changed.set)
         scaler = KubernetesScaler(cluster, channel, watch, events, overwrite=settings.second_writer == "loses")
-        parts |= {f"decisions of {pools.deployment}": channel.run(), f"scaling of {pools.deployment}": scaler.run()}
+        parts |= {f"decisions of {pools.deployment}": channel.run, f"scaling of {pools.deployment}": scaler.run}
         restarts = asyncio.Event()
         graphs = PoolWatch(shared, telemetry, pools, settings.view_settings(), restarts.set)
         restarter = GraphRestarter(cluster, bus, channel, graphs, events, restarts, allowed=settings.restart_graphs)
-        parts[f"restarts of {pools.deployment}"] = restarter.run()
+        parts[f"restarts of {pools.deployment}"] = restarter.run
         view.channels.append(channel)
         view.watches.append(watch)
     if settings.annotate:
         parts |= _annotating(cluster, bus, settings, shared, telemetry, events)
     targets = settings.claimed_targets(cluster.address)
     async with claimed(bus, this_process(name), targets, settings.claim_ttl_s) as claims:
-        await run_together({**parts, "claims": claims.keep()})
+        await run_together({**{part: run() for part, run in parts.items()}, "claims": claims.keep()})
 
 
 def _annotating(
@@ -135,18 +137,18 @@ def _annotating(
     shared: SharedWatches,
     telemetry: NodeTelemetryWatch,
     events: ScalingEvents,
-) -> dict[str, Coroutine[Any, Any, None]]:
+) -> dict[str, Part]:
     """What writes the power limits of all deployments."""
     from agent.connectors.kubernetes.power_annotator import LowersFirst, PowerAnnotator
 
-    lowers, parts = LowersFirst(settings.annotate_settle_s), dict[str, Coroutine[Any, Any, None]]()
+    lowers, parts = LowersFirst(settings.annotate_settle_s), dict[str, Part]()
     for pools in settings.watched():
         changed = asyncio.Event()
         watch = PoolWatch(shared, telemetry, pools, settings.view_settings(), changed.set)
         planned = PlannedPower(bus, pools.deployment, settings.annotate_settle_s, changed.set)
         overwrite = settings.second_writer == "loses"
         annotator = PowerAnnotator(cluster, watch, planned, events, lowers, changed, overwrite=overwrite)
-        parts |= {f"plans of {pools.deployment}": planned.run(), f"limits of {pools.deployment}": annotator.run()}
+        parts |= {f"plans of {pools.deployment}": planned.run, f"limits of {pools.deployment}": annotator.run}
     return parts
 
 

@@ -154,7 +154,7 @@ class ConnectorSite:
 
     @asynccontextmanager
     async def connector(
-        self, token: str, *arguments: str, settings: dict[str, Any] | None = None
+        self, token: str, *arguments: str, settings: dict[str, Any] | None = None, stderr: int | None = None
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """The process, ended by SIGTERM; with ``settings`` instead of this deployment. Its log is shown on failure."""
         if settings is None:
@@ -170,7 +170,9 @@ class ConnectorSite:
         )
         # A killed connector's claim is short here, so that the next one begins soon.
         environment = {**os.environ, "WATTSCALE_CONNECTOR_CLAIM_TTL_S": "1"}
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, *arguments, env=environment)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, *arguments, env=environment, stderr=stderr
+        )
         try:
             yield process
             if process.returncode is None:

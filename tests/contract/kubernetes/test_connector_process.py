@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -296,6 +298,39 @@ async def test_a_deployment_is_scaled_by_a_mapping(server: ApiServer, tmp_path: 
             await server.api.send("DELETE", f"{path}/{name}")
             await site.decide(2, decode=1)
             await site.problem(2, f"there is no deployments.apps/{name}")
+
+
+async def test_two_deployments_for_one_target_are_refused_by_name(server: ApiServer, tmp_path: Path) -> None:
+    async with connector_site(server, tmp_path, ["prod", "other"]) as site, operated(server, Decode=1) as operator:
+        token = await server.account("c", *ADAPTER_RULES)
+        async with site.connector(token, "--graph", operator.graph) as first:
+            await site.decide(0, decode=1)
+            await site.done(0)
+            async with site.of("other").connector(token, "--graph", operator.graph, stderr=PIPE) as second:
+                _, log = await asyncio.wait_for(second.communicate(), 40)
+                assert second.returncode == 2, log
+            sentence = log.decode().splitlines()[-1]
+            assert f"target graph {operator.graph} in {server.namespace}" in sentence
+            assert "of prod and by" in sentence
+            assert f"(process {first.pid}" in sentence
+            # The one that holds it goes on.
+            assert first.returncode is None
+            await site.decide(1, decode=2)
+            await site.done(1)
+
+
+@pytest.mark.long
+async def test_the_connector_passes_the_check_of_actuators(server: ApiServer, tmp_path: Path) -> None:
+    async with connector_site(server, tmp_path, []) as site, operated(server, Prefill=1, Decode=1) as operator:
+        token = await server.account("c", *ADAPTER_RULES)
+        async with site.connector(token, "--graph", operator.graph):
+            command = ("-m", "deploy.cli.main", "connector", "check", "prod", "--nats-url", site.url)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *command, "--timeout-s", "90", stdout=PIPE, stderr=PIPE
+            )
+            out, log = await process.communicate()
+            assert process.returncode == 0, (out, log)
+            assert out.decode().splitlines()[-1].startswith("all ")
 
 
 def _deployment(name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -53,6 +54,11 @@ def phases(site: ConnectorSite, restart_id: str) -> list[tuple[str, tuple[str, .
     return [one for index, one in enumerate(own) if index == 0 or own[index - 1] != one]
 
 
+def restarting(site: ConnectorSite, component: str) -> bool:
+    """Whether r1 was reported to restart this component alone."""
+    return ("restarting", (component,)) in phases(site, "r1")
+
+
 async def reported(site: ConnectorSite, restart_id: str, *words: str) -> v1.RestartProgress:
     """Wait for a report whose phase and reason have these words."""
 
@@ -90,7 +96,7 @@ async def test_a_graph_is_restarted_in_the_order_that_was_asked_for(server: ApiS
                 operator.set_fate(component, Fate(starting=True))
             command = asyncio.create_task(commanded(site, "--order", "Decode,Prefill", "--id", "r1", "--wait"))
             for component in ("Decode", "Prefill"):
-                await until(lambda name=component: ("restarting", (name,)) in phases(site, "r1"), component)  # type: ignore[misc]
+                await until(functools.partial(restarting, site, component), component)
                 operator.set_fate(component, Fate())
             code, printed = await command
             assert (code, printed.splitlines()[-1]) == (0, "completed")
