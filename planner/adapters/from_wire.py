@@ -179,5 +179,6 @@ def last_decision(
         starts=Starts(
             at_most={PoolId(pool): count for pool, count in (decision.at_most or {}).items()},
             kept={PoolId(pool): gpus for pool, gpus in (decision.kept_gpus or {}).items()},
+            unstated=decision.at_most is None,
         ),
     )

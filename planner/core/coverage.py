@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import nlargest
 
-from planner.core.power.node_ledger import NOT_DECIDED, Column, NodeLedger, total_of
+from planner.core.power.node_ledger import NEVER_S, NOT_DECIDED, Column, NodeLedger, total_of
 from planner.domain.ids import DeploymentId, GpuId
 from planner.domain.observation import LEFT, GpuObservation, NodeObservation
 
@@ -69,6 +69,15 @@ def _covering(ledger: NodeLedger, covered: tuple[bool, ...]) -> NodeLedger:
     return ledger._replace(covered=covered, total_mw=total_of(ledger.cost_mw, covered))
 
 
+def in_whole(ledger: NodeLedger) -> NodeLedger:
+    """The ledger with every GPU covered, because pods may be on it that no report shows: until the node has answered
+    another decision and has reported after that.
+    """
+    if ledger.covered is None or all(ledger.covered):
+        return ledger
+    return _covering(ledger, (True,) * len(ledger.covered))._replace(goal_mw=None, sent_s=NEVER_S)
+
+
 def leaves(ledger: NodeLedger, index: int, step_mw: int) -> bool:
     """Whether a GPU that no pod of ours holds is parked, and its limit was read back and has settled.
 
@@ -83,7 +92,10 @@ def without_left(ledger: NodeLedger, now_s: float, step_mw: int) -> NodeLedger:
     """The ledger without the GPUs that leave the budget now. Its goals must be known."""
     if ledger.covered is None or ledger.caps_mw is None or ledger.goal_mw is None or ledger.wanted is None:
         return ledger
-    if ledger.acked_id < ledger.next_id - 1 or not ledger.proven or now_s < ledger.held_until_s:
+    # An answer may come before the first report of a node that is back: only that report shows which pods it has.
+    if not ledger.answered or not ledger.reported_since_answer or ledger.sent_s == NEVER_S:
+        return ledger
+    if now_s < ledger.held_until_s:
         return ledger
     rows = enumerate(zip(ledger.covered, ledger.held, ledger.wanted, strict=True))
     covered = tuple(

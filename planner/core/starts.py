@@ -6,15 +6,15 @@ another replica may be on a GPU that no report shows yet. Reports, decisions and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 
-from planner.core.placement import GpuInventory
+from planner.core.placement import GpuInventory, survey
 from planner.core.power import site_ledger as ledger
 from planner.core.power.site_state import PowerState
 from planner.core.state import Flow, Starts
 from planner.domain.config import Covers, DeploymentConfig, SiteConfig
-from planner.domain.ids import GpuId, PoolId
+from planner.domain.ids import GpuId, NodeId, PoolId
 
 Pods = Mapping[PoolId, frozenset[tuple[GpuId, str]]]
 
@@ -93,8 +93,10 @@ def _may_run(flow: Flow, pool: PoolId) -> int:
 
 
 def unannounced(inventory: GpuInventory, config: DeploymentConfig, flow: Flow) -> int:
-    """Number of GPUs whose pods no decision brought up: an HPA or a person did. 0 before the first decision."""
-    if flow.decision_id < 0:
+    """Number of GPUs whose pods no decision brought up: an HPA or a person did. 0 before the first decision, and while
+    it is not known what decisions may have running.
+    """
+    if flow.decision_id < 0 or flow.starts.unstated:
         return 0
     return sum(
         [
@@ -117,7 +119,12 @@ def decided(flow: Flow, counts: Mapping[PoolId, int], sizes: Mapping[PoolId, int
         - starting_after(flow, name, counts[name], size, now.staying[name], now.starting[name])
         for name, size in sizes.items()
     }
-    found = Starts(at_most, stay, never_start={name: gpus for name, gpus in never.items() if gpus})
+    found = Starts(
+        {} if flow.starts.unstated else at_most,
+        stay,
+        never_start={name: gpus for name, gpus in never.items() if gpus},
+        unstated=flow.starts.unstated,
+    )
     before = flow.starts.old
     if before is None and flow.decision_id >= 0:
         return found
@@ -127,8 +134,23 @@ def decided(flow: Flow, counts: Mapping[PoolId, int], sizes: Mapping[PoolId, int
     return replace(found, old=old)
 
 
-def carried_out(flow: Flow, inventory: GpuInventory, config: DeploymentConfig, power: PowerState, now_s: float) -> Flow:
-    """The flow after looking whether the last decision was carried out AND every node has reported since.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A deployment's flow after looking for what became of its last decision, and the nodes of which that is not known.
+
+    ``ask``: they must answer another power decision first. ``silent``: the flow counts as carried out without them, and
+    what may be on them is the caller's to charge.
+    """
+
+    flow: Flow
+    ask: frozenset[NodeId] = frozenset()
+    silent: frozenset[NodeId] = frozenset()
+
+
+def outcome(
+    flow: Flow, inventory: GpuInventory, config: DeploymentConfig, power: PowerState, site: SiteConfig, now_s: float
+) -> Outcome:
+    """Whether the last decision was carried out AND every node that answers has reported since.
 
     Then every pod that lives by the reports stays, every one that leaves is seen to leave, and nothing more is started.
     An answer to a power decision that was sent after the acknowledgement was known proves that a report is later:
@@ -136,28 +158,57 @@ def carried_out(flow: Flow, inventory: GpuInventory, config: DeploymentConfig, p
     """
     starts = flow.starts
     if flow.decision_id < 0:
-        return flow
+        return Outcome(flow)
     if not flow.ready:
-        return flow if starts.done_s is None else replace(flow, starts=replace(starts, done_s=None))
+        return Outcome(flow if starts.done_s is None else replace(flow, starts=replace(starts, done_s=None)))
     if starts.done_s is None:
-        return replace(flow, starts=replace(starts, done_s=now_s))
-    if not _all_reported_since(power, starts.done_s):
-        return flow
+        return Outcome(replace(flow, starts=replace(starts, done_s=now_s)))
     stay = {name: flow.published.get(name, 0) * pool.gpus_per_replica for name, pool in config.pools.items()}
     settled = Starts(dict(flow.published), stay, pods_of(inventory, config), done_s=starts.done_s)
-    return flow if settled == starts else replace(flow, starts=settled)
+    if settled == starts:
+        return Outcome(flow)
+    unproven = _unproven(power, starts.done_s)
+    waiting = unproven - _gone(power, site, starts.done_s, now_s)
+    if waiting:
+        return Outcome(flow, ask=frozenset([n for n in waiting if power.nodes[n].sent_s < starts.done_s]))
+    silent = unproven if unproven and _unseen(flow, config, power, unproven) else frozenset()
+    return Outcome(replace(flow, starts=settled), silent=silent)
 
 
-def _all_reported_since(power: PowerState, since_s: float) -> bool:
-    return all(
-        node.seen is not None
-        and node.proven
-        and node.acked_id >= node.next_id - 1
-        and node.sent_s >= since_s
-        and node.seen.boot == node.boot
-        and (node.seen.clock_s or 0.0) >= (node.clock_s or 0.0)
-        for node in power.nodes.values()
+def _unproven(power: PowerState, since_s: float) -> frozenset[NodeId]:
+    """The nodes of which no report is known to be later than ``since_s``."""
+    return frozenset(
+        [
+            name
+            for name, node in power.nodes.items()
+            if not (node.answered and node.sent_s >= since_s and node.reported_since_answer)
+        ]
     )
+
+
+def _gone(power: PowerState, site: SiteConfig, since_s: float, now_s: float) -> frozenset[NodeId]:
+    """The nodes that have not answered for a lease, also not since ``since_s``."""
+    if now_s - since_s <= site.lease_s:
+        return frozenset()
+    return frozenset(
+        [
+            name
+            for name, node in power.nodes.items()
+            if now_s - node.reported_s > site.lease_s
+            or (node.unanswered_s is not None and now_s - node.unanswered_s > site.lease_s)
+        ]
+    )
+
+
+def _unseen(flow: Flow, config: DeploymentConfig, power: PowerState, nodes: Container[NodeId]) -> bool:
+    """Whether pods of a deployment may be on ``nodes`` that no report shows: those that live elsewhere are fewer than
+    decisions may have running.
+    """
+    if flow.starts.unstated:
+        return True
+    elsewhere = survey([node.seen for name, node in power.nodes.items() if node.seen is not None and name not in nodes])
+    living = pods_of(elsewhere, config)
+    return any(_may_run(flow, name) * pool.gpus_per_replica > len(living[name]) for name, pool in config.pools.items())
 
 
 def must_wait(power: PowerState, site: SiteConfig, now_s: float) -> bool:

@@ -34,6 +34,9 @@ class Starts:
     """
     never_start: Mapping[PoolId, int] = field(default_factory=dict)
     """GPUs by which ``at_most`` and ``kept`` overstate how many may still start: a decision adds what it grows by."""
+    unstated: bool = False
+    """The last decision does not state ``at_most`` (an older planner made it, or the budget covered all GPUs): any
+    number may still start, until it is known to be carried out."""
     done_s: float | None = None
     """When this leader first knew that the last decision was carried out, on its clock; None: it does not know."""
 

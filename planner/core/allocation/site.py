@@ -60,16 +60,20 @@ def start_limit(power: PowerState, config: SiteConfig, now_s: float) -> StartLim
     """
     if config.covers is Covers.ALL_GPUS:
         return None
-    held, each = 0, 1
+    held, each, free = 0, 1, 0
     for node in power.nodes.values():
         parked = fallbacks(node, config, power.share)
         rows = zip(node.cost_mw, parked, node.cards.min_mw, node.held, node.busy, strict=True)
         for cost, park, low, ours, busy in rows:
             held += min(cost, low) if ours else 0
+            free += not ours
             # A free GPU will be at its parked cap by then; one that another's pod holds may be left as it stands.
             each = max(each, 0 if ours else cost if busy else min(cost, park))
     room = max(0, gpus_mw(power, config, now_s) - held)
-    return StartLimit(max(0, room // each - power.pledged_gpus), each)
+    if power.pledged_gpus >= free:
+        # Replicas may start on all of them already: where that is reserved, further ones cost nothing more.
+        return StartLimit(free if room // each >= free else 0, each)
+    return StartLimit(room // each - power.pledged_gpus if room // each > power.pledged_gpus else 0, each)
 
 
 def demand(sized: SizedDeployment, counts: Mapping[PoolId, int] | None) -> DeploymentDemand:

@@ -97,6 +97,17 @@ class NodeLedger(NamedTuple):
     held: tuple[bool, ...] = ()
     """GPUs that pods of the site's deployments hold by the newest report; kept only where ``covered`` is."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether the newest decision was answered, and it is this leader's."""
+        return self.proven and self.acked_id >= self.next_id - 1
+
+    @property
+    def reported_since_answer(self) -> bool:
+        """Whether a report is later than the last answer, by the agent's own clock."""
+        seen = self.seen
+        return seen is not None and seen.boot == self.boot and (seen.clock_s or 0.0) >= (self.clock_s or 0.0)
+
     def stuck(self) -> tuple[bool, ...]:
         """GPUs that did not follow the newest decision although it was answered, or that cannot follow."""
         if self.caps_mw is None or self.acked_id < self.next_id - 1 or self.hardware_mw == self.caps_mw:

@@ -60,7 +60,7 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             continue
         inventory = inventory_of(power[name], site, clock.now_s)
         if site.covers is Covers.WORKERS:
-            state = _with_outcomes(state, config, inventory, power[name], clock.now_s)
+            state, power[name] = _with_outcomes(state, config, inventory, power[name], clock.now_s)
             power[name] = _pledged(power[name], inventory, state, config)
         chosen: dict[DeploymentId, tuple[Placement, ...]] = {}
         left = inventory
@@ -87,14 +87,20 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
 
 def _with_outcomes(
     state: PlannerState, config: PlannerConfig, inventory: GpuInventory, power: PowerState, now_s: float
-) -> PlannerState:
-    """The state in which the site's decisions that were carried out, and seen to be, are known as such."""
-    deployments = dict(state.deployments)
+) -> tuple[PlannerState, PowerState]:
+    """The state in which the site's decisions that were carried out, and seen to be, are known as such.
+
+    A node that is silent then is covered in whole where pods may be on it that no report shows: what decisions may have
+    running is no longer charged anywhere else.
+    """
+    deployments, site = dict(state.deployments), config.sites[power.site]
     for d in advisory.members(config, power.site):
-        flow = starts.carried_out(deployments[d].flow, inventory, config.deployments[d], power, now_s)
-        if flow is not deployments[d].flow:
-            deployments[d] = replace(deployments[d], flow=flow)
-    return replace(state, deployments=deployments)
+        found = starts.outcome(deployments[d].flow, inventory, config.deployments[d], power, site, now_s)
+        if found.flow is not deployments[d].flow:
+            deployments[d] = replace(deployments[d], flow=found.flow)
+        if found.ask or found.silent:
+            power = ledger.in_whole(ledger.ask(power, found.ask), found.silent)
+    return replace(state, deployments=deployments), power
 
 
 def _pledged(power: PowerState, inventory: GpuInventory, state: PlannerState, config: PlannerConfig) -> PowerState:
@@ -102,6 +108,9 @@ def _pledged(power: PowerState, inventory: GpuInventory, state: PlannerState, co
     gpus = others = 0
     for d in advisory.members(config, power.site):
         flow = state.deployments[d].flow
+        if flow.starts.unstated:
+            gpus += max(len(power.where), config.sites[power.site].expected_gpus or 0)
+            continue
         gpus += sum(starts.to_start(inventory, config.deployments[d], flow).values())
         others += starts.unannounced(inventory, config.deployments[d], flow)
     return ledger.pledge(power, gpus, others)

@@ -26,7 +26,7 @@ from planner.core.power.cap_changes import (
 from planner.core.power.charging import acknowledge, contradict, doubt, enroll, inherit, issue, settle, with_report
 from planner.core.power.effective_budget import level_mw, smallest_mw, with_commands
 from planner.core.power.incarnation import knows_more
-from planner.core.power.node_ledger import NOT_DECIDED, Column, NodeLedger
+from planner.core.power.node_ledger import NEVER_S, NOT_DECIDED, Column, NodeLedger
 from planner.core.power.queries import affordable, next_event_s, reserved, summary
 from planner.core.power.site_state import (
     PowerState,
@@ -50,8 +50,10 @@ __all__ = [
     "absorb",
     "advance",
     "affordable",
+    "ask",
     "charged_mw",
     "free_mw",
+    "in_whole",
     "initial",
     "next_event_s",
     "pledge",
@@ -220,6 +222,19 @@ def pledge(state: PowerState, gpus: int, unannounced: int = 0) -> PowerState:
     if (gpus, unannounced) == (state.pledged_gpus, state.unannounced_gpus):
         return state
     return replace(state, pledged_gpus=gpus, unannounced_gpus=unannounced)
+
+
+def ask(state: PowerState, nodes: Iterable[NodeId]) -> PowerState:
+    """The state in which ``nodes`` are sent their caps again, because their answers prove what their reports show."""
+    due = {node: state.nodes[node] for node in nodes if state.nodes[node].unanswered_s is None}
+    if not due:
+        return state
+    return replace(state, nodes={**state.nodes, **{n: page._replace(sent_s=NEVER_S) for n, page in due.items()}})
+
+
+def in_whole(state: PowerState, nodes: Iterable[NodeId]) -> PowerState:
+    """The state in which the budget covers every GPU of ``nodes``, until each has answered and reported again."""
+    return replace(state, nodes={**state.nodes, **{node: coverage.in_whole(state.nodes[node]) for node in nodes}})
 
 
 def advance(state: PowerState, config: SiteConfig, now_s: float) -> tuple[PowerState, tuple[PowerDecision, ...]]:

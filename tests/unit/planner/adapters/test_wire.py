@@ -95,6 +95,7 @@ def test_a_next_leader_finds_what_may_still_start_and_what_is_outside_the_budget
         {DECODE: 1},
         None,
     )
+    assert not last.starts.unstated
     within = GpuCapTarget(GpuId("GPU-1"), GpuSetpoint(Milliwatts(300_000)), 200_000, 300_000, 700_000)
     beyond = within._replace(gpu=GpuId("GPU-2"), outside=True)
     power = PowerDecision(NodeId("node-1"), 7, (within, beyond), 30.0, raises=True, released=(GpuId("GPU-3"),))
@@ -104,6 +105,8 @@ def test_a_next_leader_finds_what_may_still_start_and_what_is_outside_the_budget
     assert stored.released_gpus == ("GPU-3",)
     plain = to_wire.scaling_decision(replace(order, at_most={}, kept={}), deployment, epoch=3, incarnation="i", at=AT)
     assert not {b"at_most", b"kept_gpus"} & set(codec.encode(plain).split(b'"')), "as every reader of today knows it"
+    _, last = from_wire.last_decision(plain, None)
+    assert last.starts.unstated, "any number may still start"
 
 
 def test_a_pool_that_is_not_there_is_not_set() -> None:

@@ -10,8 +10,9 @@ from planner.core.power import site_ledger
 from planner.core.state import Flow, Starts
 from planner.domain.config import Covers, SiteConfig
 from planner.domain.ids import GpuId
+from planner.domain.observation import Observation, PowerAckSeen
 from planner.domain.units import Milliwatts
-from tests.unit.planner.core.power.ledger_fixture import A, answer, seen
+from tests.unit.planner.core.power.ledger_fixture import A, B, answer, seen
 from tests.unit.planner.core.small_site import DECODE, PREFILL, SITE, D, deployment, pool
 
 CONFIG = deployment({PREFILL: pool(PREFILL, gpus_per_replica=2), DECODE: pool(DECODE)})
@@ -100,27 +101,101 @@ def test_a_new_leader_takes_every_pod_for_one_that_may_leave() -> None:
     assert to_start(later, living("a", "b", "c")) == 2
 
 
+def absorbed(state: site_ledger.PowerState, now_s: float, *acks: PowerAckSeen) -> site_ledger.PowerState:
+    """After a report of node ``a`` and ``acks``."""
+    nodes = {A: seen("a", (700_000, 700_000), now_s)}
+    return site_ledger.absorb(state, Observation(nodes=nodes, power_acks=acks), WORKERS, now_s)
+
+
+def carried_out(flow: Flow, inventory: GpuInventory, power: site_ledger.PowerState, now_s: float) -> Flow:
+    return starts.outcome(flow, inventory, CONFIG, power, WORKERS, now_s).flow
+
+
 def test_pods_stay_once_all_nodes_have_reported_since_the_answer() -> None:
-    power = site_ledger.initial(replace(WORKERS, answer_s=0.0), 1, 0.0, ())
-    desk = power
+    desk = site_ledger.initial(replace(WORKERS, answer_s=0.0), 1, 0.0, ())
     flow = replace(decided(Flow(), 2, living("a", "b", "c")), scaled_decision_id=0)
-    flow = starts.carried_out(flow, living("a", "b", "c"), CONFIG, desk, 10.0)
+    flow = carried_out(flow, living("a", "b", "c"), desk, 10.0)
     assert flow.starts.done_s == 10.0
-
-    def absorb(state: site_ledger.PowerState, now_s: float, *acks: object) -> site_ledger.PowerState:
-        from planner.domain.observation import Observation
-
-        nodes = {A: seen("a", (700_000, 700_000), now_s)}
-        return site_ledger.absorb(state, Observation(nodes=nodes, power_acks=acks), WORKERS, now_s)  # type: ignore[arg-type]
-
-    reported = absorb(desk, 11.0)
-    assert starts.carried_out(flow, living("a", "b"), CONFIG, reported, 11.0) is flow, "a report proves no time"
+    reported = absorbed(desk, 11.0)
+    assert carried_out(flow, living("a", "b"), reported, 11.0) is flow, "a report proves no time"
     ordered, orders = site_ledger.advance(reported, WORKERS, 12.0)
-    assert starts.carried_out(flow, living("a", "b"), CONFIG, ordered, 12.0) is flow
-    answered = absorb(ordered, 13.0, *[answer(order, 12.5) for order in orders])
-    settled = starts.carried_out(flow, living("a", "b"), CONFIG, answered, 13.0)
+    assert carried_out(flow, living("a", "b"), ordered, 12.0) is flow
+    answered = absorbed(ordered, 13.0, *[answer(order, 12.5) for order in orders])
+    settled = carried_out(flow, living("a", "b"), answered, 13.0)
     assert settled.starts.at_most == {DECODE: 2}
     assert to_start(settled, living("a", "b")) == 0
+
+
+def test_a_node_that_is_sent_nothing_is_asked() -> None:
+    """A parked node is not renewed: it would never answer a decision that was sent after the acknowledgement."""
+    desk, orders = site_ledger.advance(absorbed(site_ledger.initial(WORKERS, 1, 0.0, ()), 1.0), WORKERS, 5.0)
+    rested = absorbed(desk, 6.0, *[answer(order, 5.5) for order in orders])
+    flow = replace(decided(Flow(), 2, living()), scaled_decision_id=0)
+    flow = carried_out(flow, living("a", "b"), rested, 10.0)
+    found = starts.outcome(flow, living("a", "b"), CONFIG, rested, WORKERS, 11.0)
+    assert (found.flow, found.ask, found.silent) == (flow, {A}, frozenset())
+    asked, orders = site_ledger.advance(site_ledger.ask(absorbed(rested, 11.0), found.ask), WORKERS, 11.0)
+    assert [order.node for order in orders] == [A]
+    waiting = absorbed(asked, 11.2, *[answer(order, 11.5) for order in orders])
+    found = starts.outcome(flow, living("a", "b"), CONFIG, waiting, WORKERS, 11.6)
+    assert (found.flow, found.ask) == (flow, frozenset()), "it is asked once, and its next report is awaited"
+    assert to_start(carried_out(flow, living("a", "b"), absorbed(waiting, 12.0), 12.0), living("a", "b")) == 0
+
+
+def covered_gpus(power: site_ledger.PowerState) -> dict[str, int]:
+    return {name: sum(node.covered or ()) for name, node in power.nodes.items()}
+
+
+def test_a_node_that_died_is_charged_in_whole_instead_of_a_start_that_never_ends() -> None:
+    """Four were to run when it died, two are to run now: the other two may be on any of its GPUs until it answers."""
+    desk = site_ledger.initial(WORKERS, 1, 0.0, ())
+
+    def reported(state: site_ledger.PowerState, now_s: float, *names: str) -> site_ledger.PowerState:
+        nodes = [seen(name, (200_000, 200_000), now_s) for name in names]
+        return site_ledger.absorb(state, Observation(nodes={n.node: n for n in nodes}), WORKERS, now_s)
+
+    def step(state: site_ledger.PowerState, now_s: float, *names: str) -> site_ledger.PowerState:
+        state, orders = site_ledger.advance(reported(state, now_s, *names), WORKERS, now_s)
+        acks = tuple([answer(order, now_s + 0.5) for order in orders if order.node in names])
+        return site_ledger.absorb(state, Observation(power_acks=acks), WORKERS, now_s + 0.5)
+
+    desk = site_ledger.want(reported(desk, 1.0, A, B), {})
+    for second in range(2, 20):
+        desk = step(desk, float(second), A, B)
+    assert covered_gpus(desk) == {A: 0, B: 0}
+    flow = replace(decided(decided(Flow(), 4, living()), 2, living()), scaled_decision_id=1)
+    flow = carried_out(flow, living("a", "b"), desk, 20.0)
+    desk = step(site_ledger.ask(desk, {A, B}), 21.0, A)
+    desk = reported(desk, 22.0, A)
+    found = starts.outcome(flow, living("a", "b"), CONFIG, desk, WORKERS, 22.0)
+    assert found.flow is flow, "a node may be late"
+    late_s = 22.0 + WORKERS.lease_s
+    desk = reported(desk, late_s, A)
+    found = starts.outcome(flow, living("a", "b"), CONFIG, desk, WORKERS, late_s)
+    assert not found.ask
+    assert found.silent == {B}
+    assert to_start(found.flow, living("a", "b")) == 0
+    desk = step(site_ledger.in_whole(desk, found.silent), late_s + 1.0, A)
+    assert covered_gpus(desk) == {A: 0, B: 2}
+    # It is back: its answer alone shows no pods, and a report from before the answer proves nothing.
+    desk = step(desk, late_s + 30.0, A, B)
+    assert covered_gpus(step(desk, late_s + 33.0, A)) == {A: 0, B: 2}
+    for now_s in (33.0, 34.0):
+        desk = step(desk, late_s + now_s, A, B)
+    assert covered_gpus(desk) == {A: 0, B: 0}
+
+
+def test_a_decision_that_does_not_state_how_many_may_run_is_carried_out_before_it_counts() -> None:
+    """An older planner's, or one of a time in which the budget covered all GPUs."""
+    flow = Flow(7, {DECODE: 3}, 6, starts=Starts(unstated=True))
+    later = decided(flow, 2, living("a", "b", "c"))
+    assert (later.starts.at_most, later.starts.unstated) == ({}, True), "the next leader knows as little"
+    assert starts.unannounced(living("a", "b", "c", "d", "e"), CONFIG, flow) == 0
+    desk = site_ledger.initial(WORKERS, 1, 0.0, ())
+    done = carried_out(replace(later, scaled_decision_id=8), living("a", "b"), desk, 10.0)
+    assert done.starts.unstated
+    settled = carried_out(done, living("a", "b"), desk, 11.0)
+    assert (settled.starts.at_most, settled.starts.unstated) == ({DECODE: 2}, False)
 
 
 def test_pods_that_no_decision_started_are_counted() -> None:
