@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from agent.core.cgroup import CgroupIdentity
 from agent.core.devices import Assignment, PodRef, physical_gpu
 
+OWNERS_FIRST_S = 30.0
+"""How long a node that no planner knows waits for the owners of its GPUs before it reports without them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pod:

@@ -17,6 +17,7 @@ from agent.adapters.kubernetes.gpu_owners import NodeGpus
 from agent.adapters.messages import decision_of
 from agent.core.caps import Acceptance, CapReport, SetLimit
 from agent.core.deadman import unsafe
+from agent.core.ownership import OWNERS_FIRST_S
 from agent.drivers.off_loop import OffLoopDriver
 from agent.ports import DriverErrorKind, GpuDriver, GpuOwners, MonotonicClock, monotonic
 from agent.runtime.annotation_limits import AnnotationLimits
@@ -38,9 +39,6 @@ log = logging.getLogger(__name__)
 FOLLOW_UPS_S = (0.05, 0.1, 0.2, 0.4)
 """Delays of the extra readings while a decision is not in force yet: a limit may act with a lag."""
 HEARTBEATS_PER_LEASE = 4.0
-
-OWNERS_FIRST_S = 30.0
-"""How long a node that no planner knows waits for the owners of its GPUs before it reports without them."""
 
 
 class LibraryMismatchError(Exception):

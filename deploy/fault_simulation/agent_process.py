@@ -7,6 +7,7 @@ from random import Random
 
 from agent.core import caps
 from agent.core.caps import Acceptance, AgentState, CapDecision, GpuTarget, Health, LimitReading, WriteResult
+from agent.core.ownership import OWNERS_FIRST_S
 from deploy.fault_simulation.hardware import Card, HeldBy
 from deploy.fault_simulation.scenario import DEPLOYMENT
 from deploy.fault_simulation.simulated_bus import NodeReport, SimulatedMessage
@@ -15,6 +16,8 @@ from planner.domain.ids import GpuId, NodeId
 from planner.domain.observation import GpuCapInForce, GpuObservation, PowerAckSeen
 
 _USABLE = (Health.OK, Health.UNKNOWN)
+IDLE_MW = 60_000
+"""What a GPU draws that no pod holds."""
 
 
 class AgentProcess(SimulatedProcess):
@@ -39,6 +42,10 @@ class AgentProcess(SimulatedProcess):
         self.again = False
         self.deadman_s = -1.0
         self._seen: dict[GpuId, tuple[LimitReading, HeldBy | None, GpuObservation]] = {}
+        self.owners_known = True
+        """Whether this process has ever read which pods there are."""
+        self.labelled: set[str] = set()
+        """Pods of which this process has read the labels: it keeps them for a pod that the API server has lost."""
 
     def start(self) -> None:
         """A new process: read and adopt what is enforced, report it, then consume."""
@@ -46,6 +53,8 @@ class AgentProcess(SimulatedProcess):
         self.busy = self.again = False
         self.results = []
         self.deadman_s = -1.0
+        self._seen, self.labelled, self.owners_known = {}, set(), False
+        self.began_s = self.clock_s
         boot = f"{self.name}.{self.machine_boot}/{self.generation}"
         self.state = caps.initial(boot, self.clock_s, grace_s=self.scenario.config.lease_s)
         self.state = caps.observed(self.state, self.readings(), self.clock_s)
@@ -78,18 +87,30 @@ class AgentProcess(SimulatedProcess):
         if generation != self.generation or not self.awake(self.telemetry, generation):
             return
         self.timeline.after(self.scenario.telemetry_s, self.telemetry, generation)
-        gpus = {card.gpu: self._observation(card) for card in self.cards}
-        report = NodeReport(self.name, gpus, self.state.boot, self.clock_s, self.timeline.now_s)
-        self.network.send(self, self.store_telemetry, report)
+        self.owners_known = self.owners_known or not self.api.away(self.timeline.now_s)
+        if self._reportable():
+            gpus = {card.gpu: self._observation(card) for card in self.cards}
+            report = NodeReport(self.name, gpus, self.state.boot, self.clock_s, self.timeline.now_s)
+            self.network.send(self, self.store_telemetry, report)
         self.network.send(self, self.ask_decision, (generation, self.state.decision_id, self.state.incarnation))
+
+    def _reportable(self) -> bool:
+        """As the product's agent: no report before its pods could be read, unless no planner knows the node."""
+        new = self.name not in self.bus.acks and self.state.decision_id < 0
+        return self.owners_known or (new and self.clock_s - self.began_s >= OWNERS_FIRST_S)
 
     def _observation(self, card: Card) -> GpuObservation:
         reading = card.read()
         known = self._seen.get(card.gpu)
-        pod = card.pod
+        pod = card.pod if self.owners_known else None
         if known is not None and known[0] is reading and known[1] is pod:
             return known[2]
         draw = None if reading.enforced_mw is None else int(reading.enforced_mw * 0.8)
+        if draw is not None and self.scenario.phases and card.pod is None:
+            draw = IDLE_MW
+        if pod is not None and not pod.forced:
+            self.labelled.add(pod.name)
+        ours = pod is not None and pod.pool is not None and pod.name in self.labelled
         seen = GpuObservation(
             card.gpu,
             draw,
@@ -99,10 +120,10 @@ class AgentProcess(SimulatedProcess):
             reading.min_mw,
             reading.max_mw,
             healthy=reading.health in _USABLE,
-            deployment=DEPLOYMENT if pod is not None and pod.pool is not None else None,
-            pool=pod.pool if pod is not None else None,
+            deployment=DEPLOYMENT if ours else None,
+            pool=pod.pool if pod is not None and ours else None,
             worker=pod.name if pod is not None else None,
-            terminating=pod is not None and pod.terminating,
+            terminating=ours and pod is not None and pod.terminating,
         )
         self._seen[card.gpu] = (reading, pod, seen)
         return seen

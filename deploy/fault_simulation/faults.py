@@ -300,6 +300,35 @@ class Faults:
         connector.end(rng.choice(names))
         return True
 
+    def _pod_forced(self, rng: Random) -> bool:
+        """A pod is deleted by force and goes on: only its node knows, and another one starts in its place.
+
+        Half of the time the node's agent restarts meanwhile: then nothing knows whose pod it is.
+        """
+        world, connector = self.world, self.world.connector
+        names = [name for pool in SIZES for name in connector.living(pool)]
+        if not names:
+            return False
+        name = rng.choice(names)
+        nodes = {card.node for card in world.cards if card.pod is not None and card.pod.name == name}
+        connector.end(name, forced=True)
+        agent = world.agents[min(nodes)]
+        if rng.random() < 0.5 and agent.up:
+            agent.crash()
+            world.timeline.after(rng.uniform(0.05, 3.0), self._agent_back, agent)
+        return True
+
+    def _api_away(self, rng: Random) -> bool:
+        """The Kubernetes API is away, and an agent restarts meanwhile: it knows no pod."""
+        world, now_s = self.world, self.world.timeline.now_s
+        if world.site.api.away(now_s):
+            return False
+        world.site.api.away_until_s = now_s + rng.uniform(3.0, 60.0)
+        if (agent := self._agent(rng)) is not None:
+            agent.crash()
+            world.timeline.after(rng.uniform(0.05, 3.0), self._agent_back, agent)
+        return True
+
     def _foreign_pod(self, rng: Random) -> bool:
         card = self._card(rng)
         if card is None or card.pod is not None:
@@ -352,6 +381,7 @@ class Faults:
             agent.part(parted=False)
             self._agent_back(agent)
         world.connector.other = {}
+        world.site.api.away_until_s = world.timeline.now_s
         for planner in world.planners:
             planner.part(parted=False)
             planner.steady = True

@@ -10,11 +10,15 @@ from planner.domain.ids import GpuId, PoolId
 
 @dataclass(frozen=True, slots=True)
 class HeldBy:
-    """A pod as its node sees it. ``pool`` None: it is not one of ours. Each termination makes another value."""
+    """A pod as its node sees it. ``pool`` None: it is not one of ours. Each termination makes another value.
+
+    ``forced``: it was deleted by force, so that the API server does not list it, and it still runs.
+    """
 
     name: str
     pool: PoolId | None
     terminating: bool = False
+    forced: bool = False
 
 
 class Card:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 
@@ -10,6 +10,8 @@ from deploy.fault_simulation.checker import IssuedCommand
 from deploy.fault_simulation.scenario import DECODE, DEPLOYMENT, PREFILL, SITE, planner_config
 from deploy.fault_simulation.simulated_bus import FIRST, Batch, NodeReport, SimulatedBus, SimulatedMessage
 from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
+from planner.core import leavers
+from planner.core.leavers import NONE_DRAINED
 from planner.core.power import invariants, site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
 from planner.core.power.reservations import reserve_power
@@ -34,13 +36,14 @@ REACT_S = 0.01
 Snapshot = tuple[int, int, list[SimulatedMessage], list[PowerAckSeen], list[NodeReport], Flow]
 
 
-def _flow(bus: SimulatedBus) -> Flow:
+def _flow(bus: SimulatedBus, *, phases: bool) -> Flow:
     """The deployment's last decision, and how far it was carried out, as a new leader reads them."""
     last = bus.scaling
     if last is None:
         return Flow()
     starts = Starts(dict(last.at_most), dict(last.kept))
-    return Flow(last.decision_id, dict(last.replicas), bus.scaled_id, starts=starts)
+    drained = bus.drained_id if phases else None
+    return Flow(last.decision_id, dict(last.replicas), bus.scaled_id, drained_decision_id=drained, starts=starts)
 
 
 class PlannerProcess(SimulatedProcess):
@@ -111,7 +114,7 @@ class PlannerProcess(SimulatedProcess):
         if sequence is not None:
             bus.forget(now_s)
             last = [kept[-1] for kept in bus.decisions.values()]
-            flow = _flow(bus)
+            flow = _flow(bus, phases=self.scenario.phases)
             snapshot = (sequence, bus.term_sequence, last, list(bus.acks.values()), list(bus.telemetry.values()), flow)
             self.network.send(self, self.on_lease, (generation, snapshot))
 
@@ -170,20 +173,25 @@ class PlannerProcess(SimulatedProcess):
         """At the bus: read control messages. A long poll; its answer is as old as its way back."""
         self.network.send(self, self.on_control, generation)
         if self.scenario.workers:
-            self.network.send(self, self.on_scaled, (generation, self.bus.life, self.bus.scaled_id))
+            done = (self.bus.scaled_id, self.bus.drained_id)
+            self.network.send(self, self.on_scaled, (generation, self.bus.life, done))
 
     def on_control(self, generation: object) -> None:
         """Handle arrived control messages."""
         if generation == self.generation and self.awake(self.on_control, generation):
             self.control()
 
-    def on_scaled(self, message: tuple[object, int, int]) -> None:
+    def on_scaled(self, message: tuple[object, int, tuple[int, int]]) -> None:
         """Handle the connector's acknowledgement."""
-        generation, life, scaled_id = message
-        flow = self.deployment.flow
-        if generation != self.generation or life != self.life or scaled_id <= flow.scaled_decision_id:
+        generation, life, (scaled_id, drained_id) = message
+        if generation != self.generation or life != self.life:
             return
-        self.deployment = replace(self.deployment, flow=replace(flow, scaled_decision_id=scaled_id))
+        flow = self.deployment.flow
+        flow = replace(flow, scaled_decision_id=max(scaled_id, flow.scaled_decision_id))
+        if self.scenario.phases:
+            drained = NONE_DRAINED if flow.drained_decision_id is None else flow.drained_decision_id
+            flow = replace(flow, drained_decision_id=max(drained_id, drained))
+        self.deployment = replace(self.deployment, flow=flow)
 
     def control(self) -> None:
         """Read all budget and node commands; react to a new budget at once."""
@@ -240,8 +248,11 @@ class PlannerProcess(SimulatedProcess):
         if state is None:
             return
         now_s = self.clock_s
+        nodes: Mapping[NodeId, NodeObservation] = self.nodes
+        if self.scenario.workers:
+            nodes = leavers.observed(nodes, state, self.planner_config, {DEPLOYMENT: self.deployment}, now_s)
         seen = Observation(
-            nodes=self.nodes,
+            nodes=nodes,
             power_acks=tuple([self._read(ack) for ack in self.acks]),
             budget_commands=tuple(self.commands.values()),
             node_commands=self.node_commands,

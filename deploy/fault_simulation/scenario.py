@@ -38,8 +38,9 @@ FAULTS = (
     "bus_put_back",
     "week_of_silence",
 )
-POD_FAULTS = ("pod_unannounced", "pod_moved", "foreign_pod", "foreign_pod", "foreign_pod")
-"""Besides, where the budget covers workers only: a replica that no decision asked for, one that moves, others' pods."""
+POD_FAULTS = ("pod_unannounced", "pod_moved", "pod_forced", "api_away", *("foreign_pod",) * 3)
+"""Besides, where the budget covers workers only: a replica that no decision asked for, one that moves, one that is
+deleted by force and still runs, the Kubernetes API away while an agent restarts, others' pods."""
 ALL_FAULTS = (*FAULTS, *dict.fromkeys(POD_FAULTS))
 MOODS = (
     (),
@@ -85,6 +86,8 @@ class FaultScenario:
     min_mw: int = 200_000
     fixed_mw: tuple[int, int] | None = None
     """The caps of prefill and decode GPUs where they are fixed (``caps: fixed``); None: any caps are wanted."""
+    phases: bool = False
+    """Whether the connector reports when nothing is left to drain, so that watts are credited only then."""
 
     @property
     def workers(self) -> bool:
@@ -182,7 +185,9 @@ def _workers_only(drawn: FaultScenario, rng: Random) -> FaultScenario:
     )
     # Counts change often: what matters happens while replicas come and go.
     every_s = rng.choice((1.5, 4.0, 12.0))
-    return replace(drawn, config=config, kinds=drawn.kinds + POD_FAULTS, want_every_s=every_s)
+    return replace(
+        drawn, config=config, kinds=drawn.kinds + POD_FAULTS, want_every_s=every_s, phases=rng.random() < 0.5
+    )
 
 
 def planner_config(scenario: FaultScenario) -> PlannerConfig:
@@ -192,5 +197,5 @@ def planner_config(scenario: FaultScenario) -> PlannerConfig:
         PREFILL: PoolConfig(PREFILL, Role.PREFILL, 2, curve),
         DECODE: PoolConfig(DECODE, Role.DECODE, 1, curve),
     }
-    deployment = DeploymentConfig(DEPLOYMENT, SITE, pools, Profile("none", None, None))
+    deployment = DeploymentConfig(DEPLOYMENT, SITE, pools, Profile("none", None, None), scaling_timeout_s=60.0)
     return PlannerConfig({DEPLOYMENT: deployment}, {SITE: scenario.config})

@@ -95,6 +95,8 @@ class SimulatedBus:
     scaling_life: int = 0
     """The life in which it was stored: a connector does not go back to an older one that a copy brings back."""
     scaled_id: int = -1
+    drained_id: int = -1
+    """The newest decision after which nothing is left to drain, where the connector reports that."""
     budget_commands: list[tuple[int, IssuedCommand]] = field(default_factory=list)
     node_commands: list[tuple[int, float, NodeCommand]] = field(default_factory=list)
     budget_sequence: int = 0
@@ -118,6 +120,7 @@ class SimulatedBus:
         self.acks = dict(copy.acks) if acks else self.acks
         self.telemetry = {}
         (self.scaling, self.scaling_life), self.scaled_id = copy.scaling, -1
+        self.drained_id = -1
         self.lease_sequence = copy.sequence
         self.lease_holder, self.lease_until_s = -1, -1.0
         self.life += 1

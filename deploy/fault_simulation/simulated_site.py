@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 
 from deploy.fault_simulation.hardware import Card, HeldBy
@@ -13,6 +13,17 @@ from deploy.fault_simulation.scenario import DECODE, PREFILL, FaultScenario
 from deploy.fault_simulation.simulated_bus import SimulatedBus
 from planner.domain.ids import PoolId
 from planner.domain.plan import ScalingDecision
+
+
+@dataclass(slots=True)
+class SimulatedApi:
+    """The Kubernetes API: no pod starts or ends while it is away, and an agent that starts then learns of none."""
+
+    away_until_s: float = float("-inf")
+
+    def away(self, now_s: float) -> bool:
+        """Whether it does not answer."""
+        return now_s < self.away_until_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +35,7 @@ class SimulatedSite:
     bus: SimulatedBus
     scenario: FaultScenario
     counts: Counter[str]
+    api: SimulatedApi = field(default_factory=SimulatedApi)
 
 
 class SimulatedProcess(Party):
@@ -37,6 +49,7 @@ class SimulatedProcess(Party):
         self.bus = site.bus
         self.scenario = site.scenario
         self.counts = site.counts
+        self.api = site.api
 
 
 SIZES = {PREFILL: 2, DECODE: 1}
@@ -83,7 +96,8 @@ class SimulatedConnector(SimulatedProcess):
             return
         self.timeline.after(self.rng.uniform(0.3, 1.5), self.tick, generation)
         self.network.send(self, self.ask, generation)
-        self.work()
+        if not self.api.away(self.timeline.now_s):
+            self.work()
 
     def ask(self, generation: object) -> None:
         """At the bus: the newest decision."""
@@ -104,7 +118,8 @@ class SimulatedConnector(SimulatedProcess):
             self.credit[pool] = min(lacking, self.credit[pool] + max(0, count - self.target[pool]))
             self.target[pool] = count
         self.other = {}
-        self.work()
+        if not self.api.away(self.timeline.now_s):
+            self.work()
 
     def living(self, pool: PoolId) -> list[str]:
         """The names of a pool's pods that are not leaving."""
@@ -123,13 +138,16 @@ class SimulatedConnector(SimulatedProcess):
             complete = complete and len(self.living(pool)) == self.target[pool]
         # As the contract allows, a decision may be acknowledged while replicas that leave still drain.
         if complete and self.decision_id >= 0:
-            self.network.send(self, self.store_ack, (self.life, self.decision_id))
+            # A pod that was deleted by force is gone for the connector.
+            drained = not any(card.pod.terminating and not card.pod.forced for card in self.cards if card.pod)
+            self.network.send(self, self.store_ack, (self.life, self.decision_id, drained))
 
-    def store_ack(self, message: tuple[int, int]) -> None:
+    def store_ack(self, message: tuple[int, int, bool]) -> None:
         """At the bus."""
-        life, decision_id = message
+        life, decision_id, drained = message
         if life == self.bus.life:
             self.bus.scaled_id = max(self.bus.scaled_id, decision_id)
+            self.bus.drained_id = max(self.bus.drained_id, decision_id if drained else -1)
 
     def bring_up(self, pool: PoolId) -> None:
         """Start a replica on free GPUs of one node; none where there is no room.
@@ -157,16 +175,18 @@ class SimulatedConnector(SimulatedProcess):
             if not announced:
                 self.started(card, self.timeline.now_s)
 
-    def end(self, name: str) -> None:
-        """Let a replica go: it holds its GPUs until it is gone."""
+    def end(self, name: str, *, forced: bool = False) -> None:
+        """Let a replica go: it holds its GPUs until it is gone. ``forced``: and it is forgotten at once."""
         held = [card for card in self.cards if card.pod is not None and card.pod.name == name]
         if not held or held[0].pod is None:
             return
-        leaving = replace(held[0].pod, terminating=True)
+        leaving = replace(held[0].pod, terminating=True, forced=forced)
         self.counts["replica ended"] += 1
+        longest_s = (0.2, 1.0, 4.0, 15.0, 60.0) if forced else (0.2, 1.0, 4.0, 15.0)
         for card in held:
             card.pod = leaving
-            self.timeline.after(self.rng.choice((0.2, 1.0, 4.0, 15.0)) * self.rng.random(), self.gone, (card, leaving))
+            after_s = self.rng.choice(longest_s) * self.rng.random()
+            self.timeline.after(after_s, self.gone, (card, leaving))
 
     def gone(self, argument: tuple[Card, HeldBy]) -> None:
         """A pod's GPU is free again."""

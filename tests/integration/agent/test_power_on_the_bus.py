@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from nats.aio.subscription import Subscription
 
+from agent.core.ownership import OWNERS_FIRST_S
 from agent.drivers.simulated import SimulatedDriver
 from agent.ports import DriverErrorKind, GpuOwner, GpuOwners, MonotonicClock, NoOwners, OwnersUnknownError
-from agent.runtime.service import OWNERS_FIRST_S, PowerAgentService
+from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas import codec
 from bus_schemas.jetstream.publisher import publish
