@@ -135,7 +135,7 @@ def decided(flow: Flow, counts: Mapping[PoolId, int], sizes: Mapping[PoolId, int
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StartsOutcome:
     """A deployment's flow after looking for what became of its last decision, and the nodes of which that is not known.
 
     ``ask``: they must answer another power decision first. ``silent``: the flow counts as carried out without them, and
@@ -149,7 +149,7 @@ class Outcome:
 
 def outcome(
     flow: Flow, inventory: GpuInventory, config: DeploymentConfig, power: PowerState, site: SiteConfig, now_s: float
-) -> Outcome:
+) -> StartsOutcome:
     """Whether the last decision was carried out AND every node that answers has reported since.
 
     Then every pod that lives by the reports stays, every one that leaves is seen to leave, and nothing more is started.
@@ -158,21 +158,21 @@ def outcome(
     """
     starts = flow.starts
     if flow.decision_id < 0:
-        return Outcome(flow)
+        return StartsOutcome(flow)
     if not flow.ready:
-        return Outcome(flow if starts.done_s is None else replace(flow, starts=replace(starts, done_s=None)))
+        return StartsOutcome(flow if starts.done_s is None else replace(flow, starts=replace(starts, done_s=None)))
     if starts.done_s is None:
-        return Outcome(replace(flow, starts=replace(starts, done_s=now_s)))
+        return StartsOutcome(replace(flow, starts=replace(starts, done_s=now_s)))
     stay = {name: flow.published.get(name, 0) * pool.gpus_per_replica for name, pool in config.pools.items()}
     settled = Starts(dict(flow.published), stay, pods_of(inventory, config), done_s=starts.done_s)
     if settled == starts:
-        return Outcome(flow)
+        return StartsOutcome(flow)
     unproven = _unproven(power, starts.done_s)
     waiting = unproven - _gone(power, site, starts.done_s, now_s)
     if waiting:
-        return Outcome(flow, ask=frozenset([n for n in waiting if power.nodes[n].sent_s < starts.done_s]))
+        return StartsOutcome(flow, ask=frozenset([n for n in waiting if power.nodes[n].sent_s < starts.done_s]))
     silent = unproven if unproven and _unseen(flow, config, power, unproven) else frozenset()
-    return Outcome(replace(flow, starts=settled), silent=silent)
+    return StartsOutcome(replace(flow, starts=settled), silent=silent)
 
 
 def _unproven(power: PowerState, since_s: float) -> frozenset[NodeId]:
