@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from agent.connectors.autoscaler.autoscaler_file import AutoscalerFile
 from agent.connectors.connector_file import ConnectorFile
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
 from agent.runtime.agent_file import AgentFile
@@ -61,6 +62,7 @@ def values_schema() -> Schema:
     connectors = {
         "kubernetes": _settings(KubernetesFile, "kubernetes", CONNECTOR_OWNS, definitions),
         "virtual": _settings(ConnectorFile, "virtual", CONNECTOR_OWNS, definitions),
+        "autoscaler": _settings(AutoscalerFile, "autoscaler", CONNECTOR_OWNS, definitions),
     }
     whole_schema = closed(
         nameOverride=TEXT,

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from agent.connectors.autoscaler.autoscaler_file import AutoscalerFile
 from agent.connectors.connector_file import ConnectorFile
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
 from agent.core.scaling.kubernetes.needed_rights import (
@@ -39,6 +41,11 @@ from tests.integration.chart.rendered import (
 )
 
 pytestmark = pytest.mark.xdist_group("chart")
+CONNECTORS: dict[str, type[BaseModel]] = {
+    "autoscaler": AutoscalerFile,
+    "kubernetes": KubernetesFile,
+    "virtual": ConnectorFile,
+}
 FREE = {"configMap", "emptyDir", "secret", "projected", "persistentVolumeClaim", "csi", "downwardAPI", "ephemeral"}
 """Kinds of volumes that PodSecurity `restricted` allows."""
 
@@ -190,10 +197,7 @@ def test_our_own_models_take_the_settings(case: str, tmp_path: Path) -> None:
         file = tmp_path / f"{name}.yaml"
         file.write_text(release.settings(name))
         (container,) = release.one("Deployment", name)["spec"]["template"]["spec"]["containers"]
-        model: type[KubernetesFile] | type[ConnectorFile] = (
-            KubernetesFile if container["args"][1] == "kubernetes" else ConnectorFile
-        )
-        connector_settings.load(file, {}, {}, model)
+        connector_settings.load(file, {}, {}, CONNECTORS[container["args"][1]])
 
 
 def _environment(workload: Manifest) -> dict[str, str]:
