@@ -75,7 +75,7 @@ class NodeChannel:
         try:
             await publish(self._bus, subject, message, msg_id, traceparent)
         except (BusError, NatsError, TimeoutError, OSError) as error:
-            raise NotPublishedError(f"{subject}: {error or type(error).__name__}") from error
+            raise NotPublishedError(f"{subject}: {str(error) or type(error).__name__}") from error
 
 
 def _key(message: PowerDecision | PowerAck) -> tuple[str, int, int]:

@@ -142,7 +142,7 @@ class BusLink:
                     self._away = ""
                     epoch = await stack.enter_async_context(leadership.lead())
                 except (BusError, NatsError, TimeoutError, OSError) as error:
-                    self._away = f"the lease could not be asked for: {error or type(error).__name__}"
+                    self._away = f"the lease could not be asked for: {str(error) or type(error).__name__}"
                     raise LinkAwayError(self._away) from error
                 before = leadership.before
                 _fit("" if before is None else forgets(before.config))
@@ -232,7 +232,7 @@ class BusTerm:
                 *await all_messages(bus, subjects.all_of("control")),
             ]
         except (BusError, NatsError, TimeoutError, OSError) as error:
-            raise LinkAwayError(f"the streams could not be read: {error or type(error).__name__}") from error
+            raise LinkAwayError(f"the streams could not be read: {str(error) or type(error).__name__}") from error
         return StoredHistory(
             scaling=tuple(s.message for s in scaling if isinstance(s.message, v1.ScalingDecision)),
             power=tuple(s.message for s in power if isinstance(s.message, v1.PowerDecision)),
@@ -247,7 +247,7 @@ class BusTerm:
             first = await _first_since(bus, wildcard, since)
             found = [] if first is None else await all_messages(bus, wildcard, after=first - 1)
         except (BusError, NatsError, TimeoutError, OSError) as error:
-            raise LinkAwayError(f"plan records could not be read: {error or type(error).__name__}") from error
+            raise LinkAwayError(f"plan records could not be read: {str(error) or type(error).__name__}") from error
         records = [stored.message for stored in found if isinstance(stored.message, v1.PlanRecord)]
         # Records of an older layout of the streams are copied while new ones come in.
         return sorted(records, key=lambda record: record.time)

@@ -74,7 +74,7 @@ class KubernetesApi:
                 found: dict[str, Any] = await answer.json(content_type=None)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ApiError(0, f"{method} {path}: {error or type(error).__name__}") from error
+            raise ApiError(0, f"{method} {path}: {str(error) or type(error).__name__}") from error
 
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
@@ -93,7 +93,7 @@ class KubernetesApi:
                     if line.strip():
                         yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ApiError(0, f"watch {path}: {error or type(error).__name__}") from error
+            raise ApiError(0, f"watch {path}: {str(error) or type(error).__name__}") from error
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -179,7 +179,7 @@ class ClusterClient:
 def _refusal(what: str, error: Exception) -> ApiError:
     """The error of any layer as one line, with the status that the server gave."""
     if not isinstance(error, client.ApiException):
-        return ApiError(0, f"{what}: {error or type(error).__name__}")
+        return ApiError(0, f"{what}: {str(error) or type(error).__name__}")
     text = str(error.body or error.reason)
     try:
         text = str(json.loads(text).get("message", text))

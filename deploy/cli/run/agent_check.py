@@ -97,7 +97,7 @@ async def _bus(settings: AgentFile) -> list[Finding]:
         findings.append(Finding("bus consumer", Status.WARN, f"no consumer {durable} on {DECISIONS}", remedy))
     except (NatsError, TimeoutError) as error:
         remedy = "the agent's role must be allowed to query its own consumer"
-        findings.append(Finding("bus consumer", Status.FAIL, f"{error or type(error).__name__}", remedy))
+        findings.append(Finding("bus consumer", Status.FAIL, f"{str(error) or type(error).__name__}", remedy))
     finally:
         await bus.close()
     return findings

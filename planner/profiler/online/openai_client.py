@@ -122,7 +122,7 @@ class EngineClient:
         except TimeoutError:
             raise EngineError(f"{self.url}: no whole answer within {self._timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineError(f"{self.url}: {error or type(error).__name__}") from error
+            raise EngineError(f"{self.url}: {str(error) or type(error).__name__}") from error
 
     async def _streamed(self, response: aiohttp.ClientResponse, sent_s: float, wanted: int) -> StreamedAnswer:
         piece_s: list[float] = []
