@@ -57,6 +57,16 @@ class FastClient(Client):
             # In a task of its own: closing cancels the current one.
             self._end = asyncio.create_task(self.close())
 
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        if not self.is_connected:
+            # After a TLS handshake that failed no one is left to say that the connection is closed: waiting for it
+            # would never end, and the client would never be replaced by one that reads renewed certificates.
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+            self._transport = None
+        await super()._close(status, do_cbs)
+
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # the library's own return type
         # Waits while the server does not read, and swallows a cancellation that arrives meanwhile.
         with cancellation_kept():

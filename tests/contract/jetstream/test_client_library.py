@@ -21,10 +21,12 @@ from nats.errors import Error as NatsError
 
 from bus_schemas.jetstream.patched_client import FastClient
 from deploy.nats.embedded import EmbeddedServer
-from tests.contract.bus import until
+from tests.contract.bus import connected, until
+from tests.contract.roles.certificates import Authority
 
 SIGNATURES = {
     "_attempt_reconnect": ["self"],
+    "_close": ["self", "status", "do_cbs"],
     "_flush_pending": ["self", "force_flush"],
     "_read_creds_user_jwt": ["self", "creds"],
     "_send_publish": ["self", "subject", "reply", "payload", "payload_size", "headers"],
@@ -241,3 +243,26 @@ async def test_a_credentials_file_is_read_through_the_override_with_the_same_tok
     file.write_text("no token")
     with pytest.raises(NatsError, match="no user JWT"):
         FastClient()._read_creds_user_jwt(str(file))
+
+
+async def test_a_client_whose_handshake_failed_ends_and_the_next_reads_the_renewed_files(tmp_path: Path) -> None:
+    """The library waits for the end of a connection that the failed handshake has left without anyone to end it."""
+    first, second, files = Authority(tmp_path / "first"), Authority(tmp_path / "second"), tmp_path / "files"
+    files.mkdir()
+
+    def write(authority: Authority) -> None:
+        pair = authority.issue("server")
+        (files / "tls.crt").write_bytes(pair.cert.read_bytes())
+        (files / "tls.key").write_bytes(pair.key.read_bytes())
+        (files / "ca.crt").write_bytes(authority.own.cert.read_bytes())
+
+    write(first)
+    settings = {"tls": {"cert_file": str(files / "tls.crt"), "key_file": str(files / "tls.key")}}
+    async with EmbeddedServer(settings=settings) as server, connected(server.url, tls_ca_file=files / "ca.crt") as bus:
+        client = bus.nc
+        write(second)
+        await server.stop()
+        await server.start()
+        await until(lambda: bus.connected, "a connection to the server's new certificate")
+        assert bus.nc is not client
+        assert any("CERTIFICATE_VERIFY_FAILED" in text for text in bus.violations)
