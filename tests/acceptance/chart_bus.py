@@ -12,11 +12,13 @@ from typing import Any
 
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.settings import BusSettings
+from deploy.cli.errors import BusProblemError
 from deploy.demo.options import UpOptions
 from deploy.demo.parts import furnish, keep_connector, keep_furnished, make_agent, make_cluster, make_planner
 from deploy.demo.prepare import prepare
 from deploy.nats.embedded import EmbeddedServer
 from tests.acceptance.test_budget_storm import Ledger, Storm, StormPart
+from tests.contract.bus import until
 from tests.free_ports import free_port
 from tests.integration.chart.rendered import rendered
 
@@ -50,7 +52,7 @@ async def chart_servers(folder: Path, settings: dict[str, Any]) -> AsyncIterator
 
 
 @dataclass(frozen=True)
-class Site:
+class ChartSite:
     """The parts of `wattscale up` on a bus: ``bus`` is a connection of the test's own."""
 
     bus: Bus
@@ -60,7 +62,7 @@ class Site:
 
 
 @asynccontextmanager
-async def site_on(options: UpOptions, bus_settings: BusSettings) -> AsyncIterator[Site]:
+async def site_on(options: UpOptions, bus_settings: BusSettings) -> AsyncIterator[ChartSite]:
     """A connector, an agent for each node and two planners, each with a connection of its own."""
     assert options.budget_watts is not None
     ledger, run = Ledger(budgets=[(0.0, options.budget_watts)]), prepare(options)
@@ -72,7 +74,16 @@ async def site_on(options: UpOptions, bus_settings: BusSettings) -> AsyncIterato
             return bus
 
         bus = await connected("test")
-        await furnish(bus, run)
+
+        async def provisioned() -> bool:
+            # A cluster's servers are healthy a moment before all of them may hold a stream.
+            try:
+                await furnish(bus, run)
+            except BusProblemError:
+                return False
+            return True
+
+        await until(provisioned, "the streams", 60, 0.2)
         cluster, meter = make_cluster(run)
         meter.on_write = ledger.wrote
         ledger.wrote(meter.sum_mw)
@@ -85,10 +96,15 @@ async def site_on(options: UpOptions, bus_settings: BusSettings) -> AsyncIterato
 
         # A single server keeps telemetry in memory, and loses it with its process.
         parts["streams"] = await storm.start("streams", furnished)
+
+        async def agent(node: str) -> StormPart:
+            return await storm.start(node, lambda bus: make_agent(run, bus, cluster, meter, node).run())
+
+        async def planner(name: str) -> StormPart:
+            return await storm.start(name, lambda bus: make_planner(run, bus, cluster, name).run())
+
         for node in run.nodes:
-            parts[node] = await storm.start(
-                node, lambda bus, node=node: make_agent(run, bus, cluster, meter, node).run()
-            )
+            parts[node] = await agent(node)
         for name in ("planner-0", "planner-1"):
-            parts[name] = await storm.start(name, lambda bus, name=name: make_planner(run, bus, cluster, name).run())
-        yield Site(bus, ledger, run.nodes, parts)
+            parts[name] = await planner(name)
+        yield ChartSite(bus, ledger, run.nodes, parts)

@@ -20,7 +20,7 @@ from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.streams import DECISIONS
 from deploy.demo.options import UpOptions
 from deploy.nats.binary import find_server
-from tests.acceptance.chart_bus import Site, chart_servers, server_settings, site_on
+from tests.acceptance.chart_bus import ChartSite, chart_servers, server_settings, site_on
 from tests.contract.bus import until
 from tests.contract.chaos.actors import all_current
 from tests.contract.chaos.history import History, check, read_all
@@ -32,7 +32,7 @@ FULL_WATTS, CUT_WATTS = 8_000.0, 6_900.0
 OPTIONS = UpOptions(nodes=4, speed=20, budget_watts=FULL_WATTS)
 
 
-async def order(site: Site, watts: float) -> None:
+async def order(site: ChartSite, watts: float) -> None:
     """A budget command, sent again under one id until the bus has stored it."""
     bus, identity = site.bus, str(uuid.uuid4())
     change = v1.BudgetChange(time=datetime.now(UTC), site="local", budget_watts=watts)
@@ -47,12 +47,12 @@ async def order(site: Site, watts: float) -> None:
     await until(stored, f"the order of {watts:.0f} W to be stored", 60, 0.1)
 
 
-async def in_force(site: Site, watts: float) -> None:
+async def in_force(site: ChartSite, watts: float) -> None:
     """Until the limits of the hardware keep to a budget, and every decision is carried out."""
     await until(lambda: site.ledger.sums[-1][1] <= watts, f"caps within {watts:.0f} W", 60)
 
 
-async def beyond(site: Site, watts: float) -> None:
+async def beyond(site: ChartSite, watts: float) -> None:
     """Until a raised budget is used, so that the next cut is a cut of caps too."""
     await until(lambda: site.ledger.sums[-1][1] > watts, f"caps above {watts:.0f} W", 90)
 
@@ -112,6 +112,10 @@ async def led(bus: Bus) -> tuple[str, int]:
     return newest.incarnation, newest.epoch
 
 
+async def back(name: str, bus: Bus) -> None:
+    await until(lambda: bus.connected, f"{name} to come back with its renewed files", 60)
+
+
 async def test_renewed_certificates_cost_no_lease_and_are_read_again(tmp_path: Path) -> None:
     files = tmp_path / "tls"
     files.mkdir()
@@ -163,7 +167,7 @@ async def test_renewed_certificates_cost_no_lease_and_are_read_again(tmp_path: P
             await server.kill()
             await server.start()
             for name, bus in buses.items():
-                await until(lambda bus=bus: bus.connected, f"{name} to come back with its renewed files", 60)
+                await back(name, bus)
             await order(site, FULL_WATTS)
             await beyond(site, CUT_WATTS)
             assert not site.ledger.rises_while_over()
