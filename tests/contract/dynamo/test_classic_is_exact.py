@@ -16,7 +16,7 @@ from planner.adapters.profiles import load_profile
 from tests.contract.dynamo.environment import dynamo_python
 from tests.shared_data import ROOT, shared
 
-GATE, NIGHT = 60, 2140
+GATE, NIGHT = 200, 2000
 FIRST_SEED = 20261126
 """The gate's; a night starts at the seed that WATTSCALE_SEED names, else where the gate ends."""
 LEAST_EQUAL = 0.995
