@@ -160,7 +160,8 @@ def _run(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise UsageError(f"{error}; pip install 'wattscale[otlp]', or leave otlp.endpoint empty") from error
     except OSError as error:
-        raise CliError(f"{error}; set host or port of health, or of dashboard, to another address") from error
+        pages = "health.port" if found.settings.dashboard.port is None else "health.port or dashboard.port"
+        raise CliError(f"{error}; set {pages}, or its host, to another address") from error
     return 0
 
 
