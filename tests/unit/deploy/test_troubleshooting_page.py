@@ -20,6 +20,8 @@ from tests.shared_data import ROOT
 
 PAGE = ROOT / "deploy" / "TROUBLESHOOTING.md"
 ROOMS = ("agent", "bus_schemas", "deploy", "planner")
+QUIET = {"allocation", "dashboard", "demo", "engine", "fault_simulation", "forecast", "profiler", "report", "sim", "v1"}
+"""Folders that print none of the page's messages: parsing them would take half of the test's time."""
 JUDGES = (judge_automation, judge_function, judge_hardware, judge_infrastructure, judge_prometheus)
 
 
@@ -54,13 +56,16 @@ def rendered(node: ast.expr) -> str:
 
 def texts_of(source: str) -> set[str]:
     """All strings of a module but its documentation."""
-    tree = ast.parse(source)
-    shown = {node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr | ast.Constant)}
-    return {rendered(node) for node in shown - {one.value for one in ast.walk(tree) if isinstance(one, ast.Expr)}}
+    nodes = list(ast.walk(ast.parse(source)))
+    documentation = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    strings = {node for node in nodes if isinstance(node, ast.JoinedStr | ast.Constant)}
+    return {rendered(node) for node in strings - documentation}
 
 
 def test_every_quoted_message_is_in_the_code() -> None:
-    files = (path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+    files = [
+        path for room in ROOMS for path in (ROOT / room).rglob("*.py") if not QUIET & set(path.relative_to(ROOT).parts)
+    ]
     texts = "\0".join(text for path in files for text in texts_of(path.read_text(encoding="utf-8")))
     quoted = messages()
     assert len(quoted) > 100
