@@ -74,11 +74,13 @@ class DayFiles:
     def _append(self, path: Path, entries: Sequence[Entry]) -> None:
         text = "".join(_line(entry) for entry in entries).encode()
         new = not path.exists()
-        with path.open("ab") as file:
+        # Without a buffer: one that could not be written would be written again when the file is closed.
+        with path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
-                file.write(text)
-                file.flush()
+                left = memoryview(text)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except OSError:
                 # Half a batch would be read from the bus again and stand here twice.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -34,6 +37,29 @@ def test_what_is_appended_is_read_back_by_day(files: DayFiles) -> None:
     assert files.days() == [TODAY, TODAY + timedelta(days=1)]
     assert list(files.entries(TODAY, TODAY)) == entries[:2]
     assert files.reached() == {("ACKS", "one"): 3}
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file may be larger: a write that goes beyond stops in the middle, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [1, 100, 1000, 5000])
+@pytest.mark.parametrize("count", [2, 20, 100])
+def test_a_batch_for_which_there_is_no_room_leaves_nothing(files: DayFiles, room: int, count: int) -> None:
+    files.append([entry(1)])
+    more = [entry(sequence, body=b"x" * 4000) for sequence in range(2, 2 + count)]
+    with files_of_at_most((files.folder / "2026-01-02.jsonl").stat().st_size + room), pytest.raises(OSError, match="too large"):
+        files.append(more)
+    assert kept(files) == [entry(1)]
+    files.append(more)
+    assert kept(files) == [entry(1), *more]
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))
