@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
 
 from bus_schemas.errors import BusAwayError
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import next_raw, sequence_of
 from bus_schemas.streams import stream_of
-from deploy.archive.day_files import EXTRA, ArchiveError, DayFiles
+from deploy.archive.day_files import ArchiveError, DayFiles
 from deploy.report.bus_entries import KINDS, entry_of, streams_made
 
 LATE = timedelta(minutes=10)
 """A day is packed this long after its end: a message may be read a little after it was stored."""
+AGAIN = timedelta(minutes=10)
+"""How long a day that could not be packed waits for the next try."""
 log = logging.getLogger("wattscale.archive")
 
 
@@ -34,7 +36,8 @@ class Archiver:
         self._reached: dict[tuple[str, str], int] = {}
         """By stream and when it was made: the last sequence that is kept."""
         self._away = False
-        self._told_extra = False
+        self._flaw = ""
+        self._pack_from = datetime.min.replace(tzinfo=UTC)
         self.kept = 0
 
     def begin(self) -> None:
@@ -75,22 +78,18 @@ class Archiver:
     def tidy(self) -> None:
         """Pack the days that are over, and drop those that are too old."""
         today = (self._now() - LATE).date()
-        for day in self._files.unpacked():
-            if day < today and not self._pack(day):
-                break
+        if self._now() >= self._pack_from:
+            self._pack(day for day in self._files.unpacked() if day < today)
         if self._keep_days is not None:
             for day in self._files.drop(today - timedelta(days=self._keep_days)):
                 log.info("dropped %s", day)
 
-    def _pack(self, day: date) -> bool:
-        """Whether the day could be packed; without duckdb it cannot, which is logged once."""
-        try:
-            self._files.pack(day)
-        except ArchiveError as error:
-            if str(error) != EXTRA:
-                raise
-            if not self._told_extra:
-                log.warning("days stay JSON lines: %s", error)
-            self._told_extra = True
-            return False
-        return True
+    def _pack(self, days: Iterable[date]) -> None:
+        """Without duckdb, or without room, days stay lines: that must not end the copying, which cannot be made up."""
+        for day in days:
+            try:
+                self._files.pack(day)
+            except (ArchiveError, OSError) as error:
+                if str(error) != self._flaw:
+                    log.warning("days stay JSON lines: %s", error)
+                self._flaw, self._pack_from = str(error), self._now() + AGAIN

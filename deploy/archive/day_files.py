@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
@@ -17,9 +18,22 @@ from typing import Any
 from deploy.report.journal import Entry
 
 LINES, PARQUET = ".jsonl", ".parquet"
-LINE_BYTES = 4 << 20
-"""The longest line: the largest message that the bus takes, as base64."""
-COLUMNS = "stream VARCHAR, made VARCHAR, sequence BIGINT, subject VARCHAR, stored_at VARCHAR, body BLOB"
+SHORT = 4096
+MEMORY = "512MB"
+"""What packing a day may use: a day of a large site is larger than the memory."""
+COLUMNS = ", ".join(
+    f"{name}: '{'BIGINT' if name == 'sequence' else 'VARCHAR'}'"
+    for name in ("stream", "made", "sequence", "subject", "stored_at", "body", "body_base64")
+)
+READ_LINES = (
+    "SELECT stream, made, sequence, subject, stored_at, coalesce(encode(body), from_base64(body_base64)) AS body"
+    " FROM read_json('{}', format='newline_delimited', columns={{" + COLUMNS + "}})"  # noqa: S608 - columns of our own
+)
+ALSO_PACKED = (
+    "SELECT * FROM read_parquet('{0}') UNION ALL {1} ANTI JOIN read_parquet('{0}') USING (stream, made, sequence)"
+)
+"""Packed messages, and the lines that are not among them. Nothing is sorted: only keys are held in memory."""
+FORM = "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 4096"
 EXTRA = "packed days need the package duckdb: pip install 'wattscale[archive]'"
 
 
@@ -101,12 +115,14 @@ class DayFiles:
         lines, packed = self._path(day, LINES), self._path(day, PARQUET)
         if not lines.exists():
             return
-        unique = {(entry.stream, entry.made, entry.sequence): entry for entry in self.of_day(day)}
         part = packed.with_suffix(".part")
-        _write_parquet(part, unique.values())
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(packed)
+        try:
+            _write_parquet(part, lines, packed if packed.exists() else None)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(packed)
+        finally:
+            part.unlink(missing_ok=True)
         self._sync_folder()
         lines.unlink()
 
@@ -152,17 +168,17 @@ def _line(entry: Entry) -> str:
         "stored_at": entry.stored_at.isoformat(),
     }
     try:
-        value["body"] = entry.body.decode("utf-8")
+        line = json.dumps(value | {"body": entry.body.decode("utf-8")}, ensure_ascii=False)
     except UnicodeDecodeError:
-        value["body_base64"] = base64.b64encode(entry.body).decode()
-    return json.dumps(value, ensure_ascii=False) + "\n"
+        line = ""
+    if not line or len(line) > 2 * len(entry.body) + SHORT:  # Control characters have six characters each in JSON.
+        line = json.dumps(value | {"body_base64": base64.b64encode(entry.body).decode()}, ensure_ascii=False)
+    return line + "\n"
 
 
 def _read_lines(path: Path) -> Iterator[Entry]:
     with path.open("rb") as file:
-        number = 0
-        while raw := file.readline(LINE_BYTES):
-            number += 1
+        for number, raw in enumerate(file, 1):
             if raw.endswith(b"\n"):
                 yield _entry(path, number, raw)
 
@@ -218,15 +234,24 @@ def _unreadable(path: Path, error: Exception) -> ArchiveError:
     return ArchiveError(f"{path}: {str(error).splitlines()[0]}; move the file away")
 
 
-def _write_parquet(path: Path, entries: Iterable[Entry]) -> None:
+def _write_parquet(path: Path, lines: Path, packed: Path | None) -> None:
+    """Each message of ``lines`` and ``packed`` once. DuckDB reads the lines itself, and puts aside what is too much."""
     duckdb = _duckdb()
-    with duckdb.connect(":memory:") as database:
-        database.execute(f"CREATE TABLE journal ({COLUMNS})")
-        rows = [
-            (one.stream, one.made, one.sequence, one.subject, one.stored_at.isoformat(), one.body) for one in entries
-        ]
-        database.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)", rows)
-        database.execute(f"COPY journal TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd)")
+    found = READ_LINES.format(_quoted(lines))
+    if packed is not None:
+        found = ALSO_PACKED.format(_quoted(packed), found)
+    aside = path.with_suffix(".aside")
+    try:
+        with duckdb.connect(":memory:") as database:
+            database.execute(f"SET memory_limit='{MEMORY}'; SET threads=1; SET preserve_insertion_order=false")
+            database.execute(f"SET temp_directory='{_quoted(aside)}'")
+            database.execute(
+                f"COPY ({found}) TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 4096)"
+            )
+    except duckdb.Error as error:
+        raise ArchiveError(f"{lines}: cannot be packed: {str(error).splitlines()[0]}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _quoted(path: Path) -> str:

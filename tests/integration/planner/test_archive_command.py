@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from bus_schemas.jetstream import stream_admin
@@ -59,6 +59,22 @@ async def test_days_that_are_over_are_packed_and_old_ones_dropped(tmp_path: Path
         clock[0] += timedelta(days=4)
         archiver.tidy()
         assert files.days() == []
+
+
+async def test_a_day_that_cannot_be_packed_stops_neither_the_copying_nor_the_days_after_it(tmp_path: Path) -> None:
+    async with bench() as (_server, bus):
+        await store(bus)
+        files = DayFiles(tmp_path)
+        clock = datetime.now(UTC) + timedelta(days=2)
+        archiver = Archiver(bus, files, now=lambda: clock)
+        archiver.begin()
+        assert await archiver.copy() == 4
+        (day,) = files.days()
+        damaged = tmp_path / "2020-01-01.jsonl"
+        damaged.write_text("not a message\n")
+        archiver.tidy()
+        assert files.unpacked() == [date(2020, 1, 1)]
+        assert len(merged(files.of_day(day))) == 4
 
 
 async def test_one_process_for_each_folder_and_bad_folders_are_named(tmp_path: Path) -> None:

@@ -55,7 +55,10 @@ def files_of_at_most(size: int) -> Iterator[None]:
 def test_a_batch_for_which_there_is_no_room_leaves_nothing(files: DayFiles, room: int, count: int) -> None:
     files.append([entry(1)])
     more = [entry(sequence, body=b"x" * 4000) for sequence in range(2, 2 + count)]
-    with files_of_at_most((files.folder / "2026-01-02.jsonl").stat().st_size + room), pytest.raises(OSError, match="too large"):
+    with (
+        files_of_at_most((files.folder / "2026-01-02.jsonl").stat().st_size + room),
+        pytest.raises(OSError, match="too large"),
+    ):
         files.append(more)
     assert kept(files) == [entry(1)]
     files.append(more)
@@ -97,6 +100,25 @@ def test_a_crash_while_packing_loses_and_doubles_nothing(files: DayFiles) -> Non
     assert merged(kept(files)) == [entry(1)]
     files.pack(TODAY)
     assert kept(files) == [entry(1)]
+
+
+@pytest.mark.parametrize("body", [b"\x01" * (1 << 20), b"\xff" * (4 << 20), b"x" * (8 << 20)])
+def test_the_largest_messages_are_read_back(files: DayFiles, body: bytes) -> None:
+    entries = [entry(1), entry(2, body=body), entry(3)]
+    files.append(entries)
+    assert kept(files) == entries
+    assert files.reached() == {("ACKS", "one"): 3}
+    files.pack(TODAY)
+    assert kept(files) == entries
+
+
+def test_a_day_that_cannot_be_packed_stays_as_it_is(files: DayFiles) -> None:
+    entries = [entry(sequence, body=b"x" * 4000) for sequence in range(1, 100)]
+    files.append(entries)
+    with files_of_at_most(100), pytest.raises(ArchiveError, match=r"2026-01-02\.jsonl: cannot be packed: "):
+        files.pack(TODAY)
+    assert [path.name for path in files.folder.iterdir()] == ["2026-01-02.jsonl"]
+    assert kept(files) == entries
 
 
 def test_old_days_are_dropped_and_foreign_files_are_not(files: DayFiles) -> None:
