@@ -25,9 +25,10 @@ COLUMNS = ", ".join(
     f"{name}: '{'BIGINT' if name == 'sequence' else 'VARCHAR'}'"
     for name in ("stream", "made", "sequence", "subject", "stored_at", "body", "body_base64")
 )
+BODY = "coalesce(encode(body), from_base64(body_base64)) AS body"
 READ_LINES = (
-    "SELECT stream, made, sequence, subject, stored_at, coalesce(encode(body), from_base64(body_base64)) AS body"
-    " FROM read_json('{}', format='newline_delimited', columns={{" + COLUMNS + "}})"  # noqa: S608 - columns of our own
+    f"SELECT stream, made, sequence, subject, stored_at, {BODY} FROM "  # noqa: S608 - all of it is our own
+    f"read_json('{{}}', format='newline_delimited', columns={{{{{COLUMNS}}}}})"
 )
 ALSO_PACKED = (
     "SELECT * FROM read_parquet('{0}') UNION ALL {1} ANTI JOIN read_parquet('{0}') USING (stream, made, sequence)"

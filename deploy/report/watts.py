@@ -80,16 +80,23 @@ class _Site:
     began: datetime | None = None
     most: float = 0.0
     after_cut: bool = False
+    explained: float = 0.0
+    """While a cut is carried out: what was in force when it began, and less after each limit that went down."""
     decided: set[str] = field(default_factory=set)
     sums: list[tuple[datetime, float]] = field(default_factory=list)
+    node_mw: dict[str, int] = field(default_factory=dict)
+    total_mw: int = 0
+    """Kept as a whole number: thousands of nodes answer thousands of times."""
 
+    @property
     def total(self) -> float:
-        return sum(
-            watts
-            for node, gpus in self.limits.items()
-            for gpu, watts in gpus.items()
-            if gpu not in self.outside.get(node, frozenset())
-        )
+        return self.total_mw / 1000
+
+    def recount(self, node: str) -> None:
+        outside = self.outside.get(node, frozenset())
+        now = sum(round(watts * 1000) for gpu, watts in self.limits.get(node, {}).items() if gpu not in outside)
+        self.total_mw += now - self.node_mw.get(node, 0)
+        self.node_mw[node] = now
 
 
 def watts(entries: Iterable[Entry], period: Period) -> list[SiteWatts]:
@@ -120,6 +127,7 @@ class _Walk:
         self.site_of[message.node] = message.site
         site.decided.add(message.node)
         site.outside[message.node] = frozenset((*(message.outside_gpus or ()), *(message.released_gpus or ())))
+        site.recount(message.node)
         cut = site.budget is not None and message.budget_watts is not None and message.budget_watts < site.budget
         site.budget = message.budget_watts
         self._judge(site, at, cut=cut)
@@ -135,24 +143,33 @@ class _Walk:
             gpu.gpu: before.get(gpu.gpu, 0.0) if gpu.enforced_watts is None else gpu.enforced_watts
             for gpu in message.gpus
         }
+        is_first = message.node not in site.limits
         site.limits[message.node] = now
+        site.recount(message.node)
+        if is_first:  # In force before, too, though nobody knew of it.
+            site.explained += site.node_mw[message.node] / 1000
         if at >= self.period.since:
             site.figures.acknowledgements += 1
         self._judge(site, at, cut=False)
 
     def _judge(self, site: _Site, at: datetime, *, cut: bool) -> None:
-        total, figures = site.total(), site.figures
-        site.sums.append((at, total))
+        total, figures = site.total, site.figures
+        if site.limits:
+            site.sums.append((at, total))
         over = total - site.budget if site.budget is not None else 0.0
         if over > ROUNDING_WATTS:
             if site.began is None:
-                site.began, site.after_cut, site.most = at, cut, 0.0
+                site.began, site.after_cut, site.most, site.explained = at, cut, 0.0, total
+            elif total > site.explained + ROUNDING_WATTS:
+                site.after_cut = False  # A limit went up meanwhile, which no cut explains.
+            site.explained = min(site.explained, total)
             site.most = max(site.most, over)
         elif site.began is not None:
             self._close(site, at)
         if at >= self.period.since and site.budget is not None:
-            figures.least_budget = min(figures.least_budget or site.budget, site.budget)
-            figures.most_budget = max(figures.most_budget or site.budget, site.budget)
+            known = [one for one in (figures.least_budget, figures.most_budget) if one is not None]
+            figures.least_budget = min((site.budget, *known))
+            figures.most_budget = max((site.budget, *known))
             figures.most_enforced = max(figures.most_enforced or 0.0, total)
 
     def _close(self, site: _Site, ended: datetime | None) -> None:

@@ -73,6 +73,43 @@ def test_a_cut_that_is_not_in_force_when_the_period_ends_is_not_called_done(jour
     assert "at most 10.00 s and 300 W, one not finished" in headline(made(journal))
 
 
+def test_a_limit_that_rises_while_a_cut_is_carried_out_is_a_violation(journal: Journal) -> None:
+    journal.caps(100, "a", 300, 700)
+    journal.in_force(101, "b", 350)
+    journal.in_force(102, "b", 400)
+    journal.in_force(103, "a", 300)
+    (found,) = row(journal).violations
+    assert (found.began, found.ended, found.most_watts) == (at(100), at(103), 100)
+    assert "NOT held" in headline(made(journal))
+
+
+def test_a_node_that_first_answers_while_a_cut_is_carried_out_raised_nothing(journal: Journal) -> None:
+    journal.caps(99, "c", 200, 1000)
+    journal.caps(100, "a", 300, 700)
+    journal.in_force(101, "c", 200)
+    journal.in_force(102, "a", 200)
+    journal.in_force(102, "b", 300)
+    site = row(journal)
+    assert (site.violations, [one.most_watts for one in site.excesses]) == ([], [300])
+
+
+def test_an_order_is_not_in_force_while_no_node_has_answered() -> None:
+    journal = Journal()
+    journal.caps(10, "a", 400, 1000)
+    journal.budget(100, 700)
+    journal.caps(101, "a", 400, 700)
+    assert [order.complied_s for order in row(journal).orders] == [None]
+    journal.in_force(105, "a", 400)
+    assert [order.complied_s for order in row(journal).orders] == [5.0]
+
+
+def test_a_budget_of_nothing_is_a_budget(journal: Journal) -> None:
+    journal.caps(10, "a", 0, 0)
+    journal.caps(20, "a", 400, 1000)
+    site = row(journal)
+    assert (site.least_budget, site.most_budget) == (0, 1000)
+
+
 def test_an_order_with_a_ramp_is_due_after_it_and_met_where_caps_are_lower_already(journal: Journal) -> None:
     journal.budget(100, 900, ramp_s=60)
     (order,) = row(journal).orders
