@@ -56,9 +56,15 @@ def headline(made: PeriodReport) -> str:
     silent = sum(len(site.unanswered) for site in made.sites)
     nodes = sum(site.nodes for site in made.sites)
     doubt = f"; {silent} of {nodes} nodes have never answered" if silent else ""
+    doubt += "".join(f"; of {site.site} nothing is known before {_clock(at)}" for site, at in _unknown(made))
     cuts = [one for site in made.sites for one in site.excesses]
     during = f", except while {len(cuts)} cuts were carried out ({_longest(cuts, made.period)})" if cuts else ""
     return f"The budget was held{during}: 0 violations in {acks} acknowledgements of {nodes} nodes{doubt}."
+
+
+def _unknown(made: PeriodReport) -> list[tuple[SiteWatts, datetime]]:
+    """Sites of which the first part of the period is not known, and until when: the bus forgets."""
+    return [(site, site.known_from) for site in made.sites if site.known_from is not None]
 
 
 def _longest(cuts: Sequence[Excess], period: Period) -> str:
@@ -72,6 +78,12 @@ def _longest(cuts: Sequence[Excess], period: Period) -> str:
 def _budget(made: PeriodReport) -> ReportTable:
     rows = [_site(site) for site in made.sites]
     notes = [_excess(one) for site in made.sites for one in site.excesses]
+    notes += [
+        f"{site.site}: of {site.late} of {site.nodes} nodes nothing is known before they answered in this period:"
+        " they are new, or their earlier answers are only in an archive (`wattscale archive`)"
+        for site in made.sites
+        if site.late
+    ]
     columns = ("site", "budget W", "most in force W", "violations", "cuts under way", "acknowledgements", "nodes")
     return ReportTable("Power budget", columns, rows, "no site with a budget", notes)
 

@@ -16,6 +16,9 @@ from deploy.report.usage import Period
 ROUNDING_WATTS = 0.5
 """Sums of limits in milliwatts, written in watts, may differ from a budget by this much."""
 
+PROMPT = timedelta(minutes=1)
+"""A first acknowledgement this soon after the beginning leaves nothing open."""
+
 
 @dataclass(frozen=True, slots=True)
 class Excess:
@@ -56,6 +59,10 @@ class SiteWatts:
     nodes: int = 0
     unanswered: tuple[str, ...] = ()
     """Nodes that have decisions and no acknowledgement: what their GPUs are limited to is not known."""
+    known_from: datetime | None = None
+    """The first acknowledgement, where there is none from before the period: until then nothing is known."""
+    late: int = 0
+    """Nodes of which nothing is known before their first acknowledgement in the period."""
     least_budget: float | None = None
     most_budget: float | None = None
     most_enforced: float | None = None
@@ -84,6 +91,8 @@ class _Site:
     """While a cut is carried out: what was in force when it began, and less after each limit that went down."""
     decided: set[str] = field(default_factory=set)
     sums: list[tuple[datetime, float]] = field(default_factory=list)
+    first: dict[str, datetime] = field(default_factory=dict)
+    """When each node's first acknowledgement was stored."""
     node_mw: dict[str, int] = field(default_factory=dict)
     total_mw: int = 0
     """Kept as a whole number: thousands of nodes answer thousands of times."""
@@ -146,6 +155,7 @@ class _Walk:
         is_first = message.node not in site.limits
         site.limits[message.node] = now
         site.recount(message.node)
+        site.first.setdefault(message.node, at)
         if is_first:  # In force before, too, though nobody knew of it.
             site.explained += site.node_mw[message.node] / 1000
         if at >= self.period.since:
@@ -182,6 +192,9 @@ class _Walk:
         found = []
         for name, site in sorted(self.sites.items()):
             self._close(site, None)
+            late = [at for at in site.first.values() if at > self.period.since + PROMPT]
+            site.figures.late = len(late)
+            site.figures.known_from = min(late) if late and len(late) == len(site.first) else None
             site.figures.nodes = len(site.decided)
             site.figures.unanswered = tuple(sorted(site.decided - site.limits.keys()))
             site.figures.orders = [_judged(at, order, site.sums) for at, order in orders if order.site == name]

@@ -33,7 +33,8 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
         at = ("--nats-url", server.url)
         done = await wattscale("report", *at, "--since", "1h", "--out", str(file), "--sign", str(seed))
         assert (done.code, done.err) == (0, "")
-        assert done.out == f"{file}: The budget was held: 0 violations in 2 acknowledgements of 1 nodes.\n"
+        held = "The budget was held: 0 violations in 2 acknowledgements of 1 nodes; of row-1 nothing is known before 2"
+        assert done.out.startswith(f"{file}: {held}")
         made: dict[str, Any] = json.loads(file.read_text())
         (site,) = made["sites"]
         assert (site["site"], site["most_enforced"], site["least_budget"]) == ("row-1", 300.0, 1000.0)
@@ -44,7 +45,7 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
 
         done = await wattscale("report", *at, "--since", "1h")
         assert done.code == 0
-        assert "The budget was held: 0 violations in 2 acknowledgements of 1 nodes." in done.out
+        assert held in done.out
 
         # The streams deny deletion; a stream that is made anew holds nothing of before.
         await ask(bus, "$JS.API.STREAM.DELETE.WATTSCALE_ACKS")

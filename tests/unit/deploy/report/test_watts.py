@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.report.period_report import PeriodReport, report
-from deploy.report.tables import headline
+from deploy.report.tables import headline, tables
 from deploy.report.usage import Prices
 from deploy.report.watts import SiteWatts, watts
 from tests.unit.deploy.report.messages import HOUR, Journal, at
@@ -108,6 +108,23 @@ def test_a_budget_of_nothing_is_a_budget(journal: Journal) -> None:
     journal.caps(20, "a", 400, 1000)
     site = row(journal)
     assert (site.least_budget, site.most_budget) == (0, 1000)
+
+
+def test_what_was_in_force_before_the_first_answer_is_not_called_held() -> None:
+    journal = Journal()
+    for second, node in ((1800, "a"), (2400, "b")):
+        journal.caps(second, node, 400, 1000)
+        journal.in_force(second, node, 400)
+    site = row(journal)
+    assert (site.known_from, site.late) == (at(1800), 2)
+    assert headline(made(journal)).endswith("of 2 nodes; of row nothing is known before 2026-01-02 12:30:00.")
+    (table, *_) = tables(made(journal))
+    assert any("of 2 of 2 nodes nothing is known before they answered in this period" in note for note in table.notes)
+    journal.in_force(-60, "a", 400)
+    site = row(journal)
+    assert (site.known_from, site.late) == (at(1800), 2)  # Without a decision from then, the answer has no budget.
+    journal.caps(-61, "a", 400, 1000)
+    assert (row(journal).known_from, row(journal).late) == (None, 1)
 
 
 def test_an_order_with_a_ramp_is_due_after_it_and_met_where_caps_are_lower_already(journal: Journal) -> None:
