@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,11 @@ BODY = "coalesce(encode(body), from_base64(body_base64)) AS body"
 READ_LINES = (
     f"SELECT stream, made, sequence, subject, stored_at, {BODY} FROM "  # noqa: S608 - all of it is our own
     f"read_json('{{}}', format='newline_delimited', columns={{{{{COLUMNS}}}}})"
+)
+PACKED = "SELECT stream, made, sequence, subject, stored_at, body FROM read_parquet($1)"
+NEWEST = (
+    "SEMI JOIN (SELECT stream, made, max(sequence) AS sequence FROM read_parquet($1) WHERE regexp_matches(subject, $2)"
+    " GROUP BY stream, made, subject) USING (stream, made, sequence)"
 )
 ALSO_PACKED = (
     "SELECT * FROM read_parquet('{0}') UNION ALL {1} ANTI JOIN read_parquet('{0}') USING (stream, made, sequence)"
@@ -66,6 +73,24 @@ class DayFiles:
         # Beside a packed day there are lines only where a late message came after packing, or packing was cut short.
         if lines.exists():
             yield from _read_lines(lines)
+
+    def newest_before(self, day: date, subjects: str) -> list[Entry]:
+        """The last message of each subject that matches the regular expression ``subjects``, of the days before this.
+
+        What was decided long ago may still be in force.
+        """
+        found: dict[str, Entry] = {}
+        for one in (one for one in self.days() if one < day):
+            packed, lines = self._path(one, PARQUET), self._path(one, LINES)
+            entries = chain(
+                _packed(packed, NEWEST, subjects) if packed.exists() else (),
+                _read_lines(lines) if lines.exists() else (),
+            )
+            for entry in entries:
+                before = found.get(entry.subject)
+                if re.search(subjects, entry.subject) and (before is None or before.stored_at <= entry.stored_at):
+                    found[entry.subject] = entry
+        return list(found.values())
 
     def reached(self) -> dict[tuple[str, str], int]:
         """The last sequence that is kept, by stream and when it was made."""
@@ -202,13 +227,12 @@ def _duckdb() -> Any:
     return duckdb
 
 
-def _packed(path: Path) -> Iterator[Entry]:
+def _packed(path: Path, which: str = "", *values: str) -> Iterator[Entry]:
+    """The messages of a packed day; ``which``: conditions in SQL, with ``values`` for $2 and so on."""
     duckdb = _duckdb()
     with duckdb.connect(":memory:") as database:
         try:
-            rows = database.execute(
-                "SELECT stream, made, sequence, subject, stored_at, body FROM read_parquet(?)", [str(path)]
-            )
+            rows = database.execute(f"{PACKED} {which}", [str(path), *values])
             while found := rows.fetchmany(1024):
                 for stream, made, sequence, subject, at, body in found:
                     yield Entry(stream, sequence, subject, datetime.fromisoformat(at), bytes(body), made)

@@ -28,6 +28,8 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MOST_PRICE = 1e6
 SEED_BYTES = 4096
 REPORT_BYTES = 64 << 20
+IN_FORCE = r"\.(decision\.(power|scaling)|ack\.power)\."
+"""Subjects whose last message before the period says what was in force when it began."""
 DESCRIPTION = (
     "Whether the budget held, with the evidence; how fast each budget command was in force; requests, GPU-hours, energy"
     " and cost by deployment; decisions and their reasons; incidents. Figures over a part of the period are marked, and"
@@ -96,9 +98,10 @@ async def _entries(args: argparse.Namespace, period: Period) -> list[Entry]:
     if args.archive is not None:
         if not args.archive.is_dir():
             raise UsageError(f"--archive {args.archive}: no such folder")
-        days = (period.since - timedelta(days=1)).date(), period.until.date()
+        first, last = period.since.date(), period.until.date()
         try:
-            kept = await asyncio.to_thread(lambda: list(DayFiles(args.archive).entries(*days)))
+            files = DayFiles(args.archive)
+            kept = await asyncio.to_thread(lambda: [*files.newest_before(first, IN_FORCE), *files.entries(first, last)])
         except (ArchiveError, OSError) as error:
             raise UsageError(f"--archive: {error}") from error
     if args.offline:
@@ -119,13 +122,16 @@ def _form(args: argparse.Namespace) -> str:
 
 def moment(option: str, text: str, now: datetime) -> datetime:
     """A time that is given as an age (``24h``) or in ISO 8601 (UTC where it names no zone). Raises UsageError."""
-    if found := re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhd])", text):
-        return now - timedelta(seconds=float(found[1]) * UNITS_S[found[2]])
     try:
+        if found := re.fullmatch(r"(\d{1,6}(?:\.\d{1,6})?)([smhd])", text):
+            return now - timedelta(seconds=float(found[1]) * UNITS_S[found[2]])
         at = datetime.fromisoformat(text)
+        # Everything that is printed, and the archive's days, are UTC.
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise UsageError(f"{option} {text}: before the year 1, or after 9999") from None
     except ValueError:
         raise UsageError(f"{option}: must be like 24h, 90m, 7d or 2026-01-31T12:00, not {text!r}") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def _seed(path: Path | None) -> bytes | None:

@@ -6,11 +6,12 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from bus_schemas import codec, v1
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.api import ask
 from deploy.archive.archiver import Archiver
 from deploy.archive.day_files import DayFiles
-from deploy.report.journal import merged
+from deploy.report.journal import Entry, merged
 from tests.command_line import wattscale
 from tests.contract.bus import bench
 from tests.integration.planner.test_report_command import store
@@ -75,6 +76,38 @@ async def test_a_day_that_cannot_be_packed_stops_neither_the_copying_nor_the_day
         archiver.tidy()
         assert files.unpacked() == [date(2020, 1, 1)]
         assert len(merged(files.of_day(day))) == 4
+
+
+async def test_a_report_without_a_bus_knows_what_was_decided_days_before_and_any_time_zone(tmp_path: Path) -> None:
+    noon = datetime(2026, 1, 9, 12, tzinfo=UTC)
+    decision = v1.ScalingDecision(
+        time=noon - timedelta(days=7),
+        deployment="chat",
+        decision_id=1,
+        incarnation="one",
+        epoch=1,
+        pools={"decode": v1.PoolTarget(role="decode", replicas=2, gpus_per_replica=8)},
+    )
+    pool = v1.PoolRecord(role="decode", current=2, wanted=2, granted=2)
+    record = v1.PlanRecord(
+        time=noon, deployment="chat", decision_id=1, observed={"interval_s": 3600.0}, pools={"decode": pool}
+    )
+    DayFiles(tmp_path).append(
+        [
+            Entry("DECISIONS", 1, "wattscale.v1.decision.scaling.chat", decision.time, codec.encode(decision)),
+            Entry("PLANS", 1, "wattscale.v1.telemetry.plan.chat", noon, codec.encode(record)),
+        ]
+    )
+    for since, until in (
+        ("2026-01-09T11:00", "2026-01-09T12:00"),
+        ("2026-01-08T23:00-12:00", "2026-01-09T00:00-12:00"),
+        ("2026-01-10T01:00+14:00", "2026-01-10T02:00+14:00"),
+    ):
+        args = ("--archive", str(tmp_path), "--offline", "--since", since, "--until", until)
+        (used,) = json.loads((await wattscale("report", *args, "--json")).out)["deployments"]
+        assert used["gpu_hours"] == 16.0
+        done = await wattscale("report", *args)
+        assert done.out.startswith("# Report 2026-01-09 11:00:00 to 2026-01-09 12:00:00 UTC\n")
 
 
 async def test_one_process_for_each_folder_and_bad_folders_are_named(tmp_path: Path) -> None:

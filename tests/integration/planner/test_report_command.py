@@ -71,6 +71,8 @@ async def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for args, line in (
         (("--since", "yesterday"), "--since: must be like 24h"),
         (("--since", "1h", "--until", "2h"), "--since 1h: not before --until 2h"),
+        (("--since", "999999d"), "--since 999999d: before the year 1"),
+        (("--since", "0001-01-01T00:00+14:00"), "--since 0001-01-01T00:00+14:00: before the year 1"),
         (("--out", "report.pdf"), "--out report.pdf: the ending must be one of html, md, csv, json"),
         (("--sign", str(tmp_path / "none")), "cannot be read: No such file or directory"),
         (("--check", str(not_a_report)), "not a report in JSON"),

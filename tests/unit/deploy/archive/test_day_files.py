@@ -39,6 +39,20 @@ def test_what_is_appended_is_read_back_by_day(files: DayFiles) -> None:
     assert files.reached() == {("ACKS", "one"): 3}
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_was_in_force_long_ago_is_found(files: DayFiles, *, packed: bool) -> None:
+    old = [
+        Entry("DECISIONS", number, f"x.decision.scaling.{who}", NOON - timedelta(days=days), b"{}", "one")
+        for number, (who, days) in enumerate([("a", 9), ("a", 8), ("b", 5), ("c", 0)], 1)
+    ]
+    other = Entry("PLANS", 1, "x.telemetry.plan.a", NOON - timedelta(days=1), b"{}", "one")
+    files.append([*old, other])
+    if packed:
+        for day in files.days():
+            files.pack(day)
+    assert files.newest_before(TODAY, r"\.decision\.scaling\.") == [old[1], old[2]]
+
+
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """No file may be larger: a write that goes beyond stops in the middle, as on a full disk."""
