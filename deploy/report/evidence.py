@@ -59,6 +59,10 @@ def compared(claims: Claimed, found: Sequence[StreamRange]) -> list[tuple[bool, 
             lines.append((False, f"{claim.stream}: {gone} of {claim.count} messages are not there any more"))
         else:
             lines.append((False, f"{claim.stream}: {claim.count} messages differ from the report"))
+    claimed_streams = {claim.stream for claim in claims.ranges}
+    for stream, here in sorted(by_stream.items()):
+        if stream not in claimed_streams:
+            lines.append((False, f"{stream}: {here.count} messages of the period are not in the report"))
     whole = digest(claims.ranges) == claims.sha256
     lines.append((whole, "its digest is that of its streams" if whole else "its digest is not that of its streams"))
     return lines

@@ -11,7 +11,7 @@ import pytest
 
 from bus_schemas import v1
 from deploy.report.evidence import NotAReportError, claimed, compared
-from deploy.report.journal import ranges
+from deploy.report.journal import StreamRange, digest, ranges
 from deploy.report.period_report import PeriodReport, as_json, report
 from deploy.report.signature import Signature, signed, verified
 from deploy.report.usage import Prices
@@ -94,6 +94,15 @@ def test_a_report_whose_streams_were_edited_is_not_its_own() -> None:
     value["evidence"]["streams"][0]["count"] += 1
     claims = claimed(json.dumps(value))
     assert (False, "its digest is not that of its streams") in compared(claims, ())
+
+
+def test_a_report_that_leaves_a_stream_out_does_not_agree() -> None:
+    journal = Journal()
+    value = as_json(made(journal=journal))
+    streams = [one for one in value["evidence"]["streams"] if one["stream"] != "ACKS"]
+    value["evidence"] |= {"streams": streams, "sha256": digest(StreamRange(**one) for one in streams)}
+    lines = compared(claimed(json.dumps(value)), ranges(journal.entries))
+    assert [text for agrees, text in lines if not agrees] == ["ACKS: 1 messages of the period are not in the report"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x", "evidence": 3}', '{"format": 1}'])
