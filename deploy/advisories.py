@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-ENTRY = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^ ;\\]+)", re.MULTILINE)
+ENTRY = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)", re.MULTILINE)
 
 
 class NoDataError(Exception):
     """Nothing can be judged; the message is one line."""
 
 
-def locked(lock: Path) -> dict[str, str]:
-    """Version by normalised name. Raises NoDataError where the file cannot be read or names no package."""
+def locked(lock: Path) -> list[tuple[str, str]]:
+    """Normalised name and version of each entry: one package may have several, for several versions of Python.
+
+    Raises NoDataError where the file cannot be read or names no package.
+    """
     try:
-        found = {_plain(name): version for name, version in ENTRY.findall(lock.read_text(encoding="utf-8"))}
+        found = [(plain_name(name), version) for name, version in ENTRY.findall(lock.read_text(encoding="utf-8"))]
     except (OSError, UnicodeDecodeError) as error:
         raise NoDataError(f"{lock}: cannot be read: {error}") from error
     if not found:
@@ -50,21 +53,30 @@ def advisories(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def findings(packages: Mapping[str, str], known: Sequence[Mapping[str, Any]]) -> list[str]:
+def findings(packages: Sequence[tuple[str, str]], known: Sequence[Mapping[str, Any]]) -> list[str]:
     """One line for each locked version that an advisory affects, in the order of names."""
+    versions: dict[str, list[str]] = {}
+    for name, version in packages:
+        versions.setdefault(name, []).append(version)
     lines = {
-        f"{name} {packages[name]}: {advisory['id']}{_words(advisory)}"
+        f"{name} {version}: {advisory['id']}{_words(advisory)}"
         for advisory in known
         for name, affected in _of_pypi(advisory)
-        if name in packages and _affects(affected, packages[name])
+        for version in versions.get(name, ())
+        if _affects(affected, version)
     }
     return sorted(lines)
+
+
+def plain_name(name: str) -> str:
+    """A package's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _of_pypi(advisory: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for affected in advisory["affected"]:
         if affected.get("package", {}).get("ecosystem") == "PyPI":
-            yield _plain(affected["package"]["name"]), affected
+            yield plain_name(affected["package"]["name"]), affected
 
 
 def _affects(affected: Mapping[str, Any], version: str) -> bool:
@@ -93,10 +105,6 @@ def _words(advisory: Mapping[str, Any]) -> str:
     also = ", ".join(advisory.get("aliases", ()))
     summary = " ".join(str(advisory.get("summary", "")).split())
     return (f" ({also})" if also else "") + (f": {summary}" if summary else "")
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -78,6 +78,24 @@ def test_without_data_nothing_is_well(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize("version", ["2.4.6", "2.5.5"])
+def test_each_of_two_locked_versions_is_judged(
+    version: str, tmp_path: Path, lock: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lock.write_text("numpy==2.4.6 ; python_full_version < '3.12'\nnumpy==2.5.5 ; python_full_version >= '3.12'\n")
+    advisory(tmp_path / "osv", "numpy", versions=[version])
+    assert main(["--advisories", str(tmp_path / "osv"), str(lock)]) == 1
+    assert f"numpy {version}: PYSEC-1" in capsys.readouterr().out
+
+
+def test_a_lock_without_hashes_is_read_by_lines(tmp_path: Path, lock: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lock.write_text("aiohttp==3.14.5\nnumpy==2.4.6\n")
+    advisory(tmp_path / "osv", "aiohttp", "PYSEC-1", versions=["3.14.5"])
+    advisory(tmp_path / "osv", "numpy", "PYSEC-2", versions=["2.4.6"])
+    assert main(["--advisories", str(tmp_path / "osv"), str(lock)]) == 1
+    assert "2 findings in 2 entries" in capsys.readouterr().out
+
+
 def test_a_lock_without_packages_is_no_lock(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     advisory(tmp_path / "osv", "aiohttp", versions=["1"])
     (tmp_path / "empty.lock").write_text("# nothing\n")
