@@ -1,0 +1,1 @@
+"""The parts of `deploy/release` that need no build."""
