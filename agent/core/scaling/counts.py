@@ -61,9 +61,11 @@ def compare(
         if one is None or one.wanted is None:
             problems.append((one.problem if one else None) or ScalingProblem(f"{pool}: its count cannot be read now"))
             continue
-        goal = max(one.at_least, target if one.room is None else min(target, one.room))
-        if target < one.at_least:
-            words = f"{pool}: {target} replicas do not work there: at least {one.at_least} must stay"
+        # What stays must be there: a raise beyond the decision would have no watts.
+        least = min(one.at_least, one.wanted)
+        goal = max(least, target if one.room is None else min(target, one.room))
+        if target < least:
+            words = f"{pool}: {target} replicas do not work there: at least {least} must stay"
             problems.append(ScalingProblem(words, retryable=False))
         if one.wanted != goal:
             if one.wanted != written.get(pool, one.wanted):

@@ -112,3 +112,9 @@ def test_a_pool_is_not_lowered_below_what_works_there() -> None:
     assert found.progress.problem == ScalingProblem(
         "decode: 0 replicas do not work there: at least 1 must stay", retryable=False
     )
+
+
+def test_a_pool_at_zero_is_not_raised_by_a_decision_of_zero() -> None:
+    """Its watts were never reserved, whatever works there."""
+    found = compare(ReplicaDecision(1, "one", {"decode": 0}), {"decode": PoolSeen(0, 0, at_least=1)}, {})
+    assert (found.actions, found.progress.problem, found.progress.complete) == ((), None, True)
