@@ -73,7 +73,7 @@ def in_whole(ledger: NodeLedger) -> NodeLedger:
     """The ledger with every GPU covered, because pods may be on it that no report shows: until the node has answered
     another decision and has reported after that.
     """
-    if ledger.covered is None or all(ledger.covered):
+    if ledger.covered is None:
         return ledger
     return _covering(ledger, (True,) * len(ledger.covered))._replace(goal_mw=None, sent_s=NEVER_S)
 

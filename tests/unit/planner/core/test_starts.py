@@ -12,7 +12,7 @@ from planner.domain.config import Covers, SiteConfig
 from planner.domain.ids import GpuId
 from planner.domain.observation import Observation, PowerAckSeen
 from planner.domain.units import Milliwatts
-from tests.unit.planner.core.power.ledger_fixture import A, B, answer, seen
+from tests.unit.planner.core.power.ledger_fixture import A, B, answer, at, g, seen
 from tests.unit.planner.core.small_site import DECODE, PREFILL, SITE, D, deployment, pool
 
 CONFIG = deployment({PREFILL: pool(PREFILL, gpus_per_replica=2), DECODE: pool(DECODE)})
@@ -184,6 +184,31 @@ def test_a_node_that_died_is_charged_in_whole_instead_of_a_start_that_never_ends
     assert covered_gpus(step(desk, late_s + 33.0, A)) == {A: 0, B: 2}
     for now_s in (33.0, 34.0):
         desk = step(desk, late_s + now_s, A, B)
+    assert covered_gpus(desk) == {A: 0, B: 0}
+
+
+def test_a_node_that_died_with_all_of_its_gpus_covered_stays_so_until_it_answers_again() -> None:
+    """They were chosen for replicas. That they are not wanted any more shows no pod that came since its last report."""
+    desk = site_ledger.initial(WORKERS, 1, 0.0, ())
+
+    def step(state: site_ledger.PowerState, now_s: float, *names: str) -> site_ledger.PowerState:
+        nodes = [seen(name, (200_000, 200_000), now_s) for name in names]
+        reported = Observation(nodes={node.node: node for node in nodes})
+        state, orders = site_ledger.advance(site_ledger.absorb(state, reported, WORKERS, now_s), WORKERS, now_s)
+        acks = tuple([answer(order, now_s + 0.5) for order in orders if order.node in names])
+        return site_ledger.absorb(state, Observation(power_acks=acks), WORKERS, now_s + 0.5)
+
+    desk = step(desk, 1.0, A, B)
+    desk = site_ledger.want(desk, {g("b", 0): at(200_000), g("b", 1): at(200_000)})
+    for second in range(2, 20):
+        desk = step(desk, float(second), A, B)
+    assert covered_gpus(desk) == {A: 0, B: 2}
+    desk = site_ledger.want(site_ledger.in_whole(desk, [B]), {})
+    for second in range(20, 90):
+        desk = step(desk, float(second), A)
+        assert covered_gpus(desk) == {A: 0, B: 2}
+    for second in range(90, 100):
+        desk = step(desk, float(second), A, B)
     assert covered_gpus(desk) == {A: 0, B: 0}
 
 
