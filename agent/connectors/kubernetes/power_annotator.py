@@ -17,7 +17,14 @@ from agent.connectors.kubernetes.cluster_client import ClusterClient
 from agent.connectors.kubernetes.planned_power import PlannedPower
 from agent.connectors.kubernetes.pool_watch import PoolWatch
 from agent.connectors.kubernetes.scaling_events import ScalingEvents
-from agent.core.scaling.kubernetes.power_limits import AnnotateLimit, LimitWrites, PoolPods, limit_writes, still_there
+from agent.core.scaling.kubernetes.power_limits import (
+    AnnotateLimit,
+    LimitWrites,
+    PoolPods,
+    limit_writes,
+    lowers_hidden,
+    still_there,
+)
 
 log = logging.getLogger(__name__)
 CHECK_S = 5.0
@@ -35,7 +42,8 @@ class SentLimit:
 
 
 class LowersFirst:
-    """The lowers of all deployments of this process: no raise while one is due, and none until they have settled."""
+    """The lowers of all deployments of this process: no raise while one is or may be due, and none until they have
+    settled."""
 
     def __init__(self, settle_s: float) -> None:
         self._settle_s = settle_s
@@ -43,7 +51,7 @@ class LowersFirst:
         self._last_s = float("-inf")
 
     def mark(self, deployment: str, *, due: bool) -> None:
-        """Whether lowers of a deployment are still to be written."""
+        """Whether lowers of a deployment are, or may be, still to be written."""
         (self._due.add if due else self._due.discard)(deployment)
 
     def written(self) -> None:
@@ -89,13 +97,19 @@ class PowerAnnotator:
     async def _step(self) -> None:
         now_s = time.monotonic()
         planned = self._planned.limits.lowest(now_s)
-        if not planned or self._watch.unknown:
+        if not planned:
             return
-        found = limit_writes(planned, self._pools(now_s), self._written, overwrite=self._overwrite)
         deployment = self._watch.watched.deployment
-        self._lowers.mark(deployment, due=bool(found.lowers))
+        if self._watch.unknown:
+            self._lowers.mark(deployment, due=lowers_hidden(planned, None, ()))
+            return
+        pools = self._pools(now_s)
+        targets = [pool for pool, one in self._watch.targets().items() if self._watch.item(one) is not None]
+        hidden = lowers_hidden(planned, pools, targets, unseen=self._sent)
+        found = limit_writes(planned, pools, self._written, overwrite=self._overwrite)
+        self._lowers.mark(deployment, due=hidden or bool(found.lowers))
         failed = [await self._write(one, lowers=True) for one in found.lowers]
-        self._lowers.mark(deployment, due=any(failed))
+        self._lowers.mark(deployment, due=hidden or any(failed))
         if found.raises and self._lowers.allow_raises() and self._planned.limits.settled(now_s):
             failed += [await self._write(one, lowers=False) for one in found.raises]
         await self._warn(found, [text for text in failed if text])

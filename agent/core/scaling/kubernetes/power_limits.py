@@ -7,7 +7,7 @@ its loop has surely run. Writes to pods only. Must not fight a second writer unl
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.core.pod_limits import ANNOTATION, LARGEST_WATTS
@@ -119,6 +119,24 @@ def limit_writes(
             elif not found.hold and not pod.terminating:
                 raises.append(write)
     return LimitWrites(tuple(lowers), tuple(raises), foreign)
+
+
+def lowers_hidden(
+    planned: Mapping[str, PlannedLimit],
+    pools: Mapping[str, PoolPods] | None,
+    targets: Collection[str],
+    *,
+    unseen: Collection[str] = (),
+) -> bool:
+    """Whether lowers may be due that `limit_writes` cannot show: then nothing may be raised, here or elsewhere.
+
+    ``pools`` None: the cluster is not known now. ``targets``: pools that exist there. ``unseen``: pods of which a write
+    was not seen yet.
+    """
+    limited = [pool for pool, limit in planned.items() if limit.watts is not None]
+    if pools is None or unseen:
+        return bool(limited)
+    return any(pool in targets and pool not in pools for pool in limited)
 
 
 def _text(limit: PlannedLimit) -> str:

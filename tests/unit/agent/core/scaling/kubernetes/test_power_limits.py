@@ -12,6 +12,7 @@ from agent.core.scaling.kubernetes.power_limits import (
     PlannedLimits,
     PoolPods,
     limit_writes,
+    lowers_hidden,
     still_there,
     whole_watts,
 )
@@ -89,3 +90,18 @@ def test_a_lower_is_due_at_once_and_a_raise_when_all_was_that_high_for_long_enou
 def test_watts_are_whole_and_memory_ends_with_the_pod() -> None:
     assert [whole_watts(one) for one in (0.5, 1.0, 399.99, 2e6)] == [None, 1, 399, None]
     assert still_there({"1": 5, "2": 6}, [POD]) == {"1": 5}
+
+
+def test_pods_that_are_not_known_now_may_have_to_be_lowered() -> None:
+    """Then nothing is raised anywhere: the watts of a raise are those of a lower that was not written."""
+    known, both = {"decode": PoolPods([POD])}, ["decode", "prefill"]
+    plan = {**decode(300), "prefill": PlannedLimit(200)}
+    assert lowers_hidden(plan, None, both)
+    assert lowers_hidden(plan, known, both)
+    assert not lowers_hidden(plan, known, ["decode"]), "a pool without a target has no pods here"
+    assert not lowers_hidden(decode(300), known, both)
+    # A write that was not seen yet may be a raise, over which a lower is due by now.
+    assert lowers_hidden(decode(300), known, both, unseen=["2"])
+    # Power that is not managed is not lowered.
+    assert not lowers_hidden(decode(None), None, both)
+    assert not lowers_hidden({}, None, both)
