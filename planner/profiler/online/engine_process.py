@@ -85,18 +85,18 @@ class StartedEngines:
                 )
             except OSError as error:
                 raise EngineError(f"cannot start {words[0]}: {error.strerror or error}") from error
-        guard = await asyncio.create_subprocess_exec(
-            *("sh", "-c", GUARD, "sh", str(process.pid)), stdin=asyncio.subprocess.PIPE, start_new_session=True
-        )
+        guard = None
         try:
+            guard = await _guard(process.pid)
             async with EngineClient(f"http://127.0.0.1:{port}", timeout_s=self._timeout_s) as client:
                 await self._serves(client, process, words[0], log)
                 yield client
         finally:
             await _end_group(process)
-            with contextlib.suppress(ProcessLookupError):
-                guard.kill()
-            await guard.wait()
+            if guard is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    guard.kill()
+                await guard.wait()
 
     async def _serves(self, client: EngineClient, process: asyncio.subprocess.Process, name: str, log: Path) -> None:
         try:
@@ -131,6 +131,15 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+async def _guard(group: int) -> asyncio.subprocess.Process:
+    """The process that ends ``group`` after this one. Raises EngineError."""
+    words = ("sh", "-c", GUARD, "sh", str(group))
+    try:
+        return await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.PIPE, start_new_session=True)
+    except OSError as error:
+        raise EngineError(f"cannot start {words[0]}: {error.strerror or error}") from error
 
 
 async def _end_group(process: asyncio.subprocess.Process) -> None:
