@@ -68,9 +68,14 @@ class GraphRestarter:
                     await self._changed.wait()
 
     async def _subscribe(self, client: Client) -> None:
-        await client.subscribe(self._bus.subjects.stored(self._subject), cb=self._receive)
         before = self._received
-        found = await last(self._bus, self._subject)
+        subscription = await client.subscribe(self._bus.subjects.stored(self._subject), cb=self._receive)
+        try:
+            found = await last(self._bus, self._subject)
+        except BusAwayError:
+            # The next attempt subscribes again.
+            await subscription.unsubscribe()
+            raise
         if found is not None and self._received == before:
             self._take(found.message)
         self._client = client
