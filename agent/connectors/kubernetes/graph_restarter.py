@@ -78,6 +78,9 @@ class GraphRestarter:
             raise
         if found is not None and self._received == before:
             self._take(found.message)
+        if self._order is None and self._channel.restart is not None:
+            # Another command came while no connector ran. The restart of the last report is followed to its end.
+            self._order = RestartCommand(self._channel.restart.restart_id, known=False)
         self._client = client
 
     async def _receive(self, raw: Msg) -> None:

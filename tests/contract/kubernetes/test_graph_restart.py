@@ -171,6 +171,9 @@ async def test_a_killed_connector_follows_its_restart_and_another_writers_takes_
             await reported(site, "r1", "restarting")
             process.kill()
             await process.wait()
+        # A later command takes the place of the restart's on the bus.
+        pause = v1.DeploymentControl(time=datetime.now(UTC), deployment="prod", action="pause", command_id="p1")
+        await publish(site.bus, site.bus.subjects.control_deployment("prod"), pause, "pause")
         before = await graph_of(operator)
         async with site.connector(token, settings=settings(operator)):
             # Nothing is raised meanwhile, and the restart is not asked for again.

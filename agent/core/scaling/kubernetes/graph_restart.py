@@ -35,11 +35,15 @@ class RestartPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RestartCommand:
-    """What was commanded. ``order``: all components, the first first; empty: as the graph's operator has them."""
+    """What was commanded. ``order``: all components, the first first; empty: as the graph's operator has them.
+
+    ``known``: False where only its id is: it is followed, but not begun.
+    """
 
     restart_id: str
     parallel: bool = False
     order: tuple[str, ...] = ()
+    known: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class GraphRestart:
 
 
 ONE_AT_A_TIME = "one component at a time: the site has a power budget, and start-up peaks would add up"
+TOOK_ITS_PLACE = "a later command took its place while no connector ran: send it again"
 _OBSERVED = {
     "Pending": RestartPhase.ASKED,
     "Restarting": RestartPhase.RESTARTING,
@@ -92,6 +97,8 @@ def next_restart(
         phase = _OBSERVED.get(str(status.get("phase", "")), RestartPhase.ASKED) if observed else RestartPhase.ASKED
         busy = tuple(str(one) for one in status.get("inProgress") or ()) if phase is RestartPhase.RESTARTING else ()
         return None, RestartReport(order.restart_id, phase, busy, one_at_a_time)
+    if not order.known:
+        return None, RestartReport(order.restart_id, RestartPhase.SUPERSEDED, (), TOOK_ITS_PLACE)
     if flaw := _flaw(order, graph):
         return None, RestartReport(order.restart_id, RestartPhase.REJECTED, (), flaw)
     if (

@@ -9,6 +9,7 @@ import pytest
 
 from agent.core.scaling.kubernetes.graph_restart import (
     ONE_AT_A_TIME,
+    TOOK_ITS_PLACE,
     GraphRestart,
     RestartCommand,
     RestartPhase,
@@ -102,3 +103,12 @@ def test_both_versions_of_a_graph_are_read() -> None:
     assert found == replace(ASKED, status=status("Completed"), rolling="Failed")
     mapped = {"metadata": {"resourceVersion": "7"}, "spec": {"services": {"Prefill": {}, "Decode": None}}}
     assert graph_restart(mapped) == GRAPH
+
+
+def test_a_restart_whose_command_is_gone_is_followed_but_never_begun() -> None:
+    gone = replace(COMMAND, known=False)
+    found = next_restart(gone, replace(ASKED, status=status("Completed")), None, budgeted=False)
+    assert found == (None, RestartReport("r1", RestartPhase.COMPLETED))
+    waiting = RestartReport("r1", RestartPhase.WAITING, (), "a rolling update is InProgress")
+    found = next_restart(gone, GRAPH, waiting, budgeted=False)
+    assert found == (None, RestartReport("r1", RestartPhase.SUPERSEDED, (), TOOK_ITS_PLACE))
