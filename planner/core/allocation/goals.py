@@ -31,7 +31,7 @@ def aim_at(
     """The state that aims at the limited counts and their caps, and remembers what windows look back on."""
     deployments = {
         name: _aiming(
-            _settled(one, limited[name], final.get(one.config.site)),
+            _settled(one, limited[name], final.get(one.config.site), clock.now_s),
             limited[name],
             _goals(one, final.get(one.config.site), limited[name]),
             config,
@@ -42,12 +42,14 @@ def aim_at(
     return replace(state, deployments=deployments)
 
 
-def _settled(sized: SizedDeployment, limited: LimitedCounts, allocation: Allocation | None) -> SizedDeployment:
+def _settled(
+    sized: SizedDeployment, limited: LimitedCounts, allocation: Allocation | None, now_s: float
+) -> SizedDeployment:
     """With a controller of a promised share that knows whether these counts can follow it."""
     if (slo := sized.state.learned.slo) is None:
         return sized
     late = 0.0 if allocation is None else allocation.shortfall.get(sized.config.deployment, 0.0)
-    known = replace(sized.state.learned, slo=settled(slo, sized, limited, late))
+    known = replace(sized.state.learned, slo=settled(slo, sized, limited, late, now_s))
     return replace(sized, state=replace(sized.state, learned=known))
 
 

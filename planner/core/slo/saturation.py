@@ -30,16 +30,24 @@ LATE = 5e-3
 """Predicted share of late requests from which a site is short of watts or GPUs."""
 
 
-def settled(state: SloState, sized: SizedDeployment, limited: LimitedCounts, shortfall: float) -> SloState:
+def settled(
+    state: SloState, sized: SizedDeployment, limited: LimitedCounts, shortfall: float, now_s: float
+) -> SloState:
     """The state that knows whether the counts in ``limited`` could follow a moved quantile.
 
-    ``shortfall``: the share of the requests that the site's allocation predicts to be late.
+    ``shortfall``: the share of the requests that the site's allocation predicts to be late. ``now_s``: on the planner's
+    clock.
     """
     if sized.config.mode is not OperationMode.ACTIVE:
         watched = f"the deployment is {sized.config.mode.value}"
         return replace(state, stuck_up=watched, stuck_down=watched)
     if sized.hold is not None:
         return replace(state, stuck_up=sized.hold.sentence, stuck_down=sized.hold.sentence)
+    flow = sized.state.flow
+    if not flow.ready and now_s - flow.decided_at_s >= sized.config.scaling_timeout_s:
+        # Of a connector that is gone, say: what runs is not what was decided, and shows nothing of the quantile.
+        undone = f"decision {flow.decision_id} is not carried out"
+        return replace(state, stuck_up=undone, stuck_down=undone)
     return replace(state, stuck_up=_up(sized, limited, shortfall), stuck_down="")
 
 

@@ -82,6 +82,20 @@ def test_counts_of_an_advisory_deployment_are_not_its_own() -> None:
     assert slo.quantile == pytest.approx(0.95, abs=0.01)
 
 
+def test_a_decision_that_is_not_carried_out_holds_it_in_both_directions() -> None:
+    site = site_of(scaling_timeout_s=90.0)
+    site.obedient = False
+    _, slo = ticks(site, 12, busy())
+    assert slo.stuck_up == slo.stuck_down
+    assert slo.stuck_up.endswith("is not carried out")
+    held, after = ticks(site, 3, busy(good=1.0))
+    assert after.quantile == slo.quantile
+    assert "not lowered: decision" in slo_note(held)
+    site.obedient, site.carried_out = True, site.state.deployments[D].flow.decision_id
+    _, after = ticks(site, 4, busy(good=1.0))
+    assert (after.stuck_down, after.quantile < slo.quantile) == ("", True)
+
+
 def test_two_deployments_keep_two_promises() -> None:
     one, other = site_of(), site_of(ttft_quantile=0.8)
     assert ticks(one, 4, busy())[1].quantile > 0.95
