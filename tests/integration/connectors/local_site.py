@@ -193,14 +193,19 @@ class Clients:
         while True:
             urls = self.site.endpoints()
             if urls:
+                url = rng.choice(urls)
                 try:
-                    async with self.session.post(f"{rng.choice(urls)}/v1/completions", json=body) as response:
+                    async with self.session.post(f"{url}/v1/completions", json=body) as response:
                         if response.status == 200:
                             await self._whole(response, prompt, tokens)
                             return
                         assert response.status == 503, response.status
                 except aiohttp.ClientConnectorError:
                     pass
+                except aiohttp.ClientOSError:
+                    # A connection that the worker had not accepted when its process ended is reset.
+                    if url in self.site.endpoints():
+                        raise
             # A worker that leaves refuses what is new; nothing of this request was computed.
             self.refused += 1
             await asyncio.sleep(0.1)
