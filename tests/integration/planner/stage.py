@@ -123,9 +123,12 @@ async def staged(
     """A stage with one prefill and one decode worker running and no load yet."""
     planner = planner or config()
     async with EmbeddedServer(folder / "nats") as server, MetricsServer(EngineMetrics()) as metrics:
+        # Streams are made once, however busy the machine is; afterwards short time-outs, because tests lose servers.
+        making = await connect(BusSettings(servers=(server.url,), request_timeout_s=40.0))
+        await stream_admin.apply(making)
+        await making.close()
         bus = await connect(BusSettings(servers=(server.url,), request_timeout_s=1.0))
         try:
-            await stream_admin.apply(bus)
             fleet = fleet_type(bus, NAME)
             stage = Stage(server, bus, fleet, metrics, planner)
             fleet.on_workers = stage.show_workers
