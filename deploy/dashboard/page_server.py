@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ QUIET_S = 15.0
 """A comment is sent after this long without an event, so that proxies keep the connection."""
 MOST_EVENTS = 300
 LONGEST = timedelta(hours=24)
+LAST_YEAR = 9999
+FILES = {file.name: file for file in STATIC.iterdir() if file.suffix in TYPES}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -106,9 +110,8 @@ class DashboardServer:
             return web.Response(status=503, text=f"the bus does not answer: {error}\n")
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
-        name = request.match_info.get("name", "index.html")
-        file = STATIC / name
-        if file.suffix not in TYPES or file.parent != STATIC or not file.is_file():
+        file = FILES.get(request.match_info.get("name", "index.html"))
+        if file is None:
             raise web.HTTPNotFound
         body = await asyncio.to_thread(file.read_bytes)
         return web.Response(body=body, content_type=TYPES[file.suffix], charset="utf-8")
@@ -126,11 +129,13 @@ class DashboardServer:
         updates = self._feed.watch(last)
         try:
             await _write(response, "retry: 1000\n\n")
-            async for text in _with_comments(updates, self._feed):
-                await _write(response, text)
+            async with aclosing(_with_comments(updates, self._feed)) as texts:
+                async for text in texts:
+                    await _write(response, text)
         except (ConnectionError, TimeoutError):
             if request.transport is not None:
-                request.transport.close()
+                # Closing in order would wait for a viewer that does not read, without end.
+                request.transport.abort()
         finally:
             await updates.aclose()
         return response
@@ -142,7 +147,7 @@ class DashboardServer:
 
     async def _explain(self, request: web.Request) -> web.StreamResponse:
         number, bus = request.query.get("decision", ""), self._feed.bus
-        if not number.isdigit():
+        if not re.fullmatch("[0-9]{1,18}", number):
             return web.Response(status=400, text="decision: a whole number\n")
         if node := request.query.get("node"):
             text, who = await power_explained(bus, node, int(number)), node
@@ -159,7 +164,7 @@ class DashboardServer:
             begin, end = (datetime.fromtimestamp(int(request.query[key]) / 1000, UTC) for key in ("from", "to"))
         except (KeyError, ValueError, OverflowError, OSError):
             return web.Response(status=400, text="from and to: milliseconds since 1970\n")
-        if not timedelta() <= end - begin <= LONGEST:
+        if not (timedelta() <= end - begin <= LONGEST and 1970 <= begin.year <= end.year < LAST_YEAR):
             return web.Response(status=400, text="from and to: a period of at most 24 hours\n")
         found = await happenings(self._feed.bus, begin, end, MOST_EVENTS)
         body: dict[str, Any] = {"events": [one.as_json() for one in found.events], "complete": found.complete}
@@ -179,7 +184,7 @@ async def _write(response: web.StreamResponse, text: str) -> None:
         await response.write(text.encode())
 
 
-async def _with_comments(updates: AsyncGenerator[Update], feed: Feed) -> AsyncIterator[str]:
+async def _with_comments(updates: AsyncGenerator[Update], feed: Feed) -> AsyncGenerator[str]:
     """The updates as server-sent events, and a comment whenever none came for a while."""
     coming: asyncio.Future[Update] | None = None
     try:

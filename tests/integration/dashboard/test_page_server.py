@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -13,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
+from deploy.dashboard import page_server
 from deploy.dashboard.feed import Feed
 from deploy.dashboard.page_server import STATIC, DashboardServer
 from deploy.views.explain import explain
@@ -26,8 +30,8 @@ WAIT_S = 40.0
 
 
 @asynccontextmanager
-async def served(bus: Bus, **options: Any) -> AsyncIterator[DashboardServer]:
-    page = DashboardServer(Feed(bus, update_s=0.05), **{"host": "127.0.0.1", "port": 0, **options})
+async def served(bus: Bus, feed: Feed | None = None, **options: Any) -> AsyncIterator[DashboardServer]:
+    page = DashboardServer(feed or Feed(bus, update_s=0.05), **{"host": "127.0.0.1", "port": 0, **options})
     running = asyncio.create_task(page.run())
     try:
         await asyncio.wait_for(page.serving.wait(), WAIT_S)
@@ -186,3 +190,56 @@ async def test_a_port_that_is_taken_is_one_line() -> None:
         assert process.returncode == 1
         assert errors.decode().startswith(f"wattscale: cannot listen on 127.0.0.1 port {port}")
         assert errors.decode().count("\n") == 1
+
+
+async def test_odd_requests_are_refused_without_an_error_of_the_server() -> None:
+    async with bench() as (_, bus), served(bus) as page:
+        last_ms = 253_402_300_799_000
+        for path, status in (
+            ("explain?deployment=x&decision=%C2%B2", 400),
+            (f"explain?deployment=x&decision={'9' * 5000}", 400),
+            (f"happened?from={last_ms - 1000}&to={last_ms}", 400),
+            (f"static/{'a' * 300}.js", 404),
+        ):
+            assert (await fetched(page.url + path))[0] == status, path
+
+
+async def test_a_viewer_that_leaves_while_nothing_is_new_is_forgotten_without_an_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(page_server, "QUIET_S", 0.02)
+    async with bench() as (_, bus), served(bus, feed := Feed(bus)) as page:
+        async with aiohttp.ClientSession() as session, session.get(f"{page.url}events") as answer:
+            async with asyncio.timeout(WAIT_S):
+                while await answer.content.readuntil(b"\n") != b": nothing new\n":
+                    pass
+            assert feed.viewers == 1
+        async with asyncio.timeout(WAIT_S):
+            while feed.viewers:
+                await asyncio.sleep(0.02)
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == []
+
+
+async def test_a_viewer_that_does_not_read_is_cut_off_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_server, "WRITE_S", 0.2)
+    text = "x" * 400_000
+    async with bench() as (_, bus), served(bus, feed := Feed(bus, update_s=0.02)) as page:
+        address = page.url.removeprefix("http://").rstrip("/").rsplit(":", 1)
+        with socket.create_connection((address[0], int(address[1]))) as viewer:
+            viewer.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(viewer, f"GET /events HTTP/1.1\r\nHost: {':'.join(address)}\r\n\r\n".encode())
+            async with asyncio.timeout(WAIT_S):
+                while not feed.viewers:
+                    await asyncio.sleep(0.02)
+                number = 0
+                while feed.viewers:
+                    number += 1
+                    problem = v1.Reason(code="agents", text=f"{number} {text}")
+                    await put(bus, record(number).model_copy(update={"problems": (problem,)}))
+                tail = b""
+                while more := await loop.sock_recv(viewer, 1 << 20):
+                    tail = (tail + more)[-8:]
+    # The rest of an event was dropped; closed in order, the server would keep it for as long as nobody reads.
+    assert not tail.endswith(b"\n\n\r\n")
+    assert not tail.endswith(b"0\r\n\r\n")
