@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
 from planner.domain.ids import DeploymentId
@@ -78,22 +79,27 @@ class MetricsTicker:
     async def reread(self, name: DeploymentId, then_s: float) -> DeploymentObservation | None:
         """A tick that has passed; None where the deployment's source keeps no past, or does not answer."""
         source = self._kept.get(name)
-        return None if source is None else await self._one(name, source.reread(then_s, self._clock()))
+        return None if source is None else await self._one(name, partial(source.reread, then_s, self._clock()))
 
     async def _observe(self, observers: Sequence[Observer]) -> Readings:
         now_s = self._clock()
-        seen = await asyncio.gather(*(self._one(each.deployment, each.observe(now_s)) for each in observers))
+        seen = await asyncio.gather(*(self._one(each.deployment, partial(each.observe, now_s)) for each in observers))
         return {
             observer.deployment: readings
             for observer, readings in zip(observers, seen, strict=True)
             if readings is not None
         }
 
-    async def _one(self, name: DeploymentId, reading: Awaitable[DeploymentObservation]) -> DeploymentObservation | None:
-        """One deployment; None (unknown) where the observer fails or takes too long."""
+    async def _one(
+        self, name: DeploymentId, read: Callable[[], Awaitable[DeploymentObservation]]
+    ) -> DeploymentObservation | None:
+        """One deployment; None (unknown) where the observer fails or takes too long.
+
+        The reading begins here: where this task is cancelled before it runs, none is left that nobody awaits.
+        """
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await reading
+                return await read()
         except TimeoutError:
             log.warning("metrics of %s were not read within %.1f s", name, self._timeout_s)
         except Exception:

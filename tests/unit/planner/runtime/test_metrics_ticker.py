@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from dataclasses import dataclass, field
 
 import pytest
@@ -83,3 +85,17 @@ async def test_what_has_passed_is_read_only_where_it_is_kept() -> None:
     seen = await reader.reread(A, 8.0)
     assert seen == DeploymentObservation(8.0)
     assert await reader.reread(B, 8.0) is None
+
+
+async def test_one_that_is_cancelled_before_it_reads_leaves_no_reading_behind() -> None:
+    source = Page()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        task = asyncio.create_task(MetricsTicker([source], INTERVAL_S, 5.0, lambda: 0.0, lambda: None).run())
+        await asyncio.sleep(0)  # The reading is due, and its task has not begun.
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        del task
+        gc.collect()
+    assert source.at == []
+    assert [str(one.message) for one in warned] == []
