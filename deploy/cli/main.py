@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.up": ("up",),
     "deploy.cli.inspect.running_bus": ("status", "decisions", "explain"),
     "deploy.cli.inspect.dashboard": ("dashboard",),
+    "deploy.cli.inspect.top": ("top",),
     "deploy.cli.inspect.report_command": ("report",),
     "deploy.cli.run.archive": ("archive",),
     "deploy.cli.verify.verify_command": ("verify",),

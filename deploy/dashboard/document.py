@@ -210,6 +210,7 @@ def _pools(view: DeploymentSummary, name: str, leaving: Mapping[tuple[str, str],
             "draining": leaving.get((name, pool_name), 0),
             "cap": None if pool.cap_watts is None else round(pool.cap_watts),
             "waits_for_watts": [r.text or r.code for r in pool.chain if r.code in WATTS_WANTED],
+            "reason": f"{pool.chain[-1].code}: {pool.chain[-1].text}" if pool.chain else "",
             "why": list(pool_lines(pool, record.gpu_power.get(pool_name) if record else None)),
         }
 

@@ -149,7 +149,7 @@ class Feed:
     def _everything(self) -> Update:
         past = sorted((event for kind in self._events.values() for event in kind), key=lambda event: event.time)
         whole = Changes(self.document.parts, past)
-        return Update(self._number, "everything", _data(whole))
+        return Update(self._number, "everything", as_data(whole))
 
     async def _publish(self) -> None:
         """Send what changed to every viewer, once in a while; one that does not read is cut off."""
@@ -166,7 +166,7 @@ class Feed:
             # By kind: power decisions are many, and must not push out those about replicas.
             self._events.setdefault(event.kind, deque(maxlen=KEPT_EVENTS)).append(event)
         self._number += 1
-        update = Update(self._number, "changes", _data(found))
+        update = Update(self._number, "changes", as_data(found))
         self._keep(update)
         for viewer in [one for one in self._viewers if one.receiving]:
             try:
@@ -232,7 +232,8 @@ class Feed:
                 await read_leadership(self.bus, self.document.picture)
 
 
-def _data(changes: Changes) -> str:
+def as_data(changes: Changes) -> str:
+    """The data of an update with these changes, as one line of JSON."""
     value = {
         "parts": changes.parts,
         "events": [event.as_json() for event in changes.events],

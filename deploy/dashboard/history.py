@@ -28,6 +28,12 @@ TIMELINE_KINDS = (("decision", "scaling"), ("ack", "scaling"), ("control",), ("d
 NO_RECORD = "records are kept for an hour, and only the newest 240 of a deployment"
 
 
+def no_record(decision_id: int | None, who: str) -> str:
+    """That the bus does not hold what would explain a decision (None: the newest), and how long it does."""
+    what = "a decision" if decision_id is None else f"decision #{decision_id}"
+    return f"no record of {what} of {who} on this bus; {NO_RECORD}"
+
+
 async def series(bus: Bus, deployment: str, since: datetime, picture: SiteView) -> dict[str, Any]:
     """The points of a deployment and of its site that the bus still holds. Raises BusError."""
     subject = bus.subjects.telemetry_plan(deployment)

@@ -20,7 +20,7 @@ from aiohttp import web
 from bus_schemas.errors import BadNameError, BusError
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from deploy.dashboard.feed import Feed, Update
-from deploy.dashboard.history import NO_RECORD, explained, happenings, power_explained, series
+from deploy.dashboard.history import explained, happenings, no_record, power_explained, series
 from planner.runtime.telemetry.http_listener import HttpListener
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class DashboardServer:
             who = request.query.get("deployment", "")
             text = await explained(bus, who, int(number), datetime.now(UTC))
         if text is None:
-            return web.Response(status=404, text=f"no record of decision #{number} of {who} on this bus; {NO_RECORD}\n")
+            return web.Response(status=404, text=no_record(int(number), who) + "\n")
         return web.Response(text=text)
 
     async def _happened(self, request: web.Request) -> web.StreamResponse:

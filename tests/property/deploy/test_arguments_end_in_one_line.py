@@ -81,6 +81,7 @@ MISTAKES = {
     ("connector", "autoscaler"): ("--settings", "/nowhere.yaml"),
     ("archive",): ("--every-s", "0"),
     ("dashboard",): ("--port", "70000"),
+    ("top",): ("--tab", "x"),
     ("load",): ("--trace", "/nowhere.csv"),
     ("engine",): ("--profile", "/nowhere"),
     ("agent", "check"): ("--settings", "/nowhere.yaml"),
