@@ -56,7 +56,7 @@ def headline(made: PeriodReport) -> str:
     silent = sum(len(site.unanswered) for site in made.sites)
     nodes = sum(site.nodes for site in made.sites)
     doubt = f"; {silent} of {nodes} nodes have never answered" if silent else ""
-    doubt += "".join(f"; of {site.site} nothing is known before {_clock(at)}" for site, at in _unknown(made))
+    doubt += "".join(f"; of {visible(site.site)} nothing is known before {_clock(at)}" for site, at in _unknown(made))
     cuts = [one for site in made.sites for one in site.excesses]
     during = f", except while {len(cuts)} cuts were carried out ({_longest(cuts, made.period)})" if cuts else ""
     return f"The budget was held{during}: 0 violations in {acks} acknowledgements of {nodes} nodes{doubt}."

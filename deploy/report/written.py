@@ -24,7 +24,7 @@ td { overflow-wrap: anywhere; min-width: 4rem }
 
 def markdown(made: PeriodReport) -> str:
     """For a ticket or a wiki."""
-    parts = [f"# Report {_span(made)}", headline(made)]
+    parts = [f"# Report {_span(made)}", _cell(headline(made))]
     parts += [_markdown(table) for table in tables(made)]
     return "\n\n".join(parts) + "\n"
 
@@ -38,12 +38,14 @@ def _markdown(table: ReportTable) -> str:
     else:
         lines.append(table.empty)
     if table.notes:
-        lines += ["", *(f"- {note}" for note in table.notes)]
+        lines += ["", *(f"- {_cell(note)}" for note in table.notes)]
     return "\n".join(lines)
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    """A text from the bus may neither leave its cell nor be a tag, a link or an image."""
+    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return text.replace("<", "&lt;").replace("[", "\\[")
 
 
 def as_csv(made: PeriodReport) -> str:

@@ -58,6 +58,13 @@ def test_a_cell_of_markdown_stays_in_its_cell() -> None:
     assert row.count(" | ") == 5
 
 
+def test_markdown_holds_no_tag_link_or_image_of_the_bus() -> None:
+    text = markdown(made("<img src=//x> ![a](//x) [b](//x)"))
+    assert "<" not in text
+    assert "![" not in text
+    assert r"\[b](//x)" in text
+
+
 def test_a_spreadsheet_gets_no_formula() -> None:
     rows = list(csv.reader(io.StringIO(as_csv(made()))))
     assert any("'=cmd()" in row for row in rows)
