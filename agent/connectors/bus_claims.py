@@ -50,16 +50,25 @@ class BusClaim:
     """One subject that one connector holds. ``text``: the holder as others read it; differs between two processes.
 
     ``notes``: what operators should correct; read at each renewal, for `wattscale status` and `verify`.
+    ``acknowledges``: whether the holder acknowledges decisions.
     """
 
     def __init__(
-        self, bus: Bus, subject: str, text: str, ttl_s: float, notes: Callable[[], Sequence[str]] = tuple
+        self,
+        bus: Bus,
+        subject: str,
+        text: str,
+        ttl_s: float,
+        notes: Callable[[], Sequence[str]] = tuple,
+        *,
+        acknowledges: bool = True,
     ) -> None:
         self._bus = bus
         self._subject = subject
         self._text = text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 33]}~{digest(text)}"
         self._ttl_s = float(max(1, math.ceil(ttl_s)))
         self._notes = notes
+        self._acknowledges = acknowledges
         self._sequence = 0
         self._confirmed_s = -math.inf
         self._writes = 0
@@ -129,6 +138,7 @@ class BusClaim:
             renewals=self._writes - 1,
             released=released,
             notes=tuple(note[:MOST_NOTE] for note in self._notes()[:MOST_NOTES]),
+            acknowledges=self._acknowledges,
         )
         msg_id = f"claim-{self._life}-{self._writes}"
         headers = codec.headers(message, msg_id, self._bus.settings.name)
@@ -169,16 +179,18 @@ async def claimed(
     targets: Mapping[str, Mapping[str, str]],
     ttl_s: float = CLAIM_TTL_S,
     notes: Callable[[str], Sequence[str]] = no_notes,
+    *,
+    acknowledges: bool = True,
 ) -> AsyncIterator[ConnectorClaims]:
     """Hold deployments and their targets for the body. Run `ConnectorClaims.keep` beside the work.
 
     ``targets``: by deployment and pool, a name that is unique among all clusters. ``notes``: by deployment, what
-    operators should correct. With very many claims their term is longer than ``ttl_s``: renewals stay few. Waits
-    for a bus that is away. Raises SecondConnectorError.
+    operators should correct. ``acknowledges``: whether this connector acknowledges decisions. With very many claims
+    their term is longer than ``ttl_s``: renewals stay few. Waits for a bus that is away. Raises SecondConnectorError.
     """
     if doubled := shared_targets(targets):
         raise SecondConnectorError("; ".join(doubled))
-    claims = ConnectorClaims(bus, own, targets, ttl_s, notes)
+    claims = ConnectorClaims(bus, own, targets, ttl_s, notes, acknowledges=acknowledges)
     try:
         await claims.take()
         yield claims
@@ -205,6 +217,8 @@ class ConnectorClaims:
         targets: Mapping[str, Mapping[str, str]],
         ttl_s: float,
         notes: Callable[[str], Sequence[str]],
+        *,
+        acknowledges: bool,
     ) -> None:
         self._bus = bus
         self._own = own
@@ -214,7 +228,9 @@ class ConnectorClaims:
         self._claims: dict[_Claimed, BusClaim] = {}
         for deployment, pools in targets.items():
             subject = bus.subjects.claim_deployment(deployment)
-            self._claims[_Claimed(deployment)] = BusClaim(bus, subject, name, ttl_s, partial(notes, deployment))
+            own_notes = partial(notes, deployment)
+            claim = BusClaim(bus, subject, name, ttl_s, own_notes, acknowledges=acknowledges)
+            self._claims[_Claimed(deployment)] = claim
             for pool, target in pools.items():
                 subject = bus.subjects.claim_target(digest(target))
                 text = f"{deployment}/{pool} {name}"

@@ -1,8 +1,8 @@
-"""Names, types and meanings of the agent's Prometheus metrics: one table, and METRICS.md made from it.
+"""Names, types and meanings of the Prometheus metrics of agent and connectors: two tables, and METRICS.md from them.
 
 Names stand beside dcgm-exporter's, and a GPU's metrics carry its labels with its values, so that the two join and one
-dashboard's filters select both. ``METRICS.md`` is made from this table (``python -m agent.runtime.agent_metrics``) and
-checked against it.
+dashboard's filters select both. ``METRICS.md`` is made from the tables (``python -m agent.runtime.agent_metrics``) and
+checked against them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,17 @@ class AgentMetric:
     help: str
     labels: tuple[str, ...]
     beside: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorMetric:
+    """One metric of connectors. ``of``: the kinds that have it."""
+
+    name: str
+    kind: str
+    help: str
+    of: str
+    labels: tuple[str, ...] = ("deployment",)
 
 
 def _gpu(name: str, text: str, beside: str = "", *more: str, kind: str = "gauge") -> AgentMetric:
@@ -66,9 +77,85 @@ METRICS: tuple[AgentMetric, ...] = (
     _gauge("malformed_annotations", "Power annotations on this node that cannot be read."),
     _gauge("managed_gpus", "GPUs that annotations have capped."),
 )
-_HEAD = """# Metrics of the power agent
+_ACKNOWLEDGING = "kubernetes, local, virtual"
+CONNECTOR_METRICS: tuple[ConnectorMetric, ...] = (
+    ConnectorMetric(
+        "wattscale_connector_decision_id",
+        "gauge",
+        "The decision that is pursued or was last; -1: none.",
+        _ACKNOWLEDGING,
+    ),
+    ConnectorMetric(
+        "wattscale_connector_scaled_decision_id",
+        "gauge",
+        "The last decision that was carried out completely; -1: none.",
+        _ACKNOWLEDGING,
+    ),
+    ConnectorMetric(
+        "wattscale_connector_bus_connected", "gauge", "1 while connected to the bus.", f"{_ACKNOWLEDGING}, pin"
+    ),
+    ConnectorMetric(
+        "wattscale_connector_decisions_total",
+        "counter",
+        "Decisions received, by what became of them.",
+        _ACKNOWLEDGING,
+        ("deployment", "verdict"),
+    ),
+    ConnectorMetric(
+        "wattscale_connector_second_writer_pools",
+        "gauge",
+        "Pools whose replica count is also set by another writer, by its kind (autoscaler, person, other).",
+        "kubernetes",
+        ("deployment", "writer"),
+    ),
+    ConnectorMetric(
+        "wattscale_connector_external_decision_id",
+        "gauge",
+        "The highest id that was passed on to etcd; -1: none.",
+        "virtual (etcd)",
+    ),
+    ConnectorMetric(
+        "wattscale_connector_serving",
+        "gauge",
+        "1 while etcd or Redis answers and this connector alone serves there.",
+        "virtual, pin",
+    ),
+    ConnectorMetric(
+        "wattscale_connector_dynamo_decision_id", "gauge", "The Dynamo planner's decision in etcd; -1: none.", "pin"
+    ),
+    ConnectorMetric(
+        "wattscale_connector_dynamo_scaled_decision_id", "gauge", "The one that is completed there; -1: none.", "pin"
+    ),
+    ConnectorMetric(
+        "wattscale_connector_dynamo_decision_open",
+        "gauge",
+        "1 while its decision is not completed; the log says why.",
+        "pin",
+    ),
+    ConnectorMetric(
+        "wattscale_connector_counts_known",
+        "gauge",
+        "1 while counts are served, 0 while errors are.",
+        "autoscaler",
+    ),
+    ConnectorMetric(
+        "wattscale_connector_wanted_replicas",
+        "gauge",
+        "The count that is served.",
+        "autoscaler",
+        ("deployment", "pool"),
+    ),
+    ConnectorMetric(
+        "wattscale_connector_steps_lost_from",
+        "gauge",
+        "From which count on this HorizontalPodAutoscaler ignores single steps; absent: from none.",
+        "autoscaler",
+        ("deployment", "pool", "autoscaler"),
+    ),
+)
+_HEAD = """# Metrics of power agent and connectors
 
-Made from the table in `agent/runtime/agent_metrics.py` by `python -m agent.runtime.agent_metrics`. A value that is not
+Made from the tables in `agent/runtime/agent_metrics.py` by `python -m agent.runtime.agent_metrics`. A value that is not
 known is left out, never shown as 0.
 
 A GPU's metrics have dcgm-exporter's labels with its values (`gpu`, `UUID`, `device`, `modelName`, `Hostname`,
@@ -84,6 +171,14 @@ the driver was asked for) and `wattscale_gpu_enforced_watts` (what is in force).
 """
 
 
+_CONNECTORS_HEAD = """
+## Connectors
+
+| name | type | meaning | labels | connector |
+| --- | --- | --- | --- | --- |
+"""
+
+
 def page() -> str:
     """``METRICS.md``."""
     rows = []
@@ -91,6 +186,10 @@ def page() -> str:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         beside = f"`{metric.beside}`" if metric.beside else ""
         rows.append(f"| `{metric.name}` | {metric.kind} | {metric.help} | {labels} | {beside} |\n")
+    rows.append(_CONNECTORS_HEAD)
+    for one in CONNECTOR_METRICS:
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        rows.append(f"| `{one.name}` | {one.kind} | {one.help} | {labels} | {one.of} |\n")
     return _HEAD + "".join(rows)
 
 

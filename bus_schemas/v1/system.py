@@ -22,6 +22,8 @@ class Lease(Message):
     """The budgets in the holder's settings, by site, so that planners that disagree about them are noticed."""
     notes: tuple[str, ...] = ()
     """What operators should correct, as the connector notes it that holds a claim with this message."""
+    acknowledges: bool = True
+    """False in the claim of a connector that never acknowledges a decision, because others carry it out."""
 
 
 class DeadLetter(Message):

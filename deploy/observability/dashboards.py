@@ -273,6 +273,12 @@ def _power() -> Dashboard:
 
 def _decisions() -> Dashboard:
     ready = Panel("Last decision carried out", "bool", ((_planner("wattscale_planner_ready"), "{{deployment}}"),))
+    writers = Panel(
+        "Pools with a second writer",
+        "short",
+        ((_planner("wattscale_connector_second_writer_pools", "", "deployment, writer"), "{{deployment}} {{writer}}"),),
+        "Of the Kubernetes connector: pools whose count an autoscaler, a person or another program sets.",
+    )
     published = Panel(
         "Decisions published", "ops", (("sum by (kind) (rate(wattscale_planner_decisions_total[5m]))", "{{kind}}"),)
     )
@@ -280,7 +286,7 @@ def _decisions() -> Dashboard:
         "wattscale-decisions",
         "Wattscale: decisions",
         (DEPLOYMENT,),
-        {"Decisions": (REPLICAS, LIMITS, ready, published)},
+        {"Decisions": (REPLICAS, LIMITS, ready, writers, published)},
     )
 
 

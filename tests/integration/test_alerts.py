@@ -15,7 +15,7 @@ from planner.runtime.telemetry import planner_metrics
 from planner.runtime.telemetry.bus_watch import ProblemCode
 from tests.integration.prometheus_process import prometheus_binary
 
-AGENT_METRICS = {metric.name for metric in agent_metrics.METRICS}
+AGENT_METRICS = {one.name for one in agent_metrics.METRICS} | {one.name for one in agent_metrics.CONNECTOR_METRICS}
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "observability"
 
 

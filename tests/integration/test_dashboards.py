@@ -68,7 +68,7 @@ def test_prometheus_parses_every_query(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dashboard", EVERY, ids=lambda one: one.uid)
 def test_every_metric_exists(dashboard: Dashboard) -> None:
     known = {one.name for one in (*planner_metrics.OURS, *planner_metrics.DYNAMO.values())}
-    known |= {one.name for one in agent_metrics.METRICS}
+    known |= {one.name for one in agent_metrics.METRICS} | {one.name for one in agent_metrics.CONNECTOR_METRICS}
     texts = [*_queries(dashboard), *(one.query for one in dashboard.variables)]
     named = {name for text in texts for name in re.findall(r"\b(?:wattscale|dynamo_planner)_\w+", text)}
     assert named

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from agent.adapters.kubernetes.api import ApiError
@@ -24,6 +25,7 @@ from agent.core.scaling.scaling_types import (
     ScalingProblem,
     ScalingProgress,
     SetReplicas,
+    WriterKind,
 )
 
 log = logging.getLogger(__name__)
@@ -46,11 +48,18 @@ class KubernetesScaler:
     ) -> None:
         self._cluster, self._channel, self._watch, self._events = cluster, channel, watch, events
         self._overwrite = overwrite
+        self.second_writers: Mapping[str, WriterKind] | None = None
+        """By pool, who else set its count when it was compared last; None before that, and while it is not known."""
         self._written: dict[str, int] = {}
         self._raised_s: dict[str, float] = {}
         self._pursued: DecisionKey | None = None
         self._own: dict[str, tuple[str, int, str]] = {}
         """By pool: the version that we wrote over, the count that we wrote, and the version it then had."""
+
+    @property
+    def deployment(self) -> str:
+        """The deployment that is scaled."""
+        return self._channel.deployment
 
     async def run(self) -> None:
         """Carry out until cancelled."""
@@ -67,8 +76,10 @@ class KubernetesScaler:
     async def _step(self) -> None:
         decision = self._channel.state.pursued
         if decision is None:
+            self.second_writers = None
             return
         if unknown := self._watch.unknown:
+            self.second_writers = None
             await self._channel.report(waiting(decision, f"the cluster is not known now: {unknown}"))
             return
         if decision.key != self._pursued:
@@ -82,6 +93,7 @@ class KubernetesScaler:
             seen.setdefault(pool, PoolSeen(None, 0, None, problem=missing))
         written = in_force_by_us(self._channel.state, self._written)
         result = compare(decision, seen, written, overwrite=self._overwrite)
+        self.second_writers = result.foreign
         problems = [problem for action in result.actions if (problem := await self._write(action))]
         progress = result.progress
         if progress.complete:

@@ -7,7 +7,7 @@ unless it was set to.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.core.scaling.scaling_types import (
     PoolCount,
@@ -18,16 +18,20 @@ from agent.core.scaling.scaling_types import (
     ScalingProgress,
     ScalingState,
     SetReplicas,
+    WriterKind,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What to do about a decision, and how far it has come. ``foreign``: pools whose count another writer set."""
+    """What to do about a decision, and how far it has come.
+
+    ``foreign``: by pool, who else sets its count: an autoscaler that aims at it, or the writer of another count.
+    """
 
     actions: tuple[SetReplicas, ...]
     progress: ScalingProgress
-    foreign: tuple[str, ...] = ()
+    foreign: Mapping[str, WriterKind] = field(default_factory=dict)
 
 
 def in_force_by_us(state: ScalingState, written: Mapping[str, int]) -> Mapping[str, int]:
@@ -54,7 +58,9 @@ def compare(
     """
     lowers: list[SetReplicas] = []
     raises: list[SetReplicas] = []
-    foreign: list[str] = []
+    foreign = {
+        pool: WriterKind.AUTOSCALER for pool in sorted(decision.replicas) if (one := seen.get(pool)) and one.rival
+    }
     problems: list[ScalingProblem] = []
     for pool, target in sorted(decision.replicas.items()):
         one = seen.get(pool)
@@ -69,7 +75,7 @@ def compare(
             problems.append(ScalingProblem(words, retryable=False))
         if one.wanted != goal:
             if one.wanted != written.get(pool, one.wanted):
-                foreign.append(pool)
+                foreign.setdefault(pool, one.writer_kind)
                 problems.append(_second_writer(pool, one, target))
                 if not overwrite:
                     continue
@@ -82,7 +88,7 @@ def compare(
         if one.problem is not None and (one.room is None or target > one.room):
             # Pods without a place that the decision does not want any more are no lack of capacity.
             problems.append(one.problem)
-    return Comparison((*lowers, *raises), _progress(decision, seen, problems), tuple(foreign))
+    return Comparison((*lowers, *raises), _progress(decision, seen, problems), foreign)
 
 
 def _second_writer(pool: str, seen: PoolSeen, target: int) -> ScalingProblem:

@@ -40,6 +40,15 @@ class ScalingPhase(StrEnum):
     """With APPLIED: what left is gone, and its GPUs are idle. Watts may be credited."""
 
 
+class WriterKind(StrEnum):
+    """What sort of second writer a pool's count has; the values of a metric's label."""
+
+    AUTOSCALER = "autoscaler"
+    PERSON = "person"
+    OTHER = "other"
+    """Another program, or nobody knows who."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaDecision:
     """How many replicas each pool of a deployment should have. ``placements``: GPUs for new replicas, by pool."""
@@ -71,7 +80,8 @@ class PoolSeen:
     that a process manager keeps); None where it could not be read. ``ready``: replicas that serve.
     ``leaving``: replicas that drain or still hold GPUs; None where that is not known. ``idle``: whether the GPUs of
     those that left are idle. ``version``: opaque; a write carries it, and fails where it is no longer the newest.
-    ``writer``: who set ``wanted`` last, where known. ``hold``: why nothing may be raised now (a rollout).
+    ``writer``: who set ``wanted`` last, where known, and ``writer_kind``. ``rival``: whether an autoscaler aims at the
+    same target, whoever wrote last. ``hold``: why nothing may be raised now (a rollout).
     ``room``: the count to go back to, once waiting for more capacity was given up. ``at_least``: the fewest replicas
     that work there.
     """
@@ -82,6 +92,8 @@ class PoolSeen:
     idle: bool = True
     version: str = ""
     writer: str = ""
+    writer_kind: WriterKind = WriterKind.OTHER
+    rival: bool = False
     hold: str = ""
     problem: ScalingProblem | None = None
     room: int | None = None

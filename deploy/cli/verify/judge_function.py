@@ -8,6 +8,8 @@ from bus_schemas import v1
 from deploy.cli.verify.facts import BusFacts, Facts, SettingsFacts, Unknown
 from deploy.cli.verify.verdicts import Check, CheckLine, Group, Verdict, listed, sentences
 from deploy.views.freshness import tick_term_s, words
+from deploy.views.site_view import DeploymentSummary
+from deploy.views.status import trouble
 from planner.domain.config import OperationMode
 
 SETTINGS = Check(Group.FUNCTION, "settings")
@@ -145,7 +147,8 @@ def _connector(facts: Facts, bus: BusFacts) -> CheckLine:
     problems = [(name, text) for name in sorted(bus.view.deployments) if (text := _unseen(bus, name))]
     if problems:
         names = listed(name for name, _ in problems)
-        remedy = f"start the connector of {names} (`wattscale connector kubernetes|virtual|local`); its log says more"
+        kinds = "kubernetes|virtual|local|autoscaler"
+        remedy = f"start the connector of {names} (`wattscale connector {kinds}`); its log says more"
         return CONNECTOR.failed(sentences(text for _, text in problems), remedy)
     decided = [name for name, view in bus.view.deployments.items() if view.decision is not None]
     if not decided:
@@ -154,9 +157,14 @@ def _connector(facts: Facts, bus: BusFacts) -> CheckLine:
             return CONNECTOR.passed(f"waiting for the first decision: {listed(waiting)}")
         advised = _only_advised(facts)
         return CONNECTOR.skipped("all deployments are advisory" if advised else "no decision has been published yet")
-    partial = [name for name in decided if _status(bus, name) is v1.AckStatus.PARTIAL]
+    partial = [
+        name
+        for name in decided
+        if _status(bus, name) is v1.AckStatus.PARTIAL and not _never_answers(bus.view.deployments[name])
+    ]
     if partial:
-        return CONNECTOR.warned(f"carried out in part: {listed(partial)}", "`wattscale decisions` has the reason")
+        reasons = (f"{name} carried out in part: {trouble(bus.view.deployments[name])}" for name in sorted(partial))
+        return CONNECTOR.warned(sentences(reasons), "remove what each reason names; `wattscale decisions` has them all")
     return CONNECTOR.passed(sentences(_seen(bus, name) for name in sorted(decided)))
 
 
@@ -174,7 +182,7 @@ def _unseen(bus: BusFacts, name: str) -> str:
     """Why a deployment's newest decision was not received, or the next one will not be; empty where all is well."""
     view = bus.view.deployments[name]
     decision, ack = view.decision, view.ack
-    if decision is None:
+    if decision is None or _never_answers(view):
         return ""
     same = ack is not None and ack.incarnation in {"", decision.incarnation}
     if ack is None or not same or ack.decision_id < decision.decision_id:
@@ -188,9 +196,16 @@ def _unseen(bus: BusFacts, name: str) -> str:
     return ""
 
 
+def _never_answers(view: DeploymentSummary) -> bool:
+    """Whether a connector is at work that only hands counts on, to autoscalers that carry them out unacknowledged."""
+    return view.claim is not None and not view.claim.acknowledges
+
+
 def _seen(bus: BusFacts, name: str) -> str:
     view = bus.view.deployments[name]
     number = view.decision.decision_id if view.decision is not None else -1
+    if view.claim is not None and _never_answers(view):
+        return f"{name}: {view.claim.holder} serves #{number} to autoscalers, of which no answer is expected"
     use = None if isinstance(bus.consumers, Unknown) else bus.consumers.get(name)
     waits = "waits for the next" if use is not None and use.waiting else "reads the stream itself"
     actuator = view.ack.actuator if view.ack is not None and view.ack.actuator else "its connector"

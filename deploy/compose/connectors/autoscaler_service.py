@@ -137,7 +137,7 @@ async def serve(settings: AutoscalerFile, api: KubernetesApi | None, view: Autos
         served = settings.served()
         targets: dict[str, dict[str, str]] = {one: {} for one in served}
         claims = await stack.enter_async_context(
-            claimed(bus, this_process(name), targets, settings.claim_ttl_s, view.notes_of)
+            claimed(bus, this_process(name), targets, settings.claim_ttl_s, view.notes_of, acknowledges=False)
         )
         await run_together({**_parts(settings, bus, api, view), "claims": claims.keep()})
 

@@ -1,12 +1,15 @@
-"""The metrics of a connector that all kinds share, read when the page is made."""
+"""Metrics of connectors that count replicas, read when the page is made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from agent.connectors.scaling_channel import ScalingChannel
+from agent.core.scaling.scaling_types import WriterKind
 
 
 class ChannelMetrics:
@@ -38,6 +41,38 @@ class ChannelMetrics:
             for verdict, count in sorted(channel.received.items()):
                 counter.add_metric([channel.deployment, verdict], count)
         yield counter
+
+
+class CountsSeen(Protocol):
+    """What compares the counts of one deployment; see `KubernetesScaler`."""
+
+    @property
+    def deployment(self) -> str: ...
+
+    @property
+    def second_writers(self) -> Mapping[str, WriterKind] | None: ...
+
+
+class SecondWriterMetrics:
+    """A collector for these deployments."""
+
+    def __init__(self, *scalers: CountsSeen) -> None:
+        self._scalers = scalers
+
+    def collect(self) -> Iterator[Metric]:
+        """Pools by the kind of their second writer, 0 where there is none; nothing of a deployment not compared yet."""
+        family = GaugeMetricFamily(
+            "wattscale_connector_second_writer_pools",
+            "Pools whose replica count is also set by another writer, by its kind (autoscaler, person, other).",
+            labels=["deployment", "writer"],
+        )
+        for scaler in self._scalers:
+            if scaler.second_writers is None:
+                continue
+            found = Counter(scaler.second_writers.values())
+            for kind in WriterKind:
+                family.add_metric([scaler.deployment, kind.value], float(found[kind]))
+        yield family
 
 
 def _decision_id(channel: ScalingChannel) -> float:

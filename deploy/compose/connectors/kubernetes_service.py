@@ -22,7 +22,7 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
-from deploy.compose.connectors.connector_metrics import ChannelMetrics
+from deploy.compose.connectors.connector_metrics import ChannelMetrics, SecondWriterMetrics
 from deploy.compose.connectors.connector_process import (
     connected,
     log_to_stderr,
@@ -34,6 +34,7 @@ from deploy.compose.connectors.connector_process import (
 
 if TYPE_CHECKING:
     from agent.connectors.kubernetes.cluster_client import ClusterClient
+    from agent.connectors.kubernetes.scaler import KubernetesScaler
 
 log = logging.getLogger("wattscale.connector")
 Part = Callable[[], Coroutine[Any, Any, None]]
@@ -61,6 +62,7 @@ class KubernetesView:
 
     channels: list[ScalingChannel] = field(default_factory=list)
     watches: list[PoolWatch] = field(default_factory=list)
+    scalers: list[KubernetesScaler] = field(default_factory=list)
 
     @property
     def not_ready(self) -> str:
@@ -73,7 +75,7 @@ class KubernetesView:
 
     def page(self) -> bytes:
         """The metrics as text in Prometheus' format."""
-        return metrics_page(ChannelMetrics(*self.channels))
+        return metrics_page(ChannelMetrics(*self.channels), SecondWriterMetrics(*self.scalers))
 
 
 async def _run(settings: KubernetesFile) -> int:
@@ -123,6 +125,7 @@ async def _scaling(cluster: ClusterClient, bus: Bus, settings: KubernetesFile, v
         parts[f"restarts of {pools.deployment}"] = restarter.run
         view.channels.append(channel)
         view.watches.append(watch)
+        view.scalers.append(scaler)
     if settings.annotate:
         parts |= _annotating(cluster, bus, settings, shared, telemetry, events)
     targets = settings.claimed_targets(cluster.address)

@@ -226,6 +226,8 @@ async def test_an_autoscaler_without_the_field_is_named_in_log_pages_status_and_
 
             await until(on_the_bus, "the hint of wattscale status", every_s=0.2)
             checks = {one["check"]: one for one in (await site.printed("verify", "--json", "--wait", "0"))["checks"]}
+            assert (checks["connector"]["verdict"], checks["connector"]["remedy"]) == ("pass", "")
+            assert "serves #0 to autoscalers" in checks["connector"]["detail"]
             assert checks["single steps"]["verdict"] == "warn"
             assert words in checks["single steps"]["detail"]
             assert "--horizontal-pod-autoscaler-tolerance" in checks["single steps"]["remedy"]

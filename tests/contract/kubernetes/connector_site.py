@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from aiohttp import ClientSession
+from prometheus_client.parser import text_string_to_metric_families
+
 from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.consumers import Durable, keep
@@ -22,6 +25,7 @@ from tests.contract.kubernetes.api_server import ApiServer, Rule
 from tests.free_ports import free_port
 
 READ = "list,watch"
+SECOND_WRITERS = "wattscale_connector_second_writer_pools"
 GENERAL: tuple[Rule, ...] = (
     ("", "pods", READ),
     ("", "events", "create"),
@@ -51,6 +55,8 @@ class ConnectorSite:
         self.deployment = "prod"
         self._received: dict[str, list[v1.ScalingAck]] = {}
         self.api_url = server.api.access.server
+        self.port = 0
+        """Of the pages of the connector that was started last."""
 
     def of(self, deployment: str) -> ConnectorSite:
         """The same site for another deployment."""
@@ -117,6 +123,18 @@ class ConnectorSite:
 
         await until(found, f"an Event on {name} with {words}")
 
+    async def second_writers(self, **pools: int) -> None:
+        """Wait until the connector's metrics count these pools by the kind of their second writer, and no others."""
+        wanted = {kind: float(pools.get(kind, 0)) for kind in ("autoscaler", "person", "other")}
+
+        async def counted() -> bool:
+            async with ClientSession() as session, session.get(f"http://127.0.0.1:{self.port}/metrics") as answer:
+                families = list(text_string_to_metric_families(await answer.text()))
+            samples = [one for family in families for one in family.samples if one.name == SECOND_WRITERS]
+            return {one.labels["writer"]: one.value for one in samples} == wanted
+
+        await until(counted, f"second writers {wanted}")
+
     async def report_gpus(self, number: int, node: str, holders: Sequence[tuple[str, str, str]]) -> None:
         """A node's telemetry: one GPU for each (pod, deployment, pool)."""
         gpus = tuple(
@@ -163,10 +181,11 @@ class ConnectorSite:
             file = self.folder / "connector.yaml"
             file.write_text(json.dumps({"namespace": self.server.namespace, **settings}))
             about = ("--settings", str(file))
+        self.port = free_port()
         command = (
             *("-m", "deploy.cli.main", "connector", "kubernetes", *about),
             *("--kubeconfig", str(self.kubeconfig(token)), "--nats-url", self.url),
-            *("--host", "127.0.0.1", "--port", str(free_port())),
+            *("--host", "127.0.0.1", "--port", str(self.port)),
         )
         # A killed connector's claim is short here, so that the next one begins soon.
         environment = {**os.environ, "WATTSCALE_CONNECTOR_CLAIM_TTL_S": "1"}

@@ -109,10 +109,12 @@ async def test_a_second_writer_is_named_and_left_alone(server: ApiServer, tmp_pa
         async with site.connector(token, "--graph", operator.graph):
             await site.decide(0, decode=2)
             await site.done(0)
+            await site.second_writers()
             edit = {"spec": {"replicas": 4}}
             await merge(server.api, operator.path(ADAPTERS, name), edit, manager="kubectl-edit")
             await site.problem(0, "a person with kubectl-edit set 4 replicas")
             await site.event(name, "a person with kubectl-edit set 4 replicas")
+            await site.second_writers(person=1)
             await site.decide(1, decode=3)
             await site.problem(1, "a person with kubectl-edit set 4 replicas where the decision has 3")
             assert await adapter_replicas(operator, "Decode") == 4
@@ -154,9 +156,11 @@ async def test_an_autoscaler_is_named_and_not_fought(server: ApiServer, tmp_path
             await site.decide(0, decode=3)
             await site.problem(0, f"HorizontalPodAutoscaler {server.mark}-h scales the same target")
             await site.event(name, f"HorizontalPodAutoscaler {server.mark}-h")
+            await site.second_writers(autoscaler=1)
             assert await adapter_replicas(operator, "Decode") == 1
             await server.api.send("DELETE", server.path(*HPAS, f"{server.mark}-h"))
             await site.done(0)
+            await site.second_writers()
 
 
 async def test_pods_that_fail_or_find_no_room_are_named_and_block_no_other_role(

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -89,7 +89,15 @@ class SitePart:
 
 
 class VerifiedSite:
-    """The parts by name, and `wattscale verify` against them."""
+    """The parts by name, and `wattscale verify` against them.
+
+    ``components``: of the graph, with their first replicas; ``engines``: by component, its pool. ``pages``: by part,
+    the port of its pages; Prometheus scrapes them ``every`` so often.
+    """
+
+    components: ClassVar[Mapping[str, int]] = {"Decode": 1}
+    engines: ClassVar[Mapping[str, str]] = {"backend": "decode"}
+    every = "250ms"
 
     def __init__(self, folder: Path, server: EmbeddedServer, bus: Bus, kube: ApiServer, metrics: MetricsServer) -> None:
         self.folder, self.server, self.bus, self.kube, self.metrics = folder, server, bus, kube, metrics
@@ -99,6 +107,7 @@ class VerifiedSite:
         self.role = ""
         self.graph = ""
         self.parts: dict[str, SitePart] = {}
+        self.pages: dict[str, int] = {}
         self._prometheus = AsyncExitStack()
 
     @property
@@ -109,9 +118,10 @@ class VerifiedSite:
         """Start it, also again at the same address and with the same data. Returns when it has scraped the engines."""
         begun_s = time.time()
         (self.folder / "prometheus").mkdir(exist_ok=True)
-        target = {"engines": self.metrics.url.split("/")[2]}
+        targets = {"engines": self.metrics.url.split("/")[2]}
+        targets |= {part: f"127.0.0.1:{port}" for part, port in self.pages.items()}
         await self._prometheus.enter_async_context(
-            prometheus(self.folder / "prometheus", target, port=self.prometheus_port)
+            prometheus(self.folder / "prometheus", targets, every=self.every, port=self.prometheus_port)
         )
         client = PrometheusClient(PrometheusSettings(self.prometheus_url))
         try:
@@ -276,7 +286,7 @@ def server_settings(folder: Path, deployment: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def verified_site(folder: Path) -> AsyncIterator[VerifiedSite]:
+async def verified_site(folder: Path, site_type: type[VerifiedSite] = VerifiedSite) -> AsyncIterator[VerifiedSite]:
     """A site with every part running, not necessarily settled yet."""
     engine = EngineMetrics(namespace="ns-chat")
     async with AsyncExitStack() as stack:
@@ -287,8 +297,8 @@ async def verified_site(folder: Path) -> AsyncIterator[VerifiedSite]:
         os.environ["WATTSCALE_NATS_PASSWORD"] = PASSWORD
         bus = await stack.enter_async_context(connected(server.url, user="root"))
         await stream_admin.apply(bus)
-        operator = await stack.enter_async_context(operated(kube, Decode=1))
-        site = VerifiedSite(folder, server, bus, kube, metrics)
+        operator = await stack.enter_async_context(operated(kube, name="g", version="v1beta1", **site_type.components))
+        site = site_type(folder, server, bus, kube, metrics)
         durables = [Durable.scaling(bus, site.deployment), *(Durable.power(bus, node) for node in NODES)]
         tasks = [asyncio.create_task(keep(bus, lambda: durables, 0.5)), asyncio.create_task(_load(site))]
         try:
@@ -313,7 +323,8 @@ async def _load(site: VerifiedSite) -> None:
         engine = site.metrics.engine
         if workers == 1 and await last(site.bus, site.bus.subjects.ack_scaling(site.deployment)) is not None:
             workers = 2
-        for number in range(workers):
-            engine.worker(MODEL, "backend", f"decode-{number}", running=1, waiting=0, kv=0.2)
+        for component, pool in site.engines.items():
+            for number in range(workers):
+                engine.worker(MODEL, component, f"{pool}-{number}", running=1, waiting=0, kv=0.2)
         engine.serve(MODEL, 2, isl=1000, osl=200, ttft_s=0.2, itl_s=0.02)
         await asyncio.sleep(0.2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agent.core.scaling.scaling_types import WriterKind
+
 OWN = "wattscale"
 """The ``fieldManager`` of every write of ours."""
 _KNOWN = {
@@ -12,6 +14,9 @@ _KNOWN = {
     "keda": "KEDA (keda)",
     "OpenAPI-Generator": "a Python client without a name of its own, such as Dynamo's planner (OpenAPI-Generator)",
 }
+
+_AUTOSCALERS = {"kube-controller-manager", "keda"}
+_PERSON = "kubectl"
 
 
 def count_writer(managed_fields: object, path: tuple[str, ...] = ("spec", "replicas")) -> str:
@@ -21,6 +26,14 @@ def count_writer(managed_fields: object, path: tuple[str, ...] = ("spec", "repli
     names = [str(entry.get("manager", "")) for entry in managed_fields if _owns(entry, path)]
     others = [name for name in names if name and name != OWN]
     return " and ".join(_in_words(name) for name in sorted(set(others)))
+
+
+def count_writer_kind(managed_fields: object, path: tuple[str, ...] = ("spec", "replicas")) -> WriterKind:
+    """What sort of writer owns the field at ``path``; of several, an autoscaler before a person."""
+    names = {str(entry["manager"]) for entry in owners(managed_fields, path)} - {OWN}
+    if names & _AUTOSCALERS:
+        return WriterKind.AUTOSCALER
+    return WriterKind.PERSON if any(name.startswith(_PERSON) for name in names) else WriterKind.OTHER
 
 
 def is_own(managed_fields: object, path: tuple[str, ...]) -> bool:
@@ -46,6 +59,6 @@ def _owns(entry: Mapping[str, Any], path: tuple[str, ...]) -> bool:
 
 
 def _in_words(manager: str) -> str:
-    if manager.startswith("kubectl"):
+    if manager.startswith(_PERSON):
         return f"a person with {manager}"
     return _KNOWN.get(manager, manager)

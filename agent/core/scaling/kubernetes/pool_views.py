@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.core.scaling.kubernetes.field_writers import count_writer
+from agent.core.scaling.kubernetes.field_writers import count_writer, count_writer_kind
 from agent.core.scaling.kubernetes.workload_pods import WorkerPod
-from agent.core.scaling.scaling_types import PoolSeen, ScalingProblem
+from agent.core.scaling.scaling_types import PoolSeen, ScalingProblem, WriterKind
 
 _GANGS = ("PodCliqueScalingGroup", "LeaderWorkerSet")
 """Kinds whose replica is several pods: pods are not replicas there."""
@@ -159,6 +159,8 @@ def pool_seen(
         idle=gpus_idle,
         version=str(metadata.get("resourceVersion", "")),
         writer=rival or count_writer(metadata.get("managedFields")),
+        writer_kind=WriterKind.AUTOSCALER if rival else count_writer_kind(metadata.get("managedFields")),
+        rival=bool(rival),
         hold=counted.hold,
         at_least=counted.at_least,
         problem=problem,

@@ -14,6 +14,7 @@ from agent.core.scaling.scaling_types import (
     ScalingProblem,
     ScalingState,
     SetReplicas,
+    WriterKind,
 )
 
 ONE = ReplicaDecision(0, "i", {"decode": 3, "prefill": 1}, {"decode": (("g0",),)})
@@ -60,8 +61,8 @@ def test_the_phase_reports_what_is_known_of_those_that_leave() -> None:
 
 
 def test_a_second_writer_is_named_and_not_fought() -> None:
-    result = compared(at(decode=5, prefill=1, writer="HPA decode"), {"decode": 2})
-    assert (result.actions, result.foreign) == ((), ("decode",))
+    result = compared(at(decode=5, prefill=1, writer="HPA decode", writer_kind=WriterKind.AUTOSCALER), {"decode": 2})
+    assert (result.actions, result.foreign) == ((), {"decode": WriterKind.AUTOSCALER})
     assert result.progress.problem == ScalingProblem("decode: HPA decode set 5 replicas where the decision has 3")
     nameless = compared(at(decode=5, prefill=1), {"decode": 2}).progress.problem
     assert nameless is not None
@@ -71,11 +72,18 @@ def test_a_second_writer_is_named_and_not_fought() -> None:
 def test_the_setting_lets_the_decision_win() -> None:
     result = compared(at(decode=5, prefill=1), {"decode": 2}, overwrite=True)
     assert result.actions == (SetReplicas("decode", 3, 5, "7"),)
-    assert result.foreign == ("decode",)
+    assert result.foreign == {"decode": WriterKind.OTHER}
+
+
+def test_an_autoscaler_that_aims_at_a_pool_is_one_whatever_the_count_is() -> None:
+    for overwrite, decode in ((False, None), (True, 3), (True, 5)):
+        seen = at(decode=3, prefill=1, rival=True, writer_kind=WriterKind.AUTOSCALER)
+        seen["decode"] = dataclasses.replace(seen["decode"], wanted=decode)
+        assert compared(seen, {"decode": 2}, overwrite=overwrite).foreign == {"decode": WriterKind.AUTOSCALER}
 
 
 def test_a_second_writer_of_the_wanted_count_or_the_count_of_our_last_write_is_none() -> None:
-    assert compared(at(decode=3, prefill=1), {"decode": 2}).foreign == ()
+    assert compared(at(decode=3, prefill=1), {"decode": 2}).foreign == {}
     assert compared(at(decode=2, prefill=1), {"decode": 2}).actions == (SetReplicas("decode", 3, 2, "7", (("g0",),)),)
 
 

@@ -245,6 +245,43 @@ def test_an_autoscaler_that_loses_single_steps_is_named_with_what_to_do() -> Non
     assert "may not read" in of(judged(healthy(unread)), Verdict.SKIPPED)["single steps"].detail
 
 
+UNUSED = {NAME: ConsumerUse(0, 0, 0)}
+
+
+@pytest.mark.parametrize("consumers", [{NAME: None}, UNUSED, Unknown("no right")])
+def test_a_connector_that_never_acknowledges_passes_while_it_holds_its_claim(consumers: Any) -> None:
+    facts = bus(consumers=consumers)
+    facts.view.deployments[NAME].ack = None
+    serving = claim().model_copy(update={"acknowledges": False, "holder": "autoscaler on host"})
+    facts.view.claimed(NAME, serving)
+    lines = judged(healthy(facts))
+    assert of(lines, FAIL, WARN) == {}
+    detail = of(lines, Verdict.PASS)["connector"].detail
+    assert detail == f"{NAME}: autoscaler on host serves #7 to autoscalers, of which no answer is expected"
+    for gone in (serving.model_copy(update={"released": True}), claim()):
+        facts.view.claimed(NAME, gone)
+        failed = of(judged(healthy(facts)), FAIL)
+        assert list(failed) == ["connector"]
+        assert "autoscaler" in failed["connector"].remedy
+
+
+def test_answers_of_an_earlier_connector_are_no_verdict_on_one_that_never_acknowledges() -> None:
+    for status in (v1.AckStatus.FAILED, v1.AckStatus.PARTIAL):
+        facts = bus(scaling_ack(decision_id=6, scaled_decision_id=6, status=status, reason="no quota"))
+        facts.view.claimed(NAME, claim().model_copy(update={"acknowledges": False}))
+        assert of(judged(healthy(facts)), FAIL, WARN) == {}
+
+
+def test_a_second_writer_is_named_with_the_pool_whose_count_it_sets() -> None:
+    words = "decode: a person with kubectl-edit set 4 replicas where the decision has 3"
+    lines = judged(healthy(bus(scaling_ack(status=v1.AckStatus.PARTIAL, reason=words))))
+    assert of(lines, FAIL) == {}
+    line = of(lines, WARN)["connector"]
+    assert words in line.detail
+    assert NAME in line.detail
+    assert "remove" in line.remedy
+
+
 def test_what_cannot_be_read_is_skipped_and_never_failed() -> None:
     lost = bus(unread={"telemetry.node": "WATTSCALE_TELEMETRY does not answer"}, changes=(CREATE,))
     lines = judged(healthy(lost))

@@ -16,7 +16,7 @@ from agent.core.scaling.kubernetes.pool_views import (
     workload,
 )
 from agent.core.scaling.kubernetes.workload_pods import WorkerPod, of_labels, worker_pod
-from agent.core.scaling.scaling_types import ReplicaDecision, ScalingPhase, SetReplicas
+from agent.core.scaling.scaling_types import ReplicaDecision, ScalingPhase, SetReplicas, WriterKind
 
 NOW_S = 1_000_000.0
 
@@ -162,7 +162,7 @@ def test_other_objects_report_their_ready_replicas(kind: str, status: dict[str, 
 def test_a_person_s_count_is_named_and_left_alone() -> None:
     seen = pool_seen("decode", adapter(5, "kubectl-edit"), graph_component(graph(5), "decode"), serving(5), NOW_S)
     result = compare(ReplicaDecision(4, "i", {"decode": 3}), {"decode": seen}, {"decode": 2})
-    assert (result.actions, result.foreign) == ((), ("decode",))
+    assert (result.actions, result.foreign) == ((), {"decode": WriterKind.PERSON})
     assert result.progress.problem is not None
     assert "a person with kubectl-edit set 5 replicas" in result.progress.problem.reason
 
@@ -217,7 +217,7 @@ def test_a_decision_that_found_no_room_gives_back_what_was_not_placed() -> None:
     seen = pool_seen("decode", adapter(3), counted, pods, NOW_S)
     result = compare(ReplicaDecision(4, "i", {"decode": 3}), {"decode": seen}, {"decode": 3})
     assert result.actions == (SetReplicas("decode", 2, 3, "7"),)
-    assert (result.progress.complete, result.foreign) == (False, ())
+    assert (result.progress.complete, result.foreign) == (False, {})
     assert result.progress.problem is not None
     assert not result.progress.problem.retryable
     gang = pool_seen("decode", adapter(3), Counted(1, observed=True, gang=True), pods, NOW_S)
