@@ -84,8 +84,17 @@ def starting_after(flow: Flow, pool: PoolId, count: int, size: int, staying: int
     ``staying``, ``starting``: the same before it. A decision adds at most what it grows by, a scale-down nothing.
     """
     grows = max(0, count - flow.published.get(pool, 0)) * size
-    unseen = max(count, _may_run(flow, pool)) * size - kept(flow, pool, count, size, staying)
+    unseen = _at_most(flow, pool, count) * size - kept(flow, pool, count, size, staying)
     return min(unseen, starting + grows)
+
+
+def _at_most(flow: Flow, pool: PoolId, count: int) -> int:
+    """How many replicas may hold GPUs after a decision of ``count``: all that may before it, and those that it adds.
+
+    What an earlier decision let go may still drain where no report shows it, so that none of its room is used again
+    before the decisions have settled (`outcome`).
+    """
+    return _may_run(flow, pool) + max(0, count - flow.published.get(pool, 0))
 
 
 def _may_run(flow: Flow, pool: PoolId) -> int:
@@ -111,7 +120,7 @@ def decided(flow: Flow, counts: Mapping[PoolId, int], sizes: Mapping[PoolId, int
 
     ``sizes``: GPUs per replica, of the pools in ``counts`` that have GPUs.
     """
-    at_most = {name: max(count, _may_run(flow, name)) for name, count in {**flow.published, **counts}.items()}
+    at_most = {name: _at_most(flow, name, count) for name, count in {**flow.published, **counts}.items()}
     stay = {name: kept(flow, name, counts[name], size, now.staying[name]) for name, size in sizes.items()}
     never = {
         name: at_most[name] * size

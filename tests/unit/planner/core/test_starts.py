@@ -81,6 +81,17 @@ def test_the_pods_let_go_may_be_those_in_reports_while_new_ones_are_in_none() ->
     assert to_start(again, old) == 4, "c, d, e and f, while a and b drain"
 
 
+def test_what_was_let_go_may_drain_in_no_report_while_others_start() -> None:
+    """Two start on a node that is cut off and are let go; they drain there, unseen, while two more start elsewhere."""
+    up = decided(Flow(), 2, living())
+    down = replace(decided(up, 0, living()), scaled_decision_id=1)
+    assert to_start(down, living()) == 2, "a and b: nothing is known of the node that is cut off"
+    again = decided(down, 2, living())
+    assert again.starts.at_most == {DECODE: 4}
+    assert to_start(again, living()) == 4, "a and b, which drain, and c and d"
+    assert to_start(again, living("c", "d")) == 2, "a and b drain still"
+
+
 def test_a_scale_down_reserves_nothing() -> None:
     before = living("a", "b", "c", "d")
     full = decided(decided(Flow(), 4, living()), 4, before)
