@@ -128,10 +128,10 @@ async def test_a_second_connector_of_another_kind_is_refused_by_name_and_follows
         try:
             await publish(planner, planner.subjects.decision_scaling(NAME), scaling(NAME, 0), "decision-0")
             async with site.process("local", "a") as first:
-                await until(lambda: held_by("local of a"), "the first connector to claim")
-                await until(lambda: acknowledged_by("local of a"), "the first connector's acknowledgement")
+                await until(lambda: held_by("local of a"), "the first connector to claim", 120)
+                await until(lambda: acknowledged_by("local of a"), "the first connector's acknowledgement", 120)
                 async with site.process("virtual", "b") as second:
-                    _, log = await asyncio.wait_for(second.communicate(), 40)
+                    _, log = await asyncio.wait_for(second.communicate(), 120)
                 assert second.returncode == 2, log
                 sentence = log.decode().splitlines()[-1]
                 assert f"deployment {NAME} is scaled by connector local of a (process {first.pid}" in sentence
@@ -140,9 +140,9 @@ async def test_a_second_connector_of_another_kind_is_refused_by_name_and_follows
                 first.send_signal(signal.SIGKILL)
                 await first.wait()
             async with site.process("virtual", "b"):
-                await until(lambda: held_by("virtual of b"), "the next connector to follow the killed one")
+                await until(lambda: held_by("virtual of b"), "the next connector to follow the killed one", 120)
                 await publish(planner, planner.subjects.decision_scaling(NAME), scaling(NAME, 1), "decision-1")
-                await until(lambda: acknowledged_by("virtual of b"), "the next connector's acknowledgement")
+                await until(lambda: acknowledged_by("virtual of b"), "the next connector's acknowledgement", 120)
         finally:
             keeper.cancel()
             await asyncio.gather(keeper, return_exceptions=True)
