@@ -34,6 +34,8 @@ from planner.sim.cluster.engine_timing import (
 )
 from planner.sim.cluster.sim_gpu import GpuCard
 
+BACKLOG = 2048
+"""Connections that wait to be accepted, as many as uvicorn lets wait: beyond them the kernel resets connections."""
 LINEAR_CONTEXTS = 8
 """Longest contexts that the KV cache holds where neither profile nor option gives its size."""
 LINGER_S = 10.0
@@ -160,7 +162,7 @@ async def _serve(options: EngineOptions, law: EngineLaw, gpus: EngineGpus) -> No
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, options.host, options.port).start()
+            await web.TCPSite(runner, options.host, options.port, backlog=BACKLOG).start()
         except OSError as error:
             raise UsageError(f"--port {options.port}: {error.strerror or error}") from error
         for number in (signal.SIGTERM, signal.SIGINT):
