@@ -16,6 +16,7 @@ import pytest
 from bus_schemas import codec, v1
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.publisher import publish
 from deploy.nats.embedded import EmbeddedServer
 from deploy.views.explain import power_lines
 from deploy.views.words import sentence
@@ -188,9 +189,13 @@ async def test_the_page_of_a_planner_survives_its_restart_and_states_it(tmp_path
             await shown(page, "#connection", "live")
             before = await page.evaluate("document.getElementById('leader').textContent")
             assert before
-            stage.load_rps = 60.0
-            number = max(one.decision_id for one in stage.fleet.scaling)
-            await until(lambda: stage.fleet.scaling[-1].decision_id > number, "a decision of the second process")
+            # A pin needs a decision whatever the load is.
+            last = max(stage.fleet.scaling, key=lambda one: one.decision_id)
+            others = {pool: 1 if target.replicas > 1 else 2 for pool, target in last.pools.items()}
+            pin = v1.DeploymentControl(time=datetime.now(UTC), deployment=str(NAME), action="pin", replicas=others)
+            await publish(stage.bus, stage.bus.subjects.control_deployment(str(NAME)), pin, "pin-of-the-test")
+            number = last.decision_id
+            await until(lambda: stage.fleet.scaling[-1].decision_id > number, "a decision of the second process", 120)
             await shown(page, "#timeline", f"scaling #{stage.fleet.scaling[-1].decision_id}")
 
 
