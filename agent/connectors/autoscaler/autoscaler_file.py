@@ -22,15 +22,11 @@ class MetricsApiSection(SettingsSection):
     port: HttpPort = 9104
 
 
-class ExternalMetricsSection(SettingsSection):
-    """The external metrics API for HPA, over TLS. Off unless ``port`` is set."""
+class ServedOverTls(SettingsSection):
+    """A server's certificate and key, which belong together."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - the API server asks from its own host
-    port: HttpPort = None
     tls_cert_file: Path | None = None
     tls_key_file: Path | None = None
-    reload_s: float = Field(default=30.0, gt=0, le=3600)
-    """How often the front proxy's authority and our certificate are read again."""
 
     @property
     def files(self) -> tuple[Path, Path] | None:
@@ -40,36 +36,40 @@ class ExternalMetricsSection(SettingsSection):
         return self.tls_cert_file, self.tls_key_file
 
     @model_validator(mode="after")
-    def _fit_together(self) -> ExternalMetricsSection:
+    def _a_pair(self) -> ServedOverTls:
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
             raise ValueError("tls_cert_file and tls_key_file belong together")
+        return self
+
+
+class ExternalMetricsSection(ServedOverTls):
+    """The external metrics API for HPA, over TLS. Off unless ``port`` is set."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - the API server asks from its own host
+    port: HttpPort = None
+    reload_s: float = Field(default=30.0, gt=0, le=3600)
+    """How often the front proxy's authority and our certificate are read again."""
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ExternalMetricsSection:
         if self.port is not None and self.tls_cert_file is None:
             raise ValueError("port is set: tls_cert_file and tls_key_file are needed, for <service>.<namespace>.svc")
         return self
 
 
-class ExternalScalerSection(SettingsSection):
-    """KEDA's external scaler over gRPC. Off unless ``port`` is set; needs the extra ``keda``."""
+class ExternalScalerSection(ServedOverTls):
+    """KEDA's external scaler over gRPC. Off unless ``port`` is set; needs the extra ``keda``.
+
+    Without certificate and key: no TLS. Renewed files are read at the next connection.
+    """
 
     host: str = "0.0.0.0"  # noqa: S104 - KEDA asks from another pod
     port: HttpPort = None
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
-    """Without these two: no TLS. Renewed files are read at the next connection."""
     tls_client_ca_file: Path | None = None
     """Only clients with a certificate of this authority are answered."""
 
-    @property
-    def files(self) -> tuple[Path, Path] | None:
-        """Certificate and key; None where they are not set."""
-        if self.tls_cert_file is None or self.tls_key_file is None:
-            return None
-        return self.tls_cert_file, self.tls_key_file
-
     @model_validator(mode="after")
     def _fit_together(self) -> ExternalScalerSection:
-        if bool(self.tls_cert_file) != bool(self.tls_key_file):
-            raise ValueError("tls_cert_file and tls_key_file belong together")
         if self.tls_client_ca_file is not None and self.tls_cert_file is None:
             raise ValueError("tls_client_ca_file is set: tls_cert_file and tls_key_file are needed as well")
         return self
