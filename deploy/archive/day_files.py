@@ -270,9 +270,7 @@ def _write_parquet(path: Path, lines: Path, packed: Path | None) -> None:
         with duckdb.connect(":memory:") as database:
             database.execute(f"SET memory_limit='{MEMORY}'; SET threads=1; SET preserve_insertion_order=false")
             database.execute(f"SET temp_directory='{_quoted(aside)}'")
-            database.execute(
-                f"COPY ({found}) TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 4096)"
-            )
+            database.execute(f"COPY ({found}) TO '{_quoted(path)}' ({FORM})")
     except duckdb.Error as error:
         raise ArchiveError(f"{lines}: cannot be packed: {str(error).splitlines()[0]}") from error
     finally:
