@@ -14,16 +14,6 @@ from pydantic import BaseModel
 from agent.connectors.autoscaler.autoscaler_file import AutoscalerFile
 from agent.connectors.connector_file import ConnectorFile
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
-from agent.core.scaling.kubernetes.needed_rights import (
-    GRAPHS,
-    Right,
-    annotating,
-    reporting,
-    restarting,
-    scaling,
-    watching,
-)
-from agent.core.scaling.kubernetes.scale_targets import ADAPTER_GROUP, ADAPTERS
 from deploy.compose import agent_settings, planner_settings
 from deploy.compose.connectors import connector_settings
 from deploy.compose.core_config import planner_config
@@ -219,45 +209,6 @@ def _with_profiles(settings: str, manifests: tuple[Manifest, ...], folder: Path)
             for name, text in one["data"].items():
                 (folder / name).write_text(text)
     return settings.replace("/workspace/profiling_results", str(folder))
-
-
-@pytest.mark.parametrize("case", ["dynamo", "keda"])
-def test_a_connectors_role_has_the_rights_that_the_connector_names(case: str, tmp_path: Path) -> None:
-    release = rendered(case)
-    file = tmp_path / "connector.yaml"
-    file.write_text(release.settings("-connector-chat"))
-    settings = connector_settings.load(file, {}, {}, KubernetesFile).settings
-    given = {
-        (role["metadata"]["namespace"], group, resource, verb)
-        for role in release.of("Role", "-chat")
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
-    wanted: set[Right] = set()
-    for pools in settings.watched():
-        home = pools.namespace
-        wanted |= {reporting(home), *watching(home, "", "pods"), *watching(home, "keda.sh", "scaledobjects")}
-        wanted |= set(watching(home, "autoscaling", "horizontalpodautoscalers"))
-        if settings.annotate:
-            wanted.add(annotating(home))
-        if settings.restart_graphs:
-            wanted.add(restarting(home))
-        if pools.graph:
-            wanted |= {*watching(home, ADAPTER_GROUP, GRAPHS), *watching(home, ADAPTER_GROUP, ADAPTERS)}
-            wanted.add(scaling(home, ADAPTER_GROUP, ADAPTERS))
-        for target in pools.targets.values():
-            wanted |= {*watching(home, target.group, target.resource), scaling(home, target.group, target.resource)}
-    assert given == {(right.namespace, right.group, right.path, right.verb) for right in wanted}
-    # A count is written to the named targets only.
-    scales = [
-        rule
-        for role in release.of("Role", "-chat")
-        for rule in role["rules"]
-        if any(resource.endswith("/scale") for resource in rule["resources"])
-    ]
-    assert all(("resourceNames" in rule) != bool(settings.graph) for rule in scales)
 
 
 def test_two_releases_share_nothing() -> None:
