@@ -1,4 +1,4 @@
 """Measures what an engine can do and what it draws, and writes the profile that the planner sizes by.
 
-Law: results | online > analysis; analysis is pure, and time is an argument there.
+Law: results | online | requests > analysis; requests and analysis are pure, and time is an argument there.
 """
