@@ -44,7 +44,7 @@ class ScalingDecision(Message):
     reasons: tuple[Reason, ...] = ()
     at_most: dict[str, Annotated[int, Field(ge=0)]] | None = None
     """Where the budget covers workers only: the most replicas of each pool that this decision, and earlier ones which
-    are not carried out, may still have running. The next leader keeps their watts reserved."""
+    are not carried out, may still have running or draining. The next leader keeps their watts reserved."""
     kept_gpus: dict[str, Annotated[int, Field(ge=0)]] | None = None
     """Likewise: GPUs of replicas of each pool that lived before this decision and that it does not let go."""
 

@@ -24,7 +24,8 @@ def as_text(picture: SiteView, now: datetime) -> str:
     lines.append(f"leader: {who}" if who else "leader: none")
     for name, view in sorted(picture.deployments.items()):
         record = view.record
-        reached = _reached(view.decision_id, "carried out", view.scaled_decision_id)
+        observed_only = view.claim is not None and not view.claim.acknowledges
+        reached = _reached(view.decision_id, "carried out", view.scaled_decision_id, acknowledged=not observed_only)
         lines.append(
             f"{name}: {rate(record)}, TTFT {figure(record, 'ttft_ms', 'ms')},"
             f" ITL {figure(record, 'itl_ms', 'ms')}; {reached}{_ago(record.time if record else None, now, 'tick')}"
@@ -49,10 +50,15 @@ def as_text(picture: SiteView, now: datetime) -> str:
     return "\n".join(lines)
 
 
-def _reached(decision_id: int, verb: str, done_id: int) -> str:
-    """The newest decision and how far it has come. The bus says -1 where there is none."""
+def _reached(decision_id: int, verb: str, done_id: int, *, acknowledged: bool = True) -> str:
+    """The newest decision and how far it has come. The bus says -1 where there is none.
+
+    ``acknowledged``: False where an autoscaler takes the counts, which tells nobody when it has set them.
+    """
     if decision_id < 0:
         return "no decision yet"
+    if not acknowledged:
+        return f"decision #{decision_id}, given to an autoscaler"
     return f"decision #{decision_id}, {verb} " + (f"#{done_id}" if done_id >= 0 else "none yet")
 
 

@@ -9,8 +9,6 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from agent.adapters.kubernetes.api import ApiError
@@ -18,10 +16,11 @@ from agent.connectors.kubernetes.cluster_client import ClusterClient
 from agent.connectors.kubernetes.pool_watch import PoolWatch
 from agent.connectors.kubernetes.scaling_events import ScalingEvents
 from agent.connectors.scaling_channel import ScalingChannel
+from agent.connectors.subject_feed import SubjectFeed
 from agent.core.scaling.kubernetes.graph_restart import RestartCommand, RestartPhase, RestartReport, next_restart
 from bus_schemas.errors import BusAwayError
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.reader import last, stored
+from bus_schemas.jetstream.reader import last
 from bus_schemas.v1 import DeploymentControl, PlanRecord, RestartProgress
 
 log = logging.getLogger(__name__)
@@ -45,10 +44,8 @@ class GraphRestarter:
     ) -> None:
         self._cluster, self._bus, self._channel, self._watch = cluster, bus, channel, watch
         self._events, self._changed, self._allowed = events, changed, allowed
-        self._subject = bus.subjects.control_deployment(channel.deployment)
-        self._client: Client | None = None
+        self._feed = SubjectFeed(bus, bus.subjects.control_deployment(channel.deployment), self._take)
         self._order: RestartCommand | None = None
-        self._received = 0
         self._wrote_over = ""
         """The version of the graph that we wrote over, until the watch shows a newer one."""
 
@@ -58,8 +55,7 @@ class GraphRestarter:
         while True:
             self._changed.clear()
             try:
-                if self._client is not self._bus.nc and self._bus.connected:
-                    await self._subscribe(self._bus.nc)
+                await self._follow()
                 await self._step()
             except (BusAwayError, NatsError, OSError) as error:
                 log.warning("restart commands wait for the bus: %s", error)
@@ -67,27 +63,10 @@ class GraphRestarter:
                 async with asyncio.timeout(CHECK_S):
                     await self._changed.wait()
 
-    async def _subscribe(self, client: Client) -> None:
-        before = self._received
-        subscription = await client.subscribe(self._bus.subjects.stored(self._subject), cb=self._receive)
-        try:
-            found = await last(self._bus, self._subject)
-        except BusAwayError:
-            # The next attempt subscribes again.
-            await subscription.unsubscribe()
-            raise
-        if found is not None and self._received == before:
-            self._take(found.message)
-        if self._order is None and self._channel.restart is not None:
+    async def _follow(self) -> None:
+        if await self._feed.subscribe() and self._order is None and self._channel.restart is not None:
             # Another command came while no connector ran. The restart of the last report is followed to its end.
             self._order = RestartCommand(self._channel.restart.restart_id, known=False)
-        self._client = client
-
-    async def _receive(self, raw: Msg) -> None:
-        self._received += 1
-        found = stored(raw)
-        if found is not None:
-            self._take(found.message)
 
     def _take(self, message: object) -> None:
         if isinstance(message, DeploymentControl) and message.restart is not None:

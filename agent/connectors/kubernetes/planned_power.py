@@ -6,16 +6,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from agent.connectors.subject_feed import SubjectFeed
 from agent.core.scaling.kubernetes.power_limits import PlannedLimit, PlannedLimits, whole_watts
 from bus_schemas.errors import BusAwayError
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.reader import last, stored
 from bus_schemas.v1 import PlanRecord
 
 log = logging.getLogger(__name__)
@@ -28,41 +25,18 @@ class PlannedPower:
     """Run `run`; ``wake`` is called with each record. A record that is lost is replaced by the next tick's."""
 
     def __init__(self, bus: Bus, deployment: str, settle_s: float, wake: Callable[[], None]) -> None:
-        self._bus, self._wake = bus, wake
-        self._subject = bus.subjects.telemetry_plan(deployment)
-        self._client: Client | None = None
-        self._received = 0
+        self._wake = wake
+        self._feed = SubjectFeed(bus, bus.subjects.telemetry_plan(deployment), self._take)
         self.limits = PlannedLimits(settle_s)
 
     async def run(self) -> None:
         """Receive until cancelled, also after the client was replaced by a new one."""
         while True:
-            if self._client is not self._bus.nc and self._bus.connected:
-                try:
-                    await self._subscribe(self._bus.nc)
-                except (BusAwayError, NatsError, OSError) as error:
-                    log.warning("power limits wait for plan records: %s", error)
+            try:
+                await self._feed.subscribe()
+            except (BusAwayError, NatsError, OSError) as error:
+                log.warning("power limits wait for plan records: %s", error)
             await asyncio.sleep(CHECK_S)
-
-    async def _subscribe(self, client: Client) -> None:
-        before = self._received
-        subscription = await client.subscribe(self._bus.subjects.stored(self._subject), cb=self._receive)
-        try:
-            found = await last(self._bus, self._subject)
-        except BusAwayError:
-            # The next attempt subscribes again.
-            await subscription.unsubscribe()
-            raise
-        if found is not None and self._received == before:
-            self._take(found.message)
-        self._client = client
-
-    async def _receive(self, raw: Msg) -> None:
-        self._received += 1
-        with suppress(ValueError):
-            found = stored(raw)
-            if found is not None:
-                self._take(found.message)
 
     def _take(self, message: object) -> None:
         if isinstance(message, PlanRecord):

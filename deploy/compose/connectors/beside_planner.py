@@ -106,7 +106,8 @@ def _unused(name: str, block: DeploymentSettings) -> None:
 def _virtual(settings: Settings, deployment: str, environ: Mapping[str, str]) -> SideConnector:
     from agent.connectors.connector_file import ConnectorFile
     from deploy.cli.errors import UsageError
-    from deploy.compose.connectors.virtual_service import ConnectorView, access_of, carry_out
+    from deploy.compose.connectors.store_view import StoreView
+    from deploy.compose.connectors.virtual_service import access_of, carry_out
 
     if _own_file(ConnectorFile, settings, deployment).get("store") == "redis":
         return _redis(settings, deployment, environ)
@@ -124,13 +125,14 @@ def _virtual(settings: Settings, deployment: str, environ: Mapping[str, str]) ->
     except UsageError as error:
         raise SettingsError([str(error)]) from error
     where = f"keys of namespace {file.served_namespace} in etcd at {', '.join(file.etcd.endpoints)}"
-    return SideConnector("virtual", deployment, where, lambda: carry_out(file, access, ConnectorView(deployment)))
+    return SideConnector("virtual", deployment, where, lambda: carry_out(file, access, StoreView(deployment, "etcd")))
 
 
 def _redis(settings: Settings, deployment: str, environ: Mapping[str, str]) -> SideConnector:
     from agent.connectors.connector_file import ConnectorFile
     from deploy.cli.errors import UsageError
-    from deploy.compose.connectors.redis_service import RedisView, carry_out, redis_access_of
+    from deploy.compose.connectors.redis_service import carry_out, redis_access_of
+    from deploy.compose.connectors.store_view import StoreView
 
     block = settings.deployments[deployment]
     redis: Tree = {field: environ[name] for name, field in REDIS_VARIABLES.items() if environ.get(name)}
@@ -141,7 +143,7 @@ def _redis(settings: Settings, deployment: str, environ: Mapping[str, str]) -> S
     except UsageError as error:
         raise SettingsError([str(error)]) from error
     where = f"the hash of namespace {file.served_namespace} and model {file.model} in Redis at {access.address}"
-    return SideConnector("virtual", deployment, where, lambda: carry_out(file, access, RedisView(deployment)))
+    return SideConnector("virtual", deployment, where, lambda: carry_out(file, access, StoreView(deployment, "Redis")))
 
 
 def _kubernetes(settings: Settings, deployment: str, environ: Mapping[str, str]) -> SideConnector:

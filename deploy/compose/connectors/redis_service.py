@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
-
-from prometheus_client.core import GaugeMetricFamily, Metric
 
 from agent.connectors.bus_claims import claimed
 from agent.connectors.connector_file import ConnectorFile
@@ -19,11 +15,10 @@ from agent.connectors.virtual.dynamo_hash import target_key
 from agent.connectors.virtual.store_file import REDIS_PASSWORD_ENV, REDIS_PORT, RedisSection
 from bus_schemas.jetstream.tasks.task_group import run_together
 from deploy.cli.errors import UsageError
-from deploy.compose.connectors.connector_metrics import ChannelMetrics
-from deploy.compose.connectors.connector_process import connected, metrics_page, pages, run_until_signal, this_process
+from deploy.compose.connectors.connector_process import connected, pages, run_until_signal, this_process
+from deploy.compose.connectors.store_view import StoreView
 
 if TYPE_CHECKING:
-    from agent.connectors.virtual.redis_bridge import RedisBridge
     from agent.connectors.virtual.redis_store import RedisAccess
 
 
@@ -58,48 +53,16 @@ def redis_access_of(section: RedisSection) -> RedisAccess:
     )
 
 
-@dataclass(slots=True, eq=False)
-class RedisView:
-    """What the pages show. ``channel`` and ``bridge`` are None until the bus was reached."""
-
-    deployment: str
-    channel: ScalingChannel | None = None
-    bridge: RedisBridge | None = None
-
-    @property
-    def not_ready(self) -> str:
-        """Why decisions cannot be carried out now; empty where they can."""
-        if self.channel is None or self.bridge is None or not self.channel.started.is_set():
-            return "the bus has not been reached yet"
-        if not self.channel.connected:
-            return "the bus is away"
-        return "" if self.bridge.serving else self.bridge.trouble
-
-    def collect(self) -> Iterator[Metric]:
-        """The metrics, read when the page is made."""
-        if self.channel is None or self.bridge is None:
-            return
-        yield from ChannelMetrics(self.channel).collect()
-        text = "1 while Redis answers and this connector alone serves the hash."
-        serving = GaugeMetricFamily("wattscale_connector_serving", text, labels=["deployment"])
-        serving.add_metric([self.deployment], float(self.bridge.serving))
-        yield serving
-
-    def page(self) -> bytes:
-        """The metrics as text in Prometheus' format."""
-        return metrics_page(self)
-
-
 async def run_redis(settings: ConnectorFile) -> int:
     """Run until SIGTERM or SIGINT. Raises UsageError for settings that cannot work here."""
     access = redis_access_of(settings.redis)
-    view = RedisView(settings.deployment)
+    view = StoreView(settings.deployment, "Redis")
     return await run_until_signal(
         {"connector": carry_out(settings, access, view), **pages(settings.http, view, view.page)}
     )
 
 
-async def carry_out(settings: ConnectorFile, access: RedisAccess, view: RedisView) -> None:
+async def carry_out(settings: ConnectorFile, access: RedisAccess, view: StoreView) -> None:
     """Carry decisions out until cancelled. Raises SecondConnectorError."""
     from agent.connectors.virtual.redis_bridge import RedisBridge
     from agent.connectors.virtual.redis_store import RedisStore
@@ -112,9 +75,10 @@ async def carry_out(settings: ConnectorFile, access: RedisAccess, view: RedisVie
             holder = this_process(name)
             # The hash is claimed in Redis, where connectors of other buses see it too.
             async with claimed(bus, holder, {settings.deployment: {}}, settings.claim_ttl_s) as claims:
-                view.channel = ScalingChannel(bus, settings.deployment, name, leaves_other_pools=TWO_ROLES)
-                view.bridge = RedisBridge(store, view.channel, holder)
-                parts = {"decisions": view.channel.run(), "redis": view.bridge.run(), "claims": claims.keep()}
+                channel = ScalingChannel(bus, settings.deployment, name, leaves_other_pools=TWO_ROLES)
+                bridge = RedisBridge(store, channel, holder)
+                view.channel, view.bridge = channel, bridge
+                parts = {"decisions": channel.run(), "redis": bridge.run(), "claims": claims.keep()}
                 await run_together(parts)
     finally:
         await bus.close()

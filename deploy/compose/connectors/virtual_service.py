@@ -6,10 +6,6 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-from prometheus_client.core import GaugeMetricFamily, Metric
 
 from agent.connectors.bus_claims import claimed
 from agent.connectors.connector_file import ConnectorFile
@@ -20,16 +16,15 @@ from agent.connectors.virtual.store_file import PASSWORD_ENV, EtcdSection
 from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.subjects import BadNameError, scaling_consumer
 from deploy.cli.errors import UsageError
-from deploy.compose.connectors.connector_metrics import ChannelMetrics
 from deploy.compose.connectors.connector_process import (
     connected,
     log_to_stderr,
-    metrics_page,
     pages,
     run_until_signal,
     this_process,
 )
 from deploy.compose.connectors.pin_service import run_pins
+from deploy.compose.connectors.store_view import StoreView
 
 log = logging.getLogger("wattscale.connector")
 DYNAMOS_PASSWORD_ENV = "ETCD_AUTH_PASSWORD"  # noqa: S105  # the name of a variable, not a password
@@ -66,51 +61,14 @@ def access_of(section: EtcdSection) -> EtcdAccess:
     return EtcdAccess(section.endpoints, section.user, password, tls, section.timeout_s)
 
 
-@dataclass(slots=True, eq=False)
-class ConnectorView:
-    """What the pages show. ``channel`` and ``bridge`` are None until the bus was reached."""
-
-    deployment: str
-    channel: ScalingChannel | None = None
-    bridge: VirtualBridge | None = None
-
-    @property
-    def not_ready(self) -> str:
-        """Why decisions cannot be carried out now; empty where they can."""
-        if self.channel is None or self.bridge is None or not self.channel.started.is_set():
-            return "the bus has not been reached yet"
-        if not self.channel.connected:
-            return "the bus is away"
-        return "" if self.bridge.serving else f"etcd: {self.bridge.trouble or 'not connected'}"
-
-    def collect(self) -> Iterator[Metric]:
-        """The metrics, read when the page is made. A value that is not known is left out."""
-        labels, channel = ["deployment"], self.channel
-        if channel is None or self.bridge is None:
-            return
-        yield from ChannelMetrics(channel).collect()
-        gauges = {
-            "external_decision_id": ("The highest id that was passed on to etcd; -1: none.", channel.external_id),
-            "serving": ("1 while etcd answers and this connector alone serves the namespace.", self.bridge.serving),
-        }
-        for name, (text, value) in gauges.items():
-            family = GaugeMetricFamily(f"wattscale_connector_{name}", text, labels=labels)
-            family.add_metric([self.deployment], float(value))
-            yield family
-
-    def page(self) -> bytes:
-        """The metrics as text in Prometheus' format."""
-        return metrics_page(self)
-
-
 async def _run(settings: ConnectorFile, access: EtcdAccess) -> int:
-    view = ConnectorView(settings.deployment)
+    view = StoreView(settings.deployment, "etcd")
     return await run_until_signal(
         {"connector": carry_out(settings, access, view), **pages(settings.http, view, view.page)}
     )
 
 
-async def carry_out(settings: ConnectorFile, access: EtcdAccess, view: ConnectorView) -> None:
+async def carry_out(settings: ConnectorFile, access: EtcdAccess, view: StoreView) -> None:
     """Carry decisions out until cancelled. Raises SecondConnectorError."""
     name = settings.name or f"virtual on {socket.gethostname()}"
     bus = await connected(settings.nats.model_copy(update={"name": f"wattscale-connector-{settings.deployment}"}))
@@ -119,9 +77,10 @@ async def carry_out(settings: ConnectorFile, access: EtcdAccess, view: Connector
             holder = this_process(name)
             # The namespace in etcd is claimed there, where other planners' bridges see it too.
             async with claimed(bus, holder, {settings.deployment: {}}, settings.claim_ttl_s) as claims:
-                view.channel = ScalingChannel(bus, settings.deployment, name, leaves_other_pools=TWO_ROLES)
-                view.bridge = VirtualBridge(etcd, view.channel, settings.served_namespace, holder)
-                parts = {"decisions": view.channel.run(), "etcd": view.bridge.run(), "claims": claims.keep()}
+                channel = ScalingChannel(bus, settings.deployment, name, leaves_other_pools=TWO_ROLES)
+                bridge = VirtualBridge(etcd, channel, settings.served_namespace, holder)
+                view.channel, view.bridge = channel, bridge
+                parts = {"decisions": channel.run(), "etcd": bridge.run(), "claims": claims.keep()}
                 await run_together(parts)
     finally:
         await bus.close()

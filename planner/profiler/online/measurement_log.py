@@ -80,7 +80,9 @@ class MeasurementLog:
                 raise LogError(f"{self.path}:{number}: not a line of a measurement log: {error}") from error
         return kept
 
-    def _take(self, line: dict[str, Any], number: int, head: Mapping[str, Any]) -> None:
+    def _take(self, line: object, number: int, head: Mapping[str, Any]) -> None:
+        if not isinstance(line, dict):
+            raise TypeError(f"a {type(line).__name__}, not an object")
         if number == 1:
             if line != head:
                 raise LogError(

@@ -147,6 +147,17 @@ def test_what_keeps_a_connector_from_carrying_out_is_shown() -> None:
     assert as_json(found, NOW)["deployments"]["chat"]["not_carried_out"] == ""
 
 
+@pytest.mark.parametrize(
+    ("acknowledges", "words"),
+    [(True, "decision #0, carried out none yet"), (False, "decision #0, given to an autoscaler")],
+)
+def test_a_decision_that_an_autoscaler_takes_waits_for_no_acknowledgement(acknowledges: bool, words: str) -> None:
+    found = view()
+    found.add(v1.ScalingDecision(time=NOW, deployment="chat", decision_id=0, incarnation="one", epoch=1))
+    found.claimed("chat", v1.Lease(time=NOW, holder="keda", ttl_s=10.0, acknowledges=acknowledges))
+    assert words in as_text(found, NOW)
+
+
 @pytest.mark.parametrize(("number", "incarnation"), [(1, "one"), (0, "two")])
 def test_what_kept_an_earlier_decision_is_not_shown_as_the_newest_one_s(number: int, incarnation: str) -> None:
     found = view()

@@ -16,13 +16,13 @@ from bus_schemas.jetstream.settings import BusSettings
 from deploy.compose.connectors.autoscaler_service import AutoscalerView
 from deploy.compose.connectors.kubernetes_service import KubernetesView
 from deploy.compose.connectors.local_service import LocalView
-from deploy.compose.connectors.virtual_service import ConnectorView
+from deploy.compose.connectors.store_view import StoreView
 from deploy.nats.embedded import EmbeddedServer
 
 
 @pytest.mark.parametrize(
     "page",
-    [ConnectorView("prod").page, KubernetesView().page, LocalView().page, AutoscalerView().metrics],
+    [StoreView("prod", "etcd").page, KubernetesView().page, LocalView().page, AutoscalerView().metrics],
     ids=["virtual", "kubernetes", "local", "autoscaler"],
 )
 def test_a_page_is_made_before_the_bus_was_reached(page: Callable[[], bytes]) -> None:
@@ -36,7 +36,7 @@ async def test_the_virtual_connectors_page_has_its_metrics(tmp_path: Path) -> No
             channel = ScalingChannel(bus, "prod", "test")
             access = EtcdAccess(("http://127.0.0.1:9",), "", "", None, 1.0)
             bridge = VirtualBridge(EtcdGateway(access), channel, "prod", Holder("test", "process 1"))
-            text = ConnectorView("prod", channel, bridge).page().decode()
+            text = StoreView("prod", "etcd", channel, bridge).page().decode()
         finally:
             await bus.close()
     assert 'wattscale_connector_external_decision_id{deployment="prod"} -1.0' in text

@@ -17,7 +17,7 @@ from planner.profiler.analysis.profiled import Profiled
 from planner.profiler.analysis.recommendation import Targets
 from planner.profiler.analysis.repeats import QUICK_REPEATS, RepeatRule
 from planner.profiler.analysis.sweep import QUICK, SweepSize
-from planner.profiler.online.measurement_log import FILE, MeasurementLog
+from planner.profiler.online.measurement_log import FILE, LogError, MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError
 from planner.profiler.online.profiling_run import ProfilingRun, RunOptions
 from tests.unit.planner.profiler.engine_in_process import engine
@@ -161,3 +161,13 @@ async def test_every_line_of_the_log_is_whole_json(tmp_path):
     assert set(kept[0]) == {"format", "run"}
     assert any("engine" in line for line in kept)
     assert sum("measurement" in line for line in kept) > 20
+
+
+@pytest.mark.parametrize("lines", ["[1]\n", '{"format": 1}\n[1]\n', "3\n"])
+def test_a_log_that_holds_something_else_is_refused_in_one_line(lines: str, tmp_path: Path) -> None:
+    path = tmp_path / FILE
+    path.write_text(lines)
+    with pytest.raises(LogError) as refused:
+        MeasurementLog(tmp_path, {})
+    assert str(refused.value).startswith(str(path))
+    assert "\n" not in str(refused.value)
