@@ -121,19 +121,12 @@ class AlphaProfilerConfig(ProfilerSection):
     output_dir: Annotated[str, not_here("outputDir", "name a volume claim in outputPVC")] = ""
 
 
-class ConfigMapKey(RequestSection):
-    """A key of a ConfigMap."""
-
-    name: OptionalName = Field(min_length=1)
-    key: Text = "disagg.yaml"
-
-
 class AlphaProfiling(RequestSection):
     """``profilingConfig``."""
 
     profiler_image: Text
     config: AlphaProfilerConfig
-    config_map_ref: ConfigMapKey | None = None
+    config_map_ref: Annotated[Any, not_here("configMapRef", "the graph is generated anew; change it afterwards")] = None
     output_pvc: OptionalName = Field(default="", alias="outputPVC")
 
 
@@ -179,7 +172,6 @@ class AlphaSpec(RequestSection):
             "overrides": self._overrides(),
             "model_cache": self._model_cache(),
             "planner": config.planner,
-            "graph_config_map": self._graph_config_map(),
             "output_claim": self.profiling_config.output_pvc,
             **({} if timeout_s is None else {"deploys_within_s": float(timeout_s)}),
         }
@@ -212,7 +204,3 @@ class AlphaSpec(RequestSection):
     def _model_cache(self) -> ModelCache | None:
         cache = self.profiling_config.config.deployment.model_cache
         return ModelCache(cache.pvc_name, cache.pvc_path, cache.mount_path) if cache.pvc_name else None
-
-    def _graph_config_map(self) -> tuple[str, str] | None:
-        given = self.profiling_config.config_map_ref
-        return None if given is None else (given.name, given.key)

@@ -122,8 +122,6 @@ class PowerRequest:
     """The planner's settings as given, under Dynamo's names; None: the generated deployment has no planner."""
     profiling_job: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a Kubernetes Job's spec, to be merged into that of the profiling job."""
-    graph_config_map: tuple[str, str] | None = None
-    """Name and key of a ConfigMap with the graph deployment to start from."""
     output_claim: str = ""
     """A volume claim for plots, logs and raw data."""
     deploys_within_s: float = 1800.0

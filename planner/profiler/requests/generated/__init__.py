@@ -1,0 +1,1 @@
+"""What is written for a request once its engines are known: deployments, settings, ConfigMaps. Pure."""

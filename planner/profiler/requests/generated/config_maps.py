@@ -1,0 +1,35 @@
+"""The ConfigMaps of a request: what was generated, and the profile that planners read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from planner.profiler.requests.generated.graph_components import PROFILE_MAP
+from planner.profiler.requests.power_request import PowerRequest
+
+GRAPH_FILE = "config_with_planner.yaml"
+"""Dynamo's name of the generated deployment in its output."""
+PROFILE_FILES = ("prefill_raw_data.json", "decode_raw_data.json")
+
+
+def output_map(request: PowerRequest, texts: Mapping[str, str]) -> dict[str, Any]:
+    """``dgdr-output-<name>``: files by name, the deployment as ``config_with_planner.yaml`` among them."""
+    return _config_map(request, request.output_name, request.namespace, texts)
+
+
+def profile_map(request: PowerRequest, texts: Mapping[str, str]) -> dict[str, Any]:
+    """``planner-profile-data``, in the namespace of the deployment. Raises KeyError where a file is missing."""
+    kept = {name: texts[name] for name in PROFILE_FILES}
+    if "meta.json" in texts:
+        kept["meta.json"] = texts["meta.json"]
+    return _config_map(request, PROFILE_MAP, request.deployment_namespace, kept)
+
+
+def _config_map(request: PowerRequest, name: str, namespace: str, data: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": namespace, "labels": request.labels},
+        "data": dict(data),
+    }
