@@ -18,6 +18,7 @@ from deploy.compose import agent_settings, planner_settings
 from deploy.compose.connectors import connector_settings
 from deploy.compose.core_config import planner_config
 from deploy.helm.chart_files import drifted
+from tests.integration.chart.pod_security import breaches
 from tests.integration.chart.rendered import (
     CASES,
     CHART,
@@ -36,8 +37,6 @@ CONNECTORS: dict[str, type[BaseModel]] = {
     "kubernetes": KubernetesFile,
     "virtual": ConnectorFile,
 }
-FREE = {"configMap", "emptyDir", "secret", "projected", "persistentVolumeClaim", "csi", "downwardAPI", "ephemeral"}
-"""Kinds of volumes that PodSecurity `restricted` allows."""
 
 
 def test_generated_files_are_as_the_code_makes_them() -> None:
@@ -107,7 +106,7 @@ def test_the_schema_is_closed_at_every_level() -> None:
 def test_all_pods_but_the_agents_are_restricted(case: str) -> None:
     for component, template in rendered(case).pods():
         if component != "agent":
-            assert _breaches(template["spec"]) == [], component
+            assert breaches(template["spec"]) == [], component
 
 
 def test_the_agent_has_what_it_needs_and_nothing_more() -> None:
@@ -133,25 +132,6 @@ def test_the_agent_has_what_it_needs_and_nothing_more() -> None:
     daemon_set = rendered("annotations").one("DaemonSet")
     assert daemon_set["spec"]["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
     assert pod["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists"}]
-
-
-def _breaches(pod: Manifest) -> list[str]:
-    """What PodSecurity `restricted` refuses in a pod, a line each."""
-    found = [name for name in ("hostPID", "hostNetwork", "hostIPC") if pod.get(name)]
-    found += [f"volume {one['name']}" for one in pod.get("volumes", []) if not set(one) & FREE]
-    for container in [*pod["containers"], *pod.get("initContainers", [])]:
-        context = container.get("securityContext", {})
-        wanted = {
-            "allowPrivilegeEscalation": False,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-            "readOnlyRootFilesystem": True,
-        }
-        found += [f"{container['name']}: {name}" for name, value in wanted.items() if context.get(name) != value]
-        found += [f"{container['name']}: runs as root" for one in (context.get("runAsUser"),) if one == 0]
-        found += [f"{container['name']}: hostPort" for port in container.get("ports", []) if "hostPort" in port]
-    return found
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.kubernetes import try_run
 from tests.integration.chart.rendered import CASES, NEWEST, run_helm, values_of
+from tests.integration.evaluation.recorded_programs import recorded_programs
 from tests.integration.images.recorded_docker import recorded_docker
 
 pytestmark = pytest.mark.xdist_group("chart")
@@ -60,6 +62,17 @@ def test_the_build_takes_base_and_tag_as_written(tmp_path: Path) -> None:
     for line in builds:
         assert f"--build-arg BASE=python:3.12-slim@sha256:{digest}" in line
         assert "--build-arg VERSION=0.1.0" in line
+
+
+def test_the_evaluation_comes_up_is_verified_and_is_removed_as_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = recorded_programs(tmp_path, monkeypatch)
+    monkeypatch.setattr(try_run, "ROOT", programs.checkout)
+    found = _commands("deploy/kubernetes/try")
+    assert [arguments for _, *arguments in found] == [[], ["--clean-test"], ["--down"]]
+    assert [try_run.main(arguments) for _, *arguments in found] == [0, 0, 0]
+    assert not programs.state.exists()
 
 
 def test_the_page_names_every_case() -> None:
