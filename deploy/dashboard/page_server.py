@@ -1,7 +1,7 @@
 """Serves the page and what it shows over HTTP: static files, one stream of events, and the past on request.
 
-Reads only. Every address is relative, so the page works behind a path prefix. No answer may be cached but the static
-files, and the page may load nothing from elsewhere and run nothing that is written into it.
+Reads only, unless it is given a `Steering`. Every address is relative, so the page works behind a path prefix. No
+answer may be cached, and the page may load nothing from elsewhere and run nothing that is written into it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from bus_schemas.errors import BadNameError, BusError
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from deploy.dashboard.feed import Feed, Update
 from deploy.dashboard.history import explained, happenings, no_record, power_explained, series
+from deploy.dashboard.past_reads import AGAIN_S, PastReads, TooManyReadsError
+from deploy.dashboard.steering import READ_ONLY, Steering
+from planner.runtime.config.url_path import path_of
 from planner.runtime.telemetry.http_listener import HttpListener
 
 log = logging.getLogger(__name__)
@@ -54,16 +57,26 @@ class DashboardServer:
     """The page on ``host:port`` (0: a free port; ``url`` has it), below ``path_prefix``.
 
     ``host_names``: names under which browsers may ask, beside the loopback's, where ``host`` is one of the loopback:
-    another site's page must not read this one under a name of its own that points here.
+    another site's page must not read this one under a name of its own that points here. ``steering``: what carries out
+    commands; without it the page is read-only. Raises ValueError for a prefix that is not one of a path.
     """
 
     def __init__(
-        self, feed: Feed, *, host: str, port: int, path_prefix: str = "", host_names: Collection[str] = ()
+        self,
+        feed: Feed,
+        *,
+        host: str,
+        port: int,
+        path_prefix: str = "",
+        host_names: Collection[str] = (),
+        steering: Steering | None = None,
     ) -> None:
         self._feed = feed
         self._host, self._port = host, port
-        self._prefix = "/" + path_prefix.strip("/") if path_prefix.strip("/") else ""
+        self._prefix = path_of(path_prefix)
         self._names = LOOPBACK | set(host_names) if host in LOOPBACK else None
+        self._steering = steering
+        self._past = PastReads()
         self._listener: HttpListener | None = None
         self.url = ""
         self.serving = asyncio.Event()
@@ -90,9 +103,11 @@ class DashboardServer:
             "/series": self._series,
             "/explain": self._explain,
             "/happened": self._happened,
+            "/steer": self._steers,
         }
         for path, handler in routes.items():
             app.router.add_get(self._prefix + path, handler)
+        app.router.add_post(self._prefix + "/steer", self._steer)
         if self._prefix:
             app.router.add_get(self._prefix, _slash)
         return app
@@ -106,6 +121,9 @@ class DashboardServer:
             return await handler(request)
         except BadNameError as error:
             return web.Response(status=400, text=f"{error}\n")
+        except TooManyReadsError:
+            text = "too many questions about the past at once; try again\n"
+            return web.Response(status=503, text=text, headers={"Retry-After": str(AGAIN_S)})
         except BusError as error:
             return web.Response(status=503, text=f"the bus does not answer: {error}\n")
 
@@ -143,19 +161,23 @@ class DashboardServer:
     async def _series(self, request: web.Request) -> web.StreamResponse:
         since = datetime.now(UTC) - LONGEST
         deployment = request.query.get("deployment", "")
-        return web.json_response(await series(self._feed.bus, deployment, since, self._feed.document.picture))
+        async with self._past.place():
+            return web.json_response(await series(self._feed.bus, deployment, since, self._feed.document.picture))
 
     async def _explain(self, request: web.Request) -> web.StreamResponse:
-        number, bus = request.query.get("decision", ""), self._feed.bus
-        if not re.fullmatch("[0-9]{1,18}", number):
+        """What `explain` prints of a decision; of a deployment without a decision's number, of its newest tick."""
+        asked, bus = request.query.get("decision"), self._feed.bus
+        node, who = request.query.get("node"), request.query.get("deployment", "")
+        if not re.fullmatch("[0-9]{1,18}", asked or "") and (asked is not None or node):
             return web.Response(status=400, text="decision: a whole number\n")
-        if node := request.query.get("node"):
-            text, who = await power_explained(bus, node, int(number)), node
-        else:
-            who = request.query.get("deployment", "")
-            text = await explained(bus, who, int(number), datetime.now(UTC))
+        number = None if asked is None else int(asked)
+        async with self._past.place():
+            if node and number is not None:
+                text, who = await power_explained(bus, node, number), node
+            else:
+                text = await explained(bus, who, number, datetime.now(UTC))
         if text is None:
-            return web.Response(status=404, text=no_record(int(number), who) + "\n")
+            return web.Response(status=404, text=no_record(number, who) + "\n")
         return web.Response(text=text)
 
     async def _happened(self, request: web.Request) -> web.StreamResponse:
@@ -166,9 +188,21 @@ class DashboardServer:
             return web.Response(status=400, text="from and to: milliseconds since 1970\n")
         if not (timedelta() <= end - begin <= LONGEST and 1970 <= begin.year <= end.year < LAST_YEAR):
             return web.Response(status=400, text="from and to: a period of at most 24 hours\n")
-        found = await happenings(self._feed.bus, begin, end, MOST_EVENTS)
+        async with self._past.place():
+            found = await happenings(self._feed.bus, begin, end, MOST_EVENTS)
         body: dict[str, Any] = {"events": [one.as_json() for one in found.events], "complete": found.complete}
         return web.json_response(body)
+
+    async def _steers(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"steers": self._steering is not None})
+
+    async def _steer(self, request: web.Request) -> web.StreamResponse:
+        if self._steering is None:
+            return web.Response(status=403, text=READ_ONLY + "\n")
+        if self._listener is not None and request.transport is not None:
+            # The bus may need longer than a page's question may take; `Steering` has its own bound.
+            self._listener.keep_open(request.transport)
+        return await self._steering.answer(request)
 
 
 async def _slash(request: web.Request) -> web.StreamResponse:

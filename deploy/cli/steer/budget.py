@@ -7,17 +7,18 @@ import asyncio
 import json
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from deploy.cli.bus_address import add_bus_options, address
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
 from deploy.cli.numbers import LONGEST_S, MOST_WATTS, number
-from deploy.cli.steer.known_names import check_site
-from deploy.cli.steer.sending import command_of, send, user_name
+from deploy.cli.steer.orders import budget_order, check, sentence, store, too_few_watts, watts_to_repeat
+from deploy.cli.steer.sending import user_name
 
 if TYPE_CHECKING:
+    from bus_schemas import v1
     from bus_schemas.jetstream.connect import Bus
 
 WAIT_S = 15.0
@@ -83,50 +84,47 @@ async def _set(args: argparse.Namespace) -> int:
     site = _site(args)
     wait = sys.stdout.isatty() and not args.json if args.wait is None else args.wait
     async with reached(args) as bus:
-        before_watts = await _check(bus, args, site)
+        order = _order(args, site, args.watts, for_s=args.for_s)
+        before_watts = await _check(bus, args, order)
         began_s = time.monotonic()
-        await _send(bus, args, args.watts, for_s=args.for_s)
-        await _warn(bus, args, site)
+        await _send(bus, args, order)
+        await _warn(bus, order)
         return await _wait(bus, args, site, before_watts, began_s) if wait else 0
 
 
 async def _release(args: argparse.Namespace) -> int:
-    """Publish a release. It repeats the last command's watts: a reader that does not know releases sees no change."""
-    from bus_schemas import v1
-    from bus_schemas.jetstream.reader import last
-
     site = _site(args)
     async with reached(args) as bus:
-        await _check(bus, args, site)
-        found = await last(bus, bus.subjects.control_budget(site))
-        if found is None or not isinstance(found.message, v1.BudgetChange):
-            raise CliError(f"site {site} has no budget command to release; `wattscale budget show` lists them")
-        return await _send(bus, args, found.message.budget_watts, release=True)
+        await _check(bus, args, _order(args, site, 0.0, release=True))
+        return await _send(bus, args, _order(args, site, await watts_to_repeat(bus, site), release=True))
 
 
-async def _check(bus: Bus, args: argparse.Namespace, site: str) -> float | None:
+def _order(
+    args: argparse.Namespace, site: str, watts: float, *, for_s: float | None = None, release: bool = False
+) -> v1.BudgetChange:
+    now, who = datetime.now(UTC), user_name()
+    return budget_order(
+        site, watts, now, ramp_s=args.ramp_s, for_s=for_s, release=release, reason=args.reason, issued_by=who
+    )
+
+
+async def _check(bus: Bus, args: argparse.Namespace, order: v1.BudgetChange) -> float | None:
     """The site's budget so far, in watts, None where unknown. Raises UsageError for an unknown site."""
     from deploy.views.bus_reader import names
 
     if args.force:
         return None
     view = await names(bus)
-    check_site(view, site)
-    known = view.budget_of(site)
+    check(view, order)
+    known = view.budget_of(order.site)
     return known[0] if known else None
 
 
-async def _warn(bus: Bus, args: argparse.Namespace, site: str) -> None:
-    """Print a note where no caps can come to so few watts: the command is stored all the same."""
+async def _warn(bus: Bus, order: v1.BudgetChange) -> None:
     from deploy.views.bus_reader import names
 
-    nodes = [node for node in (await names(bus)).nodes.values() if node.site == site]
-    least = sum(node.least_watts for node in nodes)
-    if least > args.watts:
-        print(
-            f"note: the smallest caps of site {site} come to {least:g} W; switch nodes off, or raise it",
-            file=sys.stderr,
-        )
+    if note := too_few_watts(await names(bus), order):
+        print(f"note: {note}", file=sys.stderr)
 
 
 async def _wait(bus: Bus, args: argparse.Namespace, site: str, before_watts: float | None, began_s: float) -> int:
@@ -146,32 +144,11 @@ async def _wait(bus: Bus, args: argparse.Namespace, site: str, before_watts: flo
         await asyncio.sleep(POLL_S)
 
 
-async def _send(
-    bus: Bus, args: argparse.Namespace, watts: float, *, for_s: float | None = None, release: bool = False
-) -> int:
-    from bus_schemas import v1
+async def _send(bus: Bus, args: argparse.Namespace, order: v1.BudgetChange) -> int:
     from bus_schemas.visible_text import visible_json
 
-    now = datetime.now(UTC)
-    change = command_of(
-        v1.BudgetChange,
-        time=now,
-        site=_site(args),
-        budget_watts=watts,
-        effective_from=now,
-        effective_until=now + timedelta(seconds=for_s) if for_s is not None else None,
-        release=release,
-        ramp_s=args.ramp_s,
-        reason=args.reason,
-        issued_by=user_name(),
-    )
-    await send(bus, bus.subjects.control_budget(change.site), change)
-    if args.json:
-        print(visible_json(change.model_dump_json()))
-    else:
-        what = "as configured and scheduled" if release else f"{watts:g} W"
-        ramp = f" over a ramp of {change.ramp_s:g} s" if change.ramp_s else " at once"
-        print(f"budget of site {change.site}: {what}{ramp}")
+    await store(bus, order)
+    print(visible_json(order.model_dump_json()) if args.json else sentence(order))
     return 0
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import UsageError
-from deploy.cli.steer.known_names import check_deployment, check_node
+from deploy.cli.steer.orders import check, deployment_order, sentence, store
 from deploy.cli.steer.restart import add_restart
-from deploy.cli.steer.sending import command_of, send, user_name
+from deploy.cli.steer.sending import command_of, user_name
 
 if TYPE_CHECKING:
     from bus_schemas import v1
@@ -76,25 +76,16 @@ def replicas_of(words: list[str]) -> dict[str, int]:
 
 
 async def _deployment(args: argparse.Namespace) -> int:
-    from bus_schemas import v1
-
     pinned = replicas_of(args.replicas) if args.action == "pin" else {}
-    message = command_of(
-        v1.DeploymentControl,
-        time=datetime.now(UTC),
-        deployment=args.deployment,
-        action=args.action,
-        replicas=pinned,
-        reason=args.reason,
-        issued_by=user_name(),
-    )
-    return await _send(args, message, f"deployment {args.deployment}: {args.action}")
+    now, who = datetime.now(UTC), user_name()
+    order = deployment_order(args.deployment, args.action, now, replicas=pinned, reason=args.reason, issued_by=who)
+    return await _send(args, order)
 
 
 async def _node(args: argparse.Namespace) -> int:
     from bus_schemas import v1
 
-    message = command_of(
+    order = command_of(
         v1.NodeControl,
         time=datetime.now(UTC),
         node=args.node,
@@ -102,26 +93,16 @@ async def _node(args: argparse.Namespace) -> int:
         reason=args.reason,
         issued_by=user_name(),
     )
-    return await _send(args, message, f"node {args.node}: {args.action}")
+    return await _send(args, order)
 
 
-async def _send(args: argparse.Namespace, message: v1.DeploymentControl | v1.NodeControl, line: str) -> int:
-    from bus_schemas import v1
+async def _send(args: argparse.Namespace, order: v1.DeploymentControl | v1.NodeControl) -> int:
     from bus_schemas.visible_text import visible, visible_json
     from deploy.views.bus_reader import names
 
     async with reached(args) as bus:
         if not args.force:
-            view = await names(bus)
-            if isinstance(message, v1.DeploymentControl):
-                check_deployment(view, message.deployment, message.replicas)
-            else:
-                check_node(view, message.node, message.action, message.time)
-        subject = (
-            bus.subjects.control_deployment(message.deployment)
-            if isinstance(message, v1.DeploymentControl)
-            else bus.subjects.control_node(message.node)
-        )
-        await send(bus, subject, message)
-    print(visible_json(message.model_dump_json()) if args.json else visible(line))
+            check(await names(bus), order)
+        await store(bus, order)
+    print(visible_json(order.model_dump_json()) if args.json else visible(sentence(order)))
     return 0

@@ -1,7 +1,8 @@
-// The page: connects, and shows what arrives. Shows only what the server states; decides nothing and changes nothing.
+// The page: connects, and shows what arrives. Shows only what the server states, and decides nothing.
 import { Fleet } from "./fleet.js";
 import { clock, zone } from "./format.js";
 import { eventLine, showAgents, showAnswers, showConnection, showDeployments, showOverview, showSites, showTimeline } from "./panels.js";
+import { offer, showSteer } from "./steer.js";
 import { connect, known, named } from "./stream.js";
 import { Trends } from "./trends.js";
 
@@ -56,6 +57,7 @@ function changed(keys, data) {
   if (has("site/")) showSites();
   if (keys === null || data.events.length) showTimeline(open);
   fleet.update(known.parts, has("node/"));
+  if (has("deployment/") || has("site/")) showSteer(chosen);
   showConnection();
   const first = named("deployment").map(([name]) => name).sort()[0];
   if ((keys === null || chosen === null) && first !== undefined) choose(known.parts.has(`deployment/${chosen}`) ? chosen : first);
@@ -89,4 +91,5 @@ setInterval(() => {
   showConnection();
   showAgents();
 }, 1000);
+offer(() => chosen);
 connect(changed, showConnection);

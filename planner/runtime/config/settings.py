@@ -10,9 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from bus_schemas.jetstream.settings import BusSettings
+from planner.runtime.config.url_path import path_of
 
 MOST = 1e9
 """The largest number that any setting takes: a gigawatt, thirty years. A larger one is a typing error."""
@@ -340,12 +341,13 @@ class HealthSettings(Block):
 
 
 class DashboardSettings(Block):
-    """The page of the site (`wattscale dashboard` serves the same). Read-only and without a login: whoever reaches the
-    address sees the site. ``port`` 0: the system chooses; ``none`` or null: no page."""
+    """The page of the site (`wattscale dashboard` serves the same). Read-only, because a planner's login may not give
+    commands, and without a login: whoever reaches the address sees the site. ``port`` 0: the system chooses; ``none``
+    or null: no page."""
 
     host: str = "127.0.0.1"
     port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = None
-    path_prefix: str = ""
+    path_prefix: Annotated[str, AfterValidator(path_of)] = ""
     """Where the page begins, behind a proxy that keeps the path."""
     host_names: tuple[str, ...] = ()
     """Names under which a proxy asks for the page, where it listens on the loopback."""

@@ -21,8 +21,10 @@ from bus_schemas.jetstream.connect import Bus
 from deploy.dashboard import page_server
 from deploy.dashboard.feed import Feed
 from deploy.dashboard.page_server import STATIC, DashboardServer
+from deploy.dashboard.past_reads import AT_ONCE, MOST_WAITING
 from deploy.views.explain import explain
-from tests.contract.bus import bench
+from tests.command_line import wattscale
+from tests.contract.bus import bench, until
 from tests.doubles.seen_site import CHAT, decision, power, put, record, report, scaled, site
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -129,8 +131,9 @@ async def test_the_past_of_a_deployment_is_what_the_bus_holds() -> None:
 
 async def test_bad_questions_are_refused_in_one_line() -> None:
     queries = (
-        "explain?deployment=x", "explain?deployment=x&decision=-1", "explain?deployment=a_b&decision=1", "happened",
-        "happened?from=a&to=b", "happened?from=0&to=99999999999", "happened?from=2&to=1", "series?deployment=a%20b",
+        "explain?node=x", "explain?deployment=x&decision=", "explain?deployment=x&decision=-1", "happened",
+        "explain?deployment=a_b&decision=1", "happened?from=a&to=b", "happened?from=0&to=99999999999",
+        "happened?from=2&to=1", "series?deployment=a%20b",
     )  # fmt: skip
     async with bench() as (_, bus), served(bus) as page:
         for query in queries:
@@ -146,6 +149,47 @@ async def test_behind_a_path_prefix_every_address_works() -> None:
         assert (await first_events(page.url, 1))[0][1] == "everything"
         status, _, headers = await fetched(page.url[:-1])
         assert (status, headers["Location"]) == (308, "watts/")
+
+
+@pytest.mark.parametrize("prefix", ["{", "/a{b}", "a b", "/a//b", "/a/../b", "?", "/a%2f"])
+async def test_a_prefix_that_is_no_path_is_one_line(prefix: str) -> None:
+    done = await wattscale("dashboard", "--nats-url", "nats://127.0.0.1:1", "--path-prefix", prefix)
+    assert done.code == 2
+    assert done.one_line().startswith(f"wattscale: --path-prefix: {prefix!r} is not a path")
+
+
+async def test_the_file_of_tokens_is_checked_before_the_bus(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("anna short-secret\n")
+    at = ("dashboard", "--nats-url", "nats://127.0.0.1:1", "--steer-token-file", str(file))
+    done = await wattscale(*at)
+    assert (done.code, "the token of anna has fewer than" in done.one_line()) == (2, True)
+    assert "short-secret" not in done.err
+    done = await wattscale(*at, "--host", "0.0.0.0")
+    assert (done.code, "unencrypted" in done.one_line()) == (2, True)
+
+
+async def test_questions_about_the_past_are_read_a_few_at_once_and_the_rest_is_refused_at_once() -> None:
+    async with bench() as (_, bus), served(bus) as page:
+        await put(bus, *site())
+        now_ms = int(time.time() * 1000)
+        happened = f"happened?from={now_ms - 60_000}&to={now_ms}"
+        paths = (happened, f"series?deployment={CHAT}", f"explain?deployment={CHAT}")
+        asks = [fetched(page.url + paths[index % 3]) for index in range(3 * (AT_ONCE + MOST_WAITING) // 2)]
+        found = await asyncio.wait_for(asyncio.gather(*asks, return_exceptions=True), WAIT_S)
+        for one in found:
+            if isinstance(one, BaseException):
+                # On a busy machine a question may wait until the listener cuts it off.
+                assert isinstance(one, aiohttp.ClientError)
+                continue
+            status, _, headers = one
+            assert status == 200 or (status == 503 and int(headers["Retry-After"]) > 0)
+
+        async def answered() -> bool:
+            return (await fetched(page.url + happened))[0] == 200
+
+        # The places are free again.
+        await until(answered, "an answer")
 
 
 async def test_on_the_loopback_only_its_own_names_are_served() -> None:
