@@ -16,8 +16,9 @@ from deploy.cli.errors import CliError, UsageError
 from deploy.event_loop import run as on_event_loop
 from deploy.profiling.engine_config import engine_command, read_engine_config
 from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlDraw, NvmlNode, tp_sizes, usable
+from deploy.profiling.written_results import make_folder, write_results
 from planner.profiler.analysis.profiled import Profiled, unsettled
-from planner.profiler.analysis.recommendation import Targets, lines
+from planner.profiler.analysis.recommendation import Targets
 from planner.profiler.analysis.repeats import FULL_REPEATS, QUICK_REPEATS
 from planner.profiler.analysis.sweep import FULL, QUICK
 from planner.profiler.online.draw_meter import DrawSource
@@ -25,8 +26,6 @@ from planner.profiler.online.engine_process import EndpointEngine, StartedEngine
 from planner.profiler.online.measurement_log import LogError, MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError
 from planner.profiler.online.profiling_run import EngineSource, ProfilingRun, RunOptions
-from planner.profiler.results.profile_files import write_profile
-from planner.profiler.results.profile_plots import write_plots
 
 INTERRUPTED = 130
 SHOWN_S = 5.0
@@ -78,10 +77,7 @@ class PageDraw:
 
 def run_profile(options: ProfileOptions) -> int:
     """Measure, write, print, and return the exit code: 0, or 130. Raises UsageError and CliError."""
-    try:
-        options.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--output-dir {options.output}: {error.strerror or error}") from error
+    make_folder(options.output)
     with contextlib.ExitStack() as stack:
         node, gpus = _gpus(options, stack)
         tps = options.tps or ((1,) if options.endpoint else tp_sizes(len(gpus)))
@@ -194,22 +190,8 @@ def _write(options: ProfileOptions, profiled: Profiled) -> None:
         "backend": options.backend or options.endpoint,
         "source": "measured by wattscale profile",
     }
-    try:
-        write_profile(options.output, profiled, options.targets, source)
-    except OSError as error:
-        raise CliError(f"--output-dir {options.output}: cannot be written: {error.strerror or error}") from error
-    try:
-        write_plots(options.output, profiled, options.targets)
-    except ImportError:
-        print("note: no plots: they need matplotlib; pip install 'wattscale[profile]'", file=sys.stderr)
-    except OSError as error:
-        raise CliError(f"--output-dir {options.output}: cannot be written: {error.strerror or error}") from error
-    for line in lines(profiled.recommendation, options.targets):
-        print(line)
     rule = QUICK_REPEATS if options.quick else FULL_REPEATS
-    for line in (*unsettled(profiled, rule), *profiled.notes):
-        print(f"note: {line}", file=sys.stderr)
-    print(f"profile written to {options.output}")
+    write_results(options.output, profiled, options.targets, source, (*unsettled(profiled, rule), *profiled.notes))
 
 
 class _Shown:

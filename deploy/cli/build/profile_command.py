@@ -1,4 +1,4 @@
-"""`wattscale profile`: measures an engine and writes the profile that the planner sizes by."""
+"""`wattscale profile`: measures or estimates an engine, and writes the profile that the planner sizes by."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +16,13 @@ from deploy.cli.numbers import LONGEST_S, MOST_MS, number, whole
 KEY = "WATTSCALE_PROFILE_API_KEY"
 MOST_TOKENS = 10**9
 MOST_GPUS_PER_ENGINE = 1024
+OFFLINE = frozenset(
+    {
+        *("offline", "system", "model", "backend", "backend_version", "moe_parallel", "tp", "output_dir"),
+        *("isl", "osl", "ttft", "itl", "max_context_length", "max_kv_tokens", "max_in_flight"),
+    }
+)
+COMMAND_WORDS = ("command", "run")
 BACKENDS = {"vllm": "vllm", "vllm_v0": "vllm", "vllm_v1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
 
 
@@ -22,36 +30,47 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command."""
     parser = subparsers.add_parser(
         "profile",
-        help="measure an engine, and write the profile that the planner sizes by",
+        help="measure or estimate an engine, and write the profile that the planner sizes by",
         description="Measures TTFT by input length and ITL by requests in flight and context over OpenAI's interface, "
         "with the draw of the GPUs, recommends TP sizes and thresholds, and writes Dynamo's profile files. An "
         "interrupted run goes on where it was when the same command is given again. The engine is one that runs "
-        f"(--endpoint; its key comes from {KEY}), or one that is started for each TP size (--backend and --config).",
+        f"(--endpoint; its key comes from {KEY}), or one that is started for each TP size (--backend and --config). "
+        "Without a GPU, --offline estimates the same files from published measurements of kernels.",
     )
     _engine(parser)
+    _offline(parser)
     _targets(parser)
     _sweep(parser)
-    parser.add_argument("--output-dir", type=Path, required=True, metavar="DIR", help="folder for all files")
-    parser.set_defaults(run=_run)
+    parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for all files")
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="instead of all else: two folders with profiles, as measured and estimated; prints one table",
+    )
+    parser.set_defaults(run=partial(_run, parser))
 
 
 def _engine(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("engine")
     engine.add_argument("--endpoint", metavar="URL", help="address of an engine that runs, without /v1")
-    engine.add_argument("--backend", choices=tuple(BACKENDS), help="start engines of this kind")
+    engine.add_argument(
+        "--backend", choices=tuple(BACKENDS), help="start, or with --offline estimate, engines of a kind"
+    )
     engine.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
         help="YAML with model, and optionally args, env and command of the engine",
     )
-    engine.add_argument("--model", metavar="NAME", help="where the endpoint serves several models")
+    engine.add_argument("--model", metavar="NAME", help="where the endpoint serves several; with --offline: which")
     engine.add_argument(
         "--tp",
         type=_numbers("TP sizes", 1, MOST_GPUS_PER_ENGINE),
         metavar="N,N",
         help="GPUs of an engine; with --backend several (default: powers of two up to the GPUs of the node), with "
-        "--endpoint the one it was started with (default: 1)",
+        "--endpoint the one it was started with (default: 1), with --offline several (default: 1,2,4,8)",
     )
     engine.add_argument(
         "--gpus",
@@ -62,6 +81,19 @@ def _engine(parser: argparse.ArgumentParser) -> None:
     )
     engine.add_argument(
         "--timeout-s", type=number(0, LONGEST_S, above=True), default=600.0, metavar="S", help="for one answer (600)"
+    )
+
+
+def _offline(parser: argparse.ArgumentParser) -> None:
+    offline = parser.add_argument_group("estimate without a GPU, with --backend and --model as well")
+    offline.add_argument("--offline", action="store_true", help="estimate with the package aiconfigurator-core")
+    offline.add_argument("--system", metavar="NAME", help="GPU and its node, as h200_sxm")
+    offline.add_argument("--backend-version", metavar="V", help="of the engine (default: the package's current one)")
+    offline.add_argument(
+        "--moe-parallel",
+        choices=("ep", "tp"),
+        default="ep",
+        help="experts of a model are divided among the GPUs, or each expert is (default: ep)",
     )
 
 
@@ -99,7 +131,59 @@ def _numbers(what: str, least: int, most: int) -> Callable[[str], tuple[int, ...
     return parse
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    if args.compare is not None:
+        _refuse_others(parser, args, "--compare", frozenset({"compare"}))
+        from deploy.profiling.compare_run import run_compare
+
+        return run_compare(*args.compare)
+    if args.output_dir is None:
+        raise UsageError("--output-dir DIR is missing: the folder for all files")
+    if args.offline:
+        return _run_offline(parser, args)
+    for name, value in (("--system", args.system), ("--backend-version", args.backend_version)):
+        if value is not None:
+            raise UsageError(f"{name} goes with --offline")
+    if args.moe_parallel != parser.get_default("moe_parallel"):
+        raise UsageError("--moe-parallel goes with --offline")
+    return _run_online(args)
+
+
+def _refuse_others(parser: argparse.ArgumentParser, args: argparse.Namespace, mode: str, used: frozenset[str]) -> None:
+    """Raise UsageError for the first option that this mode would ignore."""
+    for name, value in vars(args).items():
+        if name not in (*used, *COMMAND_WORDS) and value != parser.get_default(name):
+            raise UsageError(f"--{name.replace('_', '-')} does not go with {mode}")
+
+
+def _run_offline(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    _refuse_others(parser, args, "--offline", OFFLINE)
+    for name in ("model", "system", "backend"):
+        if getattr(args, name) is None:
+            raise UsageError(
+                f"--offline: --{name} is missing, as in --system h200_sxm --model Qwen/Qwen3-32B --backend vllm"
+            )
+    from deploy.profiling.offline_run import OfflineOptions, run_offline
+    from planner.profiler.analysis.recommendation import Targets
+
+    return run_offline(
+        OfflineOptions(
+            model=args.model,
+            system=args.system,
+            backend=BACKENDS[args.backend],
+            backend_version=args.backend_version,
+            moe=args.moe_parallel,
+            tps=args.tp,
+            targets=Targets(args.isl, args.osl, args.ttft, args.itl),
+            max_context=args.max_context_length,
+            max_kv_tokens=args.max_kv_tokens,
+            max_in_flight=args.max_in_flight,
+            output=args.output_dir,
+        )
+    )
+
+
+def _run_online(args: argparse.Namespace) -> int:
     if (args.endpoint is None) == (args.backend is None):
         raise UsageError("give --endpoint URL for an engine that runs, or --backend and --config to start engines")
     if args.endpoint is not None:

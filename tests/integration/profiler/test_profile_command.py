@@ -15,8 +15,11 @@ import pytest
 
 from planner.adapters.profiles import load_profile
 from planner.profiler.online.measurement_log import FILE
+from planner.profiler.results.profile_files import write_profile
 from tests.command_line import process, run
 from tests.contract.bus import until
+from tests.unit.planner.profiler.rows import TARGETS as TABLE_TARGETS
+from tests.unit.planner.profiler.rows import profiled
 
 ROOT = Path(__file__).parents[3]
 LIMITS = ("--max-model-len", "1024", "--max-kv-tokens", "6000")
@@ -169,12 +172,43 @@ def listens(port: int) -> bool:
         (("--endpoint", "http://127.0.0.1:9", "--gpus", "0;1"), "GPUs are whole numbers from 0 to 1024"),
         (("--endpoint", "http://127.0.0.1:9", "--gpus", "0"), "no GPU on this node"),
         (("--backend", "vllm", "--config", "x"), "no GPU on this node"),
+        (("--endpoint", "http://127.0.0.1:9", "--system", "h200_sxm"), "--system goes with --offline"),
+        (("--endpoint", "http://127.0.0.1:9", "--moe-parallel", "tp"), "--moe-parallel goes with --offline"),
+        (("--offline", "--model", "m", "--system", "h200_sxm"), "--offline: --backend is missing"),
+        (("--offline", "--gpus", "0"), "--gpus does not go with --offline"),
+        (("--offline", "--endpoint", "http://127.0.0.1:9"), "--endpoint does not go with --offline"),
+        (("--compare", "a", "b"), "--output-dir does not go with --compare"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, given, line):
     done = run("profile", *given, "--output-dir", str(tmp_path / "out"))
     assert done.code == 2
     assert line in done.err.splitlines()[-1]
+
+
+def test_without_the_package_an_estimate_names_how_to_have_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiconfigurator_core", None)
+    words = ("--offline", "--model", "m", "--system", "h200_sxm", "--backend", "vllm", "--output-dir", str(tmp_path))
+    done = run("profile", *words)
+    assert done.code == 2
+    assert (
+        "--offline needs the package aiconfigurator-core: pip install 'wattscale[profile-offline]'" in done.one_line()
+    )
+
+
+def test_the_folder_for_the_files_must_be_named():
+    assert "--output-dir DIR is missing" in run("profile", "--endpoint", "http://127.0.0.1:9").one_line()
+
+
+def test_two_profiles_are_compared_in_one_table(tmp_path):
+    write_profile(tmp_path, profiled(), TABLE_TARGETS, {"model": "demo"})
+    done = run("profile", "--compare", str(tmp_path), str(tmp_path))
+    assert done.code == 0
+    assert len([line for line in done.out.splitlines() if line.endswith("+0.0%")]) == 13
+    assert "decode: ITL of 9 points differs by 0.0% in the median, by 0.0% at most" in done.out
+    nowhere = run("profile", "--compare", str(tmp_path), "/nowhere")
+    assert nowhere.code == 2
+    assert "--compare: /nowhere: no such folder" in nowhere.one_line()
 
 
 def test_an_endpoint_that_does_not_answer(tmp_path):
