@@ -14,26 +14,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.jetstream.watch import follow
 from bus_schemas.visible_text import visible_handler
-from deploy.cli.errors import CliError
 from deploy.compose.planner_service import Planner
+from deploy.demo.demo_site import DemoSite, PlantSite, running
 from deploy.demo.ending import RunEnd
-from deploy.demo.gpus import HardwareMeter
 from deploy.demo.last_run import LastRun, forget, remember
 from deploy.demo.options import UpOptions
-from deploy.demo.parts import (
-    bus_server,
-    furnish,
-    keep_connector,
-    keep_furnished,
-    keep_server,
-    make_agent,
-    make_cluster,
-    make_planner,
-    reach,
-)
+from deploy.demo.parts import bus_server, furnish, keep_furnished, keep_server, reach
 from deploy.demo.prepare import Prepared, prepare
 from deploy.demo.show import show
 from deploy.demo.summary import as_text, summary_of
@@ -41,12 +29,10 @@ from deploy.event_loop import run as on_event_loop
 from deploy.views.freshness import problems
 from deploy.views.live_view import DemoStatus
 from deploy.views.site_view import SiteView
-from planner.sim.live_cluster import LiveCluster
 
 SETTLE_LIMIT_S = 60.0
 HASTY_SETTLE_S = 0.8
 """After an interrupt."""
-BEHIND_REAL_S = 5.0
 POLL_S = 0.05
 
 
@@ -66,14 +52,16 @@ async def _up(run: Prepared) -> RunEnd:
         url = server.url if server else run.options.nats_url or ""
         bus = await _connected(stack, run, url, "wattscale-up")
         await furnish(bus, run)
-        await stack.enter_async_context(_running(*keep_furnished(bus, run)))
+        await stack.enter_async_context(running(*keep_furnished(bus, run)))
         if server:
-            await stack.enter_async_context(_running(keep_server(server, _print)))
-        cluster, meter = make_cluster(run)
-        await stack.enter_async_context(cluster)
+            await stack.enter_async_context(running(keep_server(server, _print)))
+        site = _site_of(run)
+        await stack.enter_async_context(site.opened(end.removals))
         picture = SiteView()
-        await stack.enter_async_context(_running(*_watchers(bus, picture)))
+        await stack.enter_async_context(running(*_watchers(bus, picture)))
         title = f"wattscale up: {run.options.nodes} nodes, {run.options.gpu}, {run.budget_watts:.0f} W, bus {url}"
+        if site.address:
+            title += f", requests to {site.address}"
         look = f"nats sub 'wattscale.v1.>' -s {url}   or   wattscale status"
         pages: list[str] = []
         options = run.options
@@ -82,47 +70,48 @@ async def _up(run: Prepared) -> RunEnd:
         end.removals.append(lambda: forget(os.getpid()))
         began_s = time.monotonic()
         for node in run.nodes:
-            agent = make_agent(run, await _connected(stack, run, url, f"agent-{node}"), cluster, meter, node)
-            await stack.enter_async_context(_running(agent.run()))
-        connector = keep_connector(run, await _connected(stack, run, url, "connector"), cluster)
-        await stack.enter_async_context(_running(connector))
+            agent = site.make_agent(await _connected(stack, run, url, f"agent-{node}"), node)
+            await stack.enter_async_context(running(agent.run()))
+        connector = site.carry_out(await _connected(stack, run, url, "connector"), url)
+        await stack.enter_async_context(running(connector))
 
         def status() -> DemoStatus:
-            unwell = (*problems(picture, datetime.now(UTC)), *_behind(cluster))
+            unwell = (*problems(picture, datetime.now(UTC)), *site.problems())
             hint = f"from outside: {'   or   '.join([*pages[:1], look])}"
-            return DemoStatus(title, hint, cluster.load_s(), time.monotonic() - began_s, unwell)
+            return DemoStatus(title, hint, site.load_s(), time.monotonic() - began_s, unwell)
 
-        async with _planners(run, stack, url, cluster, pages), _running(show(picture, status, quiet=options.json)):
-            await _until_end(run, cluster, end.stop)
-            end.report = _report(run, cluster, meter, picture)
+        async with _planners(run, stack, url, site, pages), running(show(picture, status, quiet=options.json)):
+            await _until_end(run, site, end.stop)
+            end.report = _report(run, site, picture)
         await _carried_out(picture, options.deployment, end)
-        end.report = _report(run, cluster, meter, picture)
+        end.report = _report(run, site, picture)
         return end
 
 
-def _report(run: Prepared, cluster: LiveCluster, meter: HardwareMeter, picture: SiteView) -> str:
-    summary = summary_of(run, cluster, meter, picture)
+def _site_of(run: Prepared) -> DemoSite:
+    if not run.options.real_workers:
+        return PlantSite(run)
+    # A simulated run needs none of what starts processes.
+    from deploy.demo.real_workers.real_site import RealSite
+
+    return RealSite(run)
+
+
+def _report(run: Prepared, site: DemoSite, picture: SiteView) -> str:
+    summary = summary_of(run, site.totals(), site.meter, picture)
     return json.dumps(summary, indent=2) if run.options.json else as_text(summary)
-
-
-def _behind(cluster: LiveCluster) -> list[str]:
-    """What to do where this machine simulates fewer load seconds than pass."""
-    behind_s = cluster.behind_s()
-    if behind_s <= BEHIND_REAL_S * cluster.speed:
-        return []
-    return [f"the simulated cluster is {behind_s:.0f} s of load behind: run with less --speed"]
 
 
 @asynccontextmanager
 async def _planners(
-    run: Prepared, stack: AsyncExitStack, url: str, cluster: LiveCluster, pages: list[str]
+    run: Prepared, stack: AsyncExitStack, url: str, site: DemoSite, pages: list[str]
 ) -> AsyncIterator[None]:
     """Run the planners; ``pages`` receives the address of each one's dashboard."""
     async with AsyncExitStack() as planners:
         for index in range(run.options.planners):
             name = f"planner-{index}"
-            planner = make_planner(run, await _connected(stack, run, url, name), cluster, f"{name}-{os.getpid()}")
-            await planners.enter_async_context(_running(planner.run()))
+            planner = site.make_planner(await _connected(stack, run, url, name), f"{name}-{os.getpid()}")
+            await planners.enter_async_context(running(planner.run()))
             if planner.dashboard is not None:
                 await planner.dashboard.serving.wait()
                 pages.append(planner.dashboard.url)
@@ -145,19 +134,6 @@ async def _connected(stack: AsyncExitStack, run: Prepared, url: str, name: str) 
     return bus
 
 
-@asynccontextmanager
-async def _running(*parts: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run ``parts`` beside the body. One that fails ends the body with its error; leaving the body stops them."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            # One task, so that a part that returns, or is cancelled from within, also fails the run.
-            task = group.create_task(run_together({f"part {index}": part for index, part in enumerate(parts)}))
-            yield
-            task.cancel()
-    except* CliError as errors:
-        raise errors.exceptions[0] from None
-
-
 def _watchers(bus: Bus, picture: SiteView) -> list[Coroutine[Any, Any, None]]:
     async def fold(wildcard: str) -> None:
         async for stored in follow(bus, wildcard, None):
@@ -168,9 +144,9 @@ def _watchers(bus: Bus, picture: SiteView) -> list[Coroutine[Any, Any, None]]:
     return [fold(subject) for subject in (*kinds, bus.subjects.lease())]
 
 
-async def _until_end(run: Prepared, cluster: LiveCluster, stop: asyncio.Event) -> None:
+async def _until_end(run: Prepared, site: DemoSite, stop: asyncio.Event) -> None:
     """Wait for a signal, the end of the duration, or the last request of a trace."""
-    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(cluster.finished.wait())]
+    waits = [asyncio.create_task(stop.wait()), asyncio.create_task(site.finished.wait())]
     try:
         await asyncio.wait(waits, timeout=run.options.duration_s, return_when=asyncio.FIRST_COMPLETED)
     finally:

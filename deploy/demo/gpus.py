@@ -17,15 +17,16 @@ from planner.sim.live_cluster import LiveCluster
 class HardwareMeter:
     """The sum of limits in force, in milliwatts, and its largest value so far."""
 
-    def __init__(self, cluster: LiveCluster) -> None:
+    def __init__(self, limits_mw: Mapping[str, int]) -> None:
+        """``limits_mw``: what is in force now, by GPU."""
         self.on_write: Callable[[int], None] | None = None
         """Called with every new sum, on the thread that wrote."""
-        self._limits_mw = {reading.gpu: reading.enforced_mw for reading in cluster.readings()}
+        self._limits_mw = dict(limits_mw)
         self.sum_mw = sum(self._limits_mw.values())
         self.largest_mw = self.sum_mw
 
     def wrote(self, gpu: str, enforced_mw: int) -> None:
-        """Add a new limit to the sum. Must be called under the cluster's lock, so that no write comes in between."""
+        """Add a new limit to the sum. Must be called under the lock of the GPUs, so that no write comes in between."""
         self.sum_mw += enforced_mw - self._limits_mw[gpu]
         self._limits_mw[gpu] = enforced_mw
         self.largest_mw = max(self.largest_mw, self.sum_mw)

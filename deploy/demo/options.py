@@ -9,6 +9,9 @@ from typing import Literal
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import MOST_GPUS
 
+MOST_WORKERS = 64
+"""Processes on one machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class UpOptions:
@@ -35,18 +38,40 @@ class UpOptions:
     seed: int = 0
     startup_s: float = 30.0
     planners: int = 1
+    real_workers: bool = False
     json: bool = False
     site: str = "local"
     deployment: str = "default-demo"
 
     def check(self) -> None:
         """Raises UsageError, in one line, for options that do not fit together; each alone is checked as it is read."""
-        if self.caps == "fixed" and None in (self.prefill_cap_watts, self.decode_cap_watts):
-            raise UsageError("--caps fixed needs --prefill-cap-watts and --decode-cap-watts")
         if self.nats_url and self.data_dir:
             raise UsageError("--data-dir belongs to the embedded server; omit it with --nats-url")
+        if self.real_workers:
+            self._check_real_workers()
+            return
+        if self.caps == "fixed" and None in (self.prefill_cap_watts, self.decode_cap_watts):
+            raise UsageError("--caps fixed needs --prefill-cap-watts and --decode-cap-watts")
         gpus = self.nodes * self.gpus_per_node
         if gpus < 2:
             raise UsageError("the cluster needs at least two GPUs: one prefill and one decode worker")
         if gpus > MOST_GPUS:
             raise UsageError(f"--nodes times --gpus-per-node are {gpus} GPUs: at most {MOST_GPUS} are simulated")
+
+    def _check_real_workers(self) -> None:
+        """Raises UsageError for what belongs to the simulated cluster."""
+        if self.speed != 1.0:
+            raise UsageError("--speed: real workers take real time; omit it with --real-workers")
+        for phase, watts in (("prefill", self.prefill_cap_watts), ("decode", self.decode_cap_watts)):
+            if watts is not None:
+                raise UsageError(
+                    f"--{phase}-cap-watts: --real-workers has one pool for both phases; omit one of the two"
+                )
+        if self.caps == "fixed":
+            raise UsageError("--caps fixed: its caps are of one phase; --real-workers has one pool for both; omit it")
+        gpus = self.nodes * self.gpus_per_node
+        if gpus > MOST_WORKERS:
+            raise UsageError(
+                f"--nodes times --gpus-per-node are {gpus} GPUs, each with a process of its own with --real-workers:"
+                f" at most {MOST_WORKERS}"
+            )

@@ -12,6 +12,7 @@ from typing import Any
 
 from nats.errors import ConnectionClosedError
 
+from agent.ports import GpuDriver, GpuOwners
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.client import VirtualConnectorClient
@@ -73,21 +74,26 @@ async def reach(run: Prepared, url: str, name: str) -> Bus:
 
 
 async def furnish(bus: Bus, run: Prepared) -> None:
-    """Create the streams, and the agents' consumers, which agents may not create themselves. Idempotent.
+    """Create the streams, and the consumers of agents and connector, which they may not create. Idempotent.
 
     Raises BusProblemError in one line.
     """
     try:
         await stream_admin.apply(bus)
-        await consumers.ensure_all(bus, [Durable.power(bus, node) for node in run.nodes])
+        await consumers.ensure_all(bus, _durables(bus, run))
     except BusError as error:
         raise BusProblemError(await what_is_missing(bus) or str(error)) from error
 
 
 def keep_furnished(bus: Bus, run: Prepared) -> list[Coroutine[Any, Any, None]]:
     """Restore streams and consumers that the server kept in memory and lost; each coroutine runs until cancelled."""
-    durables = [Durable.power(bus, node) for node in run.nodes]
+    durables = _durables(bus, run)
     return [stream_admin.keep(bus), consumers.keep(bus, lambda: durables)]
+
+
+def _durables(bus: Bus, run: Prepared) -> list[Durable]:
+    scaling = [Durable.scaling(bus, run.options.deployment)] if run.options.real_workers else []
+    return [*scaling, *(Durable.power(bus, node) for node in run.nodes)]
 
 
 async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> None:
@@ -110,13 +116,17 @@ def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
     for uuid in plant.gpus:
         plant.set_cap(uuid, run.plant.cluster.card.min_mw)
     cluster = LiveCluster(plant, run.requests, speed=run.options.speed, model=MODEL, namespace=run.options.deployment)
-    return cluster, HardwareMeter(cluster)
+    return cluster, HardwareMeter({reading.gpu: reading.enforced_mw for reading in cluster.readings()})
 
 
 def make_planner(run: Prepared, bus: Bus, cluster: LiveCluster, holder: str) -> Planner:
-    """One planner that scrapes the cluster's page. Its own health and metrics pages are on a free port."""
+    """One planner that scrapes the cluster's page."""
+    return planner_on(run, bus, MetricsSettings(source="simulated", urls=(cluster.url,)), holder)
+
+
+def planner_on(run: Prepared, bus: Bus, metrics: MetricsSettings, holder: str) -> Planner:
+    """One planner that reads these metrics. Its own health and metrics pages are on a free port."""
     settings, name = run.settings, run.options.deployment
-    metrics = MetricsSettings(source="simulated", urls=(cluster.url,))
     block = settings.deployments[name].model_copy(update={"metrics": metrics})
     settings = settings.model_copy(
         update={
@@ -128,14 +138,15 @@ def make_planner(run: Prepared, bus: Bus, cluster: LiveCluster, holder: str) -> 
 
 
 def make_agent(run: Prepared, bus: Bus, cluster: LiveCluster, meter: HardwareMeter, node: str) -> PowerAgentService:
-    """The power agent of one node."""
+    """The power agent of one node of the simulated cluster."""
     roles = {name: role.value for name, role in ROLES.items()}
-    return PowerAgentService(
-        PowerAgentSettings(node=node, telemetry_interval_s=0.5),
-        bus,
-        PlantDriver(cluster, meter, node, run.plant.cluster),
-        PlantOwners(cluster, node, run.options.deployment, roles),
-    )
+    driver = PlantDriver(cluster, meter, node, run.plant.cluster)
+    return agent_on(bus, node, driver, PlantOwners(cluster, node, run.options.deployment, roles))
+
+
+def agent_on(bus: Bus, node: str, driver: GpuDriver, owners: GpuOwners) -> PowerAgentService:
+    """The power agent of one node with these GPUs."""
+    return PowerAgentService(PowerAgentSettings(node=node, telemetry_interval_s=0.5), bus, driver, owners)
 
 
 def make_connector(run: Prepared, bus: Bus, cluster: LiveCluster) -> Connector:

@@ -39,8 +39,16 @@ TICK_LOAD_S = 10.0
 SHORTEST_TICK_S = 0.5
 DEMO_REQUESTS_PER_S = 8.0
 """A load that keeps a handful of H200s busy with the built-in profile."""
+REAL_REQUESTS_PER_S = 3.0
+REAL_WAVE_S = 300.0
+"""A load that two cores carry over HTTP, and whose wave is seen within minutes."""
+REAL_TICK_S = 5.0
+PROCESS_START_S = 2.0
+"""From the start of a worker's process until it begins to load its model."""
 MODEL = "demo"
 ROLES = {"prefill": Role.PREFILL, "decode": Role.DECODE}
+REAL_ROLES = {"aggregated": Role.AGGREGATED}
+"""Real workers do both phases: no request has to be handed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +57,15 @@ class Prepared:
 
     options: UpOptions
     requests: Iterable[Request]
-    plant: PlantSpec
+    profile: Profile
     settings: Settings
     planner: PlannerConfig
     budget_watts: float
+
+    @property
+    def plant(self) -> PlantSpec:
+        """The cluster to simulate."""
+        return _plant(self.options, gpu(self.options.gpu), self.profile)
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -70,7 +83,7 @@ def prepare(options: UpOptions) -> Prepared:
     return Prepared(
         options=options,
         requests=requests,
-        plant=_plant(options, kind, profile),
+        profile=profile,
         settings=settings,
         planner=_config(options, settings, profile),
         budget_watts=budget_watts,
@@ -84,13 +97,21 @@ def _profile(options: UpOptions) -> Profile:
         raise UsageError(
             f"profile {options.profile}: an engine takes {largest} GPUs of one node; --gpus-per-node is less"
         )
-    if profile.prefill_gpus + profile.decode_gpus > options.nodes * options.gpus_per_node:
+    if options.real_workers:
+        if profile.prefill_gpus != profile.decode_gpus:
+            raise UsageError(
+                f"profile {options.profile}: its prefill engine takes {profile.prefill_gpus} GPUs, its decode engine"
+                f" {profile.decode_gpus}; real workers do both: give a profile of one size"
+            )
+    elif profile.prefill_gpus + profile.decode_gpus > options.nodes * options.gpus_per_node:
         raise UsageError(f"profile {options.profile}: one engine of each phase does not fit on the cluster's GPUs")
     return profile
 
 
 def _requests(options: UpOptions) -> Iterable[Request]:
     if options.trace is None:
+        if options.real_workers:
+            return generated(options.seed, requests_per_s=REAL_REQUESTS_PER_S, wave_s=REAL_WAVE_S)
         return generated(options.seed, requests_per_s=DEMO_REQUESTS_PER_S)
     try:
         return read_trace(options.trace)
@@ -151,11 +172,11 @@ def _settings(options: UpOptions, profile: Profile, budget_watts: float) -> Sett
         name: PoolSettings(
             component=name,
             max_replicas=max(1, gpus // _gpus_of(profile, role)),
-            startup_s=options.startup_s,
+            startup_s=options.startup_s + (PROCESS_START_S if options.real_workers else 0.0),
             max_cap_watts=options.prefill_cap_watts if role is Role.PREFILL else options.decode_cap_watts,
             behavior=BehaviorSettings(scale_down=RulesSettings(stabilization_window_s=SCALE_DOWN_WINDOW_S)),
         )
-        for name, role in ROLES.items()
+        for name, role in (REAL_ROLES if options.real_workers else ROLES).items()
     }
     deployment = DeploymentSettings(
         site=options.site,
@@ -173,7 +194,7 @@ def _settings(options: UpOptions, profile: Profile, budget_watts: float) -> Sett
             )
         },
         deployments={options.deployment: deployment},
-        interval_s=max(SHORTEST_TICK_S, TICK_LOAD_S / options.speed),
+        interval_s=REAL_TICK_S if options.real_workers else max(SHORTEST_TICK_S, TICK_LOAD_S / options.speed),
         load_time_scale=options.speed,
         health=HealthSettings(port=0),
         dashboard=DashboardSettings(port=0),

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from deploy.demo.gpus import HardwareMeter
 from deploy.demo.prepare import Prepared
 from deploy.views.site_view import SiteView
-from planner.sim.live_cluster import LiveCluster
 
 JOULES_PER_KWH = 3.6e6
 
 
-def summary_of(run: Prepared, cluster: LiveCluster, meter: HardwareMeter, picture: SiteView) -> dict[str, Any]:
-    """Requests and energy from the cluster, decisions and acknowledgements from the bus, caps from the hardware."""
-    options = run.options
-    total = cluster.summary(options.ttft_ms, options.itl_ms)
+FIGURES = ("requests", "good_requests", "gpu_hours", "energy_joules", "joules_per_output_token")
+MEASURED = ("failed_requests", "in_flight_requests", "ttft_ms", "itl_ms")
+"""Only where real requests are answered."""
+
+
+def summary_of(run: Prepared, total: Mapping[str, Any], meter: HardwareMeter, picture: SiteView) -> dict[str, Any]:
+    """Requests and energy from ``total``, decisions and acknowledgements from the bus, caps from the hardware."""
+    measured = MEASURED if run.options.real_workers else ()
     return {
-        **{name: total[name] for name in ("requests", "good_requests", "gpu_hours", "energy_joules")},
-        "joules_per_output_token": total["joules_per_output_token"],
+        **{name: total[name] for name in (*FIGURES, *measured)},
         "decisions": picture.decisions,
         "acks": picture.acks,
         "scaling": {
@@ -42,6 +45,11 @@ def as_text(summary: dict[str, Any]) -> str:
     ]
     if summary["joules_per_output_token"] is not None:
         lines[-1] += f", {summary['joules_per_output_token']:.2f} J per output token"
+    for reason, count in summary.get("failed_requests", {}).items():
+        lines.append(f"failed        {count}: {reason}")
+    for name, key in (("TTFT", "ttft_ms"), ("ITL", "itl_ms")):
+        if summary.get(key):
+            lines.append(f"{name:<13} " + ", ".join(f"{part} {ms:.1f}" for part, ms in summary[key].items()) + " ms")
     lines.append(f"decisions     {summary['decisions']}, acknowledgements {summary['acks']}")
     for name, ids in summary["scaling"].items():
         carried_out = f"decision #{ids['decision_id']}, carried out up to #{ids['scaled_decision_id']}"

@@ -18,6 +18,7 @@ from bus_schemas.jetstream.publisher import publish
 from bus_schemas.streams import DECISIONS, TELEMETRY
 from deploy.demo import parts
 from deploy.demo.connector import Connector
+from deploy.demo.options import UpOptions
 from deploy.demo.parts import furnish, keep_connector, keep_furnished, keep_server
 from deploy.demo.prepare import Prepared
 from deploy.nats.embedded import EmbeddedServer, ServerDownError
@@ -41,7 +42,7 @@ async def beside(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def test_what_an_outside_server_lost_with_its_memory_is_put_back() -> None:
-    prepared = cast("Prepared", SimpleNamespace(nodes=NODES))
+    prepared = cast("Prepared", SimpleNamespace(nodes=NODES, options=UpOptions()))
     async with EmbeddedServer() as server, connected(server.url) as bus:
         await furnish(bus, prepared)
         async with beside(*keep_furnished(bus, prepared)):

@@ -69,9 +69,16 @@ class WorkerRecords:
 
         Raises StateFolderError.
         """
-        file = self._folder / "workers.json"
         try:
             (self._folder / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateFolderError(f"state_folder: {error.filename}: {error.strerror}") from error
+        return self.read(boot)
+
+    def read(self, boot: str) -> WorkerBook:
+        """As `open`, for one who only reads: the folder need not exist, and is not made. Raises StateFolderError."""
+        file = self._folder / "workers.json"
+        try:
             text = file.read_bytes() if file.exists() else b""
         except OSError as error:
             raise StateFolderError(f"state_folder: {error.filename}: {error.strerror}") from error

@@ -9,6 +9,9 @@ from typing import Any
 from deploy.cli.bus_address import servers_of
 from deploy.cli.numbers import LONGEST_S, MOST_MS, MOST_WATTS, number, whole
 
+REAL_DEFAULTS = {"nodes": 2, "gpus_per_node": 2, "startup_s": 5.0}
+"""With real workers, each of which is a process of this machine."""
+
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
@@ -46,6 +49,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     bus.add_argument(
         "--data-dir", type=_folder, help="keep the embedded server's data here; default: a temporary folder"
     )
+    parser.add_argument(
+        "--real-workers",
+        action="store_true",
+        help="start engines as processes and send them the load over HTTP, in place of the simulated cluster; both "
+        "phases in one pool, in real time, by default on 2 nodes of 2 GPUs with --startup-s 5",
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on standard output")
     parser.set_defaults(run=_run)
 
@@ -65,8 +74,8 @@ class _WorkersBudget(argparse.Action):
 
 def _cluster(parser: argparse.ArgumentParser) -> None:
     cluster = parser.add_argument_group("cluster")
-    cluster.add_argument("--nodes", type=whole(1, 10_000), default=4)
-    cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=8)
+    cluster.add_argument("--nodes", type=whole(1, 10_000), default=argparse.SUPPRESS, help="default: 4")
+    cluster.add_argument("--gpus-per-node", type=whole(1, 1024), default=argparse.SUPPRESS, help="default: 8")
     cluster.add_argument("--gpu", choices=("h100", "h200", "b200"), default="h200")
     cluster.add_argument(
         "--budget-watts",
@@ -103,7 +112,10 @@ def _cluster(parser: argparse.ArgumentParser) -> None:
         help="how counts are cut where the watts do not suffice; proportional: the power guide's rule",
     )
     cluster.add_argument(
-        "--startup-s", type=number(0, 1e6), default=30.0, help="start-up time of a worker, in load seconds"
+        "--startup-s",
+        type=number(0, 1e6),
+        default=argparse.SUPPRESS,
+        help="start-up time of a worker, in load seconds; default: 30",
     )
     cluster.add_argument("--planners", type=whole(1, 64), default=1, help="planners that compete for the lease")
 
@@ -120,5 +132,7 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.nats_url is not None:
         servers_of(args.nats_url)
+    if args.real_workers:
+        args = argparse.Namespace(**(REAL_DEFAULTS | vars(args)))
     fields = {name: value for name, value in vars(args).items() if name in UpOptions.__dataclass_fields__}
     return run_up(UpOptions(**fields))
