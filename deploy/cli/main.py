@@ -21,6 +21,7 @@ from deploy.installed_files import PACKAGES, foreign_code
 
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.up": ("up",),
+    "deploy.cli.run.tour": ("tour",),
     "deploy.cli.inspect.running_bus": ("status", "decisions", "explain"),
     "deploy.cli.inspect.dashboard": ("dashboard",),
     "deploy.cli.inspect.top": ("top",),

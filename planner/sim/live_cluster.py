@@ -135,6 +135,11 @@ class LiveCluster:
         """Load seconds by which the plant is behind its clock: this machine computes slower than they pass."""
         return max(0.0, self.load_s() - self._plant.now_s)
 
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Let these requests arrive, by rising load seconds, in place of all that have not arrived yet."""
+        with self._lock:
+            self._plant.submit(requests)
+
     def worker_counts(self) -> Mapping[str, WorkerCounts]:
         """Workers by pool and state."""
         with self._lock:

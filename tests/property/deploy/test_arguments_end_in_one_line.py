@@ -70,6 +70,7 @@ WORDS = (
 )
 MISTAKES = {
     ("up",): ("--trace", "/nowhere.csv"),
+    ("tour",): ("--only", "x"),
     ("simulate",): ("--trace", "/nowhere.csv"),
     ("plan-capacity",): ("--budget-watts", "9000", "--load", "/nowhere.csv"),
     ("profile",): ("--endpoint", "nowhere", "--output-dir", "/nowhere"),
