@@ -47,12 +47,13 @@ def _paused(item: Mapping[str, Any]) -> bool:
 def planner_in_the_way(graph: Mapping[str, Any]) -> str:
     """Why a graph's own planner and a connector cannot work side by side, with what to do; empty where they can.
 
-    They cannot while the planner acts, or sets power limits. Reads both versions of a graph: ``components`` (a list
-    with ``type``) and ``services`` (a mapping with ``componentType``).
+    They cannot while the planner acts, or sets power limits. Wattscale's own planner as a part of the graph is not in
+    the way: the connector carries out what it decides, and the claim on the bus keeps a second connector away. Reads
+    both versions of a graph: ``components`` (a list with ``type``) and ``services`` (a mapping with ``componentType``).
     """
     for name, component in _components(graph):
         kind = component.get("type") or component.get("componentType")
-        if kind != "planner" or component.get("replicas", 1) == 0:
+        if kind != "planner" or component.get("replicas", 1) == 0 or _is_ours(component):
             continue
         settings = _configuration(component)
         if settings.get("advisory") is not True:
@@ -68,15 +69,24 @@ def _components(graph: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]
     return listed + [(str(name), one or {}) for name, one in (spec.get("services") or {}).items()]
 
 
-def _configuration(component: Mapping[str, Any]) -> dict[str, Any]:
-    """What a planner's command line has as a configuration in JSON; empty where it has none."""
+def _is_ours(component: Mapping[str, Any]) -> bool:
+    first = next(iter(_words(component)), "")
+    return first.rpartition("/")[2] == "wattscale"
+
+
+def _words(component: Mapping[str, Any]) -> list[str]:
+    """Of the command lines of its containers."""
     pod = component.get("podTemplate") or component.get("extraPodSpec") or {}
     containers = list((pod.get("spec") or {}).get("containers") or ())
     if pod.get("mainContainer"):
         containers.append(pod["mainContainer"])
-    words = [str(word) for one in containers for word in (*(one.get("command") or ()), *(one.get("args") or ()))]
+    return [str(word) for one in containers for word in (*(one.get("command") or ()), *(one.get("args") or ()))]
+
+
+def _configuration(component: Mapping[str, Any]) -> dict[str, Any]:
+    """What a planner's command line has as a configuration in JSON; empty where it has none."""
     found: dict[str, Any] = {}
-    for word in words:
+    for word in _words(component):
         found |= _json_object(word) | _json_object(word.partition("=")[2])
     return found
 

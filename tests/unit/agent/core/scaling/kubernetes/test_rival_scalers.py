@@ -53,6 +53,8 @@ def args(*words: str) -> dict[str, Any]:
         (planner(**args("--config", "not json")), "planner Planner scales it"),
         (planner(**args("--config", "7")), "planner Planner scales it"),
         (planner(**args('{"advisory": true, "enable_power_awareness": true}')), "planner Planner sets power limits"),
+        (planner(**args("/opt/wattscale/bin/wattscale", "planner", "run")), ""),
+        (planner(**args("--config", "wattscale")), "planner Planner scales it"),
         ({"name": "Decode", "type": "decode"}, ""),
     ],
 )
