@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "deploy.cli.run.load": ("load",),
     "deploy.cli.build.simulate": ("simulate",),
     "deploy.cli.build.profile_command": ("profile",),
+    "deploy.cli.build.request_command": ("request",),
     "deploy.cli.build.plan_capacity": ("plan-capacity",),
     "deploy.cli.build.replay": ("replay",),
     "deploy.cli.build.prove": ("prove",),

@@ -45,7 +45,7 @@ def run_local(settings: LocalConnectorFile) -> int:
         scaling_consumer(settings.deployment)
     except BadNameError as error:
         raise UsageError(f"deployment: {error}") from error
-    with _only_one(settings.state_folder):
+    with only_one_connector(settings.state_folder):
         return asyncio.run(_run(settings))
 
 
@@ -55,7 +55,7 @@ async def carry_out(settings: LocalConnectorFile) -> None:
     Raises UsageError for a state folder that is in use, and SecondConnectorError.
     """
     stop, view = asyncio.Event(), LocalView()
-    with _only_one(settings.state_folder):
+    with only_one_connector(settings.state_folder):
         running = asyncio.create_task(_serve(settings, view, stop))
         try:
             await asyncio.shield(running)
@@ -66,7 +66,7 @@ async def carry_out(settings: LocalConnectorFile) -> None:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def only_one_connector(folder: Path) -> Iterator[None]:
     """Hold the state folder. The kernel releases it when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from planner.profiler.requests.power_request import (
     HardwareBounds,
     ModelCache,
     OfflineSizing,
-    SweepWishes,
 )
 from planner.profiler.requests.request_sections import (
     Milliseconds,
@@ -47,6 +46,17 @@ class AlphaSla(ProfilerSection):
     itl: Milliseconds
 
 
+def _fixed(name: str, only: int) -> BeforeValidator:
+    """A number of Dynamo's sweep that ours has too, and no other."""
+
+    def check(value: Any) -> Any:
+        if value != only:
+            raise ValueError(f"{name} is {only} here, as by default in Dynamo; leave it out")
+        return value
+
+    return BeforeValidator(check)
+
+
 class AlphaSweep(ProfilerSection):
     """How it is profiled."""
 
@@ -55,8 +65,8 @@ class AlphaSweep(ProfilerSection):
     aic_hf_id: OptionalText = ""
     aic_backend: Literal["", "vllm", "sglang", "trtllm"] = ""
     aic_backend_version: OptionalText = ""
-    prefill_interpolation_granularity: int | None = Field(default=None, ge=2, le=1000)
-    decode_interpolation_granularity: int | None = Field(default=None, ge=2, le=1000)
+    prefill_interpolation_granularity: Annotated[int, _fixed("prefillInterpolationGranularity", 16)] = 16
+    decode_interpolation_granularity: Annotated[int, _fixed("decodeInterpolationGranularity", 6)] = 6
     dry_run: Annotated[bool, not_here("dryRun", "leave autoApply off and read what is generated")] = False
     pick_with_webui: Annotated[bool, not_here("pickWithWebui", "the profiler picks by the targets")] = False
 
@@ -164,11 +174,7 @@ class AlphaSpec(RequestSection):
             "profiler_image": self.profiling_config.profiler_image,
             "offline": self._offline(),
             "hardware": self._hardware(),
-            "sweep": SweepWishes(
-                config.sweep.prefill_interpolation_granularity,
-                config.sweep.decode_interpolation_granularity,
-                config.engine.max_context_length,
-            ),
+            "max_context": config.engine.max_context_length,
             "overrides": self._overrides(),
             "model_cache": self._model_cache(),
             "planner": config.planner,

@@ -49,15 +49,6 @@ class HardwareBounds:
 
 
 @dataclass(frozen=True, slots=True)
-class SweepWishes:
-    """How fine the sweep is; None: the profiler's own number."""
-
-    isls: int | None = None
-    contexts: int | None = None
-    max_context: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class DeploymentOverrides:
     """What the generated deployment is called and carries. ``graph`` is merged into it last."""
 
@@ -113,7 +104,8 @@ class PowerRequest:
     offline: OfflineSizing | None = None
     load: RequestedLoad = RequestedLoad()
     hardware: HardwareBounds = HardwareBounds()
-    sweep: SweepWishes = SweepWishes()
+    max_context: int | None = None
+    """The longest context of the sweep; None: the engine's."""
     overrides: DeploymentOverrides = field(default_factory=DeploymentOverrides)
     model_cache: ModelCache | None = None
     kv_router: bool = False

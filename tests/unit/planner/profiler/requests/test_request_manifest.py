@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from planner.profiler.analysis.recommendation import Targets
-from planner.profiler.requests.power_request import OfflineSizing, PowerTerms, RequestedLoad, RequestForm, SweepWishes
+from planner.profiler.requests.power_request import OfflineSizing, PowerTerms, RequestedLoad, RequestForm
 from planner.profiler.requests.request_manifest import RequestError, parse_request
 from tests.unit.planner.profiler.requests.request_examples import ALPHA, BETA, OWN, with_value
 
@@ -38,12 +38,12 @@ def test_the_profiler_s_keys_in_snake_case_and_zero_for_unset():
     request = parse_request(
         with_value(
             with_value(ALPHA, f"{CONFIG}.hardware", {"min_num_gpus_per_engine": 2, "maxNumGpusPerEngine": 0}),
-            f"{CONFIG}.sweep",
-            {"prefill_interpolation_granularity": 8},
+            f"{CONFIG}.engine",
+            {"max_context_length": 8192},
         )
     )
     assert (request.hardware.min_gpus_per_engine, request.hardware.max_gpus_per_engine) == (2, None)
-    assert request.sweep == SweepWishes(isls=8)
+    assert request.max_context == 8192
     assert request.gpus_needed == 2
 
 
@@ -120,6 +120,10 @@ MISTAKES: list[tuple[dict[str, Any], str, Any, str]] = [
         "spec.deploymentOverrides.lables",
         {},
         "spec.deploymentOverrides.lables: unknown key; did you mean 'labels'?",
+    ),
+    (
+        *(ALPHA, f"{CONFIG}.sweep.prefillInterpolationGranularity", 8),
+        f"{CONFIG}.sweep.prefillInterpolationGranularity: prefillInterpolationGranularity is 16 here, as by default ",
     ),
     (BETA, "spec.hardware.gpuSku", "h300", "spec.hardware.gpuSku: input should be 'vr_nvl72', "),
     (BETA, "spec.workload.concurrency", 4.0, "spec.workload: give concurrency or requestRate, not both"),

@@ -1,0 +1,1 @@
+"""Carries requests out: on this machine, as a process against files."""

@@ -1,0 +1,149 @@
+"""How a local request is profiled: by `wattscale profile`, with what the request and the command line ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from deploy.cli.errors import CliError, UsageError
+from deploy.profiling.engine_config import EngineConfig, read_engine_config
+from deploy.profiling.node_gpus import NoGpuError, NvmlNode, tp_sizes, usable
+from deploy.requests.request_folder import RequestFolder
+from planner.adapters.profiles import ProfileError, load_profile
+from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
+from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
+from planner.profiler.requests.lifecycle import JobProgress, ProfilingSeen
+from planner.profiler.requests.power_request import PowerRequest
+from planner.profiler.requests.request_status import ProfilingPhase
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyOptions:
+    """Where engines come from, as for `wattscale profile`; None: the engine or the node decides."""
+
+    endpoint: str | None
+    config: Path | None
+    tps: str | None
+    gpus: str | None
+    quick: bool
+    max_kv_tokens: int | None
+    max_in_flight: int | None
+    bus: str
+    first_port: int
+
+
+def run_profiler(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> bool:
+    """Profile to the end; what is measured already is kept. False: interrupted. A failure is left in the folder."""
+    from deploy.cli.main import build_parser
+
+    try:
+        args = build_parser("profile").parse_args(["profile", *profile_words(folder, request, options)])
+        return int(args.run(args)) == 0
+    except CliError as error:
+        folder.profile_failed(sweep_phase(folder), "; ".join(error.lines))
+    except ImportError as error:
+        folder.profile_failed(ProfilingPhase.INITIALIZING, f"profiling needs {error.name}; install its extra")
+    return True
+
+
+def profile_words(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> list[str]:
+    """The options of `wattscale profile` for a request. Raises UsageError where it cannot be profiled so."""
+    targets, offline = request.targets, request.offline
+    words = ["--isl", str(targets.isl), "--osl", str(targets.osl)]
+    words += ["--ttft", f"{targets.ttft_ms:g}", "--itl", f"{targets.itl_ms:g}", "--output-dir", str(folder.profile)]
+    if request.max_context is not None:
+        words += ["--max-context-length", str(request.max_context)]
+    if offline is not None:
+        if offline.system is None:
+            raise UsageError("offline sizing needs the GPU type: set spec.hardware.gpuSku, or searchStrategy thorough")
+        version = ["--backend-version", offline.backend_version] if offline.backend_version else []
+        asked = ["--offline", "--system", offline.system, "--model", offline.model, "--backend", offline.backend]
+        return [*words, *asked, *version, *_tp_words(request, options)]
+    for name, value in (("--max-kv-tokens", options.max_kv_tokens), ("--max-in-flight", options.max_in_flight)):
+        words += [] if value is None else [name, str(value)]
+    words += [*(["--quick"] if options.quick else []), *(["--gpus", options.gpus] if options.gpus else [])]
+    words += _tp_words(request, options)
+    if options.endpoint is not None:
+        return [*words, "--endpoint", options.endpoint]
+    file = options.config
+    if file is None:
+        trusted = ["--trust-remote-code"] if request.trust_remote_code else []
+        file = folder.path / "engine.yaml"
+        file.write_text(yaml.safe_dump({"model": request.model, "args": trusted}))
+    return [*words, "--backend", request.engine, "--config", str(file)]
+
+
+def _tp_words(request: PowerRequest, options: ApplyOptions) -> list[str]:
+    """TP sizes as given, or those within the request's bounds; none: the profiler's own."""
+    if options.tps is not None:
+        return ["--tp", options.tps]
+    bounds = request.hardware
+    if options.endpoint is not None or (bounds.min_gpus_per_engine is None and bounds.max_gpus_per_engine is None):
+        return []
+    most = bounds.max_gpus_per_engine or bounds.gpus_per_node or 8
+    sizes = [size for size in tp_sizes(most) if size >= (bounds.min_gpus_per_engine or 1)]
+    if not sizes:
+        raise UsageError("no power of two lies within minNumGpusPerEngine and maxNumGpusPerEngine")
+    return ["--tp", ",".join(map(str, sizes))]
+
+
+def profiling_seen(folder: RequestFolder, request: PowerRequest) -> ProfilingSeen:
+    """What the profiler left. A profile that cannot be used is a failure."""
+    if (failure := folder.failure()) is not None:
+        return ProfilingSeen(JobProgress.FAILED, failure[0], failure[1])
+    if not (folder.profile / "meta.json").exists():
+        return ProfilingSeen()
+    try:
+        unmet = size_deployment(load_profile(folder.profile), request).unmet
+    except (ProfileError, SizingError) as error:
+        return ProfilingSeen(JobProgress.FAILED, ProfilingPhase.GENERATING_DGD, str(error))
+    return ProfilingSeen(JobProgress.SUCCEEDED, ProfilingPhase.DONE, unmet=unmet)
+
+
+def sweep_phase(folder: RequestFolder) -> ProfilingPhase:
+    """How far the profiler is, by its log."""
+    try:
+        text = (folder.profile / MEASUREMENTS).read_bytes()
+    except OSError:
+        return ProfilingPhase.INITIALIZING
+    decode, prefill = text.rfind(b'"phase":"decode"'), text.rfind(b'"phase":"prefill"')
+    if decode < 0 and prefill < 0:
+        return ProfilingPhase.INITIALIZING
+    return ProfilingPhase.SWEEPING_DECODE if decode > prefill else ProfilingPhase.SWEEPING_PREFILL
+
+
+def counted_gpus(options: ApplyOptions) -> int | None:
+    """GPUs to profile on; None where they need not be counted: the engine runs, or needs none (--tp)."""
+    if options.endpoint is not None or (options.tps is not None and options.gpus is None):
+        return None
+    return len(gpu_names(options))
+
+
+def gpu_names(options: ApplyOptions) -> tuple[str, ...]:
+    """The GPUs of this node that may be used; none where there are none."""
+    if options.endpoint is not None and options.gpus is None:
+        return ()
+    try:
+        node = NvmlNode()
+    except (NoGpuError, ImportError):
+        return ()
+    try:
+        wanted = None if options.gpus is None else [int(index) for index in options.gpus.split(",")]
+        found = usable(node.gpus, wanted, engine_runs=True)
+    except (NoGpuError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    finally:
+        node.close()
+    return tuple(gpu.uuid for gpu in found)
+
+
+def profiled_engine(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> EngineConfig | None:
+    """How the profiled engine was started; None where it ran already, or none was."""
+    if options.config is not None:
+        return read_engine_config(options.config)
+    own = folder.path / "engine.yaml"
+    if request.offline is not None or options.endpoint is not None or not own.exists():
+        return None
+    return read_engine_config(own)

@@ -1,0 +1,229 @@
+"""`wattscale request` as a process with real engines: states and events as promised, killed and gone on."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.connectors.local.local_connector import boot_id
+from agent.connectors.local.worker_records import WorkerRecords
+from deploy.compose.connectors.local_service import load_local
+from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
+from tests.command_line import Done, process, run, wattscale
+from tests.contract.bus import until
+from tests.free_ports import free_port
+
+ROOT = Path(__file__).parents[3]
+REQUEST: dict[str, Any] = {
+    "apiVersion": "nvidia.com/v1alpha1",
+    "kind": "DynamoGraphDeploymentRequest",
+    "metadata": {"name": "demo"},
+    "spec": {
+        "model": "demo",
+        "backend": "vllm",
+        "useMocker": True,
+        "profilingConfig": {
+            "profilerImage": "nvcr.io/nvidia/ai-dynamo/vllm-runtime:0.9.0",
+            "config": {
+                "sla": {"isl": 100, "osl": 16, "ttft": 2000, "itl": 200},
+                "engine": {"maxContextLength": 200},
+            },
+        },
+    },
+}
+FAST = ("--prefill-base-ms=2", "--prefill-ms-per-token=0.01", "--itl-base-ms=0.3")
+LINES = (*FAST, "--itl-ms-per-request=0.1", "--itl-ms-per-kv-token=0.0001")
+
+
+class Here:
+    """A request's files, and the commands on them."""
+
+    def __init__(self, folder: Path, *engine: str, command: list[str] | None = None) -> None:
+        self.file, self.folder = folder / "request.yaml", folder / "kept"
+        start = [sys.executable, "-m", "deploy.cli.main", "engine", "--port", "{port}", "--model", "{model}"]
+        self.engine = folder / "engine.yaml"
+        self.engine.write_text(json.dumps({"model": "demo", "command": command or start, "args": [*LINES, *engine]}))
+        self.more: tuple[str, ...] = ("--tp", "1", "--quick", "--max-in-flight", "2", "--first-port", str(free_port()))
+
+    def write(self, **spec: Any) -> None:
+        """The request with keys of its spec set."""
+        self.file.write_text(yaml.safe_dump({**REQUEST, "spec": {**copy.deepcopy(REQUEST["spec"]), **spec}}))
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        where = ("-f", str(self.file), "--folder", str(self.folder))
+        return ("request", "apply", *where, "--config", str(self.engine), *self.more)
+
+    async def apply(self) -> Done:
+        return await process(*self.words, timeout_s=180)
+
+    async def request(self, command: str, *more: str) -> Done:
+        return await wattscale("request", command, "--folder", str(self.folder), *more)
+
+    @asynccontextmanager
+    async def applying(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        started = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "deploy.cli.main", *self.words), cwd=ROOT, stderr=asyncio.subprocess.DEVNULL
+        )
+        try:
+            yield started
+        finally:
+            if started.returncode is None:
+                started.kill()
+            await started.wait()
+
+    def record(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "request.json").read_text()))
+
+    def events(self) -> list[str]:
+        return [event["reason"] for event in self.record()["events"]]
+
+    def stage(self) -> str:
+        return str(self.record()["status"]["stage"])
+
+    def workers(self) -> list[int]:
+        settings = load_local(self.folder / "workers" / "connector.yaml", {}).settings
+        return [one.pid for one in WorkerRecords(settings.state_folder).open(boot_id()).workers]
+
+    def measured(self) -> int:
+        log = self.folder / "profile" / MEASUREMENTS
+        return log.read_bytes().count(b'"measurement"') if log.exists() else 0
+
+
+def serves(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.long
+async def test_from_a_killed_profiler_to_workers_that_are_applied_by_hand_and_drained(tmp_path: Path):
+    here = Here(tmp_path)
+    here.write()
+    async with here.applying() as started:
+        await until(lambda: here.measured() > 3, "some points are measured")
+        os.kill(started.pid, signal.SIGKILL)
+        await started.wait()
+    assert (here.stage(), here.events()) == ("Profiling", ["Initialized", "ProfilingJobCreated"])
+    kept = here.measured()
+    done = await here.apply()
+    assert done.code == 0, done.err
+    assert here.measured() > kept
+    ready = ["Initialized", "ProfilingJobCreated", "SpecGenerated"]
+    assert (here.stage(), here.events()) == ("Ready", ready), "killed, it repeats no event"
+    graph = yaml.safe_load((here.folder / "outputs" / "config_with_planner.yaml").read_text())
+    assert graph == here.record()["status"]["generatedDeployment"]
+    assert graph["metadata"]["labels"] == {
+        "dgdr.nvidia.com/name": "demo",
+        "dgdr.nvidia.com/namespace": "default",
+    }
+    checked = await wattscale("planner", "check", "-c", str(here.folder / "outputs" / "planner.yaml"))
+    assert checked.code == 0, checked.err
+
+    here.write(autoApply=True)
+    assert (await here.apply()).code == 0
+    whole = [*ready, "DeploymentCreated", "DeploymentReady"]
+    assert (here.stage(), here.events()) == ("Deployed", whole)
+    assert (await here.request("status")).out.startswith("demo: Deployed (v1alpha1 Ready)\n")
+    (worker,) = here.workers()
+    assert serves(worker), "workers outlive the command"
+
+    here.write(autoApply=True, model="another")
+    refused = await wattscale(*here.words)
+    assert refused.code == 1
+    assert "its spec cannot change in state Deployed" in refused.one_line()
+    await wattscale(*here.words)
+    assert here.events() == [*whole, "SpecChangeRejected"], "once"
+    assert here.workers() == [worker], "and nothing else happens"
+
+    assert (await here.request("delete")).code == 0
+    assert serves(worker), "what serves stays"
+    assert not (here.folder / "outputs").exists()
+    assert (await wattscale(*here.words)).code == 2, "its workers are still there"
+    assert (await here.request("delete", "--drain-workers")).code == 0
+    await until(lambda: not serves(worker), "the worker ended")
+    assert [file.name for file in here.folder.iterdir()] == ["lock"]
+
+
+async def test_deleted_while_it_profiles(tmp_path: Path):
+    here = Here(tmp_path, "--startup-s=0")
+    here.write()
+    async with here.applying() as started:
+        await until(lambda: here.measured() > 0, "profiling is under way")
+        assert here.stage() == "Profiling"
+        deleted = await here.request("delete")
+        await started.wait()
+    assert deleted.code == 0, deleted.err
+    assert "Normal Deleting: nothing of it runs" in deleted.out
+    assert [file.name for file in here.folder.iterdir()] == ["lock"]
+
+
+async def test_profiling_that_fails_is_the_end(tmp_path: Path):
+    here = Here(tmp_path, command=["false", "{port}"])
+    here.write(autoApply=True)
+    done = await here.apply()
+    assert done.code == 1
+    assert "demo: Failed: false ended with 1 before it served" in done.err.splitlines()[-1]
+    failed = ["Initialized", "ProfilingJobCreated", "ProfilingJobFailed"]
+    assert (here.stage(), here.events()) == ("Failed", failed)
+    assert (await wattscale(*here.words)).code == 1
+    assert here.events() == failed, "it is not tried again"
+    status = await here.request("status")
+    assert status.code == 1
+    assert "Profiling: False InitializingFailed: false ended with 1" in status.out
+    assert (await here.request("delete")).code == 0
+    assert not (here.folder / "request.json").exists()
+
+
+def test_gpus_that_are_missing_keep_it_pending(tmp_path: Path):
+    here = Here(tmp_path)
+    config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
+    config["config"]["hardware"] = {"minNumGpusPerEngine": 1024}
+    here.write(profilingConfig=config)
+    here.more = ()
+    for _ in range(2):
+        done = run(*here.words)
+        assert done.code == 1
+        assert "demo: Pending: profiling needs 1024 GPUs, and there are " in done.one_line()
+    assert (here.stage(), here.events()) == ("Pending", ["Initialized", "InsufficientGpus"])
+
+
+def test_offline_sizing_of_a_type_that_nobody_knows_fails(tmp_path: Path):
+    here = Here(tmp_path)
+    config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
+    config["config"]["sweep"] = {"useAiConfigurator": True, "aicSystem": "no_such_gpu"}
+    here.write(profilingConfig=config)
+    assert run(*here.words).code == 1
+    assert (here.stage(), here.events()) == (
+        "Failed",
+        ["Initialized", "ProfilingJobCreated", "AIConfiguratorFailed"],
+    )
+
+
+def test_a_request_that_cannot_be_read_makes_nothing(tmp_path: Path):
+    here = Here(tmp_path)
+    here.write(backend="vlm", modle="x")
+    done = run(*here.words)
+    assert done.code == 2
+    assert done.err.splitlines() == [
+        "wattscale: spec.backend: input should be 'vllm', 'sglang' or 'trtllm'",
+        "wattscale: spec.modle: unknown key; did you mean 'model'?",
+    ]
+    assert not here.folder.exists()
+    here.file.write_text("{")
+    assert "not YAML" in run(*here.words).one_line()
+    assert "there is no request" in run("request", "status", "--folder", str(here.folder)).one_line()
+    assert "there is no request" in run("request", "delete", "--folder", str(here.folder)).one_line()
