@@ -29,7 +29,7 @@ from deploy.requests.local_profiling import (
     run_profiler,
     sweep_phase,
 )
-from deploy.requests.request_folder import RequestFolder, RequestRecord
+from deploy.requests.request_folder import KeptRequest, RequestFolder
 from deploy.yaml_text import read_yaml
 from planner.adapters.profiles import load_profile
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
@@ -81,7 +81,7 @@ def apply_request(content: Any, folder: RequestFolder, options: ApplyOptions) ->
             return LocalRequest(folder, record, None, options).refused(error)
         if record is None:
             _refuse_leftovers(folder)
-            record = RequestRecord(content, {}, ())
+            record = KeptRequest(content, {}, ())
         return LocalRequest(folder, record, content, options).carry_out(request)
 
 
@@ -97,7 +97,7 @@ class LocalRequest:
     """One request while a command works on it. ``content``: the manifest as it is now."""
 
     def __init__(
-        self, folder: RequestFolder, record: RequestRecord, content: Any | None, options: ApplyOptions | None
+        self, folder: RequestFolder, record: KeptRequest, content: Any | None, options: ApplyOptions | None
     ) -> None:
         self._folder = folder
         self._record = record
@@ -167,7 +167,7 @@ class LocalRequest:
                     job=request.job_name,
                 )
             accepted = self._content is not None and step.status.rejected == ""
-            self._record = RequestRecord(
+            self._record = KeptRequest(
                 self._content if accepted and self._content is not None else self._record.manifest,
                 written,
                 (*self._record.events, *(event.to_dict() for event in step.events)),

@@ -27,7 +27,7 @@ MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class RequestRecord:
+class KeptRequest:
     """The content of ``request.json``."""
 
     manifest: Mapping[str, Any]
@@ -70,20 +70,20 @@ class RequestFolder:
         finally:
             os.close(number)
 
-    def read(self) -> RequestRecord | None:
+    def read(self) -> KeptRequest | None:
         """The record; None where there is none. Raises UsageError."""
         file = self.path / RECORD
         if not file.exists():
             return None
         try:
             found = json.loads(read_regular(file, MOST_BYTES))
-            return RequestRecord(dict(found["manifest"]), dict(found["status"]), list(found["events"]))
+            return KeptRequest(dict(found["manifest"]), dict(found["status"]), list(found["events"]))
         except OSError as error:
             raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{file}: not a request's record; move it away and apply the request again") from error
 
-    def write(self, record: RequestRecord) -> None:
+    def write(self, record: KeptRequest) -> None:
         """Replace the record. Raises OSError."""
         self._replace(RECORD, {"manifest": record.manifest, "status": record.status, "events": list(record.events)})
 

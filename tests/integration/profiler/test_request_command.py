@@ -201,7 +201,7 @@ def test_gpus_that_are_missing_keep_it_pending(tmp_path: Path):
     assert (here.stage(), here.events()) == ("Pending", ["Initialized", "InsufficientGpus"])
 
 
-def test_offline_sizing_of_a_type_that_nobody_knows_fails(tmp_path: Path):
+def test_offline_sizing_of_an_unknown_gpu_type_fails(tmp_path: Path):
     here = Here(tmp_path)
     config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
     config["config"]["sweep"] = {"useAiConfigurator": True, "aicSystem": "no_such_gpu"}
