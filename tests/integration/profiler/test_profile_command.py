@@ -1,5 +1,5 @@
 """`wattscale profile` as a process against engines that it starts: one command, true times, files that a planner
-starts on."""
+starts on, and on which it holds the targets of real workers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from planner.adapters.profiles import load_profile
 from planner.profiler.online.measurement_log import FILE
 from planner.profiler.results.profile_files import write_profile
+from tests.acceptance.real_run import write_trace
+from tests.acceptance.up_process import outsider, up
 from tests.command_line import process, run
 from tests.contract.bus import until
 from tests.unit.planner.profiler.rows import TARGETS as TABLE_TARGETS
@@ -63,8 +66,48 @@ def times_by(parameters: tuple[float, ...]) -> tuple[float, ...]:
     return *ttft, *(itl_base + per_request * n + per_kv_token * kv for n, kv in ((1, 100), (8, 5700)))
 
 
+TTFT_MS, ITL_MS = 4000.0, 600.0
+RATE_PER_S = 2.4
+"""A prompt of 400 tokens takes more than half a second: one worker serves less than two of them in a second."""
+IN_A_ROW = 3
+
+
+def held(plans: list[dict[str, Any]]) -> bool:
+    """Whether the newest plans saw load, and both latencies within their targets."""
+    newest = [plan["observed"] for plan in plans[-IN_A_ROW:]]
+    return len(newest) == IN_A_ROW and all(
+        one.get("requests", 0) > 0
+        and one.get("ttft_ms", TTFT_MS + 1) <= TTFT_MS
+        and one.get("itl_ms", ITL_MS + 1) <= ITL_MS
+        for one in newest
+    )
+
+
+async def holds_its_targets(profile: Path, folder: Path) -> str:
+    """Run workers with the profile's times under a planner that sizes by it, until it holds the targets.
+
+    One worker cannot carry the load. Returns what was measured.
+    """
+    write_trace(folder / "trace.csv", rate_per_s=RATE_PER_S, isl=400, osl=8)
+    words = ("--real-workers", "--startup-s", "0.5", "--profile", str(profile), "--trace", str(folder / "trace.csv"))
+    async with up(folder, *words, "--ttft-ms", str(TTFT_MS), "--itl-ms", str(ITL_MS)) as site:
+        await site.listening()
+        async with outsider(site.url) as outside:
+            await until(lambda: outside.of("ack.scaling"), "a decision is acknowledged", 120)
+            await until(lambda: held(outside.of("telemetry.plan")), "the targets are held", 180)
+            counts = outside.of("decision.scaling")[-1]["pools"]["aggregated"]["replicas"]
+        site.process.send_signal(signal.SIGINT)
+        summary = await site.summary()
+    assert counts > 1
+    assert summary["good_requests"] > 0
+    assert summary["max_sum_of_caps_watts"] <= summary["budget_watts"]
+    return f"{counts} workers, {summary['good_requests']} of {summary['requests']} good in {summary['load_seconds']} s"
+
+
 @pytest.mark.long
-async def test_one_command_finds_the_engines_times_and_a_planner_starts_on_them(tmp_path):
+@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("up")
+async def test_one_command_finds_the_engines_times_and_a_planner_on_them_holds_the_targets(tmp_path, record_property):
     rng = random.Random(20261126)
     drawn = {
         "prefill_base_ms": rng.uniform(400, 600),
@@ -94,6 +137,7 @@ async def test_one_command_finds_the_engines_times_and_a_planner_starts_on_them(
     assert little["num_prefill"] == 1
     assert much["num_prefill"] > 2
     assert much["num_decode"] >= little["num_decode"] >= 1
+    record_property("measured", f"on a measured profile: {await holds_its_targets(tmp_path / 'out', tmp_path)}")
 
 
 FAST = {
