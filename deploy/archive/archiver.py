@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 
 from bus_schemas.errors import BusAwayError
@@ -39,6 +42,7 @@ class Archiver:
         self._flaw = ""
         self._pack_from = datetime.min.replace(tzinfo=UTC)
         self.kept = 0
+        self._ending = threading.Event()
 
     def begin(self) -> None:
         """Mend the files and find where each stream goes on."""
@@ -57,8 +61,22 @@ class Archiver:
                 if not self._away:
                     log.warning("the bus is away, and what it drops meanwhile will be missing: %s", error)
                 self._away = True
-            await asyncio.to_thread(self.tidy)
+            await self._whole(self.tidy)
             await pause(every_s)
+
+    async def _whole(self, work: Callable[[], None]) -> None:
+        """Run work on files in a thread, to its end even where this is cancelled: nobody else may write meanwhile."""
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self._ending.set()
+            while not running.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([running])
+            if not running.cancelled() and (error := running.exception()) is not None:
+                log.warning("while it ended: %s", error)
+            raise
 
     async def copy(self) -> int:
         """Keep everything that the bus holds and the files do not; returns how many messages. Raises BusAwayError."""
@@ -69,24 +87,29 @@ class Archiver:
             stream = stream_of(self._bus.subjects, wildcard)
             key = (stream, made[stream])
             while page := await next_raw(self._bus, wildcard, self._reached.get(key, 0)):
-                await asyncio.to_thread(self._files.append, [entry_of(each, made) for each in page])
+                batch = [entry_of(each, made) for each in page]
+                await self._whole(functools.partial(self._files.append, batch))
                 self._reached[key] = sequence_of(page[-1])
                 copied += len(page)
         self.kept += copied
         return copied
 
     def tidy(self) -> None:
-        """Pack the days that are over, and drop those that are too old."""
+        """Pack the days that are over, and drop those that are too old, by the clock and by the newest message kept."""
         today = (self._now() - LATE).date()
         if self._now() >= self._pack_from:
             self._pack(day for day in self._files.unpacked() if day < today)
-        if self._keep_days is not None:
-            for day in self._files.drop(today - timedelta(days=self._keep_days)):
+        days = self._files.days()
+        if self._keep_days is not None and days and not self._ending.is_set():
+            # A clock that jumps ahead must not make everything old.
+            for day in self._files.drop(min(today, days[-1]) - timedelta(days=self._keep_days)):
                 log.info("dropped %s", day)
 
     def _pack(self, days: Iterable[date]) -> None:
         """Without duckdb, or without room, days stay lines: that must not end the copying, which cannot be made up."""
         for day in days:
+            if self._ending.is_set():
+                return
             try:
                 self._files.pack(day)
             except (ArchiveError, OSError) as error:

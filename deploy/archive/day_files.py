@@ -130,7 +130,13 @@ class DayFiles:
             self._sync_folder()
 
     def mend(self) -> None:
-        """Cut off a line that a crash tore. Called once, before anything is appended."""
+        """Cut off a line that a crash tore, and remove what it left of a packing. Called once, before any append."""
+        for part in self.folder.glob("*.part"):
+            if _day(part) is not None:
+                part.unlink()
+        for aside in self.folder.glob("*.aside"):
+            if _day(aside) is not None:
+                shutil.rmtree(aside, ignore_errors=True)
         for path in self.folder.glob(f"*{LINES}"):
             content = path.read_bytes()
             if not content.endswith(b"\n"):

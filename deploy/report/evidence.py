@@ -5,44 +5,109 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from deploy.report.journal import StreamRange, digest
-from deploy.report.period_report import FORMAT
+from deploy.report.period_report import FORMAT, PeriodReport, as_json
 from deploy.report.signature import Signature
-from deploy.report.usage import Period
+from deploy.report.usage import Period, Prices
 
 
 class NotAReportError(ValueError):
     """The text is no report of this format; the message says what is wrong."""
 
 
+FIGURES = ("deployments", "sites", "decisions", "what_if")
+"""The parts of a report that follow from its messages and prices."""
+NOT_THEIRS = "its figures are not those that the messages give"
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a report's file claims to be made of."""
+    """What a report's file claims to be made of. ``in_force``: the messages from before the period.
+
+    ``figures``: by part of the report, as plain data.
+    """
 
     period: Period
+    prices: Prices
+    what_if: bool
     ranges: tuple[StreamRange, ...]
+    in_force: tuple[StreamRange, ...]
     sha256: str
     signature: Signature | None
+    figures: dict[str, Any]
 
 
 def claimed(text: str) -> Claimed:
-    """The evidence part of a report in JSON. Raises NotAReportError."""
+    """What a report in JSON claims. Raises NotAReportError."""
     try:
         value: Any = json.loads(text)
-        form = value["format"]
-        evidence = value["evidence"]
-        ranges = tuple(StreamRange(**one) for one in evidence["streams"])
-        signature = evidence.get("signature")
-        period = Period(datetime.fromisoformat(value["since"]), datetime.fromisoformat(value["until"]))
-        found = Claimed(period, ranges, evidence["sha256"], Signature(**signature) if signature else None)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        form, evidence, prices = value["format"], value["evidence"], value["prices"]
+        signature = evidence["signature"]
+        found = Claimed(
+            period=Period(_moment(value["since"]), _moment(value["until"])),
+            prices=Prices(_price(prices["kwh"]), _price(prices["gpu_hour"])),
+            what_if=value["what_if"] is not None,
+            ranges=tuple(_range(one) for one in evidence["streams"]),
+            in_force=tuple(_range(one) for one in evidence["in_force"]),
+            sha256=_text(evidence["sha256"]),
+            signature=Signature(_text(signature["public_key"]), _text(signature["base64"])) if signature else None,
+            figures={name: value[name] for name in FIGURES},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise NotAReportError("not a report in JSON (make one with --out FILE.json)") from error
     if form != FORMAT:
-        raise NotAReportError(f"its format is {form!r}, not {FORMAT!r}")
+        raise NotAReportError(f"its format is {form!r:.60}, not {FORMAT!r}")
     return found
+
+
+def _moment(value: Any) -> datetime:
+    """A time with a zone, in UTC. Raises ValueError, TypeError, OverflowError."""
+    at = datetime.fromisoformat(value)
+    if at.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return at.astimezone(UTC)
+
+
+def _price(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError("a price is a number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("not a whole number")
+    return value
+
+
+def _range(value: Any) -> StreamRange:
+    stream, sha256 = _text(value["stream"]), _text(value["sha256"])
+    return StreamRange(stream, _whole(value["first"]), _whole(value["last"]), _whole(value["count"]), sha256)
+
+
+def recomputed(claims: Claimed, found: PeriodReport) -> list[tuple[bool, str]]:
+    """Whether the figures of the file are those that the messages give, a line each: (agrees, text).
+
+    They can only be compared where the messages from before the period are the same too.
+    """
+    if found.in_force != claims.in_force:
+        what = "what was in force when the period began is not there any more, or differs"
+        return [(False, f"{what}: its figures cannot be computed again (--archive may have it)")]
+    wanted = json.loads(json.dumps(as_json(found)))
+    lines = []
+    for name in FIGURES:
+        same, words = claims.figures[name] == wanted[name], name.replace("_", "-")
+        lines.append((same, f"{words}: " + ("as the messages give them" if same else NOT_THEIRS)))
+    return lines
 
 
 def compared(claims: Claimed, found: Sequence[StreamRange]) -> list[tuple[bool, str]]:
@@ -63,6 +128,6 @@ def compared(claims: Claimed, found: Sequence[StreamRange]) -> list[tuple[bool, 
     for stream, here in sorted(by_stream.items()):
         if stream not in claimed_streams:
             lines.append((False, f"{stream}: {here.count} messages of the period are not in the report"))
-    whole = digest(claims.ranges) == claims.sha256
+    whole = digest(claims.ranges, claims.in_force) == claims.sha256
     lines.append((whole, "its digest is that of its streams" if whole else "its digest is not that of its streams"))
     return lines

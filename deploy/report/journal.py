@@ -64,10 +64,21 @@ def _range(stream: str, entries: Sequence[Entry]) -> StreamRange:
     return StreamRange(stream, entries[0].sequence, entries[-1].sequence, len(entries), whole.hexdigest())
 
 
-def digest(found: Iterable[StreamRange]) -> str:
-    """One SHA-256 over the ranges of all streams: what a signature signs."""
-    lines = [f"{one.stream} {one.first} {one.last} {one.count} {one.sha256}\n" for one in found]
+def digest(found: Iterable[StreamRange], in_force: Iterable[StreamRange] = ()) -> str:
+    """One SHA-256 over the ranges of all streams, and of what was in force before them: what a signature signs."""
+    lines = [_words(one) for one in found] + [f"before {_words(one)}" for one in in_force]
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _words(one: StreamRange) -> str:
+    return f"{one.stream} {one.first} {one.last} {one.count} {one.sha256}\n"
+
+
+def last_of_each(entries: Iterable[Entry]) -> list[Entry]:
+    """The last message of each subject, in the order of storing."""
+    ordered = sorted(entries, key=lambda entry: (entry.stored_at, entry.stream, entry.sequence))
+    newest = {entry.subject: entry for entry in ordered}
+    return sorted(newest.values(), key=lambda entry: (entry.stored_at, entry.stream, entry.sequence))
 
 
 def merged(*sources: Iterable[Entry]) -> list[Entry]:

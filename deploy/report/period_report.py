@@ -9,10 +9,11 @@ from typing import Any
 
 from bus_schemas import v1
 from deploy.report.decisions import Decided, decided
-from deploy.report.journal import Entry, StreamRange, digest, ranges
+from deploy.report.journal import Entry, StreamRange, digest, last_of_each, ranges
 from deploy.report.signature import Signature
 from deploy.report.usage import Period, Prices, Usage, usages
 from deploy.report.watts import SiteWatts, watts
+from deploy.report.what_if import WhatIf, what_ifs
 
 FORMAT = "wattscale.report.v1"
 
@@ -30,24 +31,43 @@ class PeriodReport:
     made_at: datetime
     signature: Signature | None = None
 
+    in_force: tuple[StreamRange, ...] = ()
+    """The last message of each subject from before the period: what was in force when it began."""
+    what_if: Sequence[WhatIf] | None = None
+    """None: not asked for."""
+
     @property
     def digest(self) -> str:
         """SHA-256 over the messages that the report is made of."""
-        return digest(self.evidence)
+        return digest(self.evidence, self.in_force)
 
 
-def report(entries: Sequence[Entry], period: Period, prices: Prices, made_at: datetime) -> PeriodReport:
-    """The report of a period. ``entries`` may begin before it: what was in force when it began comes from those."""
+def report(
+    entries: Sequence[Entry], period: Period, prices: Prices, made_at: datetime, *, what_if: bool = False
+) -> PeriodReport:
+    """The report of a period. ``entries`` may begin before it: what was in force when it began comes from those.
+
+    ``what_if``: also what advisory planners would have done.
+    """
     within = inside(entries, period)
+    # However much earlier a source reaches: the same messages give the same figures.
+    before = [
+        entry
+        for entry in last_of_each(entry for entry in entries if entry.stored_at < period.since)
+        if isinstance(entry.message, v1.PowerDecision | v1.PowerAck | v1.ScalingDecision)
+    ]
     records = [entry.message for entry in within if isinstance(entry.message, v1.PlanRecord)]
+    gpus = gpus_per_replica([*before, *within])
     return PeriodReport(
         period=period,
         prices=prices,
-        usages=usages(records, gpus_per_replica(entries), period),
-        sites=watts(entries, period),
-        decided=decided(entries, period),
+        usages=usages(records, gpus, period),
+        sites=watts([*before, *within], period),
+        decided=decided(within, period),
         evidence=ranges(within),
         made_at=made_at,
+        in_force=ranges(before),
+        what_if=what_ifs(records, gpus, period) if what_if else None,
     )
 
 
@@ -73,12 +93,15 @@ def as_json(made: PeriodReport) -> dict[str, Any]:
         "since": made.period.since.isoformat(),
         "until": made.period.until.isoformat(),
         "made_at": made.made_at.isoformat(),
+        "prices": asdict(made.prices),
         "deployments": [_usage(one, made) for one in made.usages],
         "sites": [_plain(asdict(one)) | {"violations": len(one.violations)} for one in made.sites],
         "decisions": _plain(asdict(made.decided)),
+        "what_if": None if made.what_if is None else [_what_if(one, made.prices) for one in made.what_if],
         "evidence": {
             "sha256": made.digest,
             "streams": [asdict(one) for one in made.evidence],
+            "in_force": [asdict(one) for one in made.in_force],
             "signature": asdict(made.signature) if made.signature else None,
         },
     }
@@ -94,6 +117,10 @@ def _usage(one: Usage, made: PeriodReport) -> dict[str, Any]:
         "cost": one.cost(made.prices),
     }
     return {**_plain(asdict(one)), **derived}
+
+
+def _what_if(one: WhatIf, prices: Prices) -> dict[str, Any]:
+    return {**_plain(asdict(one)), "saved_cost": one.saved_cost(prices)}
 
 
 def _plain(value: Any) -> Any:

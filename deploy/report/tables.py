@@ -11,12 +11,23 @@ from deploy.report.decisions import MOST_INCIDENTS
 from deploy.report.period_report import PeriodReport
 from deploy.report.usage import Period, Usage
 from deploy.report.watts import Excess, Order, SiteWatts
+from deploy.report.what_if import WhatIf
 
 PARTIAL = "*"
 """Marks a figure over a period with gaps."""
 WHOLE = 0.999
 """The share of the period from which a figure counts as whole."""
 MOST_CHANGES = 500
+GOOD = "Good requests: the least and the most that both phases' shares allow."
+BY_CLASS = (
+    "By deployment only: plan records name a deployment's priority class while load is shed, and carry no figure of a"
+    " class of requests."
+)
+WHAT_IF = (
+    "Each tick's plan begins from what ran then; none was carried out, so none leads to the next.",
+    "What ran drew what its GPUs reported; the plan draws what the power model expects of its counts and caps.",
+    "A GPU that the plan gives back counts as drawing nothing.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +43,8 @@ class ReportTable:
 
 def tables(made: PeriodReport) -> list[ReportTable]:
     """All tables, the most important first."""
-    makers = (_budget, _orders, _deployments, _gaps, _changes, _reasons, _incidents, _evidence)
-    return [_visible(make(made)) for make in makers]
+    makers = (_budget, _orders, _deployments, _what_if, _gaps, _changes, _reasons, _incidents, _evidence)
+    return [_visible(table) for make in makers if (table := make(made)) is not None]
 
 
 def _visible(table: ReportTable) -> ReportTable:
@@ -132,7 +143,7 @@ def _deployments(made: PeriodReport) -> ReportTable:
         "J per token",
         *(("cost",) if _priced(made) else ()),
     )
-    notes = ["Good requests: the least and the most that both phases' shares allow."] if made.usages else []
+    notes = [GOOD, BY_CLASS] if made.usages else []
     if any(_partial(one, made.period) for one in made.usages):
         notes.append(f"{PARTIAL} over a part of the period only: see the gaps.")
     notes += [
@@ -161,6 +172,57 @@ def _figures(one: Usage, made: PeriodReport) -> tuple[str, ...]:
         *((_number(one.cost(made.prices), 2),) if _priced(made) else ()),
     )
     return one.deployment, *(figure + mark if figure != "-" else figure for figure in figures)
+
+
+def _what_if(made: PeriodReport) -> ReportTable | None:
+    if made.what_if is None:
+        return None
+    columns = (
+        "deployment",
+        "other counts",
+        "replicas",
+        "GPU-hours ran",
+        "planned",
+        "saved",
+        "MJ ran",
+        "planned",
+        "saved",
+        *(("cost saved",) if _priced(made) else ()),
+    )
+    notes = [*WHAT_IF] if made.what_if else []
+    for one in made.what_if:
+        mine = f"{one.deployment}: "
+        if one.covered_s < WHOLE * made.period.seconds:
+            notes.append(
+                f"{mine}figures are of {one.covered_s / 3600:.2f} of {made.period.seconds / 3600:.2f} h{PARTIAL}."
+            )
+        notes += [f"{mine}nothing is recorded from {_clock(gap.start)} to {_clock(gap.end)}." for gap in one.gaps]
+        if one.metered_s < WHOLE * one.covered_s:
+            notes.append(f"{mine}joules and cost are of {one.metered_s / 3600:.2f} h, in which both draws are known.")
+        if one.assumed_one_gpu:
+            notes.append(
+                f"{mine}one GPU a replica is assumed of {', '.join(one.assumed_one_gpu)}: no decision names it."
+            )
+    rows = [_compared(one, made) for one in made.what_if]
+    empty = "no record of a deployment with `mode: advisory` in this period"
+    return ReportTable("What if: advice that was not carried out", columns, rows, empty, notes)
+
+
+def _compared(one: WhatIf, made: PeriodReport) -> tuple[str, ...]:
+    mark = PARTIAL if one.covered_s < WHOLE * made.period.seconds else ""
+    metered = one.metered_s > 0
+    counts = " ".join(f"{pool}={least}-{most}" for pool, (least, most) in one.counts.items())
+    figures = (
+        _number(one.ran_gpu_hours, 2),
+        _number(one.planned_gpu_hours, 2),
+        _number(one.saved_gpu_hours, 2),
+        _number(one.ran_joules / 1e6 if metered else None, 2),
+        _number(one.planned_joules / 1e6 if metered else None, 2),
+        _number(None if one.saved_joules is None else one.saved_joules / 1e6, 2),
+        *((_number(one.saved_cost(made.prices), 2),) if _priced(made) else ()),
+    )
+    marked = (figure + mark if figure != "-" else figure for figure in figures)
+    return one.deployment, _share_of(one.other_s, one.covered_s), counts, *marked
 
 
 def _gaps(made: PeriodReport) -> ReportTable:

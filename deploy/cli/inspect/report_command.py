@@ -28,6 +28,9 @@ UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 MOST_PRICE = 1e6
 SEED_BYTES = 4096
 REPORT_BYTES = 64 << 20
+SINCE, UNTIL = "1h", "0s"
+NOT_WITH_CHECK = ("since", "until", "out", "json", "price_per_kwh", "price_per_gpu_hour", "what_if", "sign")
+"""What a report to be checked states itself, or what only a new one can have."""
 IN_FORCE = r"\.(decision\.(power|scaling)|ack\.power)\."
 """Subjects whose last message before the period says what was in force when it began."""
 DESCRIPTION = (
@@ -40,8 +43,8 @@ DESCRIPTION = (
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = subparsers.add_parser("report", help="what happened in a period, with evidence", description=DESCRIPTION)
-    parser.add_argument("--since", metavar="TIME", default="1h", help="24h, 90m, 7d ago, or ISO 8601 (default: 1h)")
-    parser.add_argument("--until", metavar="TIME", default="0s", help="likewise (default: now)")
+    parser.add_argument("--since", metavar="TIME", help="24h, 90m, 7d ago, or ISO 8601 (default: 1h)")
+    parser.add_argument("--until", metavar="TIME", help="likewise (default: now)")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="FILE.html, .md, .csv or .json (default: Markdown, here)"
     )
@@ -49,6 +52,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     price = number(0, MOST_PRICE)
     parser.add_argument("--price-per-kwh", type=price, metavar="P", help="what a kWh costs, in any currency")
     parser.add_argument("--price-per-gpu-hour", type=price, metavar="P", help="what a GPU-hour costs, likewise")
+    parser.add_argument(
+        "--what-if", action="store_true", help="also what advisory planners would have done, and what that would save"
+    )
     parser.add_argument("--sign", type=Path, metavar="NKEY", help="file with an NKEY's seed: sign the evidence")
     parser.add_argument("--check", type=Path, metavar="FILE.json", help="compare a report with bus or archive instead")
     parser.add_argument("--signer", metavar="KEY", help="with --check: the public key that must have signed it")
@@ -69,12 +75,14 @@ async def _report(args: argparse.Namespace) -> int:
         raise UsageError("--json: prints; with --out the file's ending says the form")
     form = _form(args)
     now = datetime.now(UTC)
-    period = Period(moment("--since", args.since, now), moment("--until", args.until, now))
+    since, until = args.since or SINCE, args.until or UNTIL
+    period = Period(moment("--since", since, now), moment("--until", until, now))
     if period.since >= period.until:
-        raise UsageError(f"--since {args.since}: not before --until {args.until}")
+        raise UsageError(f"--since {since}: not before --until {until}")
     seed = _seed(args.sign)
     found = await _entries(args, period)
-    made = _signed(report(found, period, Prices(args.price_per_kwh, args.price_per_gpu_hour), now), seed)
+    prices = Prices(args.price_per_kwh, args.price_per_gpu_hour)
+    made = _signed(report(found, period, prices, now, what_if=args.what_if), seed)
     text = WRITERS[form](made)
     if args.out:
         from deploy.report.tables import headline
@@ -160,10 +168,13 @@ def _signed(made: PeriodReport, seed: bytes | None) -> PeriodReport:
 
 
 async def _check(args: argparse.Namespace) -> int:
-    from deploy.report.evidence import NotAReportError, claimed, compared
-    from deploy.report.journal import ranges
-    from deploy.report.period_report import inside
+    from deploy.report.evidence import NotAReportError, claimed, compared, recomputed
+    from deploy.report.period_report import report
 
+    for name in NOT_WITH_CHECK:
+        given = getattr(args, name)
+        if given is not None and given is not False:  # A price of 0 is given, too.
+            raise UsageError(f"--{name.replace('_', '-')}: not with --check, which takes all of it from the report")
     try:
         claims = claimed(read_regular(args.check, REPORT_BYTES).decode())
     except NotAReportError as error:
@@ -171,8 +182,14 @@ async def _check(args: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "not a report in JSON"
         raise UsageError(f"--check {args.check}: cannot be read: {why}") from error
-    found = ranges(inside(await _entries(args, claims.period), claims.period))
-    lines = [*compared(claims, found), *_signature(args, claims)]
+    entries = await _entries(args, claims.period)
+    found = report(entries, claims.period, claims.prices, claims.period.until, what_if=claims.what_if)
+    lines = compared(claims, found.evidence)
+    if all(agrees for agrees, _ in lines):
+        lines += recomputed(claims, found)
+    else:
+        lines.append((False, "its figures are not computed again: its messages are not all there"))
+    lines += _signature(args, claims)
     for agrees, text in lines:
         print(f"{'ok  ' if agrees else 'FAIL'}  {text}")
     return 0 if all(agrees for agrees, _ in lines) else 1

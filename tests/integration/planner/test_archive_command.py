@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -57,9 +60,68 @@ async def test_days_that_are_over_are_packed_and_old_ones_dropped(tmp_path: Path
         archiver.tidy()
         assert files.unpacked() == []
         assert len(merged(files.of_day(day))) == 4
+        for later in (1, 3, 4):
+            files.append([replace(next(files.of_day(day)), stored_at=stored_on(day, later))])
         clock[0] += timedelta(days=4)
         archiver.tidy()
-        assert files.days() == []
+        assert files.days() == [day + timedelta(days=later) for later in (1, 3, 4)]
+
+
+def stored_on(day: date, days_later: int) -> datetime:
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC) + timedelta(days=days_later)
+
+
+async def test_a_clock_that_jumps_ahead_drops_nothing_that_is_not_old_by_the_messages(tmp_path: Path) -> None:
+    async with bench() as (_server, bus):
+        await store(bus)
+        files = DayFiles(tmp_path)
+        ahead = datetime.now(UTC) + timedelta(days=4000)
+        archiver = Archiver(bus, files, keep_days=3, now=lambda: ahead)
+        archiver.begin()
+        await archiver.copy()
+        (day,) = files.days()
+        kept = [*files.of_day(day)]
+        files.append([replace(kept[0], stored_at=stored_on(day, later)) for later in (-5, -3, -2)])
+        archiver.tidy()
+        assert files.days() == [day + timedelta(days=later) for later in (-3, -2, 0)]
+        assert merged(files.of_day(day)) == merged(kept)
+
+
+class SlowFiles(DayFiles):
+    """Packing a day takes until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.packing, self.go_on = threading.Event(), threading.Event()
+
+    def pack(self, day: date) -> None:
+        self.packing.set()
+        assert self.go_on.wait(60)
+        super().pack(day)
+
+
+async def test_an_archive_that_is_stopped_ends_after_the_day_that_it_packs(tmp_path: Path) -> None:
+    async with bench() as (_server, bus):
+        await store(bus)
+        files = SlowFiles(tmp_path)
+        archiver = Archiver(bus, files, now=lambda: datetime.now(UTC) + timedelta(days=3))
+        archiver.begin()
+        await archiver.copy()
+        (day,) = files.days()
+        kept = merged(files.of_day(day))
+        files.append([replace(kept[0], stored_at=stored_on(day, 1))])
+        running = asyncio.create_task(archiver.run(0.1))
+        await asyncio.to_thread(files.packing.wait, 60)
+        for _ in range(3):  # Once is not enough for whoever wants it to end.
+            running.cancel()
+            await asyncio.sleep(0)
+        assert not running.done()
+        files.go_on.set()
+        await asyncio.wait([running], timeout=60)
+        assert running.cancelled()
+        assert files.unpacked() == [day + timedelta(days=1)]
+        assert merged(files.of_day(day)) == kept
+        assert not [one for one in tmp_path.iterdir() if one.suffix not in (".jsonl", ".parquet")]
 
 
 async def test_a_day_that_cannot_be_packed_stops_neither_the_copying_nor_the_days_after_it(tmp_path: Path) -> None:

@@ -42,6 +42,12 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
         done = await wattscale("report", *at, "--check", str(file), "--signer", KEY)
         assert done.code == 0, done
         assert f"ok    it is signed by {KEY}" in done.out
+        assert "ok    sites: as the messages give them" in done.out
+        raised = tmp_path / "raised.json"
+        raised.write_text(json.dumps({**made, "sites": [{**site, "most_enforced": 200.0}]}))
+        done = await wattscale("report", *at, "--check", str(raised))
+        assert done.code == 1
+        assert "FAIL  sites: its figures are not those that the messages give" in done.out
 
         done = await wattscale("report", *at, "--since", "1h")
         assert done.code == 0
@@ -77,6 +83,12 @@ async def test_bad_input_is_one_line(tmp_path: Path) -> None:
         (("--sign", str(tmp_path / "none")), "cannot be read: No such file or directory"),
         (("--check", str(not_a_report)), "not a report in JSON"),
         (("--signer", "U"), "--signer: only with --check"),
+        (("--check", "x.json", "--out", "y.md"), "--out: not with --check, which takes all of it from the report"),
+        (("--check", "x.json", "--sign", "seed"), "--sign: not with --check"),
+        (("--check", "x.json", "--json"), "--json: not with --check"),
+        (("--check", "x.json", "--since", "1h"), "--since: not with --check"),
+        (("--check", "x.json", "--price-per-kwh", "0"), "--price-per-kwh: not with --check"),
+        (("--check", "x.json", "--what-if"), "--what-if: not with --check"),
     ):
         done = await wattscale("report", "--nats-url", "nats://127.0.0.1:1", *args)
         assert (done.code, done.out) == (2, "")

@@ -90,6 +90,17 @@ def test_a_torn_line_is_cut_off_and_the_whole_ones_stay(files: DayFiles, cut: in
     assert kept(files) == [entry(1), entry(2)]
 
 
+def test_what_a_killed_packing_left_is_removed_and_nothing_else(files: DayFiles) -> None:
+    files.append([entry(1)])
+    (files.folder / "2026-01-02.part").write_bytes(b"half")
+    (files.folder / "2026-01-02.aside").mkdir()
+    (files.folder / "2026-01-02.aside" / "x").write_bytes(b"x")
+    (files.folder / "mine.part").write_bytes(b"not the archive's")
+    files.mend()
+    assert sorted(path.name for path in files.folder.iterdir()) == ["2026-01-02.jsonl", "mine.part"]
+    assert kept(files) == [entry(1)]
+
+
 def test_a_packed_day_reads_as_before_and_takes_late_messages(files: DayFiles) -> None:
     entries = [entry(1), entry(2, body=b"\xff"), entry(1, made="two")]
     files.append(entries)

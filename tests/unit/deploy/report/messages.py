@@ -25,7 +25,8 @@ class Journal:
 
     def add(self, stream: str, second: float, message: v1.Message) -> None:
         number = 1 + sum(entry.stream == stream for entry in self.entries)
-        self.entries.append(Entry(stream, number, f"{stream.lower()}.x", at(second), codec.encode(message)))
+        who = getattr(message, "node", getattr(message, "deployment", "row"))
+        self.entries.append(Entry(stream, number, f"{stream.lower()}.{who}", at(second), codec.encode(message)))
 
     def caps(self, second: float, node: str, watts: float, budget: float, **fields: Any) -> None:
         """A power decision for one GPU of ``node``."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 
 from bus_schemas import v1
-from deploy.report.evidence import NotAReportError, claimed, compared
+from deploy.report.evidence import NotAReportError, claimed, compared, recomputed
 from deploy.report.journal import StreamRange, digest, ranges
 from deploy.report.period_report import PeriodReport, as_json, report
 from deploy.report.signature import Signature, signed, verified
@@ -112,10 +115,83 @@ def test_a_report_that_leaves_a_stream_out_does_not_agree() -> None:
     assert [text for agrees, text in lines if not agrees] == ["ACKS: 1 messages of the period are not in the report"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x", "evidence": 3}', '{"format": 1}'])
+def test_figures_that_the_messages_do_not_give_do_not_agree() -> None:
+    journal = Journal()
+    journal.caps(-20, "a", 250, 700)
+    journal.in_force(-19, "a", 250)
+    value = as_json(made(journal=journal))
+    again = report(journal.entries, HOUR, Prices(kwh=0.2), HOUR.since)
+    assert [agrees for agrees, _ in recomputed(claimed(json.dumps(value)), again)] == [True] * 4
+
+    for part, change in (
+        ("deployments", [{**value["deployments"][0], "requests": 1e6}]),
+        ("sites", [{**value["sites"][0], "violations": 1}]),
+        ("decisions", {**value["decisions"], "power_decisions": 0}),
+    ):
+        lines = recomputed(claimed(json.dumps({**value, part: change})), again)
+        assert [text for agrees, text in lines if not agrees] == [
+            f"{part}: its figures are not those that the messages give"
+        ]
+
+    later = [entry for entry in journal.entries if entry.stored_at >= HOUR.since]
+    ((agrees, text),) = recomputed(claimed(json.dumps(value)), report(later, HOUR, Prices(kwh=0.2), HOUR.since))
+    assert not agrees
+    assert text.startswith("what was in force when the period began is not there any more")
+
+
+def test_an_archive_that_reaches_further_back_gives_the_same_report() -> None:
+    journal = Journal()
+    for second, watts in ((-300, 600), (-200, 400), (-100, 250)):
+        journal.caps(second, "a", watts, 700)
+        journal.in_force(second + 1, "a", watts)
+    journal.tick(-50)
+    whole = as_json(made(journal=journal))
+    newest = {entry.subject: entry for entry in journal.entries if entry.stored_at < HOUR.since}
+    fewer = [entry for entry in journal.entries if entry.stored_at >= HOUR.since or entry in newest.values()]
+    assert as_json(report(fewer, HOUR, Prices(kwh=0.2), HOUR.until)) == whole
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "x", "evidence": 3}', '{"format": 1}', "[" * 100_000])
 def test_anything_else_is_no_report(text: str) -> None:
     with pytest.raises(NotAReportError):
         claimed(text)
+
+
+WRONG: tuple[Any, ...] = (None, 3, -1.5, True, "x", [], {}, [3], {"a": 1}, "2026-01-01T00:00", "0001-01-01T00:00+14:00")
+
+
+def test_a_report_with_a_value_of_another_type_is_no_report_or_does_not_agree() -> None:
+    """Each value of a good report in turn: never an error of another kind."""
+    journal = Journal()
+    made_one = made(journal=journal)
+    good = as_json(replace(made_one, signature=signed(made_one.digest, SEED)))
+    refused = 0
+    for path in list(paths(good)):
+        for wrong in WRONG:
+            value = json.loads(json.dumps(good))
+            *way, last = path
+            inner = value
+            for step in way:
+                inner = inner[step]
+            inner[last] = wrong
+            try:
+                claims = claimed(json.dumps(value))
+            except NotAReportError:
+                refused += 1
+                continue
+            found = report(journal.entries, claims.period, claims.prices, HOUR.until, what_if=claims.what_if)
+            compared(claims, found.evidence)
+            recomputed(claims, found)
+            if claims.signature is not None:
+                verified(claims.sha256, claims.signature)
+    assert refused > 100
+
+
+def paths(value: Any, *way: str | int) -> Iterator[tuple[str | int, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inner:
+        yield (*way, key)
+        yield from paths(each, *way, key)
 
 
 def test_a_signature_is_of_one_digest_by_one_key() -> None:
