@@ -105,6 +105,15 @@ async def last_per_subject(bus: Bus, wildcard: str) -> list[StoredMessage]:
     return sorted(kept, key=lambda one: one.sequence)
 
 
+async def last_raw_of(bus: Bus, subjects: Sequence[str]) -> list[Msg]:
+    """The last message of each of up to `MOST_SUBJECTS` subjects of one stream, not decoded. Those without one are left
+    out. Raises BusAwayError, NotPermittedError.
+    """
+    if not subjects:
+        return []
+    return await _batched(bus, subjects[0], {"batch": MOST_SUBJECTS, "multi_last": list(subjects)})
+
+
 async def last_raw_per_subject(bus: Bus, wildcard: str, until: datetime | None = None) -> list[Msg]:
     """The last message of every subject that matches, not decoded; with ``until`` the last that was stored by then.
 

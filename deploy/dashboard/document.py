@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus_schemas import v1
 from bus_schemas.visible_text import visible_parts
+from deploy.dashboard.fleet_reader import turn_s
 from deploy.dashboard.points import deployment_point, site_point
 from deploy.dashboard.questions import answers, held, watts_line
 from deploy.dashboard.timeline import TimelineEvent, event_of, milliseconds
 from deploy.views.budgets import CommandState, command_words, planned, states
-from deploy.views.explain import explain, pool_lines
 from deploy.views.freshness import leader, missed_targets, problems, silent
 from deploy.views.live_view import figure, rate
-from deploy.views.odd_gpus import odd_gpus
+from deploy.views.odd_gpus import OddGpu, odd_gpus
 from deploy.views.site_view import DeploymentSummary, NodeSummary, SiteView
 from deploy.views.status import hints, trouble
-from deploy.views.would_change import would_change
 
 WATTS_WANTED = frozenset({"power_budget", "power_pending", "start_watts", "budget_cut", "shortfall", "brake"})
 """Reasons of a pool that waits for watts."""
+SHORT_PAUSE = timedelta(seconds=0.5)
+PARTS_PER_TURN = 3
+NEVER = datetime.min.replace(tzinfo=UTC)
 Parts = dict[str, Any]
 
 
@@ -53,6 +55,9 @@ class Document:
         self._nodes: set[str] = set()
         self._deployments: set[str] = set()
         self._news = Changes()
+        self._odd: list[OddGpu] = []
+        self._odd_at = self._made_at = NEVER
+        self._made_for: object = None
 
     def add(self, message: v1.Message, *, is_new: bool = True) -> None:
         """Take a message in; one that is not new stands neither in the timeline nor in a chart's news."""
@@ -94,14 +99,7 @@ class Document:
     def changes(self, now: datetime, *, bus: Mapping[str, Any]) -> Changes:
         """What changed since the last call. ``bus``: how the connection to it is, as the page shows it."""
         found, self._news = self._news, Changes()
-        odd = odd_gpus(self.picture)
-        fresh: Parts = {
-            "overview": overview(self.picture, now, bus),
-            "answers": {name: one.as_json() for name, one in answers(self.picture, odd).items()},
-            "odd": {one.gpu: one.why for one in odd},
-        }
-        for site in self.picture.sites():
-            fresh[f"site/{site}"] = site_part(self.picture, site, self.commands, now)
+        fresh: Parts = self._of_all(now, bus) if self._is_due(now, bus) else {}
         for name in self._nodes:
             node = self.picture.nodes[name]
             fresh[f"node/{name}"], fresh[f"draw/{name}"] = node_part(name, node), draw_part(node)
@@ -114,6 +112,36 @@ class Document:
             if self.parts.get(key) != value:
                 self.parts[key] = found.parts[key] = value
         return found
+
+    def _is_due(self, now: datetime, bus: Mapping[str, Any]) -> bool:
+        """Whether the parts about all nodes are to be made anew: in each update, or of a large site a few times in each
+        turn of its nodes, and at once where a command came or the bus changed.
+        """
+        pause = timedelta(seconds=turn_s(len(self.picture.nodes)) / PARTS_PER_TURN)
+        since, asked = now - self._made_at, (len(self.commands), dict(bus))
+        if pause >= SHORT_PAUSE and timedelta() <= since < pause and asked == self._made_for:
+            return False
+        self._made_at, self._made_for = now, asked
+        return True
+
+    def _of_all(self, now: datetime, bus: Mapping[str, Any]) -> Parts:
+        """The parts about the whole site."""
+        odd = self._odd_now(now)
+        fresh: Parts = {
+            "overview": overview(self.picture, now, bus),
+            "answers": {name: one.as_json() for name, one in answers(self.picture, odd).items()},
+            "odd": {one.gpu: one.why for one in odd},
+        }
+        for site in self.picture.sites():
+            fresh[f"site/{site}"] = site_part(self.picture, site, self.commands, now)
+        return fresh
+
+    def _odd_now(self, now: datetime) -> list[OddGpu]:
+        """The odd GPUs, which are compared with all others: no more often than all of them are read."""
+        turn, since = timedelta(seconds=turn_s(len(self.picture.nodes))), now - self._odd_at
+        if turn < SHORT_PAUSE or not timedelta() <= since < turn:
+            self._odd, self._odd_at = odd_gpus(self.picture), now
+        return self._odd
 
 
 def overview(picture: SiteView, now: datetime, bus: Mapping[str, Any]) -> Parts:
@@ -168,7 +196,7 @@ def _command(command: v1.BudgetChange, state: CommandState) -> Parts:
 
 
 def deployment_part(picture: SiteView, name: str, leaving: Mapping[tuple[str, str], int]) -> Parts:
-    """A deployment's newest tick: figures against targets, pools, and its explanation. ``leaving``: see `draining`."""
+    """A deployment's newest tick: figures against targets, and pools. ``leaving``: see `draining`."""
     view = picture.deployments[name]
     record = view.record
     return {
@@ -182,8 +210,6 @@ def deployment_part(picture: SiteView, name: str, leaving: Mapping[tuple[str, st
         "itl": _latency(record, "itl_ms"),
         "targets": {key: value for key, value in record.targets.items() if key.endswith("_ms")} if record else {},
         "pools": list(_pools(view, name, leaving)),
-        "change": list(would_change(record)) if record else [],
-        "explain": explain(record, view.decision, view.ack) if record else "",
     }
 
 
@@ -211,7 +237,6 @@ def _pools(view: DeploymentSummary, name: str, leaving: Mapping[tuple[str, str],
             "cap": None if pool.cap_watts is None else round(pool.cap_watts),
             "waits_for_watts": [r.text or r.code for r in pool.chain if r.code in WATTS_WANTED],
             "reason": f"{pool.chain[-1].code}: {pool.chain[-1].text}" if pool.chain else "",
-            "why": list(pool_lines(pool, record.gpu_power.get(pool_name) if record else None)),
         }
 
 

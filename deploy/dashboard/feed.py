@@ -21,6 +21,7 @@ from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from bus_schemas.jetstream.watch import follow
 from deploy.dashboard.document import Changes, Document
+from deploy.dashboard.fleet_reader import FleetReader
 from deploy.dashboard.history import happenings, newest_of
 from deploy.dashboard.timeline import TimelineEvent, milliseconds
 from deploy.views.bus_reader import budget_commands, read_leadership
@@ -41,7 +42,8 @@ BEHIND = 32
 """Updates that a viewer may be behind; then it is cut off, and begins again with everything."""
 RETRY_S = 1.0
 WATCHED_S = 0.25
-FOLLOWED = (("decision",), ("ack",), ("telemetry", "node"), ("telemetry", "plan"), ("control",))
+FLEET = ("telemetry", "node")
+FOLLOWED = (("decision",), ("ack",), ("telemetry", "plan"), ("control",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Update:
     number: int
     name: str
     data: str
+    event: bytes = b""
+    """As it goes to a browser, encoded once for all of them."""
 
 
 @dataclass(eq=False, slots=True)
@@ -77,6 +81,8 @@ class Feed:
         self._boot, self._number = uuid.uuid4().hex[:8], 0
         self._kept: deque[Update] = deque()
         self._kept_bytes = 0
+        self._whole: Update | None = None
+        self._fleet = FleetReader(self.bus, self.document.add, self._update_s)
         self._events: dict[str, deque[TimelineEvent]] = {}
         self._begun = asyncio.Event()
         self._loaded, self._trouble = False, ""
@@ -147,9 +153,17 @@ class Feed:
         return [self._everything()]
 
     def _everything(self) -> Update:
+        if self._whole is not None and self._whole.number == self._number:
+            return self._whole
         past = sorted((event for kind in self._events.values() for event in kind), key=lambda event: event.time)
         whole = Changes(self.document.parts, past)
-        return Update(self._number, "everything", as_data(whole))
+        self._whole = self._update("everything", whole)
+        return self._whole
+
+    def _update(self, name: str, changes: Changes) -> Update:
+        data = as_data(changes)
+        event = f"id: {self._boot}-{self._number}\nevent: {name}\ndata: {data}\n\n"
+        return Update(self._number, name, data, event.encode())
 
     async def _publish(self) -> None:
         """Send what changed to every viewer, once in a while; one that does not read is cut off."""
@@ -166,7 +180,8 @@ class Feed:
             # By kind: power decisions are many, and must not push out those about replicas.
             self._events.setdefault(event.kind, deque(maxlen=KEPT_EVENTS)).append(event)
         self._number += 1
-        update = Update(self._number, "changes", as_data(found))
+        update = self._update("changes", found)
+        self._whole = None
         self._keep(update)
         for viewer in [one for one in self._viewers if one.receiving]:
             try:
@@ -204,13 +219,17 @@ class Feed:
                 await asyncio.sleep(RETRY_S)
         self._trouble, self._loaded = "", True
         parts = {wildcard: self._fold(wildcard, after) for wildcard, after in ends.items()}
-        await run_together({**parts, "leadership": self._leadership()})
+        await run_together({**parts, "leadership": self._leadership(), "fleet": self._fleet.run()})
 
     async def _load(self) -> dict[str, int]:
         """Fill a new document; for each wildcard the sequence after which to follow."""
         ends, now = dict[str, int](), datetime.now(UTC)
-        for kind in FOLLOWED:
-            found, ends[self.bus.subjects.all_of(*kind)] = await newest_of(self.bus, *kind)
+        for kind in (*FOLLOWED, FLEET):
+            found, end = await newest_of(self.bus, *kind)
+            if kind == FLEET:
+                self._fleet.known({stored.subject: stored.sequence for stored in found})
+            else:
+                ends[self.bus.subjects.all_of(*kind)] = end
             for stored in found:
                 self.document.add(stored.message, is_new=False)
                 await asyncio.sleep(0)

@@ -146,10 +146,10 @@ class DashboardServer:
             self._listener.keep_open(request.transport)
         updates = self._feed.watch(last)
         try:
-            await _write(response, "retry: 1000\n\n")
-            async with aclosing(_with_comments(updates, self._feed)) as texts:
-                async for text in texts:
-                    await _write(response, text)
+            await _write(response, b"retry: 1000\n\n")
+            async with aclosing(_with_comments(updates)) as events:
+                async for event in events:
+                    await _write(response, event)
         except (ConnectionError, TimeoutError):
             if request.transport is not None:
                 # Closing in order would wait for a viewer that does not read, without end.
@@ -213,12 +213,12 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
 
 
-async def _write(response: web.StreamResponse, text: str) -> None:
+async def _write(response: web.StreamResponse, event: bytes) -> None:
     async with asyncio.timeout(WRITE_S):
-        await response.write(text.encode())
+        await response.write(event)
 
 
-async def _with_comments(updates: AsyncGenerator[Update], feed: Feed) -> AsyncGenerator[str]:
+async def _with_comments(updates: AsyncGenerator[Update]) -> AsyncGenerator[bytes]:
     """The updates as server-sent events, and a comment whenever none came for a while."""
     coming: asyncio.Future[Update] | None = None
     try:
@@ -226,13 +226,13 @@ async def _with_comments(updates: AsyncGenerator[Update], feed: Feed) -> AsyncGe
             coming = coming or asyncio.ensure_future(anext(updates))
             done, _ = await asyncio.wait([coming], timeout=QUIET_S)
             if not done:
-                yield ": nothing new\n\n"
+                yield b": nothing new\n\n"
                 continue
             try:
                 update, coming = coming.result(), None
             except StopAsyncIteration:
                 return
-            yield f"id: {feed.event_id(update)}\nevent: {update.name}\ndata: {update.data}\n\n"
+            yield update.event
     finally:
         if coming is not None:
             await ended(coming)

@@ -34,6 +34,32 @@ class DeploymentSummary:
         return self.ack.scaled_decision_id if self.ack else -1
 
 
+class _NodeSums:
+    """Sums over a node's GPUs, of three messages, which never change."""
+
+    __slots__ = ("_ack", "_decision", "_telemetry", "drawn_watts", "enforced_watts", "outside", "outside_watts")
+
+    def __init__(
+        self, telemetry: v1.NodeTelemetry | None, decision: v1.PowerDecision | None, ack: v1.PowerAck | None
+    ) -> None:
+        self._telemetry, self._decision, self._ack = telemetry, decision, ack
+        left_out = () if decision is None else (*(decision.outside_gpus or ()), *(decision.released_gpus or ()))
+        outside = self.outside = frozenset(left_out)
+        gpus = telemetry.gpus if telemetry is not None else ()
+        self.outside_watts = sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu in outside)
+        self.drawn_watts = sum(gpu.draw_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
+        if ack is not None and (telemetry is None or ack.time >= telemetry.time):
+            self.enforced_watts = sum(gpu.enforced_watts or 0.0 for gpu in ack.gpus if gpu.gpu not in outside)
+        else:
+            self.enforced_watts = sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
+
+    def of(
+        self, telemetry: v1.NodeTelemetry | None, decision: v1.PowerDecision | None, ack: v1.PowerAck | None
+    ) -> bool:
+        """Whether these are the sums of these very messages."""
+        return self._telemetry is telemetry and self._decision is decision and self._ack is ack
+
+
 @dataclass(slots=True)
 class NodeSummary:
     """The newest of each message about one node."""
@@ -41,25 +67,29 @@ class NodeSummary:
     telemetry: v1.NodeTelemetry | None = None
     decision: v1.PowerDecision | None = None
     ack: v1.PowerAck | None = None
+    _sums: _NodeSums | None = field(default=None, repr=False, compare=False)
+
+    def _summed(self) -> _NodeSums:
+        """What follows from all GPUs, computed once for the three messages: a view of a large site asks often."""
+        known = self._sums
+        if known is None or not known.of(self.telemetry, self.decision, self.ack):
+            known = self._sums = _NodeSums(self.telemetry, self.decision, self.ack)
+        return known
 
     @property
     def outside(self) -> frozenset[str]:
         """GPUs that the budget does not cover, because it covers workers only, by the newest decision."""
-        if self.decision is None:
-            return frozenset()
-        return frozenset((*(self.decision.outside_gpus or ()), *(self.decision.released_gpus or ())))
+        return self._summed().outside
 
     @property
     def outside_watts(self) -> float:
         """What the GPUs outside the budget may draw by the newest telemetry."""
-        gpus, outside = self.telemetry.gpus if self.telemetry else (), self.outside
-        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu in outside)
+        return self._summed().outside_watts
 
     @property
     def drawn_watts(self) -> float:
         """What the GPUs draw that the budget covers."""
-        gpus, outside = self.telemetry.gpus if self.telemetry else (), self.outside
-        return sum(gpu.draw_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
+        return self._summed().drawn_watts
 
     @property
     def seen(self) -> datetime | None:
@@ -87,11 +117,7 @@ class NodeSummary:
     @property
     def enforced_watts(self) -> float:
         """Caps in force of the GPUs that the budget covers, by the newer of acknowledgement and telemetry."""
-        outside = self.outside
-        if self.ack and (self.telemetry is None or self.ack.time >= self.telemetry.time):
-            return sum(gpu.enforced_watts or 0.0 for gpu in self.ack.gpus if gpu.gpu not in outside)
-        gpus = self.telemetry.gpus if self.telemetry else ()
-        return sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
+        return self._summed().enforced_watts
 
 
 @dataclass(slots=True)

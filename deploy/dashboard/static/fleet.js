@@ -1,5 +1,5 @@
 // The fleet as a heat map on a canvas: one field a GPU, a row of fields a node; the choice moves by pointer and keys.
-import { inOrder, number, palette, watts } from "./format.js";
+import { element, inOrder, number, palette, replaceLines, watts } from "./format.js";
 import { named } from "./stream.js";
 
 const FIELDS = ["gpu", "index", "model", "cap", "maximum", "deployment", "pool", "role", "pod", "health", "covered"];
@@ -35,6 +35,15 @@ export class Fleet {
     }
     this.draws = parts;
     this.paint();
+    this.list();
+  }
+
+  // Every odd GPU in words, for those whom a frame on the canvas does not tell enough.
+  list() {
+    const odd = this.gpus.filter((gpu) => gpu.gpu in this.odd).map((gpu) => `${gpu.node} ${gpu.index === null ? gpu.gpu : `GPU ${gpu.index}`}: ${this.odd[gpu.gpu]}`);
+    replaceLines(document.querySelector("#odd ul"), odd, (text) => element("li", { text }));
+    const summary = document.querySelector("#odd summary"), text = odd.length ? `${odd.length} odd GPU${odd.length > 1 ? "s" : ""}` : "no odd GPU";
+    if (summary.textContent !== text) summary.textContent = text;
   }
 
   draw(gpu) {

@@ -19,17 +19,23 @@ function explain(title, text) {
   if (!dialog.open) dialog.showModal();
 }
 
-async function open(event) {
-  const who = event.kind === "watts" ? "node" : "deployment";
-  const title = `${event.who}, decision #${event.id}`;
+// The text of `wattscale explain`, in the dialog.
+async function asked(title, query) {
   explain(title, "reading …");
   try {
-    const answer = await fetch(`explain?${who}=${encodeURIComponent(event.who)}&decision=${event.id}`);
+    const answer = await fetch(`explain?${query}`);
     explain(title, await answer.text());
   } catch {
     explain(title, "the dashboard does not answer; try again when it is connected");
   }
 }
+
+function open(event) {
+  const who = event.kind === "watts" ? "node" : "deployment";
+  return asked(`${event.who}, decision #${event.id}`, `${who}=${encodeURIComponent(event.who)}&decision=${event.id}`);
+}
+
+const newest = (name) => asked(`${name}, newest tick`, `deployment=${encodeURIComponent(name)}`);
 
 async function choose(name) {
   chosen = name;
@@ -40,7 +46,7 @@ async function choose(name) {
 }
 
 function deployments() {
-  showDeployments(chosen, choose, explain);
+  showDeployments(chosen, choose, newest);
 }
 
 function charts() {

@@ -51,17 +51,17 @@ export function showSites() {
 }
 
 // A body of rows for each deployment, one row a pool; only those that changed are made again. `choose(name)` shows a
-// deployment's charts, `explain(title, text)` a text.
+// deployment's charts, `newest(name)` the explanation of its newest tick.
 const bodies = new Map();
 
-export function showDeployments(chosen, choose, explain) {
+export function showDeployments(chosen, choose, newest) {
   const table = find("deployments"), found = named("deployment");
   for (const [name, part] of found) {
-    const { explain: _, tick, ...rest } = part, key = JSON.stringify([rest, name === chosen]), before = bodies.get(name);
+    const { tick, ...rest } = part, key = JSON.stringify([rest, name === chosen]), before = bodies.get(name);
     if (before?.key === key) continue;
     const body = before?.body || element("tbody");
     bodies.set(name, { key, body });
-    keepingFocus(body, () => body.replaceChildren(...rows(name, part, name === chosen, choose, explain)));
+    keepingFocus(body, () => body.replaceChildren(...rows(name, part, name === chosen, choose, newest)));
   }
   if (table.tBodies.length !== found.length) {
     const names = [...bodies.keys()].sort(inOrder);
@@ -69,7 +69,7 @@ export function showDeployments(chosen, choose, explain) {
   }
 }
 
-function rows(name, part, is, choose, explain) {
+function rows(name, part, is, choose, newest) {
   const high = part.pools.length || 1;
   const cell = (text, bad = false) => element("td", { text, class: bad ? "bad" : "", rowspan: high });
   const button = element("button", { class: "link", text: name, "aria-pressed": String(is), click: () => choose(name) });
@@ -80,7 +80,7 @@ function rows(name, part, is, choose, explain) {
   const kind = is ? "chosen" : "";
   if (!part.pools.length) return [element("tr", { class: kind }, ...first, element("td", { colspan: 8, text: part.trouble }))];
   return part.pools.map((pool, index) => {
-    const why = element("button", { class: "link", text: pool.name, click: () => explain(`${name}, ${pool.name}`, pool.why.join("\n")) });
+    const why = element("button", { class: "link", text: pool.name, "aria-label": `${pool.name}: why ${name} has that many`, click: () => newest(name) });
     const waits = [...pool.waits_for_watts, index === 0 && part.trouble].filter(Boolean).join("; ") || "no";
     return element("tr", { class: kind }, ...(index === 0 ? first : []),
       element("td", {}, why, ` (${pool.role})`),

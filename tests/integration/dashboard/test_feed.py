@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
 from deploy.dashboard import feed as feeds
 from deploy.dashboard.feed import Feed, Update
+from deploy.dashboard.fleet_reader import FleetReader, turn_s
 from deploy.nats.embedded import EmbeddedServer
 from tests.contract.bus import bench, connected, leading, until
 from tests.doubles.seen_site import CHAT, SITE, decision, gpu, put, record, report, site
@@ -139,3 +141,70 @@ async def test_a_viewer_that_does_not_read_is_cut_off_and_others_are_not() -> No
         async with asyncio.timeout(WAIT_S):
             assert [update async for update in slow.updates]
         assert feed.viewers == 1
+
+
+async def test_nodes_that_are_many_are_read_in_turn_and_new_ones_are_found() -> None:
+    nodes = 60
+    async with bench() as (_, bus):
+        await put(bus, *(report(f"node-{index}") for index in range(nodes)))
+        taken: list[str] = []
+        reader = FleetReader(bus, lambda message: taken.append(message.node), 0.02)  # type: ignore[attr-defined]
+        running = asyncio.create_task(reader.run())
+        try:
+            await until(lambda: _is(sorted(taken) == sorted(f"node-{index}" for index in range(nodes))), "each once")
+            # A share at a time, and none a second time while it has no other report.
+            size = math.ceil(nodes / round(turn_s(nodes) / 0.02))
+            assert size < nodes
+            shares = [(taken[at : at + size], sorted(taken)[at : at + size]) for at in range(0, nodes, size)]
+            assert all(set(share) == set(wanted) for share, wanted in shares)
+            await put(bus, report("node-7"), report("zone-new"))
+            await until(lambda: _is({"node-7", "zone-new"} <= set(taken[nodes:])), "the new reports")
+            assert len(taken) == nodes + 2
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_reports_of_a_stream_that_begins_again_are_taken_in(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path) as server, connected(server.url) as bus:
+        await stream_admin.apply(bus)
+        await put(bus, report("node-0"))
+        taken: list[float | None] = []
+        reader = FleetReader(bus, lambda found: taken.append(found.gpus[0].draw_watts), 0.02)  # type: ignore[attr-defined]
+        running = asyncio.create_task(reader.run())
+        try:
+            await until(lambda: _is(taken == [390.0]), "the first report")
+            await server.stop()
+            await server.start()
+            async with connected(server.url, "other") as other:
+                await stream_admin.apply(other)
+                # The lost stream had one more message: the new one must not count as read.
+                await put(other, report("node-1"), report("node-0", gpu("node-0", 0, draw_watts=300.0)))
+            await until(lambda: _is(300.0 in taken), "the report after the loss")
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def _is(holds: object) -> bool:
+    return bool(holds)
+
+
+async def test_what_goes_to_browsers_is_encoded_once_for_all_of_them() -> None:
+    async with bench() as (_, bus), fed(bus) as feed:
+        await put(bus, *site())
+        viewers = [feed.watch("") for _ in range(2)]
+        first, second = [await anext(one) for one in viewers]
+        # Both began with the same number, unless a change came in between.
+        assert first.event is second.event or first.number != second.number
+        assert first.event == f"id: {feed.event_id(first)}\nevent: everything\ndata: {first.data}\n\n".encode()
+        seen: list[dict[int, bytes]] = [{}, {}]
+        await put(bus, decision(2, 7), record(2))
+        async with asyncio.timeout(WAIT_S):
+            while not (common := seen[0].keys() & seen[1].keys()):
+                for mine, one in zip(seen, viewers, strict=True):
+                    update = await anext(one)
+                    mine[update.number] = update.event
+        assert all(seen[0][number] is seen[1][number] for number in common)
+        for one in viewers:
+            await one.aclose()
