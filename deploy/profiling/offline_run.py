@@ -39,7 +39,7 @@ class OfflineOptions:
     system: str
     backend: str
     backend_version: str | None
-    moe: MoeParallel
+    moe: MoeParallel | None
     tps: tuple[int, ...] | None
     targets: Targets
     max_context: int | None
@@ -56,12 +56,14 @@ def run_offline(options: OfflineOptions) -> int:
         raise UsageError(MISSING) from error
     except EstimateError as error:
         raise UsageError(str(error)) from error
+    if options.max_context is not None and options.max_context > what.max_context:
+        raise UsageError(f"--max-context-length {options.max_context}: {what.model} takes at most {what.max_context}")
     make_folder(options.output)
     asked = EstimateOptions(
         options.model,
         options.targets,
         options.tps or TPS,
-        options.max_context or MAX_CONTEXT,
+        options.max_context or min(what.max_context, MAX_CONTEXT),
         options.max_in_flight,
         options.max_kv_tokens,
     )

@@ -92,7 +92,6 @@ def _offline(parser: argparse.ArgumentParser) -> None:
     offline.add_argument(
         "--moe-parallel",
         choices=("ep", "tp"),
-        default="ep",
         help="experts of a model are divided among the GPUs, or each expert is (default: ep)",
     )
 
@@ -141,11 +140,9 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         raise UsageError("--output-dir DIR is missing: the folder for all files")
     if args.offline:
         return _run_offline(parser, args)
-    for name, value in (("--system", args.system), ("--backend-version", args.backend_version)):
-        if value is not None:
-            raise UsageError(f"{name} goes with --offline")
-    if args.moe_parallel != parser.get_default("moe_parallel"):
-        raise UsageError("--moe-parallel goes with --offline")
+    for name in ("system", "backend_version", "moe_parallel"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} goes with --offline")
     return _run_online(args)
 
 

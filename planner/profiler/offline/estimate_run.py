@@ -56,12 +56,12 @@ def estimated(options: EstimateOptions, engine: Callable[[int], TimesOfEngine], 
             limits = AssumedEngine(
                 options.max_context, options.max_kv_tokens or times.max_kv_tokens, options.max_in_flight
             )
-            asked = target_sweep(tp, limits, options.targets.isl, options.targets.osl)
+            mine = _rows(times, target_sweep(tp, limits, options.targets.isl, options.targets.osl))
         except (refusal, ValueError) as error:
             notes.append(f"{error}; left out")
             continue
         engines[tp] = times, limits
-        table += _rows(times, asked)
+        table += mine
     if not engines:
         raise ValueError("; ".join(note.removesuffix("; left out") for note in notes))
     found = recommend(

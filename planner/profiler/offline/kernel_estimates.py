@@ -26,17 +26,21 @@ class EstimateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EstimatedModel:
-    """What is estimated. ``version``: of the backend. ``moe``: how experts are divided among the GPUs of an engine."""
+    """What is estimated. ``version``: of the backend. ``moe``: how experts are divided among the GPUs of an engine.
+
+    ``max_context``: tokens that the model takes.
+    """
 
     model: str
     system: str
     backend: str
     version: str
     moe: MoeParallel | None
+    max_context: int
 
 
-def chosen_model(model: str, system: str, backend: str, version: str | None, moe: MoeParallel) -> EstimatedModel:
-    """The model with the version to use, the package's current one by default.
+def chosen_model(model: str, system: str, backend: str, version: str | None, moe: MoeParallel | None) -> EstimatedModel:
+    """The model with the version to use, the package's current one by default; experts are ``ep`` by default.
 
     Raises EstimateError, naming what the package knows, and ImportError without the package.
     """
@@ -53,8 +57,15 @@ def chosen_model(model: str, system: str, backend: str, version: str | None, moe
             f"--backend-version {version}: there are no measurements of it on {system}; known: {_listed(versions)}"
         )
     from aiconfigurator_core.sdk.models import check_is_moe
+    from aiconfigurator_core.sdk.utils import get_model_config_from_model_path
 
-    return EstimatedModel(model, system, backend, version or versions[0], moe if check_is_moe(model) else None)
+    has_experts = check_is_moe(model)
+    if moe is not None and not has_experts:
+        raise EstimateError(f"--moe-parallel {moe}: {model} has no experts")
+    context = int(get_model_config_from_model_path(model)["context"])
+    return EstimatedModel(
+        model, system, backend, version or versions[0], (moe or "ep") if has_experts else None, context
+    )
 
 
 def package_version() -> str:

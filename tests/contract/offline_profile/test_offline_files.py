@@ -43,6 +43,14 @@ REFUSED = (
         (*START, "--model", "meta-llama/Meta-Llama-3.1-70B", "--tp", "1"),
         "TP 1: no KV budget: non-KV memory",
     ),
+    (
+        (*START, "--model", "Qwen/Qwen3-32B", "--max-context-length", "1000000"),
+        "--max-context-length 1000000: Qwen/Qwen3-32B takes at most 40960",
+    ),
+    (
+        (*START, "--model", "Qwen/Qwen3-32B", "--moe-parallel", "ep"),
+        "--moe-parallel ep: Qwen/Qwen3-32B has no experts",
+    ),
     ((*START, "--model", "Qwen/Qwen3-32B", "--tp", "3"), "TP 3: num_heads 64 should be divisible by tp_size 3"),
 )
 

@@ -70,6 +70,19 @@ def test_tp_sizes_without_data_or_memory_are_left_out_with_a_note() -> None:
     )
 
 
+def test_a_tp_size_whose_times_are_not_known_is_left_out_too() -> None:
+    class LinearWithGap(Linear):
+        def ms(self, asked: AskedPoint) -> float:
+            if self.tp == 2 and asked.point.phase == "decode":
+                raise NoTimesError("TP 2 decode: nothing was measured")
+            return super().ms(asked)
+
+    profiled = estimated(OPTIONS, LinearWithGap, NoTimesError)
+    assert sorted(profiled.engines) == [1, 4]
+    assert {row.point.tp for row in profiled.table} == {1, 4}
+    assert profiled.notes == ("TP 2 decode: nothing was measured; left out",)
+
+
 def test_where_no_tp_size_is_left_all_reasons_are_named() -> None:
     def engine(tp: int) -> Linear:
         raise NoTimesError(f"TP {tp}: no data")
