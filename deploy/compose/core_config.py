@@ -25,6 +25,7 @@ from deploy.compose.metric_sources import (
 from deploy.compose.predictors import EXTRA_PREDICTORS, ExtraPredictors, predictors
 from deploy.compose.settings_layers import SettingsError
 from deploy.compose.sites import replica_schedule, site, unsafe
+from planner.adapters.measured_power import check_order
 from planner.adapters.power_priors import curve, gpu, phase_of
 from planner.adapters.profiles import ProfileError, load_profile
 from planner.adapters.traces import TraceError, read_trace
@@ -255,7 +256,7 @@ def _pool(name: str, pool: PoolSettings, block: DeploymentSettings, profile: Pro
         pool=PoolId(name),
         role=role,
         gpus_per_replica=gpus or 1,
-        curve=_curve(role, pool, block),
+        curve=_curve(role, pool, block, profile),
         min_replicas=least,
         max_replicas=most,
         startup_s=pool.startup_s,
@@ -318,9 +319,17 @@ def _rules(rules: RulesSettings) -> ScalingRules:
     )
 
 
-def _curve(role: Role, pool: PoolSettings, block: DeploymentSettings) -> PowerCurve:
-    measured = pool.power_curve
-    found = curve(gpu(block.gpu), phase_of(role, moe=block.moe)) if measured is None else _measured(measured)
+def _curve(role: Role, pool: PoolSettings, block: DeploymentSettings, profile: Profile | None) -> PowerCurve:
+    """The pool's own curve, else the profile's, else the published one of the GPU type."""
+    profiled = None
+    if profile is not None:
+        profiled = profile.decode_curve if role is Role.DECODE else profile.prefill_curve
+    if pool.power_curve is not None:
+        found = _measured(pool.power_curve)
+    elif profiled is not None:
+        found = profiled
+    else:
+        found = curve(gpu(block.gpu), phase_of(role, moe=block.moe))
     if pool.max_cap_watts is None:
         if block.caps == "fixed":
             raise ValueError("caps: fixed needs max_cap_watts: the watts of each GPU")
@@ -332,7 +341,6 @@ def _curve(role: Role, pool: PoolSettings, block: DeploymentSettings) -> PowerCu
 
 
 def _measured(block: CurveSettings) -> PowerCurve:
-    if not block.p_s_watts < block.p_u_watts <= block.max_watts or block.min_watts > block.max_watts:
-        raise ValueError("power_curve: p_s_watts < p_u_watts <= max_watts and min_watts <= max_watts must hold")
+    check_order(block.p_s_watts, block.p_u_watts, block.min_watts, block.max_watts)
     watts = {key.replace("_watts", "_mw"): mw_from_watts(value) for key, value in block if key.endswith("_watts")}
     return PowerCurve(alpha=block.alpha, **watts)

@@ -7,22 +7,27 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.cli.errors import CliError, UsageError
+from deploy.engine.shared_gpu import NoSharedGpuError
 from deploy.event_loop import run as on_event_loop
+from deploy.profiling.capped_gpus import guarded_caps, swept_caps
 from deploy.profiling.engine_config import engine_command, read_engine_config
+from deploy.profiling.gpu_folder import folder_gpus
 from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlDraw, NvmlNode, tp_sizes, usable
-from deploy.profiling.written_results import make_folder, write_results
+from deploy.profiling.written_results import PowerResults, make_folder, write_results
+from planner.profiler.analysis.power_law import fit_power
 from planner.profiler.analysis.profiled import Profiled, unsettled
 from planner.profiler.analysis.recommendation import Targets
 from planner.profiler.analysis.repeats import FULL_REPEATS, QUICK_REPEATS
 from planner.profiler.analysis.sweep import FULL, QUICK
 from planner.profiler.online.draw_meter import DrawSource
 from planner.profiler.online.engine_process import EndpointEngine, StartedEngines
+from planner.profiler.online.guarded_caps import CapError, GuardedCaps
 from planner.profiler.online.measurement_log import LogError, MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError
 from planner.profiler.online.profiling_run import EngineSource, ProfilingRun, RunOptions
@@ -56,6 +61,9 @@ class ProfileOptions:
     max_in_flight: int
     seed: int
     output: Path
+    caps: tuple[int, ...]
+    lock_file: Path
+    gpu_folder: Path | None
 
     @property
     def targets(self) -> Targets:
@@ -83,28 +91,58 @@ def run_profile(options: ProfileOptions) -> int:
         tps = options.tps or ((1,) if options.endpoint else tp_sizes(len(gpus)))
         if gpus and max(tps) > len(gpus):
             raise UsageError(f"--tp {max(tps)}: there are {len(gpus)} GPUs")
-        source, source_of_draw = _source(options, node, gpus), _draw(options, node, gpus)
+        if options.caps and not gpus:
+            raise UsageError("--caps: limits are set on GPUs of this node; name those of the engine with --gpus")
         try:
-            log = MeasurementLog(options.output, _identity(options, tps, gpus))
-            stack.callback(log.close)
-            run = ProfilingRun(
-                _run_options(options, tps), source, log, clock=time.monotonic, show=_Shown().show, draw=source_of_draw
-            )
-            profiled = on_event_loop(_until_signal(run))
-        except (EngineError, LogError) as error:
+            source, draw = _source(options, node, gpus), _draw(options, node, gpus)
+            guard = _guard(options, gpus)
+            profiled = on_event_loop(_until_signal(_measured(options, tps, gpus, source, draw, guard)))
+        except (EngineError, LogError, CapError) as error:
             raise CliError(str(error)) from error
     if profiled is None:
         print(f"interrupted; the same command goes on with {options.output}", file=sys.stderr)
-        return INTERRUPTED
-    _write(options, profiled)
-    return 0
+    else:
+        _write(options, profiled, guard)
+    if guard is not None and guard.left:
+        raise CliError(*guard.left)
+    return INTERRUPTED if profiled is None else 0
+
+
+def _guard(options: ProfileOptions, gpus: tuple[NodeGpu, ...]) -> GuardedCaps | None:
+    if not options.caps:
+        return None
+    names = [gpu.uuid for gpu in gpus]
+    at_once = options.endpoint is not None
+    return guarded_caps(names, options.lock_file, options.gpu_folder, options.output, all_at_once=at_once)
+
+
+async def _measured(
+    options: ProfileOptions,
+    tps: tuple[int, ...],
+    gpus: tuple[NodeGpu, ...],
+    source: EngineSource,
+    draw: Callable[[EngineClient, int], DrawSource],
+    guard: GuardedCaps | None,
+) -> Profiled:
+    async with contextlib.AsyncExitStack() as stack:
+        caps: tuple[float, ...] = ()
+        if guard is not None:
+            await stack.enter_async_context(guard)
+            caps = swept_caps(guard.found, options.caps)
+        log = MeasurementLog(options.output, _identity(options, tps, gpus, caps))
+        stack.callback(log.close)
+        asked = _run_options(options, tps, caps)
+        run = ProfilingRun(asked, source, log, clock=time.monotonic, show=_Shown().show, draw=draw, caps=guard)
+        return await run.run()
 
 
 def _gpus(options: ProfileOptions, stack: contextlib.ExitStack) -> tuple[NvmlNode | None, tuple[NodeGpu, ...]]:
-    """The node's GPUs; none where the endpoint's are not named, or where engines are started that need none.
+    """The node's GPUs, or simulated ones; none where the endpoint's are not named, or where engines need none.
 
     Raises UsageError.
     """
+    if options.gpu_folder is not None:
+        return None, _simulated(options.gpu_folder, options.gpus)
     if options.endpoint is not None and options.gpus is None:
         return None, ()
     try:
@@ -118,6 +156,15 @@ def _gpus(options: ProfileOptions, stack: contextlib.ExitStack) -> tuple[NvmlNod
         return node, usable(node.gpus, options.gpus, engine_runs=options.endpoint is not None)
     except NoGpuError as error:
         raise UsageError(str(error)) from error
+
+
+def _simulated(folder: Path, wanted: tuple[int, ...] | None) -> tuple[NodeGpu, ...]:
+    try:
+        names = folder_gpus(folder)
+        gpus = [NodeGpu(index, name, "simulated", False, ()) for index, name in enumerate(names)]
+        return usable(gpus, wanted, engine_runs=True)
+    except (NoSharedGpuError, NoGpuError) as error:
+        raise UsageError(f"--gpu-folder: {error}") from error
 
 
 def _source(options: ProfileOptions, node: NvmlNode | None, gpus: tuple[NodeGpu, ...]) -> EngineSource:
@@ -141,9 +188,12 @@ def _draw(
     return source
 
 
-def _identity(options: ProfileOptions, tps: tuple[int, ...], gpus: tuple[NodeGpu, ...]) -> dict[str, Any]:
+def _identity(
+    options: ProfileOptions, tps: tuple[int, ...], gpus: tuple[NodeGpu, ...], caps: tuple[float, ...]
+) -> dict[str, Any]:
     """What makes two runs the same, so that one goes on with the other's measurements."""
     return {
+        **({"caps_watts": list(caps)} if caps else {}),
         "endpoint": options.endpoint,
         "backend": options.backend,
         "model": options.model,
@@ -158,7 +208,7 @@ def _identity(options: ProfileOptions, tps: tuple[int, ...], gpus: tuple[NodeGpu
     }
 
 
-def _run_options(options: ProfileOptions, tps: tuple[int, ...]) -> RunOptions:
+def _run_options(options: ProfileOptions, tps: tuple[int, ...], caps: tuple[float, ...]) -> RunOptions:
     return RunOptions(
         targets=options.targets,
         tps=tps,
@@ -169,13 +219,15 @@ def _run_options(options: ProfileOptions, tps: tuple[int, ...]) -> RunOptions:
         max_kv_tokens=options.max_kv_tokens,
         max_in_flight=options.max_in_flight,
         seed=options.seed,
+        caps_watts=caps,
     )
 
 
-async def _until_signal(run: ProfilingRun) -> Profiled | None:
-    """The results; None where SIGINT or SIGTERM came first, after engines that the run started have ended."""
+async def _until_signal(run: Coroutine[Any, Any, Profiled]) -> Profiled | None:
+    """The results; None where SIGINT or SIGTERM came first, after engines that the run started have ended and limits
+    are what they were."""
     loop = asyncio.get_running_loop()
-    task = asyncio.create_task(run.run())
+    task = asyncio.create_task(run)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)
     try:
@@ -184,14 +236,24 @@ async def _until_signal(run: ProfilingRun) -> Profiled | None:
         return None
 
 
-def _write(options: ProfileOptions, profiled: Profiled) -> None:
+def _write(options: ProfileOptions, profiled: Profiled, guard: GuardedCaps | None) -> None:
     source = {
-        "model": next(iter(profiled.engines.values()))["model"],
-        "backend": options.backend or options.endpoint,
+        "model": str(next(iter(profiled.engines.values()))["model"]),
+        "backend": str(options.backend or options.endpoint),
         "source": "measured by wattscale profile",
     }
     rule = QUICK_REPEATS if options.quick else FULL_REPEATS
-    write_results(options.output, profiled, options.targets, source, (*unsettled(profiled, rule), *profiled.notes))
+    notes = (*unsettled(profiled, rule), *profiled.notes)
+    write_results(options.output, profiled, options.targets, source, notes, _power(profiled, guard))
+
+
+def _power(profiled: Profiled, guard: GuardedCaps | None) -> PowerResults | None:
+    if guard is None:
+        return None
+    least = max(each.min_mw for each in guard.found.values()) / 1000
+    most = min(each.max_mw for each in guard.found.values()) / 1000
+    gpu = ", ".join(sorted({each.model for each in guard.found.values()}))
+    return PowerResults(fit_power(profiled, least, most), gpu)
 
 
 class _Shown:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from bus_schemas.regular_files import read_regular
+from planner.adapters.measured_power import PowerCurveError, load_power_curves
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 
 PREFILL_KEYS = ("prefill_isl", "prefill_ttft", "prefill_thpt_per_gpu")
@@ -65,6 +66,10 @@ def load_profile(path: Path | str, *, name: str | None = None) -> Profile:
     if not folder.is_dir():
         raise ProfileError(f"{folder}: no such folder; a profile is a folder with {PREFILL_FILES[-1]} or its npz form")
     meta = _read_meta(folder)
+    try:
+        curves = load_power_curves(folder)
+    except PowerCurveError as error:
+        raise ProfileError(str(error)) from error
     prefill_table = _find(folder, PREFILL_FILES, PREFILL_KEYS)
     decode_table = _find(folder, DECODE_FILES, DECODE_KEYS)
     if prefill_table is None and decode_table is None:
@@ -88,6 +93,8 @@ def load_profile(path: Path | str, *, name: str | None = None) -> Profile:
         max_num_batched_tokens=_optional_int(meta, "max_num_batched_tokens"),
         dropped=tuple(dropped),
         with_dropped=(whole_prefill, whole_decode),
+        prefill_curve=curves.get("prefill"),
+        decode_curve=curves.get("decode"),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from planner.domain.power import PowerCurve
+
 
 @dataclass(frozen=True, slots=True)
 class PrefillProfile:
@@ -40,6 +42,9 @@ class Profile:
     """One line per dropped measured point, with the reason."""
     with_dropped: tuple[PrefillProfile | None, DecodeProfile | None] = (None, None)
     """Both phases with the dropped points, for the published planner's formulas; None where nothing was dropped."""
+    prefill_curve: PowerCurve | None = None
+    decode_curve: PowerCurve | None = None
+    """Speed by power cap of a GPU in each phase; None where it was not measured."""
 
     @property
     def as_measured(self) -> tuple[PrefillProfile | None, DecodeProfile | None]:

@@ -23,6 +23,9 @@ OFFLINE = frozenset(
     }
 )
 COMMAND_WORDS = ("command", "run")
+MOST_CAP_WATTS = 100_000
+LOCK_FILE = "/run/wattscale/agent.lock"
+"""Where the chart and the systemd unit have the agent's lock."""
 BACKENDS = {"vllm": "vllm", "vllm_v0": "vllm", "vllm_v1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
 
 
@@ -41,6 +44,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _offline(parser)
     _targets(parser)
     _sweep(parser)
+    _power(parser)
     parser.add_argument("--output-dir", type=Path, metavar="DIR", help="folder for all files")
     parser.add_argument(
         "--compare",
@@ -120,6 +124,28 @@ def _sweep(parser: argparse.ArgumentParser) -> None:
     sweep.add_argument("--seed", type=whole(0, 2**53), default=0, help="seed of the prompts")
 
 
+def _power(parser: argparse.ArgumentParser) -> None:
+    power = parser.add_argument_group(
+        "power",
+        "With --caps a guard process sets the limits, never above those it found, and puts them back when this command "
+        "ends, however it ends. It holds the lock of the node's power agent meanwhile: where an agent runs, --caps is "
+        "refused.",
+    )
+    power.add_argument(
+        "--caps",
+        type=_numbers("caps", 1, MOST_CAP_WATTS),
+        default=(),
+        metavar="W,W",
+        help="measure every point under each of these power limits, in watts per GPU, and under the limit as found",
+    )
+    power.add_argument(
+        "--lock-file", type=Path, metavar="FILE", help=f"the power agent's lock file (default: {LOCK_FILE})"
+    )
+    power.add_argument(
+        "--gpu-folder", type=Path, metavar="FOLDER", help="simulated GPUs, shared with wattscale engine --gpu-folder"
+    )
+
+
 def _numbers(what: str, least: int, most: int) -> Callable[[str], tuple[int, ...]]:
     def parse(text: str) -> tuple[int, ...]:
         found = tuple(dict.fromkeys(int(each) for each in re.findall(r"\d{1,9}", text)))
@@ -189,6 +215,8 @@ def _run_online(args: argparse.Namespace) -> int:
         raise UsageError(f"--backend {args.backend}: --config FILE is missing; it names the model")
     elif args.model is not None:
         raise UsageError("--model goes with --endpoint; with --backend the file of --config names it")
+    if args.lock_file is not None and not args.caps:
+        raise UsageError("--lock-file goes with --caps")
     from deploy.profiling.profile_run import ProfileOptions, run_profile
 
     return run_profile(
@@ -211,6 +239,9 @@ def _run_online(args: argparse.Namespace) -> int:
             max_in_flight=args.max_in_flight,
             seed=args.seed,
             output=args.output_dir,
+            caps=args.caps,
+            lock_file=args.lock_file or Path(LOCK_FILE),
+            gpu_folder=args.gpu_folder,
         )
     )
 

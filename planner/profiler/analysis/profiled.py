@@ -17,12 +17,22 @@ LEAST_POWER_SAMPLES = 100
 
 @dataclass(frozen=True, slots=True)
 class Profiled:
-    """A run's results: all rows, the recommendation, what engines stated of themselves by TP size, and notes."""
+    """A run's results: the recommendation, what engines stated of themselves by TP size, and notes.
+
+    ``table``: every row without caps, or under the highest one. ``capped``: the rows under every cap, the highest
+    included; empty without caps.
+    """
 
     table: tuple[PointRow, ...]
     recommendation: Recommendation
     engines: Mapping[int, Mapping[str, Any]]
     notes: tuple[str, ...]
+    capped: tuple[PointRow, ...] = ()
+
+    @property
+    def every_row(self) -> tuple[PointRow, ...]:
+        """All rows, under caps or without."""
+        return self.capped or self.table
 
     @property
     def max_kv_tokens(self) -> int:
@@ -59,10 +69,10 @@ def unsettled(profiled: Profiled, rule: RepeatRule) -> tuple[str, ...]:
     """One line for each point whose interval is wider than the rule wants, and one for draws from few samples."""
     found = [
         f"{row.point}: the 95 % interval is {_width(row)} after {row.time.repeats} repeats; {rule.narrow:.0%} is wanted"
-        for row in profiled.table
+        for row in profiled.every_row
         if not row.time.is_narrow(rule)
     ]
-    few = [row.power_samples for row in profiled.table if row.watts is not None]
+    few = [row.power_samples for row in profiled.every_row if row.watts is not None]
     few = [samples for samples in few if samples < LEAST_POWER_SAMPLES]
     if few:
         found.append(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from planner.profiler.analysis.tables import PointRow
+from planner.profiler.analysis.tables import PointRow, at_full_power
 
 SCALE_UP_AT, SCALE_DOWN_AT = 1.2, 0.8
 KV_AROUND = 0.2
@@ -31,8 +31,8 @@ class Targets:
 class Recommendation:
     """The chosen points, and for each phase whether it meets its target; bounds as (upper, lower).
 
-    ``per_watt``: the decode point with the most tokens per joule among those that meet the target, None where no draw
-    was measured.
+    ``per_watt``: the point with the most tokens per joule among those that meet the target, under any cap; None where
+    no draw was measured. ``cap``: the same of the chosen TP size alone; None without caps.
     """
 
     prefill: PointRow
@@ -43,19 +43,21 @@ class Recommendation:
     kv_bounds: tuple[float, float]
     prefill_per_watt: PointRow | None
     decode_per_watt: PointRow | None
+    prefill_cap: PointRow | None = None
+    decode_cap: PointRow | None = None
 
 
 def recommend(
     prefill: Sequence[PointRow], decode: Sequence[PointRow], targets: Targets, max_kv_tokens: Mapping[int, int]
 ) -> Recommendation:
-    """The recommendation from the points of the targets' lengths. ``max_kv_tokens`` by TP size.
+    """The recommendation from the points of the targets' lengths, under every cap. ``max_kv_tokens`` by TP size.
 
-    Raises ValueError where a phase has no point.
+    TP sizes and bounds are those under the highest cap. Raises ValueError where a phase has no point.
     """
     if not prefill or not decode:
         raise ValueError("a recommendation needs points of both phases")
-    best_prefill, prefill_meets = _best(prefill, targets.ttft_ms)
-    best_decode, decode_meets = _best(decode, targets.itl_ms)
+    best_prefill, prefill_meets = _best(at_full_power(prefill), targets.ttft_ms)
+    best_decode, decode_meets = _best(at_full_power(decode), targets.itl_ms)
     ttft = best_prefill.time.value
     context = targets.isl + targets.osl / 2
     usage = best_decode.point.in_flight * context / max_kv_tokens[best_decode.point.tp]
@@ -71,7 +73,13 @@ def recommend(
         kv_bounds=(min(1.0, usage + KV_AROUND), max(LEAST_BOUND, usage - KV_AROUND)),
         prefill_per_watt=_most_per_joule(prefill, targets.ttft_ms),
         decode_per_watt=_most_per_joule(decode, targets.itl_ms),
+        prefill_cap=_most_per_joule(_capped(prefill, best_prefill.point.tp), targets.ttft_ms),
+        decode_cap=_most_per_joule(_capped(decode, best_decode.point.tp), targets.itl_ms),
     )
+
+
+def _capped(table: Sequence[PointRow], tp: int) -> list[PointRow]:
+    return [row for row in table if row.point.tp == tp and row.point.cap_watts is not None]
 
 
 def lines(found: Recommendation, targets: Targets) -> tuple[str, ...]:
@@ -97,15 +105,31 @@ def lines(found: Recommendation, targets: Targets) -> tuple[str, ...]:
     for phase, row in (("prefill", found.prefill_per_watt), ("decode", found.decode_per_watt)):
         if row is not None:
             found_lines.append(_per_watt_line(phase, row))
+    for phase, row, chosen in (("prefill", found.prefill_cap, prefill), ("decode", found.decode_cap, decode)):
+        if row is not None:
+            found_lines.append(_cap_line(phase, row, chosen))
+        elif chosen.point.cap_watts is not None:
+            found_lines.append(f"No cap is suggested for {phase}: no point with a measured draw meets the target")
     return tuple(found_lines)
 
 
 def _per_watt_line(phase: str, row: PointRow) -> str:
     assert row.watts is not None and row.tokens_per_joule is not None  # noqa: S101, PT018 - only such rows are chosen
     load = "" if phase == "prefill" else f" with {row.point.in_flight} in flight"
+    cap = "" if row.point.cap_watts is None else f" under {row.point.cap_watts:g} W"
     return (
-        f"Best goodput per watt, {phase}: TP:{row.point.tp}{load} ({row.tokens_per_joule:.2f} tokens/s/W, "
+        f"Best goodput per watt, {phase}: TP:{row.point.tp}{load}{cap} ({row.tokens_per_joule:.2f} tokens/s/W, "
         f"{row.watts / row.point.tp:.0f} W/GPU)"
+    )
+
+
+def _cap_line(phase: str, row: PointRow, full: PointRow) -> str:
+    load = "" if phase == "prefill" else f" with {row.point.in_flight} in flight"
+    time = "TTFT" if phase == "prefill" else "ITL"
+    share = row.tokens_per_s_per_gpu / full.tokens_per_s_per_gpu
+    return (
+        f"Suggested cap, {phase} TP:{row.point.tp}{load}: {row.point.cap_watts:g} W/GPU ({time} "
+        f"{row.time.value:.2f} ms; {share:.0%} of the throughput suggested under {full.point.cap_watts:g} W)"
     )
 
 

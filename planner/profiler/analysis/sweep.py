@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -44,16 +44,21 @@ QUICK = SweepSize(isls=5, contexts=3, loads=4, answer_tokens=40)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One point: a phase of an engine of ``tp`` GPUs at an input length, with requests in flight (1 for prefill)."""
+    """One point: a phase of an engine of ``tp`` GPUs at an input length, with requests in flight (1 for prefill).
+
+    ``cap_watts``: the power limit of each of its GPUs; None where no run of this profile sets limits.
+    """
 
     tp: int
     phase: Literal["prefill", "decode"]
     isl: int
     in_flight: int = 1
+    cap_watts: float | None = None
 
     def __str__(self) -> str:
         load = f", {self.in_flight} in flight" if self.phase == "decode" else ""
-        return f"TP {self.tp} {self.phase} isl {self.isl}{load}"
+        cap = "" if self.cap_watts is None else f", {self.cap_watts:g} W"
+        return f"TP {self.tp} {self.phase} isl {self.isl}{load}{cap}"
 
 
 def target_points(tp: int, limits: EngineLimits, size: SweepSize, isl: int, osl: int) -> tuple[Point, ...]:
@@ -90,6 +95,14 @@ def decode_points(tp: int, limits: EngineLimits, size: SweepSize) -> tuple[Point
         most = limits.in_flight(isl, size.answer_tokens)
         points += [Point(tp, "decode", isl, load) for load in spread(1, most, size.loads)]
     return tuple(points)
+
+
+def under_caps(points: Iterable[Point], caps_watts: Sequence[float]) -> tuple[Point, ...]:
+    """Every point under every cap, one cap after the other; the points themselves where there are no caps."""
+    if not caps_watts:
+        return tuple(points)
+    kept = tuple(points)
+    return tuple(replace(point, cap_watts=watts) for watts in caps_watts for point in kept)
 
 
 def narrowed(points: Iterable[Point], tp: int, together: int) -> tuple[Point, ...]:

@@ -61,6 +61,14 @@ def rows(measurements: Iterable[MeasuredRepeat]) -> tuple[PointRow, ...]:
     return tuple(_row(point, each) for point, each in grouped.items())
 
 
+def at_full_power(table: Iterable[PointRow]) -> tuple[PointRow, ...]:
+    """The rows under the highest cap; all of them where there are no caps."""
+    kept = tuple(table)
+    caps = [row.point.cap_watts for row in kept if row.point.cap_watts is not None]
+    highest = max(caps, default=None)
+    return tuple(row for row in kept if row.point.cap_watts == highest)
+
+
 def _row(point: Point, repeats: Sequence[MeasuredRepeat]) -> PointRow:
     watts = [(each.watts, each.power_samples) for each in repeats if each.watts is not None]
     samples = sum(count for _, count in watts)

@@ -23,10 +23,12 @@ from planner.profiler.analysis.sweep import (
     narrowed,
     prefill_points,
     target_points,
+    under_caps,
 )
-from planner.profiler.analysis.tables import MeasuredRepeat, rows
+from planner.profiler.analysis.tables import MeasuredRepeat, at_full_power, rows
 from planner.profiler.analysis.time_left import SweepProgress
 from planner.profiler.online.draw_meter import DrawMeter, DrawSource
+from planner.profiler.online.guarded_caps import CapHolder
 from planner.profiler.online.measurement_log import MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError, fresh_prompt
 
@@ -34,11 +36,16 @@ DEFAULT_MAX_CONTEXT = 16_384
 """The longest context of a sweep where none is asked for, as in Dynamo's own."""
 WARMING_AT_ONCE = 8
 WARM_UP_TOKENS = 16
+IDLE_S = 3.0
+"""How long the draw of an idle engine is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What to measure. Limits that are None are the engine's own."""
+    """What to measure. Limits that are None are the engine's own.
+
+    ``caps_watts``: power limits, the highest first; empty: none is set.
+    """
 
     targets: Targets
     tps: tuple[int, ...]
@@ -49,6 +56,7 @@ class RunOptions:
     max_kv_tokens: int | None
     max_in_flight: int
     seed: int
+    caps_watts: tuple[float, ...] = ()
 
 
 class EngineSource(Protocol):
@@ -60,7 +68,10 @@ class EngineSource(Protocol):
 
 
 class ProfilingRun:
-    """One run. ``clock``: monotonic seconds; ``show`` gets a line of progress; ``draw`` None: it is not measured."""
+    """One run. ``clock``: monotonic seconds; ``show`` gets a line of progress; ``draw`` None: it is not measured.
+
+    ``caps`` sets the limits that the options name.
+    """
 
     def __init__(
         self,
@@ -71,6 +82,7 @@ class ProfilingRun:
         clock: Callable[[], float],
         show: Callable[[str], None],
         draw: Callable[[EngineClient, int], DrawSource] | None = None,
+        caps: CapHolder | None = None,
     ) -> None:
         self._options = options
         self._source = source
@@ -78,11 +90,15 @@ class ProfilingRun:
         self._clock = clock
         self._show = show
         self._draw = draw
+        self._caps = caps
         self._rng = random.Random(options.seed)
         self._progress = SweepProgress()
 
     async def run(self) -> Profiled:
-        """Measure all there is to measure. Raises EngineError or LogError; what is measured stays in the log."""
+        """Measure all there is to measure. What is measured stays in the log.
+
+        Raises EngineError, LogError or CapError.
+        """
         options = self._options
         alone = len(options.tps) == 1
         for tp in options.tps:
@@ -98,20 +114,25 @@ class ProfilingRun:
                 phases = {"prefill": tp == found.prefill.point.tp, "decode": tp == found.decode.point.tp}
                 async with self._session(tp) as session:
                     await self._measure(session, self._sweep(tp, await session.limits(), **phases))
-        return Profiled(rows(self._log.measurements), found, self._log.engines, tuple(self._log.notes))
+        table = rows(self._log.measurements)
+        capped = table if self._options.caps_watts else ()
+        return Profiled(at_full_power(table), found, self._log.engines, tuple(self._log.notes), capped)
 
     def _target_points(self, tp: int, limits: EngineLimits) -> tuple[Point, ...]:
+        options = self._options
         try:
-            return target_points(tp, limits, self._options.size, self._options.targets.isl, self._options.targets.osl)
+            points = target_points(tp, limits, options.size, options.targets.isl, options.targets.osl)
+            return under_caps(points, options.caps_watts)
         except ValueError as error:
             raise EngineError(str(error)) from None
 
     def _sweep(self, tp: int, limits: EngineLimits, *, prefill: bool, decode: bool) -> tuple[Point, ...]:
         size = self._options.size
-        return (
+        points = (
             *(prefill_points(tp, limits, size) if prefill else ()),
             *(decode_points(tp, limits, size) if decode else ()),
         )
+        return under_caps(points, self._options.caps_watts)
 
     def _recommendation(self) -> Recommendation:
         targets = self._options.targets
@@ -132,6 +153,9 @@ class ProfilingRun:
 
     async def _measure(self, session: _Session, points: Iterable[Point]) -> None:
         left = [point for point in dict.fromkeys(points) if not is_done(self._values(point), self._options.repeats)]
+        left.sort(key=lambda point: -(point.cap_watts or 0.0))
+        if left and self._options.caps_watts:
+            await self._measure_idle(session, left[0])
         while left:
             point = left[0]
             self._show(self._progress.line(left, point))
@@ -156,8 +180,31 @@ class ProfilingRun:
     def _values(self, point: Point) -> list[float]:
         return [each.ms for each in self._log.measurements if each.point == point]
 
+    async def _measure_idle(self, session: _Session, point: Point) -> None:
+        """The draw of the engine while it stands still, of each of its GPUs."""
+        facts = self._log.engines[point.tp]
+        if "idle_watts" in facts:
+            return
+        client = await session.client()
+        await self._hold(point)
+        async with DrawMeter(self._source_of_draw(client, point)) as meter:
+            await asyncio.sleep(IDLE_S)
+        if meter.mean_watts is not None:
+            self._log.engine(point.tp, {**facts, "idle_watts": meter.mean_watts / point.tp})
+
+    async def _hold(self, point: Point) -> None:
+        if self._caps is not None and point.cap_watts is not None:
+            await self._caps.hold(point.tp, point.cap_watts)
+
+    async def _keep(self, one: MeasuredRepeat) -> None:
+        """Log a measurement whose cap was in force to its end."""
+        if self._caps is not None and one.point.cap_watts is not None:
+            await self._caps.check(one.point.tp, one.point.cap_watts)
+        self._log.measured(one)
+
     async def _measure_point(self, client: EngineClient, point: Point) -> int:
         """Repeat a point until it is done. Returns how many requests ran at once."""
+        await self._hold(point)
         prompts: Sequence[list[int]] = ()
         if point.phase == "decode":
             prompts = [fresh_prompt(point.isl, random.Random(f"{point.isl} {i}")) for i in range(point.in_flight)]
@@ -166,7 +213,7 @@ class ProfilingRun:
             await client.ask(fresh_prompt(WARM_UP_TOKENS, self._rng), 1)
         while not is_done(self._values(point), self._options.repeats):
             if point.phase == "prefill":
-                self._log.measured(await self._prefill(client, point))
+                await self._keep(await self._prefill(client, point))
                 continue
             together, found = await self._decode(client, point, prompts)
             if together < point.in_flight:
@@ -177,7 +224,7 @@ class ProfilingRun:
                     "overlap for long enough to measure; the point is left out"
                 )
                 return together
-            self._log.measured(found)
+            await self._keep(found)
         return point.in_flight
 
     async def _warm(self, client: EngineClient, prompts: Sequence[list[int]]) -> None:

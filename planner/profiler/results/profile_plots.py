@@ -5,7 +5,6 @@ Needs matplotlib, which is imported when a plot is drawn.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +12,12 @@ from typing import TYPE_CHECKING
 from planner.profiler.analysis.profiled import Profiled
 from planner.profiler.analysis.recommendation import Targets
 from planner.profiler.analysis.tables import PointRow
+from planner.profiler.results.plot_file import png
 from planner.profiler.results.profile_files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INCHES = (8.0, 5.0)
-DOTS_PER_INCH = 120
 RATE = "throughput (tokens/s/GPU)"
 
 
@@ -34,21 +32,7 @@ def write_plots(folder: Path, profiled: Profiled, targets: Targets) -> tuple[Pat
     if any(row.watts is not None for row in profiled.table):
         drawings["power_prefill.png"] = lambda axes: _power(axes, prefill, "prefill")
         drawings["power_decode.png"] = lambda axes: _power(axes, decode, "decode")
-    return tuple(write_whole(folder / name, _png(draw)) for name, draw in drawings.items())
-
-
-def _png(draw: Callable[[Axes], None]) -> bytes:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=INCHES, dpi=DOTS_PER_INCH, layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.grid(visible=True, alpha=0.3)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize="small")
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    return content.getvalue()
+    return tuple(write_whole(folder / name, png(draw)) for name, draw in drawings.items())
 
 
 def _prefill(axes: Axes, table: Sequence[PointRow], targets: Targets) -> None:

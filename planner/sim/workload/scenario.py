@@ -99,14 +99,15 @@ def disaggregated(
     start: tuple[int, int] = (1, 1),
     moe: bool = False,
 ) -> tuple[PoolSpec, PoolSpec]:
-    """A prefill and a decode pool of ``profile`` on a GPU type, with the published priors as true power curves."""
+    """A prefill and a decode pool of ``profile`` on a GPU type. True power curves are the profile's own, else the
+    published priors."""
     kind = priors.gpu(gpu)
     return (
         PoolSpec(
             PREFILL,
             Role.PREFILL,
             profile.prefill_gpus,
-            priors.curve(kind, priors.phase_of(Role.PREFILL)),
+            profile.prefill_curve or priors.curve(kind, priors.phase_of(Role.PREFILL)),
             start[0],
             startup_s,
         ),
@@ -114,7 +115,7 @@ def disaggregated(
             DECODE,
             Role.DECODE,
             profile.decode_gpus,
-            priors.curve(kind, priors.phase_of(Role.DECODE, moe=moe)),
+            profile.decode_curve or priors.curve(kind, priors.phase_of(Role.DECODE, moe=moe)),
             start[1],
             startup_s,
         ),

@@ -393,6 +393,23 @@ def test_everything_that_the_core_knows_can_be_set_and_has_one_default(config: A
         assert (default * scale if scale > 1 else default) == theirs, field.name
 
 
+def test_a_profiles_measured_power_curve_replaces_the_published_one_and_a_pools_own_replaces_both(file: Path) -> None:
+    block = {"p_s_watts": 150, "p_u_watts": 550, "alpha": 0.5, "idle_watts": 80, "min_watts": 200, "max_watts": 700}
+    curve_file = file.parent / "profile" / "power_curve.json"
+    curve_file.write_text(json.dumps({"curves": {"prefill": {**block, "useful_watts": 300}}}))
+    own = {**block, "p_u_watts": 600, "useful_watts": 250}
+
+    def pools(path: Path) -> dict[str, tuple[int, int]]:
+        found = planner_config(load(path, {}, environ={}).settings).deployments[CHAT].pools
+        return {pool: (each.curve.p_u_mw, each.curve.useful_mw) for pool, each in found.items()}
+
+    assert pools(file) == {"prefill": (550_000, 300_000), "decode": (511_000, 350_000)}
+    by_hand = pools(changed(file, pools={"prefill": {"power_curve": own}, "decode": {}}))
+    assert by_hand == {"prefill": (600_000, 250_000), "decode": (511_000, 350_000)}
+    curve_file.write_text("{")
+    assert "power_curve.json: cannot be read as JSON" in problems(file)[0]
+
+
 def test_a_recorded_trace_is_learned_from_and_a_bad_one_refused(file: Path) -> None:
     trace = file.parent / "trace.csv"
     trace.write_text("timestamp_ms,input_length,output_length\n0,100,10\n1500,200,20\n")

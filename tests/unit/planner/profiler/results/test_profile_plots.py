@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from planner.profiler.results.profile_plots import DOTS_PER_INCH, write_plots
+from planner.profiler.results.plot_file import DOTS_PER_INCH
+from planner.profiler.results.profile_plots import write_plots
 from tests.unit.planner.profiler.rows import TARGETS, profiled
 
 

@@ -1,0 +1,44 @@
+"""The caps of a profiling run: which are measured, and the guard process that holds them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from deploy.cli.errors import UsageError
+from planner.profiler.online.guarded_caps import FoundLimit, GuardedCaps
+
+GUARD_LOG = "limit_guard.log"
+
+
+def guarded_caps(
+    gpus: Sequence[str], lock_file: Path, gpu_folder: Path | None, output: Path, *, all_at_once: bool
+) -> GuardedCaps:
+    """The guard of GPUs by name. ``all_at_once``: an engine uses all of them, whatever its TP size."""
+    words = [sys.executable, "-m", "deploy.profiling.limit_guard", "--lock-file", str(lock_file)]
+    if gpu_folder is not None:
+        words += ["--gpu-folder", str(gpu_folder)]
+
+    def gpus_of(tp: int) -> tuple[str, ...]:
+        return tuple(gpus if all_at_once else gpus[:tp])
+
+    return GuardedCaps((*words, *gpus), gpus_of, output / GUARD_LOG)
+
+
+def swept_caps(found: Mapping[str, FoundLimit], wanted: Collection[float]) -> tuple[float, ...]:
+    """The caps to measure, the highest first: those wanted, and the limit as found. Raises UsageError."""
+    limits = {each.found_mw for each in found.values()}
+    if len(limits) > 1:
+        watts = ", ".join(f"{mw / 1000:g} W" for mw in sorted(limits))
+        raise UsageError(f"--caps: the GPUs have different limits ({watts}); set them alike before")
+    limit_watts = min(limits) / 1000
+    least = max(each.min_mw for each in found.values()) / 1000
+    if over := [watts for watts in wanted if watts > limit_watts]:
+        raise UsageError(
+            f"--caps {max(over):g}: the limit found is {limit_watts:g} W; a profile only lowers limits, so that no "
+            "budget is exceeded"
+        )
+    if under := [watts for watts in wanted if watts < least]:
+        raise UsageError(f"--caps {min(under):g}: these GPUs take {least:g} W and more")
+    return tuple(sorted({limit_watts, *wanted}, reverse=True))
