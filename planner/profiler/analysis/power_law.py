@@ -217,7 +217,7 @@ def law_speeds(
     idle, lowest = card.idle_mw, card.min_mw
 
     def fitted(caps: np.ndarray) -> np.ndarray:
-        return np.clip((caps - p_s) / (p_u - p_s), 0.0, 1.0) ** alpha
+        return np.asarray(np.clip((caps - p_s) / (p_u - p_s), 0.0, 1.0) ** alpha)
 
     speeds = fitted(caps_mw)
     with np.errstate(divide="ignore", invalid="ignore"):
