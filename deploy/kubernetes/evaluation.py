@@ -9,11 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.kubernetes.in_cluster import (
+    BUS,
+    CUT,
+    DECISIONS_WITHIN_S,
     GRAPH,
     MODEL,
     NAMESPACE,
+    PIN,
+    PINNED,
     PORT,
     RELEASE,
+    RELEASES,
     VERIFY,
     VERIFY_WITHIN_S,
     Manifest,
@@ -81,10 +87,18 @@ class Evaluation:
         """Raises TryError where something that was brought up does not work."""
         steps: list[tuple[str, Callable[[], None]]] = [("every agent's own checks", self._check_agents)]
         if self.graph.is_ours:
-            steps = [("requests", self._send_requests), *steps, ("the connector's rights", self._check_connector)]
+            steps = [
+                ("requests", self._send_requests),
+                ("a replica more, and a smaller budget", self._give_commands),
+                *steps,
+                ("the connector's rights", self._check_connector),
+                ("the whole installation", self._run_verifier),
+                ("the planner decides again", self._release_commands),
+            ]
         else:
-            show("No requests are sent to a graph of your own: send some, or lines about them are skipped.")
-        self._do([*steps, ("the whole installation", self._run_verifier)])
+            show("A graph of your own gets no requests and no commands: lines about them may be skipped.")
+            steps.append(("the whole installation", self._run_verifier))
+        self._do(steps)
 
     def _do(self, steps: Sequence[tuple[str, Callable[[], None]]]) -> None:
         for number, (title, act) in enumerate(steps, start=1):
@@ -138,14 +152,30 @@ class Evaluation:
         words = ["exec", f"deployment/{GRAPH}", "--", *load, "--duration", str(REQUESTS_S), "--min-good", "0.5"]
         self._kubectl(NAMESPACE, words, "requests", REQUESTS_S + SPARE_S)
 
+    def _give_commands(self) -> None:
+        """Each is seen through: pods that serve, and caps in force on every GPU."""
+        self._order(PIN)
+        ready = f"--for=jsonpath={{.status.readyReplicas}}={PINNED}"
+        words = ["wait", ready, f"deployment/{GRAPH}", f"--timeout={DECISIONS_WITHIN_S}s"]
+        self._kubectl(NAMESPACE, words, "the replica", DECISIONS_WITHIN_S + SPARE_S)
+        self._order(CUT)
+
+    def _release_commands(self) -> None:
+        for words in RELEASES:
+            self._order(words)
+
+    def _order(self, command: Sequence[str]) -> None:
+        words = ["exec", f"deployment/{RELEASE}-planner", "--", "wattscale", *command, "--nats-url", BUS]
+        self._kubectl(NAMESPACE, words, " ".join(command[:2]), WORKLOAD_S)
+
     def _check_agents(self) -> None:
         prove = str(self.root / "deploy/helm/prove-agent")
         self.programs.run([prove, NAMESPACE, RELEASE], "the agents", WORKLOAD_S)
 
     def _check_connector(self) -> None:
         """In its own pod: its rights are those of its account."""
-        settings, bus = "/etc/wattscale/connector.yaml", f"nats://{RELEASE}-nats:4222"
-        verify = ["wattscale", "verify", "--connector-settings", settings, "--nats-url", bus, "--wait", "60"]
+        settings = ["--connector-settings", "/etc/wattscale/connector.yaml"]
+        verify = ["wattscale", "verify", *settings, "--nats-url", BUS, "--wait", "60"]
         words = ["exec", f"deployment/{RELEASE}-connector-{GRAPH}", "--", *verify]
         self._kubectl(NAMESPACE, words, "the connector", WORKLOAD_S)
 

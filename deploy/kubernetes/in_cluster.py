@@ -11,6 +11,14 @@ RELEASE = "wattscale"
 TOKEN_SECRET, TOKEN = "hf-token-secret", "HF_TOKEN"
 """A Secret and its key, as Dynamo's examples name them."""
 GRAPH, MODEL, PORT = "chat", "demo", 8000
+SITE, POOL = "try", "aggregated"
+"""Of values/chat.yaml."""
+PINNED, CUT_WATTS = 2, 1200
+"""What the clean test orders: one replica more, and four GPUs of at least 200 W within a smaller budget."""
+BUS = f"nats://{RELEASE}-nats:4222"
+PIN = ("deployment", "pin", GRAPH, f"{POOL}={PINNED}")
+CUT = ("budget", "set", str(CUT_WATTS), "--site", SITE, "--wait", "--wait-s", "60")
+RELEASES = (("deployment", "release", GRAPH), ("budget", "release", "--site", SITE))
 VERIFY = "wattscale-verify"
 VERIFY_WITHIN_S = 300
 DECISIONS_WITHIN_S = 180
@@ -73,8 +81,8 @@ def chat_graph(image: str) -> list[Manifest]:
         "securityContext": _restricted(),
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
     }
+    # Without a count: one that is applied again would undo what was decided since.
     spec = {
-        "replicas": 1,
         "selector": {"matchLabels": own},
         "template": {"metadata": {"labels": labels}, "spec": {"containers": [container], **_pod()}},
     }

@@ -19,7 +19,7 @@ import yaml
 
 from deploy.kubernetes.cluster_programs import ClusterProgram, Kind, Minikube
 from deploy.kubernetes.evaluation import Evaluation, Graph
-from deploy.kubernetes.in_cluster import NAMESPACE, TOKEN, Manifest, needs_token
+from deploy.kubernetes.in_cluster import BUS, NAMESPACE, TOKEN, Manifest, needs_token
 from deploy.kubernetes.local_images import LocalImages
 from deploy.kubernetes.own_cluster import OwnCluster, StateFolder
 from deploy.kubernetes.prerequisites import CLUSTER_PROGRAMS, found_program, prerequisites
@@ -113,7 +113,7 @@ def _show_ways_in(state: StateFolder, options: argparse.Namespace) -> None:
     show(
         f"""Done. The way to it:
   export KUBECONFIG={state.kubeconfig}
-  kubectl --namespace {NAMESPACE} exec deployment/wattscale-planner -- wattscale status --nats-url nats://wattscale-nats:4222
+  kubectl --namespace {NAMESPACE} exec deployment/wattscale-planner -- wattscale status --nats-url {BUS}
   kubectl --namespace monitoring port-forward service/prometheus-grafana 3000:80
 Remove it: {PROGRAM} --down{name}"""
     )

@@ -37,15 +37,21 @@ async def prometheus(
     web_config: Path | None = None,
     every: str = "250ms",
     port: int | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> AsyncIterator[str]:
     """The base URL of a Prometheus that scrapes ``targets`` (job name: host:port) four times a second.
 
-    ``port``: for one that comes back at its address; otherwise a free one.
+    ``port``: for one that comes back at its address; otherwise a free one. ``labels``: of every series, as relabelling
+    gives them.
     """
     config = {
         "global": {"scrape_interval": every, "scrape_timeout": every},
         "scrape_configs": [
-            {"job_name": job, "honor_labels": True, "static_configs": [{"targets": [target]}]}
+            {
+                "job_name": job,
+                "honor_labels": True,
+                "static_configs": [{"targets": [target], "labels": dict(labels or {})}],
+            }
             for job, target in targets.items()
         ],
     }

@@ -14,7 +14,19 @@ from deploy.compose import agent_settings, planner_settings
 from deploy.compose.connectors import connector_settings
 from deploy.compose.core_config import planner_config
 from deploy.kubernetes.evaluation import VALUES
-from deploy.kubernetes.in_cluster import GRAPH, NAMESPACE, RELEASE, chat_graph, namespace, token_secret, verifier
+from deploy.kubernetes.in_cluster import (
+    CUT_WATTS,
+    GRAPH,
+    NAMESPACE,
+    PINNED,
+    POOL,
+    RELEASE,
+    SITE,
+    chat_graph,
+    namespace,
+    token_secret,
+    verifier,
+)
 from deploy.kubernetes.own_cluster import GPU_NODE
 from tests.integration.chart.pod_security import breaches
 from tests.integration.chart.rendered import CHART, NEWEST, VERSIONS, Rendered, manifests, run_helm
@@ -42,10 +54,10 @@ def test_the_settings_are_ones_that_our_programs_take(release: Rendered, tmp_pat
     connector = connector_settings.load(tmp_path / "connector-chat", {}, {}, KubernetesFile).settings
     assert agent.driver == "simulated"
     assert site.expected_gpus == agent.simulated.gpus
-    assert planner.sites["try"].budget_watts >= agent.simulated.gpus * agent.simulated.min_watts
-    assert planner.sites["try"].budget_watts < agent.simulated.gpus * agent.simulated.max_watts, (
-        "nothing is to be saved"
-    )
+    assert planner.sites[SITE].budget_watts >= agent.simulated.gpus * agent.simulated.min_watts
+    assert planner.sites[SITE].budget_watts > CUT_WATTS >= agent.simulated.gpus * agent.simulated.min_watts
+    assert planner.deployments[GRAPH].pools[POOL].max_replicas >= PINNED
+    assert planner.sites[SITE].budget_watts < agent.simulated.gpus * agent.simulated.max_watts, "nothing is to be saved"
     (watched,) = connector.watched()
     assert (watched.deployment, watched.namespace) == (GRAPH, NAMESPACE)
     assert {pool: one.name for pool, one in watched.targets.items()} == dict.fromkeys(
@@ -91,7 +103,7 @@ def test_commands_in_pods_exist_and_name_what_is_there(
     calls = _calls_of_a_clean_test(recorded_programs(tmp_path, monkeypatch), monkeypatch)
     ways_in = [line.strip() for line in capfd.readouterr().out.splitlines() if " -- wattscale " in line]
     executed = [call.split(" -- ") for call in [*calls, *ways_in] if " exec deployment/" in call]
-    assert len(executed) == 3
+    assert len(executed) == 7
     there = {one["metadata"]["name"] for one in (*release.manifests, *chat_graph(IMAGE))}
     for where, command in executed:
         assert where.split("deployment/")[1] in there
