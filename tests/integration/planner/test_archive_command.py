@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +17,7 @@ from deploy.archive.archiver import Archiver
 from deploy.archive.day_files import DayFiles
 from deploy.report.journal import Entry, merged
 from tests.command_line import wattscale
-from tests.contract.bus import bench
+from tests.contract.bus import bench, until
 from tests.integration.planner.test_report_command import store
 
 
@@ -124,6 +125,31 @@ async def test_an_archive_that_is_stopped_ends_after_the_day_that_it_packs(tmp_p
         assert not [one for one in tmp_path.iterdir() if one.suffix not in (".jsonl", ".parquet")]
 
 
+async def test_an_archive_that_gets_sigterm_while_it_packs_leaves_whole_files(tmp_path: Path) -> None:
+    folder, day = tmp_path / "kept", (datetime.now(UTC) - timedelta(days=2)).date()
+    async with bench() as (server, bus):
+        await store(bus)
+        folder.mkdir()
+        files = DayFiles(folder)
+        some = Entry("DECISIONS", 1, "decision.scaling.chat", stored_on(day, 0), b"x" * 400, "then")
+        kept = [replace(some, sequence=number) for number in range(1, 8_001)]
+        files.append(kept)
+        options = (sys.executable, "-m", "deploy.cli.main", "archive", str(folder), "--nats-url", server.url)
+        process = await asyncio.create_subprocess_exec(*options, stdout=-1, stderr=-1)
+        try:
+            began = (folder / f"{day}.part", folder / f"{day}.parquet")
+            await until(lambda: any(path.exists() for path in began), "the packing", 60)
+            process.terminate()
+            _, err = await asyncio.wait_for(process.communicate(), 60)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert process.returncode == 0, err.decode()
+    assert merged(files.of_day(day)) == kept
+    assert {one.suffix for one in folder.iterdir()} <= {"", ".jsonl", ".parquet"}
+
+
 async def test_a_day_that_cannot_be_packed_stops_neither_the_copying_nor_the_days_after_it(tmp_path: Path) -> None:
     async with bench() as (_server, bus):
         await store(bus)
@@ -160,12 +186,12 @@ async def test_a_report_without_a_bus_knows_what_was_decided_days_before_and_any
             Entry("PLANS", 1, "wattscale.v1.telemetry.plan.chat", noon, codec.encode(record)),
         ]
     )
-    for since, until in (
+    for since, end in (
         ("2026-01-09T11:00", "2026-01-09T12:00"),
         ("2026-01-08T23:00-12:00", "2026-01-09T00:00-12:00"),
         ("2026-01-10T01:00+14:00", "2026-01-10T02:00+14:00"),
     ):
-        args = ("--archive", str(tmp_path), "--offline", "--since", since, "--until", until)
+        args = ("--archive", str(tmp_path), "--offline", "--since", since, "--until", end)
         (used,) = json.loads((await wattscale("report", *args, "--json")).out)["deployments"]
         assert used["gpu_hours"] == 16.0
         done = await wattscale("report", *args)

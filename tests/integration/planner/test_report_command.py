@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bus_schemas import v1
 from bus_schemas.jetstream.api import ask
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.reader import all_messages
+from planner.domain.config import OperationMode
 from tests.command_line import wattscale
-from tests.contract.bus import applied, bench, power
+from tests.contract.bus import applied, bench, power, until
+from tests.integration.planner.stage import NAME, config, running, staged
 
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 KEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
@@ -93,3 +98,30 @@ async def test_bad_input_is_one_line(tmp_path: Path) -> None:
         done = await wattscale("report", "--nats-url", "nats://127.0.0.1:1", *args)
         assert (done.code, done.out) == (2, "")
         assert line in done.one_line()
+
+
+async def test_what_an_advisory_planner_would_have_done_comes_from_its_records(tmp_path: Path) -> None:
+    acting = config(interval_s=0.5, scale=1.0)
+    advice = replace(acting.deployments[NAME], mode=OperationMode.ADVISORY)
+    async with staged(tmp_path, replace(acting, deployments={NAME: advice})) as stage, running(stage):
+        stage.load_rps = 60.0
+        wildcard = stage.bus.subjects.all_of("telemetry", "plan")
+
+        async def grew() -> bool:
+            found = [one.message for one in await all_messages(stage.bus, wildcard)]
+            records = [one for one in found if isinstance(one, v1.PlanRecord)]
+            return any(pool.granted > pool.current for one in records[:-2] for pool in one.pools.values())
+
+        await until(grew, "advice to start workers", 40)
+        at = ("--nats-url", stage.server.url, "--what-if", "--price-per-gpu-hour", "2")
+        done = await wattscale("report", *at, "--json")
+        (found,) = json.loads(done.out)["what_if"]
+        assert found["deployment"] == NAME
+        assert found["planned_gpu_hours"] > found["ran_gpu_hours"] > 0
+        assert 0 < found["other_s"] <= found["covered_s"]
+        assert found["ran_joules"] > 0
+        assert found["saved_cost"] < 0
+        assert found["assumed_one_gpu"] == ["decode", "prefill"]
+        done = await wattscale("report", *at)
+        assert "## What if: advice that was not carried out" in done.out
+        assert f"- {NAME}: nothing is recorded from " in done.out
