@@ -107,13 +107,17 @@ def of_any_step(name: str, body: str, seen: Outsider) -> None:
 
 
 def sums(seen: Outsider) -> list[float]:
-    """The sum of all caps in force after each acknowledgement, once both nodes have answered."""
-    last: dict[str, float] = {}
+    """The sum of all caps in force after each acknowledgement, once both nodes have answered.
+
+    A limit that a busy machine could not read in time is the one before.
+    """
+    last: dict[str, dict[str, float]] = {}
     found = []
     for ack in seen.of("ack", "power"):
-        last[ack["node"]] = sum(gpu["enforced_watts"] for gpu in ack["gpus"])
+        known = last.setdefault(ack["node"], {})
+        known.update({gpu["gpu"]: gpu["enforced_watts"] for gpu in ack["gpus"] if gpu["enforced_watts"] is not None})
         if len(last) == 2:
-            found.append(sum(last.values()))
+            found.append(sum(sum(limits.values()) for limits in last.values()))
     return found
 
 
