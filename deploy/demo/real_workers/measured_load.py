@@ -54,7 +54,9 @@ class MeasuredLoad:
         return late_s if late_s > LATE_S else 0.0
 
     def _fold(self) -> None:
-        new, self._client.outcomes = self._client.outcomes, []
+        # Emptied and not replaced: requests in flight hold on to this list.
+        new = list(self._client.outcomes)
+        self._client.outcomes.clear()
         for one in new:
             self._good += one.good(self._ttft_ms / 1000, self._itl_ms / 1000)
             self._tokens += one.tokens

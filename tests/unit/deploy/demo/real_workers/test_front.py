@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 
 from deploy.demo.real_workers.front import Front
+from deploy.demo.real_workers.measured_load import MeasuredLoad
 from deploy.demo.real_workers.ready_workers import ReadyWorkers
 from deploy.load.load_client import LoadClient, LoadTarget
 from planner.adapters.metrics.scrape import EngineScraper
@@ -112,3 +113,17 @@ def test_the_worker_with_the_fewest_requests_gets_the_next_one(tmp_path: Path) -
         assert {first.worker, second.worker} == {"one", "two"}
         assert workers.least_loaded({second.worker}) == first
     assert workers.least_loaded(()) == first
+
+
+async def test_a_request_in_flight_while_figures_are_read_counts_when_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "endpoints.json"
+    async with engine(SLOW) as worker, front(file) as made:
+        serve(file, worker=worker.url)
+        load = MeasuredLoad(made.url, "demo", 60_000, 60_000)
+        sending = asyncio.create_task(load.run([Request(0.0, 3, 4)]))
+        await until(lambda: worker.loop.batch.running, "the request runs")
+        assert (load.totals()["good_requests"], load.totals()["in_flight_requests"]) == (0, 1)
+        await asyncio.wait_for(sending, 40)
+        total = load.totals()
+    assert (total["requests"], total["good_requests"], total["output_tokens"]) == (1, 1, 4)
+    assert (total["in_flight_requests"], total["failed_requests"]) == (0, {})
