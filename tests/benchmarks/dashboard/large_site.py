@@ -31,6 +31,7 @@ from tests.doubles.seen_site import decision, gpu, power, record, report, subjec
 ROOT = Path(__file__).resolve().parents[3]
 GPUS = 8
 TICK_S = 30.0
+READ_WAIT_S = 120.0
 
 
 async def send(bus: Bus, message: v1.Message) -> None:
@@ -92,11 +93,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def viewer(url: str, received: list[int]) -> None:
-    """An open page, as far as the server can tell; the number of bytes goes into ``received``."""
+async def viewer(url: str, received: list[int], read: asyncio.Event) -> None:
+    """An open page, as far as the server can tell; the number of bytes goes into ``received``.
+
+    ``read`` is set once the dashboard has read what the streams hold.
+    """
     async with aiohttp.ClientSession() as session, session.get(f"{url}events", timeout=None) as answer:
         async for chunk in answer.content.iter_any():
             received[0] += len(chunk)
+            if b'"read":true' in chunk:
+                read.set()
 
 
 async def first_paint(page: BrowserTab, url: str, gpus: int) -> tuple[float, float]:
@@ -137,14 +143,18 @@ async def measure(nodes: int, deployments: int, viewers: int, seconds: float) ->
         url = (await process.stdout.readline()).decode().removeprefix("dashboard on ").strip()
         sent = [0]
         received = [[0] for _ in range(viewers - 1)]
-        tasks = [asyncio.create_task(viewer(url, one)) for one in received]
+        read = asyncio.Event()
+        tasks = [asyncio.create_task(viewer(url, one, read)) for one in received]
         tasks.append(asyncio.create_task(live(bus, reports, records, sent)))
         page = await stack.enter_async_context(browser_page())
         await page.call("Performance.enable", timeDomain="threadTicks")
         await page.size(1280, 900)
+        # The first viewer starts the reading of the bus; the last one, which is measured, comes to what is there.
+        await asyncio.wait_for(read.wait(), READ_WAIT_S)
         await asyncio.sleep(5.0)
         first_s, whole_s = await first_paint(page, url, nodes * GPUS)
-        print(f"{nodes * GPUS} GPUs, {deployments} deployments, {viewers} viewers")
+        load = os.getloadavg()[0]
+        print(f"{nodes * GPUS} GPUs, {deployments} deployments, {viewers} viewers, {load:.0f} processes want a core")
         print(f"first paint {first_s:.2f} s, whole fleet after {whole_s:.2f} s")
         await asyncio.sleep(3.0)
         used_s, bytes_before, main_s = cpu_s(process.pid), [one[0] for one in received], await task_s(page)
