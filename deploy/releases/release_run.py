@@ -23,6 +23,7 @@ from deploy.releases.bill_of_materials import direct_requirements, document, lic
 from deploy.releases.child_command import ReleaseError, output_of
 from deploy.releases.distributions import build_bus, build_product, build_tools
 from deploy.releases.licences import installed
+from deploy.releases.previous_release import taken_messages, taken_settings, taken_values
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = "deploy/helm/wattscale"
@@ -67,6 +68,8 @@ def release(root: Path, folder: Path, options: argparse.Namespace) -> list[str]:
     Raises ReleaseError, or OSError where the folder cannot be written.
     """
     versions, commit = agreed(root), released_commit(root)
+    taken_settings(root)
+    taken = f"reads the previous release's settings and its {taken_messages(root)} recorded messages"
     variables = {"SOURCE_DATE_EPOCH": commit.epoch_s}  # the same commit makes the same wheels
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
@@ -85,6 +88,7 @@ def release(root: Path, folder: Path, options: argparse.Namespace) -> list[str]:
         made.rename(folder)
     return [
         *sums.splitlines(),
+        taken,
         *notes,
         f"wattscale {versions.product}, bus contract {versions.contract}, {commit.revision}",
     ]
@@ -122,15 +126,12 @@ def add_chart(
 ) -> list[str]:
     """Package the chart with ``helm``, or with the Helm that the tests pin; its files carry the time ``changed_s``.
 
-    With ``may_lack`` the answer is a line that says why the pinned one cannot be had, by which its tests would skip.
-    Raises ReleaseError otherwise, and where the chart cannot be packaged.
+    A line that says which values of the previous release it takes; with ``may_lack``, or why the pinned Helm cannot be
+    had, by which its tests would skip. Raises ReleaseError otherwise, and where the chart cannot be packaged.
     """
-    try:
-        program = helm or Path(output_of([sys.executable, "-c", PINNED_HELM], root, "the tests' Helm").strip())
-    except ReleaseError as error:
-        if may_lack and SKIPPED in str(error):
-            return [f"left out: the chart: {error}"]
-        raise ReleaseError(f"{error}; name one with --helm PROGRAM") from error
+    program = helm or pinned_helm(root, may_lack=may_lack)
+    if isinstance(program, str):
+        return [f"left out: the chart: {program}"]
     with tempfile.TemporaryDirectory(prefix="wattscale-chart-") as scratch:
         copy = Path(scratch) / "wattscale"
         shutil.copytree(root / CHART, copy)
@@ -139,7 +140,17 @@ def add_chart(
         output_of([program, "package", copy, "--destination", made], root, f"{CHART}: helm package")
     if not (made / f"wattscale-{version}.tgz").is_file():
         raise ReleaseError(f"{CHART}: helm package made no wattscale-{version}.tgz")
-    return []
+    return [f"takes the previous chart's values: {', '.join(taken_values(root, program))}"]
+
+
+def pinned_helm(root: Path, *, may_lack: bool) -> Path | str:
+    """The Helm that the tests pin, or with ``may_lack`` a line that says why it cannot be had. Raises ReleaseError."""
+    try:
+        return Path(output_of([sys.executable, "-c", PINNED_HELM], root, "the tests' Helm").strip())
+    except ReleaseError as error:
+        if may_lack and SKIPPED in str(error):
+            return str(error)
+        raise ReleaseError(f"{error}; name one with --helm PROGRAM") from error
 
 
 def checksums(folder: Path) -> str:

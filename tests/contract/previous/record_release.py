@@ -25,8 +25,7 @@ from tests.contract.previous.previous_code import OLD_MAIN, checked_out
 from tests.free_ports import free_port
 
 RELEASE = Path(__file__).parent / "release"
-KEPT = 3
-"""Messages kept of each type: the first, the middle and the last one."""
+BY_HAND = ("README.md", "upgrade-values.yaml")
 UP_S = 80
 PLAIN_SETTINGS = """
 import sys, yaml
@@ -105,7 +104,7 @@ async def recorded(code: Path) -> list[dict[str, object]]:
 
 
 def chosen(seen: list[dict[str, object]]) -> list[dict[str, object]]:
-    """A few of each type, in the order in which they were sent."""
+    """The first, the middle and the last of each type and action, in the order in which they were sent."""
     rows: dict[str, list[int]] = {}
     for at, one in enumerate(seen):
         body = one["body"]
@@ -131,14 +130,18 @@ def main() -> None:
             done = subprocess.run(command, cwd=code, env=environment, check=True, stdout=subprocess.PIPE, text=True)
             return done.stdout
 
-        shutil.rmtree(RELEASE, ignore_errors=True)
-        RELEASE.mkdir()
+        for made in RELEASE.iterdir():
+            if made.name not in BY_HAND:
+                shutil.rmtree(made) if made.is_dir() else made.unlink()
         shutil.copy(code / "bus_schemas/export/asyncapi.json", RELEASE)
         (Path(scratch) / "planner.yaml").write_text(PLANNER)
         (RELEASE / "planner.yaml").write_text(printed(PLAIN_SETTINGS, str(Path(scratch) / "planner.yaml")))
         (RELEASE / "agent.yaml").write_text(printed(AGENT_SETTINGS))
         lines = [json.dumps(one, separators=(",", ":")) for one in chosen(asyncio.run(recorded(code)))]
         (RELEASE / "messages.jsonl").write_text("\n".join(lines) + "\n")
+        (RELEASE / "values").mkdir()
+        for values in (old_chart / "deploy/helm/wattscale/ci").iterdir():
+            shutil.copy(values, RELEASE / "values")
         package = [helm, "package", str(old_chart / "deploy/helm/wattscale"), "--destination", str(RELEASE)]
         subprocess.run(package, check=True)
         (RELEASE / "COMMITS").write_text(f"contract {contract}\nchart {chart}\n")
