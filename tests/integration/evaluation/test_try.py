@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -369,3 +373,23 @@ def test_the_real_build_takes_the_base_and_the_tag(programs: RecordedPrograms, m
     assert len(builds) == 2
     assert all(f"--build-arg BASE={base}" in call for call in builds)
     assert "--tag wattscale/planner:try " in builds[0]
+
+
+def test_the_command_itself_starts(programs: RecordedPrograms, tmp_path: Path) -> None:
+    """In an environment that deploy/make-venv takes for one that it has made."""
+    lock = ROOT / "deploy" / "requirements.lock"
+    wanted = hashlib.sha256(lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    made = tmp_path / "environment"
+    (made / "bin").mkdir(parents=True)
+    (made / "bin" / "python").symlink_to(sys.executable)
+    (made / ".wattscale-requirements.lock.stamp").write_text(f"{wanted} {ROOT}")
+    path = f"{programs.folder / 'bin'}:{os.environ['PATH']}:/usr/bin:/bin"
+    done = subprocess.run(
+        [str(ROOT / "deploy/kubernetes/try"), "--down"],
+        env={**os.environ, "PATH": path, "WATTSCALE_VENV": str(made), "PYTHONPATH": ":".join((str(ROOT), *sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("nothing to remove: kind has no wattscale-try\n", "", 0)
