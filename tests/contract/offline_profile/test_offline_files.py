@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from planner.adapters.profiles import load_profile
 from planner.core.performance.published_interpolators import classic_decode, classic_prefill
@@ -55,6 +56,29 @@ REFUSED = (
 )
 
 
+REQUEST = {
+    "apiVersion": "nvidia.com/v1alpha1",
+    "kind": "DynamoGraphDeploymentRequest",
+    "metadata": {"name": "sla-aic", "namespace": "dynamo"},
+    "spec": {
+        "model": "Qwen/Qwen3-32B",
+        "backend": "vllm",
+        "profilingConfig": {
+            "profilerImage": "registry/vllm-runtime:1.6.1",
+            "config": {
+                "sla": {"isl": 3000, "osl": 150, "ttft": 200.0, "itl": 20.0},
+                "sweep": {
+                    "useAiConfigurator": True,
+                    "aicSystem": "h200_sxm",
+                    "aicHfId": "Qwen/Qwen3-32B",
+                    "aicBackendVersion": "0.24.0",
+                },
+            },
+        },
+    },
+}
+
+
 @dataclass(frozen=True)
 class Estimates:
     """Folders of estimated profiles, two each where the phases have different TP sizes, and what commands printed."""
@@ -62,6 +86,7 @@ class Estimates:
     prefill: dict[str, Path]
     decode: dict[str, Path]
     refused: list[Done]
+    request: Path
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +105,13 @@ def estimates(tmp_path_factory: pytest.TempPathFactory) -> Estimates:
                 *("--max-in-flight", str(MOST_IN_FLIGHT), "--output-dir", str(folder)),
             )
             commands += [words] if words not in commands else []
+    (base / "request.yaml").write_text(json.dumps(REQUEST))
+    commands.append(("request", "apply", "-f", str(base / "request.yaml"), "--folder", str(base / "request")))
     refused = [(*words, "--output-dir", str(base / "refused")) for words, _ in REFUSED]
     done = run_there(python, [*commands, *refused])
     for each in done[: len(commands)]:
         assert each.code == 0, each
-    return Estimates(folders["prefill"], folders["decode"], done[len(commands) :])
+    return Estimates(folders["prefill"], folders["decode"], done[len(commands) :], base / "request")
 
 
 def read(name: str, file: str) -> dict[str, Any]:
@@ -134,6 +161,19 @@ def test_what_the_package_does_not_know_is_refused_in_one_line(estimates: Estima
     done, line = estimates.refused[number], REFUSED[number][1]
     assert done.code in (1, 2)
     assert line in done.one_line()
+
+
+@pytest.mark.long
+def test_a_request_is_sized_without_a_gpu(estimates: Estimates) -> None:
+    status = json.loads((estimates.request / "request.json").read_text())["status"]
+    assert status["state"] == "Ready"
+    meta = json.loads((estimates.request / "profile" / "meta.json").read_text())
+    assert (meta["db_version"], meta["targets"]["ttft_ms"]) == ("0.24.0", 200.0)
+    assert meta["prefill_tp"] == 2  # one GPU takes 275 ms
+    graph = yaml.safe_load((estimates.request / "outputs" / "config_with_planner.yaml").read_text())
+    for phase in ("prefill", "decode"):
+        gpus = graph["spec"]["services"][phase]["resources"]["limits"]["gpu"]
+        assert gpus == str(meta[f"{phase}_tp"])
 
 
 def form_of(folder: Path, place: Path, form: str) -> Path:
