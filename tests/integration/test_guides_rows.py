@@ -54,6 +54,7 @@ ELSEWHERE = {
     "wattscale up": "tests/acceptance/test_up.py",
     "wattscale profile": "tests/integration/profiler/test_profile_command.py",
     "wattscale request": "tests/integration/profiler/test_request_command.py",
+    "wattscale engine": "tests/integration/test_engine_process.py",
     "wattscale planner run": "tests/integration/planner/test_guides_commands.py",
     "wattscale connector virtual": "tests/contract/dynamo/test_virtual_bridge.py",
     "wattscale connector local": "tests/integration/connectors/test_local_workers.py",
