@@ -70,7 +70,7 @@ async def test_every_step_states_what_was_on_the_bus(
         await until(lambda: record.exists() or reading.done(), "the bus of the tour", 90)
         assert not reading.done(), reading.result()
         async with outsider(json.loads(record.read_text())["nats_url"]) as seen:
-            out, err = (part.decode() for part in await asyncio.wait_for(reading, 500))
+            out, err = (part.decode() for part in await asyncio.wait_for(reading, 350))
     record_property("measured", f"tour --yes --speed 60: {time.monotonic() - began_s:.0f} s")
     assert (process.returncode, err) == (0, ""), (out, err)
     steps = dict(re.findall(r"^== .*\((\S+)\)\n((?:(?!==).*\n)*)", out, re.MULTILINE))
