@@ -45,7 +45,9 @@ async def _baseline(stage: TourStage) -> list[str]:
     stage.phase(BASE_PER_S)
     await stage.scaled(lambda _: True, "a first decision about replicas", -1)
     quiet = timedelta(seconds=(SCALE_DOWN_WINDOW_S + SETTLED_LOAD_S) / stage.run.options.speed)
-    await stage.until(lambda: _settled(stage, quiet), "replicas that stay as they are")
+    # A load between two counts goes on changing them: the walk does not wait for its end.
+    enough = datetime.now(UTC) + 2 * quiet
+    await stage.until(lambda: _settled(stage, quiet, enough), "decisions that are carried out")
     since = datetime.now(UTC)
     await stage.measured(TICKS, since)
     seen = stage.watched.records_since(since)
@@ -60,10 +62,10 @@ def _raised(stage: TourStage) -> bool:
     return set(nodes) == set(stage.run.nodes) and stage.watched.picture.enforced_watts > least > 0
 
 
-def _settled(stage: TourStage, quiet: timedelta) -> bool:
-    """Whether the newest decision is carried out, and no other followed it for so long."""
-    newest = stage.newest_decision()
-    return newest is not None and stage.watched.carried_out(newest) and datetime.now(UTC) - newest.time > quiet
+def _settled(stage: TourStage, quiet: timedelta, enough: datetime) -> bool:
+    """Whether the newest decision is carried out, and no other followed it for so long, or the time is over."""
+    newest, now = stage.newest_decision(), datetime.now(UTC)
+    return newest is not None and stage.watched.carried_out(newest) and (now - newest.time > quiet or now > enough)
 
 
 async def _spike(stage: TourStage) -> list[str]:
