@@ -22,7 +22,7 @@ from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlDraw, NvmlNode, 
 from deploy.profiling.written_results import PowerResults, make_folder, write_results
 from planner.profiler.analysis.power_law import fit_power
 from planner.profiler.analysis.profiled import Profiled, unsettled
-from planner.profiler.analysis.recommendation import Targets
+from planner.profiler.analysis.recommendation import Objective, Targets
 from planner.profiler.analysis.repeats import FULL_REPEATS, QUICK_REPEATS
 from planner.profiler.analysis.sweep import FULL, QUICK
 from planner.profiler.online.draw_meter import DrawSource
@@ -55,6 +55,7 @@ class ProfileOptions:
     osl: int
     ttft_ms: float
     itl_ms: float
+    objective: Objective
     quick: bool
     max_context: int | None
     max_kv_tokens: int | None
@@ -68,7 +69,7 @@ class ProfileOptions:
     @property
     def targets(self) -> Targets:
         """What the recommendation is for."""
-        return Targets(self.isl, self.osl, self.ttft_ms, self.itl_ms)
+        return Targets(self.isl, self.osl, self.ttft_ms, self.itl_ms, self.objective)
 
 
 @dataclass(slots=True)

@@ -53,6 +53,8 @@ def profile_words(folder: RequestFolder, request: PowerRequest, options: ApplyOp
     targets, offline = request.targets, request.offline
     words = ["--isl", str(targets.isl), "--osl", str(targets.osl)]
     words += ["--ttft", f"{targets.ttft_ms:g}", "--itl", f"{targets.itl_ms:g}", "--output-dir", str(folder.profile)]
+    if request.power is not None:
+        words += ["--objective", request.power.objective]
     if request.max_context is not None:
         words += ["--max-context-length", str(request.max_context)]
     if offline is not None:

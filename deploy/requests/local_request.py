@@ -208,7 +208,8 @@ class LocalRequest:
                 f"{request.name}: its spec cannot change in state {status.state.value}, nothing was done; change it "
                 "back, or delete the request and apply it anew"
             )
-        print(f"{request.name}: {status.state.value}; {self._folder.path}/outputs has what was generated")
+        if status.generated is not None:
+            print(f"{request.name}: {status.state.value}; {self._folder.outputs} has what was generated")
         if status.state in WELL:
             return 0
         summary = status.condition(ConditionType.SUCCEEDED)

@@ -19,7 +19,7 @@ MOST_GPUS_PER_ENGINE = 1024
 OFFLINE = frozenset(
     {
         *("offline", "system", "model", "backend", "backend_version", "moe_parallel", "tp", "output_dir"),
-        *("isl", "osl", "ttft", "itl", "max_context_length", "max_kv_tokens", "max_in_flight"),
+        *("isl", "osl", "ttft", "itl", "objective", "max_context_length", "max_kv_tokens", "max_in_flight"),
     }
 )
 COMMAND_WORDS = ("command", "run")
@@ -108,6 +108,12 @@ def _targets(parser: argparse.ArgumentParser) -> None:
     targets.add_argument("--osl", type=tokens, default=150, metavar="N", help="tokens of an answer (default: 150)")
     targets.add_argument("--ttft", type=milliseconds, default=500.0, metavar="MS", help="default: 500")
     targets.add_argument("--itl", type=milliseconds, default=50.0, metavar="MS", help="default: 50")
+    targets.add_argument(
+        "--objective",
+        choices=("throughput", "latency", "goodput_per_watt"),
+        default="throughput",
+        help="what counts among TP sizes that meet the targets: tokens/s/GPU (default), the fastest, or tokens/s/W",
+    )
 
 
 def _sweep(parser: argparse.ArgumentParser) -> None:
@@ -197,7 +203,7 @@ def _run_offline(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
             backend_version=args.backend_version,
             moe=args.moe_parallel,
             tps=args.tp,
-            targets=Targets(args.isl, args.osl, args.ttft, args.itl),
+            targets=Targets(args.isl, args.osl, args.ttft, args.itl, args.objective),
             max_context=args.max_context_length,
             max_kv_tokens=args.max_kv_tokens,
             max_in_flight=args.max_in_flight,
@@ -233,6 +239,7 @@ def _run_online(args: argparse.Namespace) -> int:
             osl=args.osl,
             ttft_ms=args.ttft,
             itl_ms=args.itl,
+            objective=args.objective,
             quick=args.quick,
             max_context=args.max_context_length,
             max_kv_tokens=args.max_kv_tokens,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from planner.profiler.analysis.tables import PointRow, at_full_power
 
@@ -17,14 +18,18 @@ KV_AROUND = 0.2
 LEAST_BOUND = 0.1
 
 
+Objective = Literal["throughput", "latency", "goodput_per_watt"]
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The promise: lengths in tokens, times in milliseconds."""
+    """The promise: lengths in tokens, times in milliseconds; and what counts among TP sizes that keep it."""
 
     isl: int
     osl: int
     ttft_ms: float
     itl_ms: float
+    objective: Objective = "throughput"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +148,22 @@ def _best(table: Sequence[PointRow], target_ms: float) -> tuple[PointRow, bool]:
 def _most_per_joule(table: Sequence[PointRow], target_ms: float) -> PointRow | None:
     good = [(row.tokens_per_joule, row) for row in table if row.tokens_per_joule and row.time.value <= target_ms]
     return max(good, key=lambda each: each[0])[1] if good else None
+
+
+def of_objective(table: Sequence[PointRow], target_ms: float, objective: Objective) -> tuple[PointRow, ...]:
+    """The points of the TP size that an objective prefers, for `recommend` to choose among; all for ``throughput``.
+
+    ``latency``: the size with the fastest point. ``goodput_per_watt``: that with the most tokens per joule within the
+    target; all points where no draw was measured, or none is within.
+    """
+    if objective == "throughput" or not table:
+        return tuple(table)
+    best = min(table, key=lambda row: row.time.value) if objective == "latency" else _most_per_joule(table, target_ms)
+    return tuple(row for row in table if best is None or row.point.tp == best.point.tp)
+
+
+def unweighed(table: Sequence[PointRow], objective: Objective) -> str:
+    """Why an objective did not choose the TP size; empty where it did."""
+    if objective == "goodput_per_watt" and all(row.watts is None for row in table):
+        return "no draw was measured: the TP sizes are those of the most tokens per second and GPU"
+    return ""

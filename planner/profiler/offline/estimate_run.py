@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from planner.profiler.analysis.profiled import Profiled
-from planner.profiler.analysis.recommendation import Targets, recommend
+from planner.profiler.analysis.recommendation import Targets, of_objective, recommend, unweighed
 from planner.profiler.analysis.tables import MeasuredRepeat, PointRow, rows
 from planner.profiler.offline.estimate_points import (
     AskedPoint,
@@ -64,10 +64,15 @@ def estimated(options: EstimateOptions, engine: Callable[[int], TimesOfEngine], 
         table += mine
     if not engines:
         raise ValueError("; ".join(note.removesuffix("; left out") for note in notes))
+    targets = options.targets
+    if why := unweighed(table, targets.objective):
+        notes.append(why)
+    prefill = [row for row in table if row.point.phase == "prefill"]
+    decode = [row for row in table if row.point.phase == "decode"]
     found = recommend(
-        [row for row in table if row.point.phase == "prefill"],
-        [row for row in table if row.point.phase == "decode"],
-        options.targets,
+        of_objective(prefill, targets.ttft_ms, targets.objective),
+        of_objective(decode, targets.itl_ms, targets.objective),
+        targets,
         {tp: limits.max_kv_tokens for tp, (_, limits) in engines.items()},
     )
     prefill_tp, decode_tp = found.prefill.point.tp, found.decode.point.tp

@@ -6,13 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from planner.profiler.analysis.recommendation import Targets
+from planner.profiler.analysis.recommendation import Objective, Targets
 from planner.profiler.requests.alpha_spec import CACHE_PATH
 from planner.profiler.requests.power_request import (
     DeploymentOverrides,
     HardwareBounds,
     ModelCache,
-    Objective,
     OfflineSizing,
     PowerTerms,
     RequestedLoad,

@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from planner.profiler.analysis.recommendation import Targets
+from planner.profiler.analysis.recommendation import Objective, Targets
 
 DYNAMO_KIND = "DynamoGraphDeploymentRequest"
 OWN_KIND = "InferencePowerRequest"
 OWN_GROUP = "wattscale.io"
 NAME_LABEL = "dgdr.nvidia.com/name"
 NAMESPACE_LABEL = "dgdr.nvidia.com/namespace"
-
-Objective = Literal["throughput", "latency", "goodput_per_watt"]
 
 
 class RequestForm(StrEnum):

@@ -13,7 +13,8 @@ from planner.core.power.curve import fitted_speed
 from planner.domain.pool import Role
 from planner.domain.profile import Profile
 from planner.domain.units import watts_from_mw
-from planner.profiler.requests.power_request import Objective, PowerRequest
+from planner.profiler.analysis.recommendation import Objective
+from planner.profiler.requests.power_request import PowerRequest
 
 DEFAULT_GPU = "h200"
 CAP_STEP_MW = 5_000

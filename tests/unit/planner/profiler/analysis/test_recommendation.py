@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planner.profiler.analysis.recommendation import Targets, lines, recommend
+from planner.profiler.analysis.recommendation import Targets, lines, of_objective, recommend, unweighed
 from tests.unit.planner.profiler.rows import KV_TOKENS, TARGETS, row
 
 
@@ -56,3 +56,27 @@ def test_goodput_per_watt_is_of_points_that_meet_the_target_and_has_watts() -> N
     )
     with pytest.raises(ValueError, match="points of both phases"):
         recommend(prefill, [], TARGETS, {})
+
+
+def test_an_objective_chooses_among_the_tp_sizes() -> None:
+    """TP 1 is best per GPU, TP 4 fastest, TP 2 best per watt; TP 8 saves more and misses the target."""
+    table = [
+        row("decode", 9.0, tp=1, in_flight=16, watts=600.0),
+        row("decode", 8.0, tp=2, in_flight=16, watts=500.0),
+        row("decode", 4.0, tp=4, watts=900.0),
+        row("decode", 7.0, tp=4, in_flight=16, watts=2000.0),
+        row("decode", 11.0, tp=8, in_flight=16, watts=100.0),
+    ]
+    chosen = {
+        objective: {one.point.tp for one in of_objective(table, 10.0, objective)}
+        for objective in ("throughput", "latency", "goodput_per_watt")
+    }
+    assert chosen == {"throughput": {1, 2, 4, 8}, "latency": {4}, "goodput_per_watt": {2}}
+    assert unweighed(table, "goodput_per_watt") == ""
+
+
+def test_without_a_draw_goodput_per_watt_is_not_weighed_and_says_so() -> None:
+    table = [row("decode", 9.0), row("decode", 8.0, tp=2)]
+    assert of_objective(table, 10.0, "goodput_per_watt") == tuple(table)
+    assert unweighed(table, "goodput_per_watt").startswith("no draw was measured")
+    assert unweighed(table, "latency") == ""

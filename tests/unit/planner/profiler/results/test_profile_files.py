@@ -56,5 +56,5 @@ def test_the_fits_and_the_targets_are_in_meta(tmp_path: Path) -> None:
     meta = json.loads((tmp_path / "meta.json").read_text())
     assert meta["fits"]["prefill"]["ms_per_token"] == pytest.approx(0.05)
     assert meta["fits"]["decode"]["ms_per_kv_token"] == pytest.approx(0.0001)
-    assert meta["targets"] == {"isl": 1000, "osl": 200, "ttft_ms": 50.0, "itl_ms": 10.0}
+    assert meta["targets"] == {"isl": 1000, "osl": 200, "ttft_ms": 50.0, "itl_ms": 10.0, "objective": "throughput"}
     assert meta["model"] == "demo"
