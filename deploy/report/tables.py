@@ -69,8 +69,10 @@ def headline(made: PeriodReport) -> str:
     doubt = f"; {silent} of {nodes} nodes have never answered" if silent else ""
     doubt += "".join(f"; of {visible(site.site)} nothing is known before {_clock(at)}" for site, at in _unknown(made))
     cuts = [one for site in made.sites for one in site.excesses]
-    during = f", except while {len(cuts)} cuts were carried out ({_longest(cuts, made.period)})" if cuts else ""
-    return f"The budget was held{during}: 0 violations in {acks} acknowledgements of {nodes} nodes{doubt}."
+    carried = "1 cut was" if len(cuts) == 1 else f"{len(cuts)} cuts were"
+    during = f", except while {carried} carried out ({_longest(cuts, made.period)})" if cuts else ""
+    of_nodes = f"{nodes} node{'' if nodes == 1 else 's'}"
+    return f"The budget was held{during}: 0 violations in {acks} acknowledgements of {of_nodes}{doubt}."
 
 
 def _unknown(made: PeriodReport) -> list[tuple[SiteWatts, datetime]]:

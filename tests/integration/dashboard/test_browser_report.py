@@ -41,7 +41,7 @@ async def test_a_report_opens_from_a_file_and_states_the_budget(tmp_path: Path) 
         await page.size(1100, 900)
         await page.open(file.as_uri())
         text = await shown(page, "body", "anna on the dashboard")
-        assert "The budget was held, except while 1 cuts were carried out" in text
+        assert "The budget was held, except while 1 cut was carried out" in text
         assert "500\t3.00 s\tanna on the dashboard\tgrid" in text
         assert "chat\t2026-01-02 12:40:00\t2026-01-02 12:41:50" in text
         if os.environ.get("WATTSCALE_WRITE_SCREENSHOT"):

@@ -60,7 +60,7 @@ def test_the_time_that_a_cut_takes_is_compliance_and_is_stated(journal: Journal)
     (order,) = site.orders
     assert (order.watts, order.issued_by, order.reason) == (700, "ops", "grid")
     assert order.complied_s == pytest.approx(0.2)
-    assert "except while 1 cuts were carried out (at most 0.15 s and 100 W)" in headline(made(journal))
+    assert "except while 1 cut was carried out (at most 0.15 s and 100 W)" in headline(made(journal))
 
 
 def test_a_cut_that_is_not_in_force_when_the_period_ends_is_not_called_done(journal: Journal) -> None:
