@@ -71,8 +71,8 @@ def headline(made: PeriodReport) -> str:
     cuts = [one for site in made.sites for one in site.excesses]
     carried = "1 cut was" if len(cuts) == 1 else f"{len(cuts)} cuts were"
     during = f", except while {carried} carried out ({_longest(cuts, made.period)})" if cuts else ""
-    of_nodes = f"{nodes} node{'' if nodes == 1 else 's'}"
-    return f"The budget was held{during}: 0 violations in {acks} acknowledgements of {of_nodes}{doubt}."
+    evidence = f"{acks} acknowledgement{'' if acks == 1 else 's'} of {nodes} node{'' if nodes == 1 else 's'}"
+    return f"The budget was held{during}: 0 violations in {evidence}{doubt}."
 
 
 def _unknown(made: PeriodReport) -> list[tuple[SiteWatts, datetime]]:

@@ -38,7 +38,7 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
         at = ("--nats-url", server.url)
         done = await wattscale("report", *at, "--since", "1h", "--out", str(file), "--sign", str(seed))
         assert (done.code, done.err) == (0, "")
-        held = "The budget was held: 0 violations in 2 acknowledgements of 1 nodes; of row-1 nothing is known before 2"
+        held = "The budget was held: 0 violations in 2 acknowledgements of 1 node; of row-1 nothing is known before 2"
         assert done.out.startswith(f"{file}: {held}")
         made: dict[str, Any] = json.loads(file.read_text())
         (site,) = made["sites"]

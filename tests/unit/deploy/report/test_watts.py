@@ -35,7 +35,7 @@ def test_what_was_in_force_before_the_period_counts_in_it(journal: Journal) -> N
     site = row(journal)
     assert (site.most_enforced, site.violations, site.excesses) == (900, [], [])
     assert (site.acknowledgements, site.nodes, site.unanswered) == (1, 2, ())
-    assert headline(made(journal)) == "The budget was held: 0 violations in 1 acknowledgements of 2 nodes."
+    assert headline(made(journal)) == "The budget was held: 0 violations in 1 acknowledgement of 2 nodes."
 
 
 def test_limits_above_the_budget_without_a_cut_are_a_violation(journal: Journal) -> None:

@@ -75,7 +75,7 @@ def test_a_spreadsheet_gets_no_formula() -> None:
 
 
 def test_every_form_says_the_same_first_sentence_but_json_which_has_the_figures() -> None:
-    told = "The budget was held: 0 violations in 1 acknowledgements of 1 nodes."
+    told = "The budget was held: 0 violations in 1 acknowledgement of 1 node."
     for name in ("html", "md", "csv"):
         assert told in FORMS[name](made())
     (site,) = json.loads(FORMS["json"](made()))["sites"]
