@@ -109,7 +109,8 @@ def effective_mw(config: SiteConfig, orders: tuple[BudgetCommand, ...], now_s: f
     end_s = step_end_s + lead_s(config)
     times = [start_s, end_s]
     for at_s in _breaks_s(config, orders, start_s, end_s):
-        times += [at_s - _JUST_BEFORE_S, at_s]
+        # Two breaks may be closer than that; a schedule's clock cannot tell instants that are closer.
+        times += [at_s - _JUST_BEFORE_S, max(start_s, math.nextafter(at_s, -math.inf)), at_s]
     return min(level_mw(config, orders, at_s) for at_s in times)
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from planner.core.power.effective_budget import (
@@ -203,6 +203,7 @@ def test_forgetting_old_orders_never_changes_the_budget(
     ramp_s=st.floats(0.5, 500.0),
     later=st.none() | st.tuples(st.integers(1, 3000), st.floats(0.0, 300.0), st.floats(0.0, 100.0)),
 )
+@example(budget=1, from_s=-3.245623246302464e-14, ramp_s=1.0, later=(1000, 0.0, 0.0))
 def test_a_ramp_is_kept_at_every_instant_and_followed_in_steps(
     budget: int, from_s: float, ramp_s: float, later: tuple[int, float, float] | None
 ) -> None:
