@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
@@ -202,12 +203,25 @@ async def test_nothing_is_raised_during_a_rollout_or_beside_a_planner_that_acts(
             operator.report()
             await site.done(0)
             graph = await server.api.get(operator.path(GRAPHS, operator.graph))
-            acting = [*graph["spec"]["components"], {"name": "Planner", "type": "planner", "replicas": 1}]
-            await merge(server.api, operator.path(GRAPHS, operator.graph), {"spec": {"components": acting}})
+            workers = graph["spec"]["components"]
+
+            async def planned(**settings: bool) -> None:
+                """Set what the graph's own planner does."""
+                containers = [{"name": "main", "args": ["--config", json.dumps(settings)]}]
+                planner = {"name": "Planner", "type": "planner", "replicas": 1}
+                planner["podTemplate"] = {"spec": {"containers": containers}}
+                body = {"spec": {"components": [*workers, planner]}}
+                await merge(server.api, operator.path(GRAPHS, operator.graph), body)
+
+            await planned()
             await site.problem(0, "the graph's planner Planner scales it")
             await site.decide(1, decode=3)
             await site.problem(1, "the graph's planner Planner scales it")
+            await planned(advisory=True, enable_power_awareness=True)
+            await site.problem(1, "the graph's planner Planner sets power limits")
             assert await adapter_replicas(operator, "Decode") == 2
+            await planned(advisory=True)
+            await site.done(1)
 
 
 async def test_a_killed_connector_goes_on_where_it_was(server: ApiServer, tmp_path: Path) -> None:
