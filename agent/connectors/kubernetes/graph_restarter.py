@@ -46,6 +46,8 @@ class GraphRestarter:
         self._events, self._changed, self._allowed = events, changed, allowed
         self._feed = SubjectFeed(bus, bus.subjects.control_deployment(channel.deployment), self._take)
         self._order: RestartCommand | None = None
+        self._trouble = ""
+        """Why commands wait now, which is logged once."""
         self._wrote_over = ""
         """The version of the graph that we wrote over, until the watch shows a newer one."""
 
@@ -57,8 +59,11 @@ class GraphRestarter:
             try:
                 await self._follow()
                 await self._step()
+                self._trouble = ""
             except (BusAwayError, NatsError, OSError) as error:
-                log.warning("restart commands wait for the bus: %s", error)
+                if self._trouble != str(error):
+                    self._trouble = str(error)
+                    log.warning("restart commands wait for the bus: %s", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_S):
                     await self._changed.wait()
