@@ -47,7 +47,7 @@ class HeldLimits:
     ) -> None:
         self._driver = driver
         self._file = file
-        self._owner = owner
+        self._owners: tuple[str, ...] = (owner,)
         self._pause = pause
         self._set_mw: dict[str, int] = {}
         self.infos = self._described(gpus)
@@ -157,7 +157,7 @@ class HeldLimits:
         except (OSError, ValueError) as error:
             raise HeldLimitError(f"{self._file}: cannot be read: {error}; read the limits, and delete it") from error
         try:
-            if kept["boot"] != _boot() or kept["owner"] != before:
+            if kept["boot"] != _boot() or before not in kept["owners"]:
                 return
             for gpu, each in kept["gpus"].items():
                 if gpu not in self.found_mw:
@@ -166,6 +166,10 @@ class HeldLimits:
                     self.found_mw[gpu], self._set_mw[gpu] = int(each["found_mw"]), int(each["set_mw"])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise HeldLimitError(f"{self._file}: not a file of limits: {error!r}; delete it") from error
+        if self._set_mw or self._others:
+            # Believed under both names: this run may end before the lock has its own, or before it sets anything.
+            self._owners = (before, *self._owners)
+            self._keep(self._set_mw)
 
     def _keep(self, set_mw: Mapping[str, int]) -> None:
         """On the disk before the first limit is written."""
@@ -173,7 +177,7 @@ class HeldLimits:
         draft = self._file.with_name(f".{self._file.name}.new")
         try:
             with draft.open("w") as file:
-                json.dump({"boot": _boot(), "owner": self._owner, "gpus": {**self._others, **ours}}, file)
+                json.dump({"boot": _boot(), "owners": self._owners, "gpus": {**self._others, **ours}}, file)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._file)

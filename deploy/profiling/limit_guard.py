@@ -46,20 +46,25 @@ def main() -> int:
         signal.signal(number, signal.SIG_IGN)
     try:
         owner = f"process {os.getpid()} of {platform.node()} (wattscale profile, {uuid.uuid4().hex[:12]})"
-        lock, before = _locked(args.lock_file, owner)
+        lock, before = _locked(args.lock_file)
         driver: GpuDriver = NvmlDriver() if args.gpu_folder is None else FolderDriver(args.gpu_folder, time.monotonic)
         limits = HeldLimits(driver, args.gpus, args.lock_file.with_name(FILE), owner=owner, before=before)
+        # Only now: whoever is refused or ends before leaves the lock in the name of the run whose limits may be set.
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, owner.encode(), 0)
     except (HeldLimitError, NoSharedGpuError) as error:
         _answer({"refused": str(error)})
         return 1
     except _TerminatedError:
         return 0
     try:
-        _guard(limits, sys.stdin)
+        try:
+            _guard(limits, sys.stdin)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except _TerminatedError:
         pass
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         left = limits.restore()
         os.close(lock)
     for line in left:
@@ -86,7 +91,7 @@ def _guard(limits: HeldLimits, orders: TextIO) -> None:
             _answer({"done": True})
 
 
-def _locked(path: Path, owner: str) -> tuple[int, str]:
+def _locked(path: Path) -> tuple[int, str]:
     """The agent's lock, and who held it last. Raises HeldLimitError where it is held or cannot be taken."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,10 +107,7 @@ def _locked(path: Path, owner: str) -> tuple[int, str]:
             f"{path} is held by {holder}: this node's GPUs have a power agent, which sets their limits; stop it while "
             "profiling with --caps"
         ) from None
-    before = os.pread(file, 1000, 0).decode(errors="replace")
-    os.ftruncate(file, 0)
-    os.pwrite(file, owner.encode(), 0)
-    return file, before
+    return file, os.pread(file, 1000, 0).decode(errors="replace")
 
 
 def _answer(content: dict[str, object]) -> None:
@@ -118,6 +120,8 @@ def _answer(content: dict[str, object]) -> None:
 
 
 def _terminated(*_: object) -> NoReturn:
+    """Once: a second signal must not end what puts limits back."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _TerminatedError
 
 

@@ -94,12 +94,12 @@ def run_profile(options: ProfileOptions) -> int:
             raise UsageError(f"--tp {max(tps)}: there are {len(gpus)} GPUs")
         if options.caps and not gpus:
             raise UsageError("--caps: limits are set on GPUs of this node; name those of the engine with --gpus")
+        guard = _guard(options, gpus)
         try:
             source, draw = _source(options, node, gpus), _draw(options, node, gpus)
-            guard = _guard(options, gpus)
             profiled = on_event_loop(_until_signal(_measured(options, tps, gpus, source, draw, guard)))
         except (EngineError, LogError, CapError) as error:
-            raise CliError(str(error)) from error
+            raise CliError(str(error), *(() if guard is None else guard.left)) from error
     if profiled is None:
         print(f"interrupted; the same command goes on with {options.output}", file=sys.stderr)
     else:

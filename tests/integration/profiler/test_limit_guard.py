@@ -100,6 +100,10 @@ async def test_the_run_after_a_killed_guard_puts_back_what_that_one_had_found(tm
         started.kill()
         await started.wait()
     assert fake.enforced == [400_000, 400_000]
+    unknown = (*words(tmp_path, fake), "GPU-unknown")
+    with pytest.raises(CapError, match="no GPU GPU-unknown answers"):
+        async with GuardedCaps(unknown, lambda tp: (), tmp_path / "log", environment=library_environment(fake)):
+            pass
     async with guarded(tmp_path, fake) as caps:
         assert [each.found_mw for each in caps.found.values()] == [700_000, 600_000]
     assert caps.left == ()

@@ -9,12 +9,15 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
+from agent.runtime.boot import BOOT_ID
 from deploy.engine.shared_gpu import SharedGpu, make_shared_gpu
 from planner.adapters.profiles import load_profile
 from planner.profiler.online.measurement_log import FILE
@@ -183,3 +186,31 @@ def test_an_agent_that_owns_the_gpus_is_named(tmp_path):
         done = run("profile", "--endpoint", "http://127.0.0.1:9", *place, "--caps", "300")
     assert done.code == 1
     assert "agent.lock is held by a process without a name: this node's GPUs have a power agent" in done.one_line()
+
+
+def test_a_run_that_fails_also_names_a_limit_that_it_did_not_put_back(tmp_path):
+    """A run before it was killed; another program sets a limit while this one asks its engine."""
+    gpus = tmp_path / "gpus"
+    gpus.mkdir()
+    gpu = SharedGpu(make_shared_gpu(gpus, "GPU-0", H200, 400_000, time.monotonic()), time.monotonic)
+    (tmp_path / "agent.lock").write_text("the run before")
+    kept = {"GPU-0": {"found_mw": 700_000, "set_mw": 400_000}}
+    limits = {"boot": BOOT_ID.read_text().strip(), "owners": ["the run before"], "gpus": kept}
+    (tmp_path / "profile-limits.json").write_text(json.dumps(limits))
+
+    class BrokenEngine(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            gpu.set_limit(300_000)
+            self.send_error(500)
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), BrokenEngine) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = ("--gpu-folder", str(gpus), "--lock-file", str(tmp_path / "agent.lock"), "--output-dir", str(tmp_path))
+        done = run("profile", "--endpoint", f"http://127.0.0.1:{server.server_port}", *place, "--caps", "350")
+        server.shutdown()
+    assert done.code == 1
+    assert "GPU 0 (NVIDIA H200): another program set 300 W meanwhile; it is left so (found: 700 W)" in done.err
+    assert len(done.err.splitlines()) == 2

@@ -106,6 +106,15 @@ def test_the_next_run_puts_back_what_one_that_was_killed_had_found(tmp_path, dri
     assert enforced(driver) == [700_000, 700_000]
 
 
+@pytest.mark.parametrize("between", ["before its name was in the lock", "before it set a limit"])
+def test_a_run_that_is_killed_as_well_leaves_what_the_one_before_had_found(tmp_path, driver, between):
+    held(driver, tmp_path, owner="killed").set({FIRST: 400_000, SECOND: 400_000})
+    held(driver, tmp_path, owner="next", before="killed")
+    before = "next" if between == "before it set a limit" else "killed"
+    assert held(driver, tmp_path, owner="third", before=before).restore() == ()
+    assert enforced(driver) == [700_000, 700_000]
+
+
 @pytest.mark.parametrize("change", ["another had the lock", "another limit", "the machine started again"])
 def test_what_may_be_another_writers_limit_is_not_raised(tmp_path, driver, change):
     held(driver, tmp_path, owner="killed").set({FIRST: 400_000, SECOND: 400_000})
