@@ -71,18 +71,29 @@ def read_manifest(file: Path) -> Any:
 
 def apply_request(content: Any, folder: RequestFolder, options: ApplyOptions) -> int:
     """Carry a request out as far as it goes now. Returns 0 where it is ready, 1 where it is not, 130 if interrupted."""
-    with folder.held(), _until_deleted(folder):
+    with folder.held():
         record = folder.read()
-        try:
-            request = parse_request(content)
-        except RequestError as error:
-            if record is None:
-                raise UsageError(*error.problems) from error
-            return LocalRequest(folder, record, None, options).refused(error)
         if record is None:
-            _refuse_leftovers(folder)
-            record = KeptRequest(content, {}, ())
-        return LocalRequest(folder, record, content, options).carry_out(request)
+            folder.forget_deletion()
+        elif folder.deleting:
+            raise UsageError(
+                f"--folder {folder.path}: its deletion has begun and did not end; end it with `wattscale request delete`"
+            )
+        with _until_deleted(folder):
+            return _applied(content, folder, record, options)
+
+
+def _applied(content: Any, folder: RequestFolder, record: KeptRequest | None, options: ApplyOptions) -> int:
+    try:
+        request = parse_request(content)
+    except RequestError as error:
+        if record is None:
+            raise UsageError(*error.problems) from error
+        return LocalRequest(folder, record, None, options).refused(error)
+    if record is None:
+        _refuse_leftovers(folder)
+        record = KeptRequest(content, {}, ())
+    return LocalRequest(folder, record, content, options).carry_out(request)
 
 
 def _refuse_leftovers(folder: RequestFolder) -> None:

@@ -103,6 +103,10 @@ class RequestFolder:
         """Leave word for whoever carries the request out. Raises OSError."""
         (self.path / DELETING).touch()
 
+    def forget_deletion(self) -> None:
+        """Remove the word of `ask_to_delete`, where what it was for is gone. Raises OSError."""
+        (self.path / DELETING).unlink(missing_ok=True)
+
     def remove_outputs(self) -> None:
         """Raises OSError."""
         shutil.rmtree(self.outputs, ignore_errors=False)
@@ -114,7 +118,7 @@ class RequestFolder:
         if workers:
             for folder in (self.profile, self.workers):
                 shutil.rmtree(folder, ignore_errors=True)
-        (self.path / DELETING).unlink(missing_ok=True)
+        self.forget_deletion()
 
     def _replace(self, name: str, content: Mapping[str, Any]) -> None:
         draft = self.path / f".{name}.new"

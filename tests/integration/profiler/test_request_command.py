@@ -201,6 +201,23 @@ def test_gpus_that_are_missing_keep_it_pending(tmp_path: Path):
     assert (here.stage(), here.events()) == ("Pending", ["Initialized", "InsufficientGpus"])
 
 
+def test_a_deletion_that_was_cut_off_is_named_and_one_of_a_request_before_is_not(tmp_path: Path):
+    here = Here(tmp_path)
+    config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
+    config["config"]["hardware"] = {"minNumGpusPerEngine": 1024}
+    here.write(profilingConfig=config)
+    here.more = ()
+    assert run(*here.words).code == 1
+    (here.folder / "deleting").touch()
+    done = run(*here.words)
+    assert (done.code, "its deletion has begun and did not end" in done.one_line()) == (2, True)
+    assert run("request", "delete", "--folder", str(here.folder)).code == 0
+    (here.folder / "deleting").touch()
+    assert "Pending" in run(*here.words).one_line()
+    assert here.stage() == "Pending"
+    assert not (here.folder / "deleting").exists()
+
+
 def test_offline_sizing_of_an_unknown_gpu_type_fails(tmp_path: Path):
     here = Here(tmp_path)
     config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
