@@ -113,9 +113,8 @@ class Steering:
         """The name of who asks. Raises NotCarriedOutError, before a token is compared that comes too often."""
         if request.headers.get(HEADER) != "1" or request.content_type != "application/json":
             raise NotCarriedOutError(403, f"a command is JSON and carries the header {HEADER}: 1")
-        origin = urlsplit(request.headers.get("Origin", "")).netloc
         if (
-            origin not in {request.host, *self._origins}
+            _host(request.headers.get("Origin", "")) not in {request.host, *self._origins}
             or request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin"
         ):
             raise NotCarriedOutError(
@@ -180,6 +179,14 @@ class Steering:
             reason=asked.reason,
             issued_by=who,
         )
+
+
+def _host(origin: str) -> str:
+    """The host of an origin, with its port; empty where it is not an address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 async def _command(request: web.Request) -> PageCommand:

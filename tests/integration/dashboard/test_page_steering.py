@@ -116,6 +116,7 @@ async def test_what_does_not_come_from_the_page_itself_is_refused() -> None:
         for name, value in (
             (HEADER, None), (HEADER, "0"), ("Content-Type", "text/plain"), ("Content-Type", "multipart/form-data"),
             ("Origin", None), ("Origin", "null"), ("Origin", "http://127.0.0.1:1"), ("Origin", "http://evil.example"),
+            ("Origin", "http://["),
             ("Sec-Fetch-Site", "same-site"), ("Sec-Fetch-Site", "cross-site"),
         ):  # fmt: skip
             headers = {key: held for key, held in whole.items() if key != name}
