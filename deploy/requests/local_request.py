@@ -62,11 +62,15 @@ WELL = (RequestState.READY, RequestState.DEPLOYED)
 def read_manifest(file: Path) -> Any:
     """The content of a request's file. Raises UsageError."""
     try:
-        return read_yaml(read_regular(file, SETTINGS_BYTES).decode("utf-8"))
+        content = read_yaml(read_regular(file, SETTINGS_BYTES).decode("utf-8"))
+        json.dumps(content)  # it is kept as JSON
     except OSError as error:
         raise UsageError(f"-f {file}: cannot be read: {error.strerror or error}") from error
+    except TypeError as error:
+        raise UsageError(f"-f {file}: {error}; put dates into quotes") from error
     except ValueError as error:
         raise UsageError(f"-f {file}: {error}") from error
+    return content
 
 
 def apply_request(content: Any, folder: RequestFolder, options: ApplyOptions) -> int:
@@ -77,7 +81,7 @@ def apply_request(content: Any, folder: RequestFolder, options: ApplyOptions) ->
             folder.forget_deletion()
         elif folder.deleting:
             raise UsageError(
-                f"--folder {folder.path}: its deletion has begun and did not end; end it with `wattscale request delete`"
+                f"--folder {folder.path}: its deletion has begun and did not end: give `wattscale request delete` again"
             )
         with _until_deleted(folder):
             return _applied(content, folder, record, options)
@@ -262,7 +266,10 @@ def delete_request(folder: RequestFolder, *, drain_workers: bool) -> int:
         record = folder.read()
         if record is None:
             return 0
-        request = parse_request(record.manifest)
+        try:
+            request = parse_request(record.manifest)
+        except RequestError as error:
+            raise UsageError(f"{folder.path}: its request cannot be read: {error}; remove the folder") from error
         LocalRequest(folder, record, None, None).delete(request, drain_workers=drain_workers)
     print(f"{request.name}: deleted")
     return 0

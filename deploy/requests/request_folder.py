@@ -20,7 +20,7 @@ from typing import Any
 
 from bus_schemas.regular_files import read_regular
 from deploy.cli.errors import UsageError
-from planner.profiler.requests.request_status import ProfilingPhase
+from planner.profiler.requests.request_status import ProfilingPhase, status_from_dict
 
 RECORD, LOCK, DELETING, FAILED = "request.json", "lock", "deleting", "profile-failed.json"
 MOST_BYTES = 64 << 20
@@ -77,11 +77,14 @@ class RequestFolder:
             return None
         try:
             found = json.loads(read_regular(file, MOST_BYTES))
-            return KeptRequest(dict(found["manifest"]), dict(found["status"]), list(found["events"]))
+            kept = KeptRequest(dict(found["manifest"]), dict(found["status"]), [dict(one) for one in found["events"]])
+            status_from_dict(kept.status)
+            str(kept.manifest["metadata"]["name"])
         except OSError as error:
             raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{file}: not a request's record; move it away and apply the request again") from error
+        return kept
 
     def write(self, record: KeptRequest) -> None:
         """Replace the record. Raises OSError."""

@@ -71,14 +71,14 @@ def _engine(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--model", metavar="NAME", help="where the endpoint serves several; with --offline: which")
     engine.add_argument(
         "--tp",
-        type=_numbers("TP sizes", 1, MOST_GPUS_PER_ENGINE),
+        type=whole_numbers("TP sizes", 1, MOST_GPUS_PER_ENGINE),
         metavar="N,N",
         help="GPUs of an engine; with --backend several (default: powers of two up to the GPUs of the node), with "
         "--endpoint the one it was started with (default: 1), with --offline several (default: 1,2,4,8)",
     )
     engine.add_argument(
         "--gpus",
-        type=_numbers("GPUs", 0, MOST_GPUS_PER_ENGINE),
+        type=whole_numbers("GPUs", 0, MOST_GPUS_PER_ENGINE),
         metavar="I,I",
         help="GPUs of this node to use, by index (default: all); with --endpoint those on which the engine runs, whose "
         "draw is then measured",
@@ -139,7 +139,7 @@ def _power(parser: argparse.ArgumentParser) -> None:
     )
     power.add_argument(
         "--caps",
-        type=_numbers("caps", 1, MOST_CAP_WATTS),
+        type=whole_numbers("caps", 1, MOST_CAP_WATTS),
         default=(),
         metavar="W,W",
         help="measure every point under each of these power limits, in watts per GPU, and under the limit as found",
@@ -152,7 +152,9 @@ def _power(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _numbers(what: str, least: int, most: int) -> Callable[[str], tuple[int, ...]]:
+def whole_numbers(what: str, least: int, most: int) -> Callable[[str], tuple[int, ...]]:
+    """A type of an option: whole numbers with commas between them, each once."""
+
     def parse(text: str) -> tuple[int, ...]:
         found = tuple(dict.fromkeys(int(each) for each in re.findall(r"\d{1,9}", text)))
         if not re.fullmatch(r"\d{1,9}(,\d{1,9})*", text) or not all(least <= each <= most for each in found):
@@ -216,7 +218,9 @@ def _run_online(args: argparse.Namespace) -> int:
     if (args.endpoint is None) == (args.backend is None):
         raise UsageError("give --endpoint URL for an engine that runs, or --backend and --config to start engines")
     if args.endpoint is not None:
-        _check_endpoint(args)
+        if args.config is not None:
+            raise UsageError("--config goes with --backend")
+        check_endpoint(args.endpoint, args.tp)
     elif args.config is None:
         raise UsageError(f"--backend {args.backend}: --config FILE is missing; it names the model")
     elif args.model is not None:
@@ -253,9 +257,10 @@ def _run_online(args: argparse.Namespace) -> int:
     )
 
 
-def _check_endpoint(args: argparse.Namespace) -> None:
+def check_endpoint(endpoint: str, tps: tuple[int, ...] | None) -> None:
+    """Raises UsageError for an address without a host or with credentials, and for more than one TP size."""
     try:
-        parts = urlsplit(args.endpoint)
+        parts = urlsplit(endpoint)
         known = parts.scheme in ("http", "https") and parts.hostname
     except ValueError:
         known = False
@@ -263,7 +268,5 @@ def _check_endpoint(args: argparse.Namespace) -> None:
         raise UsageError("--endpoint: it is not an address; write http://host:port")
     if parts.username or parts.password:
         raise UsageError(f"--endpoint: it holds credentials; put the key into {KEY}")
-    if args.config is not None:
-        raise UsageError("--config goes with --backend")
-    if args.tp is not None and len(args.tp) > 1:
+    if tps is not None and len(tps) > 1:
         raise UsageError("--tp: an engine that runs has one TP size")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy.cli.build.profile_command import MOST_TOKENS
+from deploy.cli.build.profile_command import MOST_GPUS_PER_ENGINE, MOST_TOKENS, check_endpoint, whole_numbers
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import whole
 
@@ -55,8 +55,9 @@ def _apply(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     engine.add_argument(
         "--config", type=Path, metavar="FILE", help="YAML with model, args, env and command to start it"
     )
-    engine.add_argument("--tp", type=_numbers, metavar="N,N", help="TP sizes (default: within the request's bounds)")
-    engine.add_argument("--gpus", type=_numbers, metavar="I,I", help="GPUs of this node, by index (default: all)")
+    sizes, indexes = whole_numbers("TP sizes", 1, MOST_GPUS_PER_ENGINE), whole_numbers("GPUs", 0, MOST_GPUS_PER_ENGINE)
+    engine.add_argument("--tp", type=sizes, metavar="N,N", help="TP sizes (default: within the request's bounds)")
+    engine.add_argument("--gpus", type=indexes, metavar="I,I", help="GPUs of this node, by index (default: all)")
     engine.add_argument("--quick", action="store_true", help="fewer points, shorter answers, wider intervals")
     engine.add_argument("--max-kv-tokens", type=whole(1, MOST_TOKENS), metavar="N", help="default: as stated")
     engine.add_argument("--max-in-flight", type=whole(1, 100_000), metavar="N", help="most requests at once")
@@ -69,12 +70,6 @@ def _apply(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="N",
         help=f"of 200 (default: {FIRST_PORT})",
     )
-
-
-def _numbers(text: str) -> str:
-    if not re.fullmatch(r"\d{1,4}(,\d{1,4})*", text):
-        raise argparse.ArgumentTypeError(f"numbers as 1,2; not {text!r}")
-    return text
 
 
 def _folder(args: argparse.Namespace, content: Any) -> Any:
@@ -90,6 +85,7 @@ def _folder(args: argparse.Namespace, content: Any) -> Any:
 
 
 def _run_apply(args: argparse.Namespace) -> int:
+    from deploy.profiling.engine_config import read_engine_config
     from deploy.requests.local_profiling import ApplyOptions
     from deploy.requests.local_request import apply_request, read_manifest
 
@@ -97,12 +93,17 @@ def _run_apply(args: argparse.Namespace) -> int:
         raise UsageError("-f FILE is missing: the request to carry out")
     if args.endpoint is not None and args.config is not None:
         raise UsageError("give --endpoint for an engine that runs, or --config to start engines")
+    # Before the request is begun: a failure of its profiling is its end.
+    if args.endpoint is not None:
+        check_endpoint(args.endpoint, args.tp)
+    if args.config is not None:
+        read_engine_config(args.config)
     content = read_manifest(args.file)
     options = ApplyOptions(
         endpoint=args.endpoint,
         config=args.config,
-        tps=args.tp,
-        gpus=args.gpus,
+        tps=args.tp and ",".join(map(str, args.tp)),
+        gpus=args.gpus and ",".join(map(str, args.gpus)),
         quick=args.quick,
         max_kv_tokens=args.max_kv_tokens,
         max_in_flight=args.max_in_flight,

@@ -230,6 +230,44 @@ def test_offline_sizing_of_an_unknown_gpu_type_fails(tmp_path: Path):
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("--tp", "0"), "TP sizes are whole numbers from 1 to 1024"),
+        (("--gpus", "9999"), "GPUs are whole numbers from 0 to 1024"),
+        (("--endpoint", "somewhere"), "--endpoint: it is not an address"),
+        (("--endpoint", "http://h", "--tp", "1,2"), "--tp: an engine that runs has one TP size"),
+        (("--config", "/nowhere"), "--config /nowhere: cannot be read: No such file"),
+    ],
+)
+def test_wrong_options_do_not_fail_the_request(tmp_path: Path, given: tuple[str, ...], line: str):
+    here = Here(tmp_path)
+    here.write()
+    done = run("request", "apply", "-f", str(here.file), "--folder", str(here.folder), *given)
+    assert (done.code, line in done.err.splitlines()[-1]) == (2, True), done
+    assert not here.folder.exists()
+
+
+def test_a_record_that_is_none_and_a_value_that_it_cannot_hold_are_one_line(tmp_path: Path):
+    here = Here(tmp_path)
+    here.file.write_text(
+        yaml.safe_dump(REQUEST).replace("name: demo", "name: demo\n  creationTimestamp: 2026-01-01", 1)
+    )
+    done = run(*here.words)
+    assert (done.code, "put dates into quotes" in done.one_line()) == (2, True)
+    assert not here.folder.exists()
+    here.folder.mkdir()
+    named = {"metadata": {"name": "x"}}
+    for manifest, status, events in (({}, {}, []), (named, {"stage": "none"}, []), (named, {}, [5])):
+        record = {"manifest": manifest, "status": status, "events": events}
+        (here.folder / "request.json").write_text(json.dumps(record))
+        done = run("request", "status", "--folder", str(here.folder))
+        assert (done.code, "not a request's record" in done.one_line()) == (2, True), record
+    (here.folder / "request.json").write_text(json.dumps({"manifest": named, "status": {}, "events": []}))
+    done = run("request", "delete", "--folder", str(here.folder))
+    assert (done.code, "its request cannot be read: apiVersion: missing" in done.one_line()) == (2, True)
+
+
 def test_a_request_that_cannot_be_read_makes_nothing(tmp_path: Path):
     here = Here(tmp_path)
     here.write(backend="vlm", modle="x")
