@@ -8,6 +8,7 @@ deploy/kubernetes/try --down
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -135,11 +136,17 @@ def _refuse_wrong(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         parser.error(f"--values {options.values}: no such file")
     try:
         documents: list[Any] = [one for one in yaml.safe_load_all(options.graph.read_text()) if one is not None]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        json.dumps(documents)  # kubectl is given JSON
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
         parser.error(f"--graph {options.graph}: {str(error).splitlines()[0]}")
-    if not documents or not all(isinstance(one, dict) and "kind" in one for one in documents):
+    if not documents or not all(map(_is_object, documents)):
         parser.error(f"--graph {options.graph}: not a file of Kubernetes objects")
     return tuple(documents)
+
+
+def _is_object(document: Any) -> bool:
+    """Whether it has a kind, and a mapping as metadata where it has any."""
+    return isinstance(document, dict) and "kind" in document and isinstance(document.get("metadata", {}), dict)
 
 
 def _parser() -> argparse.ArgumentParser:

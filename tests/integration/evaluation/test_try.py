@@ -365,6 +365,28 @@ def test_wrong_arguments_are_one_line(
     assert words in capfd.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kind: Deployment\nmetadata:\n", "not a file of Kubernetes objects"),
+        ("kind: Deployment\nmetadata: {name: x, creationTimestamp: 2026-01-01}\n", "not JSON serializable"),
+        ("kind: Deployment\nmetadata: {name: x, creationTimestamp: 2026-13-45}\n", "month must be in 1..12"),
+        ("kind: Deployment\nmetadata: &a {name: *a}\n", "Circular reference"),
+    ],
+)
+def test_a_graph_that_cannot_be_applied_is_one_line(
+    text: str, words: str, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    graph = tmp_path / "graph.yaml"
+    graph.write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        try_run.main(["--graph", str(graph), "--values", str(graph)])
+    assert ended.value.code == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert f"--graph {graph}: " in line
+    assert words in line
+
+
 def test_the_real_build_takes_the_base_and_the_tag(programs: RecordedPrograms, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(try_run, "ROOT", ROOT)
     base = f"python@sha256:{1:064}"
