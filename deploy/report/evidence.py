@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,6 +75,8 @@ def _moment(value: Any) -> datetime:
 def _price(value: Any) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise TypeError("a price is a number")
+    if value is not None and not math.isfinite(float(value)):
+        raise ValueError("a price is finite")
     return value
 
 

@@ -157,6 +157,14 @@ def test_anything_else_is_no_report(text: str) -> None:
         claimed(text)
 
 
+@pytest.mark.parametrize("price", ["1" + 400 * "0", "NaN", "1e999"])
+def test_a_price_that_no_cost_can_be_made_of_is_no_report(price: str) -> None:
+    text = json.dumps(as_json(made())).replace('"kwh": 0.2', f'"kwh": {price}')
+    assert price in text
+    with pytest.raises(NotAReportError):
+        claimed(text)
+
+
 WRONG: tuple[Any, ...] = (None, 3, -1.5, True, "x", [], {}, [3], {"a": 1}, "2026-01-01T00:00", "0001-01-01T00:00+14:00")
 
 
