@@ -149,8 +149,10 @@ async def _budget(stage: TourStage) -> list[str]:
 
 
 async def _planner(stage: TourStage) -> list[str]:
+    await stage.until(lambda: _leads(stage), "a planner that leads")
     lease = stage.watched.picture.lease
-    old = lease.holder if lease is not None else ""
+    assert lease is not None  # noqa: S101 - waited for
+    old = lease.holder
     epoch, caps = _epoch(stage), stage.watched.picture.enforced_watts
     pid = stage.children.pid(old)
     killed_at = datetime.now(UTC)
@@ -166,6 +168,11 @@ async def _planner(stage: TourStage) -> list[str]:
         f"agents kept their caps meanwhile: {caps:,.0f} W before, {now:,.0f} W now",
         f"{again} stands by, as the next one to lead",
     ]
+
+
+def _leads(stage: TourStage) -> bool:
+    lease = stage.watched.picture.lease
+    return lease is not None and lease.holder in stage.children.names()
 
 
 def _epoch(stage: TourStage) -> int:
@@ -187,6 +194,7 @@ def _agent_name(stage: TourStage) -> str:
 
 async def _agent(stage: TourStage) -> list[str]:
     node, name = _victim(stage), _agent_name(stage)
+    await stage.until(lambda: node in stage.watched.picture.nodes, f"a report of {node}")
     view = stage.watched.picture.nodes[node]
     boot, pid = (view.telemetry.boot if view.telemetry else ""), stage.children.pid(name)
     await stage.children.kill(name)
@@ -211,7 +219,7 @@ def _reports_anew(stage: TourStage, node: str, boot: str) -> bool:
 
 def _leader_pid(stage: TourStage) -> str:
     lease = stage.watched.picture.lease
-    return str(stage.children.pid(lease.holder)) if lease is not None else "PID"
+    return str(stage.children.pid(lease.holder)) if lease is not None and _leads(stage) else "PID"
 
 
 STEPS = (
