@@ -56,7 +56,9 @@ class HeldLimits:
         self._adopt(before)
 
     def set(self, wanted_mw: Mapping[str, int]) -> None:
-        """Set limits and read them back. Raises HeldLimitError: none may be above what was found."""
+        """Set limits and read them back. Raises HeldLimitError: none may be above what was found, nor take the place of
+        what another program set meanwhile.
+        """
         for gpu, mw in wanted_mw.items():
             info, found = self.infos[gpu], self.found_mw[gpu]
             if not info.min_mw <= mw <= info.max_mw:
@@ -65,6 +67,9 @@ class HeldLimits:
                 raise HeldLimitError(
                     f"{_named(info)} has a limit of {_w(found)}; a profile only lowers limits, and {_w(mw)} is above it"
                 )
+            now, ours = self._requested_mw(gpu), self._set_mw.get(gpu, found)
+            if now not in (ours, mw):
+                raise HeldLimitError(_second_writer(info, now, ours))
         self._keep({**self._set_mw, **wanted_mw})
         for gpu, mw in wanted_mw.items():
             if self._requested_mw(gpu) != mw:
@@ -80,10 +85,7 @@ class HeldLimits:
             except DriverError as error:
                 raise HeldLimitError(f"{_named(info)}: its limit cannot be read: {error}") from error
             if reading.requested_mw is not None and reading.requested_mw != mw:
-                raise HeldLimitError(
-                    f"{_named(info)} has a limit of {_w(reading.requested_mw)} where {_w(mw)} was set: another program "
-                    "sets limits here (a power agent without the lock file?); stop it while profiling"
-                )
+                raise HeldLimitError(_second_writer(info, reading.requested_mw, mw))
             if reading.enforced_mw is not None and reading.enforced_mw != mw:
                 raise HeldLimitError(
                     f"{_named(info)} enforces {_w(reading.enforced_mw)} where {_w(mw)} was set: another limiter "
@@ -191,6 +193,13 @@ def _boot() -> str:
         return BOOT_ID.read_text().strip()
     except OSError:
         return ""
+
+
+def _second_writer(info: GpuInfo, now_mw: int, ours_mw: int) -> str:
+    return (
+        f"{_named(info)} has a limit of {_w(now_mw)} where {_w(ours_mw)} was set: another program "
+        "sets limits here (a power agent without the lock file?); stop it while profiling"
+    )
 
 
 def _named(info: GpuInfo) -> str:

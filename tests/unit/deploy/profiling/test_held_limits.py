@@ -72,6 +72,19 @@ def test_a_second_writer_is_named_and_its_lower_limit_is_left(tmp_path, driver):
     assert enforced(driver) == [450_000, 700_000]
 
 
+@pytest.mark.parametrize("before", [{}, {FIRST: 500_000}], ids=["none was set before", "another was set before"])
+def test_a_lower_limit_of_a_second_writer_is_not_raised_by_the_next_cap(tmp_path, driver, before):
+    limits = held(driver, tmp_path)
+    limits.set(before)
+    driver.set_limit(FIRST, 300_000)
+    written = len(driver.writes)
+    with pytest.raises(HeldLimitError, match=r"has a limit of 300 W where \d+ W was set: another program sets limits"):
+        limits.set({SECOND: 400_000, FIRST: 400_000})
+    assert len(driver.writes) == written
+    limits.restore()
+    assert enforced(driver) == [300_000, 700_000]
+
+
 def test_a_reset_to_a_higher_default_is_taken_back_to_what_was_found(tmp_path, driver):
     driver.set_limit(FIRST, 600_000)
     limits = held(driver, tmp_path)
