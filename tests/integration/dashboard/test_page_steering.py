@@ -210,7 +210,7 @@ async def test_a_login_that_may_not_steer_and_a_bus_that_is_away_are_one_line(
 
         async def login(role: str) -> Bus:
             return await connect(
-                BusSettings(servers=(server.url,), user=role, inbox_prefix=inbox_prefix(role), request_timeout_s=2.0)
+                BusSettings(servers=(server.url,), user=role, inbox_prefix=inbox_prefix(role), request_timeout_s=5.0)
             )
 
         planner, observer = await login("planner"), await login("observer")
