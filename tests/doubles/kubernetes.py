@@ -408,11 +408,22 @@ class KubernetesDouble:
                     del after["status"]
         if content(after) == content(before):
             return before
+        if "deletionTimestamp" in before["metadata"] and _released(before, after):
+            return await self._remove(target, after)
         return await self._store(target, after, before, manager)
 
     async def _delete(self, target: Target, options: Object, grace: str | None) -> Object:
-        """A pod on a node is only marked, and goes when its kubelet deletes it without grace."""
+        """A pod on a node is only marked, and goes when its kubelet deletes it without grace.
+
+        So is what has finalizers, which goes when the last of them is removed.
+        """
         item = self._get(target)
+        if item["metadata"].get("finalizers"):
+            if "deletionTimestamp" in item["metadata"]:
+                return item
+            return await self._store(
+                target, {**item, "metadata": {**item["metadata"], "deletionTimestamp": now()}}, item, None
+            )
         asked = options.get("gracePeriodSeconds") if grace is None else int(grace)
         if target.collection == PODS and item.get("spec", {}).get("nodeName") and asked != 0:
             if "deletionTimestamp" in item["metadata"]:
@@ -455,6 +466,11 @@ class KubernetesDouble:
         self._changes.append(change)
         async with self._news:
             self._news.notify_all()
+
+
+def _released(before: Object, after: Object) -> bool:
+    """Whether a write took the last finalizer away."""
+    return bool(before["metadata"].get("finalizers")) and not after["metadata"].get("finalizers")
 
 
 def _as_seen(change: Change, target: Target, query: Any) -> str | None:

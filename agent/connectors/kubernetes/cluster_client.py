@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import aiohttp
 from kubernetes_asyncio import client, config
@@ -76,6 +76,38 @@ class ClusterClient:
                 return found
         except FAILURES as error:
             raise _refusal(path, error) from error
+
+    async def send(
+        self,
+        method: Literal["POST", "PUT", "PATCH", "DELETE"],
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Create, replace, merge into or delete one object of any kind; the answer. Raises ApiError."""
+        headers = {"Accept": "application/json", "Content-Type": MERGE if method == "PATCH" else "application/json"}
+        try:
+            answer = await self._api.call_api(
+                path,
+                method,
+                query_params=[*([] if method == "DELETE" else [("fieldManager", OWN)]), *(query or {}).items()],
+                header_params=headers,
+                body=None if body is None else dict(body),
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            )
+            async with answer:
+                text = await answer.read()
+                if answer.status >= FIRST_REFUSAL:
+                    refusal = client.ApiException(status=answer.status, reason=answer.reason)
+                    refusal.body = text.decode(errors="replace")
+                    raise refusal
+                found: dict[str, Any] = json.loads(text)
+                return found
+        except FAILURES as error:
+            raise _refusal(f"{method} {path}", error) from error
 
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None

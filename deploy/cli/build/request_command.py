@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.build.profile_command import MOST_GPUS_PER_ENGINE, MOST_TOKENS, check_endpoint, whole_numbers
+from deploy.cli.build.request_cluster import add_upload, add_watch
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import whole
 
@@ -30,6 +31,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     status.add_argument("--json", action="store_true", help="the manifest with its status, as in a cluster")
     delete = _command(commands, "delete", "end a request and remove what it wrote; workers that serve stay", _delete)
     delete.add_argument("--drain-workers", action="store_true", help="let its workers finish and end as well")
+    add_watch(commands)
+    add_upload(commands)
 
 
 def _command(

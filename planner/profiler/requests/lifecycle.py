@@ -53,9 +53,10 @@ class JobProgress(StrEnum):
 
 
 class DeploymentProgress(StrEnum):
-    """Of the generated deployment. FAILED: it was refused, or cannot ever start."""
+    """Of the generated deployment. REFUSED: it cannot be made. FAILED: it is there, and cannot ever start."""
 
     ABSENT = "absent"
+    REFUSED = "refused"
     STARTING = "starting"
     READY = "ready"
     FAILED = "failed"
@@ -188,7 +189,7 @@ def _generated(request: PowerRequest, status: RequestStatus, seen: RequestSeen, 
 
 def _ready_step(request: PowerRequest, status: RequestStatus, seen: RequestSeen, now: datetime) -> RequestStep:
     """Generated, or applied once and deleted since: it goes on when it is applied by hand."""
-    if seen.deployment.progress is not DeploymentProgress.ABSENT:
+    if seen.deployment.progress not in (DeploymentProgress.ABSENT, DeploymentProgress.REFUSED):
         created = _event(EventReason.DEPLOYMENT_CREATED, f"{request.deployment_name}, applied by hand", now)
         status = replace(status, applied=True)
         return RequestStep(_deploying(status, "applied by hand", now), (created,))
@@ -199,9 +200,11 @@ def _ready_step(request: PowerRequest, status: RequestStatus, seen: RequestSeen,
 
 def _deploying_step(request: PowerRequest, status: RequestStatus, seen: RequestSeen, now: datetime) -> RequestStep:
     deployment, name = seen.deployment, request.deployment_name
-    if deployment.progress is DeploymentProgress.ABSENT:
+    if deployment.progress in (DeploymentProgress.ABSENT, DeploymentProgress.REFUSED):
         if status.applied:
             return _deleted(status, name, now)
+        if deployment.progress is DeploymentProgress.REFUSED:
+            return _failed(status, EventReason.DEPLOYMENT_FAILED, f"{name}: {deployment.message}", now)
         return _timed_out(request, status, now) or RequestStep(status, (), (RequestAction.APPLY_DEPLOYMENT,))
     if not status.applied:
         status = replace(status, applied=True)
@@ -232,7 +235,7 @@ def _deployed_step(request: PowerRequest, status: RequestStatus, seen: RequestSe
     deployment, name = seen.deployment, request.deployment_name
     if deployment.progress is DeploymentProgress.READY:
         return RequestStep(status)
-    if deployment.progress is DeploymentProgress.ABSENT:
+    if deployment.progress in (DeploymentProgress.ABSENT, DeploymentProgress.REFUSED):
         return _deleted(status, name, now)
     message = f"{name}: {deployment.message or 'not all of it serves'}"
     status = replace(status, state=RequestState.DEPLOYING)
@@ -301,7 +304,7 @@ def _deleting(status: RequestStatus, seen: RequestSeen, now: datetime) -> Reques
         actions.append(RequestAction.REMOVE_OUTPUTS)
     events: tuple[RequestEvent, ...] = ()
     if not status.deleting and status.state is not None:
-        stays = seen.deployment.progress is not DeploymentProgress.ABSENT
+        stays = seen.deployment.progress not in (DeploymentProgress.ABSENT, DeploymentProgress.REFUSED)
         message = "the deployment stays as it is" if stays else "nothing of it runs"
         events = (_event(EventReason.DELETING, message, now),)
         status = replace(_summed(status, "Deleting", message, now), deleting=True)

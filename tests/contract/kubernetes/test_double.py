@@ -83,6 +83,17 @@ async def test_a_merge_patch_changes_what_it_names_and_null_removes(leases: Leas
     assert (labels["keep"], labels["new"], "drop" in labels) == ("1", "2", False)
 
 
+async def test_what_has_finalizers_is_marked_and_goes_with_the_last_of_them(leases: Leases) -> None:
+    held = leases.body("a")
+    held["metadata"]["finalizers"] = ["tests.wattscale.io/a", "tests.wattscale.io/b"]
+    await leases.api.post(leases.path, held)
+    await leases.api.send("DELETE", leases.at("a"))
+    marked = await merge(leases.api, leases.at("a"), {"metadata": {"finalizers": ["tests.wattscale.io/b"]}})
+    assert marked["metadata"]["deletionTimestamp"]
+    await merge(leases.api, leases.at("a"), {"metadata": {"finalizers": []}})
+    assert await leases.names(f"mark={leases.mark}") == set()
+
+
 async def test_a_patch_of_no_known_type_is_refused(leases: Leases) -> None:
     await leases.api.post(leases.path, leases.body("a"))
     with pytest.raises(ApiError) as caught:

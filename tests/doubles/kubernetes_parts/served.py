@@ -63,6 +63,9 @@ def built_in() -> dict[Collection, Served]:
     return {
         PODS: Served("Pod", v1, status=True),
         ("", "events"): Served("Event", v1),
+        ("", "configmaps"): Served("ConfigMap", v1),
+        ("", "services"): Served("Service", v1, status=True),
+        ("batch", "jobs"): Served("Job", v1, status=True),
         ("", "namespaces"): Served("Namespace", v1, status=True),
         ("", "nodes"): Served("Node", v1, status=True),
         ACCOUNTS: Served("ServiceAccount", v1),

@@ -77,6 +77,8 @@ MISTAKES = {
     ("request", "apply"): ("-f", "/nowhere.yaml"),
     ("request", "status"): ("-f", "/nowhere.yaml"),
     ("request", "delete"): ("-f", "/nowhere.yaml"),
+    ("request", "watch"): ("--kubeconfig", "/nowhere.yaml"),
+    ("request", "upload"): ("--kubeconfig", "/nowhere.yaml"),
     ("prove",): ("--only", "x"),
     ("planner", "run"): ("--set", "no_such_setting=1"),
     ("agent", "power"): ("--settings", "/nowhere.yaml"),

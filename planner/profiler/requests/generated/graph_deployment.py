@@ -102,16 +102,17 @@ def _overridden(made: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
                 f"spec.overrides.dgd: there is no component {part.get('name') if isinstance(part, dict) else part!r}; "
                 f"there are {', '.join(sorted(known))}"
             )
-    made["spec"] = _merged(made["spec"], given.get("spec", {}))
+    made["spec"] = merged(made["spec"], given.get("spec", {}))
     return made
 
 
-def _merged(made: Any, given: Any) -> Any:
+def merged(made: Any, given: Any) -> Any:
+    """With ``given`` merged in: mappings by key, lists of named mappings by name; anything else is replaced."""
     if isinstance(made, dict) and isinstance(given, Mapping):
-        return {**made, **{key: _merged(made[key], value) if key in made else value for key, value in given.items()}}
+        return {**made, **{key: merged(made[key], value) if key in made else value for key, value in given.items()}}
     if isinstance(made, list) and isinstance(given, list) and _named(made) and _named(given):
         by_name = {each["name"]: each for each in made}
-        return list({**by_name, **{one["name"]: _merged(by_name.get(one["name"]), one) for one in given}}.values())
+        return list({**by_name, **{one["name"]: merged(by_name.get(one["name"]), one) for one in given}}.values())
     return given
 
 

@@ -1,0 +1,91 @@
+"""`wattscale request watch` and `upload`: requests in a Kubernetes cluster."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from deploy.cli.errors import UsageError
+
+BUS = "nats://127.0.0.1:4222"
+ACCOUNT = "wattscale-profiler"
+
+
+def add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the controller."""
+    text = "carry the InferencePowerRequests of a Kubernetes namespace out, as a controller"
+    watch = commands.add_parser("watch", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    watch.add_argument("--namespace", metavar="NAME", help="the namespace to watch (default: that of the pod)")
+    watch.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else KUBECONFIG")
+    watch.add_argument("--image", metavar="IMAGE", help="of this program, for the Jobs that profile")
+    watch.add_argument(
+        "--offline-image", metavar="IMAGE", help="of this program with the extra profile-offline (default: --image)"
+    )
+    watch.add_argument(
+        "--service-account",
+        default=ACCOUNT,
+        metavar="NAME",
+        help=f"of the Jobs' pods; it must be able to patch ConfigMaps (default: {ACCOUNT})",
+    )
+    watch.add_argument("--quick", action="store_true", help="fewer points, shorter answers, wider intervals")
+    watch.add_argument("--bus", default=BUS, metavar="URL", help=f"for the planner's settings ({BUS})")
+    watch.add_argument("--prometheus", default="", metavar="URL", help="for the planner's settings (default: none)")
+    watch.add_argument("--host", metavar="HOST", help="address of /livez, /readyz and /metrics")
+    watch.add_argument("--port", metavar="PORT", help="port of these pages (default 9102; none: no server)")
+    watch.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    watch.set_defaults(run=_watch)
+
+
+def add_upload(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add what a profiling Job does last."""
+    text = "write a profile into the ConfigMap that `wattscale request watch` made for it"
+    upload = commands.add_parser("upload", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    upload.add_argument("--results", type=Path, metavar="DIR", help="what `wattscale profile` wrote")
+    upload.add_argument("--namespace", metavar="NAME", help="of the ConfigMap")
+    upload.add_argument("--config-map", metavar="NAME", help="its name")
+    upload.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else KUBECONFIG")
+    upload.set_defaults(run=_upload)
+
+
+def _watch(args: argparse.Namespace) -> int:
+    if not args.image:
+        raise UsageError("--image IMAGE is missing: the image of this program, for the Jobs that profile")
+    _check_library()
+    from pydantic import ValidationError
+
+    from agent.connectors.connector_file import ConnectorHttpSection
+    from deploy.requests.cluster.request_actions import ClusterPlace
+    from deploy.requests.cluster.watch_service import WatchOptions, run_watch
+
+    try:
+        given = {"host": args.host, "port": args.port}
+        http = ConnectorHttpSection.model_validate({key: value for key, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    place = ClusterPlace(
+        image=args.image,
+        offline_image=args.offline_image or args.image,
+        account=args.service_account,
+        quick=args.quick,
+        bus=args.bus,
+        prometheus=args.prometheus,
+    )
+    return run_watch(WatchOptions(args.namespace, args.kubeconfig, place, http, args.log_level))
+
+
+def _upload(args: argparse.Namespace) -> int:
+    for name in ("results", "namespace", "config_map"):
+        if getattr(args, name) is None:
+            raise UsageError(f"--{name.replace('_', '-')} is missing: which profile goes into which ConfigMap")
+    _check_library()
+    from deploy.requests.cluster.result_upload import run_upload
+
+    return run_upload(args.results, args.namespace, args.config_map, args.kubeconfig)
+
+
+def _check_library() -> None:
+    try:
+        import kubernetes_asyncio  # noqa: F401
+    except ImportError as error:
+        raise UsageError("kubernetes-asyncio is not installed: pip install 'wattscale[kubernetes]'") from error

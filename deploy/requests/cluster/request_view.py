@@ -1,0 +1,271 @@
+"""What the cluster holds of one request now: its Jobs, results, outputs and deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import yaml
+
+from agent.adapters.kubernetes.api import ApiError
+from deploy.requests.cluster.cluster_gpus import ClusterGpus, cluster_gpus, with_found
+from deploy.requests.cluster.request_objects import (
+    APPS,
+    BATCH,
+    CORE,
+    FORM,
+    GRAPHS,
+    NODES,
+    OFFLINE,
+    SIZES,
+    UID_LABEL,
+    bears,
+    is_owned,
+    job_name,
+    path,
+)
+from deploy.requests.cluster.result_choice import chosen_results
+from planner.adapters.profiles import META_FILE, ProfileError
+from planner.domain.profile import Profile
+from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
+from planner.profiler.requests.generated.graph_components import PROFILE_MAP
+from planner.profiler.requests.lifecycle import (
+    DeploymentProgress,
+    DeploymentSeen,
+    JobProgress,
+    ProfilingSeen,
+    RequestSeen,
+)
+from planner.profiler.requests.power_request import PowerRequest
+from planner.profiler.requests.request_status import ProfilingPhase, RequestState, RequestStatus
+
+NOT_FOUND = 404
+BEFORE_OUTPUTS = (None, RequestState.PENDING, RequestState.PROFILING)
+Item = dict[str, Any]
+
+
+class ClusterReader(Protocol):
+    """What reads objects."""
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """One object or list. Raises ApiError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """One reading. ``request``: with GPUs as found; ``tp``: the size to profile next, None: none is left.
+
+    ``files`` and ``profile``: of the chosen results, once all sizes are done and as long as nothing is generated.
+    """
+
+    request: PowerRequest
+    seen: RequestSeen
+    graph: bool
+    sizes: tuple[int, ...] = ()
+    tp: int | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+    profile: Profile | None = None
+    jobs: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Jobs and ConfigMaps that were made for a request, by name."""
+
+    jobs: Mapping[str, Item]
+    maps: Mapping[str, Item]
+
+
+async def read_view(
+    cluster: ClusterReader, request: PowerRequest, item: Mapping[str, Any], status: RequestStatus, refusal: str = ""
+) -> RequestView:
+    """What there is. ``refusal``: why the last object could not be made; empty: it was. Raises ApiError."""
+    uid, deleting = item["metadata"]["uid"], bool(item["metadata"].get("deletionTimestamp"))
+    mine = await _owned(cluster, request.namespace, uid)
+    graph = await graphs_served(cluster, request.namespace)
+    outputs = mine.maps.get(request.output_name)
+    generated = None if outputs is None else _generated(outputs)
+    deployment = await _deployment(cluster, request, status, graph)
+    if refusal and deployment.progress is DeploymentProgress.ABSENT:
+        deployment = DeploymentSeen(DeploymentProgress.REFUSED, refusal)
+    jobs, maps = tuple(mine.jobs), tuple(mine.maps)
+    seen = RequestSeen(deployment=deployment, generated=generated, deleting=deleting)
+    if deleting:
+        runs = any(_progress(job) is JobProgress.RUNNING for job in mine.jobs.values())
+        progress = JobProgress.RUNNING if runs else JobProgress.ABSENT
+        return RequestView(request, replace(seen, profiling=ProfilingSeen(progress)), graph, jobs=jobs, maps=maps)
+    if status.state not in BEFORE_OUTPUTS:
+        return RequestView(request, seen, graph, jobs=jobs, maps=maps)
+    gpus = cluster_gpus(await items(cluster, NODES))
+    found = with_found(request, gpus)
+    view = RequestView(found, replace(seen, gpus=gpus.most), graph, _sizes(found, mine, gpus), jobs=jobs, maps=maps)
+    if (obstacle := refusal or await _obstacle(cluster, found, uid, graph)) and generated is None:
+        phase = status.profiling_phase or ProfilingPhase.INITIALIZING
+        return _profiled(view, ProfilingSeen(JobProgress.FAILED, phase, obstacle))
+    return await _profiling(cluster, view, mine)
+
+
+async def graphs_served(cluster: ClusterReader, namespace: str) -> bool:
+    """Whether Dynamo's graphs exist here. Raises ApiError."""
+    return await _or_none(cluster, path(GRAPHS, namespace, "dynamographdeployments"), {"limit": "1"}) is not None
+
+
+async def items(cluster: ClusterReader, where: str, query: Mapping[str, str] | None = None) -> list[Item]:
+    """All objects of a collection. Raises ApiError."""
+    found: list[Item] = []
+    asked = {**(query or {}), "limit": "500"}
+    while True:
+        page = await cluster.get(where, asked)
+        found += page.get("items", ())
+        token = page.get("metadata", {}).get("continue")
+        if not token:
+            return found
+        asked["continue"] = token
+
+
+async def _owned(cluster: ClusterReader, namespace: str, uid: str) -> Owned:
+    chosen = {"labelSelector": f"{UID_LABEL}={uid}"}
+    jobs = await items(cluster, path(BATCH, namespace, "jobs"), chosen)
+    maps = await items(cluster, path(CORE, namespace, "configmaps"), chosen)
+    alive = [one for one in jobs if not one["metadata"].get("deletionTimestamp")]
+    return Owned({one["metadata"]["name"]: one for one in alive}, {one["metadata"]["name"]: one for one in maps})
+
+
+async def _or_none(cluster: ClusterReader, where: str, query: Mapping[str, str] | None = None) -> Item | None:
+    try:
+        return await cluster.get(where, query)
+    except ApiError as error:
+        if error.status == NOT_FOUND:
+            return None
+        raise
+
+
+def _sizes(request: PowerRequest, mine: Owned, gpus: ClusterGpus) -> tuple[int, ...]:
+    """TP sizes to profile, as they were written down with the first of them."""
+    if request.offline is not None:
+        return (OFFLINE,)
+    for one in mine.maps.values():
+        if text := (one["metadata"].get("annotations") or {}).get(SIZES):
+            return tuple(int(size) for size in text.split(","))
+    bounds = request.hardware
+    most = min(gpus.most, bounds.max_gpus_per_engine or gpus.most, bounds.gpus_per_node or gpus.most)
+    return tuple(1 << power for power in range(most.bit_length()) if 1 << power >= (bounds.min_gpus_per_engine or 1))
+
+
+async def _obstacle(cluster: ClusterReader, request: PowerRequest, uid: str, graph: bool) -> str:
+    """Why profiling would be in vain; empty where it is not."""
+    if request.mocker and not graph:
+        return "features.mocker needs Dynamo, whose graphs this cluster does not serve"
+    names = [request.output_name, *([PROFILE_MAP] if request.mocker else [])]
+    for name in names:
+        found = await _or_none(cluster, path(CORE, request.namespace, "configmaps", name))
+        if found is not None and not is_owned(found, uid):
+            return f"ConfigMap {name} is not this request's: delete it, or use another name or namespace"
+    return ""
+
+
+async def _profiling(cluster: ClusterReader, view: RequestView, mine: Owned) -> RequestView:
+    """How far profiling is: the first TP size without a result decides."""
+    request, failures = view.request, list[str]()
+    results: list[Mapping[str, str]] = []
+    for tp in view.sizes:
+        name = job_name(request, tp)
+        files = mine.maps.get(name, {}).get("data") or {}
+        job = mine.jobs.get(name)
+        if META_FILE in files:
+            results.append(files)
+        elif job is None:
+            return replace(_profiled(view, ProfilingSeen()), tp=tp)
+        elif (progress := _progress(job)) is JobProgress.RUNNING:
+            return replace(_profiled(view, ProfilingSeen(progress)), tp=tp)
+        else:
+            failures.append(await _failure(cluster, job, progress))
+    if not view.sizes:
+        return _profiled(view, ProfilingSeen(JobProgress.FAILED, message="there is no TP size that the GPUs allow"))
+    if not results:
+        return _profiled(view, ProfilingSeen(JobProgress.FAILED, message=failures[-1]))
+    try:
+        files, profile = chosen_results(results, request)
+        unmet = size_deployment(profile, request).unmet
+    except (ProfileError, SizingError) as error:
+        failed = ProfilingSeen(JobProgress.FAILED, ProfilingPhase.GENERATING_DGD, str(error))
+        return _profiled(view, failed)
+    done = ProfilingSeen(JobProgress.SUCCEEDED, ProfilingPhase.DONE, unmet=unmet)
+    return replace(_profiled(view, done), files=files, profile=profile)
+
+
+def _profiled(view: RequestView, profiling: ProfilingSeen) -> RequestView:
+    return replace(view, seen=replace(view.seen, profiling=profiling))
+
+
+def _progress(job: Mapping[str, Any]) -> JobProgress:
+    for one in (job.get("status") or {}).get("conditions") or ():
+        if one["status"] == "True" and one["type"] in ("Complete", "Failed"):
+            return JobProgress.SUCCEEDED if one["type"] == "Complete" else JobProgress.FAILED
+    return JobProgress.RUNNING
+
+
+async def _failure(cluster: ClusterReader, job: Mapping[str, Any], progress: JobProgress) -> str:
+    """Why a Job has no result: the last line of the container that failed, else what the Job's condition says."""
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    if progress is JobProgress.SUCCEEDED:
+        return f"Job {name} has ended, and its ConfigMap has no result"
+    for pod in await items(cluster, path(CORE, namespace, "pods"), {"labelSelector": f"job-name={name}"}):
+        status = pod.get("status") or {}
+        for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            ended = (one.get("state") or {}).get("terminated") or {}
+            if ended.get("exitCode"):
+                lines = str(ended.get("message") or ended.get("reason") or "").strip().splitlines()
+                return f"Job {name}, {one['name']}: {lines[-1] if lines else ended['exitCode']}"[:900]
+    conditions: Sequence[Mapping[str, Any]] = (job.get("status") or {}).get("conditions") or ()
+    said = next((one.get("message") or one.get("reason") for one in conditions if one["type"] == "Failed"), None)
+    return f"Job {name}: {said or 'failed'}"
+
+
+def _generated(outputs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is to be applied: the graph, or a List of the plain objects; None for a map that was not written here."""
+    name = (outputs["metadata"].get("annotations") or {}).get(FORM, "")
+    text = (outputs.get("data") or {}).get(name)
+    if text is None:
+        return None
+    found = list(yaml.safe_load_all(text))
+    return dict(found[0]) if len(found) == 1 else {"apiVersion": "v1", "kind": "List", "items": found}
+
+
+async def _deployment(
+    cluster: ClusterReader, request: PowerRequest, status: RequestStatus, graph: bool
+) -> DeploymentSeen:
+    root, resource = (GRAPHS, "dynamographdeployments") if graph else (APPS, "deployments")
+    name, namespace = request.deployment_name, request.deployment_namespace
+    item = await _or_none(cluster, path(root, namespace, resource, name))
+    if item is None:
+        return DeploymentSeen()
+    if not bears(item, request.labels):
+        if status.applied:
+            return DeploymentSeen()
+        return DeploymentSeen(DeploymentProgress.REFUSED, "the name is taken by one that is not this request's")
+    return _graph_seen(item) if graph else _plain_seen(item)
+
+
+def _graph_seen(item: Mapping[str, Any]) -> DeploymentSeen:
+    """By Dynamo's ``status.state``; ``successful`` counts for the newest generation only."""
+    status = item.get("status") or {}
+    conditions = status.get("conditions") or ()
+    message = next((str(one.get("message") or "") for one in conditions if one.get("type") == "Ready"), "")
+    observed = status.get("observedGeneration", item["metadata"].get("generation", 0))
+    if status.get("state") == "failed":
+        return DeploymentSeen(DeploymentProgress.FAILED, message or "its operator says failed")
+    if status.get("state") == "successful" and observed >= item["metadata"].get("generation", 0):
+        return DeploymentSeen(DeploymentProgress.READY)
+    return DeploymentSeen(DeploymentProgress.STARTING, message)
+
+
+def _plain_seen(item: Mapping[str, Any]) -> DeploymentSeen:
+    status, wanted = item.get("status") or {}, item["spec"].get("replicas", 1)
+    available = status.get("availableReplicas", 0)
+    if status.get("observedGeneration", 0) >= item["metadata"].get("generation", 0) and available >= wanted:
+        return DeploymentSeen(DeploymentProgress.READY)
+    return DeploymentSeen(DeploymentProgress.STARTING, f"{available} of {wanted} workers serve")

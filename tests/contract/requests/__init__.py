@@ -1,0 +1,1 @@
+"""`wattscale request watch` beside an API server: states, events and objects as promised."""
