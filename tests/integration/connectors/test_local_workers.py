@@ -46,7 +46,8 @@ async def test_scaling_under_load_loses_no_answer(tmp_path, pool):
         await applied(site, await site.decide(1), 1)
         async with clients(site, IN_FLIGHT if pool == "decode" else 30, LONGEST_TOKENS) as running:
             most = IN_FLIGHT if pool == "decode" else IN_FLIGHT / 10
-            await until(lambda: len(running.streaming) >= 0.9 * most, "the load", 150)
+            # All clients have a request in flight; of how many the answer has begun depends on the machine.
+            await until(lambda: len(running.streaming) >= most / 2, "the load", 150)
             await applied(site, await site.decide(5), 5)
             five = pids(site)
             assert len(five) == 5
