@@ -36,10 +36,15 @@ class StreamedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class DecodeWindow:
-    """``together``: the most requests that decoded at once. ``itl_ms``: None where they never all did."""
+    """``together``: the most requests that decoded at once. ``itl_ms``: None where they never all did.
+
+    ``begin_s`` and ``end_s``: between them every request decodes; the same instant where they never all did.
+    """
 
     together: int
     itl_ms: float | None
+    begin_s: float
+    end_s: float
 
 
 def decode_window(answers: Sequence[StreamedAnswer]) -> DecodeWindow:
@@ -48,13 +53,13 @@ def decode_window(answers: Sequence[StreamedAnswer]) -> DecodeWindow:
     if not answers or not all(answer.piece_s for answer in answers):
         raise ValueError("no answers, or one without a token")
     together = _together(answers)
-    if together < len(answers):
-        return DecodeWindow(together, None)
     begin_s = max(answer.piece_s[0] for answer in answers)
     end_s = min(answer.piece_s[-1] for answer in answers)
+    if together < len(answers):
+        return DecodeWindow(together, None, begin_s, begin_s)
     each = [_itl_ms(answer, begin_s, end_s) for answer in answers]
     found = [itl for itl in each if itl is not None]
-    return DecodeWindow(together, statistics.mean(found) if len(found) == len(each) else None)
+    return DecodeWindow(together, statistics.mean(found) if len(found) == len(each) else None, begin_s, end_s)
 
 
 def _together(answers: Sequence[StreamedAnswer]) -> int:

@@ -2,6 +2,9 @@
 
 Speed is relative to the highest cap. The law and its tail are those of ``planner.core.power.curve``, so that what is
 fitted is what the planner computes with. It holds within the caps that were measured.
+
+Speeds show P_s and alpha only where caps hold a phase far back: above, one nearly makes up for the other. So each
+parameter comes with the margin that its points leave it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from planner.core.power.curve import LEAST_SPEED, MOST_SPEED, speed
 from planner.domain.power import PowerCurve
 from planner.domain.units import mw_from_watts
 from planner.profiler.analysis.profiled import Profiled
+from planner.profiler.analysis.repeats import t_95
 from planner.profiler.analysis.sweep import Point
 from planner.profiler.analysis.tables import PointRow
 
@@ -31,6 +35,12 @@ LEAST_ALPHA, MOST_ALPHA = 0.02, 3.0
 SLOWEST = 1e-3
 MARGIN = 0.03
 """How far P_u may be above a cap that seems to hold nothing back."""
+CERTAIN = 0.05
+"""A parameter is certain where its margin is at most this share of it."""
+SAME = 1e-6
+"""Combinations of parameters that move speeds by less than this share of what others do are not shown by them."""
+NEAR = 1e-5
+"""The step of derivatives, as a share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +63,20 @@ class CapSpeed:
 
 
 @dataclass(frozen=True, slots=True)
+class ParameterMargins:
+    """Half widths of the parameters' 95 % intervals; infinite for one that the points do not show."""
+
+    p_s_watts: float
+    p_u_watts: float
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
 class PowerFit:
     """One phase at batches of ``least_batch`` to ``most_batch`` requests in flight.
 
     ``curve``: None where the points do not show one; ``why`` then says why. ``error`` is the root mean square of the
-    speeds' differences, ``worst`` the greatest one, as shares of full speed.
+    speeds' differences, ``worst`` the greatest one, as shares of full speed. ``margins``: of the curve's parameters.
     """
 
     phase: Literal["prefill", "decode"]
@@ -68,6 +87,33 @@ class PowerFit:
     error: float | None
     worst: float | None
     why: str
+    margins: ParameterMargins | None = None
+
+    @property
+    def label(self) -> str:
+        """The phase and, for decode, its batches."""
+        if self.phase == "prefill":
+            return "prefill"
+        least, most = self.least_batch, self.most_batch
+        return f"decode, {least if least == most else f'{least} to {most}'} in flight"
+
+    @property
+    def parameters(self) -> dict[str, tuple[float, float]]:
+        """Each parameter's value and margin, by the names of ``ParameterMargins``; none without a curve."""
+        curve, margins = self.curve, self.margins
+        if curve is None or margins is None:
+            return {}
+        return {
+            "p_s_watts": (curve.p_s_mw / 1000, margins.p_s_watts),
+            "p_u_watts": (curve.p_u_mw / 1000, margins.p_u_watts),
+            "alpha": (curve.alpha, margins.alpha),
+        }
+
+    @property
+    def uncertain(self) -> tuple[str, ...]:
+        """The parameters whose margins are above 5 % of them. The speeds may be right all the same, because
+        parameters make up for each other."""
+        return tuple(name for name, (value, margin) in self.parameters.items() if margin > CERTAIN * value)
 
     def predicted(self, one: CapSpeed) -> float | None:
         """The speed that the law gives for a point; None without a curve."""
@@ -130,6 +176,7 @@ def fit_points(phase: Literal["prefill", "decode"], points: Sequence[CapSpeed], 
         fit,
         error=math.sqrt(statistics.mean(error * error for error in errors)),
         worst=max(map(abs, errors)),
+        margins=_margins(curve, points),
     )
 
 
@@ -168,7 +215,10 @@ def _curve(by_cap: Mapping[float, float], card: CardLimits) -> tuple[PowerCurve 
 
 def _searched(start: PowerCurve, by_cap: Mapping[float, float], p_u_watts: tuple[float, float]) -> PowerCurve:
     """The curve with the least squares of the logarithms: a grid that narrows around its best point, then steps of
-    Levenberg and Marquardt, because P_s and alpha nearly make up for each other."""
+    Levenberg and Marquardt, because P_s and alpha nearly make up for each other.
+
+    Full speed is fitted too (what is left over has the mean 0): the highest cap was measured no better than others.
+    """
     caps_mw = np.array([1000.0 * cap for cap in by_cap])
     wanted = np.log(np.array(list(by_cap.values())))
     least = np.array([0.0, 1000.0 * p_u_watts[0], math.log(LEAST_ALPHA)])
@@ -177,7 +227,8 @@ def _searched(start: PowerCurve, by_cap: Mapping[float, float], p_u_watts: tuple
     def errors(at: np.ndarray) -> np.ndarray:
         share, p_u, log_alpha = at[:, :1], at[:, 1:2], at[:, 2:]
         speeds = np.maximum(SLOWEST, law_speeds(start, (share * p_u, p_u, np.exp(log_alpha)), caps_mw))
-        return np.asarray(np.log(speeds / speeds[:, -1:]) - wanted)
+        left = np.log(speeds) - wanted
+        return np.asarray(left - left.mean(axis=1, keepdims=True))
 
     best, width = (least + most) / 2, most - least
     for _ in range(ZOOMS):
@@ -207,6 +258,42 @@ def _polished(
         else:
             damping = min(1e6, 4 * damping)
     return float(best[0]), float(best[1]), float(best[2])
+
+
+def _margins(curve: PowerCurve, points: Sequence[CapSpeed]) -> ParameterMargins:
+    """By the covariance of linear least squares at the curve found, with the noise that the fit leaves over.
+
+    Each point (a prompt length and batch) has a full speed of its own, which takes a degree of freedom.
+    """
+    scale = np.array([curve.p_u_mw, curve.p_u_mw, curve.alpha])
+    at = np.array([curve.p_s_mw, curve.p_u_mw, curve.alpha])
+    steps = NEAR * np.diag(scale)
+    near = np.vstack([at, at + steps, at - steps])
+    caps = sorted({one.cap_watts for one in points})
+    caps_mw = 1000.0 * np.array(caps)
+    logs = np.log(np.maximum(SLOWEST, law_speeds(curve, (near[:, :1], near[:, 1:2], near[:, 2:]), caps_mw)))
+    slopes = dict(zip(caps, ((logs[1:4] - logs[4:]) / (2 * NEAR)).T, strict=True))
+    fitted = dict(zip(caps, logs[0], strict=True))
+    each: dict[Point, list[np.ndarray]] = {}
+    for one in points:
+        left = math.log(one.speed) - fitted[one.cap_watts]
+        each.setdefault(replace(one.point, cap_watts=None), []).append(np.append(slopes[one.cap_watts], left))
+    table = np.vstack([np.array(rows) - np.mean(rows, axis=0) for rows in each.values()])
+    free = len(points) - len(each) - PARAMETERS
+    p_s, p_u, alpha = scale * _half_widths(table[:, :-1], table[:, -1], free)
+    return ParameterMargins(float(p_s) / 1000, float(p_u) / 1000, float(alpha))
+
+
+def _half_widths(slopes: np.ndarray, left: np.ndarray, free: int) -> np.ndarray:
+    """95 % of each parameter, from what it does to each value and what the fit leaves over of them."""
+    _, sizes, directions = np.linalg.svd(slopes, full_matrices=False)
+    shown = sizes > SAME * sizes[0]
+    if free < 1 or not shown.any():
+        return np.full(slopes.shape[1], math.inf)
+    variances = ((directions[shown] / sizes[shown, None]) ** 2).sum(axis=0)
+    hidden = (np.abs(directions[~shown]) > SAME).any(axis=0)
+    sigma = math.sqrt(float(left @ left) / free)
+    return np.where(hidden, math.inf, t_95(free) * sigma * np.sqrt(variances))
 
 
 def law_speeds(

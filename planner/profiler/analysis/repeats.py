@@ -45,6 +45,11 @@ class RepeatEstimate:
         return self.half_width is not None and self.half_width <= rule.narrow
 
 
+def t_95(degrees: int) -> float:
+    """Student's t, two-sided 95 %, for 1 degree of freedom and more; from 16 on that of 16, which is a little wide."""
+    return T_95[degrees - 1] if degrees <= len(T_95) else T_95_BEYOND
+
+
 def estimate(values: Sequence[float]) -> RepeatEstimate:
     """The estimate from a point's repeats. Raises ValueError without one.
 
@@ -60,8 +65,7 @@ def estimate(values: Sequence[float]) -> RepeatEstimate:
         sigma = statistics.stdev(values)
     else:
         sigma = MAD_TO_SIGMA * MEDIAN_TO_MEAN * statistics.median(abs(value - middle) for value in values)
-    t = T_95[count - 2] if count - 2 < len(T_95) else T_95_BEYOND
-    return RepeatEstimate(middle, t * sigma / math.sqrt(count) / middle, count)
+    return RepeatEstimate(middle, t_95(count - 1) * sigma / math.sqrt(count) / middle, count)
 
 
 def is_done(values: Sequence[float], rule: RepeatRule) -> bool:

@@ -1,8 +1,12 @@
-"""The draw of an engine's GPUs while it is measured: samples at an interval, and their mean."""
+"""The draw of an engine's GPUs while it is measured: samples at an interval, and their mean in a span of time."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -18,19 +22,27 @@ class DrawSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class MeanDraw:
+    """The mean of some samples; None without one."""
+
+    watts: float | None
+    samples: int
+
+
 class DrawMeter:
-    """Samples while its block runs. Without a source it measures nothing."""
+    """Samples while its block runs; none without a source. ``clock``: seconds, in which spans are asked for."""
 
-    def __init__(self, source: DrawSource | None) -> None:
+    def __init__(self, source: DrawSource | None, clock: Callable[[], float]) -> None:
         self._source = source
+        self._clock = clock
         self._task: asyncio.Task[None] | None = None
-        self._sum = 0.0
-        self.samples = 0
+        self._samples: list[tuple[float, float]] = []
 
-    @property
-    def mean_watts(self) -> float | None:
-        """The mean of the samples; None without one."""
-        return self._sum / self.samples if self.samples else None
+    def mean(self, begin_s: float = -math.inf, end_s: float = math.inf) -> MeanDraw:
+        """Of the samples that were read from ``begin_s`` to ``end_s``; of all where nothing is given."""
+        found = [watts for at_s, watts in self._samples if begin_s <= at_s <= end_s]
+        return MeanDraw(statistics.mean(found) if found else None, len(found))
 
     async def __aenter__(self) -> Self:
         if self._source is not None:
@@ -49,5 +61,4 @@ class DrawMeter:
             await asyncio.sleep(source.every_s)
             watts = await source.watts()
             if watts is not None:
-                self._sum += watts
-                self.samples += 1
+                self._samples.append((self._clock(), watts))

@@ -45,7 +45,7 @@ class EngineClient:
         self.url = url
         self._key = key
         self._timeout_s = timeout_s
-        self._clock = clock
+        self.clock = clock
         self._session: aiohttp.ClientSession | None = None
         self.model = ""
 
@@ -110,7 +110,7 @@ class EngineClient:
             "stream_options": {"include_usage": True},
         }
         content = json.dumps(body).encode()
-        sent_s = self._clock()
+        sent_s = self.clock()
         try:
             async with self._open.post(
                 self.url + "/v1/completions", data=content, headers={"Content-Type": "application/json"}
@@ -137,7 +137,7 @@ class EngineClient:
                 event = json.loads(data)
                 usage = event.get("usage") or usage
                 if event.get("choices"):
-                    piece_s.append(self._clock())
+                    piece_s.append(self.clock())
             except (ValueError, AttributeError):
                 raise EngineError(f"{self.url}: an event that is not a JSON object: {data[:80]!r}") from None
         raise EngineError(f"{self.url}: a stream that ended without [DONE]")

@@ -191,10 +191,11 @@ class ProfilingRun:
             return
         client = await session.client()
         await self._hold(point)
-        async with DrawMeter(self._source_of_draw(client, point)) as meter:
+        async with self._meter(client, point) as meter:
             await asyncio.sleep(IDLE_S)
-        if meter.mean_watts is not None:
-            self._log.engine(point.tp, {**facts, "idle_watts": meter.mean_watts / point.tp})
+        draw = meter.mean()
+        if draw.watts is not None:
+            self._log.engine(point.tp, {**facts, "idle_watts": draw.watts / point.tp})
 
     async def _hold(self, point: Point) -> None:
         if self._caps is not None and point.cap_watts is not None:
@@ -237,20 +238,21 @@ class ProfilingRun:
             await _together(client.ask(prompt, 1) for prompt in prompts[start : start + WARMING_AT_ONCE])
 
     async def _prefill(self, client: EngineClient, point: Point) -> MeasuredRepeat:
-        async with DrawMeter(self._source_of_draw(client, point)) as meter:
+        async with self._meter(client, point) as meter:
             answer = await client.ask(fresh_prompt(point.isl, self._rng), 1)
         if answer.cached_tokens:
             self._log.note(
                 f"TP {point.tp} prefill isl {point.isl}: {answer.cached_tokens} tokens of a prompt that was "
                 "never sent before came from the prefix cache"
             )
-        return MeasuredRepeat(point, answer.ttft_ms, float(answer.prompt_tokens), meter.mean_watts, meter.samples)
+        draw = meter.mean()
+        return MeasuredRepeat(point, answer.ttft_ms, float(answer.prompt_tokens), draw.watts, draw.samples)
 
     async def _decode(
         self, client: EngineClient, point: Point, prompts: Sequence[list[int]]
     ) -> tuple[int, MeasuredRepeat | None]:
         tokens = self._options.size.answer_tokens
-        async with DrawMeter(self._source_of_draw(client, point)) as meter:
+        async with self._meter(client, point) as meter:
             answers = await _together(client.ask(prompt, tokens) for prompt in prompts)
         window = decode_window(answers)
         if window.itl_ms is None:
@@ -258,10 +260,11 @@ class ProfilingRun:
         if any(answer.cached_tokens is not None and answer.cached_tokens < point.isl // 2 for answer in answers):
             self._log.note("prompts did not stay in the engine's prefix cache; ITL is measured after the last prefill")
         context = answers[0].prompt_tokens + tokens / 2
-        return window.together, MeasuredRepeat(point, window.itl_ms, context, meter.mean_watts, meter.samples)
+        draw = meter.mean(window.begin_s, window.end_s)
+        return window.together, MeasuredRepeat(point, window.itl_ms, context, draw.watts, draw.samples)
 
-    def _source_of_draw(self, client: EngineClient, point: Point) -> DrawSource | None:
-        return self._draw(client, point.tp) if self._draw is not None else None
+    def _meter(self, client: EngineClient, point: Point) -> DrawMeter:
+        return DrawMeter(self._draw(client, point.tp) if self._draw is not None else None, client.clock)
 
 
 class _Session:

@@ -37,7 +37,7 @@ def _speeds(axes: Axes, fits: Sequence[PowerFit]) -> None:
         colour = f"C{number % 10}"
         axes.scatter([one.cap_watts for one in fit.points], [one.speed for one in fit.points], s=12, color=colour)
         caps = [one.cap_watts for one in fit.points]
-        label = _label(fit)
+        label = fit.label
         if fit.curve is None:
             axes.plot([], [], color=colour, linestyle=":", label=f"{label}: no curve")
             continue
@@ -55,14 +55,7 @@ def _residuals(axes: Axes, fits: Sequence[PowerFit]) -> None:
         shown = [(cap, 100 * (found - fitted)) for cap, found, fitted in pairs if fitted is not None]
         if shown:
             axes.scatter(
-                [cap for cap, _ in shown], [left for _, left in shown], s=12, color=f"C{number % 10}", label=_label(fit)
+                [cap for cap, _ in shown], [left for _, left in shown], s=12, color=f"C{number % 10}", label=fit.label
             )
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set(title="Measured speed less fitted speed", xlabel=CAP, ylabel="difference (% of full speed)")
-
-
-def _label(fit: PowerFit) -> str:
-    if fit.phase == "prefill":
-        return "prefill"
-    batch = f"{fit.least_batch}" if fit.least_batch == fit.most_batch else f"{fit.least_batch} to {fit.most_batch}"
-    return f"decode, {batch} in flight"

@@ -13,6 +13,7 @@ from planner.profiler.analysis.power_law import PowerFit
 from planner.profiler.analysis.profiled import LEAST_POWER_SAMPLES, Profiled
 from planner.profiler.analysis.recommendation import Targets, lines
 from planner.profiler.analysis.tables import PointRow
+from planner.profiler.results.power_curve_file import with_margin
 from planner.profiler.results.profile_files import write_whole
 
 FILE = "report.html"
@@ -87,14 +88,14 @@ def _plot(file: Path) -> str:
 
 
 def _fits(fits: Sequence[PowerFit]) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for fit in fits:
         batch = f"{fit.least_batch}" if fit.least_batch == fit.most_batch else f"{fit.least_batch} to {fit.most_batch}"
         if fit.curve is None or fit.error is None or fit.worst is None:
             rows.append((fit.phase, batch, "", "", "", "", "", fit.why))
             continue
-        watts = (f"{fit.curve.p_s_mw / 1000:.0f}", f"{fit.curve.p_u_mw / 1000:.0f}", f"{fit.curve.alpha:.3f}")
-        rows.append((fit.phase, batch, *watts, f"{fit.error:.2%}", f"{fit.worst:.2%}", ""))
+        law = [with_margin(fit, name) for name in fit.parameters]
+        rows.append((fit.phase, batch, *law, f"{fit.error:.2%}", f"{fit.worst:.2%}", ""))
     head = ("phase", "in flight", "P_s (W)", "P_u (W)", "alpha", "error (rms)", "worst", "")
     return _table(head, rows)
 

@@ -16,6 +16,8 @@ def test_answers_in_step_have_the_gap_as_their_itl() -> None:
     window = decode_window([answer(0.1, 0.02), answer(0.14, 0.02)])
     assert window.together == 2
     assert window.itl_ms == pytest.approx(20.0)
+    # From the first token of the last request to the end of the first.
+    assert (window.begin_s, window.end_s) == pytest.approx((0.14, 0.48))
 
 
 def test_the_time_until_the_last_prefill_is_over_does_not_count() -> None:
@@ -32,7 +34,9 @@ def test_requests_that_wait_for_a_place_are_seen_and_not_measured() -> None:
     first = [answer(0.1, 0.02) for _ in range(3)]
     queued = [answer(0.6, 0.02) for _ in range(3)]
     assert decode_window([*first, *queued]).together == 3
-    assert decode_window([*first, *queued]).itl_ms is None
+    window = decode_window([*first, *queued])
+    assert window.itl_ms is None
+    assert window.begin_s == window.end_s
 
 
 def test_too_short_an_overlap_is_no_measurement() -> None:

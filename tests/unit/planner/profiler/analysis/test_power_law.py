@@ -84,6 +84,47 @@ def test_the_largest_batch_with_a_curve_stands_for_its_phase():
     assert phase_fit(fits[1:], "prefill") is None
 
 
+def drawn(rng: random.Random, true: PowerCurve, noise: float) -> PowerFit:
+    """The fit of two prompt lengths measured under eight caps, each with its own noise."""
+    caps = (200, 250, 300, 350, 425, 500, 600, 700)
+    found = []
+    for isl in (100, 200):
+        by_cap = {cap: speed(true, 1000 * cap) * rng.gauss(1, noise) for cap in caps}
+        found += [CapSpeed(Point(1, "decode", isl, 1, cap), cap, by_cap[cap] / by_cap[700], None) for cap in caps]
+    return fit_points("decode", found, CARD)
+
+
+def test_margins_hold_what_was_put_in_as_often_as_they_promise():
+    """Work that draws little: caps hold it back so slightly that P_s and alpha stay open although speeds are right."""
+    true = replace(curve(gpu("h200"), Phase.PREFILL), p_s_mw=85_000, p_u_mw=348_000, alpha=0.45)
+    rng = random.Random(3)
+    fits = [drawn(rng, true, 0.001) for _ in range(30)]
+    for name, put in (("p_s_watts", 85.0), ("p_u_watts", 348.0), ("alpha", 0.45)):
+        inside = [abs(value - put) <= margin for value, margin in (fit.parameters[name] for fit in fits)]
+        # 95 % of 30 are 28.5, with a standard deviation of 1.2.
+        assert sum(inside) >= 25, name
+    assert all("p_s_watts" in fit.uncertain and "p_u_watts" not in fit.uncertain for fit in fits)
+    assert max(abs(fit.parameters["p_s_watts"][0] / 85.0 - 1) for fit in fits) > 0.05
+    for fit in fits:
+        assert fit.curve is not None
+        for cap_mw in range(200_000, 701_000, 10_000):
+            assert speed(fit.curve, cap_mw) == pytest.approx(speed(true, cap_mw), rel=0.01)
+    # The margins shrink with the noise, until all is certain.
+    assert drawn(rng, true, 0.00002).uncertain == ()
+
+
+def test_what_no_cap_shows_has_no_margin():
+    true = curve(gpu("h200"), Phase.PREFILL)
+    held_back_by_all = fit_points("prefill", points(true, (200, 250, 300, 350, 400, 450, 500), noise=0.001), CARD)
+    assert held_back_by_all.margins is not None
+    assert held_back_by_all.margins.p_u_watts == math.inf
+    assert "p_u_watts" in held_back_by_all.uncertain
+    as_many_as_parameters = fit_points("prefill", points(true, (300, 400, 450, 700)), CARD)
+    assert as_many_as_parameters.uncertain == ("p_s_watts", "p_u_watts", "alpha")
+    assert as_many_as_parameters.margins is not None
+    assert as_many_as_parameters.margins.alpha == math.inf
+
+
 def test_many_curves_at_once_have_the_speeds_of_the_planners_own_law():
     rng = random.Random(2)
     base = curve(gpu("h200"), Phase.PREFILL)

@@ -49,6 +49,32 @@ def test_what_is_written_is_what_is_loaded(tmp_path, fits):
     )
 
 
+def test_parameters_that_the_points_leave_open_are_named_wherever_they_stand(tmp_path):
+    true = curve(gpu("h200"), Phase.PREFILL)
+    caps = (200, 250, 300, 350, 400, 450, 500)
+    speeds = [speed(true, 1000 * cap) * (1.02 if cap % 100 else 0.98) for cap in caps]
+    points = [
+        CapSpeed(Point(1, "decode", 500, 8, cap), cap, each / speeds[-1], None)
+        for cap, each in zip(caps, speeds, strict=True)
+    ]
+    fit = fit_points("decode", points, CARD)
+    assert fit.uncertain == ("p_s_watts", "p_u_watts", "alpha")
+    (note,) = power_notes([fit])
+    assert re.fullmatch(
+        r"the power curve of decode, 8 in flight has uncertain parameters \(P_s \d+ \+- \d+ W, P_u \d+ \+- \? W, "
+        r"alpha 0\.\d{3} \+- 0\.\d{3}\); its speeds are within \d\.\d% of those measured",
+        note,
+    )
+    write_power_curve(tmp_path, [fit], "NVIDIA H200")
+    (written,) = json.loads((tmp_path / "power_curve.json").read_text())["fits"]
+    assert written["uncertain"] == list(fit.uncertain)
+    assert written["margins"]["p_u_watts"] is None
+    assert fit.margins is not None
+    assert written["margins"]["p_s_watts"] == fit.margins.p_s_watts
+    page = report(content([fit], []))
+    assert re.search(r"<td>\d+ \+- \d+</td><td>\d+ \+- \?</td><td>0\.\d{3} \+- 0\.\d{3}</td>", page)
+
+
 GOOD = {"p_s_watts": 1, "p_u_watts": 2, "alpha": 1, "idle_watts": 1, "min_watts": 1, "max_watts": 2, "useful_watts": 1}
 
 
