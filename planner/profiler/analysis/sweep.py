@@ -72,6 +72,11 @@ def target_points(tp: int, limits: EngineLimits, size: SweepSize, isl: int, osl:
             f"{limits.max_kv_tokens}"
         )
     start = decode_isl(isl, osl, size)
+    if start + size.answer_tokens > limits.max_context:
+        raise ValueError(
+            f"isl {isl} and osl {osl} leave no room for the {size.answer_tokens} tokens of a measured answer: the "
+            f"engine's context is {limits.max_context} tokens; give it a longer one, or ask for a shorter isl"
+        )
     loads = spread(1, limits.in_flight(start, size.answer_tokens), size.loads)
     return (Point(tp, "prefill", isl), *(Point(tp, "decode", start, load) for load in loads))
 

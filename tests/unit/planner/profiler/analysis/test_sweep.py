@@ -56,6 +56,8 @@ def test_the_target_has_its_own_lengths_and_mean_context() -> None:
     assert {point.isl + QUICK.answer_tokens / 2 for point in decode} == {3000 + 150 / 2}
     with pytest.raises(ValueError, match="isl 16000 and osl 500 do not fit: the engine's context is 16384 tokens"):
         target_points(2, LIMITS, QUICK, 16_000, 500)
+    with pytest.raises(ValueError, match=r"leave no room for the \d+ tokens of a measured answer"):
+        target_points(2, LIMITS, FULL, 16_384 - 10, 10)
 
 
 def test_larger_loads_become_what_the_engine_runs_at_once() -> None:
