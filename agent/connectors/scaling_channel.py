@@ -65,6 +65,9 @@ class ScalingChannel:
         self._decisions = bus.subjects.decision_scaling(deployment)
         self._acks = bus.subjects.ack_scaling(deployment)
         self._life, self._numbers = uuid.uuid4().hex[:12], itertools.count()
+        self._unsure: tuple[object, str] | None = None
+        """What is being stored, and its id. It stays where whoever waited for the answer was cancelled: what was sent
+        may be stored, and the same acknowledgement is made again."""
         self._lock = asyncio.Lock()
         self._trace: str | None = None
         self.state = ScalingState()
@@ -151,8 +154,12 @@ class ScalingChannel:
 
     async def _store(self, acks: Sequence[Acknowledgement]) -> None:
         for ack in acks:
+            content = (ack, self.restart, self.external_id)
+            if self._unsure is None or self._unsure[0] != content:
+                life = f"{self._life}-{next(self._numbers)}"
+                self._unsure = content, f"{self.deployment}-{ack.incarnation}-{ack.decision_id}-{life}"
             # The id stays the same on retries, so that a lost answer stores nothing twice.
-            msg_id = f"{self.deployment}-{ack.incarnation}-{ack.decision_id}-{self._life}-{next(self._numbers)}"
+            msg_id = self._unsure[1]
             backoff = Backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S)
             while True:
                 try:
@@ -161,6 +168,7 @@ class ScalingChannel:
                 except (NotStoredError, BusAwayError) as error:
                     log.warning("an acknowledgement is not stored yet: %s", error)
                     await asyncio.sleep(backoff.next_s())
+            self._unsure = None
 
     def _message(self, ack: Acknowledgement) -> ScalingAck:
         newest = self.message
