@@ -34,10 +34,10 @@ from deploy.demo.parts import agent_on, planner_on
 from deploy.demo.prepare import MODEL, REAL_ROLES, Prepared
 from deploy.demo.real_workers.front import Front
 from deploy.demo.real_workers.measured_load import MeasuredLoad
-from deploy.demo.real_workers.shared_gpu_driver import SharedGpuDriver
 from deploy.demo.real_workers.worker_ending import RUN_FOLDER, end_workers, guarded, signal_workers
 from deploy.engine.engine_run import card_of
 from deploy.engine.shared_gpu import SharedGpu, make_shared_gpu
+from deploy.engine.shared_gpu_driver import SharedGpuDriver
 from planner.adapters.power_priors import gpu
 from planner.runtime.config.settings import MetricsSettings
 
@@ -92,7 +92,7 @@ class RealSite:
 
     def make_agent(self, bus: Bus, node: str) -> PowerAgentService:
         """The power agent of one node."""
-        return agent_on(bus, node, SharedGpuDriver(self._gpus[node], self.meter, self._lock), self._owners())
+        return agent_on(bus, node, SharedGpuDriver(self._gpus[node], self.meter.wrote, self._lock), self._owners())
 
     def make_planner(self, bus: Bus, holder: str) -> Planner:
         """One planner that scrapes the front."""

@@ -18,8 +18,8 @@ from deploy.demo.gpus import HardwareMeter
 from deploy.demo.options import UpOptions
 from deploy.demo.prepare import prepare
 from deploy.demo.real_workers.measured_load import MeasuredLoad
-from deploy.demo.real_workers.shared_gpu_driver import SharedGpuDriver
 from deploy.engine.shared_gpu import SharedGpu, make_shared_gpu
+from deploy.engine.shared_gpu_driver import SharedGpuDriver
 from deploy.load.outcomes import RequestOutcome
 from planner.domain.ids import DeploymentId
 from planner.domain.pool import Role
@@ -32,7 +32,7 @@ def test_the_agents_writes_are_what_the_engine_works_under_and_what_the_meter_su
     files = [make_shared_gpu(tmp_path, f"GPU-{index}", H200, H200.min_mw, 1.0) for index in range(2)]
     gpus = [SharedGpu(file, lambda: 1.0) for file in files]
     meter = HardwareMeter({gpu.uuid: gpu.limit_mw for gpu in gpus})
-    driver = SharedGpuDriver(gpus, meter, threading.Lock())
+    driver = SharedGpuDriver(gpus, meter.wrote, threading.Lock())
     assert [info.gpu for info in driver.enumerate()] == ["GPU-0", "GPU-1"]
     assert driver.failed() == {}
     driver.set_limit("GPU-1", 450_000)
