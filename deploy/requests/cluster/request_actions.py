@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -35,22 +35,11 @@ from planner.profiler.requests.generated.plain_deployments import plain_deployme
 from planner.profiler.requests.generated.planner_configuration import PlannerPlace, planner_configuration
 from planner.profiler.requests.lifecycle import RequestAction
 
+if TYPE_CHECKING:
+    from agent.connectors.kubernetes.cluster_client import ClusterClient
+
 log = logging.getLogger("wattscale.requests")
 THERE_ALREADY = 409
-
-
-class ClusterWriter(Protocol):
-    """What writes objects."""
-
-    async def send(
-        self,
-        method: Literal["POST", "PUT", "PATCH", "DELETE"],
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """Create, replace, merge into or delete one object. Raises ApiError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +57,7 @@ class ClusterPlace:
 class RequestActions:
     """The actions on one cluster. Each raises ApiError."""
 
-    def __init__(self, cluster: ClusterWriter, place: ClusterPlace) -> None:
+    def __init__(self, cluster: ClusterClient, place: ClusterPlace) -> None:
         self._cluster = cluster
         self._place = place
 

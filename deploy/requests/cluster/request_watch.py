@@ -10,16 +10,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from yaml import YAMLError
 
 from agent.adapters.kubernetes.api import ApiError
-from agent.adapters.kubernetes.list_watch import ListWatch, ReadableApi, WatchTiming
+from agent.adapters.kubernetes.list_watch import ListWatch, WatchTiming
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import run_together
 from deploy.cli.errors import CliError, UsageError
-from deploy.requests.cluster.request_actions import THERE_ALREADY, ClusterWriter, RequestActions
+from deploy.requests.cluster.request_actions import THERE_ALREADY, RequestActions
 from deploy.requests.cluster.request_objects import (
     APPS,
     BATCH,
@@ -40,6 +40,9 @@ from planner.profiler.requests.power_request import NAME_LABEL, PowerRequest
 from planner.profiler.requests.request_manifest import RequestError, parse_request
 from planner.profiler.requests.request_status import RequestStatus, status_from_dict, status_to_dict
 
+if TYPE_CHECKING:
+    from agent.connectors.kubernetes.cluster_client import ClusterClient
+
 log = logging.getLogger("wattscale.requests")
 KEPT = ("name", "namespace", "labels", "annotations", "generation")
 """Metadata that a request's form knows."""
@@ -56,16 +59,12 @@ REFUSED = (400, 422)
 """A server will never take this object; other refusals may pass, such as rights or a quota."""
 
 
-class WatchedCluster(ReadableApi, ClusterWriter, Protocol):
-    """An API server."""
-
-
 class RequestWatch:
     """All requests of one namespace. ``now``: the time in UTC."""
 
     def __init__(
         self,
-        cluster: WatchedCluster,
+        cluster: ClusterClient,
         namespace: str,
         actions: RequestActions,
         *,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.adapters.kubernetes.api import ApiError
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.regular_files import read_regular
 from deploy.cli.errors import CliError, UsageError
-from deploy.requests.cluster.request_actions import ClusterWriter
 from deploy.requests.cluster.request_objects import CORE, path
 from deploy.requests.cluster.result_choice import RESULT_FILES
 from planner.adapters.profiles import ProfileError, load_profile
+
+if TYPE_CHECKING:
+    from agent.connectors.kubernetes.cluster_client import ClusterClient
 
 log = logging.getLogger("wattscale.requests")
 MOST_BYTES = 1_000_000
@@ -37,7 +40,7 @@ def read_results(folder: Path) -> dict[str, str]:
     return files
 
 
-async def upload(cluster: ClusterWriter, namespace: str, name: str, files: dict[str, str]) -> None:
+async def upload(cluster: ClusterClient, namespace: str, name: str, files: dict[str, str]) -> None:
     """Write them into a ConfigMap that is there. An hour of profiling is not lost to a server that is away for a while.
 
     Raises CliError.
