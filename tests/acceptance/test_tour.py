@@ -19,6 +19,7 @@ import pytest
 from tests.acceptance.up_process import WATTSCALE, Outsider, outsider
 from tests.command_line import run
 from tests.contract.bus import until
+from tests.running_processes import gone
 
 pytestmark = pytest.mark.long
 BUDGET_WATTS, CUT_WATTS = 5880.0, 2940.0
@@ -41,14 +42,6 @@ async def touring(home: Path, *options: str, **streams: Any) -> AsyncIterator[as
         if process.returncode is None:
             process.terminate()
             await asyncio.wait_for(process.wait(), 60)
-
-
-def gone(pid: int) -> bool:
-    """Whether the process has ended; one whose parent does not wait for it stays as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
 
 
 async def nothing_is_left(home: Path, text: str) -> None:

@@ -17,6 +17,8 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from tests.running_processes import children
+
 WATTSCALE = str(Path(sys.executable).parent / "wattscale")
 
 
@@ -64,9 +66,7 @@ class UpProcess:
 
         ``name``: only those of that program.
         """
-        pid = self.process.pid
-        tasks = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return [int(child) for child in tasks if name in Path(f"/proc/{child}/comm").read_text()]
+        return children(self.process.pid, name)
 
 
 async def run_cli(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.nats.embedded import PID_FILE, EmbeddedServer, ServerDownError
+from tests.running_processes import gone
 
 OWNER = """
 import asyncio, sys
@@ -22,14 +23,6 @@ async def main():
 asyncio.run(main())
 """
 WAIT_S = 40.0
-
-
-def gone(pid: int) -> bool:
-    """Whether no such process runs; one that only waits to be reaped has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 async def test_it_ends_with_an_owner_that_was_killed(tmp_path: Path) -> None:

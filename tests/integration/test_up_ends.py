@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bus import until
+from tests.running_processes import children, gone
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.long
@@ -40,19 +41,6 @@ async def running(home: Path, *options: str) -> AsyncIterator[asyncio.subprocess
             await process.communicate()
 
 
-def server_of(process: asyncio.subprocess.Process) -> int:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return next(int(one) for one in children if "nats-server" in Path(f"/proc/{one}/comm").read_text())
-
-
-def gone(pid: int) -> bool:
-    """Whether the process has ended; one whose parent does not wait for it stays as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
 @pytest.mark.parametrize(
     ("options", "frozen", "number"),
     [
@@ -71,7 +59,7 @@ async def test_the_first_interrupt_ends_a_run(
     record_property: Callable[[str, object], None],
 ) -> None:
     async with running(tmp_path, *options) as up:
-        server = server_of(up)
+        server = children(up.pid, "nats-server")[0]
         await asyncio.sleep(3)  # decisions are under way
         if frozen:
             os.kill(server, signal.SIGSTOP)

@@ -33,6 +33,7 @@ from tests.contract.connector_check.actuators import Honest
 from tests.contract.dynamo.etcd_process import EtcdProcess
 from tests.contract.redis.redis_process import RedisProcess
 from tests.free_ports import free_port
+from tests.running_processes import gone
 
 NAME = "prod"
 SETTINGS = CheckSettings(NAME, {"prefill": ("prefill", 1, 2), "decode": ("decode", 1, 2)}, timeout_s=60.0)
@@ -201,17 +202,7 @@ async def test_a_restart_that_is_cancelled_leaves_no_process(tmp_path: Path) -> 
     with pytest.raises(asyncio.CancelledError):
         await running
 
-    def gone() -> bool:
-        return not any(_runs(pid) for pid in pids)
-
-    await until(gone, "the command and what it started to end")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    await until(lambda: all(gone(pid) for pid in pids), "the command and what it started to end")
 
 
 def test_the_last_line_counts_what_was_tried() -> None:

@@ -28,6 +28,7 @@ from tests.contract.kubernetes.api_server import api_server
 from tests.contract.kubernetes.connector_site import ADAPTER_RULES, ConnectorSite
 from tests.contract.kubernetes.operators.graph_operator import ADAPTERS, operated
 from tests.free_ports import free_port
+from tests.running_processes import children
 from tests.shared_data import ROOT
 
 PREFIX = "v1/dynamo/planner/"
@@ -66,11 +67,10 @@ class PinnedPlanner:
                 self._process.kill()
             await self._process.wait()
 
-    def children(self) -> str:
+    def children(self) -> list[int]:
         """Process ids of its children."""
         assert self._process is not None
-        pid = self._process.pid
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().strip()
+        return children(self._process.pid)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Signal it, and its exit code."""
@@ -151,7 +151,7 @@ async def test_virtual_serves_clients_of_etcd_while_the_planner_leads_and_ends_w
             await planner.logged("decisions of dynamo wait: ", f"{server.url} does not answer")
             await server.start()
             await carried_out(planner, etcd, 4)
-            assert planner.children() == ""
+            assert planner.children() == []
             assert await planner.stop() == 0
         held, _ = await etcd.snapshot([CLAIM])
         assert not held, "an orderly end leaves no claim"
