@@ -112,9 +112,10 @@ async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> 
 
 def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
     """The simulated cluster, every GPU parked at its lowest limit, as a site would be handed over."""
-    plant = Plant(run.plant, RequestCounts(run.options.ttft_ms, run.options.itl_ms))
+    spec = run.plant
+    plant = Plant(spec, RequestCounts(run.options.ttft_ms, run.options.itl_ms))
     for uuid in plant.gpus:
-        plant.set_cap(uuid, run.plant.cluster.card.min_mw)
+        plant.set_cap(uuid, spec.cluster.card.min_mw)
     cluster = LiveCluster(plant, run.requests, speed=run.options.speed, model=MODEL, namespace=run.options.deployment)
     return cluster, HardwareMeter({reading.gpu: reading.enforced_mw for reading in cluster.readings()})
 
