@@ -140,9 +140,14 @@ def planner_on(run: Prepared, bus: Bus, metrics: MetricsSettings, holder: str) -
 
 def make_agent(run: Prepared, bus: Bus, cluster: LiveCluster, meter: HardwareMeter, node: str) -> PowerAgentService:
     """The power agent of one node of the simulated cluster."""
+    return agent_on(bus, node, *node_gpus(run, cluster, meter, node))
+
+
+def node_gpus(run: Prepared, cluster: LiveCluster, meter: HardwareMeter, node: str) -> tuple[PlantDriver, PlantOwners]:
+    """The GPUs of one node of the simulated cluster, and whose work runs on them."""
     roles = {name: role.value for name, role in ROLES.items()}
     driver = PlantDriver(cluster, meter, node, run.plant.cluster)
-    return agent_on(bus, node, driver, PlantOwners(cluster, node, run.options.deployment, roles))
+    return driver, PlantOwners(cluster, node, run.options.deployment, roles)
 
 
 def agent_on(bus: Bus, node: str, driver: GpuDriver, owners: GpuOwners) -> PowerAgentService:

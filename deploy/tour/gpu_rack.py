@@ -16,10 +16,13 @@ from deploy.demo.gpus import PlantDriver, PlantOwners
 
 
 class GpuRack:
-    """Use as an async context manager. ``socket``: a path in a folder that only this user may enter."""
+    """Use as an async context manager. ``socket``: a path in a folder that only this user may enter.
 
-    def __init__(self, socket: Path, drivers: Mapping[str, PlantDriver], owners: Mapping[str, PlantOwners]) -> None:
-        self._socket, self._drivers, self._owners = socket, drivers, owners
+    ``nodes``: the GPUs of each node, and whose work runs on them.
+    """
+
+    def __init__(self, socket: Path, nodes: Mapping[str, tuple[PlantDriver, PlantOwners]]) -> None:
+        self._socket, self._nodes = socket, nodes
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> GpuRack:
@@ -37,29 +40,31 @@ class GpuRack:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def _driver(self, request: web.Request) -> PlantDriver:
+    def _node(self, request: web.Request) -> tuple[PlantDriver, PlantOwners]:
         try:
-            return self._drivers[request.match_info["node"]]
+            return self._nodes[request.match_info["node"]]
         except KeyError:
             raise web.HTTPNotFound from None
 
     async def _gpus(self, request: web.Request) -> web.Response:
-        return web.json_response([asdict(one) for one in self._driver(request).enumerate()])
+        driver, _ = self._node(request)
+        return web.json_response([asdict(one) for one in driver.enumerate()])
 
     async def _owned(self, request: web.Request) -> web.Response:
-        self._driver(request)
-        found = await self._owners[request.match_info["node"]].owners()
-        return web.json_response({gpu: asdict(owner) for gpu, owner in found.items()})
+        _, owners = self._node(request)
+        return web.json_response({gpu: asdict(owner) for gpu, owner in (await owners.owners()).items()})
 
     async def _reading(self, request: web.Request) -> web.Response:
+        driver, _ = self._node(request)
         try:
-            return web.json_response(asdict(self._driver(request).read(request.match_info["gpu"])))
+            return web.json_response(asdict(driver.read(request.match_info["gpu"])))
         except DriverError:
             raise web.HTTPNotFound from None
 
     async def _limit(self, request: web.Request) -> web.Response:
+        driver, _ = self._node(request)
         try:
-            self._driver(request).set_limit(request.match_info["gpu"], int(request.match_info["mw"]))
+            driver.set_limit(request.match_info["gpu"], int(request.match_info["mw"]))
         except (DriverError, ValueError):
             raise web.HTTPNotFound from None
         return web.Response()

@@ -15,18 +15,14 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from agent.runtime.service import PowerAgentService
-from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import ended
 from deploy.demo.options import UpOptions
-from deploy.demo.parts import planner_on, reach
+from deploy.demo.parts import agent_on, planner_on, reach
 from deploy.demo.prepare import Prepared, prepare
 from deploy.event_loop import run as on_event_loop
 from deploy.tour.rack_driver import RackDriver, RackOwners
 from planner.runtime.config.settings import MetricsSettings
-
-TELEMETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +96,7 @@ async def _planner(bus: Bus, order: PartOrder, run: Prepared) -> None:
 
 async def _agent(bus: Bus, order: PartOrder) -> None:
     path = Path(order.socket)
-    settings = PowerAgentSettings(node=order.node, telemetry_interval_s=TELEMETRY_S)
-    await PowerAgentService(settings, bus, RackDriver(path, order.node), RackOwners(path, order.node)).run()
+    await agent_on(bus, order.node, RackDriver(path, order.node), RackOwners(path, order.node)).run()
 
 
 if __name__ == "__main__":

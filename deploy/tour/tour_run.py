@@ -20,11 +20,19 @@ from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import CliError, UsageError
 from deploy.demo.ending import INTERRUPTED, RunEnd
-from deploy.demo.gpus import PlantDriver, PlantOwners
 from deploy.demo.last_run import LastRun, forget, remember
 from deploy.demo.options import UpOptions
-from deploy.demo.parts import bus_server, furnish, keep_connector, keep_furnished, keep_server, make_cluster, reach
-from deploy.demo.prepare import ROLES, prepare
+from deploy.demo.parts import (
+    bus_server,
+    furnish,
+    keep_connector,
+    keep_furnished,
+    keep_server,
+    make_cluster,
+    node_gpus,
+    reach,
+)
+from deploy.demo.prepare import prepare
 from deploy.event_loop import run as on_event_loop
 from deploy.report.bus_entries import entries
 from deploy.report.period_report import report
@@ -92,12 +100,10 @@ async def _walk(options: TourOptions, end: RunEnd) -> None:
         await furnish(bus, run)
         cluster, meter = make_cluster(run)
         await stack.enter_async_context(cluster)
-        drivers = {node: PlantDriver(cluster, meter, node, run.plant.cluster) for node in run.nodes}
-        roles = {name: role.value for name, role in ROLES.items()}
-        owners = {node: PlantOwners(cluster, node, run.options.deployment, roles) for node in run.nodes}
+        gpus = {node: node_gpus(run, cluster, meter, node) for node in run.nodes}
         socket = scratch / "gpus"
         try:
-            await stack.enter_async_context(GpuRack(socket, drivers, owners))
+            await stack.enter_async_context(GpuRack(socket, gpus))
         except OSError as error:
             raise UsageError(f"{socket}: {error}; set TMPDIR to a shorter path") from error
         children = Children(scratch / "parts.log")
