@@ -8,13 +8,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.watch import follow
 from bus_schemas.visible_text import visible_handler
 from deploy.compose.planner_service import Planner
 from deploy.demo.demo_site import DemoSite, PlantSite, running
@@ -26,6 +24,7 @@ from deploy.demo.prepare import Prepared, prepare
 from deploy.demo.show import show
 from deploy.demo.summary import as_text, summary_of
 from deploy.event_loop import run as on_event_loop
+from deploy.views.bus_reader import watching
 from deploy.views.freshness import problems
 from deploy.views.live_view import DemoStatus
 from deploy.views.site_view import SiteView
@@ -58,7 +57,7 @@ async def _up(run: Prepared) -> RunEnd:
         site = _site_of(run)
         await stack.enter_async_context(site.opened(end.removals))
         picture = SiteView()
-        await stack.enter_async_context(running(*_watchers(bus, picture)))
+        await stack.enter_async_context(running(*watching(bus, picture.add).values()))
         title = f"wattscale up: {run.options.nodes} nodes, {run.options.gpu}, {run.budget_watts:.0f} W, bus {url}"
         if site.address:
             title += f", requests to {site.address}"
@@ -132,16 +131,6 @@ async def _connected(stack: AsyncExitStack, run: Prepared, url: str, name: str) 
     bus = await reach(run, url, name)
     stack.push_async_callback(bus.close)
     return bus
-
-
-def _watchers(bus: Bus, picture: SiteView) -> list[Coroutine[Any, Any, None]]:
-    async def fold(wildcard: str) -> None:
-        async for stored in follow(bus, wildcard, None):
-            picture.add(stored.message)
-
-    parts = (("decision",), ("ack",), ("telemetry", "node"), ("telemetry", "plan"), ("control",))
-    kinds = [bus.subjects.all_of(*part) for part in parts]
-    return [fold(subject) for subject in (*kinds, bus.subjects.lease())]
 
 
 async def _until_end(run: Prepared, site: DemoSite, stop: asyncio.Event) -> None:

@@ -44,6 +44,7 @@ from deploy.tour.part_process import PartOrder
 from deploy.tour.stage import TourStage
 from deploy.tour.steps import PLANNERS, STEPS, TourStep
 from deploy.tour.tour_view import TourView
+from deploy.views.bus_reader import watching
 
 NODES, GPUS_PER_NODE = 2, 6
 WATCH_S = 0.2
@@ -116,7 +117,7 @@ async def _walk(options: TourOptions, end: RunEnd) -> None:
         connector = await reach(run, url, "connector")
         stack.push_async_callback(connector.close)
         parts: dict[str, Coroutine[Any, Any, None]] = {
-            **watched.watchers(bus),
+            **watching(bus, watched.add),
             **{f"furnish {index}": one for index, one in enumerate(keep_furnished(bus, run))},
             "server": keep_server(server, _print),
             "connector": keep_connector(run, connector, cluster),

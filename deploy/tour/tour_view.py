@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from bus_schemas import v1
-from bus_schemas.jetstream.connect import Bus
-from bus_schemas.jetstream.watch import follow
 from deploy.views.site_view import SiteView
-
-KINDS = (("decision",), ("ack",), ("telemetry", "node"), ("telemetry", "plan"), ("control",))
 
 
 @dataclass(slots=True)
 class TourView:
-    """Fed by `watchers`."""
+    """Fed by `deploy.views.bus_reader.watching`."""
 
     picture: SiteView = field(default_factory=SiteView)
     records: list[v1.PlanRecord] = field(default_factory=list)
@@ -39,16 +33,6 @@ class TourView:
                 self.answers[message.deployment, message.decision_id] = message
             case v1.Lease() if not self.leases or self.leases[-1].holder != message.holder:
                 self.leases.append(message)
-
-    def watchers(self, bus: Bus) -> dict[str, Coroutine[Any, Any, None]]:
-        """Coroutines that follow the bus from now on until they are cancelled, by name."""
-
-        async def fold(wildcard: str) -> None:
-            async for stored in follow(bus, wildcard, None):
-                self.add(stored.message)
-
-        subjects = [*(bus.subjects.all_of(*kind) for kind in KINDS), bus.subjects.lease()]
-        return {f"watch {subject}": fold(subject) for subject in subjects}
 
     def records_since(self, since: datetime) -> list[v1.PlanRecord]:
         """Those of a later time."""

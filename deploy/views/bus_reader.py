@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from bus_schemas import v1
 from bus_schemas.errors import BusAwayError, NotPermittedError
@@ -16,12 +17,14 @@ from deploy.views.site_view import SiteView
 WAITING = 256
 PASSING = (("telemetry", "node"), ("telemetry", "plan"))
 """The kinds that are kept in memory."""
+KINDS = (("decision",), ("ack",), *PASSING, ("control",))
+"""The kinds that a view is made of, beside the leadership."""
 
 
 async def newest(bus: Bus) -> SiteView:
     """A view of the newest message of each kind that the streams hold."""
     picture = SiteView()
-    for kind in (("decision",), ("ack",), *PASSING, ("control",)):
+    for kind in KINDS:
         for stored in await last_per_subject(bus, bus.subjects.all_of(*kind)):
             picture.add(stored.message)
     for deployment, claim in (await claims(bus)).items():
@@ -32,6 +35,17 @@ async def newest(bus: Bus) -> SiteView:
     picture.history.clear()
     picture.history.extend(recent_first)
     return picture
+
+
+def watching(bus: Bus, take: Callable[[v1.Message], None]) -> dict[str, Coroutine[Any, Any, None]]:
+    """Coroutines by name, until cancelled: ``take`` gets each message that a view is made of, from now on."""
+
+    async def pass_on(wildcard: str) -> None:
+        async for stored in follow(bus, wildcard, None):
+            take(stored.message)
+
+    subjects = [*(bus.subjects.all_of(*kind) for kind in KINDS), bus.subjects.lease()]
+    return {f"watch {subject}": pass_on(subject) for subject in subjects}
 
 
 async def read_leadership(bus: Bus, picture: SiteView) -> None:
