@@ -101,40 +101,56 @@ def usages(
 ) -> list[Usage]:
     """Figures by deployment, sorted by name.
 
-    ``gpus_per_replica``: by (deployment, pool), as decisions state it. A pool that no decision names has one GPU a
-    replica.
+    ``gpus_per_replica``: by (deployment, pool), as decisions state it; see `replica_sizes`.
     """
+    return [_usage(name, own, gpus_per_replica, period) for name, own in by_deployment(records)]
+
+
+def by_deployment(records: Iterable[v1.PlanRecord]) -> list[tuple[str, list[v1.PlanRecord]]]:
+    """Deployments by name, each with its records, oldest first."""
     by_name: dict[str, list[v1.PlanRecord]] = {}
     for record in records:
         by_name.setdefault(record.deployment, []).append(record)
-    return [
-        _usage(name, sorted(own, key=lambda one: one.time), gpus_per_replica, period)
-        for name, own in sorted(by_name.items())
-    ]
+    return [(name, sorted(own, key=lambda one: one.time)) for name, own in sorted(by_name.items())]
+
+
+def spoken_for(records: Sequence[v1.PlanRecord], period: Period) -> tuple[list[tuple[v1.PlanRecord, float]], list[Gap]]:
+    """A deployment's records, oldest first, each with the seconds that it speaks for; and the gaps of the period."""
+    speaking: list[tuple[v1.PlanRecord, float]] = []
+    gaps, end, interval_s = list[Gap](), period.since, 0.0
+    for record in records:
+        interval_s = record.observed.get("interval_s", 0.0)
+        since_last_s = (record.time - end).total_seconds()
+        if since_last_s > LATE * interval_s:
+            gaps.append(Gap(end, record.time - timedelta(seconds=interval_s)))
+        speaking.append((record, max(0.0, min(interval_s, since_last_s))))
+        end = record.time
+    if (period.until - end).total_seconds() > LATE * interval_s:
+        gaps.append(Gap(end, period.until))
+    return speaking, gaps
+
+
+def replica_sizes(record: v1.PlanRecord, gpus_per_replica: Mapping[tuple[str, str], int]) -> dict[str, int]:
+    """GPUs of a replica by pool. A pool that no decision names has one GPU a replica, a frontend none."""
+    return {
+        name: 0 if pool.role == FRONTEND else gpus_per_replica.get((record.deployment, name), 1)
+        for name, pool in record.pools.items()
+    }
 
 
 def _usage(name: str, records: Sequence[v1.PlanRecord], gpus: Mapping[tuple[str, str], int], period: Period) -> Usage:
     usage = Usage(name, site=records[-1].site, targets=dict(records[-1].targets))
     weights: defaultdict[str, float] = defaultdict(float)
     good: defaultdict[str, float] = defaultdict(float)
-    end = period.since
-    for record in records:
-        interval_s = record.observed.get("interval_s", 0.0)
-        since_last_s = (record.time - end).total_seconds()
-        if since_last_s > LATE * interval_s:
-            usage.gaps.append(Gap(end, record.time - timedelta(seconds=interval_s)))
-        spoken_s = max(0.0, min(interval_s, since_last_s))
-        end = record.time
-        if interval_s > 0:
+    speaking, usage.gaps = spoken_for(records, period)
+    for record, spoken_s in speaking:
+        if (interval_s := record.observed.get("interval_s", 0.0)) > 0:
             _add(usage, record, spoken_s, spoken_s / interval_s, gpus)
             for phase, share in record.good.items():
                 weight = record.observed.get("requests", 0.0) * spoken_s / interval_s
                 if share.measured is not None and weight > 0:
                     weights[phase] += weight
                     good[phase] += weight * share.measured
-    interval_s = records[-1].observed.get("interval_s", 0.0)
-    if (period.until - end).total_seconds() > LATE * interval_s:
-        usage.gaps.append(Gap(end, period.until))
     usage.in_time = {phase: good[phase] / weight for phase, weight in sorted(weights.items())}
     return usage
 
@@ -154,8 +170,9 @@ def _add(
             setattr(usage, missed, getattr(usage, missed) + spoken_s)
     if record.shed is not None and record.shed.shed_req_per_s:
         usage.shed_requests += record.shed.shed_req_per_s * spoken_s
+    sizes = replica_sizes(record, gpus)
     for name, pool in record.pools.items():
-        held = 0 if pool.role == FRONTEND else pool.current * gpus.get((record.deployment, name), 1)
+        held = pool.current * sizes[name]
         usage.gpu_hours = (usage.gpu_hours or 0.0) + held * spoken_s / SECONDS_PER_HOUR
         least, most = usage.counts.get(name, (pool.current, pool.current))
         usage.counts[name] = (min(least, pool.current), max(most, pool.current))

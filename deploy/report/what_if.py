@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 from bus_schemas import v1
-from deploy.report.usage import FRONTEND, JOULES_PER_KWH, LATE, SECONDS_PER_HOUR, Gap, Period, Prices
+from deploy.report.usage import (
+    FRONTEND,
+    JOULES_PER_KWH,
+    SECONDS_PER_HOUR,
+    Gap,
+    Period,
+    Prices,
+    by_deployment,
+    replica_sizes,
+    spoken_for,
+)
 
 ADVISORY = "advisory"
 """The code of the reason that ends every chain of a deployment that is only watched."""
@@ -64,14 +73,8 @@ def what_ifs(
     records: Iterable[v1.PlanRecord], gpus_per_replica: Mapping[tuple[str, str], int], period: Period
 ) -> list[WhatIf]:
     """Figures of every deployment with a record that was only advice, sorted by name."""
-    by_name: dict[str, list[v1.PlanRecord]] = {}
-    for record in records:
-        if _is_advice(record):
-            by_name.setdefault(record.deployment, []).append(record)
-    return [
-        _what_if(name, sorted(own, key=lambda one: one.time), gpus_per_replica, period)
-        for name, own in sorted(by_name.items())
-    ]
+    advice = by_deployment(record for record in records if _is_advice(record))
+    return [_what_if(name, own, gpus_per_replica, period) for name, own in advice]
 
 
 def _is_advice(record: v1.PlanRecord) -> bool:
@@ -81,30 +84,20 @@ def _is_advice(record: v1.PlanRecord) -> bool:
 def _what_if(
     name: str, records: Sequence[v1.PlanRecord], gpus: Mapping[tuple[str, str], int], period: Period
 ) -> WhatIf:
-    found, end, assumed = WhatIf(name), period.since, set()
-    interval_s = 0.0
-    for record in records:
-        interval_s = record.observed.get("interval_s", 0.0)
-        since_last_s = (record.time - end).total_seconds()
-        if since_last_s > LATE * interval_s:
-            found.gaps.append(Gap(end, record.time - timedelta(seconds=interval_s)))
-        end = record.time
-        _add(found, record, max(0.0, min(interval_s, since_last_s)), gpus)
+    found, assumed = WhatIf(name), set()
+    speaking, found.gaps = spoken_for(records, period)
+    for record, spoken_s in speaking:
+        _add(found, record, spoken_s, gpus)
         assumed |= {
             pool for pool, one in record.pools.items() if one.role != FRONTEND and (record.deployment, pool) not in gpus
         }
-    if (period.until - end).total_seconds() > LATE * interval_s:
-        found.gaps.append(Gap(end, period.until))
     found.assumed_one_gpu = tuple(sorted(assumed))
     return found
 
 
 def _add(found: WhatIf, record: v1.PlanRecord, spoken_s: float, gpus: Mapping[tuple[str, str], int]) -> None:
     """Add one record, which speaks for so many seconds."""
-    sizes = {
-        name: 0 if pool.role == FRONTEND else gpus.get((record.deployment, name), 1)
-        for name, pool in record.pools.items()
-    }
+    sizes = replica_sizes(record, gpus)
     for name, pool in record.pools.items():
         least, most = found.counts.get(name, (pool.granted, pool.granted))
         found.counts[name] = (min(least, pool.granted), max(most, pool.granted))
