@@ -76,12 +76,16 @@ def _words(one: StreamRange) -> str:
 
 def last_of_each(entries: Iterable[Entry]) -> list[Entry]:
     """The last message of each subject, in the order of storing."""
-    ordered = sorted(entries, key=lambda entry: (entry.stored_at, entry.stream, entry.sequence))
-    newest = {entry.subject: entry for entry in ordered}
-    return sorted(newest.values(), key=lambda entry: (entry.stored_at, entry.stream, entry.sequence))
+    newest = {entry.subject: entry for entry in sorted(entries, key=_storing)}
+    return sorted(newest.values(), key=_storing)
 
 
 def merged(*sources: Iterable[Entry]) -> list[Entry]:
     """Each message once, whichever sources have it, in the order of storing."""
     found = {(entry.stream, entry.made, entry.sequence): entry for source in sources for entry in source}
-    return sorted(found.values(), key=lambda entry: (entry.stored_at, entry.stream, entry.sequence))
+    return sorted(found.values(), key=_storing)
+
+
+def _storing(entry: Entry) -> tuple[datetime, str, int]:
+    """The order of storing."""
+    return entry.stored_at, entry.stream, entry.sequence
