@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.build.profile_command import MOST_GPUS_PER_ENGINE, MOST_TOKENS, check_endpoint, whole_numbers
-from deploy.cli.build.request_cluster import add_upload, add_watch
+from deploy.cli.build.request_cluster import BUS, add_upload, add_watch
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import whole
 
-BUS = "nats://127.0.0.1:4222"
 FIRST_PORT = 9400
 
 
