@@ -16,7 +16,7 @@ from deploy.requests.local_profiling import ApplyOptions, profile_words
 from deploy.requests.request_folder import RequestFolder
 from planner.profiler.requests.generated.graph_components import worker_image
 from planner.profiler.requests.generated.graph_deployment import GPU_RESOURCE, TOKEN_SECRET, merged
-from planner.profiler.requests.generated.plain_deployments import IMAGES, PORT, engine_words
+from planner.profiler.requests.generated.plain_deployments import PORT, engine_image, engine_words
 from planner.profiler.requests.power_request import PowerRequest
 
 RESULTS = Path("/results")
@@ -109,7 +109,7 @@ def _ours(name: str, words: Sequence[str], request: PowerRequest, job: str, imag
 
 
 def _engine(request: PowerRequest, tp: int, options: JobOptions) -> dict[str, Any]:
-    image = worker_image(request) if options.graph else request.overrides.workers_image or IMAGES[request.engine]
+    image = worker_image(request) if options.graph else engine_image(request)
     mounts: list[dict[str, Any]] = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108 - of a container
     if (cache := request.model_cache) is not None:
         mounts.append({"name": "model-cache", "mountPath": cache.mount_path, "readOnly": True})

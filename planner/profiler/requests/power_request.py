@@ -123,6 +123,15 @@ class PowerRequest:
         return "vllm" if self.backend == "auto" else self.backend
 
     @property
+    def weights(self) -> str:
+        """What an engine loads: the path in the model cache, else the model by its name."""
+        cache = self.model_cache
+        if cache is None or not cache.model_path:
+            return self.model
+        path = cache.model_path
+        return path if path.startswith(cache.mount_path) else f"{cache.mount_path}/{path.strip('/')}"
+
+    @property
     def gpus_needed(self) -> int:
         """GPUs without which profiling does not begin."""
         return 0 if self.offline is not None else max(1, self.hardware.min_gpus_per_engine or 1)

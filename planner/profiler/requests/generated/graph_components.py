@@ -81,13 +81,9 @@ def worker_image(request: PowerRequest) -> str:
 
 def _worker(request: PowerRequest, role: Literal["prefill", "decode"], pool: PoolSizing) -> GraphComponent:
     volumes = []
-    model = request.model
     if (cache := request.model_cache) is not None:
         claim = {"persistentVolumeClaim": {"claimName": cache.claim}}
         volumes.append(GraphVolume("model-cache", cache.mount_path, claim))
-        path = cache.model_path
-        if path:
-            model = path if path.startswith(cache.mount_path) else f"{cache.mount_path}/{path.strip('/')}"
     if request.mocker:
         volumes.append(_profile_volume())
     power = {} if pool.cap_watts is None or request.form is RequestForm.OWN else {POWER_ANNOTATION: str(pool.cap_watts)}
@@ -97,7 +93,7 @@ def _worker(request: PowerRequest, role: Literal["prefill", "decode"], pool: Poo
         replicas=pool.replicas,
         image=worker_image(request),
         command=("python3", "-m", "dynamo.mocker" if request.mocker else f"dynamo.{request.engine}"),
-        arguments=_mocker(request, role) if request.mocker else _engine(request, role, model, pool.gpus),
+        arguments=_mocker(request, role) if request.mocker else _engine(request, role, pool.gpus),
         gpus=0 if request.mocker else pool.gpus,
         annotations=power,
         volumes=tuple(volumes),
@@ -105,8 +101,8 @@ def _worker(request: PowerRequest, role: Literal["prefill", "decode"], pool: Poo
     )
 
 
-def _engine(request: PowerRequest, role: str, model: str, gpus: int) -> tuple[str, ...]:
-    served = ("--served-model-name", request.model)
+def _engine(request: PowerRequest, role: str, gpus: int) -> tuple[str, ...]:
+    model, served = request.weights, ("--served-model-name", request.model)
     trusted = ("--trust-remote-code",) if request.trust_remote_code else ()
     mode = ("--disaggregation-mode", role)
     match request.engine:

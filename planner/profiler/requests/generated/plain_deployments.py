@@ -30,7 +30,7 @@ def plain_deployments(request: PowerRequest, sizing: DeploymentSizing) -> list[d
         metadata["annotations"] = dict(request.overrides.annotations)
     container: dict[str, Any] = {
         "name": "engine",
-        "image": request.overrides.workers_image or IMAGES[request.engine],
+        "image": engine_image(request),
         "command": list(engine_words(request, pool.gpus)),
         "ports": [{"name": "http", "containerPort": PORT}],
         "envFrom": [{"secretRef": {"name": TOKEN_SECRET, "optional": True}}],
@@ -60,15 +60,16 @@ def plain_deployments(request: PowerRequest, sizing: DeploymentSizing) -> list[d
     return [deployment, service]
 
 
-def engine_words(request: PowerRequest, gpus: int, port: str = str(PORT), host: str = "0.0.0.0") -> tuple[str, ...]:  # noqa: S104 - of a container
-    """The command of one engine that does both phases."""
+def engine_image(request: PowerRequest) -> str:
+    """The image of such an engine: as given, or that of the engine's own project."""
+    return request.overrides.workers_image or IMAGES[request.engine]
+
+
+def engine_words(request: PowerRequest, gpus: int) -> tuple[str, ...]:
+    """The command of one engine that does both phases, in a container."""
     trusted = ("--trust-remote-code",) if request.trust_remote_code else ()
-    where = ("--host", host, "--port", port)
-    model, cache = request.model, request.model_cache
-    if cache is not None and cache.model_path:
-        path = cache.model_path
-        model = path if path.startswith(cache.mount_path) else f"{cache.mount_path}/{path.strip('/')}"
-    served = ("--served-model-name", request.model)
+    where = ("--host", "0.0.0.0", "--port", str(PORT))  # noqa: S104 - of a container
+    model, served = request.weights, ("--served-model-name", request.model)
     match request.engine:
         case "vllm":
             return ("vllm", "serve", model, *served, *where, "--tensor-parallel-size", str(gpus), *trusted)
