@@ -57,10 +57,13 @@ def recommend(
 ) -> Recommendation:
     """The recommendation from the points of the targets' lengths, under every cap. ``max_kv_tokens`` by TP size.
 
-    TP sizes and bounds are those under the highest cap. Raises ValueError where a phase has no point.
+    TP sizes are those that the targets' objective prefers; they and the bounds are those under the highest cap. Raises
+    ValueError where a phase has no point.
     """
     if not prefill or not decode:
         raise ValueError("a recommendation needs points of both phases")
+    prefill = of_objective(prefill, targets.ttft_ms, targets.objective)
+    decode = of_objective(decode, targets.itl_ms, targets.objective)
     best_prefill, prefill_meets = _best(at_full_power(prefill), targets.ttft_ms)
     best_decode, decode_meets = _best(at_full_power(decode), targets.itl_ms)
     ttft = best_prefill.time.value
@@ -151,7 +154,7 @@ def _most_per_joule(table: Sequence[PointRow], target_ms: float) -> PointRow | N
 
 
 def of_objective(table: Sequence[PointRow], target_ms: float, objective: Objective) -> tuple[PointRow, ...]:
-    """The points of the TP size that an objective prefers, for `recommend` to choose among; all for ``throughput``.
+    """The points of the TP size that an objective prefers; all for ``throughput``.
 
     ``latency``: the size with the fastest point. ``goodput_per_watt``: that with the most tokens per joule within the
     target; all points where no draw was measured, or none is within.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from planner.profiler.analysis.profiled import Profiled
-from planner.profiler.analysis.recommendation import Targets, of_objective, recommend, unweighed
+from planner.profiler.analysis.recommendation import Targets, recommend, unweighed
 from planner.profiler.analysis.tables import MeasuredRepeat, PointRow, rows
 from planner.profiler.offline.estimate_points import (
     AskedPoint,
@@ -67,11 +67,9 @@ def estimated(options: EstimateOptions, engine: Callable[[int], TimesOfEngine], 
     targets = options.targets
     if why := unweighed(table, targets.objective):
         notes.append(why)
-    prefill = [row for row in table if row.point.phase == "prefill"]
-    decode = [row for row in table if row.point.phase == "decode"]
     found = recommend(
-        of_objective(prefill, targets.ttft_ms, targets.objective),
-        of_objective(decode, targets.itl_ms, targets.objective),
+        [row for row in table if row.point.phase == "prefill"],
+        [row for row in table if row.point.phase == "decode"],
         targets,
         {tp: limits.max_kv_tokens for tp, (_, limits) in engines.items()},
     )

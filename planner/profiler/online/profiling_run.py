@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from planner.profiler.analysis.decode_window import StreamedAnswer, decode_window
 from planner.profiler.analysis.profiled import Profiled
-from planner.profiler.analysis.recommendation import Recommendation, Targets, of_objective, recommend, unweighed
+from planner.profiler.analysis.recommendation import Recommendation, Targets, recommend, unweighed
 from planner.profiler.analysis.repeats import RepeatRule, is_done
 from planner.profiler.analysis.sweep import (
     EngineLimits,
@@ -142,8 +142,6 @@ class ProfilingRun:
         decode = [row for row in table if row.point.phase == "decode" and row.point.isl == start]
         if why := unweighed((*prefill, *decode), targets.objective):
             self._log.note(why)
-        prefill = list(of_objective(prefill, targets.ttft_ms, targets.objective))
-        decode = list(of_objective(decode, targets.itl_ms, targets.objective))
         kv_tokens = {tp: int(facts["max_kv_tokens"]) for tp, facts in self._log.engines.items()}
         try:
             return recommend(prefill, decode, targets, kv_tokens)

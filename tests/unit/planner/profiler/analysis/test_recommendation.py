@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from planner.profiler.analysis.recommendation import Targets, lines, of_objective, recommend, unweighed
+from planner.profiler.analysis.recommendation import Objective, Targets, lines, of_objective, recommend, unweighed
 from tests.unit.planner.profiler.rows import KV_TOKENS, TARGETS, row
 
 
@@ -67,11 +69,19 @@ def test_an_objective_chooses_among_the_tp_sizes() -> None:
         row("decode", 7.0, tp=4, in_flight=16, watts=2000.0),
         row("decode", 11.0, tp=8, in_flight=16, watts=100.0),
     ]
-    chosen = {
-        objective: {one.point.tp for one in of_objective(table, 10.0, objective)}
-        for objective in ("throughput", "latency", "goodput_per_watt")
-    }
+    objectives: tuple[Objective, ...] = ("throughput", "latency", "goodput_per_watt")
+    chosen = {objective: {one.point.tp for one in of_objective(table, 10.0, objective)} for objective in objectives}
     assert chosen == {"throughput": {1, 2, 4, 8}, "latency": {4}, "goodput_per_watt": {2}}
+    kv_tokens = dict.fromkeys((1, 2, 4, 8), KV_TOKENS)
+    recommended = {
+        objective: recommend([row("prefill", 40)], table, replace(TARGETS, objective=objective), kv_tokens)
+        for objective in objectives
+    }
+    assert {name: one.decode.point.tp for name, one in recommended.items()} == {
+        "throughput": 1,
+        "latency": 4,
+        "goodput_per_watt": 2,
+    }
     assert unweighed(table, "goodput_per_watt") == ""
 
 
