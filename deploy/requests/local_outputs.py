@@ -17,7 +17,7 @@ from deploy.yaml_text import read_yaml
 from planner.adapters.profiles import PROFILE_BYTES
 from planner.domain.profile import Profile
 from planner.profiler.online.engine_process import TEMPLATES
-from planner.profiler.requests.generated.config_maps import GRAPH_FILE, PROFILE_FILES, output_map, profile_map
+from planner.profiler.requests.generated.config_maps import GRAPH_FILE, RESULT_FILES, output_map, profile_map
 from planner.profiler.requests.generated.deployment_sizing import DeploymentSizing, size_deployment
 from planner.profiler.requests.generated.graph_deployment import graph_deployment
 from planner.profiler.requests.generated.plain_deployments import plain_deployments
@@ -49,7 +49,7 @@ def write_outputs(folder: RequestFolder, request: PowerRequest, profile: Profile
     urls = [f"http://127.0.0.1:{place.first_port + i}{METRICS_PATH}" for i in range(sizing.aggregated.replicas)]
     here = PlannerPlace(str(folder.profile.resolve()), place.bus, POOL, {"urls": urls})
     settings = _text(planner_configuration(request, sizing, here))
-    profiled = {name: _read(folder.profile / name) for name in (*PROFILE_FILES, "meta.json")}
+    profiled = {name: _read(folder.profile / name) for name in RESULT_FILES}
     for name, text in {
         PLAIN_FILE: yaml.safe_dump_all(plain_deployments(request, sizing), sort_keys=False),
         PLANNER_FILE: settings,

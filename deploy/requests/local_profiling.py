@@ -11,7 +11,7 @@ from deploy.cli.errors import CliError, UsageError
 from deploy.profiling.engine_config import EngineConfig, read_engine_config
 from deploy.profiling.node_gpus import NoGpuError, NvmlNode, tp_sizes, usable
 from deploy.requests.request_folder import RequestFolder
-from planner.adapters.profiles import ProfileError, load_profile
+from planner.adapters.profiles import META_FILE, ProfileError, load_profile
 from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
 from planner.profiler.requests.lifecycle import JobProgress, ProfilingSeen
@@ -95,7 +95,7 @@ def profiling_seen(folder: RequestFolder, request: PowerRequest) -> ProfilingSee
     """What the profiler left. A profile that cannot be used is a failure."""
     if (failure := folder.failure()) is not None:
         return ProfilingSeen(JobProgress.FAILED, failure[0], failure[1])
-    if not (folder.profile / "meta.json").exists():
+    if not (folder.profile / META_FILE).exists():
         return ProfilingSeen()
     try:
         unmet = size_deployment(load_profile(folder.profile), request).unmet

@@ -12,12 +12,9 @@ from typing import Any
 from planner.adapters.profiles import META_FILE, ProfileError, load_profile
 from planner.core.performance.engine_model import engine
 from planner.domain.profile import Profile
-from planner.profiler.requests.generated.config_maps import PROFILE_FILES
+from planner.profiler.requests.generated.config_maps import PROFILE_FILES, RESULT_FILES
 from planner.profiler.requests.generated.deployment_sizing import DeploymentSizing, SizingError, size_deployment
 from planner.profiler.requests.power_request import HardwareBounds, PowerRequest, RequestedLoad
-
-RESULT_FILES = (*PROFILE_FILES, META_FILE)
-"""What a Job uploads."""
 
 
 def chosen_results(results: Sequence[Mapping[str, str]], request: PowerRequest) -> tuple[dict[str, str], Profile]:

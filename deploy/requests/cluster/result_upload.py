@@ -12,8 +12,8 @@ from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.regular_files import read_regular
 from deploy.cli.errors import CliError, UsageError
 from deploy.requests.cluster.request_objects import CORE, path
-from deploy.requests.cluster.result_choice import RESULT_FILES
 from planner.adapters.profiles import ProfileError, load_profile
+from planner.profiler.requests.generated.config_maps import RESULT_FILES
 
 if TYPE_CHECKING:
     from agent.connectors.kubernetes.cluster_client import ClusterClient

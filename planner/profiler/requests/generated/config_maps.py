@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from planner.adapters.profiles import DECODE_FILES, META_FILE, PREFILL_FILES
 from planner.profiler.requests.generated.graph_components import PROFILE_MAP
 from planner.profiler.requests.power_request import PowerRequest
 
 GRAPH_FILE = "config_with_planner.yaml"
 """Dynamo's name of the generated deployment in its output."""
-PROFILE_FILES = ("prefill_raw_data.json", "decode_raw_data.json")
+PROFILE_FILES = (PREFILL_FILES[-1], DECODE_FILES[-1])
+RESULT_FILES = (*PROFILE_FILES, META_FILE)
+"""What a profile consists of where it is text."""
 
 
 def output_map(request: PowerRequest, texts: Mapping[str, str]) -> dict[str, Any]:
@@ -21,8 +24,8 @@ def output_map(request: PowerRequest, texts: Mapping[str, str]) -> dict[str, Any
 def profile_map(request: PowerRequest, texts: Mapping[str, str]) -> dict[str, Any]:
     """``planner-profile-data``, in the namespace of the deployment. Raises KeyError where a file is missing."""
     kept = {name: texts[name] for name in PROFILE_FILES}
-    if "meta.json" in texts:
-        kept["meta.json"] = texts["meta.json"]
+    if META_FILE in texts:
+        kept[META_FILE] = texts[META_FILE]
     return _config_map(request, PROFILE_MAP, request.deployment_namespace, kept)
 
 
