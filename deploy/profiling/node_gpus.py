@@ -108,9 +108,9 @@ class NvmlDraw:
         return self.node.watts(self.indices)
 
 
-def tp_sizes(gpus: int) -> tuple[int, ...]:
-    """The powers of two up to a number of GPUs."""
-    return tuple(1 << power for power in range(gpus.bit_length()))
+def tp_sizes(gpus: int, least: int = 1) -> tuple[int, ...]:
+    """The powers of two from ``least`` up to a number of GPUs."""
+    return tuple(1 << power for power in range(gpus.bit_length()) if 1 << power >= least)
 
 
 def _text(value: str | bytes) -> str:

@@ -85,7 +85,7 @@ def _tp_words(request: PowerRequest, options: ApplyOptions) -> list[str]:
     if options.endpoint is not None or (bounds.min_gpus_per_engine is None and bounds.max_gpus_per_engine is None):
         return []
     most = bounds.max_gpus_per_engine or bounds.gpus_per_node or 8
-    sizes = [size for size in tp_sizes(most) if size >= (bounds.min_gpus_per_engine or 1)]
+    sizes = tp_sizes(most, bounds.min_gpus_per_engine or 1)
     if not sizes:
         raise UsageError("no power of two lies within minNumGpusPerEngine and maxNumGpusPerEngine")
     return ["--tp", ",".join(map(str, sizes))]

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import yaml
 
 from agent.adapters.kubernetes.api import ApiError
+from deploy.profiling.node_gpus import tp_sizes
 from deploy.requests.cluster.cluster_gpus import ClusterGpus, cluster_gpus, with_found
 from deploy.requests.cluster.request_objects import (
     APPS,
@@ -152,7 +153,7 @@ def _sizes(request: PowerRequest, mine: Owned, gpus: ClusterGpus) -> tuple[int, 
             return tuple(int(size) for size in text.split(","))
     bounds = request.hardware
     most = min(gpus.most, bounds.max_gpus_per_engine or gpus.most, bounds.gpus_per_node or gpus.most)
-    return tuple(1 << power for power in range(most.bit_length()) if 1 << power >= (bounds.min_gpus_per_engine or 1))
+    return tp_sizes(most, bounds.min_gpus_per_engine or 1)
 
 
 async def _obstacle(cluster: ClusterReader, request: PowerRequest, uid: str, graph: bool) -> str:
