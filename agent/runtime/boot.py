@@ -11,8 +11,12 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def boot_name(boot_id: Path = BOOT_ID) -> str:
     """``<machine boot>/<process>``. Without a boot id from the kernel, each process counts as its own boot."""
     process = uuid.uuid4().hex[:12]
+    return f"{machine_boot(boot_id) or process}/{process}"
+
+
+def machine_boot(boot_id: Path = BOOT_ID) -> str:
+    """Which start of the machine this is; empty where the kernel does not say."""
     try:
-        machine = boot_id.read_text().strip()
+        return boot_id.read_text().strip()
     except OSError:
-        machine = ""
-    return f"{machine or process}/{process}"
+        return ""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.ports import DriverError, GpuDriver, GpuInfo
-from agent.runtime.boot import BOOT_ID
+from agent.runtime.boot import machine_boot
 from bus_schemas.regular_files import read_regular
 
 FILE_BYTES = 1 << 20
@@ -159,7 +159,7 @@ class HeldLimits:
         except (OSError, ValueError) as error:
             raise HeldLimitError(f"{self._file}: cannot be read: {error}; read the limits, and delete it") from error
         try:
-            if kept["boot"] != _boot() or before not in kept["owners"]:
+            if kept["boot"] != machine_boot() or before not in kept["owners"]:
                 return
             for gpu, each in kept["gpus"].items():
                 if gpu not in self.found_mw:
@@ -179,20 +179,13 @@ class HeldLimits:
         draft = self._file.with_name(f".{self._file.name}.new")
         try:
             with draft.open("w") as file:
-                json.dump({"boot": _boot(), "owners": self._owners, "gpus": {**self._others, **ours}}, file)
+                json.dump({"boot": machine_boot(), "owners": self._owners, "gpus": {**self._others, **ours}}, file)
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self._file)
         except OSError as error:
             raise HeldLimitError(f"{self._file}: cannot be written: {error.strerror or error}") from error
         self._set_mw = dict(set_mw)
-
-
-def _boot() -> str:
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _second_writer(info: GpuInfo, now_mw: int, ours_mw: int) -> str:
