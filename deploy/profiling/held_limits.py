@@ -6,7 +6,6 @@ A file names what was found and what was set, so that the next run puts back the
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from pathlib import Path
 from agent.ports import DriverError, GpuDriver, GpuInfo
 from agent.runtime.boot import machine_boot
 from bus_schemas.regular_files import read_regular
+from deploy.profiling.durable_json import replace_json
 
 FILE_BYTES = 1 << 20
 RETRY_S = 1.0
@@ -176,13 +176,9 @@ class HeldLimits:
     def _keep(self, set_mw: Mapping[str, int]) -> None:
         """On the disk before the first limit is written."""
         ours = {gpu: {"found_mw": self.found_mw[gpu], "set_mw": mw} for gpu, mw in set_mw.items()}
-        draft = self._file.with_name(f".{self._file.name}.new")
+        content = {"boot": machine_boot(), "owners": self._owners, "gpus": {**self._others, **ours}}
         try:
-            with draft.open("w") as file:
-                json.dump({"boot": machine_boot(), "owners": self._owners, "gpus": {**self._others, **ours}}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._file)
+            replace_json(self._file, content)
         except OSError as error:
             raise HeldLimitError(f"{self._file}: cannot be written: {error.strerror or error}") from error
         self._set_mw = dict(set_mw)

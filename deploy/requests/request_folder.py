@@ -20,6 +20,7 @@ from typing import Any
 
 from bus_schemas.regular_files import read_regular
 from deploy.cli.errors import UsageError
+from deploy.profiling.durable_json import replace_json
 from planner.profiler.requests.request_status import ProfilingPhase, status_from_dict
 
 RECORD, LOCK, DELETING, FAILED = "request.json", "lock", "deleting", "profile-failed.json"
@@ -88,11 +89,12 @@ class RequestFolder:
 
     def write(self, record: KeptRequest) -> None:
         """Replace the record. Raises OSError."""
-        self._replace(RECORD, {"manifest": record.manifest, "status": record.status, "events": list(record.events)})
+        content = {"manifest": record.manifest, "status": record.status, "events": list(record.events)}
+        replace_json(self.path / RECORD, content)
 
     def profile_failed(self, phase: ProfilingPhase, message: str) -> None:
         """Keep why there is no profile. Raises OSError."""
-        self._replace(FAILED, {"phase": phase.value, "message": message})
+        replace_json(self.path / FAILED, {"phase": phase.value, "message": message})
 
     def failure(self) -> tuple[ProfilingPhase, str] | None:
         """Why there is no profile; None where nothing failed."""
@@ -122,11 +124,3 @@ class RequestFolder:
             for folder in (self.profile, self.workers):
                 shutil.rmtree(folder, ignore_errors=True)
         self.forget_deletion()
-
-    def _replace(self, name: str, content: Mapping[str, Any]) -> None:
-        draft = self.path / f".{name}.new"
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self.path / name)
