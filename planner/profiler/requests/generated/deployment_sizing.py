@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from planner.adapters.power_priors import curve, gpu, phase_of
 from planner.core.performance.engine_model import engine
 from planner.core.power.curve import fitted_speed
 from planner.domain.pool import Role
+from planner.domain.power import PowerCurve
 from planner.domain.profile import Profile
 from planner.domain.units import watts_from_mw
 from planner.profiler.analysis.recommendation import Objective
@@ -132,10 +133,7 @@ def _fewer(
     counts = [prefill.replicas, decode.replicas]
     while counts[0] * each[0] + counts[1] * each[1] > limit and max(counts) > 1:
         counts[0 if counts[0] >= counts[1] else 1] -= 1
-    return (
-        PoolSizing(prefill.gpus, prefill.requests_per_s, counts[0], prefill.cap_watts),
-        PoolSizing(decode.gpus, decode.requests_per_s, counts[1], decode.cap_watts),
-    )
+    return replace(prefill, replicas=counts[0]), replace(decode, replicas=counts[1])
 
 
 def _capped(
@@ -156,10 +154,7 @@ def _capped(
         share = (budget_watts - one_each) / (wanted - one_each)
         caps = [low + math.floor((cap - low) * share) for cap, low in zip(caps, least, strict=True)]
     prefill, decode = _fewer(prefill, decode, (prefill.gpus * caps[0], decode.gpus * caps[1]), budget_watts)
-    return (
-        PoolSizing(prefill.gpus, prefill.requests_per_s, prefill.replicas, caps[0]),
-        PoolSizing(decode.gpus, decode.requests_per_s, decode.replicas, caps[1]),
-    )
+    return replace(prefill, cap_watts=caps[0]), replace(decode, cap_watts=caps[1])
 
 
 def _least_watts(name: str, role: Role) -> int:
@@ -175,7 +170,7 @@ def _cap_watts(name: str, role: Role, objective: Objective) -> int:
     return round(watts_from_mw(max(caps, key=lambda cap: fitted_speed(known, cap) / min(cap, known.p_u_mw))))
 
 
-def _curve(name: str, role: Role) -> Any:
+def _curve(name: str, role: Role) -> PowerCurve:
     try:
         return curve(gpu(name), phase_of(role))
     except KeyError as error:
