@@ -199,7 +199,6 @@ class AlphaSpec(RequestSection):
             hardware.min_num_gpus_per_engine,
             hardware.max_num_gpus_per_engine,
             hardware.num_gpus_per_node,
-            discover=self.enable_gpu_discovery or hardware.enable_gpu_discovery,
         )
 
     def _overrides(self) -> DeploymentOverrides:

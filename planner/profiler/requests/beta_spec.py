@@ -172,7 +172,6 @@ class BetaSpec(RequestSection):
                 gpus_per_node=hardware.num_gpus_per_node,
                 total_gpus=hardware.total_gpus,
                 gpu_type=hardware.gpu_sku,
-                discover=hardware.total_gpus is None or hardware.gpu_sku is None,
             ),
             "overrides": DeploymentOverrides(graph=self.overrides.dgd),
             "model_cache": ModelCache(cache.pvc_name, cache.pvc_model_path, cache.pvc_mount_path)

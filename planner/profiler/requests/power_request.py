@@ -36,14 +36,13 @@ class OfflineSizing:
 
 @dataclass(frozen=True, slots=True)
 class HardwareBounds:
-    """What engines may use; None: as found. ``discover``: what is found overrides what is written."""
+    """What engines may use; None: as found."""
 
     min_gpus_per_engine: int | None = None
     max_gpus_per_engine: int | None = None
     gpus_per_node: int | None = None
     total_gpus: int | None = None
     gpu_type: str | None = None
-    discover: bool = False
 
 
 @dataclass(frozen=True, slots=True)
