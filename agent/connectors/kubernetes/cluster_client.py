@@ -85,26 +85,11 @@ class ClusterClient:
         query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Create, replace, merge into or delete one object of any kind; the answer. Raises ApiError."""
-        headers = {"Accept": "application/json", "Content-Type": MERGE if method == "PATCH" else "application/json"}
+        own = {} if method == "DELETE" else {"fieldManager": OWN}
+        limits = aiohttp.ClientTimeout(total=TIMEOUT_S)
         try:
-            answer = await self._api.call_api(
-                path,
-                method,
-                query_params=[*([] if method == "DELETE" else [("fieldManager", OWN)]), *(query or {}).items()],
-                header_params=headers,
-                body=None if body is None else dict(body),
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _return_http_data_only=True,
-                _request_timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
-            )
-            async with answer:
-                text = await answer.read()
-                if answer.status >= FIRST_REFUSAL:
-                    refusal = client.ApiException(status=answer.status, reason=answer.reason)
-                    refusal.body = text.decode(errors="replace")
-                    raise refusal
-                found: dict[str, Any] = json.loads(text)
+            async with await self._open(path, {**own, **(query or {})}, limits, method, body) as answer:
+                found: dict[str, Any] = json.loads(await answer.read())
                 return found
         except FAILURES as error:
             raise _refusal(f"{method} {path}", error) from error
@@ -128,12 +113,23 @@ class ClusterClient:
         except FAILURES as error:
             raise _refusal(path, error) from error
 
-    async def _open(self, path: str, query: Mapping[str, str], limits: aiohttp.ClientTimeout) -> Any:
+    async def _open(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        limits: aiohttp.ClientTimeout,
+        method: str = "GET",
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        headers = {"Accept": "application/json"}
+        if method != "GET":
+            headers["Content-Type"] = MERGE if method == "PATCH" else "application/json"
         answer = await self._api.call_api(
             path,
-            "GET",
+            method,
             query_params=list(query.items()),
-            header_params={"Accept": "application/json"},
+            header_params=headers,
+            body=None if body is None else dict(body),
             auth_settings=["BearerToken"],
             _preload_content=False,
             _return_http_data_only=True,
