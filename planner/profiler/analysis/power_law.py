@@ -94,8 +94,13 @@ class PowerFit:
         """The phase and, for decode, its batches."""
         if self.phase == "prefill":
             return "prefill"
+        return f"decode, {self.batches} in flight"
+
+    @property
+    def batches(self) -> str:
+        """Its batch sizes, as ``4 to 7``."""
         least, most = self.least_batch, self.most_batch
-        return f"decode, {least if least == most else f'{least} to {most}'} in flight"
+        return f"{least}" if least == most else f"{least} to {most}"
 
     @property
     def parameters(self) -> dict[str, tuple[float, float]]:

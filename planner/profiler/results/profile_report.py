@@ -90,12 +90,11 @@ def _plot(file: Path) -> str:
 def _fits(fits: Sequence[PowerFit]) -> str:
     rows: list[tuple[str, ...]] = []
     for fit in fits:
-        batch = f"{fit.least_batch}" if fit.least_batch == fit.most_batch else f"{fit.least_batch} to {fit.most_batch}"
         if fit.curve is None or fit.error is None or fit.worst is None:
-            rows.append((fit.phase, batch, "", "", "", "", "", fit.why))
+            rows.append((fit.phase, fit.batches, "", "", "", "", "", fit.why))
             continue
         law = [with_margin(fit, name) for name in fit.parameters]
-        rows.append((fit.phase, batch, *law, f"{fit.error:.2%}", f"{fit.worst:.2%}", ""))
+        rows.append((fit.phase, fit.batches, *law, f"{fit.error:.2%}", f"{fit.worst:.2%}", ""))
     head = ("phase", "in flight", "P_s (W)", "P_u (W)", "alpha", "error (rms)", "worst", "")
     return _table(head, rows)
 
