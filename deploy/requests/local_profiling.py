@@ -57,14 +57,14 @@ def profile_words(folder: RequestFolder, request: PowerRequest, options: ApplyOp
         words += ["--objective", request.power.objective]
     if request.max_context is not None:
         words += ["--max-context-length", str(request.max_context)]
+    for name, value in (("--max-kv-tokens", options.max_kv_tokens), ("--max-in-flight", options.max_in_flight)):
+        words += [] if value is None else [name, str(value)]
     if offline is not None:
         if offline.system is None:
             raise UsageError("offline sizing needs the GPU type: set spec.hardware.gpuSku, or searchStrategy thorough")
         version = ["--backend-version", offline.backend_version] if offline.backend_version else []
         asked = ["--offline", "--system", offline.system, "--model", offline.model, "--backend", offline.backend]
         return [*words, *asked, *version, *_tp_words(request, options)]
-    for name, value in (("--max-kv-tokens", options.max_kv_tokens), ("--max-in-flight", options.max_in_flight)):
-        words += [] if value is None else [name, str(value)]
     words += [*(["--quick"] if options.quick else []), *(["--gpus", options.gpus] if options.gpus else [])]
     words += _tp_words(request, options)
     if options.endpoint is not None:
