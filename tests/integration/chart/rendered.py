@@ -62,8 +62,13 @@ def rendered(
     case: str, version: str = NEWEST, release: str = "w", extra: tuple[str, ...] = (), chart: Path = CHART
 ) -> Rendered:
     """A case. ``extra``: further arguments of `helm template`. Raises RefusedError."""
-    arguments = ("template", release, str(chart), "--namespace", NAMESPACE, "--values", str(values_of(case)), *extra)
-    return Rendered(tuple(manifests(run_helm(version, *arguments))))
+    arguments = (release, str(chart), "--namespace", NAMESPACE, "--values", str(values_of(case)), *extra)
+    return template(*arguments, version=version)
+
+
+def template(*arguments: str, version: str = NEWEST) -> Rendered:
+    """What `helm template` makes of these arguments. Raises RefusedError."""
+    return Rendered(tuple(manifests(run_helm(version, "template", *arguments))))
 
 
 def run_helm(version: str, *arguments: str) -> str:

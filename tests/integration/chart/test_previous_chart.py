@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.contract.previous.previous_contract import RELEASE
-from tests.integration.chart.rendered import CHART, NEWEST, Manifest, RefusedError, Rendered, manifests, run_helm
+from tests.integration.chart.rendered import CHART, NAMESPACE, Manifest, RefusedError, Rendered, template
 from tests.integration.chart.test_upgrade import FIXED, _workloads
 
 pytestmark = pytest.mark.xdist_group("chart")
@@ -20,23 +21,23 @@ NEEDED: dict[str, Any] = yaml.safe_load((RELEASE / "upgrade-values.yaml").read_t
 cases = pytest.mark.parametrize("case", VALUES)
 
 
-@functools.cache
 def rendered_by(chart: Path, case: str, *extra: str) -> Rendered:
     """A case of the previous release by one of both charts."""
-    words = ("template", "w", str(chart), "--namespace", "power", "--values", str(VALUES[case]), *extra)
-    return Rendered(tuple(manifests(run_helm(NEWEST, *words))))
+    return template("w", str(chart), "--namespace", NAMESPACE, "--values", str(VALUES[case]), *extra)
 
 
-def both(case: str, tmp_path: Path) -> tuple[Rendered, Rendered]:
+@functools.cache
+def both(case: str) -> tuple[Rendered, Rendered]:
     """Before and after: after with what the values need besides."""
-    added = tmp_path / "added.yaml"
-    added.write_text(yaml.safe_dump(NEEDED.get(case, {})))
-    return rendered_by(PACKAGE, case), rendered_by(CHART, case, "--values", str(added))
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as added:
+        yaml.safe_dump(NEEDED.get(case, {}), added)
+        added.flush()
+        return rendered_by(PACKAGE, case), rendered_by(CHART, case, "--values", added.name)
 
 
 @cases
-def test_its_values_render_and_every_object_of_it_stays(case: str, tmp_path: Path) -> None:
-    before, after = both(case, tmp_path)
+def test_its_values_render_and_every_object_of_it_stays(case: str) -> None:
+    before, after = both(case)
     assert _names(before) <= _names(after), "an upgrade would delete it"
     added = {kind for kind, _ in _names(after) - _names(before)}
     assert added <= {"ConfigMap"}, "only dashboards are new"
@@ -50,8 +51,8 @@ def test_a_value_that_it_did_not_have_is_asked_for_by_name_before_anything_is_se
 
 @cases
 @pytest.mark.parametrize("back", [False, True], ids=["upgrade", "rollback"])
-def test_every_workload_is_replaced_in_order_or_not_at_all(case: str, back: bool, tmp_path: Path) -> None:
-    before, after = reversed(both(case, tmp_path)) if back else both(case, tmp_path)
+def test_every_workload_is_replaced_in_order_or_not_at_all(case: str, back: bool) -> None:
+    before, after = reversed(both(case)) if back else both(case)
     for key, old in _workloads(before).items():
         new = _workloads(after)[key]
         for part in FIXED[key[0]]:
@@ -69,8 +70,8 @@ def test_every_workload_is_replaced_in_order_or_not_at_all(case: str, back: bool
 
 
 @cases
-def test_both_releases_read_the_same_settings_so_that_either_may_run_with_them(case: str, tmp_path: Path) -> None:
-    before, after = both(case, tmp_path)
+def test_both_releases_read_the_same_settings_so_that_either_may_run_with_them(case: str) -> None:
+    before, after = both(case)
     for end in ("-planner", "-agent", *(f"-connector-{name}" for name in _connectors(case))):
         old, new = ([one["data"] for one in release.of("ConfigMap", end)] for release in (before, after))
         assert old == new, end
@@ -80,8 +81,7 @@ def test_there_are_no_definitions_of_kinds_that_an_upgrade_would_leave_behind() 
     """Helm installs `crds/` once and never upgrades it: the chart has none, and its custom kinds are the operator's."""
     assert not (CHART / "crds").exists()
     for case in VALUES:
-        for chart in (PACKAGE, CHART):
-            found = rendered_by(chart, case, *(("--set=nats.auth.agentSecret=x",) if chart == CHART else ()))
+        for found in both(case):
             kinds = {one["kind"] for one in found.manifests if one["apiVersion"].startswith("monitoring.coreos.com/")}
             assert kinds <= {"PodMonitor", "PrometheusRule"}
             assert not found.of("CustomResourceDefinition")

@@ -20,7 +20,6 @@ from deploy.kubernetes.in_cluster import (
     NAMESPACE,
     PINNED,
     POOL,
-    RELEASE,
     SITE,
     chat_graph,
     namespace,
@@ -29,8 +28,9 @@ from deploy.kubernetes.in_cluster import (
 )
 from deploy.kubernetes.own_cluster import GPU_NODE
 from tests.integration.chart.pod_security import breaches
-from tests.integration.chart.rendered import CHART, NEWEST, VERSIONS, Rendered, manifests, run_helm
+from tests.integration.chart.rendered import VERSIONS, Rendered, run_helm
 from tests.integration.chart.test_manifests import problems_of
+from tests.integration.evaluation.evaluation_release import evaluation_release
 from tests.integration.evaluation.recorded_programs import RecordedPrograms, recorded_programs
 
 pytestmark = pytest.mark.xdist_group("chart")
@@ -40,9 +40,7 @@ KUBERNETES = "1.34"
 
 @pytest.fixture(scope="module")
 def release() -> Rendered:
-    values = [word for name in ("evaluation", "chat") for word in ("--values", str(VALUES / f"{name}.yaml"))]
-    text = run_helm(NEWEST, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, *values)
-    return Rendered(tuple(manifests(text)))
+    return evaluation_release()
 
 
 def test_the_settings_are_ones_that_our_programs_take(release: Rendered, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from deploy.compose.core_config import planner_config
 from planner.adapters.graph_model import model_of
 from tests.command_line import run
 from tests.contract.kubernetes.test_detected_model import kubeconfig
-from tests.integration.chart.rendered import NEWEST, Manifest, Rendered, manifests, run_helm
+from tests.integration.chart.rendered import Manifest, Rendered, template
 from tests.integration.chart.test_connector_rights import NO_CLUSTER
 from tests.integration.chart.test_manifests import KINDS, problems_of
 from tests.unit.planner.adapters.test_profiles import write as write_profile
@@ -143,7 +143,7 @@ def released(name: str) -> Rendered:
     (command,) = [line for line in (EXAMPLES / name).read_text().splitlines() if line.startswith("#   helm install ")]
     words = shlex.split(command.removeprefix("#"))
     assert words[-1] == f"deploy/kubernetes/examples/{name}"
-    return Rendered(tuple(manifests(run_helm(NEWEST, "template", *words[2:]))))
+    return template(*words[2:])
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.kubernetes.evaluation import VALUES
-from deploy.kubernetes.in_cluster import CUT, GRAPH, MODEL, NAMESPACE, PIN, PINNED, RELEASE, RELEASES, chat_graph
+from deploy.kubernetes.in_cluster import CUT, GRAPH, MODEL, PIN, PINNED, RELEASES, chat_graph
 from deploy.nats.embedded import EmbeddedServer
 from tests.command_line import Done, process, wattscale
 from tests.contract.bus import until
@@ -25,7 +24,7 @@ from tests.contract.kubernetes.api_server import ApiServer, api_server
 from tests.contract.kubernetes.connector_site import WORKLOAD_RULES
 from tests.contract.kubernetes.operators.workload_operator import DEPLOYMENT, Workload, WorkloadOperator
 from tests.free_ports import free_port
-from tests.integration.chart.rendered import CHART, NEWEST, Rendered, manifests, run_helm
+from tests.integration.evaluation.evaluation_release import evaluation_release
 from tests.integration.evaluation.recorded_programs import ROOT
 from tests.integration.prometheus_process import prometheus
 from tests.integration.verify.verified_site import SitePart
@@ -36,20 +35,13 @@ NEEDS_A_CLUSTER = {"annotations", "rights", "driver here"}
 """Checks that need parts which only a cluster, or a node's agent, has."""
 
 
-def _release() -> Rendered:
-    values = [word for name in ("evaluation", "chat") for word in ("--values", str(VALUES / f"{name}.yaml"))]
-    return Rendered(
-        tuple(manifests(run_helm(NEWEST, "template", RELEASE, str(CHART), "--namespace", NAMESPACE, *values)))
-    )
-
-
 class EvaluationHere:
     """The parts, with files in ``folder``."""
 
     def __init__(self, folder: Path, bus: str, kube: ApiServer, token: str, workload: Workload) -> None:
         self.folder, self.bus, self.kube, self.token, self.workload = folder, bus, kube, token, workload
         self.engine_port, self.prometheus_port = free_port(), free_port()
-        self.release = _release()
+        self.release = evaluation_release()
 
     def settings(self, component: str, **changes: Any) -> Path:
         """As rendered, with addresses of this machine."""
