@@ -33,11 +33,10 @@ from tests.contract.requests.request_site import (
 from tests.doubles.kubernetes import VERBS
 from tests.doubles.kubernetes_parts.answers import target_of
 from tests.integration.chart.pod_security import breaches
-from tests.integration.chart.rendered import Rendered, rendered
+from tests.integration.chart.rendered import Rendered, Right, rendered, rights
 
 pytestmark = pytest.mark.xdist_group("chart")
 RBAC = "rbac.authorization.k8s.io"
-Right = tuple[str, str, str]
 NOT_ASKED: set[Right] = {("update", "wattscale.io", "inferencepowerrequests/finalizers")}
 """Admission asks for it, in clusters that protect owners."""
 OF_OTHERS: set[Right] = {
@@ -70,14 +69,7 @@ async def account(site: RequestSite, end: str) -> AsyncIterator[ClusterClient]:
 
 def given(end: str) -> set[Right]:
     """The rights of an account in the chart."""
-    rules = [rule for kind in ("Role", "ClusterRole") for one in release().of(kind, end) for rule in one["rules"]]
-    return {
-        (verb, group, resource)
-        for rule in rules
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+    return {right for kind in ("Role", "ClusterRole") for one in release().of(kind, end) for right in rights(one)}
 
 
 def asked(requests: list[tuple[str, str]]) -> set[Right]:

@@ -19,6 +19,8 @@ VERSIONS = tuple(HELM.values())
 NEWEST = VERSIONS[-1]
 NAMESPACE = "power"
 Manifest = dict[str, Any]
+Right = tuple[str, str, str]
+"""Verb, API group and resource."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class Rendered:
 
 class RefusedError(Exception):
     """Helm refused the values or the chart; the message is its own."""
+
+
+def rights(role: Manifest) -> set[Right]:
+    """What a Role or ClusterRole gives."""
+    return {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
 
 
 def values_of(case: str) -> Path:

@@ -12,7 +12,7 @@ from agent.connectors.kubernetes.keyed_watch import WatchableCluster
 from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
 from agent.connectors.kubernetes.shared_watches import SharedWatches
 from deploy.compose.connectors import connector_settings
-from tests.integration.chart.rendered import Manifest, Rendered, rendered
+from tests.integration.chart.rendered import Manifest, Rendered, rendered, rights
 
 pytestmark = pytest.mark.xdist_group("chart")
 NO_CLUSTER = cast("WatchableCluster", None)
@@ -72,14 +72,7 @@ def _rules(release: Rendered) -> list[Manifest]:
 
 
 def _given(release: Rendered) -> set[Rule]:
-    return {
-        (role["metadata"]["namespace"], group, resource, verb)
-        for role in release.of("Role", "-chat")
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
+    return {(role["metadata"]["namespace"], *right) for role in release.of("Role", "-chat") for right in rights(role)}
 
 
 def _asked(release: Rendered, folder: Path) -> set[Rule]:
@@ -89,6 +82,6 @@ def _asked(release: Rendered, folder: Path) -> set[Rule]:
     settings = connector_settings.load(file, {}, {}, KubernetesFile).settings
     shared = SharedWatches(NO_CLUSTER, settings.watched(), annotate=settings.annotate, restart=settings.restart_graphs)
     # `_rights`, because `needed_rights` leaves out those of kinds that a cluster may lack.
-    rights = {right for watch in shared.watches.values() for right in watch._rights}
-    assert rights
-    return {(right.namespace, right.group, right.path, right.verb) for right in rights}
+    needed = {right for watch in shared.watches.values() for right in watch._rights}
+    assert needed
+    return {(right.namespace, right.verb, right.group, right.path) for right in needed}

@@ -24,7 +24,7 @@ from deploy.compose.core_config import planner_config
 from planner.adapters.graph_model import model_of
 from tests.command_line import run
 from tests.contract.kubernetes.test_detected_model import kubeconfig
-from tests.integration.chart.rendered import Manifest, Rendered, template
+from tests.integration.chart.rendered import Manifest, Rendered, rights, template
 from tests.integration.chart.test_connector_rights import NO_CLUSTER
 from tests.integration.chart.test_manifests import KINDS, problems_of
 from tests.unit.planner.adapters.test_profiles import write as write_profile
@@ -121,21 +121,14 @@ def test_a_planner_that_is_part_of_a_graph_starts_and_scales_it(
 
 def test_such_a_planner_has_every_right_that_it_asks_for() -> None:
     (role,) = of_kind("Role")
-    given = {
-        (group, resource, verb)
-        for rule in role["rules"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for verb in rule["verbs"]
-    }
     place = role["metadata"]["namespace"]
     file = KubernetesFile(deployment="any", namespace=place, graph="any")
     asked = {
-        (right.group, right.path, right.verb)
+        (right.verb, right.group, right.path)
         for watch in SharedWatches(NO_CLUSTER, file.watched()).watches.values()
         for right in watch._rights
     }
-    assert given == {*asked, ("nvidia.com", "dynamographdeployments", "get")}, "get: to find the model"
+    assert rights(role) == {*asked, ("get", "nvidia.com", "dynamographdeployments")}, "get: to find the model"
 
 
 def released(name: str) -> Rendered:
