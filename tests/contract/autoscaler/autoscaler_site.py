@@ -22,6 +22,7 @@ from tests.contract.bus import bench, scaling, until
 from tests.contract.roles.certificates import Authority, Pair
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.free_ports import free_port
+from tests.kubeconfig_file import kubeconfig
 from tests.unit.agent.connectors.test_autoscaler_manifests import documents
 
 DEPLOYMENT, NAMESPACE = "prod-llama", "prod"
@@ -188,13 +189,4 @@ class TrustedCluster:
         async with KubernetesApi(Access(self.double.url)) as api:
             path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/wattscale-autoscaler/token"
             token = (await api.post(path, {"spec": {}}))["status"]["token"]
-        file = self.folder / "kubeconfig"
-        context = {"cluster": "k", "user": "u", "namespace": NAMESPACE}
-        document = {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": context}],
-            "clusters": [{"name": "k", "cluster": {"server": self.double.url}}],
-            "users": [{"name": "u", "user": {"token": token}}],
-        }
-        file.write_text(json.dumps(document))
-        return file
+        return kubeconfig(self.folder / "kubeconfig", self.double.url, token, NAMESPACE)

@@ -23,6 +23,7 @@ from bus_schemas.jetstream.watch import follow
 from tests.contract.bus import bench, until
 from tests.contract.kubernetes.api_server import ApiServer, Rule
 from tests.free_ports import free_port
+from tests.kubeconfig_file import kubeconfig
 
 READ = "list,watch"
 SECOND_WRITERS = "wattscale_connector_second_writer_pools"
@@ -154,21 +155,7 @@ class ConnectorSite:
 
     def kubeconfig(self, token: str) -> Path:
         """A file for an account."""
-        file = self.folder / f"kubeconfig-{token[-12:]}"
-        cluster: dict[str, Any] = {"server": self.api_url}
-        if cluster["server"].startswith("https"):
-            cluster["insecure-skip-tls-verify"] = True
-        context = {"cluster": "k", "user": "u", "namespace": self.server.namespace}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": context}],
-            "clusters": [{"name": "k", "cluster": cluster}],
-            "users": [{"name": "u", "user": {"token": token}}],
-        }
-        file.write_text(json.dumps(document))
-        return file
+        return kubeconfig(self.folder / f"kubeconfig-{token[-12:]}", self.api_url, token, self.server.namespace)
 
     @asynccontextmanager
     async def connector(

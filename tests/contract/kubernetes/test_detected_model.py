@@ -23,6 +23,7 @@ from deploy.compose.planner_settings import load
 from deploy.nats.embedded import EmbeddedServer
 from planner.runtime.config.settings import Settings
 from tests.doubles.kubernetes import KubernetesDouble
+from tests.kubeconfig_file import kubeconfig
 from tests.shared_data import ROOT
 from tests.unit.planner.adapters.test_graph_model import GUIDES_GRAPH, QWEN
 
@@ -36,21 +37,13 @@ def graph(namespace: str = "dynamo-system", name: str = "vllm-disagg") -> dict[s
     return {**json.loads(json.dumps(GUIDES_GRAPH)), "metadata": {"namespace": namespace, "name": name}}
 
 
-def kubeconfig(folder: Path, url: str) -> Path:
-    path = folder / "kubeconfig"
-    content = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "dynamo-system"}}],
-        "clusters": [{"name": "k", "cluster": {"server": url}}],
-        "users": [{"name": "u", "user": {"token": TOKEN}}],
-    }
-    path.write_text(json.dumps(content))
-    path.chmod(0o600)
-    return path
+def account_file(folder: Path, url: str) -> Path:
+    """A kubeconfig for the planner's account."""
+    return kubeconfig(folder / "kubeconfig", url, TOKEN, "dynamo-system")
 
 
 def settings(folder: Path, url: str, *more: str, deployment: str = DEPLOYMENT) -> Settings:
-    overrides = [f"kubernetes.kubeconfig={kubeconfig(folder, url)}", f"deployments.{deployment}.sizing=load", *more]
+    overrides = [f"kubernetes.kubeconfig={account_file(folder, url)}", f"deployments.{deployment}.sizing=load", *more]
     return load(None, {"namespace": deployment}, overrides, environ={}).settings
 
 
@@ -159,7 +152,7 @@ async def test_a_planner_that_starts_logs_the_line_of_the_power_guide(tmp_path: 
             *(sys.executable, "-m", "deploy.cli.main", "planner", "run", "--guide-defaults", "load"),
             *(f"--namespace={DEPLOYMENT}", "--no-operation", "--set", "health.port=none"),
             *("--set", f"bus.servers=[{server.url}]"),
-            *("--set", f"kubernetes.kubeconfig={kubeconfig(tmp_path, kube.url)}"),
+            *("--set", f"kubernetes.kubeconfig={account_file(tmp_path, kube.url)}"),
             cwd=ROOT,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -22,6 +21,7 @@ from deploy.requests.cluster.request_watch import RequestWatch
 from deploy.requests.cluster.result_upload import read_results, upload
 from planner.profiler.results.profile_files import decode_columns, prefill_columns, write_json
 from tests.doubles.kubernetes import KubernetesDouble
+from tests.kubeconfig_file import kubeconfig
 from tests.unit.planner.profiler.requests.test_generated_deployments import profile
 
 NAMESPACE = "chat"
@@ -50,19 +50,10 @@ PLACE = ClusterPlace(
 )
 
 
-def kubeconfig(url: str, folder: Path, token: str = "secret") -> Path:
-    """A file for an administrator of this server, or for whoever has this token."""
-    file = folder / ("kubeconfig.json" if token == "secret" else f"kubeconfig-{token[-12:]}.json")
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-        "clusters": [{"name": "k", "cluster": {"server": url}}],
-        "users": [{"name": "u", "user": {"token": token}}],
-    }
-    file.write_text(json.dumps(document))
-    return file
+def account_file(folder: Path, url: str, token: str = "secret") -> Path:
+    """A kubeconfig for an administrator of this server, or for whoever has this token."""
+    name = "kubeconfig.json" if token == "secret" else f"kubeconfig-{token[-12:]}.json"
+    return kubeconfig(folder / name, url, token)
 
 
 class RequestSite:
@@ -188,7 +179,7 @@ class RequestSite:
 @asynccontextmanager
 async def request_site(folder: Path, *, dynamo: bool = True, gpus: int = 8) -> AsyncIterator[RequestSite]:
     """A cluster with our definition from the chart, one node with GPUs, and Dynamo's graphs or none."""
-    async with KubernetesDouble() as double, await ClusterClient.open(kubeconfig(double.url, folder)) as cluster:
+    async with KubernetesDouble() as double, await ClusterClient.open(account_file(folder, double.url)) as cluster:
         await cluster.send("POST", DEFINITIONS, yaml.safe_load(DEFINITION.read_text()))
         if dynamo:
             await cluster.send("POST", DEFINITIONS, graph_definition())

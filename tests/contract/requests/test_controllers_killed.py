@@ -28,7 +28,7 @@ from tests.contract.requests.request_site import (
     REQUESTS,
     SPEC,
     RequestSite,
-    kubeconfig,
+    account_file,
     request_site,
 )
 
@@ -70,7 +70,7 @@ async def go_on(site: RequestSite, cluster: ClusterClient) -> int:
 
 
 async def test_killed_after_every_single_write_it_does_all_once(tmp_path: Path) -> None:
-    async with request_site(tmp_path) as site, await LastWrite.open(kubeconfig(site.double.url, tmp_path)) as mortal:
+    async with request_site(tmp_path) as site, await LastWrite.open(account_file(tmp_path, site.double.url)) as mortal:
         await site.request(autoApply=True)
         deaths = await go_on(site, mortal)
         await site.ends(1)

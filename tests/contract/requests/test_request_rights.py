@@ -27,7 +27,7 @@ from tests.contract.requests.request_site import (
     PLACE,
     REQUESTS,
     RequestSite,
-    kubeconfig,
+    account_file,
     request_site,
 )
 from tests.doubles.kubernetes import VERBS
@@ -63,7 +63,7 @@ async def account(site: RequestSite, end: str) -> AsyncIterator[ClusterClient]:
             await site.double.put(RBAC, f"{kind.lower()}s", one)
     where = f"/api/v1/namespaces/{home}/serviceaccounts/{found['metadata']['name']}/token"
     token = (await site.cluster.send("POST", where, {"spec": {}}))["status"]["token"]
-    async with await ClusterClient.open(kubeconfig(site.double.url, site.folder, token)) as cluster:
+    async with await ClusterClient.open(account_file(site.folder, site.double.url, token)) as cluster:
         yield cluster
 
 

@@ -23,7 +23,7 @@ from deploy.compose.connectors import connector_settings
 from deploy.compose.core_config import planner_config
 from planner.adapters.graph_model import model_of
 from tests.command_line import run
-from tests.contract.kubernetes.test_detected_model import kubeconfig
+from tests.contract.kubernetes.test_detected_model import account_file
 from tests.integration.chart.rendered import Manifest, Rendered, rights, template
 from tests.integration.chart.test_connector_rights import NO_CLUSTER
 from tests.integration.chart.test_manifests import KINDS, problems_of
@@ -103,7 +103,7 @@ def test_a_planner_that_is_part_of_a_graph_starts_and_scales_it(
     (graph,) = documents(name)
     own, place = graph["metadata"]["name"], graph["metadata"]["namespace"]
     container = services(graph)["planner"]["extraPodSpec"]["mainContainer"]
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
+    monkeypatch.setenv("KUBECONFIG", str(account_file(tmp_path, "http://127.0.0.1:9")))
     monkeypatch.setenv("DYN_PARENT_DGD_K8S_NAME", own)
     write_profile(tmp_path)
     words = [word.replace("/workspace/profiling_results", str(tmp_path)) for word in container["args"]]

@@ -28,6 +28,7 @@ from tests.integration.evaluation.evaluation_release import evaluation_release
 from tests.integration.evaluation.recorded_programs import ROOT
 from tests.integration.prometheus_process import prometheus
 from tests.integration.verify.verified_site import SitePart
+from tests.kubeconfig_file import kubeconfig
 
 pytestmark = [pytest.mark.xdist_group("chart"), pytest.mark.long]
 WAIT_S = 120
@@ -92,17 +93,7 @@ class EvaluationHere:
         return [here.get(word, word) for word in words]
 
     def _kubeconfig(self) -> Path:
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": self.kube.namespace}}],
-            "clusters": [{"name": "k", "cluster": {"server": self.kube.api.access.server}}],
-            "users": [{"name": "u", "user": {"token": self.token}}],
-        }
-        file = self.folder / "kubeconfig"
-        file.write_text(json.dumps(document))
-        return file
+        return kubeconfig(self.folder / "kubeconfig", self.kube.api.access.server, self.token, self.kube.namespace)
 
     def log(self, part: str) -> str:
         return (self.folder / f"{part}.log").read_text()

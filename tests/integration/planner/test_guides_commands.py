@@ -17,7 +17,7 @@ from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import connect
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.embedded import EmbeddedServer
-from tests.contract.kubernetes.test_detected_model import kubeconfig
+from tests.contract.kubernetes.test_detected_model import account_file
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.shared_data import ROOT
 from tests.unit.planner.adapters.test_profiles import write as write_profile
@@ -88,7 +88,7 @@ async def test_a_printed_command_starts_a_planner(case: str, tmp_path: Path) -> 
 async def cluster(folder: Path) -> AsyncIterator[Path]:
     """An API server as the guide's cluster, and the file by which the planner reaches it."""
     async with KubernetesDouble() as kube:
-        yield kubeconfig(folder, kube.url)
+        yield account_file(folder, kube.url)
 
 
 async def _led(arguments: list[str], server: str, access: Path, logged: str) -> None:

@@ -35,6 +35,7 @@ from tests.contract.kubernetes.operators.graph_operator import operated
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
 from tests.free_ports import free_port
 from tests.integration.prometheus_process import prometheus
+from tests.kubeconfig_file import kubeconfig
 from tests.unit.deploy.cli.test_simulate import profile_folder
 
 ROOT = Path(__file__).parents[3]
@@ -196,18 +197,7 @@ class VerifiedSite:
 
     def kubeconfig(self, name: str, token: str) -> Path:
         """A kubeconfig for an account; without a token, the administrator's."""
-        context = {"cluster": "k", "user": "u", "namespace": self.kube.namespace}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": context}],
-            "clusters": [{"name": "k", "cluster": {"server": self.kube.api.access.server}}],
-            "users": [{"name": "u", "user": {"token": token or "secret"}}],
-        }
-        path = self.folder / name
-        path.write_text(json.dumps(document))
-        return path
+        return kubeconfig(self.folder / name, self.kube.api.access.server, token or "secret", self.kube.namespace)
 
     def _add(self, name: str, *words: str) -> None:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("WATTSCALE_NATS_")}

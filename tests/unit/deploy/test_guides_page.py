@@ -13,7 +13,7 @@ import yaml
 
 from deploy.cli.main import build_parser, main
 from tests.command_line import run
-from tests.contract.kubernetes.test_detected_model import kubeconfig
+from tests.contract.kubernetes.test_detected_model import account_file
 from tests.shared_data import ROOT
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 
@@ -62,7 +62,7 @@ def test_every_flag_of_the_page_makes_settings_that_a_planner_starts_with(
     flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "http://127.0.0.1:9")))
+    monkeypatch.setenv("KUBECONFIG", str(account_file(tmp_path, "http://127.0.0.1:9")))
     monkeypatch.setenv("DYN_PARENT_DGD_K8S_NAME", "vllm-disagg")
     write_profile(tmp_path)
     worker = {"command": ["engine", "--port", "{port}"], "gpus_per_replica": 0}

@@ -11,7 +11,7 @@ import yaml
 from deploy.compose.connectors.beside_planner import side_connectors
 from deploy.compose.settings_layers import SettingsError
 from planner.runtime.config.settings import Settings
-from tests.contract.kubernetes.test_detected_model import kubeconfig
+from tests.contract.kubernetes.test_detected_model import account_file
 
 SHARED: dict[str, Any] = {
     "namespace": "prod",
@@ -30,7 +30,7 @@ def planner(folder: Path, content: dict[str, Any], kind: str, *names: str) -> Se
 
 
 def test_a_file_for_several_deployments_gives_each_its_part(tmp_path: Path) -> None:
-    access = {"KUBECONFIG": str(kubeconfig(tmp_path, "http://127.0.0.1:9"))}
+    access = {"KUBECONFIG": str(account_file(tmp_path, "http://127.0.0.1:9"))}
     found = side_connectors(planner(tmp_path, SHARED, "kubernetes", "prod-chat", "prod-code"), access)
     assert [one.where for one in found] == [
         "graph chat in namespace prod at http://127.0.0.1:9",
@@ -39,7 +39,7 @@ def test_a_file_for_several_deployments_gives_each_its_part(tmp_path: Path) -> N
 
 
 def test_a_deployment_that_the_file_does_not_name_is_refused(tmp_path: Path) -> None:
-    access = {"KUBECONFIG": str(kubeconfig(tmp_path, "http://127.0.0.1:9"))}
+    access = {"KUBECONFIG": str(account_file(tmp_path, "http://127.0.0.1:9"))}
     with pytest.raises(SettingsError) as refused:
         side_connectors(planner(tmp_path, SHARED, "kubernetes", "prod-image"), access)
     (problem,) = refused.value.problems
