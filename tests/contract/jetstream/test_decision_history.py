@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from planner.domain.ids import SiteId
 from planner.domain.units import Milliwatts
 from planner.ports import LinkUnfitError, StoredHistory
 from tests.contract.bus import applied, bench, connected, power, until
+from tests.free_ports import free_port
 
 NODE = "node-7"
 
@@ -103,12 +103,6 @@ def test_what_forgets() -> None:
     assert forgets({"max_age": 0, "max_bytes": -1, "max_msgs": -1, "storage": "file"}) == ""
     assert "max_msgs 9" in forgets({"name": "S", "max_msgs": 9})
     assert "restart" in forgets({"storage": "memory"})
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def test_a_bus_that_was_put_back_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
