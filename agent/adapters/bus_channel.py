@@ -14,10 +14,14 @@ from nats.errors import Error as NatsError
 from bus_schemas.jetstream.connect import Bus, BusError
 from bus_schemas.jetstream.consumer import CannotCarryOutError, Consumer, Delivery
 from bus_schemas.jetstream.publisher import publish
+from bus_schemas.jetstream.pull import HEARTBEAT_S
 from bus_schemas.jetstream.reader import last_raw
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import Message, NodeTelemetry, PowerAck, PowerDecision
+
+BEATS_PER_LEASE = 6.0
+SHORTEST_BEAT_S = 0.5
 
 
 class NotPublishedError(Exception):
@@ -48,6 +52,7 @@ class NodeChannel:
             if message.node != self._node:
                 raise CannotCarryOutError(f"meant for node {message.node}, not {self._node}")
             self._trace = _key(message), delivery.traceparent
+            consumer.heartbeat_s = heartbeat_s(message.valid_for_s)
             return await handle(message)
 
         durable = power_consumer(self._node)
@@ -76,6 +81,15 @@ class NodeChannel:
             await publish(self._bus, subject, message, msg_id, traceparent)
         except (BusError, NatsError, TimeoutError, OSError) as error:
             raise NotPublishedError(f"{subject}: {str(error) or type(error).__name__}") from error
+
+
+def heartbeat_s(lease_s: float) -> float:
+    """How often the server must show a node's agent that its request still stands.
+
+    A request is lost without a word when the server that led the consumer is killed. The agent asks again after
+    `MISSED_BEATS`, before half a lease has passed: in time for the next renewal.
+    """
+    return min(HEARTBEAT_S, max(SHORTEST_BEAT_S, lease_s / BEATS_PER_LEASE))
 
 
 def _key(message: PowerDecision | PowerAck) -> tuple[str, int, int]:

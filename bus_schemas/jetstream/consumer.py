@@ -24,7 +24,7 @@ from bus_schemas.jetstream.completed import CompletedDecisions, Completion
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.consumers import ACK_WAIT_S, Durable, ensure, ensure_all, keep
 from bus_schemas.jetstream.publisher import publish
-from bus_schemas.jetstream.pull import Pull, PullInterruptedError
+from bus_schemas.jetstream.pull import HEARTBEAT_S, Pull, PullInterruptedError
 from bus_schemas.jetstream.reader import last, message_id
 from bus_schemas.jetstream.tasks.backoff import Backoff, pause_s
 from bus_schemas.sender_check import wrong_sender
@@ -88,7 +88,8 @@ class Consumer:
     ``result_subject``: where each result is stored before its message is acknowledged. The newest result there shows,
     also after a restart, what was carried out. ``create``: create a missing consumer, where this process has the right
     to; otherwise the loop waits until the planner's side has created it. ``newest_only``: skip a decision when newer
-    ones are waiting; right for states, such as power decisions.
+    ones are waiting; right for states, such as power decisions. ``heartbeat_s``: how often the server shows that it
+    still has this loop's request. A change holds once the message in hand is done.
     """
 
     def __init__(
@@ -103,7 +104,9 @@ class Consumer:
         create: bool = False,
         newest_only: bool = False,
         ack_wait_s: float = ACK_WAIT_S,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
+        self.heartbeat_s = heartbeat_s
         self._bus = bus
         self._durable = Durable(stream, durable, subject, ack_wait_s)
         self._own = bus.subjects.parse(subject)
@@ -130,7 +133,8 @@ class Consumer:
         while not self._stopping.is_set():
             try:
                 await self._bus.ready()
-                async with Pull(self._bus, self._durable.stream, self._durable.name) as pull:
+                stream, name = self._durable.stream, self._durable.name
+                async with Pull(self._bus, stream, name, heartbeat_s=self.heartbeat_s) as pull:
                     self._done.learn(await self._stored_result())
                     if self._create:
                         await ensure(self._bus, self._durable)
@@ -150,10 +154,13 @@ class Consumer:
         return found.message if found is not None else None
 
     async def _pump(self, pull: Pull) -> None:
-        """Handle messages until stopped. Raises BusError when the consumer is gone or the connection is lost."""
+        """Handle messages until stopped, or until another heartbeat is wanted.
+
+        Raises BusError when the consumer is gone or the connection is lost.
+        """
         self._pull = pull
         try:
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and pull.heartbeat_s == self.heartbeat_s:
                 raw = await pull.next()
                 # Not when the pull was opened: that also succeeds where the consumer is missing.
                 self._backoff.reset()

@@ -24,8 +24,8 @@ from bus_schemas.jetstream.connect import Bus
 BATCH = 100
 EXPIRES_S = 30.0
 HEARTBEAT_S = 10.0
-"""Restarts, deletions and moves are reported by the server; heartbeats find what remains. 5,000 agents cost the server
-500 heartbeats a second."""
+"""Restarts, deletions and moves are reported by the server. Heartbeats find what remains, such as a killed server that
+led the consumer while this client is connected to another one. 5,000 agents cost the server 500 heartbeats a second."""
 MISSED_BEATS = 2.5
 
 
@@ -40,7 +40,7 @@ class Pull:
         self._bus = bus
         self._api = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._consumer = consumer
-        self._heartbeat_s = heartbeat_s
+        self.heartbeat_s = heartbeat_s
         request = {
             "batch": BATCH,
             "expires": int(EXPIRES_S * 1e9),
@@ -52,16 +52,17 @@ class Pull:
         self._subscription: Subscription | None = None
         self._inbox = ""
         self._left = 0
-        self._active = True
+        self.last_sign_s = asyncio.get_running_loop().time()
+        """When anything arrived last, on the loop's clock."""
         self._watchdog: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
         self._client = self._bus.nc
         self._inbox = self._client.new_inbox()
-        queue = self._queue
+        queue, loop = self._queue, asyncio.get_running_loop()
 
         async def on_message(message: Msg) -> None:
-            self._active = True
+            self.last_sign_s = loop.time()
             queue.put_nowait(message)
 
         try:
@@ -83,12 +84,14 @@ class Pull:
                 await self._subscription.unsubscribe()
 
     def _watch(self) -> None:
-        """Queue an error where nothing arrived since the last call: cheaper than a time-out around each message."""
-        if not self._active:
-            self._queue.put_nowait(away(self._bus, self._api))
-        self._active = False
+        """Queue an error once nothing arrived for `MISSED_BEATS`: cheaper than a time-out around each message."""
         loop = asyncio.get_running_loop()
-        self._watchdog = loop.call_later(self._heartbeat_s * MISSED_BEATS, self._watch)
+        due_s = self.last_sign_s + self.heartbeat_s * MISSED_BEATS
+        if loop.time() >= due_s:
+            self._queue.put_nowait(away(self._bus, self._api))
+            self.last_sign_s = loop.time()
+            due_s = self.last_sign_s + self.heartbeat_s * MISSED_BEATS
+        self._watchdog = loop.call_at(due_s, self._watch)
 
     def _wake(self) -> None:
         self._queue.put_nowait(BusAwayError(f"{self._api}: the connection was lost"))

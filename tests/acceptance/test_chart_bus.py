@@ -27,9 +27,11 @@ from tests.contract.chaos.actors import all_current
 from tests.contract.chaos.history import History, check, read_all
 from tests.contract.roles.certificates import Authority
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeout(390)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeout(590)]
 FULL_WATTS, CUT_WATTS = 8_000.0, 6_900.0
 """32 parked GPUs hold 6,400 W, and the load wants more than 8,000 W."""
+LOSS_S = 110.0
+"""Two servers on a busy machine may take several rounds to choose their leaders anew."""
 OPTIONS = UpOptions(nodes=4, speed=20, budget_watts=FULL_WATTS)
 
 
@@ -92,8 +94,8 @@ async def test_three_servers_lose_any_one_during_a_cut(tmp_path: Path) -> None:
                 await server.kill()
                 await cut
                 # A raise that was on its way when a cut was ordered may land before the cut is in force.
-                await until(lambda: decided_within(site, CUT_WATTS), "a decision within the cut", 60)
-                await until(lambda: all_current(site.bus, list(site.nodes)), "every decision to be carried out", 60)
+                await until(lambda: decided_within(site, CUT_WATTS), "a decision within the cut", LOSS_S)
+                await until(lambda: all_current(site.bus, list(site.nodes)), "every decision to be carried out", LOSS_S)
                 held = len(site.ledger.sums) - 1
                 await server.start()
                 after = [watts for _, watts in site.ledger.sums[held:]]
