@@ -63,7 +63,7 @@ class ExternalMetricsApi:
         self._known: tuple[str, bytes, bytes] | None = None
         self._secured = asyncio.Event()
         self.trouble = "the front proxy's authority has not been read yet"
-        """Why nothing can be answered; empty once the authority was read, also where it cannot be read again."""
+        """Why nothing can be answered; empty once it listens, also where the authority cannot be read again."""
         self.listener = MetricListener(self._answer, "the external metrics API", *address)
 
     async def run(self) -> None:
@@ -80,6 +80,9 @@ class ExternalMetricsApi:
             pause_s = self._reload_s
             try:
                 await self._renew()
+                if not self.listener.listening.is_set():
+                    self.trouble = "the external metrics API does not listen yet"
+                    await self.listener.listening.wait()
                 self.trouble = ""
             except (ApiError, BadFrontProxyError, OSError, ValueError) as error:
                 # What was trusted until now still is: an API server that is away for a moment changes nothing.

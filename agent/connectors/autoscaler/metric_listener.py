@@ -35,6 +35,8 @@ class MetricListener:
         self._tls: ssl.SSLContext | None = None
         self.refused = 0
         self.address = ""
+        self.listening = asyncio.Event()
+        """Set once ``address`` can be reached."""
 
     def secure(self, tls: ssl.SSLContext) -> None:
         """Take these TLS settings for all connections from now on."""
@@ -46,6 +48,7 @@ class MetricListener:
         bound = await _bound(self._host, self._port)
         host, port = bound.getsockname()[:2]
         self.address = f"{host}:{port}"
+        self.listening.set()
         log.info("serving %s on %s", self._what, self.address)
         opening: set[asyncio.Task[None]] = set()
         try:

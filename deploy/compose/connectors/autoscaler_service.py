@@ -67,6 +67,8 @@ class AutoscalerView:
     """What the pages show."""
 
     decisions: dict[str, NewestDecision] = field(default_factory=dict)
+    listening: dict[str, asyncio.Event] = field(default_factory=dict)
+    """Of each server of counts: set once its address can be reached."""
     reader: AutoscalerReader | None = None
     external: ExternalMetricsApi | None = None
 
@@ -78,7 +80,11 @@ class AutoscalerView:
         missing = self._missing
         if len(missing) == len(self.decisions):
             return "; ".join(missing)  # With one that is known this process must stay reachable.
-        return self.external.trouble if self.external is not None else ""
+        return self._closed or (self.external.trouble if self.external is not None else "")
+
+    @property
+    def _closed(self) -> str:
+        return "; ".join(f"the {name} does not listen yet" for name, one in self.listening.items() if not one.is_set())
 
     @property
     def _missing(self) -> tuple[str, ...]:
@@ -152,7 +158,9 @@ def _parts(
     if settings.metrics_api.port is not None:
         answers = MetricsApi(view.decisions, lambda: view.notes)
         host, port = settings.metrics_api.host, settings.metrics_api.port
-        parts["metrics-api"] = MetricListener(answers.answer, "metrics-api", host, port).run()
+        listener = MetricListener(answers.answer, "metrics-api", host, port)
+        view.listening["metrics API"] = listener.listening
+        parts["metrics-api"] = listener.run()
     if settings.external_scaler.port is not None:
         parts["external scaler"] = _external_scaler(settings, view)
     if api is not None:
@@ -171,4 +179,5 @@ def _external_scaler(settings: AutoscalerFile, view: AutoscalerView) -> Coroutin
     from agent.connectors.autoscaler.keda.external_scaler import ExternalScaler
     from agent.connectors.autoscaler.keda.scaler_server import serve_scaler
 
-    return serve_scaler(settings.external_scaler, ExternalScaler(view.decisions))
+    listening = view.listening["external scaler"] = asyncio.Event()
+    return serve_scaler(settings.external_scaler, ExternalScaler(view.decisions), listening)

@@ -25,8 +25,11 @@ OPTIONS = (
 )
 
 
-async def serve_scaler(settings: ExternalScalerSection, scaler: ExternalScaler) -> None:
-    """Serve until cancelled. Raises OSError for an address that is taken and for files that cannot be used."""
+async def serve_scaler(settings: ExternalScalerSection, scaler: ExternalScaler, listening: asyncio.Event) -> None:
+    """Serve until cancelled; ``listening`` is set once the address can be reached.
+
+    Raises OSError for an address that is taken and for files that cannot be used.
+    """
     server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
     server.add_generic_rpc_handlers((scaler.handlers(),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -41,6 +44,7 @@ async def serve_scaler(settings: ExternalScalerSection, scaler: ExternalScaler) 
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: the port is taken, or the address is not of this host") from error
     await server.start()
+    listening.set()
     log.info("serving KEDA's external scaler on %s:%s%s", host, port, "" if files is None else " with TLS")
     try:
         await server.wait_for_termination()
