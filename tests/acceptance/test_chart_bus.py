@@ -156,7 +156,7 @@ async def test_renewed_certificates_cost_no_lease_and_are_read_again(tmp_path: P
             await beyond(site, CUT_WATTS)
             before = await led(site.bus)
             write(files, new)
-            subprocess.run([find_server(), "--signal", f"reload={server.pid}"], check=True, timeout=30)
+            subprocess.run([find_server(), "--signal", f"reload={server.pid}"], check=True, timeout=60)
             await until(lambda: "Reloaded server configuration" in server.log, "the server to read its files")
 
             fresh = await connect(client)

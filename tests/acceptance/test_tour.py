@@ -170,7 +170,7 @@ async def test_in_a_terminal_a_step_is_skipped_and_an_interrupt_ends_the_tour(tm
             text += await read_until(controller, "end the tour > ")
             assert "== 2 of 2: Spike" in text
             os.write(controller, b"\x03")
-            assert await asyncio.wait_for(process.wait(), 30) == 130
+            assert await asyncio.wait_for(process.wait(), 60) == 130
         await nothing_is_left(tmp_path, text.replace("\r", ""))
     finally:
         os.close(controller)

@@ -23,10 +23,10 @@ WHEN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 @overload
-async def until(read: Callable[[], Awaitable[T]], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> T: ...
+async def until(read: Callable[[], Awaitable[T]], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> T: ...
 @overload
-async def until(read: Callable[[], T], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> T: ...
-async def until(read: Callable[[], Any], what: str, timeout_s: float = 40.0, every_s: float = 0.02) -> Any:
+async def until(read: Callable[[], T], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> T: ...
+async def until(read: Callable[[], Any], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> Any:
     """The first true value that `read` returns. AssertionError naming `what` when there is none in time."""
     deadline = time.monotonic() + timeout_s
     while True:

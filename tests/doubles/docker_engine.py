@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-START_S = 40.0
+START_S = 60.0
 DRIVERS = ("overlay2", "vfs")
 """The second copies every layer, so that a build takes minutes; it works on any file system, also in a container."""
 
@@ -61,7 +61,7 @@ def _started(folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(20)
+        process.wait(60)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
@@ -71,7 +71,7 @@ def _clear(folder: Path) -> None:
     """Take away what the engine leaves: a mounted network namespace, which nothing can delete, and its images."""
     mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for point in sorted((one for one in mounts if one.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", point], capture_output=True, timeout=20, check=False)
+        subprocess.run(["umount", point], capture_output=True, timeout=60, check=False)
     for part in ("data", "exec"):
         shutil.rmtree(folder / part, ignore_errors=True)
 
@@ -82,7 +82,7 @@ def _until_ready(process: subprocess.Popen[bytes], socket: Path) -> bool:
     while time.monotonic() < deadline and process.poll() is None:
         if socket.exists():
             asked = subprocess.run(
-                ["docker", "--host", f"unix://{socket}", "info"], capture_output=True, timeout=20, check=False
+                ["docker", "--host", f"unix://{socket}", "info"], capture_output=True, timeout=60, check=False
             )
             if asked.returncode == 0:
                 return True

@@ -68,7 +68,7 @@ def nats_image() -> bytes:
 
 
 async def test_a_decision_crosses_a_server_in_a_container(server_url: str, tmp_path: Path) -> None:
-    bus = await connect(BusSettings(servers=(server_url,), connect_timeout_s=20))
+    bus = await connect(BusSettings(servers=(server_url,), connect_timeout_s=60))
     try:
         await stream_admin.apply(bus)
         leadership = Leadership(bus, "planner", 5.0)
@@ -80,7 +80,7 @@ async def test_a_decision_crosses_a_server_in_a_container(server_url: str, tmp_p
             [Outgoing(bus.subjects.decision_scaling("chat"), decision, "d0")]
         )
         client = VirtualConnectorClient(bus.nc, "chat")
-        await client.wait(timeout_s=10)
+        await client.wait(timeout_s=60)
         found = await client.get()
         assert found is not None
         assert found.num_decode_workers == 2

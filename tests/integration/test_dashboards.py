@@ -61,7 +61,7 @@ def test_prometheus_parses_every_query(tmp_path: Path) -> None:
     rules = [{"record": f"dashboard:{at}", "expr": query} for at, query in enumerate(queries)]
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboards", "rules": rules}]}))
-    done = subprocess.run([tool, "check", "rules", str(file)], capture_output=True, text=True, check=False, timeout=40)
+    done = subprocess.run([tool, "check", "rules", str(file)], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -22,7 +22,7 @@ async def main():
         await asyncio.Event().wait()
 asyncio.run(main())
 """
-WAIT_S = 40.0
+WAIT_S = 60.0
 
 
 async def test_it_ends_with_an_owner_that_was_killed(tmp_path: Path) -> None:

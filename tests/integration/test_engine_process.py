@@ -37,7 +37,7 @@ async def started(*words: str, **environment: str) -> AsyncIterator[tuple[asynci
     )
     assert engine.stdout is not None
     try:
-        line = (await asyncio.wait_for(engine.stdout.readline(), 40)).decode()
+        line = (await asyncio.wait_for(engine.stdout.readline(), 60)).decode()
         assert line.startswith("engine on http://127.0.0.1:"), line
         yield engine, line.split()[-1]
     finally:
@@ -55,7 +55,7 @@ async def test_sigterm_lets_the_answers_in_hand_complete():
             text += (await response.content.read()).decode()
         assert text.count("data: {") == 20
         assert text.endswith("data: [DONE]\n\n")
-        assert await asyncio.wait_for(engine.wait(), 40) == 0
+        assert await asyncio.wait_for(engine.wait(), 60) == 0
 
 
 async def test_its_gpu_is_shared_with_an_agent(tmp_path):

@@ -151,7 +151,7 @@ async def test_every_command_of_the_rows_does_what_the_row_says(
                         while f'"{node}"' not in (await process("status", "--json", "--nats-url", values["nats"])).out:
                             await asyncio.sleep(0.2)
                 started.send_signal(signal.SIGTERM)
-                await asyncio.wait_for(started.wait(), 40)
+                await asyncio.wait_for(started.wait(), 60)
                 assert started.returncode in (0, -signal.SIGTERM, 130, 143), command
 
 

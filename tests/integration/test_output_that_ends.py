@@ -59,7 +59,7 @@ async def test_up_ends_in_order(ending: str, tmp_path: Path) -> None:
             up._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
             assert up.stderr is not None
             err = await asyncio.wait_for(up.stderr.read(), 60)
-            await asyncio.wait_for(up.wait(), 30)
+            await asyncio.wait_for(up.wait(), 60)
         assert up.returncode == 0
         assert "Traceback" not in err.decode()
         assert list(scratch.iterdir()) == []

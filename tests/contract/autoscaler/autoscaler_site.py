@@ -95,7 +95,7 @@ class AutoscalerSite:
             yield process
             if process.returncode is None:
                 process.terminate()
-                assert await asyncio.wait_for(process.wait(), 40) == 0, self.log.read_text()
+                assert await asyncio.wait_for(process.wait(), 60) == 0, self.log.read_text()
         finally:
             if process.returncode is None:
                 process.kill()

@@ -78,7 +78,7 @@ class ActiveStream:
 
     async def next(self) -> bool | None:
         """The next state; None where the stream ended in order. Raises AioRpcError where it broke off."""
-        answer = await asyncio.wait_for(self._call.read(), 40)
+        answer = await asyncio.wait_for(self._call.read(), 60)
         return None if answer is grpc.aio.EOF else bool(answer.result)
 
     def done(self) -> bool:
@@ -86,7 +86,7 @@ class ActiveStream:
 
     async def end(self) -> tuple[grpc.StatusCode, str]:
         """Wait for the end: its status and words."""
-        code = await asyncio.wait_for(self._call.code(), 40)
+        code = await asyncio.wait_for(self._call.code(), 60)
         return code, str(await self._call.details())
 
 

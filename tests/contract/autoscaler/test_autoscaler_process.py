@@ -237,14 +237,14 @@ async def test_an_autoscaler_without_the_field_is_named_in_log_pages_status_and_
 async def test_a_second_connector_and_a_missing_kubeconfig_end_it_with_one_line(tmp_path: Path) -> None:
     async with autoscaler_site(tmp_path) as site:
         async with site.connector({"kubeconfig": str(tmp_path / "none")}) as process:
-            assert await asyncio.wait_for(process.wait(), 40) == 2
+            assert await asyncio.wait_for(process.wait(), 60) == 2
         (line,) = site.log.read_text().splitlines()
         assert str(tmp_path / "none") in line
         held = Holder("kubernetes on here", "process 1")
         async with claimed(site.bus, held, {DEPLOYMENT: {}}) as claims:
             keeping = asyncio.create_task(claims.keep())
             async with site.connector({"metrics_api": {"host": "127.0.0.1", "port": site.keda}}) as process:
-                assert await asyncio.wait_for(process.wait(), 40) == 2
+                assert await asyncio.wait_for(process.wait(), 60) == 2
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)
         assert "is scaled by connector kubernetes on here (process 1)" in site.log.read_text().splitlines()[-1]

@@ -210,12 +210,12 @@ async def test_an_address_that_is_taken_and_files_that_cannot_be_used_end_it_wit
     async with autoscaler_site(tmp_path) as site:
         taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", site.keda)
         async with taken, site.connector(scaler_settings(site), nowhere(tmp_path)) as process:
-            assert await asyncio.wait_for(process.wait(), 40) == 2
+            assert await asyncio.wait_for(process.wait(), 60) == 2
         assert f"cannot listen on 127.0.0.1:{site.keda}" in site.log.read_text().splitlines()[-1]
         (tmp_path / "tls.pem").write_text("nothing")
         files = {"tls_cert_file": str(tmp_path / "tls.pem"), "tls_key_file": str(tmp_path / "tls.pem")}
         async with site.connector(scaler_settings(site, scaler=files), nowhere(tmp_path)) as process:
-            assert await asyncio.wait_for(process.wait(), 40) == 2
+            assert await asyncio.wait_for(process.wait(), 60) == 2
         last = site.log.read_text().splitlines()[-1]
         assert "external_scaler" in last
         assert "tls.pem" in last

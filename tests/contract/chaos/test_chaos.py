@@ -45,7 +45,7 @@ class Run:
     def stored(self) -> int:
         return sum(planner.stored for planner in self.planners)
 
-    async def more(self, count: int, timeout_s: float = 40.0) -> None:
+    async def more(self, count: int, timeout_s: float = 60.0) -> None:
         """Wait until that many more decisions are stored."""
         want = self.stored + count
         await until(lambda: self.stored >= want, f"{count} more decisions", timeout_s)
@@ -248,7 +248,7 @@ async def test_a_full_store_refuses_and_recovers_without_losing_what_it_took(tmp
         assert acknowledged > 20
     async with EmbeddedServer(tmp_path) as server, connected(server.url) as bus:
         leadership = Leadership(bus, "p2", 30)
-        await asyncio.wait_for(leadership.acquire(), 40)
+        await asyncio.wait_for(leadership.acquire(), 60)
         found = await bus.js.stream_info(DECISIONS)
         history = History()
         history.acknowledged = [

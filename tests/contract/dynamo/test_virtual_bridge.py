@@ -322,7 +322,7 @@ async def test_the_command_serves_and_ends_in_order(tmp_path: Path) -> None:
             await here.write("v1/prod/planner/scaled_decision_id", "0")
             await here.acked(0, v1.AckStatus.APPLIED)
             process.terminate()
-            assert await asyncio.wait_for(process.wait(), 40) == 0
+            assert await asyncio.wait_for(process.wait(), 60) == 0
         finally:
             if process.returncode is None:
                 process.kill()

@@ -42,12 +42,12 @@ async def test_wait_get_complete() -> None:
         await asyncio.sleep(0.1)
         await decide(bus, 0)
         await asyncio.wait_for(waiting, 20)
-        await client.wait(timeout_s=20)
+        await client.wait(timeout_s=60)
         decision = await client.get()
         assert decision is not None
         assert (decision.num_prefill_workers, decision.num_decode_workers) == (1, 2)
         await client.progress(decision, 1, 3)
-        await client.wait(timeout_s=20)
+        await client.wait(timeout_s=60)
         await client.complete(decision)
         with pytest.raises(TimeoutError):
             await client.wait(timeout_s=0.2)
@@ -83,7 +83,7 @@ async def test_a_failure_that_may_be_tried_again_still_waits_and_another_does_no
         decision = await client.get()
         assert decision is not None
         await client.fail(decision, "no free GPU")
-        await client.wait(timeout_s=20)
+        await client.wait(timeout_s=60)
         await client.fail(decision, "no free GPU")
         await client.fail(decision, "no such pool", retryable=False)
         with pytest.raises(TimeoutError):
@@ -92,7 +92,7 @@ async def test_a_failure_that_may_be_tried_again_still_waits_and_another_does_no
         assert ack is not None
         assert (ack.scaled_decision_id, ack.reason, ack.retryable) == (-1, "no such pool", False)
         await decide(bus, 1)
-        await client.wait(timeout_s=20)
+        await client.wait(timeout_s=60)
 
 
 async def test_a_client_that_starts_again_knows_what_was_done() -> None:
@@ -107,7 +107,7 @@ async def test_a_client_that_starts_again_knows_what_was_done() -> None:
             with pytest.raises(TimeoutError):
                 await again.wait(timeout_s=0.3)
             await decide(bus, 0, incarnation="two")
-            await again.wait(timeout_s=20)
+            await again.wait(timeout_s=60)
 
 
 async def test_completing_an_older_decision_does_not_go_back() -> None:
@@ -138,7 +138,7 @@ async def test_each_decision_comes_once_and_of_several_only_the_newest() -> None
         client = VirtualConnectorClient(bus.nc, NAME)
         await decide(bus, 0)
         seen = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for decision in client.decisions():
                 seen.append(decision.decision_id)
                 if decision.decision_id == 0:
@@ -194,7 +194,7 @@ async def test_a_connection_closed_for_good_ends_the_wait() -> None:
         with pytest.raises(BusUnreachableError, match="closed"):
             await asyncio.wait_for(waiting, 30)
         with pytest.raises(BusUnreachableError, match="closed"):
-            await client.wait(timeout_s=20)
+            await client.wait(timeout_s=60)
         with pytest.raises(BusUnreachableError, match="closed"):
             await anext(aiter(client.decisions()))
 

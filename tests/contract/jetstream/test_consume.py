@@ -190,7 +190,7 @@ async def test_a_result_that_cannot_be_stored_is_sent_again_without_working_agai
 
         mine.nc.request = losing  # type: ignore[method-assign,assignment]
         await decide(bus, 0)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while await agent.applied_id(bus) != 0:
                 await asyncio.sleep(0.05)
         assert agent.carried == [0]

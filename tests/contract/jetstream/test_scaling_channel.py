@@ -38,7 +38,7 @@ async def test_what_is_cut_off_after_it_was_stored_is_stored_once(
         channel = ScalingChannel(bus, "prod", "test")
         running = asyncio.create_task(channel.run())
         try:
-            await asyncio.wait_for(channel.started.wait(), 40)
+            await asyncio.wait_for(channel.started.wait(), 60)
             with monkeypatch.context() as patched:
 
                 async def stored_and_cut_off(*args: Any) -> None:

@@ -101,7 +101,7 @@ class ApiServer:
 
     async def served(self, path: str) -> None:
         """Wait until a path is served: a definition takes a moment on a real server."""
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await self.api.get(path)

@@ -183,7 +183,7 @@ class ConnectorSite:
             yield process
             if process.returncode is None:
                 process.terminate()
-                assert await asyncio.wait_for(process.wait(), 40) == 0
+                assert await asyncio.wait_for(process.wait(), 60) == 0
         finally:
             if process.returncode is None:
                 process.kill()

@@ -325,7 +325,7 @@ async def test_two_deployments_for_one_target_are_refused_by_name(server: ApiSer
             await site.decide(0, decode=1)
             await site.done(0)
             async with site.of("other").connector(token, "--graph", operator.graph, stderr=PIPE) as second:
-                _, log = await asyncio.wait_for(second.communicate(), 40)
+                _, log = await asyncio.wait_for(second.communicate(), 60)
                 assert second.returncode == 2, log
             sentence = log.decode().splitlines()[-1]
             assert f"target graph {operator.graph} in {server.namespace}" in sentence

@@ -165,7 +165,7 @@ async def test_a_planner_that_starts_logs_the_line_of_the_power_guide(tmp_path: 
                     assert line, "the planner ended"
                     found = json.loads(line)["message"]
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 40.0) == 0
+            assert await asyncio.wait_for(process.wait(), 60) == 0
         finally:
             if process.returncode is None:
                 process.kill()

@@ -130,7 +130,7 @@ async def test_a_watch_reports_what_came_changed_and_went_from_its_version_on(le
     kinds: list[str] = []
     versions: list[int] = []
     watching = {**query, "watch": "1", "resourceVersion": version, "timeoutSeconds": "10"}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for event in leases.api.lines(leases.path, watching, silence_s=10.0):
             kinds.append(event["type"])
             versions.append(int(event["object"]["metadata"]["resourceVersion"]))

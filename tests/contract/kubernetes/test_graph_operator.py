@@ -44,7 +44,7 @@ async def reached(operator: GraphOperator, component: str, holds: Callable[[Pool
     """Wait until a pool is seen as asked."""
     found = None
     try:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while True:
                 found = await seen(operator, component)
                 if holds(found):
@@ -67,7 +67,7 @@ async def test_an_adapter_echoes_its_spec_while_the_graph_lags(operator: GraphOp
     operator.set_fate("Decode", Fate(lagging=True))
     await scale(operator, "Decode", 4)
     path = operator.path(ADAPTERS, operator.adapter_name("Decode"), "scale")
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while (await operator.server.api.get(path))["status"]["replicas"] != 4:
             await asyncio.sleep(0.02)
     lagging = await seen(operator, "Decode")

@@ -127,7 +127,7 @@ async def test_objects_go_with_their_definition(server: ApiServer) -> None:
     workers = ScaledThing(server, "custom")
     await workers.make()
     await server.api.send("DELETE", f"{DEFINITIONS}/workers.{workers.group}")
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while await _status(server.api, workers.at()) != 404:
             await asyncio.sleep(0.05)
 

@@ -64,7 +64,7 @@ async def converse(url: str, script: list[str]) -> list[str]:
             await writer.drain()
             said.append(line)
         else:
-            heard = await asyncio.wait_for(reader.readline(), 30)
+            heard = await asyncio.wait_for(reader.readline(), 60)
             said.append(f"< {masked(heard.decode().rstrip())}".rstrip())
     writer.close()
     return said

@@ -289,7 +289,7 @@ async def test_the_command_serves_over_tls_with_user_and_password_and_ends_in_or
             await here.report(2)
             await here.acked(0, v1.AckStatus.APPLIED)
             process.terminate()
-            _, log = await asyncio.wait_for(process.communicate(), 40)
+            _, log = await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == 0
             assert b"secret" not in log
         finally:

@@ -145,7 +145,7 @@ async def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
             await until(lambda: not site.names(REQUESTS), "the request is released", STARTS_S)
             assert (site.names(JOBS), site.names(MAPS), site.names(GRAPHS)) == ([], [], [NAME])
             second.terminate()
-            assert await asyncio.wait_for(second.wait(), 40) == 0
+            assert await asyncio.wait_for(second.wait(), 60) == 0
 
 
 async def test_a_server_that_is_away_is_waited_for_and_a_broken_request_stops_no_other(

@@ -190,7 +190,7 @@ async def test_a_connector_whose_claim_was_taken_meanwhile_ends_by_name(tmp_path
             async with claimed(second, Holder("awake", "process 2"), {NAME: {}}) as awake:
                 renewing = asyncio.create_task(awake.keep())
                 with pytest.raises(SecondConnectorError, match=r"scaled by connector awake \(process 2\).*asleep"):
-                    await asyncio.wait_for(sleeping.keep(), 40)
+                    await asyncio.wait_for(sleeping.keep(), 60)
                 assert not renewing.done()
                 renewing.cancel()
                 await asyncio.gather(renewing, return_exceptions=True)
@@ -235,7 +235,7 @@ async def test_a_claim_that_another_connector_took_while_the_next_one_was_waited
 
         waiting = asyncio.create_task(both())
         stack.callback(waiting.cancel)
-        await asyncio.wait_for(taken.wait(), 40)
+        await asyncio.wait_for(taken.wait(), 60)
         # That claim has run out before this one is taken, and the other one is still waited for.
         following = await stack.enter_async_context(claimed(bus, Holder("next", "process 3"), {NAME: {}}))
         keeping = asyncio.create_task(following.keep())

@@ -80,7 +80,7 @@ async def test_the_cluster_runs_with_tls_between_all(tls: Path) -> None:
                 tls_cert_file=tls / f"{name}.pem",
                 tls_key_file=tls / f"{name}.key",
                 inbox_prefix=inbox,
-                connect_timeout_s=20,
+                connect_timeout_s=60,
                 replicas=3,
             )
 

@@ -186,7 +186,7 @@ async def test_target_taken_another_connector_that_renews_a_target_s_claim_stops
         overwriting = asyncio.create_task(overwrite())
         try:
             with pytest.raises(SecondConnectorError, match="nobody"):
-                await asyncio.wait_for(claims.keep(), 40)
+                await asyncio.wait_for(claims.keep(), 60)
         finally:
             overwriting.cancel()
             await asyncio.gather(overwriting, return_exceptions=True)

@@ -70,7 +70,7 @@ class RunningAgent:
         """SIGTERM; the exit code."""
         assert self._process is not None
         self._process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self._process.wait()
 
     def stop(self) -> None:

@@ -111,7 +111,7 @@ async def test_the_process_serves_its_pages_obeys_and_ends_with_0(tmp_path: Path
             limits = [line for line in text.splitlines() if "enforced_watts{" in line and 'UUID="GPU-n1-00"' in line]
             assert [line.rpartition(" ")[2] for line in limits] == ["400.0"]
             process.terminate()
-            assert await asyncio.wait_for(process.wait(), 40) == 0
+            assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 def listening_ports(pid: int) -> set[int]:
@@ -166,7 +166,7 @@ async def test_a_second_agent_of_a_node_waits_and_is_not_ready_until_the_first_h
                 assert (await first_page(f"{other}/readyz"))[0] == 503
                 assert (await page(f"{other}/livez"))[0] == 200
                 first.terminate()
-                assert await asyncio.wait_for(first.wait(), 40) == 0
+                assert await asyncio.wait_for(first.wait(), 60) == 0
                 await ready(other)
 
 

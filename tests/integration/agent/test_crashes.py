@@ -69,7 +69,7 @@ async def test_killed_between_the_write_and_the_answer_the_restarted_agent_adopt
     await site.agent.start()
     await boot_after(site, first.boot)
     assert site.fake.enforced == [300_000, 450_000]
-    ack = await site.planner.answered(lambda ack: ack.boot != first.boot, timeout_s=25.0)
+    ack = await site.planner.answered(lambda ack: ack.boot != first.boot, timeout_s=60.0)
     assert {gpu.gpu: gpu.enforced_watts for gpu in ack.gpus} == {site.a: 300.0, site.b: 450.0}
     site.never_above_budget()
 
@@ -103,7 +103,7 @@ async def test_a_server_killed_while_the_answer_is_under_way_gets_it_later_and_t
     await site.server.start()
     await until(lambda: site.planner.bus.connected, "the planner to be connected again")
     await site.planner.prepare()
-    ack = await site.planner.answered(lambda ack: ack.applied_decision_id == number, timeout_s=40.0)
+    ack = await site.planner.answered(lambda ack: ack.applied_decision_id == number, timeout_s=60.0)
     assert {gpu.gpu: gpu.enforced_watts for gpu in ack.gpus} == {site.a: 350.0, site.b: 450.0}
     site.never_above_budget()
 
@@ -144,7 +144,7 @@ async def test_an_agent_that_starts_without_a_server_still_lets_what_it_found_la
     await until(lambda: site.planner.bus.connected, "the planner to be connected again")
     await site.planner.prepare()
     number = await site.decide(500.0, 300.0)
-    await site.planner.answered(lambda ack: ack.applied_decision_id == number, timeout_s=40.0)
+    await site.planner.answered(lambda ack: ack.applied_decision_id == number, timeout_s=60.0)
     site.never_above_budget()
 
 

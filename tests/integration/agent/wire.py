@@ -28,7 +28,7 @@ def target(gpu: str, cap_mw: int, fallback_mw: int) -> GpuTarget:
     return GpuTarget(gpu, GpuSetpoint(Milliwatts(cap_mw)), fallback_mw)
 
 
-async def until(holds: Callable[[], object], what: str, timeout_s: float = 40.0) -> None:
+async def until(holds: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
     """Wait for a condition; on a time-out say which."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -102,7 +102,7 @@ class PlannerSide:
         stored = await last(self.bus, self.bus.subjects.telemetry_node(self.node))
         return stored.message if stored is not None and isinstance(stored.message, NodeTelemetry) else None
 
-    async def answered(self, accept: Callable[[PowerAck], bool], timeout_s: float = 40.0) -> PowerAck:
+    async def answered(self, accept: Callable[[PowerAck], bool], timeout_s: float = 60.0) -> PowerAck:
         """The first newest answer that ``accept`` takes."""
         seen: PowerAck | None = None
         try:
@@ -115,7 +115,7 @@ class PlannerSide:
         except TimeoutError:
             raise AssertionError(f"no such answer within {timeout_s} s; the last was {seen}") from None
 
-    async def telemetry_where(self, accept: Callable[[NodeTelemetry], bool], timeout_s: float = 40.0) -> NodeTelemetry:
+    async def telemetry_where(self, accept: Callable[[NodeTelemetry], bool], timeout_s: float = 60.0) -> NodeTelemetry:
         """The first newest telemetry that ``accept`` takes."""
         seen: NodeTelemetry | None = None
         try:

@@ -19,7 +19,7 @@ from deploy.nats.embedded import EmbeddedServer
 from tests.contract.bus import bench, connected, leading, until
 from tests.doubles.seen_site import CHAT, SITE, decision, gpu, put, record, report, site
 
-WAIT_S = 40.0
+WAIT_S = 60.0
 
 
 @asynccontextmanager

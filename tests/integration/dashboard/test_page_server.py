@@ -28,7 +28,7 @@ from tests.contract.bus import bench, until
 from tests.doubles.seen_site import CHAT, decision, power, put, record, report, scaled, site
 
 ROOT = Path(__file__).resolve().parents[3]
-WAIT_S = 40.0
+WAIT_S = 60.0
 
 
 @asynccontextmanager

@@ -76,7 +76,7 @@ class PinnedPlanner:
         """Signal it, and its exit code."""
         assert self._process is not None
         self._process.send_signal(number)
-        return await asyncio.wait_for(self._process.wait(), 40)
+        return await asyncio.wait_for(self._process.wait(), 60)
 
     async def logged(self, *texts: str) -> None:
         """Wait for a line with all these texts."""

@@ -110,7 +110,7 @@ async def _led(arguments: list[str], server: str, access: Path, logged: str) -> 
                 if '"message": "leading"' in text and logged in text:
                     break
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30.0) == 0, lines
+        assert await asyncio.wait_for(process.wait(), 60) == 0, lines
     finally:
         if process.returncode is None:
             process.kill()

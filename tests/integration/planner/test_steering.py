@@ -29,7 +29,7 @@ async def test_commands_for_unknown_names_are_refused_with_the_nearest_name(tmp_
             await until(lambda: bool(stage.decided) and bool(stage.fleet.power), "a first decision")
             node = next(iter(stage.fleet.power)).node
             # The first decision may be one on power; names of deployments are known from the records that follow it.
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(60):
                 while NAME not in (await on(stage, "status")).out:
                     await asyncio.sleep(0.1)
             for words, hint in (

@@ -39,7 +39,7 @@ async def test_the_second_waits_until_the_first_has_ended(tmp_path: Path, caplog
         async with single_instance(path, retry_s=0.01):
             order.append("second")
 
-    async with asyncio.timeout(40), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         tasks.create_task(first())
         tasks.create_task(second())
     assert order == ["first", "first ends", "second"]
@@ -56,7 +56,7 @@ async def test_a_killed_one_leaves_nothing_behind(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         other.kill()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             await waiting
 
 
@@ -67,7 +67,7 @@ async def _taken(path: Path) -> None:
 
 async def test_without_a_file_two_run_at_once(caplog: pytest.LogCaptureFixture) -> None:
     inside = []
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         async with single_instance(None):
             inside.append("first")
             async with single_instance(None):

@@ -68,7 +68,7 @@ async def connection(listener: MetricListener, tls: ssl.SSLContext | None = None
 async def read(reader: asyncio.StreamReader) -> bytes:
     """All until the end of the connection, in whatever way it ends."""
     try:
-        return await asyncio.wait_for(reader.read(), 40)
+        return await asyncio.wait_for(reader.read(), 60)
     except ConnectionError:
         return b""
 
@@ -85,7 +85,7 @@ async def asked(listener: MetricListener, tls: ssl.SSLContext | None) -> int | N
 
 
 async def until_asked(listener: MetricListener, tls: ssl.SSLContext | None, count: int | None) -> None:
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(60):
         while await asked(listener, tls) != count:
             await asyncio.sleep(0.02)
 

@@ -35,7 +35,7 @@ async def test_limits_at_an_orderly_end(on_exit: OnExit, decided: bool, left_mw:
     service = PowerAgentService(settings, None, driver, NoOwners())
     service.hardware.read_patience_s = service.hardware.write_patience_s = 30.0
     running = asyncio.create_task(service.run())
-    async with asyncio.timeout(10.0):
+    async with asyncio.timeout(60):
         while not service.ready:
             await asyncio.sleep(0.01)
     if decided:

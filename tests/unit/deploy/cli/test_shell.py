@@ -35,7 +35,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path) -> None:
     )
     for typed, offered in (("sta", "status"), ("budget s", "set"), ("status --js", "--json")):
         line = ask.format(typed)
-        shown = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30, check=True)
+        shown = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True)
         assert offered in shown.stdout.split(), (typed, shown)
 
 

@@ -36,9 +36,9 @@ async def test_a_sigterm_while_connecting_ends_at_once(tmp_path: Path) -> None:
     file = settings(tmp_path, bus={"servers": [f"nats://127.0.0.1:{port}"], "connect_timeout_s": 60})
     try:
         async with planner_process(file) as process:
-            await asyncio.wait_for(came.wait(), 30)
+            await asyncio.wait_for(came.wait(), 60)
             process.terminate()
-            _, said = await asyncio.wait_for(process.communicate(), 30)
+            _, said = await asyncio.wait_for(process.communicate(), 60)
             assert process.returncode == 0, said.decode()
     finally:
         gone.set()
@@ -63,12 +63,12 @@ async def test_a_client_that_does_not_read_its_page_is_not_waited_for() -> None:
         clock=time.monotonic,
     )
     serving = asyncio.create_task(health.run())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not health.url:
             await asyncio.sleep(0.01)
     _, writer = await asyncio.open_connection("127.0.0.1", int(health.url.rsplit(":", 1)[1]))
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n")
-    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.wait_for(asked.wait(), 60)
     serving.cancel()
     await asyncio.wait([serving], timeout=10)
     writer.close()

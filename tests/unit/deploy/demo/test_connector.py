@@ -93,7 +93,7 @@ async def carried_out(
 ) -> list[tuple[str, Any]]:
     client = Client(wanted, away)
     task = asyncio.create_task(Connector(client, cluster).run())  # type: ignore[arg-type]
-    await asyncio.wait_for(client.done.wait(), 30)
+    await asyncio.wait_for(client.done.wait(), 60)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     return client.said
@@ -192,7 +192,7 @@ async def test_a_newer_decision_takes_the_place_of_one_whose_leaver_drains(monke
     monkeypatch.setattr(connector, "POLL_S", 0.01)
     client, cluster = Client(decision(prefill=1, decode=1)), Draining(free=2, prefill=1, decode=2)
     task = asyncio.create_task(Connector(client, cluster).run())  # type: ignore[arg-type]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while cluster.counts["decode"] == 2:
             await asyncio.sleep(0.01)
         client.decision = decision(prefill=2, decode=2).model_copy(update={"decision_id": 8})

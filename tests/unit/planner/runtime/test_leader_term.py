@@ -114,7 +114,7 @@ async def test_a_batch_without_an_answer_goes_out_again_unchanged(core: Core) ->
 async def test_a_refused_fence_ends_the_term_at_once(core: Core) -> None:
     bus = ScriptedLink(answers=[TermEndedError("not the newest")])
     with pytest.raises(TermEndedError, match="not the newest"):
-        await asyncio.wait_for(LeaderTerm(around(bus), bus).run(), 30.0)
+        await asyncio.wait_for(LeaderTerm(around(bus), bus).run(), 60)
     assert len(bus.published) == 1
 
 
@@ -124,7 +124,7 @@ async def test_a_bus_that_never_stores_ends_the_term_so_that_the_next_reads_the_
     monkeypatch.setattr(decision_publisher, "PATIENCE", 3)
     bus = ScriptedLink(answers=[LinkAwayError("silence")] * 3)
     with pytest.raises(TermEndedError, match="were not stored in 3 attempts"):
-        await asyncio.wait_for(LeaderTerm(around(bus), bus).run(), 30.0)
+        await asyncio.wait_for(LeaderTerm(around(bus), bus).run(), 60)
 
 
 async def test_a_failing_core_loses_no_event_and_publishes_nothing(

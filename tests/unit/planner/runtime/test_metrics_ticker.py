@@ -57,7 +57,7 @@ async def ticks(source: Page, before_tick_s: float, count: int) -> tuple[Metrics
     reader = MetricsTicker([source], INTERVAL_S, 5.0, clock, lambda: ready.append(clock()))
     task = asyncio.create_task(reader.run())
     try:
-        async with asyncio.timeout(10.0):
+        async with asyncio.timeout(60):
             while len(ready) < count:
                 await asyncio.sleep(0.01)
     finally:

@@ -94,4 +94,4 @@ class Deaf(Election):
 async def test_a_planner_that_receives_nothing_any_more_does_not_go_on() -> None:
     service = PlannerService(config(), cast("Connection", None), [], link=Deaf())
     with pytest.raises(PartEndedError, match="listen"):
-        await asyncio.wait_for(service.run(), 30.0)
+        await asyncio.wait_for(service.run(), 60)

@@ -18,7 +18,7 @@ CHILD = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', '
 
 
 def awaited(read: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not read():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)

@@ -22,7 +22,7 @@ async def worker(folder: Path, code: str = "print('ready', flush=True); import t
         start_new_session=True,
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 40) == b"ready\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 60) == b"ready\n"
     return process
 
 
@@ -31,14 +31,14 @@ async def test_workers_end_even_where_they_ignore_sigterm_and_others_stay(tmp_pa
     workers = [await worker(mine), await worker(mine, DEAF)]
     stays = await worker(other)
     try:
-        await asyncio.wait_for(end_workers(mine), 40)
+        await asyncio.wait_for(end_workers(mine), 60)
         assert signal_workers(mine, signal.SIGCONT) == []
         assert signal_workers(other, signal.SIGCONT) == [stays.pid]
     finally:
         for each in (*workers, stays):
             if each.returncode is None:
                 signal_workers(other, signal.SIGKILL)
-            await asyncio.wait_for(each.wait(), 40)
+            await asyncio.wait_for(each.wait(), 60)
 
 
 RUN = """
@@ -58,11 +58,11 @@ async def test_the_guard_ends_workers_of_a_run_that_was_killed(tmp_path: Path) -
     folder.mkdir()
     run = await asyncio.create_subprocess_exec(sys.executable, "-c", RUN, str(folder), stdout=asyncio.subprocess.PIPE)
     assert run.stdout is not None
-    assert await asyncio.wait_for(run.stdout.readline(), 40) == b"ready\n"
+    assert await asyncio.wait_for(run.stdout.readline(), 60) == b"ready\n"
     mine = await worker(folder)
     run.kill()
     await run.wait()
-    assert await asyncio.wait_for(mine.wait(), 40) == -signal.SIGKILL
+    assert await asyncio.wait_for(mine.wait(), 60) == -signal.SIGKILL
     await until(lambda: not folder.exists(), "the folder is removed")
 
 
