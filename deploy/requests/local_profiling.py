@@ -15,7 +15,7 @@ from planner.adapters.profiles import META_FILE, ProfileError, load_profile
 from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
 from planner.profiler.requests.lifecycle import JobProgress, ProfilingSeen
-from planner.profiler.requests.power_request import PowerRequest
+from planner.profiler.requests.power_request import PowerRequest, RequestForm
 from planner.profiler.requests.request_status import ProfilingPhase
 
 
@@ -46,6 +46,25 @@ def run_profiler(folder: RequestFolder, request: PowerRequest, options: ApplyOpt
     except ImportError as error:
         folder.profile_failed(ProfilingPhase.INITIALIZING, f"profiling needs {error.name}; install its extra")
     return True
+
+
+def refuse_unused(request: PowerRequest, options: ApplyOptions) -> None:
+    """Raises UsageError for the first option that a request which is sized offline would ignore."""
+    if request.offline is None:
+        return
+    unused = [("--endpoint", options.endpoint is not None), ("--quick", options.quick)]
+    if request.mocker:
+        unused += [("--config", options.config is not None), ("--gpus", options.gpus is not None)]
+    name = next((name for name, given in unused if given), None)
+    if name is None:
+        return
+    if request.form is RequestForm.V1ALPHA1:
+        key, instead = "sweep.useAiConfigurator: true", "false"
+    else:
+        key, instead = "searchStrategy: rapid", "thorough"
+    raise UsageError(
+        f"{name} would have no effect: the request is sized offline ({key}); leave it out, or set {instead} to measure"
+    )
 
 
 def profile_words(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> list[str]:

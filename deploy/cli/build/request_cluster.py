@@ -27,7 +27,9 @@ def add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         metavar="NAME",
         help=f"of the Jobs' pods; it must be able to patch ConfigMaps (default: {ACCOUNT})",
     )
-    watch.add_argument("--quick", action="store_true", help="fewer points, shorter answers, wider intervals")
+    watch.add_argument(
+        "--quick", action="store_true", help="fewer points, shorter answers, wider intervals, in the Jobs that measure"
+    )
     watch.add_argument("--bus", default=BUS, metavar="URL", help=f"for the planner's settings ({BUS})")
     watch.add_argument("--prometheus", default="", metavar="URL", help="for the planner's settings (default: none)")
     watch.add_argument("--host", metavar="HOST", help="address of /livez, /readyz and /metrics")

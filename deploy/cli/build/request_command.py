@@ -6,12 +6,15 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy.cli.build.profile_command import MOST_GPUS_PER_ENGINE, MOST_TOKENS, check_endpoint, whole_numbers
 from deploy.cli.build.request_cluster import BUS, add_upload, add_watch
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import whole
+
+if TYPE_CHECKING:
+    from deploy.requests.local_profiling import ApplyOptions
 
 FIRST_PORT = 9400
 
@@ -112,18 +115,19 @@ def _run_apply(args: argparse.Namespace) -> int:
         bus=args.bus,
         first_port=args.first_port,
     )
-    return apply_request(content, _existing_or_valid(args, content), options)
+    return apply_request(content, _existing_or_valid(args, content, options), options)
 
 
-def _existing_or_valid(args: argparse.Namespace, content: Any) -> Any:
-    """The folder. A request that cannot be read makes none."""
+def _existing_or_valid(args: argparse.Namespace, content: Any, options: ApplyOptions) -> Any:
+    """The folder. A request that cannot be read, or is given options that it would ignore, makes none."""
+    from deploy.requests.local_profiling import refuse_unused
     from planner.profiler.requests.request_manifest import RequestError, parse_request
 
     folder = args.folder
-    if folder is None or not folder.exists():
-        try:
-            parse_request(content)
-        except RequestError as error:
+    try:
+        refuse_unused(parse_request(content), options)
+    except RequestError as error:
+        if folder is None or not folder.exists():
             raise UsageError(*error.problems) from error
     return _folder(args, content)
 

@@ -223,11 +223,24 @@ def test_offline_sizing_of_an_unknown_gpu_type_fails(tmp_path: Path):
     config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
     config["config"]["sweep"] = {"useAiConfigurator": True, "aicSystem": "no_such_gpu"}
     here.write(profilingConfig=config)
-    assert run(*here.words).code == 1
+    assert run("request", "apply", "-f", str(here.file), "--folder", str(here.folder)).code == 1
     assert (here.stage(), here.events()) == (
         "Failed",
         ["Initialized", "ProfilingJobCreated", "AIConfiguratorFailed"],
     )
+
+
+@pytest.mark.parametrize("given", [("--quick",), ("--endpoint", "http://h"), ("--config", "CONFIG"), ("--gpus", "0")])
+def test_an_option_that_offline_sizing_would_ignore_is_refused_by_name(tmp_path: Path, given: tuple[str, ...]):
+    here = Here(tmp_path)
+    config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
+    config["config"]["sweep"] = {"useAiConfigurator": True, "aicSystem": "h200_sxm"}
+    here.write(profilingConfig=config)
+    words = [str(here.engine) if word == "CONFIG" else word for word in given]
+    done = run("request", "apply", "-f", str(here.file), "--folder", str(here.folder), *words)
+    assert f"{given[0]} would have no effect: the request is sized offline" in done.one_line()
+    assert done.code == 2
+    assert not here.folder.exists()
 
 
 @pytest.mark.parametrize(
