@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
 
 from deploy.cli.errors import CliError, UsageError
 from deploy.profiling.engine_config import EngineConfig, read_engine_config
-from deploy.profiling.node_gpus import NoGpuError, NvmlNode, tp_sizes, usable
+from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlNode, tp_sizes, usable
+from deploy.requests.cluster.cluster_gpus import gpu_type
 from deploy.requests.request_folder import RequestFolder
 from planner.adapters.profiles import META_FILE, ProfileError, load_profile
 from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
+from planner.profiler.requests.generated.energy_cost import energy_cost
 from planner.profiler.requests.lifecycle import JobProgress, ProfilingSeen
 from planner.profiler.requests.power_request import PowerRequest, RequestForm
 from planner.profiler.requests.request_status import ProfilingPhase
@@ -101,7 +104,10 @@ def _tp_words(request: PowerRequest, options: ApplyOptions) -> list[str]:
     if options.tps is not None:
         return ["--tp", options.tps]
     bounds = request.hardware
-    if options.endpoint is not None or (bounds.min_gpus_per_engine is None and bounds.max_gpus_per_engine is None):
+    # Engines that are started are bounded by the GPUs of this node anyway.
+    per_node = bounds.gpus_per_node if request.offline is not None else None
+    given = (bounds.min_gpus_per_engine, bounds.max_gpus_per_engine, per_node)
+    if options.endpoint is not None or given == (None, None, None):
         return []
     most = bounds.max_gpus_per_engine or bounds.gpus_per_node or 8
     sizes = tp_sizes(most, bounds.min_gpus_per_engine or 1)
@@ -117,10 +123,12 @@ def profiling_seen(folder: RequestFolder, request: PowerRequest) -> ProfilingSee
     if not (folder.profile / META_FILE).exists():
         return ProfilingSeen()
     try:
-        unmet = size_deployment(load_profile(folder.profile), request).unmet
+        sizing = size_deployment(load_profile(folder.profile), request)
     except (ProfileError, SizingError) as error:
         return ProfilingSeen(JobProgress.FAILED, ProfilingPhase.GENERATING_DGD, str(error))
-    return ProfilingSeen(JobProgress.SUCCEEDED, ProfilingPhase.DONE, unmet=unmet)
+    return ProfilingSeen(
+        JobProgress.SUCCEEDED, ProfilingPhase.DONE, unmet=sizing.unmet, cost=energy_cost(request, sizing)
+    )
 
 
 def sweep_phase(folder: RequestFolder) -> ProfilingPhase:
@@ -144,6 +152,27 @@ def counted_gpus(options: ApplyOptions) -> int | None:
 
 def gpu_names(options: ApplyOptions) -> tuple[str, ...]:
     """The GPUs of this node that may be used; none where there are none."""
+    return tuple(gpu.uuid for gpu in gpus_here(options))
+
+
+def with_gpus_here(request: PowerRequest, gpus: Sequence[NodeGpu]) -> PowerRequest:
+    """The request with the GPU type, and the GPUs of a node, as found here, where it discovers them and names none.
+
+    A request that names another type than that of this node is sized for another node.
+    """
+    found = gpu_type(gpus[0].name) if gpus else None
+    hardware = request.hardware
+    if not request.discovers_gpus or found is None or hardware.gpu_type not in (None, found):
+        return request
+    hardware = replace(hardware, gpu_type=found, gpus_per_node=hardware.gpus_per_node or len(gpus))
+    offline = request.offline
+    if offline is not None and offline.system is None:
+        offline = replace(offline, system=found)
+    return replace(request, hardware=hardware, offline=offline)
+
+
+def gpus_here(options: ApplyOptions) -> tuple[NodeGpu, ...]:
+    """The GPUs of this node that may be used; none where there are none."""
     if options.endpoint is not None and options.gpus is None:
         return ()
     try:
@@ -157,7 +186,7 @@ def gpu_names(options: ApplyOptions) -> tuple[str, ...]:
         raise UsageError(str(error)) from error
     finally:
         node.close()
-    return tuple(gpu.uuid for gpu in found)
+    return found
 
 
 def profiled_engine(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> EngineConfig | None:

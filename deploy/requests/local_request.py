@@ -24,10 +24,12 @@ from deploy.requests.local_profiling import (
     ApplyOptions,
     counted_gpus,
     gpu_names,
+    gpus_here,
     profiled_engine,
     profiling_seen,
     run_profiler,
     sweep_phase,
+    with_gpus_here,
 )
 from deploy.requests.request_folder import KeptRequest, RequestFolder
 from deploy.yaml_text import read_yaml
@@ -97,6 +99,7 @@ def _applied(content: Any, folder: RequestFolder, record: KeptRequest | None, op
     if record is None:
         _refuse_leftovers(folder)
         record = KeptRequest(content, {}, ())
+    request = with_gpus_here(request, gpus_here(options))
     return LocalRequest(folder, record, content, options).carry_out(request)
 
 

@@ -30,6 +30,7 @@ from deploy.requests.cluster.result_choice import chosen_results
 from planner.adapters.profiles import META_FILE, ProfileError
 from planner.domain.profile import Profile
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
+from planner.profiler.requests.generated.energy_cost import energy_cost
 from planner.profiler.requests.generated.graph_components import PROFILE_MAP
 from planner.profiler.requests.lifecycle import (
     DeploymentProgress,
@@ -190,11 +191,13 @@ async def _profiling(cluster: ClusterReader, view: RequestView, mine: Owned) -> 
         return _profiled(view, ProfilingSeen(JobProgress.FAILED, message=failures[-1]))
     try:
         files, profile = chosen_results(results, request)
-        unmet = size_deployment(profile, request).unmet
+        sizing = size_deployment(profile, request)
     except (ProfileError, SizingError) as error:
         failed = ProfilingSeen(JobProgress.FAILED, ProfilingPhase.GENERATING_DGD, str(error))
         return _profiled(view, failed)
-    done = ProfilingSeen(JobProgress.SUCCEEDED, ProfilingPhase.DONE, unmet=unmet)
+    done = ProfilingSeen(
+        JobProgress.SUCCEEDED, ProfilingPhase.DONE, unmet=sizing.unmet, cost=energy_cost(request, sizing)
+    )
     return replace(_profiled(view, done), files=files, profile=profile)
 
 

@@ -174,6 +174,7 @@ class AlphaSpec(RequestSection):
             "profiler_image": self.profiling_config.profiler_image,
             "offline": self._offline(),
             "hardware": self._hardware(),
+            "discovers_gpus": self.enable_gpu_discovery or config.hardware.enable_gpu_discovery,
             "max_context": config.engine.max_context_length,
             "overrides": self._overrides(),
             "model_cache": self._model_cache(),

@@ -64,12 +64,16 @@ class DeploymentProgress(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProfilingSeen:
-    """The profiling job. ``message``: why it failed. ``unmet``: targets that no size meets, a line each."""
+    """The profiling job. ``message``: why it failed. ``unmet``: targets that no size meets, a line each.
+
+    ``cost``: what the energy of the deployment costs, a sentence; empty: not asked for.
+    """
 
     progress: JobProgress = JobProgress.ABSENT
     phase: ProfilingPhase = ProfilingPhase.INITIALIZING
     message: str = ""
     unmet: tuple[str, ...] = ()
+    cost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +181,8 @@ def _profiling_step(request: PowerRequest, status: RequestStatus, seen: RequestS
 def _generated(request: PowerRequest, status: RequestStatus, seen: RequestSeen, now: datetime) -> RequestStep:
     status = replace(status, generated=seen.generated, profiling_phase=ProfilingPhase.DONE)
     status = status.having(ConditionType.PROFILING, True, "Completed", "profiling has ended", now)
-    message = f"deployment {request.deployment_name} is in {request.output_name}"
+    cost = f"; {seen.profiling.cost}" if seen.profiling.cost else ""
+    message = f"deployment {request.deployment_name} is in {request.output_name}{cost}"
     status = status.having(ConditionType.SPEC_GENERATED, True, "SpecGenerated", message, now)
     events = [_event(EventReason.SLA_NOT_MET, line, now) for line in seen.profiling.unmet]
     events.append(_event(EventReason.SPEC_GENERATED, message, now))

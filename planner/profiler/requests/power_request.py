@@ -68,7 +68,7 @@ class ModelCache:
 
 @dataclass(frozen=True, slots=True)
 class PowerTerms:
-    """What only our own kind says. ``price_per_kwh`` in whatever currency, for reports."""
+    """What only our own kind says. ``price_per_kwh``: in whatever currency."""
 
     budget_watts: float | None
     price_per_kwh: float | None
@@ -101,6 +101,8 @@ class PowerRequest:
     offline: OfflineSizing | None = None
     load: RequestedLoad = RequestedLoad()
     hardware: HardwareBounds = HardwareBounds()
+    discovers_gpus: bool = True
+    """Whether what ``hardware`` leaves out is taken from the GPUs that are found."""
     max_context: int | None = None
     """The longest context of the sweep; None: the engine's."""
     overrides: DeploymentOverrides = field(default_factory=DeploymentOverrides)

@@ -113,6 +113,16 @@ def gpu_name(request: PowerRequest) -> str:
     return (request.hardware.gpu_type or system or DEFAULT_GPU).split("_")[0]
 
 
+def highest_limit_watts(request: PowerRequest) -> int | None:
+    """The highest power limit of a GPU of the request's type; None where the type or its limits are not known."""
+    if request.hardware.gpu_type is None and (request.offline is None or request.offline.system is None):
+        return None
+    try:
+        return math.floor(gpu(gpu_name(request)).tdp_watts)
+    except KeyError:
+        return None
+
+
 def _replicas(wanted_per_s: float | None, rate_per_s: float) -> int:
     return 1 if wanted_per_s is None else max(1, math.ceil(wanted_per_s / rate_per_s - 1e-9))
 

@@ -10,6 +10,7 @@ import pytest
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.profiler.requests.generated.config_maps import output_map, profile_map
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
+from planner.profiler.requests.generated.energy_cost import energy_cost
 from planner.profiler.requests.generated.graph_deployment import graph_deployment
 from planner.profiler.requests.generated.plain_deployments import plain_deployments
 from planner.profiler.requests.request_manifest import parse_request
@@ -252,3 +253,28 @@ def test_config_maps_have_dynamo_s_names_and_keys():
     assert (found["metadata"]["name"], found["metadata"]["namespace"]) == ("planner-profile-data", "serving")
     assert list(found["data"]) == ["prefill_raw_data.json", "decode_raw_data.json"]
     assert found["metadata"]["labels"] == LABELS
+
+
+def cost(manifest: dict[str, Any]) -> str:
+    request = parse_request(manifest)
+    return energy_cost(request, size_deployment(profile(), request))
+
+
+def test_the_price_of_energy_is_that_of_the_limits():
+    assert cost(BETA) == ""
+    free = with_value(with_value(OWN, "spec.powerBudgetWatts", ...), "spec.pricePerKwh", 0.5)
+    assert cost(free).startswith("at 0.5 per kWh its 4200 W cost at most 2.1 an hour, "), "2 + 4 GPUs of 700 W"
+    assert "cost at most 0 an hour, 0 for" in cost(with_value(free, "spec.pricePerKwh", 0))
+    assert "give gpuSku" in cost(with_value(free, "spec.hardware", {}))
+    capped = size_deployment(profile(), parse_request(OWN))
+    watts = sum(pool.gpus * pool.replicas * (pool.cap_watts or 0) for pool in (capped.prefill, capped.decode))
+    assert cost(OWN).startswith(f"at 0.21 per kWh its {watts} W cost at most {watts / 1000 * 0.21:.4g} an hour, ")
+
+
+def test_the_price_of_tokens_follows_the_rate():
+    request = parse_request(with_value(OWN, "spec.powerBudgetWatts", ...))
+    sizing = size_deployment(profile(), request)
+    rate = min(pool.requests_per_s * pool.replicas for pool in (sizing.prefill, sizing.decode))
+    per_hour = 4.2 * 0.21
+    tokens_per_hour = rate * request.targets.osl * 3600
+    assert f"{per_hour / tokens_per_hour * 1e6:.4g} for a million tokens" in energy_cost(request, sizing)

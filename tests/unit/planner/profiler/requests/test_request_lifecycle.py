@@ -331,3 +331,11 @@ def test_nothing_more_happens_when_it_is_settled():
 def test_a_status_that_is_not_one_is_refused():
     with pytest.raises(ValueError, match="not a request's status"):
         status_from_dict({"state": "Ready"})
+
+
+def test_the_cost_of_energy_is_in_the_event() -> None:
+    cluster = RequestCluster(alpha(), job_ends=replace(DONE, cost="it costs much"))
+    said = []
+    for _ in range(20):
+        said += [event.message for event in cluster.step().events]
+    assert [message for message in said if message.endswith("; it costs much")], said
