@@ -36,6 +36,10 @@ class LocalDeployment:
         if self._failed:
             return DeploymentSeen(DeploymentProgress.FAILED, self._failed)
         if not self._file.exists():
+            if (records := self._file.with_name("workers.json")).exists():
+                raise UsageError(
+                    f"{self._file}: missing, and {records} has workers: put it back, or end them and remove the folder"
+                )
             return DeploymentSeen()
         settings = self._settings()
         if not (settings.state_folder / "workers.json").exists():
@@ -74,7 +78,9 @@ class LocalDeployment:
         try:
             return load_local(self._file, {}).settings
         except SettingsError as error:
-            raise UsageError(*error.problems) from error
+            problems = "; ".join(error.problems)
+            where = "" if str(self._file) in problems else f"{self._file}: "
+            raise UsageError(f"{where}{problems}") from error
 
 
 async def _served(settings: LocalConnectorFile, replicas: Mapping[str, int] | None, within_s: float) -> str:

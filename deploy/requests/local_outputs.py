@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from bus_schemas.regular_files import read_regular
+from deploy.cli.errors import UsageError
 from deploy.profiling.engine_config import EngineConfig
 from deploy.requests.request_folder import RequestFolder
 from deploy.yaml_text import read_yaml
@@ -28,6 +29,7 @@ from planner.profiler.results.profile_files import write_whole
 POOL: Literal["aggregated"] = "aggregated"
 PLANNER_FILE, PLAIN_FILE = "planner.yaml", "deployments.yaml"
 METRICS_PATH = "/metrics"
+DAMAGED = "remove it, and apply the request again: it is written anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +64,25 @@ def write_outputs(folder: RequestFolder, request: PowerRequest, profile: Profile
 
 
 def read_graph(folder: RequestFolder) -> dict[str, Any] | None:
-    """The generated graph; None where it was not written yet. Raises OSError."""
+    """The generated graph; None where it was not written yet. Raises UsageError."""
     file = folder.outputs / GRAPH_FILE
-    return dict(read_yaml(_read(file))) if file.exists() else None
+    if not file.exists():
+        return None
+    try:
+        found = read_yaml(_read(file))
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UsageError(f"{file}: {error}; {DAMAGED}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{file}: not a deployment; {DAMAGED}")
+    return found
+
+
+def restore_graph(folder: RequestFolder, graph: Mapping[str, Any]) -> None:
+    """Write a generated graph that is missing from the outputs. Raises OSError."""
+    folder.outputs.mkdir(exist_ok=True)
+    write_whole(folder.outputs / GRAPH_FILE, _text(graph).encode())
 
 
 def connector_settings(

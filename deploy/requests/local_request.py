@@ -19,7 +19,7 @@ from typing import Any
 from bus_schemas.regular_files import SETTINGS_BYTES, read_regular
 from deploy.cli.errors import CliError, UsageError
 from deploy.requests.local_deployment import LocalDeployment
-from deploy.requests.local_outputs import LocalPlace, read_graph, write_outputs
+from deploy.requests.local_outputs import LocalPlace, read_graph, restore_graph, write_outputs
 from deploy.requests.local_profiling import (
     ApplyOptions,
     counted_gpus,
@@ -33,7 +33,7 @@ from deploy.requests.local_profiling import (
 )
 from deploy.requests.request_folder import KeptRequest, RequestFolder
 from deploy.yaml_text import read_yaml
-from planner.adapters.profiles import load_profile
+from planner.adapters.profiles import ProfileError, load_profile
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
 from planner.profiler.requests.lifecycle import (
     DeploymentProgress,
@@ -77,7 +77,7 @@ def read_manifest(file: Path) -> Any:
 
 def apply_request(content: Any, folder: RequestFolder, options: ApplyOptions) -> int:
     """Carry a request out as far as it goes now. Returns 0 where it is ready, 1 where it is not, 130 if interrupted."""
-    with folder.held():
+    with folder.held(), _files_in_a_line():
         record = folder.read()
         if record is None:
             folder.forget_deletion()
@@ -106,8 +106,8 @@ def _applied(content: Any, folder: RequestFolder, record: KeptRequest | None, op
 def _refuse_leftovers(folder: RequestFolder) -> None:
     if folder.profile.exists() or folder.workers.exists():
         raise UsageError(
-            f"--folder {folder.path}: workers of a deleted request are there; end them with `wattscale request delete "
-            "--drain-workers`, or name another folder"
+            f"--folder {folder.path}: it has no request.json, but what a deleted request leaves: profile and workers. "
+            "End and remove both with `wattscale request delete --drain-workers`, or name another folder"
         )
 
 
@@ -136,6 +136,9 @@ class LocalRequest:
 
     def carry_out(self, request: PowerRequest) -> int:
         """Step until it neither changes nor has anything to do."""
+        generated = status_from_dict(self._record.status).generated
+        if generated is not None and read_graph(self._folder) is None:
+            restore_graph(self._folder, generated)
         while True:
             step, changed = self._step(request, self.seen(request))
             for action in step.actions:
@@ -162,12 +165,15 @@ class LocalRequest:
 
     def seen(self, request: PowerRequest, *, deleting: bool = False) -> RequestSeen:
         """What is on the disk and what runs."""
+        if deleting:
+            # Nothing else counts, so that damaged files keep no request from being deleted.
+            outputs = {} if self._folder.outputs.exists() else None
+            return RequestSeen(deployment=self._workers.seen(), generated=outputs, deleting=True)
         return RequestSeen(
             profiling=profiling_seen(self._folder, request),
             deployment=self._workers.seen(),
             generated=read_graph(self._folder),
             gpus=None if self._options is None else counted_gpus(self._options),
-            deleting=deleting,
         )
 
     def _step(self, request: PowerRequest | RequestError, seen: RequestSeen) -> tuple[RequestStep, bool]:
@@ -201,7 +207,10 @@ class LocalRequest:
         if action is RequestAction.WRITE_OUTPUTS:
             self._write(request, self._options)
         elif action is RequestAction.APPLY_DEPLOYMENT:
-            replicas = size_deployment(load_profile(self._folder.profile), request).aggregated.replicas
+            try:
+                replicas = size_deployment(load_profile(self._folder.profile), request).aggregated.replicas
+            except (ProfileError, SizingError) as error:
+                raise UsageError(f"{request.name}: its workers cannot be started: {error}") from error
             self._workers.start({"aggregated": replicas}, ATTEND_S)
         return None
 
@@ -210,7 +219,7 @@ class LocalRequest:
         place = LocalPlace(options.bus, options.first_port, gpu_names(options), engine)
         try:
             write_outputs(self._folder, request, load_profile(self._folder.profile), place)
-        except SizingError as error:
+        except (ProfileError, SizingError) as error:
             self._folder.profile_failed(ProfilingPhase.GENERATING_DGD, str(error))
 
     def _starting(self, step: RequestStep) -> bool:
@@ -260,12 +269,13 @@ def delete_request(folder: RequestFolder, *, drain_workers: bool) -> int:
             raise UsageError(f"--folder {folder.path}: there is no request")
         if not drain_workers:
             raise UsageError(f"--folder {folder.path}: its request is deleted; --drain-workers ends its workers")
-        with folder.held():
+        with folder.held(), _files_in_a_line():
             LocalDeployment(folder.connector_file).drain(DRAINS_WITHIN_S)
             folder.remove(workers=True)
         return 0
-    folder.ask_to_delete()
-    with _held_soon(folder):
+    with _files_in_a_line():
+        folder.ask_to_delete()
+    with _held_soon(folder), _files_in_a_line():
         record = folder.read()
         if record is None:
             return 0
@@ -276,6 +286,17 @@ def delete_request(folder: RequestFolder, *, drain_workers: bool) -> int:
         LocalRequest(folder, record, None, None).delete(request, drain_workers=drain_workers)
     print(f"{request.name}: deleted")
     return 0
+
+
+@contextlib.contextmanager
+def _files_in_a_line() -> Iterator[None]:
+    """A file of the request's that cannot be read, written or removed ends the command in one line."""
+    try:
+        yield
+    except OSError as error:
+        if not error.filename:
+            raise
+        raise CliError(f"{error.filename}: {error.strerror}; mend it, and give the command again") from error
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bus_schemas.regular_files import read_regular
-from deploy.cli.errors import UsageError
+from deploy.cli.errors import CliError, UsageError
 from deploy.profiling.durable_json import replace_json
 from planner.profiler.requests.request_status import ProfilingPhase, status_from_dict
 
@@ -83,26 +83,34 @@ class RequestFolder:
             str(kept.manifest["metadata"]["name"])
         except OSError as error:
             raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{file}: not a request's record; move it away and apply the request again") from error
         return kept
 
     def write(self, record: KeptRequest) -> None:
-        """Replace the record. Raises OSError."""
+        """Replace the record. Raises CliError."""
         content = {"manifest": record.manifest, "status": record.status, "events": list(record.events)}
-        replace_json(self.path / RECORD, content)
+        try:
+            replace_json(self.path / RECORD, content)
+        except OSError as error:
+            raise CliError(f"{self.path / RECORD}: cannot be written: {error.strerror or error}") from error
 
     def profile_failed(self, phase: ProfilingPhase, message: str) -> None:
         """Keep why there is no profile. Raises OSError."""
         replace_json(self.path / FAILED, {"phase": phase.value, "message": message})
 
     def failure(self) -> tuple[ProfilingPhase, str] | None:
-        """Why there is no profile; None where nothing failed."""
+        """Why there is no profile; None where nothing failed. Raises UsageError."""
+        file = self.path / FAILED
         try:
-            found = json.loads(read_regular(self.path / FAILED, MOST_BYTES))
+            found = json.loads(read_regular(file, MOST_BYTES))
+            return ProfilingPhase(found["phase"]), str(found["message"])
         except FileNotFoundError:
             return None
-        return ProfilingPhase(found["phase"]), str(found["message"])
+        except OSError as error:
+            raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UsageError(f"{file}: not the record of a failure; remove it, and profiling is tried again") from error
 
     def ask_to_delete(self) -> None:
         """Leave word for whoever carries the request out. Raises OSError."""

@@ -31,6 +31,8 @@ def load_power_curves(folder: Path) -> dict[str, PowerCurve]:
         content = json.loads(read_regular(path, FILE_BYTES))
     except FileNotFoundError:
         return {}
+    except RecursionError:
+        raise PowerCurveError(f"{path}: nested too deeply") from None
     except (OSError, ValueError) as error:
         raise PowerCurveError(f"{path}: cannot be read as JSON: {error}") from error
     blocks = content.get("curves") if isinstance(content, dict) else None

@@ -114,6 +114,8 @@ def _read_meta(folder: Path) -> Mapping[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_regular(path, PROFILE_BYTES))
+    except RecursionError:
+        raise ProfileError(f"{path}: nested too deeply") from None
     except (OSError, ValueError) as error:
         raise ProfileError(f"{path}: cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):

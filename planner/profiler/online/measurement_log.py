@@ -76,7 +76,7 @@ class MeasurementLog:
         for number, line in enumerate(content[:kept].splitlines(), 1):
             try:
                 self._take(json.loads(line), number, head)
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise LogError(f"{self.path}:{number}: not a line of a measurement log: {error}") from error
         return kept
 
