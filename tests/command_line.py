@@ -7,6 +7,7 @@ import contextlib
 import io
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +47,14 @@ async def wattscale(*words: str) -> Done:
     return await asyncio.to_thread(run, *words)
 
 
-async def process(*words: str, timeout_s: float = 60.0) -> Done:
-    """Run one command as a process of its own, as a shell would."""
+async def process(*words: str, timeout_s: float = 60.0, env: Mapping[str, str] | None = None) -> Done:
+    """Run one command as a process of its own, as a shell would. ``env`` None: that of this process."""
     started = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "deploy.cli.main", *words),
         cwd=Path(__file__).parent.parent,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env=env,
     )
     try:
         out, err = await asyncio.wait_for(started.communicate(), timeout_s)

@@ -22,6 +22,17 @@ class UsageError(CliError):
     exit_code = 2
 
 
+class NotNowError(CliError):
+    """What was asked for is right, and this machine lacks a part of it now: the same command works once it is there.
+
+    Exit code 2, as for any other setting of the machine; 1 where work was under way.
+    """
+
+    def __init__(self, *lines: str, exit_code: int = 2) -> None:
+        super().__init__(*lines)
+        self.exit_code = exit_code
+
+
 class BusProblemError(CliError):
     """The bus cannot be reached, refuses this login, or lacks what the command reads: exit code 3."""
 

@@ -37,7 +37,11 @@ class NvmlNode:
             pynvml.nvmlInit()
         except pynvml.NVMLError as error:
             raise NoGpuError(f"no GPU on this node: {error}") from None
-        self.gpus = tuple(map(self._gpu, range(pynvml.nvmlDeviceGetCount())))
+        try:
+            self.gpus = tuple(map(self._gpu, range(pynvml.nvmlDeviceGetCount())))
+        except pynvml.NVMLError as error:
+            self.close()
+            raise NoGpuError(f"the GPUs of this node cannot be read: {error}") from None
 
     def close(self) -> None:
         """Leave NVML."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cli.errors import CliError, UsageError
+from deploy.cli.errors import CliError, NotNowError, UsageError
 from deploy.profiling.written_results import make_folder, write_results
 from planner.profiler.analysis.recommendation import Targets
 from planner.profiler.offline.estimate_run import EstimateOptions, estimated
@@ -53,7 +53,7 @@ def run_offline(options: OfflineOptions) -> int:
     try:
         what = chosen_model(options.model, options.system, options.backend, options.backend_version, options.moe)
     except ImportError as error:
-        raise UsageError(MISSING) from error
+        raise NotNowError(MISSING) from error
     except EstimateError as error:
         raise UsageError(str(error)) from error
     if options.max_context is not None and options.max_context > what.max_context:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.cli.errors import CliError, UsageError
+from deploy.cli.errors import CliError, NotNowError, UsageError
 from deploy.engine.shared_gpu import NoSharedGpuError
 from deploy.event_loop import run as on_event_loop
 from deploy.profiling.capped_gpus import guarded_caps, swept_caps
@@ -98,7 +98,10 @@ def run_profile(options: ProfileOptions) -> int:
         try:
             source, draw = _source(options, node, gpus), _draw(options, node, gpus)
             profiled = on_event_loop(_until_signal(_measured(options, tps, gpus, source, draw, guard)))
-        except (EngineError, LogError, CapError) as error:
+        except LogError as error:
+            left = () if guard is None else guard.left
+            raise NotNowError(str(error), *left, exit_code=CliError.exit_code) from error
+        except (EngineError, CapError) as error:
             raise CliError(str(error), *(() if guard is None else guard.left)) from error
     if profiled is None:
         print(f"interrupted; the same command goes on with {options.output}", file=sys.stderr)
@@ -148,10 +151,11 @@ def _gpus(options: ProfileOptions, stack: contextlib.ExitStack) -> tuple[NvmlNod
         return None, ()
     try:
         node = NvmlNode()
-    except NoGpuError as error:
+    except (NoGpuError, ImportError) as error:
         if options.gpus is None and options.tps is not None:
             return None, ()
-        raise UsageError(f"{error}; with --tp and without --gpus, engines that need none are started") from error
+        why = f"NVML's Python package is missing: {error}" if isinstance(error, ImportError) else str(error)
+        raise NotNowError(f"{why}; with --tp and without --gpus, engines that need none are started") from error
     stack.callback(node.close)
     try:
         return node, usable(node.gpus, options.gpus, engine_runs=options.endpoint is not None)

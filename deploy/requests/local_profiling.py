@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from deploy.cli.errors import CliError, UsageError
+from deploy.cli.errors import CliError, NotNowError, UsageError
 from deploy.profiling.engine_config import EngineConfig, read_engine_config
 from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlNode, tp_sizes, usable
 from deploy.requests.cluster.cluster_gpus import gpu_type
@@ -38,16 +38,23 @@ class ApplyOptions:
 
 
 def run_profiler(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> bool:
-    """Profile to the end; what is measured already is kept. False: interrupted. A failure is left in the folder."""
+    """Profile to the end; what is measured already is kept. False: interrupted. A failure is left in the folder.
+
+    Raises CliError where this machine lacks a part that profiling needs: the request stays as it is, and goes on with
+    the same command once the part is there.
+    """
     from deploy.cli.main import build_parser
 
     try:
         args = build_parser("profile").parse_args(["profile", *profile_words(folder, request, options)])
         return int(args.run(args)) == 0
+    except NotNowError as error:
+        raise CliError(f"{request.name}: Profiling: {error}; then give the command again") from error
+    except ImportError as error:
+        missing = f"profiling needs {error.name}: install its extra"
+        raise CliError(f"{request.name}: Profiling: {missing}; then give the command again") from error
     except CliError as error:
         folder.profile_failed(sweep_phase(folder), "; ".join(error.lines))
-    except ImportError as error:
-        folder.profile_failed(ProfilingPhase.INITIALIZING, f"profiling needs {error.name}; install its extra")
     return True
 
 
@@ -70,6 +77,12 @@ def refuse_unused(request: PowerRequest, options: ApplyOptions) -> None:
     )
 
 
+def check_system(request: PowerRequest) -> None:
+    """Raises UsageError where a request is to be sized offline for a GPU type that is not known."""
+    if request.offline is not None and request.offline.system is None:
+        raise UsageError("offline sizing needs the GPU type: set spec.hardware.gpuSku, or searchStrategy thorough")
+
+
 def profile_words(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> list[str]:
     """The options of `wattscale profile` for a request. Raises UsageError where it cannot be profiled so."""
     targets, offline = request.targets, request.offline
@@ -82,8 +95,8 @@ def profile_words(folder: RequestFolder, request: PowerRequest, options: ApplyOp
     for name, value in (("--max-kv-tokens", options.max_kv_tokens), ("--max-in-flight", options.max_in_flight)):
         words += [] if value is None else [name, str(value)]
     if offline is not None:
-        if offline.system is None:
-            raise UsageError("offline sizing needs the GPU type: set spec.hardware.gpuSku, or searchStrategy thorough")
+        check_system(request)
+        assert offline.system is not None  # noqa: S101 - as checked
         version = ["--backend-version", offline.backend_version] if offline.backend_version else []
         asked = ["--offline", "--system", offline.system, "--model", offline.model, "--backend", offline.backend]
         return [*words, *asked, *version, *_tp_words(request, options)]
@@ -147,7 +160,12 @@ def counted_gpus(options: ApplyOptions) -> int | None:
     """GPUs to profile on; None where they need not be counted: the engine runs, or needs none (--tp)."""
     if options.endpoint is not None or (options.tps is not None and options.gpus is None):
         return None
-    return len(gpu_names(options))
+    return len(gpus_here(options))
+
+
+def gpus_missing(options: ApplyOptions) -> str:
+    """Why this node shows no GPU; empty where it shows some, or need not."""
+    return "" if counted_gpus(options) is None else _node_gpus(options)[1]
 
 
 def gpu_names(options: ApplyOptions) -> tuple[str, ...]:
@@ -172,13 +190,20 @@ def with_gpus_here(request: PowerRequest, gpus: Sequence[NodeGpu]) -> PowerReque
 
 
 def gpus_here(options: ApplyOptions) -> tuple[NodeGpu, ...]:
-    """The GPUs of this node that may be used; none where there are none."""
+    """The GPUs of this node that may be used; none where there are none. Raises UsageError."""
+    return _node_gpus(options)[0]
+
+
+def _node_gpus(options: ApplyOptions) -> tuple[tuple[NodeGpu, ...], str]:
+    """As `gpus_here`, and why there are none."""
     if options.endpoint is not None and options.gpus is None:
-        return ()
+        return (), ""
     try:
         node = NvmlNode()
-    except (NoGpuError, ImportError):
-        return ()
+    except NoGpuError as error:
+        return (), str(error)
+    except ImportError as error:
+        return (), f"{error.name} is not installed"
     try:
         wanted = None if options.gpus is None else [int(index) for index in options.gpus.split(",")]
         found = usable(node.gpus, wanted, engine_runs=True)
@@ -186,7 +211,7 @@ def gpus_here(options: ApplyOptions) -> tuple[NodeGpu, ...]:
         raise UsageError(str(error)) from error
     finally:
         node.close()
-    return found
+    return found, ""
 
 
 def profiled_engine(folder: RequestFolder, request: PowerRequest, options: ApplyOptions) -> EngineConfig | None:

@@ -22,9 +22,11 @@ from deploy.requests.local_deployment import LocalDeployment
 from deploy.requests.local_outputs import LocalPlace, read_graph, restore_graph, write_outputs
 from deploy.requests.local_profiling import (
     ApplyOptions,
+    check_system,
     counted_gpus,
     gpu_names,
     gpus_here,
+    gpus_missing,
     profiled_engine,
     profiling_seen,
     run_profiler,
@@ -37,6 +39,7 @@ from planner.adapters.profiles import ProfileError, load_profile
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
 from planner.profiler.requests.lifecycle import (
     DeploymentProgress,
+    JobProgress,
     RequestAction,
     RequestSeen,
     RequestStep,
@@ -100,6 +103,8 @@ def _applied(content: Any, folder: RequestFolder, record: KeptRequest | None, op
         _refuse_leftovers(folder)
         record = KeptRequest(content, {}, ())
     request = with_gpus_here(request, gpus_here(options))
+    if profiling_seen(folder, request).progress is JobProgress.ABSENT:
+        check_system(request)
     return LocalRequest(folder, record, content, options).carry_out(request)
 
 
@@ -167,13 +172,14 @@ class LocalRequest:
         """What is on the disk and what runs."""
         if deleting:
             # Nothing else counts, so that damaged files keep no request from being deleted.
-            outputs = {} if self._folder.outputs.exists() else None
+            outputs: dict[str, Any] | None = {} if self._folder.outputs.exists() else None
             return RequestSeen(deployment=self._workers.seen(), generated=outputs, deleting=True)
         return RequestSeen(
             profiling=profiling_seen(self._folder, request),
             deployment=self._workers.seen(),
             generated=read_graph(self._folder),
             gpus=None if self._options is None else counted_gpus(self._options),
+            gpus_missing="" if self._options is None else gpus_missing(self._options),
         )
 
     def _step(self, request: PowerRequest | RequestError, seen: RequestSeen) -> tuple[RequestStep, bool]:

@@ -88,14 +88,15 @@ class DeploymentSeen:
 class RequestSeen:
     """What is seen now.
 
-    ``gpus``: how many may be profiled on; None: not counted. ``generated``: the deployment as it was written to the
-    outputs. ``deleting``: the request is to go.
+    ``gpus``: how many may be profiled on; None: not counted. ``gpus_missing``: why there are none.
+    ``generated``: the deployment as it was written to the outputs. ``deleting``: the request is to go.
     """
 
     profiling: ProfilingSeen = field(default_factory=ProfilingSeen)
     deployment: DeploymentSeen = field(default_factory=DeploymentSeen)
     generated: Mapping[str, Any] | None = None
     gpus: int | None = None
+    gpus_missing: str = ""
     deleting: bool = False
 
 
@@ -147,7 +148,8 @@ def _pending(request: PowerRequest, status: RequestStatus, seen: RequestSeen, no
     )
     needed = request.gpus_needed
     if seen.gpus is not None and seen.gpus < needed:
-        message = f"profiling needs {needed} GPUs, and there are {seen.gpus}"
+        why = f" ({seen.gpus_missing})" if seen.gpus_missing else ""
+        message = f"profiling needs {needed} GPUs, and there are {seen.gpus}{why}"
         old = status.condition(ConditionType.PROFILING)
         status = status.having(ConditionType.PROFILING, False, "InsufficientGpus", message, now)
         status = _summed(status, "InsufficientGpus", message, now)

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,17 @@ from agent.connectors.local.local_connector import boot_id
 from agent.connectors.local.worker_records import WorkerRecords
 from deploy.compose.connectors.local_service import load_local
 from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
+from planner.profiler.requests.lifecycle import RequestSeen, advance
+from planner.profiler.requests.request_manifest import parse_request
+from planner.profiler.requests.request_status import RequestStatus, status_from_dict, status_to_dict
 from tests.command_line import Done, process, run, wattscale
 from tests.contract.bus import until
+from tests.doubles.nvml.loaded import library_environment
+from tests.doubles.nvml.state import FakeNvml
 from tests.free_ports import free_port
 
+NVML_ERROR_DRIVER_NOT_LOADED = 9
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
 ROOT = Path(__file__).parents[3]
 REQUEST: dict[str, Any] = {
     "apiVersion": "nvidia.com/v1alpha1",
@@ -218,16 +226,72 @@ def test_a_deletion_that_was_cut_off_is_named_and_one_of_a_request_before_is_not
     assert not (here.folder / "deleting").exists()
 
 
-def test_offline_sizing_of_an_unknown_gpu_type_fails(tmp_path: Path):
+def test_a_package_that_is_missing_does_not_end_a_request(tmp_path: Path):
     here = Here(tmp_path)
     config = copy.deepcopy(REQUEST["spec"]["profilingConfig"])
-    config["config"]["sweep"] = {"useAiConfigurator": True, "aicSystem": "no_such_gpu"}
+    config["config"]["sweep"] = {"useAiConfigurator": True, "aicSystem": "h200_sxm"}
     here.write(profilingConfig=config)
-    assert run("request", "apply", "-f", str(here.file), "--folder", str(here.folder)).code == 1
-    assert (here.stage(), here.events()) == (
-        "Failed",
-        ["Initialized", "ProfilingJobCreated", "AIConfiguratorFailed"],
+    for _ in range(2):
+        done = run("request", "apply", "-f", str(here.file), "--folder", str(here.folder))
+        assert (done.code, "demo: Profiling: --offline needs the package aiconf" in done.one_line()) == (1, True)
+        assert "then give the command again" in done.err
+        assert (here.stage(), here.events()) == ("Profiling", ["Initialized", "ProfilingJobCreated"])
+
+
+def test_a_gpu_type_that_nobody_names_is_asked_for_before_anything_begins(tmp_path: Path):
+    here = Here(tmp_path)
+    rapid = {**REQUEST, "apiVersion": "nvidia.com/v1beta1", "spec": {"model": "demo"}}
+    here.file.write_text(yaml.safe_dump(rapid))
+    done = run("request", "apply", "-f", str(here.file), "--folder", str(here.folder), "--endpoint", "http://h")
+    assert "--endpoint would have no effect: the request is sized offline (searchStrategy: rapid)" in done.one_line()
+    done = run("request", "apply", "-f", str(here.file), "--folder", str(here.folder))
+    assert (done.code, "offline sizing needs the GPU type: set spec.hardware.gpuSku" in done.one_line()) == (2, True)
+    assert not (here.folder / "request.json").exists()
+
+
+async def test_a_driver_that_is_away_does_not_end_a_request(tmp_path: Path):
+    here = Here(tmp_path, command=["false", "{port}"])
+    here.write()
+    here.more = ()
+    fake = FakeNvml(tmp_path / "nvml-state", 1)
+
+    async def apply() -> Done:
+        return await process(*here.words, env=library_environment(fake), timeout_s=180)
+
+    fake.fail("init", NVML_ERROR_DRIVER_NOT_LOADED)
+    done = await apply()
+    assert (done.code, "demo: Pending: profiling needs 1 GPUs, and there are 0 (no GPU on this node: " in done.err) == (
+        1,
+        True,
     )
+    assert here.stage() == "Pending"
+    # The driver goes away once profiling has begun.
+    record = here.record()
+    status = advance(parse_request(record["manifest"]), status_from_dict(record["status"]), RequestSeen(), NOW).status
+    (here.folder / "request.json").write_text(json.dumps({**record, "status": status_to_dict(status)}))
+    for call, line in (("init", "no GPU on this node: "), ("count", "the GPUs of this node cannot be read: ")):
+        fake.fail(call, NVML_ERROR_DRIVER_NOT_LOADED)
+        done = await apply()
+        assert (done.code, f"demo: Profiling: {line}" in done.one_line()) == (1, True), done
+        assert here.stage() == "Profiling"
+        fake.fail(call, 0)
+    done = await apply()
+    assert "demo: Failed: false ended with 1 before it served" in done.err.splitlines()[-1], "it went on"
+
+
+async def test_measurements_that_are_damaged_do_not_end_a_request(tmp_path: Path):
+    here = Here(tmp_path, command=["false", "{port}"])
+    here.write()
+    (here.folder / "profile").mkdir(parents=True)
+    request = parse_request(yaml.safe_load(here.file.read_text()))
+    status = advance(request, RequestStatus(), RequestSeen(), NOW).status
+    status = advance(request, status, RequestSeen(), NOW).status
+    record = {"manifest": yaml.safe_load(here.file.read_text()), "status": status_to_dict(status), "events": []}
+    (here.folder / "request.json").write_text(json.dumps(record))
+    (here.folder / "profile" / MEASUREMENTS).write_text("5\n")
+    done = await here.apply()
+    assert (done.code, f"{MEASUREMENTS}:1: not a line of a measurement log" in done.one_line()) == (1, True)
+    assert here.stage() == "Profiling"
 
 
 @pytest.mark.parametrize("given", [("--quick",), ("--endpoint", "http://h"), ("--config", "CONFIG"), ("--gpus", "0")])
