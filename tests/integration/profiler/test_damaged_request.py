@@ -29,7 +29,7 @@ KEPT = (
 )
 
 
-class Kept:
+class KeptFolder:
     """A request that is Ready, and the commands on it."""
 
     def __init__(self, folder: Path) -> None:
@@ -64,7 +64,7 @@ class Kept:
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a request that is Ready, to be copied."""
     folder = tmp_path_factory.mktemp("ready")
-    kept = Kept(folder)
+    kept = KeptFolder(folder)
     kept.begin()
     done = kept.apply()
     assert done.code == 0, done
@@ -73,8 +73,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ready(first: Path, tmp_path: Path) -> Kept:
-    return Kept(Path(shutil.copytree(first, tmp_path / "copy")))
+def ready(first: Path, tmp_path: Path) -> KeptFolder:
+    return KeptFolder(Path(shutil.copytree(first, tmp_path / "copy")))
 
 
 def _truncate(file: Path) -> None:
@@ -100,7 +100,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("name", ["request.json", "profile-failed.json", *KEPT])
 def test_each_command_ends_in_a_line_that_names_the_file(first: Path, tmp_path: Path, name: str) -> None:
     for number, (what, damage) in enumerate(DAMAGES.items()):
-        kept = Kept(Path(shutil.copytree(first, tmp_path / str(number))))
+        kept = KeptFolder(Path(shutil.copytree(first, tmp_path / str(number))))
         file = kept.folder / name
         if not file.exists():
             file.write_text("{}")
@@ -115,7 +115,7 @@ def test_each_command_ends_in_a_line_that_names_the_file(first: Path, tmp_path: 
         assert deleted.code == 0 or str(file) in deleted.one_line(), what
 
 
-def test_put_back_it_goes_on(ready: Kept) -> None:
+def test_put_back_it_goes_on(ready: KeptFolder) -> None:
     for name in ("request.json", *KEPT):
         file = ready.folder / name
         text = file.read_bytes()
@@ -126,7 +126,7 @@ def test_put_back_it_goes_on(ready: Kept) -> None:
         assert done.code == 0, (name, done)
 
 
-def test_a_graph_that_is_missing_is_written_anew(ready: Kept) -> None:
+def test_a_graph_that_is_missing_is_written_anew(ready: KeptFolder) -> None:
     graph = ready.folder / "outputs" / "config_with_planner.yaml"
     whole = graph.read_text()
     shutil.rmtree(graph.parent)
@@ -136,14 +136,14 @@ def test_a_graph_that_is_missing_is_written_anew(ready: Kept) -> None:
     assert "remove it, and apply the request again: it is written anew" in ready.apply().one_line()
 
 
-def test_a_record_that_is_missing_costs_no_profile(ready: Kept) -> None:
+def test_a_record_that_is_missing_costs_no_profile(ready: KeptFolder) -> None:
     (ready.folder / "request.json").unlink()
     done = ready.apply()
     assert (done.code, "it has no request.json" in done.one_line()) == (2, True)
     assert (ready.folder / "profile" / "meta.json").exists()
 
 
-def test_workers_without_their_settings_are_not_taken_for_deleted(ready: Kept) -> None:
+def test_workers_without_their_settings_are_not_taken_for_deleted(ready: KeptFolder) -> None:
     (ready.folder / "workers" / "workers.json").write_text(json.dumps({"boot": "x", "wanted": {}, "workers": []}))
     assert ready.apply().code == 0
     (ready.folder / "workers" / "connector.yaml").unlink()
@@ -152,7 +152,7 @@ def test_workers_without_their_settings_are_not_taken_for_deleted(ready: Kept) -
     assert ready.record()["status"]["stage"] == "Ready"
 
 
-def test_workers_are_not_started_by_a_damaged_profile(ready: Kept) -> None:
+def test_workers_are_not_started_by_a_damaged_profile(ready: KeptFolder) -> None:
     ready.file.write_text(yaml.safe_dump(with_value(BETA, "spec.autoApply", True)))
     (ready.folder / "profile" / "decode_raw_data.json").write_text("{")
     done = ready.apply()

@@ -238,7 +238,7 @@ def test_a_package_that_is_missing_does_not_end_a_request(tmp_path: Path):
         assert (here.stage(), here.events()) == ("Profiling", ["Initialized", "ProfilingJobCreated"])
 
 
-def test_a_gpu_type_that_nobody_names_is_asked_for_before_anything_begins(tmp_path: Path):
+def test_a_gpu_type_that_is_not_named_is_asked_for_before_anything_begins(tmp_path: Path):
     here = Here(tmp_path)
     rapid = {**REQUEST, "apiVersion": "nvidia.com/v1beta1", "spec": {"model": "demo"}}
     here.file.write_text(yaml.safe_dump(rapid))
