@@ -16,6 +16,7 @@ from bus_schemas.v1.message import Message
 from bus_schemas.v1.reason import Reason
 from bus_schemas.v1.system import DeadLetter, Lease
 from bus_schemas.v1.telemetry import (
+    ClassShedRecord,
     ErrorBudgetRecord,
     ForecastRecord,
     GoodShareRecord,
@@ -47,6 +48,7 @@ __all__ = [
     "AckPhase",
     "AckStatus",
     "BudgetChange",
+    "ClassShedRecord",
     "DeadLetter",
     "DeploymentControl",
     "ErrorBudgetRecord",

@@ -100,16 +100,38 @@ class GoodShareRecord(Part):
     measured: float | None = None
 
 
+class ClassShedRecord(Part):
+    """What a gateway should do with the load of one class of service: its deployments on the record's site together.
+
+    Shares of the class's load, 0..1, at the forecast rates. All are absent where the rate of a deployment that is short
+    is not known.
+    """
+
+    req_per_s: float | None = None
+    """What arrives at the class."""
+    late_share: float | None = None
+    """Predicted to be late while nothing is shed."""
+    shed_share: float | None = None
+    """To shed or to delay, so that the rest is in time."""
+    shed_req_per_s: float | None = None
+
+
 class ShedRecord(Part):
     """What a gateway should do where not all load can be served in time. Shares of the load that arrives, 0..1."""
 
     priority: int = 0
-    """The deployment's class; load of lower classes goes first."""
+    """The deployment's priority; load of lower priority goes first."""
     late_share: float
     """Predicted to be late while nothing is shed."""
     shed_share: float
     """To shed or to delay, so that the rest is in time."""
     shed_req_per_s: float | None = None
+    by_class: dict[str, ClassShedRecord] | None = None
+    """By class of service: every class of the site of which something will be late. Absent where no class is set."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return present(written(self), "by_class")
 
 
 class ErrorBudgetRecord(Part):
@@ -144,6 +166,8 @@ class PlanRecord(Message):
     type: Literal["wattscale.v1.plan_record"] = "wattscale.v1.plan_record"
     deployment: Name
     site: str = ""
+    service_class: Name | None = None
+    """The operator's word for the kind of load; absent where none is set."""
     decision_id: LastDecisionId
     scaled_decision_id: LastDecisionId = -1
     observed: dict[str, float] = Field(default_factory=dict)
@@ -176,4 +200,4 @@ class PlanRecord(Message):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return present(written(self), "pin_id", "slo")
+        return present(written(self), "pin_id", "slo", "service_class")

@@ -65,6 +65,8 @@ NO_PROFILE = "none"
 NO_POWER = PowerCurve(0, 1, 1.0, 0, 0, 1, 0)
 CLASSIC_LIBRARY = "scipy"
 DEFAULT_SITE = DeploymentSettings.model_fields["site"].default
+MOST_CLASSES = 16
+"""Classes of service on one site: each record of a deployment that is short has the figures of all of them."""
 LONGEST_HISTORY = 200_000
 """How many requests of a recorded trace forecasts learn from: the last ones."""
 
@@ -123,6 +125,7 @@ def _across(settings: Settings) -> list[str]:
     problems = []
     if not settings.deployments:
         problems.append("deployments: none; name at least one, as in deployments: {prod-chat: {…}}")
+    problems += _too_many_classes(settings)
     for (one, a), (two, b) in combinations(settings.sites.items(), 2):
         # Read as a name, a pattern within another one is taken by it.
         shared = sorted(
@@ -133,6 +136,19 @@ def _across(settings: Settings) -> list[str]:
                 f"sites.{one}.nodes and sites.{two}.nodes both take {', '.join(shared)}: watts counted twice"
             )
     return problems
+
+
+def _too_many_classes(settings: Settings) -> Iterator[str]:
+    by_site: dict[str, set[str]] = {}
+    for block in settings.deployments.values():
+        if block.service_class is not None:
+            by_site.setdefault(block.site, set()).add(block.service_class)
+    for name, classes in by_site.items():
+        if len(classes) > MOST_CLASSES:
+            yield (
+                f"deployments.*.service_class: {len(classes)} classes on site {name}, at most {MOST_CLASSES};"
+                " name kinds of load, not deployments"
+            )
 
 
 def _deployment(

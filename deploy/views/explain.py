@@ -113,7 +113,15 @@ def _good(record: v1.PlanRecord) -> Iterator[str]:
     if (shed := record.shed) is not None:
         rate = "" if shed.shed_req_per_s is None else f" ({shed.shed_req_per_s:.3g} requests/s)"
         yield f"{shed.late_share:.1%} will be late; a gateway should shed or delay {shed.shed_share:.1%}{rate}"
-        yield f"class {shed.priority}: load of lower classes goes first"
+        yield f"priority {shed.priority}: load of lower priority goes first"
+        for name, of_class in (shed.by_class or {}).items():
+            yield f"class {name} on this site: {_of_class(of_class)}"
+
+
+def _of_class(shed: v1.ClassShedRecord) -> str:
+    if shed.req_per_s is None or shed.shed_share is None or shed.shed_req_per_s is None:
+        return "how much to shed is not known, because not all rates are forecast"
+    return f"shed or delay {shed.shed_share:.1%} ({shed.shed_req_per_s:.3g} of {shed.req_per_s:.3g} requests/s)"
 
 
 def power_lines(record: v1.PlanRecord) -> Iterator[str]:

@@ -16,6 +16,7 @@ from planner.domain.plan import (
     PoolPlan,
     PowerDecision,
     ScalingDecision,
+    ShedAdvice,
     SitePlan,
     SloReport,
 )
@@ -130,6 +131,7 @@ def plan_record(
         time=at,
         deployment=plan.deployment,
         site=config.site,
+        service_class=config.service_class,
         decision_id=decision_id,
         scaled_decision_id=scaled_decision_id,
         observed={name: value for name, value in plan.observed.items() if value is not None},
@@ -142,14 +144,7 @@ def plan_record(
             phase: v1.GoodShareRecord(predicted=share.predicted, measured=share.measured)
             for phase, share in plan.good.items()
         },
-        shed=None
-        if plan.shed is None
-        else v1.ShedRecord(
-            priority=plan.shed.priority,
-            late_share=plan.shed.late_share,
-            shed_share=plan.shed.shed_share,
-            shed_req_per_s=plan.shed.shed_req_per_s,
-        ),
+        shed=None if plan.shed is None else _shed(plan.shed),
         slo=None if plan.slo is None else _slo(plan.slo),
         gpu_power={name: _gpu_power(pool.power) for name, pool in plan.pools.items() if pool.power is not None},
         notes=reasons((*plan.notes, *(site.notes if site else ()))),
@@ -165,6 +160,25 @@ def plan_record(
         draw_watts=_watts(site.draw_mw) if site else None,
         journal=journal,
         pin_id=pin_id,
+    )
+
+
+def _shed(advice: ShedAdvice) -> v1.ShedRecord:
+    by_class = {
+        name: v1.ClassShedRecord(
+            req_per_s=one.req_per_s,
+            late_share=one.late_share,
+            shed_share=one.shed_share,
+            shed_req_per_s=one.shed_req_per_s,
+        )
+        for name, one in advice.by_class.items()
+    }
+    return v1.ShedRecord(
+        priority=advice.priority,
+        late_share=advice.late_share,
+        shed_share=advice.shed_share,
+        shed_req_per_s=advice.shed_req_per_s,
+        by_class=by_class or None,
     )
 
 

@@ -6,15 +6,18 @@ Must never change a decision: the planner cannot shed load itself, it only state
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from planner.core.allocation.optimiser.shares import needs
 from planner.core.sizing.deployment import SizedDeployment
 from planner.core.sizing.load_forecast import RATE
 from planner.core.sizing.options import at_count
 from planner.core.state import PoolGoal
-from planner.domain.ids import PoolId
-from planner.domain.plan import GoodShare, ShedAdvice
+from planner.domain.config import DeploymentConfig
+from planner.domain.ids import DeploymentId, PoolId, SiteId
+from planner.domain.plan import ClassShed, DeploymentPlan, GoodShare, ShedAdvice
 from planner.domain.pool import Role
 from planner.domain.reading import value_or_none
 
@@ -79,6 +82,45 @@ def shed(
     share = 1.0 - taken
     rate = sized.learned.forecasts.get(RATE)
     return ShedAdvice(sized.config.priority, late, share, None if rate is None else share * rate.mean)
+
+
+def with_classes(
+    plans: Mapping[DeploymentId, DeploymentPlan], configs: Mapping[DeploymentId, DeploymentConfig]
+) -> dict[DeploymentId, DeploymentPlan]:
+    """The plans, each advice to shed with what it amounts to by class of service on the deployment's site."""
+    members: defaultdict[SiteId, defaultdict[str, list[DeploymentPlan]]] = defaultdict(lambda: defaultdict(list))
+    for name, plan in plans.items():
+        if (called := configs[name].service_class) is not None:
+            members[configs[name].site][called].append(plan)
+    advice = {
+        site: {called: class_shed(own) for called, own in sorted(classes.items()) if any(one.shed for one in own)}
+        for site, classes in members.items()
+    }
+    return {
+        name: plan
+        if plan.shed is None
+        else replace(plan, shed=replace(plan.shed, by_class=advice.get(configs[name].site, {})))
+        for name, plan in plans.items()
+    }
+
+
+def class_shed(plans: Iterable[DeploymentPlan]) -> ClassShed:
+    """The advice of these deployments together: rates add up, and shares are weighed by them.
+
+    A deployment that serves all its load counts with its rate, where that is forecast.
+    """
+    arriving = late = shedding = 0.0
+    for plan in plans:
+        rate = plan.forecasts.get(RATE)
+        if plan.shed is not None and (rate is None or plan.shed.shed_req_per_s is None):
+            return ClassShed()
+        arriving += 0.0 if rate is None else rate.mean
+        if plan.shed is not None and rate is not None:
+            late += plan.shed.late_share * rate.mean
+            shedding += plan.shed.shed_share * rate.mean
+    if arriving <= 0.0:
+        return ClassShed()
+    return ClassShed(arriving, late / arriving, shedding / arriving, shedding)
 
 
 def admitted(felt: Sequence[float], count: int, speed: float) -> float:

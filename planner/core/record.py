@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from planner.core import gpu_pools
 from planner.core.allocation.goals import pool_goals
-from planner.core.good_shares import beside, shed
+from planner.core.good_shares import beside, shed, with_classes
 from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.performance.engine_model import engine
 from planner.core.placement import powered
@@ -83,7 +83,7 @@ def deployment_plans(
         power = figures(config.deployments[name], state)
         lost = _unmatched(one, held.get(one.config.site))
         plans[name] = _deployment(one, limited[name], state, published.counts[name], shortfall, power, lost)
-    return plans
+    return with_classes(plans, config.deployments)
 
 
 def _deployment(

@@ -168,6 +168,8 @@ class DeploymentConfig:
     drain_backlog_s: float = 30.0
     max_gpus: int | None = None
     priority: int = 0
+    service_class: str | None = None
+    """The operator's word for the kind of load; figures are grouped by it, and no decision depends on it."""
     scaling_timeout_s: float = 1800.0
     wait_for: WaitFor | None = None
     """What a newer decision waits for, at most ``scaling_timeout_s``; None: see ``waits_for``."""

@@ -141,6 +141,20 @@ class GoodShare:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassShed:
+    """The advice of all deployments of one class of service on a site together, weighed by their forecast rates.
+
+    Shares of the class's load, 0..1. All figures are None where the rate of a deployment that is short is not known.
+    """
+
+    req_per_s: float | None = None
+    """What arrives at those deployments of the class whose rate is forecast."""
+    late_share: float | None = None
+    shed_share: float | None = None
+    shed_req_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ShedAdvice:
     """What a gateway should shed where not all load can be served in time. Shares of the load that arrives, 0..1."""
 
@@ -151,6 +165,8 @@ class ShedAdvice:
     shed_share: float
     """The share to shed or to delay, so that the rest is in time."""
     shed_req_per_s: float | None = None
+    by_class: Mapping[str, ClassShed] = field(default_factory=dict)
+    """By class of service: every class of the deployment's site with a deployment that is short."""
 
 
 @dataclass(frozen=True, slots=True)

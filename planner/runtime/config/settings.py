@@ -6,6 +6,7 @@ times are in seconds of the load unless a comment says real seconds.
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,20 @@ MOST_PRIORITY = 1000
 Positive = Annotated[float, Field(gt=0, le=MOST)]
 NotNegative = Annotated[float, Field(ge=0, le=MOST)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+CLASS_NAME = "^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$"
+
+
+def _class_name(value: str) -> str:
+    if re.fullmatch(CLASS_NAME, value) is None:
+        raise ValueError(
+            "a class is 1 to 32 lower-case letters, digits and dashes, with a letter or digit at both ends,"
+            " as in interactive"
+        )
+    return value
+
+
+ClassName = Annotated[str, AfterValidator(_class_name), Field(json_schema_extra={"pattern": CLASS_NAME})]
+"""A class of service. Its form is that of a label's value, so that it fits every system that it travels through."""
 DEFAULT_PREDICTOR = "blend"
 
 
@@ -195,6 +210,10 @@ class DeploymentSettings(Block):
     """Seconds, from the time when new replicas serve, in which they work off what waits by then."""
     max_gpus: int | None = Field(default=None, ge=1, le=MOST_COUNT)
     priority: int = Field(default=0, ge=-MOST_PRIORITY, le=MOST_PRIORITY)
+    service_class: ClassName | None = None
+    """The operator's word for the kind of load that the deployment serves, such as ``interactive`` or ``batch``. Plan
+    records, reports and pages group figures by it, and a gateway reads how much of each class to shed. It changes no
+    decision: which deployment goes short first is ``priority``. At most 16 classes on a site."""
     scaling_timeout_s: Positive = 1800.0
     wait_for: Literal["nothing", "ready", "complete"] | None = None
     """What a newer decision waits for, at most ``scaling_timeout_s``. nothing: it takes the place of one that is still

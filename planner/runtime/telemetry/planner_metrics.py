@@ -134,7 +134,7 @@ GOOD_SHARE = PlannerMetric(
 SHED_SHARE = PlannerMetric(
     "wattscale_planner_shed_share",
     InstrumentKind.GAUGE,
-    "Share of the arriving requests that a gateway should shed or delay, by its class; absent while all are served.",
+    "Share of the arriving requests that a gateway should shed or delay, by its priority; absent while all are served.",
     ("deployment", "priority"),
 )
 SLO_SHARE = PlannerMetric(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from datetime import UTC, datetime
@@ -121,6 +122,11 @@ async def test_the_front_pages_example_runs(tmp_path: Path) -> None:
         script.write_text(source.replace("nats://127.0.0.1:4222", server.url))
         await decide(bus, "default-demo")
         await completes(bus, "default-demo", script)
+
+
+def test_the_example_of_a_shortage_by_class_is_the_stored_message() -> None:
+    stored = ROOT / "tests" / "contract" / "messages" / "corpus" / "v1" / "plan_record.classes.json"
+    assert json.loads(block("shed by class")) == json.loads(stored.read_bytes())
 
 
 def test_every_subject_and_message_is_named() -> None:

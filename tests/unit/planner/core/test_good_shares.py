@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus_schemas import v1
+from bus_schemas import codec, v1
 from deploy.views.explain import explain
 from planner.adapters import to_wire
 from planner.core.good_shares import admitted
@@ -17,9 +18,10 @@ from planner.domain.reading import Sample
 from tests.unit.planner.core.small_site import D, SmallSite, deployment, planner, traffic
 
 
-def last_tick(watts: float, rate: float) -> tuple[DeploymentPlan, SmallSite]:
+def last_tick(watts: float, rate: float, service_class: str | None = None) -> tuple[DeploymentPlan, SmallSite]:
     """The fourth tick of a site of eight GPUs whose engines keep 90 and 80 % of the targets."""
-    site = SmallSite(planner(deployment(priority=2), budget_mw=round(watts * 1000)))
+    one = deployment(priority=2, service_class=service_class)
+    site = SmallSite(planner(one, budget_mw=round(watts * 1000)))
     site.run_pods(prefill=4, decode=2)
     seen = traffic(rate, ttft_within=Sample(0.9), itl_within=Sample(0.8))
     for _ in range(4):
@@ -43,7 +45,29 @@ def test_a_site_short_of_watts_says_what_is_late_and_how_much_to_shed() -> None:
     assert plan.shed.shed_req_per_s == pytest.approx(plan.shed.shed_share * 120.0, rel=0.05)
     text = explain(record_of(plan, site), None, None)
     assert "a gateway should shed or delay" in text
-    assert "class 2: load of lower classes goes first" in text
+    assert "priority 2: load of lower priority goes first" in text
+
+
+def test_the_record_has_the_class_of_service_and_what_to_shed_of_it() -> None:
+    plan, site = last_tick(2400.0, 120.0, "interactive")
+    record = record_of(plan, site)
+    assert record.service_class == "interactive"
+    assert record.shed is not None
+    assert record.shed.by_class is not None
+    of_class = record.shed.by_class["interactive"]
+    assert of_class.req_per_s == pytest.approx(120.0, rel=0.05)
+    assert of_class.shed_share == pytest.approx(record.shed.shed_share)
+    assert of_class.shed_req_per_s == pytest.approx(record.shed.shed_req_per_s)
+    assert "class interactive on this site: shed or delay " in explain(record, None, None)
+
+
+def test_a_class_of_service_changes_no_decision_and_is_absent_where_none_is_set() -> None:
+    with_one, _ = last_tick(2400.0, 120.0, "interactive")
+    without, site = last_tick(2400.0, 120.0)
+    assert (with_one.pools, with_one.notes) == (without.pools, without.notes)
+    body = json.loads(codec.encode(record_of(without, site)))
+    assert "service_class" not in body
+    assert "by_class" not in body["shed"]
 
 
 def test_what_is_left_after_shedding_is_in_time() -> None:
