@@ -210,6 +210,7 @@ def deployment_part(picture: SiteView, name: str, leaving: Mapping[tuple[str, st
         "itl": _latency(record, "itl_ms"),
         "targets": {key: value for key, value in record.targets.items() if key.endswith("_ms")} if record else {},
         "pools": list(_pools(view, name, leaving)),
+        **({"class": record.service_class} if record and record.service_class is not None else {}),
     }
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Any
 
 from deploy.report.journal import StreamRange, digest
@@ -21,6 +22,9 @@ class NotAReportError(ValueError):
 
 FIGURES = ("deployments", "sites", "decisions", "what_if")
 """The parts of a report that follow from its messages and prices."""
+LATER_FIGURES = ("classes",)
+LATER_FIELDS = ("service_class", "judged")
+"""Parts, and fields of a deployment, that reports of earlier versions do not have."""
 NOT_THEIRS = "its figures are not those that the messages give"
 
 
@@ -55,7 +59,7 @@ def claimed(text: str) -> Claimed:
             in_force=tuple(_range(one) for one in evidence["in_force"]),
             sha256=_text(evidence["sha256"]),
             signature=Signature(_text(signature["public_key"]), _text(signature["base64"])) if signature else None,
-            figures={name: value[name] for name in FIGURES},
+            figures={name: value[name] for name in (*FIGURES, *LATER_FIGURES) if name in FIGURES or name in value},
         )
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise NotAReportError("not a report in JSON (make one with --out FILE.json)") from error
@@ -100,17 +104,30 @@ def _range(value: Any) -> StreamRange:
 def recomputed(claims: Claimed, found: PeriodReport) -> list[tuple[bool, str]]:
     """Whether the figures of the file are those that the messages give, a line each: (agrees, text).
 
-    They can only be compared where the messages from before the period are the same too.
+    They can only be compared where the messages from before the period are the same too. Figures that the file does not
+    have, because it was made by an earlier version, are not compared.
     """
     if found.in_force != claims.in_force:
         what = "what was in force when the period began is not there any more, or differs"
         return [(False, f"{what}: its figures cannot be computed again (--archive may have it)")]
     wanted = json.loads(json.dumps(as_json(found)))
+    wanted["deployments"] = _of_its_version(claims.figures["deployments"], wanted["deployments"])
     lines = []
-    for name in FIGURES:
-        same, words = claims.figures[name] == wanted[name], name.replace("_", "-")
+    for name, given in claims.figures.items():
+        same, words = given == wanted[name], name.replace("_", "-")
         lines.append((same, f"{words}: " + ("as the messages give them" if same else NOT_THEIRS)))
     return lines
+
+
+def _of_its_version(given: Any, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows without the later fields that the same row of ``given`` does not have."""
+    if not isinstance(given, list):
+        return wanted
+    rows = []
+    for row, own in zip_longest(wanted, given[: len(wanted)]):
+        known = own if isinstance(own, dict) else row
+        rows.append({key: value for key, value in row.items() if key in known or key not in LATER_FIELDS})
+    return rows
 
 
 def compared(claims: Claimed, found: Sequence[StreamRange]) -> list[tuple[bool, str]]:

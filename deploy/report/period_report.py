@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from bus_schemas import v1
+from deploy.report.class_usage import ClassUsage, class_usages
 from deploy.report.decisions import Decided, decided
 from deploy.report.journal import Entry, StreamRange, digest, last_of_each, ranges
 from deploy.report.signature import Signature
@@ -30,7 +31,8 @@ class PeriodReport:
     evidence: tuple[StreamRange, ...]
     made_at: datetime
     signature: Signature | None = None
-
+    classes: Sequence[ClassUsage] = ()
+    """By class of service; empty where no class is set."""
     in_force: tuple[StreamRange, ...] = ()
     """The last message of each subject from before the period: what was in force when it began."""
     what_if: Sequence[WhatIf] | None = None
@@ -66,6 +68,7 @@ def report(
         decided=decided(within, period),
         evidence=ranges(within),
         made_at=made_at,
+        classes=class_usages(records, gpus, period),
         in_force=ranges(before),
         what_if=what_ifs(records, gpus, period) if what_if else None,
     )
@@ -95,6 +98,7 @@ def as_json(made: PeriodReport) -> dict[str, Any]:
         "made_at": made.made_at.isoformat(),
         "prices": asdict(made.prices),
         "deployments": [_usage(one, made) for one in made.usages],
+        "classes": [_class(one, made.prices) for one in made.classes],
         "sites": [_plain(asdict(one)) | {"violations": len(one.violations)} for one in made.sites],
         "decisions": _plain(asdict(made.decided)),
         "what_if": None if made.what_if is None else [_what_if(one, made.prices) for one in made.what_if],
@@ -117,6 +121,18 @@ def _usage(one: Usage, made: PeriodReport) -> dict[str, Any]:
         "cost": one.cost(made.prices),
     }
     return {**_plain(asdict(one)), **derived}
+
+
+def _class(one: ClassUsage, prices: Prices) -> dict[str, Any]:
+    own = {field.name: getattr(one, field.name) for field in fields(one) if field.name not in ("parts", "good_share")}
+    good = one.good_share
+    derived = {
+        "good_share_least": good[0] if good else None,
+        "good_share_most": good[1] if good else None,
+        "joules_per_token": one.joules_per_token,
+        "cost": one.cost(prices),
+    }
+    return {**_plain(own), **derived}
 
 
 def _what_if(one: WhatIf, prices: Prices) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from bus_schemas.visible_text import visible
+from deploy.report.class_usage import ClassUsage
 from deploy.report.decisions import MOST_INCIDENTS
 from deploy.report.period_report import PeriodReport
 from deploy.report.usage import Period, Usage
@@ -19,10 +20,8 @@ WHOLE = 0.999
 """The share of the period from which a figure counts as whole."""
 MOST_CHANGES = 500
 GOOD = "Good requests: the least and the most that both phases' shares allow."
-BY_CLASS = (
-    "By deployment only: plan records name a deployment's priority class while load is shed, and carry no figure of a"
-    " class of requests."
-)
+BY_CLASS = "Sums over the deployments of a class of service, as each plan record names it (`service_class`)."
+NO_CLASS = "-"
 WHAT_IF = (
     "Each tick's plan begins from what ran then; none was carried out, so none leads to the next.",
     "What ran drew what its GPUs reported; the plan draws what the power model expects of its counts and caps.",
@@ -43,7 +42,7 @@ class ReportTable:
 
 def tables(made: PeriodReport) -> list[ReportTable]:
     """All tables, the most important first."""
-    makers = (_budget, _orders, _deployments, _what_if, _gaps, _changes, _reasons, _incidents, _evidence)
+    makers = (_budget, _orders, _deployments, _classes, _what_if, _gaps, _changes, _reasons, _incidents, _evidence)
     return [_visible(table) for make in makers if (table := make(made)) is not None]
 
 
@@ -132,8 +131,49 @@ def _order(order: Order) -> tuple[str, ...]:
 
 
 def _deployments(made: PeriodReport) -> ReportTable:
-    columns = (
-        "deployment",
+    columns = ("deployment", *(("class",) if made.classes else ()), *_figure_columns(made))
+    notes = [GOOD] if made.usages else []
+    if any(_partial(one, made.period) for one in made.usages):
+        notes.append(f"{PARTIAL} over a part of the period only: see the gaps.")
+    notes += [_unmetered(one.deployment, one.unmetered_gpu_s) for one in made.usages if one.unmetered_gpu_s > 0]
+    rows = [
+        (
+            one.deployment,
+            *((one.service_class or NO_CLASS,) if made.classes else ()),
+            *_figures(one, made, is_partial=_partial(one, made.period)),
+        )
+        for one in made.usages
+    ]
+    return ReportTable("Deployments", columns, rows, "no plan record", notes)
+
+
+def _classes(made: PeriodReport) -> ReportTable | None:
+    if not made.classes:
+        return None
+    notes = [BY_CLASS]
+    partial = {one.deployment for one in made.usages if _partial(one, made.period)}
+    notes += [
+        _unmetered(one.service_class or NO_CLASS, one.unmetered_gpu_s)
+        for one in made.classes
+        if one.unmetered_gpu_s > 0
+    ]
+    rows = [
+        (
+            one.service_class or NO_CLASS,
+            str(len(one.deployments)),
+            *_figures(one, made, is_partial=not partial.isdisjoint(one.deployments)),
+        )
+        for one in made.classes
+    ]
+    return ReportTable("Classes of service", ("class", "deployments", *_figure_columns(made)), rows, notes=notes)
+
+
+def _unmetered(who: str, gpu_s: float) -> str:
+    return f"{who}: the draw of {gpu_s / 3600:.2f} GPU-hours is not known and not in its energy."
+
+
+def _figure_columns(made: PeriodReport) -> tuple[str, ...]:
+    return (
         "requests",
         "prompts in time",
         "answers in time",
@@ -145,26 +185,13 @@ def _deployments(made: PeriodReport) -> ReportTable:
         "J per token",
         *(("cost",) if _priced(made) else ()),
     )
-    notes = [GOOD, BY_CLASS] if made.usages else []
-    if any(_partial(one, made.period) for one in made.usages):
-        notes.append(f"{PARTIAL} over a part of the period only: see the gaps.")
-    notes += [
-        f"{one.deployment}: the draw of {one.unmetered_gpu_s / 3600:.2f} GPU-hours is not known and not in its energy."
-        for one in made.usages
-        if one.unmetered_gpu_s > 0
-    ]
-    return ReportTable("Deployments", columns, [_figures(one, made) for one in made.usages], "no plan record", notes)
 
 
-def _figures(one: Usage, made: PeriodReport) -> tuple[str, ...]:
-    mark = PARTIAL if _partial(one, made.period) else ""
-    shares = [one.in_time.get("prompts"), one.in_time.get("answers")]
-    if "requests" in one.in_time:
-        shares = [one.in_time["requests"]] * 2
+def _figures(one: Usage | ClassUsage, made: PeriodReport, *, is_partial: bool) -> tuple[str, ...]:
     good = one.good_share
     figures = (
         _number(one.requests, 0),
-        *(_percent(share) for share in shares),
+        *(_percent(_in_time(one, phase)) for phase in ("prompts", "answers")),
         "-" if good is None else f"{_percent(good[0])} to {_percent(good[1])}",
         _share_of(one.ttft_missed_s, one.covered_s),
         _share_of(one.itl_missed_s, one.covered_s),
@@ -173,7 +200,16 @@ def _figures(one: Usage, made: PeriodReport) -> tuple[str, ...]:
         _number(one.joules_per_token, 3),
         *((_number(one.cost(made.prices), 2),) if _priced(made) else ()),
     )
-    return one.deployment, *(figure + mark if figure != "-" else figure for figure in figures)
+    mark = PARTIAL if is_partial else ""
+    return tuple(figure + mark if figure != "-" else figure for figure in figures)
+
+
+def _in_time(one: Usage | ClassUsage, phase: str) -> float | None:
+    """The share of a phase, over the requests of pools that serve it alone and of those that serve both."""
+    known = [name for name in (phase, "requests") if name in one.in_time]
+    if (whole := sum(one.judged[name] for name in known)) <= 0:
+        return None
+    return sum(one.judged[name] * one.in_time[name] for name in known) / whole
 
 
 def _what_if(made: PeriodReport) -> ReportTable | None:

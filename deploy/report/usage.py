@@ -17,6 +17,8 @@ JOULES_PER_KWH = 3.6e6
 SECONDS_PER_HOUR = 3600.0
 FRONTEND = "frontend"
 """The role of pools without GPUs."""
+Speaking = list[tuple[v1.PlanRecord, float]]
+"""Records, oldest first, each with the seconds that it speaks for."""
 LATE = 1.5
 """Records further apart than this many of their intervals have a gap between them."""
 
@@ -56,11 +58,15 @@ class Usage:
 
     deployment: str
     site: str = ""
+    service_class: str | None = None
+    """Its newest class of service; None: none was set."""
     covered_s: float = 0.0
     requests: float | None = None
     output_tokens: float | None = None
     in_time: dict[str, float] = field(default_factory=dict)
     """By phase (prompts, answers, requests): the share within its target, weighted by requests, 0..1."""
+    judged: dict[str, float] = field(default_factory=dict)
+    """By phase: the requests of which that share is known."""
     ttft_missed_s: float = 0.0
     itl_missed_s: float = 0.0
     """Seconds in which the mean was above the target."""
@@ -103,7 +109,13 @@ def usages(
 
     ``gpus_per_replica``: by (deployment, pool), as decisions state it; see `replica_sizes`.
     """
-    return [_usage(name, own, gpus_per_replica, period) for name, own in by_deployment(records)]
+    found = []
+    for name, own in by_deployment(records):
+        speaking, gaps = spoken_for(own, period)
+        usage = measured(name, speaking, gpus_per_replica)
+        usage.gaps = gaps
+        found.append(usage)
+    return found
 
 
 def by_deployment(records: Iterable[v1.PlanRecord]) -> list[tuple[str, list[v1.PlanRecord]]]:
@@ -114,9 +126,9 @@ def by_deployment(records: Iterable[v1.PlanRecord]) -> list[tuple[str, list[v1.P
     return [(name, sorted(own, key=lambda one: one.time)) for name, own in sorted(by_name.items())]
 
 
-def spoken_for(records: Sequence[v1.PlanRecord], period: Period) -> tuple[list[tuple[v1.PlanRecord, float]], list[Gap]]:
+def spoken_for(records: Sequence[v1.PlanRecord], period: Period) -> tuple[Speaking, list[Gap]]:
     """A deployment's records, oldest first, each with the seconds that it speaks for; and the gaps of the period."""
-    speaking: list[tuple[v1.PlanRecord, float]] = []
+    speaking: Speaking = []
     gaps, end, interval_s = list[Gap](), period.since, 0.0
     for record in records:
         interval_s = record.observed.get("interval_s", 0.0)
@@ -138,11 +150,12 @@ def replica_sizes(record: v1.PlanRecord, gpus_per_replica: Mapping[tuple[str, st
     }
 
 
-def _usage(name: str, records: Sequence[v1.PlanRecord], gpus: Mapping[tuple[str, str], int], period: Period) -> Usage:
-    usage = Usage(name, site=records[-1].site, targets=dict(records[-1].targets))
+def measured(name: str, speaking: Speaking, gpus: Mapping[tuple[str, str], int]) -> Usage:
+    """The sums over a deployment's records, at least one, each with the seconds that it speaks for."""
+    newest, _ = speaking[-1]
+    usage = Usage(name, newest.site, newest.service_class, targets=dict(newest.targets))
     weights: defaultdict[str, float] = defaultdict(float)
     good: defaultdict[str, float] = defaultdict(float)
-    speaking, usage.gaps = spoken_for(records, period)
     for record, spoken_s in speaking:
         if (interval_s := record.observed.get("interval_s", 0.0)) > 0:
             _add(usage, record, spoken_s, spoken_s / interval_s, gpus)
@@ -151,7 +164,8 @@ def _usage(name: str, records: Sequence[v1.PlanRecord], gpus: Mapping[tuple[str,
                 if share.measured is not None and weight > 0:
                     weights[phase] += weight
                     good[phase] += weight * share.measured
-    usage.in_time = {phase: good[phase] / weight for phase, weight in sorted(weights.items())}
+    usage.judged = dict(sorted(weights.items()))
+    usage.in_time = {phase: good[phase] / weight for phase, weight in usage.judged.items()}
     return usage
 
 

@@ -54,9 +54,10 @@ def pools(shown: ShownParts, now: datetime) -> Iterator[TableRow]:
     for name, part in shown.named("deployment"):
         trouble = f"! {part['trouble']}; " if part["trouble"] else ""
         missed = part["ttft"]["missed"] or part["itl"]["missed"]
+        called = f"{name} ({part['class']})" if "class" in part else name
         for pool in part["pools"]:
             cells = (
-                words(name),
+                words(called),
                 words(pool["name"]),
                 figure(pool["ready"]),
                 figure(pool["desired"]),

@@ -74,7 +74,7 @@ function rows(name, part, is, choose, newest) {
   const cell = (text, bad = false) => element("td", { text, class: bad ? "bad" : "", rowspan: high });
   const button = element("button", { class: "link", text: name, "aria-pressed": String(is), click: () => choose(name) });
   const first = [
-    element("th", { scope: "rowgroup", rowspan: high }, button),
+    element("th", { scope: "rowgroup", rowspan: high }, button, ...(part.class ? [` (${part.class})`] : [])),
     cell(part.load), cell(part.ttft.text, part.ttft.missed), cell(part.itl.text, part.itl.missed),
   ];
   const kind = is ? "chosen" : "";

@@ -34,7 +34,8 @@ def many(now: datetime) -> list[v1.Message]:
     for index in range(DEPLOYMENTS):
         name = {"deployment": f"chat-{index:02}"}
         made, grew = record(index, now), decision(index, 6, now, text=f"{name['deployment']} grew")
-        found += [one.model_copy(update=name) for one in (grew, scaled(index, 6, now), made)]
+        found += [one.model_copy(update=name) for one in (grew, scaled(index, 6, now))]
+        found.append(made.model_copy(update={**name, "service_class": "interactive"}))
     for node in range(NODES):
         gpus = (gpu(f"node-{node}", i, draw_watts=390.0 if i == 0 else 470.0 + i) for i in range(8))
         found += [power(f"node-{node}", 0, now), report(f"node-{node}", *gpus, at=now)]
@@ -59,6 +60,7 @@ async def test_a_strangers_five_questions_are_each_answered_in_one_click_or_none
             assert watts in explained
             await shown(page, "[data-answer=budget]", f"{SITE}: yes; {watts}")
             await _why_and_what_would_change_it(page, view.record, explained)
+            await shown(page, "#deployments", f"{LAST} (interactive)")
             await _which_gpu_is_odd(page, [one.sentence() for one in odd_gpus(picture)])
             await _what_happened(page, now, [sentence(one) for one in messages if isinstance(one, v1.ScalingDecision)])
             assert page.problems == []

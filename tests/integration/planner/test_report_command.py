@@ -14,7 +14,7 @@ from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import all_messages
 from planner.domain.config import OperationMode
 from tests.command_line import wattscale
-from tests.contract.bus import applied, bench, power, until
+from tests.contract.bus import WHEN, applied, bench, power, until
 from tests.integration.planner.stage import NAME, config, running, staged
 
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
@@ -22,7 +22,10 @@ KEY = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4"
 
 
 async def store(bus: Bus) -> None:
-    """Two decisions of 300 and 250 W within 1,000 W for one node, and their answers."""
+    """Two decisions of 300 and 250 W within 1,000 W for one node, their answers, and a deployment's record."""
+    seen = {"interval_s": 10.0, "requests": 100.0}
+    record = v1.PlanRecord(time=WHEN, deployment="chat", decision_id=0, service_class="interactive", observed=seen)
+    await publish(bus, bus.subjects.telemetry_plan("chat"), record, "record")
     for number, watts in enumerate((300.0, 250.0)):
         fields = {"site": "row-1", "budget_watts": 1000.0}
         decision = power("n-1", number, watts=watts).model_copy(update=fields)
@@ -41,6 +44,7 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
         held = "The budget was held: 0 violations in 2 acknowledgements of 1 node; of row-1 nothing is known before 2"
         assert done.out.startswith(f"{file}: {held}")
         made: dict[str, Any] = json.loads(file.read_text())
+        assert [one["service_class"] for one in made["classes"]] == ["interactive"]
         (site,) = made["sites"]
         assert (site["site"], site["most_enforced"], site["least_budget"]) == ("row-1", 300.0, 1000.0)
 
@@ -48,6 +52,7 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
         assert done.code == 0, done
         assert f"ok    it is signed by {KEY}" in done.out
         assert "ok    sites: as the messages give them" in done.out
+        assert "ok    classes: as the messages give them" in done.out
         raised = tmp_path / "raised.json"
         raised.write_text(json.dumps({**made, "sites": [{**site, "most_enforced": 200.0}]}))
         done = await wattscale("report", *at, "--check", str(raised))

@@ -64,6 +64,12 @@ def test_a_deployment_states_its_pools_and_its_explanation() -> None:
     assert (part["ttft"]["missed"], part["itl"]["missed"]) == (False, True)
 
 
+def test_a_deployment_states_its_class_of_service_where_one_is_set() -> None:
+    assert "class" not in parts(document(record(1)))[f"deployment/{CHAT}"]
+    classed = record(1).model_copy(update={"service_class": "interactive"})
+    assert parts(document(classed))[f"deployment/{CHAT}"]["class"] == "interactive"
+
+
 def test_only_what_changed_is_sent_again() -> None:
     made, now = document(), datetime.now(UTC)
     made.changes(now, bus=BUS)

@@ -121,7 +121,7 @@ def test_figures_that_the_messages_do_not_give_do_not_agree() -> None:
     journal.in_force(-19, "a", 250)
     value = as_json(made(journal=journal))
     again = report(journal.entries, HOUR, Prices(kwh=0.2), HOUR.since)
-    assert [agrees for agrees, _ in recomputed(claimed(json.dumps(value)), again)] == [True] * 4
+    assert [agrees for agrees, _ in recomputed(claimed(json.dumps(value)), again)] == [True] * 5
 
     for part, change in (
         ("deployments", [{**value["deployments"][0], "requests": 1e6}]),

@@ -114,3 +114,10 @@ def test_standby_planners_stand_beside_the_leader() -> None:
     found.overview["standby"] = [{"name": "planner-b", "until": found.overview["lease_until"]}]
     assert [texts(row)[-1] for row in agents(found, NOW)] == ["leads", "stands by"]
     assert SITE not in dict(found.named("site"))
+
+
+def test_pools_name_the_class_of_service_where_one_is_set() -> None:
+    classed = record(1, NOW).model_copy(update={"service_class": "interactive"})
+    assert {texts(row)[0] for row in pools(shown(classed), NOW)} == {"prod-chat (interactive)"}
+    assert {texts(row)[0] for row in pools(shown(record(1, NOW)), NOW)} == {"prod-chat"}
+    assert {row.question.who for row in pools(shown(classed), NOW) if row.question} == {"prod-chat"}
