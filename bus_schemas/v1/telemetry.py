@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -170,6 +170,9 @@ class PlanRecord(Message):
     """The operator's word for the kind of load; absent where none is set."""
     decision_id: LastDecisionId
     scaled_decision_id: LastDecisionId = -1
+    load_time_scale: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """Seconds of load per second of the clock, where a load is replayed at another speed: ``interval_s``, rates and
+    forecasts are in the load's time. Absent: 1."""
     observed: dict[str, float] = Field(default_factory=dict)
     missing: dict[str, str] = Field(default_factory=dict)
     forecasts: dict[str, ForecastRecord] = Field(default_factory=dict)
@@ -200,4 +203,4 @@ class PlanRecord(Message):
 
     @model_serializer(mode="wrap")
     def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return present(written(self), "pin_id", "slo", "service_class")
+        return present(written(self), "pin_id", "slo", "service_class", "load_time_scale")

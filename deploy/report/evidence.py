@@ -23,7 +23,7 @@ class NotAReportError(ValueError):
 FIGURES = ("deployments", "sites", "decisions", "what_if")
 """The parts of a report that follow from its messages and prices."""
 LATER_FIGURES = ("classes",)
-LATER_FIELDS = ("service_class", "judged")
+LATER_FIELDS = ("service_class", "judged", "load_time_scale")
 """Parts, and fields of a deployment, that reports of earlier versions do not have."""
 NOT_THEIRS = "its figures are not those that the messages give"
 

@@ -135,6 +135,12 @@ def _deployments(made: PeriodReport) -> ReportTable:
     notes = [GOOD] if made.usages else []
     if any(_partial(one, made.period) for one in made.usages):
         notes.append(f"{PARTIAL} over a part of the period only: see the gaps.")
+    notes += [
+        f"{one.deployment}: its load ran at {one.load_time_scale:g} times the clock;"
+        " GPU-hours and energy are those of the load's time."
+        for one in made.usages
+        if one.load_time_scale != 1.0
+    ]
     notes += [_unmetered(one.deployment, one.unmetered_gpu_s) for one in made.usages if one.unmetered_gpu_s > 0]
     rows = [
         (

@@ -54,12 +54,18 @@ class Prices:
 
 @dataclass(slots=True)
 class Usage:
-    """One deployment's figures. ``covered_s``: seconds that records speak for. None: no record has the reading."""
+    """One deployment's figures. ``covered_s``: seconds that records speak for. None: no record has the reading.
+
+    Of a load that runs faster than the clock, GPU-hours, joules and counts are of the load's time; other seconds are
+    those of the clock.
+    """
 
     deployment: str
     site: str = ""
     service_class: str | None = None
     """Its newest class of service; None: none was set."""
+    load_time_scale: float = 1.0
+    """The newest record's seconds of load per second of the clock."""
     covered_s: float = 0.0
     requests: float | None = None
     output_tokens: float | None = None
@@ -127,11 +133,14 @@ def by_deployment(records: Iterable[v1.PlanRecord]) -> list[tuple[str, list[v1.P
 
 
 def spoken_for(records: Sequence[v1.PlanRecord], period: Period) -> tuple[Speaking, list[Gap]]:
-    """A deployment's records, oldest first, each with the seconds that it speaks for; and the gaps of the period."""
+    """A deployment's records, oldest first, each with the seconds that it speaks for; and the gaps of the period.
+
+    Seconds of the clock, also where the load runs faster.
+    """
     speaking: Speaking = []
     gaps, end, interval_s = list[Gap](), period.since, 0.0
     for record in records:
-        interval_s = record.observed.get("interval_s", 0.0)
+        interval_s = record.observed.get("interval_s", 0.0) / load_time_scale(record)
         since_last_s = (record.time - end).total_seconds()
         if since_last_s > LATE * interval_s:
             gaps.append(Gap(end, record.time - timedelta(seconds=interval_s)))
@@ -140,6 +149,11 @@ def spoken_for(records: Sequence[v1.PlanRecord], period: Period) -> tuple[Speaki
     if (period.until - end).total_seconds() > LATE * interval_s:
         gaps.append(Gap(end, period.until))
     return speaking, gaps
+
+
+def load_time_scale(record: v1.PlanRecord) -> float:
+    """Seconds of load per second of the clock."""
+    return 1.0 if record.load_time_scale is None else record.load_time_scale
 
 
 def replica_sizes(record: v1.PlanRecord, gpus_per_replica: Mapping[tuple[str, str], int]) -> dict[str, int]:
@@ -154,13 +168,15 @@ def measured(name: str, speaking: Speaking, gpus: Mapping[tuple[str, str], int])
     """The sums over a deployment's records, at least one, each with the seconds that it speaks for."""
     newest, _ = speaking[-1]
     usage = Usage(name, newest.site, newest.service_class, targets=dict(newest.targets))
+    usage.load_time_scale = load_time_scale(newest)
     weights: defaultdict[str, float] = defaultdict(float)
     good: defaultdict[str, float] = defaultdict(float)
     for record, spoken_s in speaking:
         if (interval_s := record.observed.get("interval_s", 0.0)) > 0:
-            _add(usage, record, spoken_s, spoken_s / interval_s, gpus)
+            part = spoken_s * load_time_scale(record) / interval_s
+            _add(usage, record, spoken_s, part, gpus)
             for phase, share in record.good.items():
-                weight = record.observed.get("requests", 0.0) * spoken_s / interval_s
+                weight = record.observed.get("requests", 0.0) * part
                 if share.measured is not None and weight > 0:
                     weights[phase] += weight
                     good[phase] += weight * share.measured
@@ -173,7 +189,7 @@ def _add(
     usage: Usage, record: v1.PlanRecord, spoken_s: float, share: float, gpus: Mapping[tuple[str, str], int]
 ) -> None:
     """Add one record, of whose interval ``share`` counts."""
-    seen = record.observed
+    seen, load_s = record.observed, spoken_s * load_time_scale(record)
     usage.covered_s += spoken_s
     if (requests := seen.get("requests")) is not None:
         usage.requests = (usage.requests or 0.0) + requests * share
@@ -183,15 +199,15 @@ def _add(
         if target in record.targets and seen.get(reading, 0.0) > record.targets[target]:
             setattr(usage, missed, getattr(usage, missed) + spoken_s)
     if record.shed is not None and record.shed.shed_req_per_s:
-        usage.shed_requests += record.shed.shed_req_per_s * spoken_s
+        usage.shed_requests += record.shed.shed_req_per_s * load_s
     sizes = replica_sizes(record, gpus)
     for name, pool in record.pools.items():
         held = pool.current * sizes[name]
-        usage.gpu_hours = (usage.gpu_hours or 0.0) + held * spoken_s / SECONDS_PER_HOUR
+        usage.gpu_hours = (usage.gpu_hours or 0.0) + held * load_s / SECONDS_PER_HOUR
         least, most = usage.counts.get(name, (pool.current, pool.current))
         usage.counts[name] = (min(least, pool.current), max(most, pool.current))
         power = record.gpu_power.get(name)
         if power is not None and power.drawn_watts is not None:
-            usage.joules = (usage.joules or 0.0) + held * power.drawn_watts * spoken_s
+            usage.joules = (usage.joules or 0.0) + held * power.drawn_watts * load_s
         else:
-            usage.unmetered_gpu_s += held * spoken_s
+            usage.unmetered_gpu_s += held * load_s

@@ -18,6 +18,7 @@ from deploy.report.usage import (
     Period,
     Prices,
     by_deployment,
+    load_time_scale,
     replica_sizes,
     spoken_for,
 )
@@ -106,7 +107,8 @@ def _add(found: WhatIf, record: v1.PlanRecord, spoken_s: float, gpus: Mapping[tu
     found.covered_s += spoken_s
     if any(pool.current != pool.granted for pool in record.pools.values()):
         found.other_s += spoken_s
-    hours = spoken_s / SECONDS_PER_HOUR
+    load_s = spoken_s * load_time_scale(record)
+    hours = load_s / SECONDS_PER_HOUR
     found.ran_gpu_hours += ran * hours
     found.planned_gpu_hours += planned * hours
     expected, drawn = record.expected.get("watts"), _drawn_watts(record, sizes)
@@ -114,8 +116,8 @@ def _add(found: WhatIf, record: v1.PlanRecord, spoken_s: float, gpus: Mapping[tu
         found.metered_s += spoken_s
         found.metered_ran_gpu_hours += ran * hours
         found.metered_planned_gpu_hours += planned * hours
-        found.ran_joules += drawn * spoken_s
-        found.planned_joules += expected * spoken_s
+        found.ran_joules += drawn * load_s
+        found.planned_joules += expected * load_s
 
 
 def _drawn_watts(record: v1.PlanRecord, sizes: Mapping[str, int]) -> float | None:

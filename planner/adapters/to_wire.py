@@ -125,6 +125,7 @@ def plan_record(
     journal: dict[str, Any] | None = None,
     problems: tuple[v1.Reason, ...] = (),
     pin_id: str | None = None,
+    load_time_scale: float = 1.0,
 ) -> v1.PlanRecord:
     """One deployment's tick, complete enough for `wattscale explain` to need nothing else."""
     return v1.PlanRecord(
@@ -134,6 +135,7 @@ def plan_record(
         service_class=config.service_class,
         decision_id=decision_id,
         scaled_decision_id=scaled_decision_id,
+        load_time_scale=None if load_time_scale == 1.0 else load_time_scale,
         observed={name: value for name, value in plan.observed.items() if value is not None},
         missing=dict(plan.missing),
         forecasts={name: _forecast(forecast) for name, forecast in plan.forecasts.items()},

@@ -78,6 +78,7 @@ class Recorder:
                 journal=self._entry(decided, name, whole=whole),
                 problems=problems,
                 pin_id=known.operator.pin_id,
+                load_time_scale=self._config.load_time_scale,
             )
 
     def _entry(self, decided: DecisionEvent, name: DeploymentId, *, whole: bool) -> dict[str, Any] | None:

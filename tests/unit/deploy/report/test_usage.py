@@ -69,6 +69,36 @@ def test_records_that_overlap_are_counted_once() -> None:
     assert usage.requests == pytest.approx(140)
 
 
+def test_a_load_that_runs_faster_than_the_clock_counts_whole_in_the_loads_time() -> None:
+    """Twenty times: ticks of 10 s of load every half a second; three seconds are a minute of load."""
+    journal = Journal()
+    for tick in range(1, 7):
+        journal.tick(0.5 * tick, load_time_scale=20.0)
+    usage, slow = chat(journal, Period(START, at(3)), decode=4), chat(minute(), decode=4)
+    assert (usage.covered_s, usage.gaps) == (3, [])
+    for figure in ("requests", "output_tokens", "gpu_hours", "joules", "joules_per_token", "in_time", "judged"):
+        assert getattr(usage, figure) == pytest.approx(getattr(slow, figure)), figure
+    assert (usage.ttft_missed_s, usage.itl_missed_s) == (3, 0)
+
+
+def test_a_gap_of_a_load_that_runs_faster_than_the_clock_is_found() -> None:
+    journal = Journal()
+    journal.tick(0.5, load_time_scale=20.0)
+    journal.tick(2.0, load_time_scale=20.0)
+    usage = chat(journal, Period(START, at(2)))
+    assert usage.gaps == [Gap(at(0.5), at(1.5))]
+    assert (usage.covered_s, usage.requests) == (1.0, 200)
+
+
+def test_the_report_names_a_load_that_runs_faster_than_the_clock() -> None:
+    journal = Journal()
+    journal.tick(0.5, load_time_scale=20.0)
+    (table,) = [one for one in tables(report(journal.entries, MINUTE, Prices(), at(60))) if one.title == "Deployments"]
+    assert any("20 times the clock" in note for note in table.notes)
+    (table,) = [one for one in tables(report(minute().entries, MINUTE, Prices(), at(60))) if one.title == "Deployments"]
+    assert not any("times the clock" in note for note in table.notes)
+
+
 def test_an_unknown_draw_is_stated_and_a_frontend_has_no_gpu() -> None:
     journal = Journal()
     front = v1.PoolRecord(role="frontend", current=3, wanted=3, granted=3)

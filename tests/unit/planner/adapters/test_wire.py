@@ -175,3 +175,11 @@ def test_a_record_holds_the_whole_chain_and_leaves_out_what_is_unknown() -> None
     assert record.draw_watts is None
     assert record.expected == {"shortfall": 0.0}
     assert DeploymentId(record.deployment) == NAME
+    assert record.load_time_scale is None
+
+
+def test_a_record_of_a_replayed_load_says_how_fast_it_ran() -> None:
+    plan, one = DeploymentPlan(NAME, {}), config().deployments[NAME]
+    record = to_wire.plan_record(plan, one, None, decision_id=2, scaled_decision_id=1, at=AT, load_time_scale=60.0)
+    assert over_the_wire(record) == record
+    assert record.load_time_scale == 60.0
