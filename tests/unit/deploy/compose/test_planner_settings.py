@@ -483,20 +483,3 @@ def test_a_site_short_by_the_published_rule_waits_for_completion(file: Path) -> 
 def test_both_names_of_one_setting_are_one_too_many(file: Path) -> None:
     (line,) = problems(changed(file, wait_for="ready", wait_for_scaling=True))
     assert "wait_for_scaling: the former name of wait_for" in line
-
-
-def test_a_class_of_service_reaches_the_core_and_has_the_form_of_a_label(file: Path) -> None:
-    config = planner_config(load(changed(file, service_class="interactive")).settings)
-    assert config.deployments[CHAT].service_class == "interactive"
-    for wrong in ("Interactive", "two words", "-x", "x" * 33, ""):
-        lines = problems(changed(file, service_class=wrong))
-        assert any("service_class" in line and "lower-case" in line for line in lines), lines
-
-
-def test_classes_of_service_are_few_because_each_record_of_a_shortage_names_them_all(file: Path) -> None:
-    block = good(file.parent / "profile")
-    one = block["deployments"]["prod-chat"]
-    block["deployments"] = {f"chat-{index}": {**one, "service_class": f"c{index}"} for index in range(17)}
-    assert problems(save(file.parent, block)) == (
-        "deployments.*.service_class: 17 classes on site row-1, at most 16; name kinds of load, not deployments",
-    )

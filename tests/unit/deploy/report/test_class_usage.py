@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -83,9 +84,9 @@ def test_classes_add_up_to_the_deployments(ticks: list[tuple[str, str | None, fl
     journal = Journal()
     for index, (name, service_class, requests, share, metered) in enumerate(ticks):
         seen = {"interval_s": 10.0, "requests": requests, "osl_tokens": 50.0, "ttft_ms": 600.0}
-        power = {} if metered else {"gpu_power": {}}
+        fields: dict[str, Any] = {} if metered else {"gpu_power": {}}
         good = {"prompts": v1.GoodShareRecord(measured=share)}
-        journal.tick(7.0 * index, deployment=name, service_class=service_class, observed=seen, good=good, **power)
+        journal.tick(7.0 * index, deployment=name, service_class=service_class, observed=seen, good=good, **fields)
     of_all = usages(records(journal), {}, HOUR)
     by_class = class_usages(records(journal), {}, HOUR)
     if not by_class:
