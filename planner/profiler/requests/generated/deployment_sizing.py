@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,7 +79,8 @@ def size_deployment(profile: Profile, request: PowerRequest) -> DeploymentSizing
     decode = PoolSizing(profile.decode_gpus, decode_rate, _replicas(wanted, decode_rate))
     prefill, decode = _within_gpus(prefill, decode, request.hardware.total_gpus)
     if (budget_watts := budget_of(request)) is not None:
-        prefill, decode = _capped(prefill, decode, request, budget_watts)
+        curves = _curves(profile, request)
+        prefill, decode = _capped(prefill, decode, curves, request, budget_watts)
     unmet = []
     if ttft_ms > targets.ttft_ms:
         unmet.append(f"TTFT is {ttft_ms:.1f} ms for {targets.isl} tokens, and the target is {targets.ttft_ms:g} ms")
@@ -147,13 +148,19 @@ def _fewer(
 
 
 def _capped(
-    prefill: PoolSizing, decode: PoolSizing, request: PowerRequest, budget_watts: float
+    prefill: PoolSizing,
+    decode: PoolSizing,
+    curves: Sequence[PowerCurve],
+    request: PowerRequest,
+    budget_watts: float,
 ) -> tuple[PoolSizing, PoolSizing]:
-    """Limits by the objective, and no more replicas than the budget carries with them; lower limits before none."""
+    """Limits by the objective, and no more replicas than the budget carries with them; lower limits before none.
+
+    ``curves``: prefill's and decode's.
+    """
     objective = request.power.objective if request.power is not None else "throughput"
-    name = gpu_name(request)
-    caps = [_cap_watts(name, role, objective) for role in (Role.PREFILL, Role.DECODE)]
-    least = [_least_watts(name, role) for role in (Role.PREFILL, Role.DECODE)]
+    caps = [_cap_watts(one, objective) for one in curves]
+    least = [math.ceil(watts_from_mw(_least_mw(one))) for one in curves]
     one_each = prefill.gpus * least[0] + decode.gpus * least[1]
     if one_each > budget_watts:
         raise SizingError(
@@ -167,20 +174,28 @@ def _capped(
     return replace(prefill, cap_watts=caps[0]), replace(decode, cap_watts=caps[1])
 
 
-def _least_watts(name: str, role: Role) -> int:
-    return math.ceil(watts_from_mw(_curve(name, role).useful_mw))
+def _least_mw(known: PowerCurve) -> int:
+    return min(known.useful_mw, known.max_mw)
 
 
-def _cap_watts(name: str, role: Role, objective: Objective) -> int:
-    """The limit by the type's published curve: the most work per watt, or all the speed that there is."""
-    known = _curve(name, role)
+def _cap_watts(known: PowerCurve, objective: Objective) -> int:
+    """The limit by the curve: the most work per watt, or all the speed that there is."""
     if objective != "goodput_per_watt":
         return math.floor(watts_from_mw(known.max_mw))
-    caps = range(known.useful_mw, known.max_mw + 1, CAP_STEP_MW)
+    caps = range(_least_mw(known), known.max_mw + 1, CAP_STEP_MW)
     return round(watts_from_mw(max(caps, key=lambda cap: fitted_speed(known, cap) / min(cap, known.p_u_mw))))
 
 
-def _curve(name: str, role: Role) -> PowerCurve:
+def _curves(profile: Profile, request: PowerRequest) -> tuple[PowerCurve, PowerCurve]:
+    """Prefill's and decode's: the profile's measured ones, else the published ones of the GPU type."""
+    name = gpu_name(request)
+    return (
+        profile.prefill_curve or _published(name, Role.PREFILL),
+        profile.decode_curve or _published(name, Role.DECODE),
+    )
+
+
+def _published(name: str, role: Role) -> PowerCurve:
     try:
         return curve(gpu(name), phase_of(role))
     except KeyError as error:

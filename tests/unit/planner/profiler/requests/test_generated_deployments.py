@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from planner.domain.power import PowerCurve
 from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.profiler.requests.generated.config_maps import output_map, profile_map
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
@@ -108,6 +110,42 @@ def test_the_most_work_per_watt_is_below_the_highest_limit():
     assert found.prefill.cap_watts is not None
     assert found.decode.cap_watts is not None
     assert found.decode.cap_watts < 700
+
+
+def test_a_measured_power_curve_is_sized_by_in_place_of_the_published_one():
+    """GPUs whose limit goes from a useful 300 W to 450 W, where the published ones go from 350 W to 700 W."""
+    measured = PowerCurve(
+        p_s_mw=90_000, p_u_mw=430_000, alpha=0.5, idle_mw=70_000, min_mw=200_000, max_mw=450_000, useful_mw=300_000
+    )
+    manifest = with_value(OWN, "spec.powerBudgetWatts", 9000.0)
+    manifest = with_value(manifest, "spec.objective", "throughput")
+    known = replace(profile(), prefill_curve=measured, decode_curve=measured)
+    found = size_deployment(known, parse_request(manifest))
+    assert (found.prefill.cap_watts, found.decode.cap_watts) == (450, 450)
+    half = size_deployment(replace(profile(), decode_curve=measured), parse_request(manifest))
+    assert (half.prefill.cap_watts, half.decode.cap_watts) == (700, 450), "only one phase was measured"
+    few = with_value(manifest, "spec.powerBudgetWatts", 1799.0)
+    with pytest.raises(SizingError, match="needs 1800 W at the lowest useful limits; the budget is 1799 W"):
+        size_deployment(known, parse_request(few))
+
+
+def test_the_most_work_per_watt_is_found_on_the_measured_curve():
+    """With so flat a curve each watt above the lowest useful limit brings less speed than it costs."""
+    flat = PowerCurve(
+        p_s_mw=90_000, p_u_mw=430_000, alpha=0.1, idle_mw=70_000, min_mw=200_000, max_mw=450_000, useful_mw=300_000
+    )
+    manifest = with_value(with_value(OWN, "spec.powerBudgetWatts", 9000.0), "spec.objective", "goodput_per_watt")
+    found = size_deployment(replace(profile(), prefill_curve=flat, decode_curve=flat), parse_request(manifest))
+    assert (found.prefill.cap_watts, found.decode.cap_watts) == (300, 300)
+
+
+def test_a_measured_power_curve_needs_no_known_gpu_type():
+    measured = PowerCurve(90_000, 430_000, 0.5, 70_000, 200_000, 450_000, 300_000)
+    request = parse_request(with_value(OWN, "spec.hardware.gpuSku", "l4"))
+    found = size_deployment(replace(profile(), prefill_curve=measured, decode_curve=measured), request)
+    assert 300 <= (found.prefill.cap_watts or 0) <= 450
+    with pytest.raises(SizingError, match="no figures for GPU type 'l4'"):
+        size_deployment(replace(profile(), prefill_curve=measured), request)
 
 
 def test_a_budget_that_carries_nothing_is_refused():
