@@ -11,8 +11,10 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,24 +33,62 @@ PROGRAM = "deploy/kubernetes/try"
 DEFAULT_NAME = "wattscale-try"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}[a-z0-9]")
 BY_DIGEST = re.compile(r"(^|.+@)sha256:[0-9a-f]{64}")
-STOPPED = 130
+SIGNALLED = 128
+"""And the signal's number: the exit code of what a signal ended, as a shell has it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 not, with one line that says why; 2 wrong arguments; 130 stopped by Ctrl-C."""
+    """Exit code: 0 done, 1 not, with one line that says why; 2 wrong arguments; 130 or 143 stopped by a signal."""
     parser = _parser()
     options = parser.parse_args(arguments)
     manifests = _refuse_wrong(parser, options)
     state = StateFolder(_state_home(os.environ) / "wattscale" / "try" / options.name)
     try:
-        with state.locked():
+        with state.locked(), _stopped_by_signals():
             return _removed(options, state) if options.down else _brought_up(options, state, manifests)
     except (TryError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: stopped; the same command goes on from here, --down removes what there is", file=sys.stderr)
-        return STOPPED
+    except _StopSignal as stop:
+        print(f"{PROGRAM}: stopped; {_left(options, state)}", file=sys.stderr)
+        return SIGNALLED + stop.number
     return 1
+
+
+class _StopSignal(BaseException):
+    """A signal that asks this command to end: whatever waits for a program ends it first."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP raise `_StopSignal`, once: while programs are ended they are ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int, _: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise _StopSignal(number)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _left(options: argparse.Namespace, state: StateFolder) -> str:
+    """What a run that was stopped leaves, and what removes it."""
+    same = "the same command goes on from here"
+    if not state.made_with:
+        return f"no cluster was made; {same}"
+    name = "" if options.name == DEFAULT_NAME else f" --name {options.name}"
+    return (
+        f"{state.made_with} cluster {options.name} is there, maybe half made: {same}, {PROGRAM}{name} --down removes it"
+    )
 
 
 def _brought_up(options: argparse.Namespace, state: StateFolder, manifests: tuple[Manifest, ...] | None) -> int:

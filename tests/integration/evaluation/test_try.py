@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import hashlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from deploy.kubernetes import try_run
 from deploy.kubernetes.pinned import BASE, KIND_NODE, PROMETHEUS_CHART, PROMETHEUS_CHART_VERSION
+from tests.contract.bus import until
 from tests.integration.evaluation.recorded_programs import ROOT, RecordedPrograms, recorded_programs
+from tests.running_processes import gone
 
+WAIT_S = 60.0
 SECRET = "hf_not-for-anyone"
 QUESTIONS = re.compile(
     "docker (info|image)|helm version|kind (get|export)|kubectl (get|--namespace [^ ]+ get) |minikube (profile|update)"
@@ -415,3 +421,45 @@ def test_the_command_itself_starts(programs: RecordedPrograms, tmp_path: Path) -
         timeout=60,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("nothing to remove: kind has no wattscale-try\n", "", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+async def test_a_signal_ends_what_runs_and_says_what_is_left(
+    programs: RecordedPrograms, number: signal.Signals
+) -> None:
+    """`kind create` and what it started end with the command that started them."""
+    kind = programs.folder / "bin" / "kind"
+    long = 'sleep 600 & echo "$$ $!" >pids.new; mv pids.new pids; wait'
+    kind.write_text(kind.read_text().replace('"kind create cluster"*) ', f'"kind create cluster"*) {long}; '))
+    path = f"{os.environ['PATH']}:/usr/bin:/bin"
+    started = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.kubernetes.try_run"),
+        cwd=ROOT,
+        env={**os.environ, "PATH": path},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        await until(lambda: programs.has("pids"), "kind creates", WAIT_S)
+        started.send_signal(number)
+        _, told = await asyncio.wait_for(started.communicate(), WAIT_S)
+    finally:
+        if started.returncode is None:
+            started.kill()
+            await started.wait()
+    assert started.returncode == 128 + number
+    (line,) = told.decode().splitlines()
+    assert line.startswith("deploy/kubernetes/try: stopped; kind cluster wattscale-try is there, maybe half made: ")
+    assert line.endswith("deploy/kubernetes/try --down removes it")
+    for pid in map(int, (programs.folder / "pids").read_text().split()):
+        await until(partial(gone, pid), "what it started has ended", WAIT_S)
+
+
+def test_stopped_before_a_cluster_was_made_it_says_so(
+    programs: RecordedPrograms, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = programs.folder / "bin" / "kind"
+    kind.write_text(kind.read_text().replace('"kind get clusters") ', '"kind get clusters") kill -TERM $PPID; '))
+    assert try_run.main([]) == 128 + signal.SIGTERM
+    assert "stopped; no cluster was made; the same command" in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
