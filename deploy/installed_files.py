@@ -43,6 +43,16 @@ def foreign_code(root: Path = ROOT) -> list[str]:
     return [*_elsewhere(root, _places()), *_overwritten(root)]
 
 
+def own_module(module: str) -> tuple[str, ...]:
+    """The words that start one of our modules as a process, whichever folder that begins in.
+
+    ``python -m`` looks into that folder first: an ``agent.py`` there would be imported in place of ours. The folder is
+    looked into only where our code is found through it alone, as in a checkout that is not installed.
+    """
+    found = str(ROOT) in (sys.path if sys.flags.safe_path else sys.path[1:])
+    return (sys.executable, *(("-P",) if found else ()), "-m", module)
+
+
 def rival_claims(search_path: Sequence[str] | None = None) -> list[str]:
     """One line for each other distribution that has a package of one of our names, by RECORD."""
     lines = []

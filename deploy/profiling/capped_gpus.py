@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from deploy.cli.errors import UsageError
+from deploy.installed_files import own_module
 from planner.profiler.online.guarded_caps import FoundLimit, GuardedCaps
 
 GUARD_LOG = "limit_guard.log"
@@ -16,7 +16,7 @@ def guarded_caps(
     gpus: Sequence[str], lock_file: Path, gpu_folder: Path | None, output: Path, *, all_at_once: bool
 ) -> GuardedCaps:
     """The guard of GPUs by name. ``all_at_once``: an engine uses all of them, whatever its TP size."""
-    words = [sys.executable, "-m", "deploy.profiling.limit_guard", "--lock-file", str(lock_file)]
+    words = [*own_module("deploy.profiling.limit_guard"), "--lock-file", str(lock_file)]
     if gpu_folder is not None:
         words += ["--gpu-folder", str(gpu_folder)]
 

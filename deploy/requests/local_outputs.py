@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from bus_schemas.regular_files import read_regular
 from deploy.cli.errors import UsageError
+from deploy.installed_files import own_module
 from deploy.profiling.engine_config import EngineConfig
 from deploy.requests.request_folder import RequestFolder
 from deploy.yaml_text import read_yaml
@@ -113,7 +113,7 @@ def connector_settings(
 def _command(folder: RequestFolder, request: PowerRequest, tp: int, engine: EngineConfig | None) -> list[str]:
     """A mocker runs at the times of the profile; other workers are started as those that were profiled."""
     if request.mocker:
-        start = [sys.executable, "-m", "deploy.cli.main", "engine", "--port", "{port}", "--model", "{model}"]
+        start = [*own_module("deploy.cli.main"), "engine", "--port", "{port}", "--model", "{model}"]
         return [*start, "--profile", str(folder.profile.resolve())]
     words = (*(engine.command or TEMPLATES[request.engine]), *engine.args) if engine else TEMPLATES[request.engine]
     model = engine.model if engine else request.model

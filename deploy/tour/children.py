@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from deploy.installed_files import own_module
 from deploy.tour.part_process import PartOrder
 
 MODULE = "deploy.tour.part_process"
@@ -37,7 +37,7 @@ class Children:
         name = f"{kind}-again-{number}" if number else kind
         with self._log.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", MODULE),
+                *own_module(MODULE),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

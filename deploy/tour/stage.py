@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus
 from deploy.cli.errors import CliError
 from deploy.demo.prepare import Prepared
+from deploy.installed_files import own_module
 from deploy.report.bus_entries import entries
 from deploy.report.usage import Period
 from deploy.report.watts import watts
@@ -146,7 +146,7 @@ class TourStage:
         """Run `wattscale WORDS` on this bus. Returns what it printed. Raises CliError with its last line."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WATTSCALE_NATS_")}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.cli.main", *words, "--nats-url", self.url),
+            *(*own_module("deploy.cli.main"), *words, "--nats-url", self.url),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

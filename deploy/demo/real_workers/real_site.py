@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -38,6 +37,7 @@ from deploy.demo.real_workers.worker_ending import RUN_FOLDER, end_workers, guar
 from deploy.engine.engine_run import card_of
 from deploy.engine.shared_gpu import SharedGpu, make_shared_gpu
 from deploy.engine.shared_gpu_driver import SharedGpuDriver
+from deploy.installed_files import own_module
 from planner.adapters.power_priors import gpu
 from planner.runtime.config.settings import MetricsSettings
 
@@ -201,7 +201,7 @@ class RealSite:
         options = self._run.options
         profile = ("--profile", str(options.profile.resolve())) if options.profile is not None else ()
         return (
-            *(sys.executable, "-m", "deploy.cli.main", "engine", "--port", "{port}", "--model", "{model}"),
+            *(*own_module("deploy.cli.main"), "engine", "--port", "{port}", "--model", "{model}"),
             *("--seed", str(options.seed), "--startup-s", str(options.startup_s), *profile),
             *("--gpu", options.gpu, "--gpu-folder", str(self._folder / "gpus")),
             *("--max-model-len", str(LONGEST_CONTEXT)),

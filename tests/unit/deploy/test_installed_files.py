@@ -167,3 +167,25 @@ def test_folders_that_are_none_and_distributions_of_other_names_claim_nothing(tm
     (tmp_path / "agents" / "deploy.py").touch()
     Installation(tmp_path, tmp_path).install("agents", "1.0", "agents/deploy.py")
     assert rival_claims([str(archive), str(tmp_path / "missing"), str(tmp_path)]) == []
+
+
+@pytest.mark.parametrize("module", ["deploy.profiling.limit_guard", "deploy.tour.part_process", "deploy.cli.main"])
+def test_a_process_of_ours_begins_in_a_folder_with_names_like_ours(module: str, tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    for package in PACKAGES:
+        (foreign / f"{package}.py").write_text("raise SystemExit('not ours')")
+    variables = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+
+    def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, cwd=folder, env=variables, input="", capture_output=True, text=True, check=False, timeout=60
+        )
+
+    code = f"from deploy.installed_files import own_module; print(*own_module({module!r}), sep='\\n')"
+    words = run(tmp_path, sys.executable, "-c", code).stdout.splitlines()
+    assert words[-1] == module
+    for options in ([], ["--help"]):
+        done = run(foreign, *words, *options)
+        assert "not ours" not in done.stderr
+        assert "ModuleNotFoundError" not in done.stderr
