@@ -211,7 +211,7 @@ class Planner:
         if block.port is None:
             return None
         return DashboardServer(
-            Feed(self._bus),
+            Feed(self._bus, share=self.service.listener.shared_with),
             host=block.host,
             port=block.port,
             path_prefix=block.path_prefix,

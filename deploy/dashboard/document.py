@@ -1,12 +1,13 @@
 """What the page shows, as a document of small parts: each is sent again when it changed. Pure; time is an argument.
 
 The parts, by key: ``overview``, ``answers``, ``odd``, ``site/NAME``, ``deployment/NAME``, ``node/NAME`` (what seldom
-changes) and ``draw/NAME`` (when the node reported, and the watts of each GPU). Times are milliseconds since 1970.
+changes), ``lease/NAME`` (its decisions) and ``draw/NAME`` (when the node reported, and the watts of each GPU). A part
+that is None is gone. Times are milliseconds since 1970.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -53,6 +54,9 @@ class Document:
         self.parts: Parts = {}
         self.commands: list[v1.BudgetChange] = []
         self._nodes: set[str] = set()
+        self._leases: set[str] = set()
+        self._draining: set[str] = set()
+        """Nodes with a worker that leaves."""
         self._deployments: set[str] = set()
         self._news = Changes()
         self._odd: list[OddGpu] = []
@@ -61,10 +65,16 @@ class Document:
 
     def add(self, message: v1.Message, *, is_new: bool = True) -> None:
         """Take a message in; one that is not new stands neither in the timeline nor in a chart's news."""
-        self.picture.add(message)
+        message = visible_parts(message)
+        if isinstance(message, v1.PowerDecision | v1.PowerAck) and not self._covers_others(message):
+            self._leases.add(message.node)
+        elif isinstance(message, v1.NodeTelemetry | v1.PowerDecision | v1.PowerAck | v1.NodeControl):
+            self._nodes.add(message.node)
+        self.picture.add_visible(message)
         match message:
-            case v1.NodeTelemetry() | v1.PowerDecision() | v1.PowerAck():
-                self._nodes.add(message.node)
+            case v1.NodeTelemetry():
+                leaves = any(gpu.terminating for gpu in message.gpus)
+                (self._draining.add if leaves else self._draining.discard)(message.node)
             case v1.PlanRecord():
                 self._deployments.add(message.deployment)
                 if is_new:
@@ -72,9 +82,16 @@ class Document:
             case v1.ScalingDecision() | v1.ScalingAck():
                 self._deployments.add(message.deployment)
             case v1.BudgetChange():
-                self.commands.append(visible_parts(message))
+                self.commands.append(message)
         if is_new and (event := event_of(message)) is not None:
             self._news.events.append(event)
+
+    def _covers_others(self, message: v1.PowerDecision | v1.PowerAck) -> bool:
+        """Whether with it more of a node is to be shown anew than its lease, which is renewed every few seconds."""
+        known = self.picture.nodes.get(message.node)
+        if known is None or isinstance(message, v1.PowerAck) or known.decision is None:
+            return known is None or isinstance(message, v1.PowerDecision)
+        return covered_by(known.decision) != covered_by(message)
 
     def replace_commands(self, commands: Sequence[v1.BudgetChange]) -> None:
         """Know exactly these budget commands, oldest first."""
@@ -101,16 +118,24 @@ class Document:
         found, self._news = self._news, Changes()
         fresh: Parts = self._of_all(now, bus) if self._is_due(now, bus) else {}
         for name in self._nodes:
-            node = self.picture.nodes[name]
-            fresh[f"node/{name}"], fresh[f"draw/{name}"] = node_part(name, node), draw_part(node)
-        leaving = draining(self.picture) if self._deployments else {}
+            fresh |= node_parts(name, self.picture.nodes.get(name))
+        for name in self._leases - self._nodes:
+            if (node := self.picture.nodes.get(name)) is not None:
+                fresh[f"lease/{name}"] = lease_part(node)
+        leaving = draining(self.picture, self._draining) if self._deployments else {}
         for name in self._deployments:
             fresh[f"deployment/{name}"] = deployment_part(self.picture, name, leaving)
         self._nodes.clear()
+        self._leases.clear()
         self._deployments.clear()
         for key, value in fresh.items():
-            if self.parts.get(key) != value:
-                self.parts[key] = found.parts[key] = value
+            if self.parts.get(key) == value:
+                continue
+            found.parts[key] = value
+            if value is None:
+                del self.parts[key]
+            else:
+                self.parts[key] = value
         return found
 
     def _is_due(self, now: datetime, bus: Mapping[str, Any]) -> bool:
@@ -166,7 +191,7 @@ def overview(picture: SiteView, now: datetime, bus: Mapping[str, Any]) -> Parts:
 
 def site_part(picture: SiteView, site: str, commands: Sequence[v1.BudgetChange], now: datetime) -> Parts:
     """A site's watts, and the budget commands that are open, with what they will make of the budget."""
-    known, nodes = picture.budget_of(site), picture.nodes_of(site).values()
+    known = picture.budget_of(site)
     own = [command for command in commands if command.site == site]
     shown = [
         (command, CommandState.PENDING if state is CommandState.IN_FORCE and not planned(command, known) else state)
@@ -175,8 +200,8 @@ def site_part(picture: SiteView, site: str, commands: Sequence[v1.BudgetChange],
     ]
     return {
         "budget": None if known is None else round(known[0], 1),
-        "caps": round(sum(node.enforced_watts for node in nodes)),
-        "drawn": round(sum(node.drawn_watts for node in nodes)),
+        "caps": round(picture.enforced_of(site)),
+        "drawn": round(picture.drawn_of(site)),
         "held": held(picture, site),
         "line": watts_line(picture, site),
         "commands": [_command(command, state) for command, state in shown],
@@ -241,29 +266,47 @@ def _pools(view: DeploymentSummary, name: str, leaving: Mapping[tuple[str, str],
         }
 
 
-def draining(picture: SiteView) -> Mapping[tuple[str, str], int]:
-    """Workers whose pods end, by deployment and pool, from the telemetry of their GPUs."""
+def draining(picture: SiteView, nodes: Iterable[str]) -> Mapping[tuple[str, str], int]:
+    """Workers on these nodes whose pods end, by deployment and pool, from the telemetry of their GPUs."""
     leaving: dict[tuple[str, str], set[tuple[str, str]]] = {}
-    for name, node in picture.nodes.items():
-        for gpu in node.telemetry.gpus if node.telemetry else ():
+    for name in nodes:
+        node = picture.nodes.get(name)
+        for gpu in node.telemetry.gpus if node is not None and node.telemetry else ():
             if gpu.terminating:
                 leaving.setdefault((gpu.deployment, gpu.pool), set()).add((name, gpu.pod or gpu.worker or gpu.gpu))
     return {key: len(workers) for key, workers in leaving.items()}
 
 
-def node_part(name: str, node: NodeSummary) -> Parts:
-    """A node's GPUs but for their draw, the lease of its caps, and how far its newest decision is carried out."""
+def covered_by(decision: v1.PowerDecision) -> tuple[object, ...]:
+    """What of a decision stands in its node's part: the site, and the GPUs that its budget does not cover."""
+    return decision.site, decision.outside_gpus, decision.released_gpus
+
+
+def node_parts(name: str, node: NodeSummary | None) -> Parts:
+    """A node's parts by their keys; None each for a node that left."""
+    if node is None:
+        return dict.fromkeys((f"node/{name}", f"lease/{name}", f"draw/{name}"))
+    return {f"node/{name}": node_part(node), f"lease/{name}": lease_part(node), f"draw/{name}": draw_part(node)}
+
+
+def node_part(node: NodeSummary) -> Parts:
+    """A node's GPUs but for their draw."""
+    outside, gpus = node.outside, node.telemetry.gpus if node.telemetry else ()
+    return {"site": node.site, "gpus": [_gpu(gpu, covered=gpu.gpu not in outside) for gpu in gpus]}
+
+
+def lease_part(node: NodeSummary) -> Parts:
+    """The lease of a node's caps, and how far its newest decision is carried out: apart, because leases are renewed
+    every few seconds.
+    """
     decision, report = node.decision, node.telemetry
-    outside = node.outside
     applied = max(node.ack.applied_decision_id if node.ack else -1, report.applied_decision_id if report else -1)
     return {
-        "site": node.site,
         "decision": decision.decision_id if decision else -1,
         "applied": applied,
         "renewed": milliseconds(decision.time) if decision else None,
         "lease_s": decision.valid_for_s if decision else None,
         "waits": decision is not None and applied < decision.decision_id,
-        "gpus": [_gpu(gpu, covered=gpu.gpu not in outside) for gpu in report.gpus] if report else [],
     }
 
 

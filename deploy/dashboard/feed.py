@@ -11,7 +11,7 @@ import logging
 import uuid
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from bus_schemas.jetstream.watch import follow
 from deploy.dashboard.document import Changes, Document
 from deploy.dashboard.fleet_reader import FleetReader
 from deploy.dashboard.history import happenings, newest_of
+from deploy.dashboard.shared_reports import Share, SharedReports
 from deploy.dashboard.timeline import TimelineEvent, milliseconds
 from deploy.views.bus_reader import budget_commands, read_leadership
 
@@ -43,7 +44,8 @@ BEHIND = 32
 RETRY_S = 1.0
 WATCHED_S = 0.25
 FLEET = ("telemetry", "node")
-FOLLOWED = (("decision",), ("ack",), ("telemetry", "plan"), ("control",))
+ACKS = ("ack",)
+FOLLOWED = (("decision",), ACKS, ("telemetry", "plan"), ("control",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,16 @@ class Viewer:
 
 
 class Feed:
-    """``document``: what is shown now; ``run`` keeps it current while there are viewers."""
+    """``document``: what is shown now; ``run`` keeps it current while there are viewers.
 
-    def __init__(self, bus: Bus, *, update_s: float = UPDATE_S, unwatched_s: float = UNWATCHED_S) -> None:
+    ``share``: of a planner in this process, which takes in reports and acknowledgements anyway.
+    """
+
+    def __init__(
+        self, bus: Bus, *, update_s: float = UPDATE_S, unwatched_s: float = UNWATCHED_S, share: Share | None = None
+    ) -> None:
         self.bus = bus
+        self._share = share
         self._update_s = update_s
         self._unwatched_s = unwatched_s
         self._viewers: set[Viewer] = set()
@@ -83,6 +91,7 @@ class Feed:
         self._kept_bytes = 0
         self._whole: Update | None = None
         self._fleet = FleetReader(self.bus, self.document.add, self._update_s)
+        self._shared = SharedReports(self.document.add, self._update_s)
         self._events: dict[str, deque[TimelineEvent]] = {}
         self._begun = asyncio.Event()
         self._loaded, self._trouble = False, ""
@@ -168,6 +177,8 @@ class Feed:
     async def _publish(self) -> None:
         """Send what changed to every viewer, once in a while; one that does not read is cut off."""
         while True:
+            if self._loaded:
+                await self._shared.drain()
             self._send(datetime.now(UTC))
             self._begun.set()
             await asyncio.sleep(self._update_s)
@@ -209,17 +220,21 @@ class Feed:
 
     async def _read(self) -> None:
         """Load what the streams hold, then follow; again where the bus was away while it was read."""
-        while True:
-            try:
-                await self.bus.ready()
-                ends = await self._load()
-                break
-            except BusError as error:
-                self._trouble = str(error)
-                await asyncio.sleep(RETRY_S)
-        self._trouble, self._loaded = "", True
-        parts = {wildcard: self._fold(wildcard, after) for wildcard, after in ends.items()}
-        await run_together({**parts, "leadership": self._leadership(), "fleet": self._fleet.run()})
+        # Shared from before the streams are read, so that nothing falls between.
+        with nullcontext() if self._share is None else self._share(self._shared.note):
+            while True:
+                try:
+                    await self.bus.ready()
+                    ends = await self._load()
+                    break
+                except BusError as error:
+                    self._trouble = str(error)
+                    await asyncio.sleep(RETRY_S)
+            self._trouble, self._loaded = "", True
+            parts = {wildcard: self._fold(wildcard, after) for wildcard, after in ends.items()}
+            if self._share is None:
+                parts["fleet"] = self._fleet.run()
+            await run_together({**parts, "leadership": self._leadership()})
 
     async def _load(self) -> dict[str, int]:
         """Fill a new document; for each wildcard the sequence after which to follow."""
@@ -228,6 +243,8 @@ class Feed:
             found, end = await newest_of(self.bus, *kind)
             if kind == FLEET:
                 self._fleet.known({stored.subject: stored.sequence for stored in found})
+            elif kind == ACKS and self._share is not None:
+                self._shared.loaded(found)
             else:
                 ends[self.bus.subjects.all_of(*kind)] = end
             for stored in found:

@@ -45,7 +45,7 @@ def held(picture: SiteView, site: str) -> bool | None:
     known = picture.budget_of(site)
     if known is None:
         return None
-    return sum(node.enforced_watts for node in picture.nodes_of(site).values()) <= known[0] + SAME_WATTS
+    return picture.enforced_of(site) <= known[0] + SAME_WATTS
 
 
 def watts_line(picture: SiteView, site: str) -> str:
@@ -58,10 +58,9 @@ def watts_line(picture: SiteView, site: str) -> str:
 
 def live_watts_line(picture: SiteView, site: str) -> str:
     """The site's watts by the newest decisions and reports."""
-    nodes, known = picture.nodes_of(site).values(), picture.budget_of(site)
+    known = picture.budget_of(site)
     budget = "no budget on this bus" if known is None else f"budget {known[0]:.0f} W"
-    caps, drawn = sum(node.enforced_watts for node in nodes), sum(node.drawn_watts for node in nodes)
-    return f"{budget}, caps in force {caps:.0f} W, drawn {drawn:.0f} W"
+    return f"{budget}, caps in force {picture.enforced_of(site):.0f} W, drawn {picture.drawn_of(site):.0f} W"
 
 
 def _budget(picture: SiteView) -> AnsweredQuestion:

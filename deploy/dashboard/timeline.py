@@ -46,7 +46,7 @@ def milliseconds(time: datetime) -> int:
 
 def event_of(message: v1.Message) -> TimelineEvent | None:
     """The message's line; None for what the timeline does not show: renewals, and caps that were applied as decided."""
-    if isinstance(message, UNSHOWN):
+    if isinstance(message, UNSHOWN) or _is_routine(message):
         return None
     message = visible_parts(message)
     match message:
@@ -57,12 +57,8 @@ def event_of(message: v1.Message) -> TimelineEvent | None:
             text, number = sentence(message), message.decision_id
             return TimelineEvent(message.time, "replicas", message.deployment, text, number, well)
         case v1.PowerDecision():
-            if message.reasons and all(reason.code == RENEWAL for reason in message.reasons):
-                return None
             return TimelineEvent(message.time, "watts", message.node, sentence(message), message.decision_id)
         case v1.PowerAck():
-            if message.status in DONE:
-                return None
             return TimelineEvent(
                 message.time, "watts", message.node, sentence(message), message.decision_id, well=False
             )
@@ -77,6 +73,16 @@ def event_of(message: v1.Message) -> TimelineEvent | None:
                 message.time, "command", message.node, f"{message.node}: {message.action}{_by(message)}"
             )
     return None
+
+
+def _is_routine(message: v1.Message) -> bool:
+    """Whether it is a renewal, or an answer that caps were applied as decided: a large site has hundreds a second."""
+    match message:
+        case v1.PowerDecision():
+            return bool(message.reasons) and all(reason.code == RENEWAL for reason in message.reasons)
+        case v1.PowerAck():
+            return message.status in DONE
+    return False
 
 
 def _deployment_command(message: v1.DeploymentControl) -> str:

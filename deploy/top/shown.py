@@ -26,7 +26,11 @@ class ShownParts:
         if update.name == "everything":
             self.parts.clear()
             self.lines.clear()
-        self.parts |= data["parts"]
+        for key, part in data["parts"].items():
+            if part is None:
+                self.parts.pop(key, None)
+            else:
+                self.parts[key] = part
         self.lines.extend(data["events"])
 
     def named(self, kind: str) -> Iterator[tuple[str, Any]]:

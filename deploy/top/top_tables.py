@@ -103,7 +103,8 @@ def gpus(shown: ShownParts, now: datetime) -> Iterator[TableRow]:
     for node, part in shown.named("node"):
         draws = shown.parts.get(f"draw/{node}", [None])
         seen = ago(instant(None if draws[0] is None else draws[0] * 1000.0), now)
-        question = DecisionQuestion("watts", node, part["decision"]) if part["decision"] >= 0 else None
+        number = shown.parts[f"lease/{node}"]["decision"]
+        question = DecisionQuestion("watts", node, number) if number >= 0 else None
         for gpu, watts in zip(part["gpus"], draws[1:], strict=False):
             yield _gpu(node, gpu, watts, odd.get(gpu[0], ""), seen, question)
 
@@ -161,10 +162,10 @@ def agents(shown: ShownParts, now: datetime) -> Iterator[TableRow]:
     yield from _planners(shown.overview, now)
     silent = set(shown.overview.get("silent", ()))
     for node, part in shown.named("node"):
-        draws = shown.parts.get(f"draw/{node}", [None])
-        renewed = part["renewed"]
-        until = instant(renewed + part["lease_s"] * 1000.0) if renewed is not None and part["lease_s"] else None
-        state = "! silent" if node in silent else "waits for its agent" if part["waits"] else "well"
+        draws, lease = shown.parts.get(f"draw/{node}", [None]), shown.parts[f"lease/{node}"]
+        renewed = lease["renewed"]
+        until = instant(renewed + lease["lease_s"] * 1000.0) if renewed is not None and lease["lease_s"] else None
+        state = "! silent" if node in silent else "waits for its agent" if lease["waits"] else "well"
         covered = [(gpu[3] or 0, watts or 0) for gpu, watts in zip(part["gpus"], draws[1:], strict=False) if gpu[10]]
         cells = (
             words(node),
@@ -172,14 +173,14 @@ def agents(shown: ShownParts, now: datetime) -> Iterator[TableRow]:
             words(part["site"]),
             ago(instant(None if draws[0] is None else draws[0] * 1000.0), now),
             left(until, now),
-            _number(part["decision"]),
-            _number(part["applied"]),
+            _number(lease["decision"]),
+            _number(lease["applied"]),
             figure(len(part["gpus"])),
             figure(sum(watts for _, watts in covered), " W"),
             figure(sum(cap for cap, _ in covered), " W"),
             words(state),
         )
-        question = DecisionQuestion("watts", node, part["decision"]) if part["decision"] >= 0 else None
+        question = DecisionQuestion("watts", node, lease["decision"]) if lease["decision"] >= 0 else None
         yield TableRow(f"agent {node}", cells, f"agent of {node}: {state}", question, alert=node in silent)
 
 

@@ -42,12 +42,8 @@ def tick_term_s(record: v1.PlanRecord) -> float:
 
 def silent(picture: SiteView, now: datetime) -> list[str]:
     """Nodes that planners decide for and that have not reported within their term, sorted."""
-    found = []
-    for name, node in sorted(picture.nodes.items()):
-        since_s = age_s(node.seen, now)
-        if since_s is None or since_s > NODE_TERM_S:
-            found.append(name)
-    return found
+    least = now - timedelta(seconds=NODE_TERM_S)
+    return sorted([name for name, node in picture.nodes.items() if (seen := node.seen) is None or seen < least])
 
 
 def problems(picture: SiteView, now: datetime) -> list[str]:
@@ -67,7 +63,7 @@ def problems(picture: SiteView, now: datetime) -> list[str]:
         since_s = age_s(picture.nodes[name].seen, now)
         found.append(f"{name}: silent" + ("" if since_s is None else f" for {words(since_s)}"))
     for site in picture.sites():
-        known, caps_watts = picture.budget_of(site), sum(n.enforced_watts for n in picture.nodes_of(site).values())
+        known, caps_watts = picture.budget_of(site), picture.enforced_of(site)
         if known is not None and caps_watts > known[0] + SAME_WATTS:
             found.append(f"site {site}: caps of {caps_watts:,.0f} W are above its budget of {known[0]:,.0f} W")
     return found

@@ -69,7 +69,7 @@ class NodeSummary:
     ack: v1.PowerAck | None = None
     _sums: _NodeSums | None = field(default=None, repr=False, compare=False)
 
-    def _summed(self) -> _NodeSums:
+    def summed(self) -> _NodeSums:
         """What follows from all GPUs, computed once for the three messages: a view of a large site asks often."""
         known = self._sums
         if known is None or not known.of(self.telemetry, self.decision, self.ack):
@@ -79,22 +79,26 @@ class NodeSummary:
     @property
     def outside(self) -> frozenset[str]:
         """GPUs that the budget does not cover, because it covers workers only, by the newest decision."""
-        return self._summed().outside
+        return self.summed().outside
 
     @property
     def outside_watts(self) -> float:
         """What the GPUs outside the budget may draw by the newest telemetry."""
-        return self._summed().outside_watts
+        return self.summed().outside_watts
 
     @property
     def drawn_watts(self) -> float:
         """What the GPUs draw that the budget covers."""
-        return self._summed().drawn_watts
+        return self.summed().drawn_watts
 
     @property
     def seen(self) -> datetime | None:
         """When the agent last reported, by its own clock; None where it never did."""
-        return max((one.time for one in (self.telemetry, self.ack) if one is not None), default=None)
+        report, ack = self.telemetry, self.ack
+        if report is None or ack is None:
+            one = report or ack
+            return None if one is None else one.time
+        return max(report.time, ack.time)
 
     @property
     def site(self) -> str:
@@ -117,7 +121,21 @@ class NodeSummary:
     @property
     def enforced_watts(self) -> float:
         """Caps in force of the GPUs that the budget covers, by the newer of acknowledgement and telemetry."""
-        return self._summed().enforced_watts
+        return self.summed().enforced_watts
+
+
+class _SiteSums:
+    """A site's nodes, and the sums over all of their GPUs."""
+
+    __slots__ = ("drawn_watts", "enforced_watts", "nodes", "outside_gpus", "outside_watts")
+
+    def __init__(self, nodes: dict[str, NodeSummary]) -> None:
+        self.nodes = nodes
+        sums = [node.summed() for node in nodes.values()]
+        self.drawn_watts = sum([one.drawn_watts for one in sums])
+        self.enforced_watts = sum([one.enforced_watts for one in sums])
+        self.outside_gpus = sum([len(one.outside) for one in sums])
+        self.outside_watts = sum([one.outside_watts for one in sums])
 
 
 @dataclass(slots=True)
@@ -140,10 +158,21 @@ class SiteView:
     """Why the message on the lease's subject is not a leader's lease; empty where it is one."""
     decisions: int = 0
     acks: int = 0
+    _removed: dict[str, datetime] = field(default_factory=dict)
+    """When nodes were removed by command."""
+    _sites: list[str] | None = None
+    _sums: dict[str, _SiteSums] = field(default_factory=dict)
+    """By site. Both are of what is known since the last message: a view of a large site is asked for them often."""
+    _left: dict[str, NodeSummary] = field(default_factory=dict)
+    """Nodes without a sign of life since their removal: apart, because one of them may still come back."""
 
     def add(self, message: v1.Message) -> None:
         """Add one message. A message older than the known one is ignored; ids decide, not times."""
-        message = visible_parts(message)
+        self.add_visible(visible_parts(message))
+
+    def add_visible(self, message: v1.Message) -> None:
+        """As `add`, of a message as `visible_parts` returns it."""
+        self._sites, self._sums = None, {}
         match message:
             case v1.PlanRecord():
                 self._deployment(message.deployment).record = message
@@ -165,6 +194,26 @@ class SiteView:
                 self.lease = message
             case v1.BudgetChange():
                 self.budgets[message.site] = message
+            case v1.NodeControl():
+                self._command_node(message)
+        if self._removed and isinstance(message, v1.PowerDecision | v1.PowerAck | v1.NodeTelemetry):
+            self._place(message.node)
+
+    def _command_node(self, command: v1.NodeControl) -> None:
+        if command.action == "remove":
+            self._removed[command.node] = command.time
+        else:
+            self._removed.pop(command.node, None)
+        self._place(command.node)
+
+    def _place(self, name: str) -> None:
+        """Put a node among those that are there, or those that left: a sign of life outdates a removal."""
+        gone_at = self._removed.get(name)
+        found = self.nodes.pop(name, None) or self._left.pop(name, None)
+        if found is None:
+            return
+        left = gone_at is not None and (found.seen is None or found.seen <= gone_at)
+        (self._left if left else self.nodes)[name] = found
 
     def claimed(self, deployment: str, claim: v1.Lease) -> None:
         """Add the claim of the connector that scales a deployment."""
@@ -183,7 +232,7 @@ class SiteView:
         return self.deployments.setdefault(name, DeploymentSummary())
 
     def _node(self, name: str) -> NodeSummary:
-        return self.nodes.setdefault(name, NodeSummary())
+        return self.nodes.get(name) or self._left.get(name) or self.nodes.setdefault(name, NodeSummary())
 
     @property
     def drawn_watts(self) -> float:
@@ -195,18 +244,35 @@ class SiteView:
 
     def sites(self) -> list[str]:
         """Every site that a planner has decided for, sorted."""
-        planned = {view.record.site for view in self.deployments.values() if view.record}
-        return sorted((planned | {node.site for node in self.nodes.values()}) - {""})
+        if self._sites is None:
+            planned = {view.record.site for view in self.deployments.values() if view.record}
+            self._sites = sorted((planned | {node.site for node in self.nodes.values()}) - {""})
+        return self._sites
 
     def nodes_of(self, site: str) -> dict[str, NodeSummary]:
         """The nodes that draw from the site's budget; those of an unnamed site belong to an only one."""
-        alone = len(self.sites()) <= 1
-        return {name: node for name, node in self.nodes.items() if node.site == site or (alone and not node.site)}
+        return self._summed(site).nodes
+
+    def _summed(self, site: str) -> _SiteSums:
+        known = self._sums.get(site)
+        if known is None:
+            alone = len(self.sites()) <= 1
+            nodes = {name: node for name, node in self.nodes.items() if (at := node.site) == site or (alone and not at)}
+            known = self._sums[site] = _SiteSums(nodes)
+        return known
 
     def outside_of(self, site: str) -> tuple[int, float]:
         """How many GPUs of the site its budget does not cover, and what they may draw, in watts."""
-        nodes = self.nodes_of(site).values()
-        return sum(len(node.outside) for node in nodes), sum(node.outside_watts for node in nodes)
+        sums = self._summed(site)
+        return sums.outside_gpus, sums.outside_watts
+
+    def enforced_of(self, site: str) -> float:
+        """The caps in force of the site's GPUs that its budget covers, in watts."""
+        return self._summed(site).enforced_watts
+
+    def drawn_of(self, site: str) -> float:
+        """What they draw, in watts."""
+        return self._summed(site).drawn_watts
 
     def budget_of(self, site: str) -> tuple[float, datetime] | None:
         """The budget under which a planner last decided for the site, in watts, and when."""

@@ -32,6 +32,7 @@ from planner.runtime.decision_event import DecisionEvent, Watcher
 from planner.runtime.inbox import Inbox
 from planner.runtime.leader_term import LeaderTerm, Surroundings
 from planner.runtime.metrics_ticker import MetricsTicker
+from planner.runtime.shared_listener import SharedListener
 from planner.runtime.telemetry.bus_watch import BusWatch, ProblemCode
 from planner.runtime.telemetry.liveness import Liveness
 from planner.runtime.wakeup import Wakeup
@@ -107,6 +108,8 @@ class PlannerService:
             partial(self.bus_watch.note, ProblemCode.IMPLAUSIBLE),
             partial(_bounds, config),
         )
+        self.listener = SharedListener(inbox)
+        """Takes in what arrives on the bus; a page in this process shares it."""
         reader = MetricsTicker(self._observers, config.interval_s, settings.observe_timeout_s, clock, wake.now)
         self._around = Surroundings(
             config=config,
@@ -129,7 +132,7 @@ class PlannerService:
         try:
             await run_together(
                 {
-                    "listen": self._link.listen(self._around.inbox),
+                    "listen": self._link.listen(self.listener),
                     "campaign": self._campaign(),
                     "heartbeat": self.vitals.beat(),
                     "problems": self.bus_watch.run(),

@@ -125,20 +125,21 @@ function agentRow(body, index) {
 export function showAgents() {
   const silent = new Set(known.parts.get("overview")?.silent || []), now = Date.now() / 1000;
   const rows = named("node").map(([name, part]) => {
-    const [seen, ...draws] = known.parts.get(`draw/${name}`) || [null];
-    const left = part.renewed === null ? null : part.renewed / 1000 + part.lease_s - now;
-    const rank = silent.has(name) ? 0 : part.waits ? 1 : 2;
-    return { name, part, seen, draws, left, rank };
+    const [seen, ...draws] = known.parts.get(`draw/${name}`) || [null], lease = known.parts.get(`lease/${name}`);
+    const left = lease.renewed === null ? null : lease.renewed / 1000 + lease.lease_s - now;
+    const rank = silent.has(name) ? 0 : lease.waits ? 1 : 2;
+    return { name, part, lease, seen, draws, left, rank };
   });
   rows.sort((a, b) => a.rank - b.rank || inOrder(a.name, b.name));
   const sum = (values) => values.reduce((total, value) => total + (value || 0), 0);
-  const cells = rows.slice(0, MOST_ROWS).map(({ name, part, seen, draws, left, rank }) => [
+  const cells = rows.slice(0, MOST_ROWS).map(({ name, part, lease, seen, draws, left, rank }) => [
     name,
     seen === null ? "never" : `${age(now - seen)} ago${rank === 0 ? ", silent" : ""}`,
-    left === null ? "none" : left > 0 ? `${age(part.lease_s - left)} old, of ${number(part.lease_s)} s` : `over for ${age(-left)}`,
-    `#${part.decision}`, part.waits ? `#${part.applied}, waits for #${part.decision}` : `#${part.applied}`,
+    left === null ? "none" : left > 0 ? `${age(lease.lease_s - left)} old, of ${number(lease.lease_s)} s` : `over for ${age(-left)}`,
+    `#${lease.decision}`, lease.waits ? `#${lease.applied}, waits for #${lease.decision}` : `#${lease.applied}`,
     watts(sum(draws)), watts(sum(part.gpus.map((gpu) => gpu[3]))),
   ]);
+  for (const cells of agentRows.splice(Math.min(rows.length, MOST_ROWS))) cells[0].parentElement.remove();
   cells.forEach((texts, index) => {
     const row = agentRow(find("agents"), index);
     texts.forEach((text, place) => {

@@ -11,7 +11,7 @@ function take(data, whole) {
     known.parts = new Map();
     known.events = [];
   }
-  for (const [key, value] of Object.entries(data.parts)) known.parts.set(key, value);
+  for (const [key, value] of Object.entries(data.parts)) value === null ? known.parts.delete(key) : known.parts.set(key, value);
   // Power decisions are many: those about replicas and commands must not be pushed out by them.
   if (data.events.length) {
     const all = [...known.events, ...data.events];

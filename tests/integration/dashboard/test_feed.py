@@ -7,17 +7,21 @@ import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bus_schemas import v1
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.watch import follow
 from deploy.dashboard import feed as feeds
 from deploy.dashboard.feed import Feed, Update
 from deploy.dashboard.fleet_reader import FleetReader, turn_s
 from deploy.nats.embedded import EmbeddedServer
+from planner.runtime.shared_listener import SharedListener
 from tests.contract.bus import bench, connected, leading, until
-from tests.doubles.seen_site import CHAT, SITE, decision, gpu, put, record, report, site
+from tests.doubles.seen_site import CHAT, SITE, decision, gpu, power, put, record, report, scaled, site
 
 WAIT_S = 60.0
 
@@ -208,3 +212,49 @@ async def test_what_goes_to_browsers_is_encoded_once_for_all_of_them() -> None:
         assert all(seen[0][number] is seen[1][number] for number in common)
         for one in viewers:
             await one.aclose()
+
+
+async def test_in_a_planner_reports_and_answers_come_from_what_it_takes_in_itself() -> None:
+    async with bench() as (_, bus):
+        await put(bus, *site(), applied("node-0", 0))
+        listener = SharedListener(Unused())
+        following = [asyncio.create_task(handed_on(bus, kind, listener)) for kind in (("telemetry", "node"), ("ack",))]
+        try:
+            async with fed(bus, share=listener.shared_with) as feed:
+                watcher = Watcher(feed)
+                await watcher.until("overview", lambda part: part["bus"]["read"])
+                await put(bus, report("node-0", *(gpu("node-0", i, draw_watts=301.0) for i in range(8)), applied=3))
+                await put(bus, report("node-new"), power("node-0", 7), applied("node-0", 7))
+                await watcher.until("draw/node-0", lambda draw: draw[1:] == [301] * 8)
+                await watcher.until("draw/node-new", lambda draw: draw[1:2] == [390])
+                await watcher.until("lease/node-0", lambda lease: (lease["decision"], lease["applied"]) == (7, 7))
+                # An answer that the streams held is not news a second time.
+                await put(bus, scaled(2, 6, status=v1.AckStatus.FAILED, reason="quota of pods"))
+                await watcher.until_text("quota of pods")
+                assert sum("scaling #1 applied" in text for text in watcher.texts) == 1
+                watcher.parts.clear()
+            assert listener._others == ()
+        finally:
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+
+
+class Unused:
+    """A planner that decides nothing."""
+
+    def received(self, message: v1.Message, sequence: int) -> None:
+        pass
+
+
+async def handed_on(bus: Bus, kind: tuple[str, ...], listener: SharedListener) -> None:
+    """As `BusLink.listen` does: all that the streams hold comes first."""
+    async for stored in follow(bus, bus.subjects.all_of(*kind), 0):
+        listener.received(stored.message, stored.sequence)
+
+
+def applied(node: str, number: int) -> v1.PowerAck:
+    return v1.PowerAck(
+        time=datetime.now(UTC), node=node, decision_id=number, applied_decision_id=number, incarnation="i", epoch=1,
+        status=v1.AckStatus.APPLIED, gpus=(),
+    )  # fmt: skip

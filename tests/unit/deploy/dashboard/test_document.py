@@ -112,10 +112,42 @@ def test_announced_budgets_are_shown_until_they_are_over() -> None:
 
 def test_a_node_that_has_not_applied_its_decision_waits() -> None:
     made = document(power("n", 4), report("n", applied=3))
-    part = parts(made)["node/n"]
+    part = parts(made)["lease/n"]
     assert (part["decision"], part["applied"], part["waits"], part["lease_s"]) == (4, 3, True, 30.0)
     made.add(report("n", applied=4))
-    assert not parts(made)["node/n"]["waits"]
+    assert not parts(made)["lease/n"]["waits"]
+
+
+def test_a_renewal_sends_the_lease_and_not_the_cards_again() -> None:
+    made, now = document(), datetime.now(UTC)
+    made.changes(now, bus=BUS)
+    made.add(power("node-1", 1, now))
+    assert set(made.changes(now, bus=BUS).parts) - {"overview"} == {"lease/node-1"}
+
+
+def test_a_node_that_was_removed_goes_and_a_sign_of_life_brings_it_back() -> None:
+    made, now = document(), datetime.now(UTC)
+    sent = {"node/node-1", "lease/node-1", "draw/node-1"}
+    assert sent <= set(parts(made))
+    made.add(v1.NodeControl(time=now + timedelta(seconds=1), node="node-1", action="remove"))
+    assert made.changes(now, bus=BUS).parts.items() >= dict.fromkeys(sent).items()
+    assert not sent & made.parts.keys()
+    # The next page, and what was still on its way.
+    made.add(report("node-1", at=now))
+    made.add(power("node-1", 5, now + timedelta(seconds=2)))
+    assert not sent & made.changes(now, bus=BUS).parts.keys()
+    made.add(report("node-1", at=now + timedelta(seconds=3)))
+    back = made.changes(now, bus=BUS).parts
+    assert sent <= back.keys()
+    assert back["lease/node-1"]["decision"] == 5
+
+
+def test_a_node_that_was_restored_is_there_again_with_what_was_known() -> None:
+    made, now = document(), datetime.now(UTC) + timedelta(seconds=1)
+    made.add(v1.NodeControl(time=now, node="node-1", action="remove"))
+    assert "node/node-1" not in parts(made)
+    made.add(v1.NodeControl(time=now, node="node-1", action="restore"))
+    assert len(parts(made)["node/node-1"]["gpus"]) == 8
 
 
 def test_names_that_would_forge_a_line_are_shown_as_numbers() -> None:
