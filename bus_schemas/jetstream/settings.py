@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 PASSWORD_ENV = "WATTSCALE_NATS_PASSWORD"  # noqa: S105  # the name of a variable, not a password
 TOKEN_ENV = "WATTSCALE_NATS_TOKEN"  # noqa: S105  # likewise
 LONGEST_S = 3600.0
+INBOX_PREFIX = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$"
 
 
 class BusSettings(BaseModel):
@@ -24,7 +25,7 @@ class BusSettings(BaseModel):
     servers: tuple[str, ...] = Field(default=("nats://127.0.0.1:4222",), min_length=1)
     prefix: str = "wattscale"
     name: str = Field(default="wattscale", min_length=1)
-    inbox_prefix: str = Field(default="_INBOX", pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")
+    inbox_prefix: str = Field(default="_INBOX", pattern=INBOX_PREFIX)
     """Prefix of the subjects on which replies arrive. Roles that may read only their own replies need their own."""
     creds_file: Path | None = None
     nkey_seed_file: Path | None = None

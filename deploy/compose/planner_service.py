@@ -23,6 +23,7 @@ from deploy.compose.connectors.beside_planner import OWN_GRAPH, SideConnector
 from deploy.compose.metric_sources import SharedClients, observers
 from deploy.dashboard.feed import Feed
 from deploy.dashboard.page_server import DashboardServer
+from deploy.dashboard.planner_steering import PlannerSteering
 from planner.adapters.graph_model import GraphModel, detect
 from planner.domain.config import PlannerConfig
 from planner.ports import Clock
@@ -147,7 +148,7 @@ def _served(name: str, block: DeploymentSettings, found: GraphModel) -> Deployme
 
 
 class Planner:
-    """A planner's service with its health and metrics pages.
+    """A planner's service with its health and metrics pages. Raises UsageError for tokens that cannot be used.
 
     ``health`` and ``dashboard`` are None where the settings turn them off. ``bus`` is opened here where it is not open
     yet; closed by whoever made it.
@@ -184,6 +185,8 @@ class Planner:
         self._instruments = Instruments(config, self.service.vitals, models, self.service.bus_watch.problems)
         self.service.watch(self._instruments.watch)
         self.health = self._health(config, clock)
+        steering = settings.dashboard.steering
+        self._steering = None if steering is None else PlannerSteering(settings, steering)
         self.dashboard = self._dashboard()
 
     def _health(self, config: PlannerConfig, clock: Clock) -> HealthServer | None:
@@ -216,6 +219,7 @@ class Planner:
             port=block.port,
             path_prefix=block.path_prefix,
             host_names=block.host_names,
+            steering=None if self._steering is None else self._steering.steering,
         )
 
     async def run(self) -> None:
@@ -227,6 +231,8 @@ class Planner:
             parts["health"] = self.health.run()
         if self.dashboard is not None:
             parts["dashboard"] = self.dashboard.run()
+        if self._steering is not None:
+            parts["steering"] = self._steering.run()
         try:
             await run_together(parts)
         finally:

@@ -23,6 +23,7 @@ from deploy.dashboard.feed import Feed, Update
 from deploy.dashboard.history import explained, happenings, no_record, power_explained, series
 from deploy.dashboard.past_reads import AGAIN_S, PastReads, TooManyReadsError
 from deploy.dashboard.steering import READ_ONLY, Steering
+from planner.runtime.config.settings import LOOPBACK
 from planner.runtime.config.url_path import path_of
 from planner.runtime.telemetry.http_listener import HttpListener
 
@@ -49,7 +50,6 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

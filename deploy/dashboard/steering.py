@@ -36,15 +36,34 @@ from deploy.dashboard.steer_tokens import RateLimit, SteerTokens
 from deploy.views.bus_reader import names
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("wattscale.audit")
 
 HEADER = "X-Wattscale-Steer"
 MOST_BYTES = 8192
 WRONG_TOKENS, COMMANDS, PER_S = 5, 30, 60.0
 """Wrong tokens of one address, and commands of one name, at once and a minute."""
 ANSWER_S = 30.0
-READ_ONLY = "this page is read-only; `wattscale dashboard --steer-token-file FILE` serves one that steers"
+READ_ONLY = (
+    "this page is read-only; `wattscale dashboard --steer-token-file FILE` serves one that steers, and so does a "
+    "planner with dashboard.steering"
+)
+TAKES = {
+    "pause": {"deployment", "reason"},
+    "resume": {"deployment", "reason"},
+    "pin": {"deployment", "replicas", "reason"},
+    "unpin": {"deployment", "reason"},
+    "budget-set": {"site", "watts", "ramp_s", "for_s", "reason"},
+    "budget-release": {"site", "ramp_s", "reason"},
+}
+"""By action: what may be given with it. Anything else would be ignored, and is refused."""
 Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
+SomeSeconds = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
 Replicas = Annotated[int, Field(ge=0, le=999_999)]
+
+
+def log_commands() -> None:
+    """Let the log have one line of each command that is carried out, whatever its level is."""
+    audit.setLevel(logging.INFO)
 
 
 class PageCommand(BaseModel):
@@ -59,7 +78,7 @@ class PageCommand(BaseModel):
     site: str = ""
     watts: Annotated[float, Field(ge=0, le=MOST_WATTS, allow_inf_nan=False)] | None = None
     ramp_s: Seconds = 0.0
-    for_s: Seconds | None = None
+    for_s: SomeSeconds | None = None
     reason: Annotated[str, Field(max_length=300)] = ""
 
 
@@ -106,7 +125,7 @@ class Steering:
             line = "the bus did not answer in time, and may have stored the command: look at the decisions below"
             return NotCarriedOutError(503, line).answer()
         line = visible(sentence(order))
-        log.info("steer: %s, by %s", line, order.issued_by)
+        audit.info("steer: %s, by %s", line, order.issued_by)
         return web.json_response({"line": line, "note": note, "by": order.issued_by, "t": order.time.timestamp() * 1e3})
 
     def _holder(self, request: web.Request) -> str:
@@ -153,28 +172,29 @@ class Steering:
                 raise NotCarriedOutError(
                     403, f"the dashboard's login may not steer; log it in as operator: {error}"
                 ) from error
-            raise NotCarriedOutError(503, f"the bus does not answer: {error}") from error
+            raise NotCarriedOutError(503, f"the bus does not answer: {self._bus.trouble or error}") from error
         return order, too_few_watts(view, order) if isinstance(order, v1.BudgetChange) else ""
 
     async def _order(self, asked: PageCommand, who: str) -> v1.BudgetChange | v1.DeploymentControl:
         now = datetime.now(UTC)
+        if unused := sorted(asked.model_fields_set - TAKES[asked.action] - {"action"}):
+            raise NotCarriedOutError(422, f"{', '.join(unused)}: not with {asked.action}")
         if not asked.action.startswith("budget"):
             action = "release" if asked.action == "unpin" else asked.action
-            if (action == "pin") != bool(asked.replicas):
-                raise NotCarriedOutError(422, "replicas: by pool, with a pin and with nothing else")
+            if action == "pin" and not asked.replicas:
+                raise NotCarriedOutError(422, "replicas: by pool, how many")
             pinned, why = asked.replicas, asked.reason
             return deployment_order(asked.deployment, action, now, replicas=pinned, reason=why, issued_by=who)
         release = asked.action == "budget-release"
         watts = await watts_to_repeat(self._bus, asked.site) if release else asked.watts
         if watts is None:
             raise NotCarriedOutError(422, "watts: how many")
-        for_s = None if release else asked.for_s
         return budget_order(
             asked.site,
             watts,
             now,
             ramp_s=asked.ramp_s,
-            for_s=for_s,
+            for_s=asked.for_s,
             release=release,
             reason=asked.reason,
             issued_by=who,

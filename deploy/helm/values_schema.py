@@ -115,6 +115,7 @@ def _planner(settings: Schema) -> Schema:
         profiles={"type": "array", "items": profile},
         profileData=closed(**keys),
         graphNamespaces=TEXTS,
+        steerSecret=TEXT,
         podAnnotations=STRING_MAP,
         **_pod(),
     )

@@ -60,7 +60,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _run(args: argparse.Namespace) -> int:
-    from deploy.dashboard.page_server import LOOPBACK
+    from planner.runtime.config.settings import LOOPBACK
     from planner.runtime.config.url_path import path_of
 
     try:
@@ -93,10 +93,11 @@ async def _serve(args: argparse.Namespace) -> int:
     from bus_schemas.visible_text import visible_handler
     from deploy.dashboard.feed import Feed
     from deploy.dashboard.page_server import DashboardServer
-    from deploy.dashboard.steering import Steering
+    from deploy.dashboard.steering import Steering, log_commands
 
     tokens = _tokens(args)
     logging.basicConfig(level=logging.WARNING, handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
+    log_commands()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

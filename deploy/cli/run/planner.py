@@ -187,10 +187,13 @@ def warnings(settings: Settings, config: PlannerConfig) -> list[str]:
 def _check(args: argparse.Namespace) -> int:
     from bus_schemas.visible_text import visible
     from deploy.compose.predictors import predictor_notes
+    from deploy.dashboard.planner_steering import steer_tokens
     from deploy.views.live_pools import lines
 
     found = loaded(args)
     config, beside = _composed(found), _connectors(found)
+    if found.settings.dashboard.steering is not None:
+        steer_tokens(found.settings.dashboard.steering)
     for note in (*found.notes, *predictor_notes(found.settings)):
         print(f"note: {note}")
     for name, deployment in config.deployments.items():

@@ -19,6 +19,8 @@ export async function offer(chosen) {
   find("steer-deployment").elements.deployment.addEventListener("change", () => pools(true));
   find("steer-deployment").addEventListener("submit", (event) => submitted(event, deploymentCommand));
   find("steer-budget").addEventListener("submit", (event) => submitted(event, budgetCommand));
+  // Enter in a field would press the form's first button, which pins: a command is given by its own button alone.
+  for (const form of document.querySelectorAll("#steer form")) form.addEventListener("keydown", (event) => event.key === "Enter" && event.target.localName !== "button" && event.preventDefault());
   find("token-forget").addEventListener("click", () => {
     keep("");
     say("the token is forgotten");

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from bus_schemas.jetstream.settings import BusSettings
+from bus_schemas.jetstream.settings import INBOX_PREFIX, BusSettings
 from planner.runtime.config.url_path import path_of
 
 MOST = 1e9
@@ -359,10 +359,37 @@ class HealthSettings(Block):
     """Not live when the event loop has not run for this long (real seconds)."""
 
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class SteeringSettings(Block):
+    """Commands from the page: who may give them, and the operator's login with which they go to the planner's bus.
+
+    That login is used for commands alone, because a planner's own may not give them. Without one of its own it is the
+    bus of everybody, without logins.
+    """
+
+    token_file: Path
+    """Lines of NAME TOKEN."""
+    creds_file: Path | None = None
+    nkey_seed_file: Path | None = None
+    user: str | None = None
+    password_file: Path | None = None
+    inbox_prefix: str = Field(default="_INBOX_operator", pattern=INBOX_PREFIX)
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        given = [name for name in ("creds_file", "nkey_seed_file", "user") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are both set: use one kind of credentials")
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file belong together")
+        return self
+
+
 class DashboardSettings(Block):
-    """The page of the site (`wattscale dashboard` serves the same). Read-only, because a planner's login may not give
-    commands, and without a login: whoever reaches the address sees the site. ``port`` 0: the system chooses; ``none``
-    or null: no page."""
+    """The page of the site (`wattscale dashboard` serves the same). Read-only without ``steering``, and without a
+    login: whoever reaches the address sees the site. ``port`` 0: the system chooses; ``none`` or null: no page."""
 
     host: str = "127.0.0.1"
     port: Annotated[int | None, Field(ge=0, le=65535), BeforeValidator(_port)] = None
@@ -370,6 +397,18 @@ class DashboardSettings(Block):
     """Where the page begins, behind a proxy that keeps the path."""
     host_names: tuple[str, ...] = ()
     """Names under which a proxy asks for the page, where it listens on the loopback."""
+    steering: SteeringSettings | None = None
+
+    @model_validator(mode="after")
+    def _tokens_stay_here(self) -> Self:
+        if self.steering is not None and self.port is None:
+            raise ValueError("steering is set without a port: there is no page to steer from")
+        if self.steering is not None and self.host not in LOOPBACK:
+            raise ValueError(
+                f"steering: tokens would cross the network unencrypted to {self.host}; set host to 127.0.0.1, and put "
+                "a proxy with TLS in front (host_names)"
+            )
+        return self
 
 
 class LogSettings(Block):

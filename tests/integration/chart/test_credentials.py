@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from planner.runtime.config import settings as planner_settings
 from tests.integration.chart.rendered import CASES, VERSIONS, Manifest, RefusedError, Rendered, rendered, values_of
 
 pytestmark = pytest.mark.xdist_group("chart")
@@ -114,3 +115,33 @@ def test_a_secret_that_would_give_away_seeds_is_refused(value: str) -> None:
 def test_a_connector_cannot_have_the_planners_name_and_so_its_file() -> None:
     with pytest.raises(RefusedError, match="planner"):
         rendered("dynamo", extra=("--set-json", f"connectors.planner={SECOND}"))
+
+
+STEERS = ("--set=planner.steerSecret=steerers", "--set=planner.settings.dashboard.port=9095")
+
+
+@pytest.mark.parametrize("case", WITH_CREDENTIALS)
+def test_a_page_that_steers_gets_tokens_and_the_operators_login_and_no_other_pod_does(case: str) -> None:
+    login = {"nkey": "operator.nk", "creds": "operator.creds"}[_auth(case)["mode"]]
+    release = rendered(case, extra=STEERS)
+    held = _held(release, {"steerers"})
+    assert held.pop("planner") == {("steerers", "tokens"), ("steerers", login)}
+    assert not any(held.values())
+    dashboard = planner_settings.Settings.model_validate(yaml.safe_load(release.settings("-planner"))).dashboard
+    assert dashboard.steering is not None
+    assert (dashboard.port, str(dashboard.steering.token_file)) == (9095, "/etc/wattscale/steer/tokens")
+    given = dashboard.steering.nkey_seed_file or dashboard.steering.creds_file
+    assert str(given) == f"/etc/wattscale/steer/{login}"
+
+
+def test_without_logins_on_the_bus_the_page_steers_by_tokens_alone() -> None:
+    release = rendered("minimal", extra=STEERS)
+    assert _held(release, {"steerers"})["planner"] == {("steerers", "tokens")}
+    assert yaml.safe_load(release.settings("-planner"))["dashboard"]["steering"] == {
+        "token_file": "/etc/wattscale/steer/tokens"
+    }
+
+
+def test_a_page_that_steers_needs_a_port() -> None:
+    with pytest.raises(RefusedError, match=r"set planner.settings.dashboard.port"):
+        rendered("dynamo", extra=STEERS[:1])

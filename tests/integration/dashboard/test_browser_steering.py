@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from bus_schemas import v1
+from bus_schemas.jetstream.publisher import publish
 from deploy.dashboard.steer_tokens import SteerTokens
 from deploy.dashboard.steering import WRONG_TOKENS, Steering
 from tests.contract.bus import bench, until
@@ -19,6 +23,13 @@ from tests.integration.planner.stage import until as until_seen
 from tests.npm_parts import npm_folder
 
 TOKEN = "token-of-the-browser-0123456789"
+
+
+REMOVAL = partial(v1.NodeControl, node="node-1", action="remove")
+
+
+async def _is(page: BrowserTab, script: str, value: str) -> bool:
+    return str(await page.evaluate(script)) == value
 
 
 async def press_button(page: BrowserTab, form: str, value: str) -> None:
@@ -96,6 +107,12 @@ async def test_a_wrong_token_is_refused_and_then_no_token_is_compared() -> None:
         steering = Steering(bus, SteerTokens({"anna": TOKEN}), clock=lambda: 0.0)
         async with served(bus, steering=steering) as served_page, browser_page() as page:
             await steer_form(page, served_page.url)
+            for field in ("#steer-deployment input[name=reason]", "#steer-budget input[name=watts]"):
+                await page.evaluate(f"document.querySelector({json.dumps(field)}).focus()")
+                await page.press("Enter")
+                assert not await page.evaluate("document.getElementById('token').open"), (
+                    "Enter in a field sends nothing"
+                )
             await press_button(page, "steer-deployment", "pause")
             await asked_for_the_token(page)
             for scheme in ("light", "dark"):
@@ -114,6 +131,9 @@ async def test_a_wrong_token_is_refused_and_then_no_token_is_compared() -> None:
             await press_button(page, "steer-deployment", "pause")
             await give_token(page, TOKEN)
             await shown(page, "#steer-state", "not done: too many wrong tokens from this address")
+            await publish(bus, bus.subjects.control_node("node-1"), REMOVAL(time=datetime.now(UTC)), "removal")
+            rows = "[...document.querySelectorAll('#agents tr')].map(row => row.firstChild.textContent).join()"
+            await until(lambda: _is(page, rows, "node-0"), "the node that left to leave the page")
             # The console names each refusal by its status, without a token.
             assert [text for text in page.problems if "401" in text or "429" in text] == page.problems
             assert "wrong-0" not in await _everywhere(page)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import aiohttp
@@ -25,7 +28,7 @@ from deploy.nats.roles import inbox_prefix
 from tests.contract.bus import bench
 from tests.contract.roles.test_command_line_roles import SECRET, example
 from tests.doubles.seen_site import CHAT, SITE, put, site
-from tests.integration.dashboard.test_page_server import served
+from tests.integration.dashboard.test_page_server import ROOT, WAIT_S, served
 
 TOKEN = "token-of-the-test-0123456789"
 PAUSE = {"action": "pause", "deployment": CHAT}
@@ -41,17 +44,25 @@ async def steered(bus: Bus, **options: Any) -> AsyncIterator[DashboardServer]:
 
 def headers_of(page: DashboardServer, token: str = TOKEN) -> dict[str, str]:
     """As the page itself sends them."""
+    return headers_at(page.url, token)
+
+
+def headers_at(url: str, token: str = TOKEN) -> dict[str, str]:
     return {
         "Authorization": f"Bearer {token}", "Content-Type": "application/json", HEADER: "1",
-        "Origin": page.url.rstrip("/"), "Sec-Fetch-Site": "same-origin",
+        "Origin": url.rstrip("/"), "Sec-Fetch-Site": "same-origin",
     }  # fmt: skip
 
 
 async def asked(page: DashboardServer, command: Any, headers: dict[str, str] | None = None) -> tuple[int, str, Any]:
+    return await asked_at(page.url, command, headers)
+
+
+async def asked_at(url: str, command: Any, headers: dict[str, str] | None = None) -> tuple[int, str, Any]:
     body = command if isinstance(command, bytes) else json.dumps(command).encode()
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{page.url}steer", data=body, headers=headers or headers_of(page)) as answer,
+        session.post(f"{url}steer", data=body, headers=headers or headers_at(url)) as answer,
     ):
         return answer.status, await answer.text(), answer.headers
 
@@ -74,6 +85,30 @@ async def test_a_command_stands_on_the_bus_under_the_name_of_its_token() -> None
         assert (await asked(page, PIN, headers_of(page, TOKEN[::-1])))[0] == 200
         found = await stored(bus, subject)
         assert (found.action, found.replicas, found.issued_by) == ("pin", {"decode": 3}, "otto on the dashboard")
+
+
+async def test_the_log_has_a_line_of_each_command_with_its_name_also_where_it_has_warnings_only() -> None:
+    async with bench() as (server, bus):
+        await put(bus, *site())
+        with NamedTemporaryFile("w") as tokens:
+            tokens.write(f"anna {TOKEN}\n")
+            tokens.flush()
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "deploy.cli.main", "dashboard", "--nats-url", server.url, "--port", "0"),
+                *("--steer-token-file", tokens.name),
+                cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            try:
+                assert process.stdout is not None
+                line = (await asyncio.wait_for(process.stdout.readline(), WAIT_S)).decode()
+                url = line.removeprefix("dashboard on ").strip()
+                status, text, _ = await asked_at(url, PAUSE)
+                assert status == 200, text
+            finally:
+                process.terminate()
+                _, logged = await asyncio.wait_for(process.communicate(), WAIT_S)
+    assert f"INFO wattscale.audit: steer: deployment {CHAT}: pause, by anna on the dashboard" in logged.decode()
+    assert TOKEN not in logged.decode()
 
 
 async def test_a_budget_is_set_noted_and_released() -> None:
@@ -189,6 +224,10 @@ async def test_commands_that_make_no_sense_are_refused_in_one_line() -> None:
         (b'{"action": "budget-set", "site": "row-1", "watts": Infinity}', "watts"),
         ({"action": "budget-set", "site": "row-2", "watts": 1}, f"did you mean '{SITE}'"),
         ({"action": "budget-set", "site": SITE, "watts": 1, "ramp_s": 1e12}, "ramp_s"),
+        ({"action": "budget-set", "site": SITE, "watts": 1, "for_s": 0}, "for_s: Input should be greater than 0"),
+        ({"action": "budget-release", "site": SITE, "for_s": 60}, "for_s: not with budget-release"),
+        ({"action": "budget-release", "site": SITE, "watts": 60}, "watts: not with budget-release"),
+        ({**PAUSE, "for_s": 60, "site": SITE}, "for_s, site: not with pause"),
     )
     async with bench() as (_, bus), steered(bus) as page:
         await put(bus, *site())
