@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAME = "wattscale"
+BUS_NAME = "wattscale_bus"
+SHARES = {NAME: ("agent", "deploy", "planner"), BUS_NAME: ("bus_schemas",)}
+"""Our two distributions, as their folders name them, and the packages that each installs."""
 PACKAGES = ("agent", "bus_schemas", "deploy", "planner")
 ROOT = Path(__file__).parents[1]
 """Where the code that runs lies: the folder of packages of an installation, or a checkout."""
@@ -40,7 +43,11 @@ def foreign_code(root: Path = ROOT) -> list[str]:
 
     A checkout has no RECORD of these files: there, only their places are compared.
     """
-    return [*_elsewhere(root, _places()), *_overwritten(root)]
+    places = _places()
+    own = _own(root, places)
+    if gone := _missing_bus(own, places):
+        return [gone]
+    return [*_elsewhere(root, places, own), *_apart(own), *(line for one in own for line in _overwritten(one))]
 
 
 def own_module(module: str) -> tuple[str, ...]:
@@ -54,10 +61,10 @@ def own_module(module: str) -> tuple[str, ...]:
 
 
 def rival_claims(search_path: Sequence[str] | None = None) -> list[str]:
-    """One line for each other distribution that has a package of one of our names, by RECORD."""
+    """One line for each distribution that has a package of one of our names and not its own share, by RECORD."""
     lines = []
     for other in _distributions(sys.path if search_path is None else search_path):
-        claimed = [] if other.name == NAME else _claimed(other)
+        claimed = [package for package in _claimed(other) if package not in SHARES.get(other.name, ())]
         if claimed:
             lines.append(
                 f"{other} in {other.record.parents[1]} also installs {' and '.join(claimed)}: "
@@ -78,26 +85,51 @@ def _places() -> dict[str, Path]:
     return places
 
 
-def _elsewhere(root: Path, places: Mapping[str, Path]) -> Iterator[str]:
+def _own(root: Path, places: Mapping[str, Path]) -> list[Distribution]:
+    """Ours that are installed as files. The bus may lie in another folder: the system's, seen by an environment."""
+    (bus,) = SHARES[BUS_NAME]
+    below = bus in places and not (root / bus).exists()
+    folders = {NAME: root, BUS_NAME: places[bus].parent if below else root}
+    return [one for name, folder in folders.items() for one in _distributions([str(folder)]) if one.name == name]
+
+
+def _missing_bus(own: Sequence[Distribution], places: Mapping[str, Path]) -> str:
+    """What brings the bus back; empty where it is there."""
+    (package,) = SHARES[BUS_NAME]
+    place = places.get(package)
+    if place is not None and (place.is_file() or (place / "__init__.py").is_file()):
+        return ""
+    wanted = next((f"=={one.version}" for one in own if one.name == NAME), "")
+    return f"the package {package} is missing: pip install --force-reinstall wattscale-bus{wanted}"
+
+
+def _apart(own: Sequence[Distribution]) -> Iterator[str]:
+    """Both work with exactly the same version of each other, as the product's requirement says."""
+    versions = {one.name: one.version for one in own}
+    product, bus = versions.get(NAME), versions.get(BUS_NAME)
+    if product and bus and product != bus:
+        yield f"{NAME} {product} does not work with wattscale-bus {bus}: pip install wattscale-bus=={product}"
+
+
+def _elsewhere(root: Path, places: Mapping[str, Path], own: Sequence[Distribution]) -> Iterator[str]:
+    homes = {package: one.record.parents[1] for one in own for package in SHARES[one.name]}
     for package, place in places.items():
-        if os.path.realpath(place) != os.path.realpath(root / package):
+        if os.path.realpath(place) != os.path.realpath(homes.get(package, root) / package):
             yield (
                 f"{package} would be imported from {place}, which is not {NAME}'s: its code is in {root}; "
                 f"take {place.parent} out of PYTHONPATH, or start elsewhere"
             )
 
 
-def _overwritten(root: Path) -> Iterator[str]:
-    own = next((one for one in _distributions([str(root)]) if one.name == NAME), None)
-    if own is None:
-        return
+def _overwritten(own: Distribution) -> Iterator[str]:
+    root = own.record.parents[1]
     recorded = list(_recorded_code(own))
     different = [path for path, digest in recorded if not _intact(root / path, digest)]
     if not different:
         return
     touched = {path.partition("/")[0] for path in different}
     others = _distributions([str(root)])
-    rivals = [str(other) for other in others if other.name != NAME and touched & set(_claimed(other))]
+    rivals = [str(other) for other in others if other.name != own.name and touched & set(_claimed(other))]
     why = f"overwritten by {' and '.join(rivals)}" if rivals else "changed or deleted after the installation"
     yield (
         f"{len(different)} of {len(recorded)} modules are not those of {own}, the first is {root / different[0]}: "

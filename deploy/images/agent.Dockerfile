@@ -13,7 +13,7 @@ RUN [ -f agent.txt ] || env --unset=PIP_NO_INDEX ./wheels /build agent \
  && python3 -m venv --without-pip /opt/wattscale \
  && tools/bin/python -m pip --python /opt/wattscale/bin/python install -r agent.txt
 COPY . source
-RUN tools/bin/python -m pip wheel --no-build-isolation --wheel-dir made ./source \
+RUN tools/bin/python -m pip wheel --no-build-isolation --wheel-dir made ./source/bus_schemas ./source \
  && tools/bin/python -m pip --python /opt/wattscale/bin/python install made/*.whl
 
 FROM ${BASE}

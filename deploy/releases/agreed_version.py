@@ -43,6 +43,7 @@ def agreed(root: Path) -> Versions:
 def product_versions(root: Path) -> list[NamedVersion]:
     """The first is pyproject's, by which the others are judged."""
     project = "pyproject.toml"
+    bus = "bus_schemas/pyproject.toml"
     chart = "deploy/helm/wattscale/Chart.yaml"
     return [
         _named(root, project, "project.version", lambda text: tomllib.loads(text)["project"]["version"]),
@@ -50,6 +51,8 @@ def product_versions(root: Path) -> list[NamedVersion]:
         _named(root, chart, "appVersion", lambda text: read_yaml(text)["appVersion"]),
         _named(root, "CHANGELOG.md", "first section", lambda text: _found(HEADING, text)),
         _named(root, "deploy/README.md", "--tag", lambda text: _found(r"deploy/images/build .*--tag (\S+)", text)),
+        _named(root, project, "project.dependencies", lambda text: _found(r'"wattscale-bus==([^"]+)"', text)),
+        _named(root, bus, "project.version", lambda text: tomllib.loads(text)["project"]["version"]),
     ]
 
 

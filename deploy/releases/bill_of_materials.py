@@ -21,6 +21,8 @@ from deploy.releases.licences import Installed, Licence
 SHIPPED_LOCKS = ("deploy/requirements.lock", "deploy/images/agent.lock", "deploy/images/planner.lock")
 OTHER_LOCKS = ("deploy/images/wheel.lock", "tests/requirements.lock")
 REQUIREMENT_ENDS = " [<>=!~;"
+PRODUCT, BUS = "wattscale", "wattscale-bus"
+PROJECTS = ("pyproject.toml", "bus_schemas/pyproject.toml")
 UNSTATED = "unknown: not installed where the release was made"
 
 
@@ -72,14 +74,16 @@ def parts(root: Path, installed: Mapping[str, Installed]) -> list[LockedPart]:
 
 
 def document(
-    version: str, revision: str, created: str, found: Sequence[LockedPart], direct: Sequence[str]
+    version: str, revision: str, created: str, found: Sequence[LockedPart], direct: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """The document; the same input makes the same one.
 
-    ``created`` is a time of RFC 3339; ``direct`` names the packages that the product itself asks for.
+    ``created`` is a time of RFC 3339; ``direct`` has what each of our distributions asks for (``direct_requirements``).
     """
-    own = f"pkg:pypi/wattscale@{quote(version, safe='')}"
-    needed = sorted(part.purl for part in found if part.ships and part.name in direct)
+    own, bus = _own_part("application", PRODUCT, version), _own_part("library", BUS, version)
+    locked_purls = {name: [part.purl for part in found if part.ships and part.name == name] for name in _names(direct)}
+    locked_purls[BUS] = [bus["purl"]]
+    needed = {name: sorted(purl for one in asked for purl in locked_purls[one]) for name, asked in direct.items()}
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -89,37 +93,46 @@ def document(
         "metadata": {
             "timestamp": created,
             "tools": {"components": [{"type": "application", "name": "wattscale deploy/release", "version": version}]},
-            "component": {
-                "type": "application",
-                "bom-ref": own,
-                "name": "wattscale",
-                "version": version,
-                "purl": own,
-                "licenses": _licenses(Licence(expression="Apache-2.0")),
-                "properties": [{"name": "wattscale:revision", "value": revision}],
-            },
+            "component": {**own, "properties": [{"name": "wattscale:revision", "value": revision}]},
         },
-        "components": [_component(part) for part in found],
-        "dependencies": [{"ref": own, "dependsOn": needed}],
+        "components": [{**bus, "scope": "required"}, *(_component(part) for part in found)],
+        "dependencies": [
+            {"ref": own["purl"], "dependsOn": needed[PRODUCT]},
+            {"ref": bus["purl"], "dependsOn": needed[BUS]},
+        ],
     }
 
 
-def direct_requirements(root: Path) -> list[str]:
-    """Normalised names of what pyproject.toml asks for, in the base and in all extras but those of tests and tools."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *(one for name in extras if name not in ("test", "dev") for one in extras[name])]
-    names = {plain_name(_leading_name(requirement)) for requirement in asked}
-    return sorted(names - {"wattscale"})
+def direct_requirements(root: Path) -> dict[str, list[str]]:
+    """Normalised names of what the product and the bus ask for, in the base and in all extras but those of tests and
+    tools."""
+    direct = {}
+    for file in PROJECTS:
+        project = tomllib.loads((root / file).read_text(encoding="utf-8"))["project"]
+        extras = project.get("optional-dependencies", {})
+        ships = [one for name in extras if name not in ("test", "dev") for one in extras[name]]
+        names = {plain_name(_leading_name(requirement)) for requirement in (*project["dependencies"], *ships)}
+        direct[project["name"]] = sorted(names - {PRODUCT})
+    return direct
 
 
 def licence_list(version: str, found: Sequence[LockedPart]) -> str:
     """Name, version and licence of every part, those that ship first."""
-    lines = [f"wattscale {version}: Apache-2.0", "", "Parts that ship", ""]
+    lines = [f"{PRODUCT} {version}: Apache-2.0", f"{BUS} {version}: Apache-2.0", "", "Parts that ship", ""]
     lines += [_line(part) for part in found if part.ships]
     lines += ["", "Parts that only test or build it", ""]
     lines += [_line(part) for part in found if not part.ships]
     return "\n".join(lines) + "\n"
+
+
+def _names(direct: Mapping[str, Sequence[str]]) -> set[str]:
+    return {name for asked in direct.values() for name in asked}
+
+
+def _own_part(kind: str, name: str, version: str) -> dict[str, Any]:
+    purl = f"pkg:pypi/{name}@{quote(version, safe='')}"
+    licenses = _licenses(Licence(expression="Apache-2.0"))
+    return {"type": kind, "bom-ref": purl, "name": name, "version": version, "purl": purl, "licenses": licenses}
 
 
 def _leading_name(requirement: str) -> str:

@@ -1,4 +1,4 @@
-"""Wheels and sdists: of the product, and of its bus contract alone for orchestrators (`wattscale-bus`).
+"""Wheels and sdists: of the product, and of its bus contract (`wattscale-bus`), on which it depends.
 
 hatchling builds both, from an environment that holds the entries of deploy/images/wheel.lock and nothing else, as the
 images do: no build fetches anything by itself.
@@ -7,10 +7,7 @@ images do: no build fetches anything by itself.
 from __future__ import annotations
 
 import email
-import json
-import shutil
 import sys
-import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +15,10 @@ from pathlib import Path
 from deploy.releases.child_command import ReleaseError, output_of
 
 BUS_PACKAGE = "bus_schemas"
-PRODUCT_PACKAGES = ("agent", BUS_PACKAGE, "deploy", "planner")
-MUST_CARRY = ("bus_schemas/py.typed", "bus_schemas/export/asyncapi.json", "deploy/helm/wattscale/Chart.yaml")
+PRODUCT_PACKAGES = ("agent", "deploy", "planner")
+MUST_CARRY = ("deploy/py.typed", "deploy/helm/wattscale/Chart.yaml")
 """Files beside modules that a wheel of the product has lost if an ignore rule went wrong."""
+BUS_MUST_CARRY = ("bus_schemas/py.typed", "bus_schemas/export/asyncapi.json")
 OFFLINE = "without a network: deploy/images/wheels FOLDER where there is one, then --wheels FOLDER"
 
 
@@ -49,45 +47,11 @@ def build_product(root: Path, tools: Path, target: Path, version: str, variables
     return made
 
 
-def build_bus(
-    root: Path, tools: Path, folder: Path, target: Path, version: str, variables: Mapping[str, str]
-) -> list[Path]:
-    """Wheel and sdist of `wattscale-bus`, built in a new folder from the same files as the product's."""
-    ignored = shutil.ignore_patterns("__pycache__", "*.so")
-    shutil.copytree(root / BUS_PACKAGE, folder / BUS_PACKAGE, ignore=ignored)
-    shutil.copy(root / "LICENSE", folder)
-    (folder / "pyproject.toml").write_text(bus_project((root / "pyproject.toml").read_text(encoding="utf-8")))
-    made = _build(folder, tools, target, variables)
-    _check_wheel(made[0], "wattscale-bus", version, (BUS_PACKAGE,), MUST_CARRY[:2])
+def build_bus(root: Path, tools: Path, target: Path, version: str, variables: Mapping[str, str]) -> list[Path]:
+    """Wheel and sdist of `wattscale-bus`. Raises ReleaseError likewise."""
+    made = _build(root / BUS_PACKAGE, tools, target, variables)
+    _check_wheel(made[0], "wattscale-bus", version, (BUS_PACKAGE,), BUS_MUST_CARRY)
     return made
-
-
-def bus_project(product: str) -> str:
-    """The pyproject.toml of `wattscale-bus`, by the product's: its version, base dependencies and build system."""
-    whole = tomllib.loads(product)
-    project, build = whole["project"], whole["build-system"]
-
-    def text(value: object) -> str:
-        return json.dumps(value)  # strings and lists of strings: the same in TOML
-
-    return f"""[build-system]
-requires = {text(build["requires"])}
-build-backend = {text(build["build-backend"])}
-
-[project]
-name = "wattscale-bus"
-version = {text(project["version"])}
-description = "Wattscale's bus contract: messages, subjects, streams, and a client for orchestrators"
-readme = "{BUS_PACKAGE}/README.md"
-license = {text(project["license"])}
-license-files = ["LICENSE"]
-requires-python = {text(project["requires-python"])}
-classifiers = {text(project["classifiers"])}
-dependencies = {text(project["dependencies"])}
-
-[tool.hatch.build.targets.wheel]
-packages = ["{BUS_PACKAGE}"]
-"""
 
 
 def _build(folder: Path, tools: Path, target: Path, variables: Mapping[str, str]) -> list[Path]:

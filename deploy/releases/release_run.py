@@ -81,7 +81,7 @@ def release(root: Path, folder: Path, options: argparse.Namespace) -> list[str]:
         notes += _add_texts(root, made, versions.product, variables)
         tools = build_tools(root, Path(scratch) / "tools", options.wheels)
         build_product(root, tools, made, versions.product, variables)
-        build_bus(root, tools, Path(scratch) / "bus", made, versions.product, variables)
+        build_bus(root, tools, made, versions.product, variables)
         _add_lists(root, made, versions, commit, options.base)
         sums = checksums(made)
         (made / SUMS).write_text(sums)

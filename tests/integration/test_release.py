@@ -1,4 +1,5 @@
-"""`deploy/release` makes what it says, in one folder; and `wattscale-bus` installs alone, without a network."""
+"""`deploy/release` makes what it says, in one folder; `wattscale-bus` installs alone, and with `wattscale` in any
+order, without a network."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ import re
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,14 @@ for module in pkgutil.walk_packages(bus_schemas.__path__, "bus_schemas."):
     importlib.import_module(module.name)
 print(bus_schemas.client.VirtualConnectorClient.__name__, bus_schemas.__file__)
 print([name for name in ("agent", "deploy", "planner") if importlib.util.find_spec(name)])
+"""
+
+
+OWN = """
+import deploy.installed_files as own
+print(own.ROOT)
+print(own.foreign_code())
+print(own.rival_claims())
 """
 
 
@@ -114,19 +125,72 @@ def test_the_packaged_chart_renders(release: Path) -> None:
 
 
 def test_an_orchestrator_installs_the_bus_alone_without_a_network(release: Path, tmp_path: Path) -> None:
-    wheel = release / f"wattscale_bus-{version()}-py3-none-any.whl"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True, timeout=WITHIN_S)
-    python = tmp_path / "venv" / "bin" / "python"
-    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    (site / "offered.pth").write_text(f"{offered(tmp_path / 'offered', ['nats-py', 'pydantic'])}\n")
-    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check", "install", "--no-index"]
-    done = answered([*pip, str(wheel)])
-    assert f"Successfully installed wattscale-bus-{version()}" in done
-    first, others = answered([str(python), "-I", "-c", IMPORTS]).splitlines()
-    assert first == f"VirtualConnectorClient {site / 'bus_schemas' / '__init__.py'}"
-    assert others == "[]"
-    (claim,) = rival_claims([str(site)])
-    assert claim.startswith(f"wattscale_bus {version()} in {site} also installs bus_schemas")
+    where = Environment.made(tmp_path, offered(tmp_path / "offered", ["nats-py", "pydantic"]))
+    assert f"Successfully installed wattscale-bus-{version()}" in where.pip("install", "--no-index", wheels(release)[1])
+    where.holds_the_bus_alone()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "product first",
+        pytest.param("bus first", marks=pytest.mark.nightly),
+        pytest.param("both", marks=pytest.mark.nightly),
+    ],
+)
+def test_product_and_bus_are_installed_in_any_order(order: str, release: Path, tmp_path: Path) -> None:
+    where = Environment.made(tmp_path, offered(tmp_path / "offered", ["nats-py", "pydantic"]))
+    product, bus = wheels(release)
+    if order == "product first":
+        where.pip("install", "--no-index", "--no-deps", product)
+        assert "wattscale-bus, which is not installed" in where.pip("check", code=1)
+        assert where.wattscale(code=2).startswith("wattscale: the package bus_schemas is missing: pip install ")
+    if order in ("bus first", "product first"):
+        where.pip("install", "--no-index", bus)
+    where.pip("install", "--no-index", "--find-links", str(release), f"wattscale=={version()}")
+    where.is_whole(version())
+    where.pip("uninstall", "--yes", "wattscale")
+    where.holds_the_bus_alone()
+
+
+@pytest.mark.nightly
+def test_both_are_upgraded_together_and_either_is_removed(release: Path, tmp_path: Path) -> None:
+    where = Environment.made(tmp_path, offered(tmp_path / "offered", ["nats-py", "pydantic"]))
+    where.pip("install", "--no-index", "--find-links", str(release), f"wattscale=={version()}")
+    later = tmp_path / "later"
+    later.mkdir()
+    for wheel in wheels(release):
+        renumbered(Path(wheel), later, "99.0")
+    upgrade = ("install", "--no-index", "--find-links", str(later), "--upgrade")
+    where.pip(*upgrade, "wattscale")
+    where.is_whole("99.0")
+    where.pip("install", "--no-index", "--no-deps", wheels(release)[1])
+    assert f"requirement wattscale-bus==99.0, but you have wattscale-bus {version()}" in where.pip("check", code=1)
+    assert f"wattscale 99.0 does not work with wattscale-bus {version()}" in where.wattscale("agent", "power", code=2)
+    where.pip(*upgrade, "wattscale-bus")
+    where.is_whole("99.0")
+    where.pip("uninstall", "--yes", "wattscale")
+    where.holds_the_bus_alone()
+    where.pip(*upgrade, "wattscale")
+    where.pip("uninstall", "--yes", "wattscale-bus")
+    assert "wattscale 99.0 requires wattscale-bus, which is not installed" in where.pip("check", code=1)
+    remedy = where.wattscale(code=2).strip().rpartition(": pip ")[2]
+    assert remedy == "install --force-reinstall wattscale-bus==99.0"
+    where.pip(*remedy.split(), "--no-index", "--find-links", str(later), "--no-deps")
+    where.is_whole("99.0")
+
+
+@pytest.mark.nightly
+def test_an_upgrade_from_one_distribution_with_both_says_what_to_do(release: Path, tmp_path: Path) -> None:
+    """pip installs the bus first and then removes the old product, with the bus' files in its list."""
+    where = Environment.made(tmp_path, offered(tmp_path / "offered", ["nats-py", "pydantic"]))
+    with_both(wheels(release), old := tmp_path / "wattscale-0.0.1-py3-none-any.whl")
+    where.pip("install", "--no-index", "--no-deps", str(old))
+    links = ("--no-index", "--find-links", str(release))
+    where.pip("install", *links, f"wattscale=={version()}")
+    remedy = where.wattscale(code=2).strip().rpartition(": pip ")[2]
+    where.pip(*remedy.split(), *links, "--no-deps")
+    where.is_whole(version())
 
 
 @pytest.mark.parametrize(
@@ -157,12 +221,97 @@ def git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def answered(command: Sequence[str]) -> str:
-    """Standard output of a command that must succeed, without the variables that would show it this checkout."""
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A new virtual environment; ``site``: its folder of packages."""
+
+    python: Path
+    site: Path
+
+    @classmethod
+    def made(cls, folder: Path, packages: Path) -> Environment:
+        """Without pip, and with what is in ``packages``."""
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=WITHIN_S)
+        (site,) = (folder / "venv" / "lib").glob("python*/site-packages")
+        (site / "offered.pth").write_text(f"{packages}\n")
+        return cls(folder / "venv" / "bin" / "python", site)
+
+    def pip(self, *words: str, code: int = 0) -> str:
+        """What pip prints."""
+        start = (sys.executable, "-m", "pip", "--python", str(self.python), "--disable-pip-version-check")
+        # Modules are compiled when they are imported: few of them are.
+        return answered([*start, *words, *(["--no-compile"] if words[0] == "install" else [])], code)
+
+    def wattscale(self, *words: str, code: int) -> str:
+        """What the program prints, `--version` unless it is given words."""
+        return answered([str(self.python.parent / "wattscale"), *(words or ("--version",))], code)
+
+    def is_whole(self, number: str) -> None:
+        """Both are there with this version, each with its own files, and nothing claims those of another."""
+        assert f"wattscale {number}\nbus contract v1\n" in self.wattscale(code=0)
+        self.pip("check")
+        found = answered([str(self.python), "-I", "-c", OWN]).splitlines()
+        assert found == [str(self.site), "[]", "[]"]
+        files = {name: recorded(self.site, name, number) for name in ("wattscale", "wattscale_bus")}
+        assert files["wattscale"] & {"agent", "bus_schemas", "deploy", "planner"} == {"agent", "deploy", "planner"}
+        assert files["wattscale_bus"] & {"agent", "bus_schemas", "deploy", "planner"} == {"bus_schemas"}
+
+    def holds_the_bus_alone(self) -> None:
+        """Each of its modules is imported."""
+        first, others = answered([str(self.python), "-I", "-c", IMPORTS]).splitlines()
+        assert first == f"VirtualConnectorClient {self.site / 'bus_schemas' / '__init__.py'}"
+        assert others == "[]"
+        assert rival_claims([str(self.site)]) == []
+        self.pip("check")
+
+
+def answered(command: Sequence[str], code: int = 0) -> str:
+    """What a command prints that ends with this code, without the variables that would show it this checkout."""
     environment = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=WITHIN_S)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + (done.stderr if code else "")
+
+
+def wheels(release: Path) -> tuple[str, str]:
+    """The product's and the bus'."""
+    names = (f"{name}-{version()}-py3-none-any.whl" for name in ("wattscale", "wattscale_bus"))
+    product, bus = (str(release / name) for name in names)
+    return product, bus
+
+
+def recorded(site: Path, name: str, number: str) -> set[str]:
+    """The first folders of what a distribution installed."""
+    record = site / f"{name}-{number}.dist-info" / "RECORD"
+    return {line.partition("/")[0] for line in record.read_text().splitlines()}
+
+
+def renumbered(wheel: Path, folder: Path, number: str) -> None:
+    """The same wheel as another version. pip installs it by its metadata and its list of files."""
+    old, target = version(), folder / wheel.name.replace(version(), number)
+    with zipfile.ZipFile(wheel) as before, zipfile.ZipFile(target, "w") as after:
+        for name in before.namelist():
+            content = before.read(name)
+            if ".dist-info/" in name:
+                text = content.decode().replace(f"Version: {old}\n", f"Version: {number}\n")
+                content = (
+                    text.replace(f"bus=={old}", f"bus=={number}").replace(f"-{old}.dist", f"-{number}.dist").encode()
+                )
+            after.writestr(name.replace(f"-{old}.dist", f"-{number}.dist"), content)
+
+
+def with_both(both: tuple[str, str], target: Path) -> None:
+    """One wheel with the files of product and bus, as `wattscale 0.0.1` without a requirement."""
+    info = "wattscale-0.0.1.dist-info"
+    with zipfile.ZipFile(target, "w") as after:
+        for wheel in both:
+            with zipfile.ZipFile(wheel) as before:
+                for name in before.namelist():
+                    if ".dist-info/" not in name:
+                        after.writestr(name, before.read(name))
+        after.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: wattscale\nVersion: 0.0.1\n")
+        after.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        after.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in [*after.namelist(), f"{info}/RECORD"]))
 
 
 def offered(folder: Path, names: Sequence[str]) -> Path:

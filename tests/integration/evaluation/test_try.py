@@ -405,8 +405,8 @@ def test_the_real_build_takes_the_base_and_the_tag(programs: RecordedPrograms, m
 
 def test_the_command_itself_starts(programs: RecordedPrograms, tmp_path: Path) -> None:
     """In an environment that deploy/make-venv takes for one that it has made."""
-    lock = ROOT / "deploy" / "requirements.lock"
-    wanted = hashlib.sha256(lock.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    files = ("deploy/requirements.lock", "pyproject.toml", "bus_schemas/pyproject.toml")
+    wanted = hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()
     made = tmp_path / "environment"
     (made / "bin").mkdir(parents=True)
     (made / "bin" / "python").symlink_to(sys.executable)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.installed_files import PACKAGES, foreign_code, rival_claims
+from deploy.installed_files import PACKAGES, SHARES, foreign_code, rival_claims
 
 CHECKOUT = Path(__file__).parents[3]
 AGENT, PLANNER = ("agent", "power", "--node", "n", "--driver", "simulated"), ("planner", "run", "-c", "settings.yaml")
@@ -39,11 +39,12 @@ class Installation:
         (self.site / package / "__init__.py").write_text("# Another program.\n")
         self.install(package, "2.1", f"{package}/__init__.py")
 
-    def run(self, *words: str, before: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """A command of this installation; ``before``: a folder that comes first on the search path."""
+    def run(self, *words: str, before: Path | None = None, alone: bool = False) -> subprocess.CompletedProcess[str]:
+        """A command of this installation; ``before``: a folder that comes first on the search path; ``alone``: without
+        the packages of the environment, which may hold a checkout of ours."""
         path = os.pathsep.join(str(folder) for folder in (before, self.site) if folder is not None)
         return subprocess.run(
-            [sys.executable, "-m", "deploy.cli.main", *words],
+            [sys.executable, *(["-S"] if alone else []), "-m", "deploy.cli.main", *words],
             cwd=self.work,
             env=os.environ | {"PYTHONPATH": path},
             capture_output=True,
@@ -69,14 +70,29 @@ def copy(tmp_path: Path) -> Installation:
 
 @pytest.fixture
 def installed(copy: Installation) -> Installation:
-    """Our packages and their RECORD."""
-    files = [path for package in PACKAGES for path in (copy.site / package).rglob("*") if path.suffix != ".pyc"]
-    copy.install("wattscale", "0.1.0", *sorted(str(path.relative_to(copy.site)) for path in files if path.is_file()))
+    """Our packages and the RECORDs of our two distributions."""
+    for name, packages in SHARES.items():
+        files = [path for package in packages for path in (copy.site / package).rglob("*") if path.suffix != ".pyc"]
+        copy.install(name, "0.1.0", *sorted(str(path.relative_to(copy.site)) for path in files if path.is_file()))
     return copy
 
 
-def modules(site: Path) -> int:
-    return sum(1 for package in PACKAGES for _ in (site / package).rglob("*.py"))
+def owner(package: str) -> str:
+    """The distribution that installs a package of ours."""
+    return next(name for name, packages in SHARES.items() if package in packages)
+
+
+def modules(site: Path, package: str) -> int:
+    """How many modules the distribution has that installs this package."""
+    return sum(1 for one in SHARES[owner(package)] for _ in (site / one).rglob("*.py"))
+
+
+def remove(site: Path, name: str) -> None:
+    """Uninstall one of ours, as pip does."""
+    for package in SHARES[name]:
+        shutil.rmtree(site / package)
+    (info,) = site.glob(f"{name}-*.dist-info")
+    shutil.rmtree(info)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +105,13 @@ def test_a_daemon_refuses_what_another_distribution_overwrote(
     done = installed.run(*daemon)
     assert done.returncode == 2
     assert done.stderr == (
-        f"wattscale: 1 of {modules(installed.site)} modules are not those of wattscale 0.1.0, the first is "
-        f"{installed.site / package / '__init__.py'}: overwritten by {package} 2.1; {REMEDY}\n"
+        f"wattscale: 1 of {modules(installed.site, package)} modules are not those of {owner(package)} 0.1.0, "
+        f"the first is {installed.site / package / '__init__.py'}: overwritten by {package} 2.1; {REMEDY}\n"
     )
 
 
 def test_what_uninstalling_another_distribution_deleted_is_named(installed: Installation) -> None:
-    all_of_them = modules(installed.site)
+    all_of_them = modules(installed.site, "agent")
     for name in ("ports.py", "runtime/service.py"):
         (installed.site / "agent" / name).unlink()
     done = installed.run(*AGENT)
@@ -127,6 +143,40 @@ def test_any_command_that_fails_for_it_says_so(installed: Installation) -> None:
     assert done.returncode == 2
     assert "overwritten by planner 2.1" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [AGENT, PLANNER, ("--version",)])
+def test_a_missing_bus_is_named_with_what_brings_it(installed: Installation, command: tuple[str, ...]) -> None:
+    remove(installed.site, "wattscale_bus")
+    done = installed.run(*command, alone=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "wattscale: the package bus_schemas is missing: pip install --force-reinstall wattscale-bus==0.1.0\n"
+    )
+
+
+def test_a_bus_of_another_version_is_refused(installed: Installation) -> None:
+    (info,) = installed.site.glob("wattscale_bus-*.dist-info")
+    info.rename(installed.site / "wattscale_bus-0.0.9.dist-info")
+    for daemon in (AGENT, PLANNER):
+        done = installed.run(*daemon)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "wattscale: wattscale 0.1.0 does not work with wattscale-bus 0.0.9: pip install wattscale-bus==0.1.0\n"
+        )
+
+
+def test_the_bus_may_be_installed_in_a_folder_of_its_own(installed: Installation) -> None:
+    """As where an environment sees the packages of the system."""
+    below = installed.work.parent / "below"
+    below.mkdir()
+    (info,) = installed.site.glob("wattscale_bus-*.dist-info")
+    for one in (installed.site / "bus_schemas", info):
+        one.rename(below / one.name)
+    done = installed.run(*AGENT, before=below)
+    assert done.stderr.startswith("wattscale: no source of limits")
+    (below / "bus_schemas" / "units.py").write_text("# Another program.\n")
+    assert "not those of wattscale_bus 0.1.0" in installed.run(*AGENT, before=below).stderr
 
 
 @pytest.mark.parametrize("whole", ["installed", "copy"])

@@ -14,6 +14,7 @@ from deploy.releases.child_command import ReleaseError
 ROOT = Path(__file__).resolve().parents[4]
 FILES = (
     "pyproject.toml",
+    "bus_schemas/pyproject.toml",
     "CHANGELOG.md",
     "deploy/README.md",
     "deploy/helm/wattscale/Chart.yaml",
@@ -41,6 +42,7 @@ def edit(tree: Path, file: str, pattern: str, new: str) -> None:
 
 def test_the_checkout_agrees(tree: Path) -> None:
     assert agreed(tree) == agreed(ROOT)
+    assert (ROOT / "LICENSE").read_bytes() == (ROOT / "bus_schemas" / "LICENSE").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,8 @@ def test_the_checkout_agrees(tree: Path) -> None:
         ("deploy/helm/wattscale/Chart.yaml", r"^appVersion: .*", "appVersion: 9.9.9", "pyproject.toml"),
         ("CHANGELOG.md", r"^## \S+", "## 9.9.9", "pyproject.toml"),
         ("deploy/README.md", r"--tag \S+", "--tag 9.9.9", "pyproject.toml"),
+        ("bus_schemas/pyproject.toml", r'^version = ".*"', 'version = "9.9.9"', "pyproject.toml"),
+        ("pyproject.toml", r"wattscale-bus==[^\"]+", "wattscale-bus==9.9.9", "pyproject.toml"),
         ("pyproject.toml", r'^version = ".*"', 'version = "9.9.9"', "deploy/helm/wattscale/Chart.yaml"),
         ("bus_schemas/subjects.py", r'^VERSION = ".*"', 'VERSION = "v9"', "bus_schemas/export/asyncapi.json"),
         ("bus_schemas/export/asyncapi.json", r"urn:wattscale:v1", "urn:wattscale:v9", "bus_schemas/subjects.py"),

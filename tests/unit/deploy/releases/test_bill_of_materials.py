@@ -15,6 +15,7 @@ from deploy.releases.child_command import ReleaseError
 from deploy.releases.licences import Installed, Licence, installed
 
 ROOT = Path(__file__).resolve().parents[4]
+DIRECT = {"wattscale": ["aiohttp", "pytest", "wattscale-bus"], "wattscale-bus": ["numpy"]}
 CREATED = "2026-11-26T16:13:54+00:00"
 TEXT = {"type": "string", "minLength": 1}
 
@@ -58,6 +59,7 @@ SCHEMA = exact(
     dependencies={"type": "array", "uniqueItems": True, "items": DEPENDENCY},
     **{"$schema": {"const": "http://cyclonedx.org/schema/bom-1.6.schema.json"}},
 )
+BUS = "pkg:pypi/wattscale-bus@0.1.0"
 HERE = {
     "aiohttp": Installed("1.0", Licence(expression="Apache-2.0 AND MIT")),
     "numpy": Installed("2.4", Licence(name="BSD License")),
@@ -77,7 +79,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def bill(tree: Path) -> dict[str, Any]:
-    return document("0.1.0", "abc", CREATED, parts(tree, HERE), ["aiohttp", "pytest"])
+    return document("0.1.0", "abc", CREATED, parts(tree, HERE), DIRECT)
 
 
 def test_a_bill_has_what_the_format_requires(tree: Path) -> None:
@@ -92,7 +94,9 @@ def test_a_part_has_its_scope_licence_and_locks(tree: Path) -> None:
         "pkg:pypi/numpy@2.5": "required",
         "pkg:pypi/pytest@9": "excluded",
         "pkg:pypi/uvloop@3%2Ba": "required",
+        BUS: "required",
     }
+    assert by_ref.pop(BUS)["licenses"] == [{"expression": "Apache-2.0"}]
     licences = [one.get("licenses") for one in by_ref.values()]
     bsd = [{"license": {"name": "BSD License"}}]
     assert licences == [[{"expression": "Apache-2.0 AND MIT"}], bsd, bsd, [{"license": {"id": "MIT"}}], None]
@@ -101,13 +105,17 @@ def test_a_part_has_its_scope_licence_and_locks(tree: Path) -> None:
     assert newer[-1] == {"name": "wattscale:licence-of-version", "value": "2.4"}
 
 
-def test_the_product_depends_on_what_it_asks_for_and_ships(tree: Path) -> None:
-    assert bill(tree)["dependencies"] == [{"ref": "pkg:pypi/wattscale@0.1.0", "dependsOn": ["pkg:pypi/aiohttp@1.0"]}]
+def test_product_and_bus_depend_on_what_they_ask_for_and_ships(tree: Path) -> None:
+    numpy = ["pkg:pypi/numpy@2.4", "pkg:pypi/numpy@2.5"]
+    assert bill(tree)["dependencies"] == [
+        {"ref": "pkg:pypi/wattscale@0.1.0", "dependsOn": ["pkg:pypi/aiohttp@1.0", BUS]},
+        {"ref": BUS, "dependsOn": numpy},
+    ]
 
 
 def test_the_same_commit_makes_the_same_bill_and_another_one_another(tree: Path) -> None:
     assert bill(tree) == bill(tree)
-    other = document("0.1.0", "abd", CREATED, parts(tree, HERE), [])
+    other = document("0.1.0", "abd", CREATED, parts(tree, HERE), DIRECT)
     assert other["serialNumber"] != bill(tree)["serialNumber"]
 
 
@@ -135,7 +143,10 @@ def test_what_this_checkout_asks_for_is_locked_and_states_its_licence() -> None:
     found = parts(ROOT, installed(sys.path))
     ships = {part.name for part in found if part.ships}
     direct = direct_requirements(ROOT)
-    assert {"nats-py", "pydantic", "aiohttp", "nvidia-ml-py", "pyyaml"} <= set(direct) & ships
-    assert not {"wattscale", "pytest"} & set(direct)
+    assert direct["wattscale-bus"] == ["nats-py", "pydantic"]
+    assert ships >= {"nats-py", "pydantic"}
+    assert {"aiohttp", "nvidia-ml-py", "pyyaml"} <= set(direct["wattscale"]) & ships
+    assert "wattscale-bus" in direct["wattscale"]
+    assert not {"wattscale", "pytest"} & set(direct["wattscale"])
     here = {part.name: part for part in found if part.read_from}
     assert {"nats-py", "pydantic", "aiohttp"} <= set(here)
