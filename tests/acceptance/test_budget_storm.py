@@ -27,7 +27,7 @@ from deploy.demo.parts import bus_server, furnish, make_agent, make_cluster, mak
 from deploy.demo.prepare import prepare
 from tests.contract.bus import until
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up-profile"), pytest.mark.timeout(240)]
 
 NODES = 8
 FIRST_WATTS = 16_000.0

@@ -27,7 +27,7 @@ from tests.contract.chaos.actors import all_current
 from tests.contract.chaos.history import History, check, read_all
 from tests.contract.roles.certificates import Authority
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeout(590)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up-real-workers"), pytest.mark.timeout(590)]
 FULL_WATTS, CUT_WATTS = 8_000.0, 6_900.0
 """32 parked GPUs hold 6,400 W, and the load wants more than 8,000 W."""
 LOSS_S = 110.0

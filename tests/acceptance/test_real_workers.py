@@ -13,7 +13,7 @@ from tests.acceptance.real_run import RealRun, write_trace
 from tests.acceptance.up_process import UpProcess, outsider, up
 from tests.contract.bus import until
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up-real-workers"), pytest.mark.timeout(300)]
 
 BUDGET_WATTS = 1_900
 """Four GPUs hold 800 W at least and would draw 2800 W."""

@@ -25,7 +25,8 @@ PUBLISHED = (
     "llama3.1-70b_h100_trtllm_tp4p_tp8d",
     "qwen3-235b-fp8_h200_vllm_tp4p_tp4d",
 )
-pytestmark = [pytest.mark.xdist_group("estimates"), pytest.mark.timeout(1200)]  # the package has 500 MB
+# The package has 500 MB: at night.
+pytestmark = [pytest.mark.nightly, pytest.mark.xdist_group("estimates"), pytest.mark.timeout(1200)]
 MOST_IN_FLIGHT = 2000
 """Of the published sweeps."""
 TARGET_CONTEXT = 3000 + 150 / 2
@@ -119,7 +120,6 @@ def read(name: str, file: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.long
 def test_files_equal_the_published_ones(estimates: Estimates, record_property: Any) -> None:
     for name in PUBLISHED:
         prefill = by_isl(read(name, "prefill_raw_data.json"))
@@ -155,7 +155,6 @@ def by_load(table: dict[str, Any]) -> dict[tuple[float, int], tuple[float, float
     }
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("number", range(len(REFUSED)))
 def test_what_the_package_does_not_know_is_refused_in_one_line(estimates: Estimates, number: int) -> None:
     done, line = estimates.refused[number], REFUSED[number][1]
@@ -163,7 +162,6 @@ def test_what_the_package_does_not_know_is_refused_in_one_line(estimates: Estima
     assert line in done.one_line()
 
 
-@pytest.mark.long
 def test_a_request_is_sized_without_a_gpu(estimates: Estimates) -> None:
     status = json.loads((estimates.request / "request.json").read_text())["status"]
     assert status["state"] == "Ready"
@@ -185,9 +183,7 @@ def form_of(folder: Path, place: Path, form: str) -> Path:
     return place
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param("npz", marks=pytest.mark.long), pytest.param("json", marks=pytest.mark.nightly)]
-)
+@pytest.mark.parametrize("form", ["npz", "json"])
 def test_0_9_1_interpolates_an_estimate_as_we_do(estimates: Estimates, tmp_path: Path, form: str) -> None:
     folder = form_of(estimates.decode[PUBLISHED[0]], tmp_path / form, form)
     theirs, read_here = read_by(dynamo_python(), "0.9.1", folder), load_profile(folder)
@@ -200,7 +196,6 @@ def test_0_9_1_interpolates_an_estimate_as_we_do(estimates: Estimates, tmp_path:
     assert theirs["itl"] == pytest.approx([decode.itl_ms(n, context) for n, context in LOADS], rel=1e-9)
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("form", ["npz", "json"])
 def test_1_6_1_makes_the_forward_passes_of_an_estimate(estimates: Estimates, tmp_path: Path, form: str) -> None:
     from tests.benchmarks.dynamo_replay_support.environment import python

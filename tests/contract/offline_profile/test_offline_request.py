@@ -12,7 +12,8 @@ from tests.contract.offline_profile.estimate_environment import estimate_python,
 from tests.unit.planner.profiler.requests.request_examples import OWN, with_value
 
 
-@pytest.mark.long
+@pytest.mark.nightly
+@pytest.mark.xdist_group("estimates")
 def test_a_request_is_ready_without_a_gpu(tmp_path: Path) -> None:
     manifest = with_value(with_value(OWN, "spec.searchStrategy", "rapid"), "spec.autoApply", False)
     file, folder = tmp_path / "request.yaml", tmp_path / "kept"

@@ -106,7 +106,7 @@ async def holds_its_targets(profile: Path, folder: Path) -> str:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.xdist_group("up")
+@pytest.mark.xdist_group("up-profile")
 async def test_one_command_finds_the_engines_times_and_a_planner_on_them_holds_the_targets(tmp_path, record_property):
     rng = random.Random(20261126)
     drawn = {
