@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any, TypeVar
+from datetime import datetime
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import AwareDatetime, BaseModel
 
 T = TypeVar("T")
 
@@ -32,15 +36,79 @@ def visible_parts(value: T) -> T:
 
 
 def _has_nothing_hidden(message: BaseModel) -> bool:
-    """Whether the message's JSON, which is written several times faster than its parts are visited, has no escape and
-    nothing without a shape. False also where only the parts can tell."""
+    """Whether all of its texts are shown as they are. False also where only the parts can tell."""
+    texts: list[str] = []
+    if (fields := _text_fields(type(message))) is not None and _gathered(message, fields, texts):
+        text = "".join(texts)
+        return text.isprintable() if text.isascii() else not _HIDDEN.search(text)
+    # Its JSON, which is written several times faster than its parts are visited: no escape, nothing without a shape.
     try:
         text = message.model_dump_json(warnings=False)
     except ValueError:
         return False  # Half of a character.
-    # Within ASCII only deletion has no shape, which is found many times faster than a set of characters.
-    has_shape = "\x7f" not in text if text.isascii() else not _HIDDEN_IN_JSON.search(text)
-    return "\\" not in text and has_shape
+    return "\\" not in text and not _HIDDEN_IN_JSON.search(text)
+
+
+Fields = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of a model's fields that hold a text or None, and of those that hold a tuple of texts or models, or None."""
+
+
+@cache
+def _text_fields(model: type[BaseModel]) -> Fields | None:
+    """None for a model that may hold texts in another way, such as in a mapping."""
+    texts, tuples = [], []
+    for name, field in model.model_fields.items():
+        inner = {_bare(one) for one in _members(field.annotation)} - {NoneType}
+        if inner == {str}:
+            texts.append(name)
+        elif len(inner) == 1 and get_origin(only := next(iter(inner))) is tuple and _is_list(get_args(only)):
+            tuples.append(name)
+        elif not all(_holds_no_text(one) for one in inner):
+            return None
+    return tuple(texts), tuple(tuples)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _is_list(members: tuple[Any, ...]) -> bool:
+    """Whether these are the members of a tuple of any length, all texts or all models whose text fields are known."""
+    inner = _bare(members[0])
+    is_model = isinstance(inner, type) and issubclass(inner, BaseModel)
+    return members[1:] == (...,) and (inner is str or (is_model and _text_fields(inner) is not None))
+
+
+def _holds_no_text(annotation: Any) -> bool:
+    # The contract fixes the texts of enumerations and literals.
+    return get_origin(annotation) is Literal or (
+        isinstance(annotation, type) and issubclass(annotation, (bool, int, float, datetime, AwareDatetime, Enum))
+    )
+
+
+def _gathered(model: BaseModel, fields: Fields, texts: list[str]) -> bool:
+    """Add the model's texts; False where a value is not of its field's type: nothing checks copies with changes."""
+    values, (names, tuples) = model.__dict__, fields
+    for name in names:
+        if (value := values[name]) is not None:
+            if type(value) is not str:
+                return False
+            texts.append(value)
+    for name in tuples:
+        for one in values[name] or ():
+            if type(one) is str:
+                texts.append(one)
+            elif (
+                not isinstance(one, BaseModel)
+                or (inner := _text_fields(type(one))) is None
+                or not _gathered(one, inner, texts)
+            ):
+                return False
+    return True
 
 
 def _shown(value: T) -> T:

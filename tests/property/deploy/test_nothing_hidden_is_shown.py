@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from rich.console import Console
 
 from bus_schemas import v1
 from bus_schemas.codec import decode
+from bus_schemas.errors import UndecodableError
 from bus_schemas.visible_text import VisibleFormatter, visible, visible_handler, visible_json, visible_parts
 from deploy.views.budgets import as_text as budgets_text
 from deploy.views.budgets import budgets
@@ -113,3 +116,41 @@ def test_a_log_record_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("text", ["plain", "größer ≥ 名前", "a\\x1b"])
 def test_what_has_a_shape_stays_as_it_is(text: str) -> None:
     assert visible(text) is text
+
+
+def with_hostile_texts(value: Any) -> list[Any]:
+    """The same JSON once for each of its texts but its type, with a hostile end on that one."""
+    if isinstance(value, dict):
+        return [
+            {**value, key: one} for key, inner in value.items() if key != "type" for one in with_hostile_texts(inner)
+        ]
+    if isinstance(value, list):
+        return [
+            [*value[:at], one, *value[at + 1 :]] for at, inner in enumerate(value) for one in with_hostile_texts(inner)
+        ]
+    return [f"{value}{HOSTILE}"] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize("path", [path for path in CORPUS if path.stem.endswith(".full")], ids=lambda path: path.stem)
+def test_no_single_text_of_a_message_hides_anything(path: Path) -> None:
+    body = json.loads(path.read_text())
+    assert visible_parts(whole := decode(json.dumps(body).encode())) is whole
+    tried = 0
+    for changed in with_hostile_texts(body):
+        with suppress(UndecodableError):
+            # A time, or one of a fixed list, cannot be anything else.
+            shown_as = visible_parts(decode(json.dumps(changed).encode()))
+            tried += 1
+            assert not HIDDEN.search("".join(_texts_of(shown_as.model_dump()))), changed
+    assert tried > 0
+
+
+def _texts_of(value: Any) -> list[str]:
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for key, inner in value.items() for text in (str(key), *_texts_of(inner))]
+        case list() | tuple():
+            return [text for inner in value for text in _texts_of(inner)]
+    return []
