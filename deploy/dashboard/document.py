@@ -292,7 +292,7 @@ def node_parts(name: str, node: NodeSummary | None) -> Parts:
 def node_part(node: NodeSummary) -> Parts:
     """A node's GPUs but for their draw."""
     outside, gpus = node.outside, node.telemetry.gpus if node.telemetry else ()
-    return {"site": node.site, "gpus": [_gpu(gpu, covered=gpu.gpu not in outside) for gpu in gpus]}
+    return {"site": node.site, "gpus": tuple([_gpu(gpu, covered=gpu.gpu not in outside) for gpu in gpus])}
 
 
 def lease_part(node: NodeSummary) -> Parts:
@@ -310,20 +310,21 @@ def lease_part(node: NodeSummary) -> Parts:
     }
 
 
-def _gpu(gpu: v1.GpuTelemetry, *, covered: bool) -> list[Any]:
-    """As a list, because there are thousands: id, index, model, cap, maximum, deployment, pool, role, pod, health,
-    whether the budget covers it.
+def _gpu(gpu: v1.GpuTelemetry, *, covered: bool) -> tuple[Any, ...]:
+    """Id, index, model, cap, maximum, deployment, pool, role, pod, health, whether the budget covers it.
+
+    A tuple, because there are thousands, and the garbage collector leaves those of plain values alone.
     """
     cap = None if gpu.enforced_watts is None else round(gpu.enforced_watts)
     health = str(gpu.health) + (f": {gpu.error}" if gpu.error else "")
     pod = gpu.pod or gpu.worker
-    place = [gpu.gpu, gpu.index, gpu.model, cap, round(gpu.max_watts), gpu.deployment, gpu.pool, gpu.role, pod, health]
-    return [*place, covered]
+    place = (gpu.gpu, gpu.index, gpu.model, cap, round(gpu.max_watts), gpu.deployment, gpu.pool, gpu.role, pod, health)
+    return (*place, covered)
 
 
-def draw_part(node: NodeSummary) -> list[int | None]:
+def draw_part(node: NodeSummary) -> tuple[int | None, ...]:
     """When the node was seen, in seconds since 1970, and then the watts of each GPU as its part has them in order."""
     seen = node.seen
     gpus = node.telemetry.gpus if node.telemetry else ()
     draws = [None if gpu.draw_watts is None else round(gpu.draw_watts) for gpu in gpus]
-    return [None if seen is None else round(seen.timestamp()), *draws]
+    return (None if seen is None else round(seen.timestamp()), *draws)
