@@ -18,7 +18,7 @@ from planner.core.placement import GpuInventory, Holder, inventory_of, powered
 from planner.core.power.cap_changes import fallbacks
 from planner.core.power.site_state import PowerState, gpus_mw, unseen_mw
 from planner.core.sizing.deployment import Sized, SizedDeployment
-from planner.core.sizing.options import PoolOptions, at_count
+from planner.core.sizing.options import PoolOptions, at_counts
 from planner.core.state import PlannerState
 from planner.domain.config import Covers, PlannerConfig, PoolConfig, Shortage, SiteConfig
 from planner.domain.demand import Allocation, Allocations, DeploymentDemand, PoolDemand, SiteLimits, StartLimit
@@ -102,13 +102,12 @@ def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, le
     else:
         end = len(options.speed) - 1
         most = max(least, min(most, end))
-        speed = tuple([options.speed_at(count) for count in range(least, most + 1)])
-        busy = tuple([options.utilisation_at(count) for count in range(least, most + 1)])
-        wanted = options.wanted
-        arriving, prompts = (
-            tuple([at_count(table, count) for count in range(least, most + 1)]) if table else ()
-            for table in (options.arriving, options.prompts)
-        )
+        speed, wanted = at_counts(options.speed, least, most), options.wanted
+        busy = options.utilisation[least : most + 1]
+        if len(busy) <= most - least:
+            busy = tuple([options.utilisation_at(count) for count in range(least, most + 1)])
+        arriving = at_counts(options.arriving, least, most) if options.arriving else ()
+        prompts = at_counts(options.prompts, least, most) if options.prompts else ()
     return PoolDemand(
         pool=pool.pool,
         role=pool.role,

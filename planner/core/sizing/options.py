@@ -42,6 +42,13 @@ def at_count(speeds: tuple[float, ...], count: int) -> float:
     return speeds[count] if count <= end else speeds[end] * end / count
 
 
+def at_counts(speeds: tuple[float, ...], least: int, most: int) -> tuple[float, ...]:
+    """``at_count`` of every count from ``least`` to ``most``."""
+    if most < len(speeds):
+        return speeds[least : most + 1]
+    return tuple([at_count(speeds, count) for count in range(least, most + 1)])
+
+
 def wanted_count(counts: CountArray, speed: CountArray) -> int:
     """The least count whose speed is at most 1; beyond the table by the 1 / count law from its last entry."""
     enough = np.flatnonzero(speed <= ENOUGH)

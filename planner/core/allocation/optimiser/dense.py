@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from planner.core.allocation.optimiser.problem import STEP_MW, Floats, Ints, Problem
+from planner.core.allocation.optimiser.padded_tables import Floats, Ints
+from planner.core.allocation.optimiser.problem import STEP_MW, Problem
 from planner.core.allocation.optimiser.staircase import CLOSE, score
 
 LARGEST = 20_000

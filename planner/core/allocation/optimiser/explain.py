@@ -6,14 +6,15 @@ Owns reasons and sentences. Must never change a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from planner.core.allocation.optimiser.problem import STEP_MW, Ints, Problem
+from planner.core.allocation.optimiser.padded_tables import Ints
+from planner.core.allocation.optimiser.problem import STEP_MW, Problem
 from planner.core.allocation.optimiser.shares import good
-from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, PoolGrant, SiteLimits
+from planner.domain.demand import Allocation, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
@@ -47,32 +48,39 @@ class _Scarce:
     floors: bool
 
 
-def allocation(
-    problem: Problem, solution: Solution, limits: SiteLimits, asked: Sequence[DeploymentDemand], *, floors: bool
-) -> Allocation:
+def allocation(problem: Problem, solution: Solution, limits: SiteLimits, *, floors: bool) -> Allocation:
     """The grants of all pools, with chains, predicted shares and shortfalls. ``floors``: they do not fit."""
     pools: dict[tuple[DeploymentId, PoolId], PoolGrant] = {}
     shortfall: dict[DeploymentId, float] = {}
-    columns, steps, shares = solution.columns.tolist(), solution.steps.tolist(), _shares(problem, solution)
-    scarce = _scarce(problem, columns, steps, solution, floors=floors)
+    shares, answers = _shares(problem, solution), _answers(problem, solution)
+    scarce = _scarce(problem, solution, floors=floors)
+    every = (
+        f"{limits.budget_mw / 1000:.0f} W are all that GPUs may draw",
+        f"the site has {limits.gpus} GPUs to serve with",
+    )
     row = 0
-    for demand in asked:
+    for demand in problem.demands:
         own = range(row, row := row + len(demand.pools))
         made = math.prod(shares[own.start : own.stop])
         late = 0.0 if solution.plenty else max(0.0, 1.0 - made)
         shortfall[demand.deployment] = late if late > 1e-9 else 0.0
-        counts = [int(problem.count[one, columns[one]]) for one in own]
-        useless = made <= 0.0 and floors and not all(counts)
-        for one, count, (name, pool) in zip(own, counts, demand.pools.items(), strict=True):
-            setpoint = GpuSetpoint(Milliwatts(min(problem.cap_mw(one, steps[one]), pool.curve.max_mw)))
-            # A stage that serves no request, because its partner has no GPU, is not worth its watts.
-            count = 0 if useless else count
-            grant = PoolGrant(count, setpoint, float(problem.speed[one, steps[one]]), good=shares[one])
-            chain = _chain(pool, grant, late, scarce, limits, demand.max_gpus)
-            if chain:
-                grant = PoolGrant(grant.replicas, grant.setpoint, grant.speed, chain, grant.good)
-            pools[demand.deployment, name] = grant
+        # A stage that serves no request, because its partner has no GPU, is not worth its watts.
+        useless = made <= 0.0 and floors and not all(answers[one][0] for one in own)
+        for one, (name, pool) in zip(own, demand.pools.items(), strict=True):
+            count, cap_mw, speed = answers[one]
+            setpoint, count = GpuSetpoint(Milliwatts(min(cap_mw, pool.curve.max_mw))), 0 if useless else count
+            chosen = _Chosen(count, setpoint.cap_mw, speed, shares[one], late)
+            chain = _chain(pool, chosen, scarce, every, demand.max_gpus)
+            pools[demand.deployment, name] = PoolGrant(count, setpoint, speed, chain, shares[one])
     return Allocation(pools, shortfall)
+
+
+def _answers(problem: Problem, solution: Solution) -> list[tuple[int, int, float]]:
+    """(P) the count, the cap in mW, and the speed of each pool."""
+    rows, columns, steps = np.arange(len(solution.columns)), solution.columns, solution.steps
+    caps_mw = (problem.floor[:-1] + steps) * STEP_MW
+    table = (problem.count[rows, columns], caps_mw, problem.speed[rows, steps])
+    return list(zip(*(column.tolist() for column in table), strict=True))
 
 
 def _shares(problem: Problem, solution: Solution) -> list[float]:
@@ -82,52 +90,55 @@ def _shares(problem: Problem, solution: Solution) -> list[float]:
     return [good(*one) for one in zip(*(table.tolist() for table in numbers), strict=True)]
 
 
-def _scarce(problem: Problem, columns: list[int], steps: list[int], solution: Solution, *, floors: bool) -> _Scarce:
+def _scarce(problem: Problem, solution: Solution, *, floors: bool) -> _Scarce:
     """Where load goes short: watts where no slowed pool's next cap step fits, GPUs where no further replica does."""
     if solution.plenty:
         return _Scarce(solution.watts, solution.gpus, floors)
-    pools = [pool for demand in problem.demands for pool in demand.pools.values()]
-    counts = [int(problem.count[row, column]) for row, column in enumerate(columns)]
-    held = [count * pool.gpus_per_replica for count, pool in zip(counts, pools, strict=True)]
-    left_mw = problem.budget_mw - sum([n * float(problem.caps[row, steps[row]]) for row, n in enumerate(held)])
-    left_gpus = problem.gpu_limit - sum(held)
-    watts, gpus, last = floors, False, problem.last.tolist()
-    for row, (pool, count) in enumerate(zip(pools, counts, strict=True)):
-        size = pool.gpus_per_replica
-        watts = watts or (steps[row] < last[row] and held[row] > 0 and held[row] * STEP_MW > left_mw)
-        if count < pool.wanted:
-            gpus = gpus or size > left_gpus
-            watts = watts or (size <= left_gpus and size * float(problem.caps[row, 0]) > left_mw)
-    return _Scarce(watts, gpus, floors)
+    rows, columns, steps = np.arange(len(solution.columns)), solution.columns, solution.steps
+    held, size = problem.gpus[rows, columns], problem.size[:-1]
+    left_mw = problem.budget_mw - sum((held * problem.caps[rows, steps]).tolist())
+    left_gpus = problem.gpu_limit - float(held.sum())
+    wants = problem.count[rows, columns] < problem.wanted[:-1]
+    slowed = (steps < problem.last[:-1]) & (held > 0) & (held * STEP_MW > left_mw)
+    unpowered = wants & (size <= left_gpus) & (size * problem.caps[:-1, 0] > left_mw)
+    return _Scarce(floors or bool((slowed | unpowered).any()), bool((wants & (size > left_gpus)).any()), floors)
+
+
+class _Chosen(NamedTuple):
+    """One pool's answer in numbers: replicas, mW and speed of a GPU, the share it makes good, the deployment's late."""
+
+    replicas: int
+    cap_mw: int
+    speed: float
+    good: float
+    late: float
 
 
 def _chain(
-    pool: PoolDemand, grant: PoolGrant, late: float, scarce: _Scarce, limits: SiteLimits, own_gpus: int | None
+    pool: PoolDemand, chosen: _Chosen, scarce: _Scarce, every: tuple[str, str], own_gpus: int | None
 ) -> tuple[Limited, ...]:
-    full = grant.replicas == pool.wanted and grant.speed >= FULL
+    """The limits that shaped an answer. ``every``: what a site's watts and its GPUs are, in words."""
+    count, late = chosen.replicas, chosen.late
+    full = count == pool.wanted and chosen.speed >= FULL
     if full and late <= NOTICEABLE and not scarce.floors:
         return ()
-    watts = f"{grant.setpoint.cap_mw / 1000:.0f} W a GPU"
-    chosen = f"{grant.replicas} of {pool.wanted} {pool.pool} replicas at {watts}"
-    if grant.replicas > pool.wanted:
-        chosen = f"{grant.replicas} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"
+    watts = f"{chosen.cap_mw / 1000:.0f} W a GPU"
+    what = f"{count} of {pool.wanted} {pool.pool} replicas at {watts}"
+    if count > pool.wanted:
+        what = f"{count} {pool.pool} replicas at {watts} in place of {pool.wanted} at full power"
     links: list[Limited] = []
     if not full and scarce.watts:
-        why = f"{limits.budget_mw / 1000:.0f} W are all that GPUs may draw"
-        links.append(Limited(grant.replicas, ReasonCode.POWER_BUDGET, f"{chosen}: {why}"))
+        links.append(Limited(count, ReasonCode.POWER_BUDGET, f"{what}: {every[0]}"))
     if not full and scarce.gpus:
-        why = f"the site has {limits.gpus} GPUs to serve with"
-        links.append(Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{chosen}: {why}"))
+        links.append(Limited(count, ReasonCode.GPU_BUDGET, f"{what}: {every[1]}"))
     if not links and late > NOTICEABLE and own_gpus is not None:
-        links.append(
-            Limited(grant.replicas, ReasonCode.GPU_BUDGET, f"{chosen}: the deployment may hold {own_gpus} GPUs")
-        )
-    if not links and grant.replicas != pool.wanted:
-        links.append(Limited(grant.replicas, ReasonCode.REBALANCE, f"{chosen} cost least in energy, GPUs and changes"))
-    if scarce.floors and grant.replicas < pool.min_replicas:
+        links.append(Limited(count, ReasonCode.GPU_BUDGET, f"{what}: the deployment may hold {own_gpus} GPUs"))
+    if not links and count != pool.wanted:
+        links.append(Limited(count, ReasonCode.REBALANCE, f"{what} cost least in energy, GPUs and changes"))
+    if scarce.floors and count < pool.min_replicas:
         least = f"its floor of {pool.min_replicas} does not fit, even at the lowest useful cap"
-        links.append(Limited(grant.replicas, ReasonCode.SHORTFALL, f"{grant.replicas} {pool.pool} replicas: {least}"))
+        links.append(Limited(count, ReasonCode.SHORTFALL, f"{count} {pool.pool} replicas: {least}"))
     if late > NOTICEABLE:
-        stage = f"{grant.good:.1%} are expected to be in time here"
-        links.append(Limited(grant.replicas, ReasonCode.SHORTFALL, f"{late:.1%} of the requests will be late: {stage}"))
+        stage = f"{chosen.good:.1%} are expected to be in time here"
+        links.append(Limited(count, ReasonCode.SHORTFALL, f"{late:.1%} of the requests will be late: {stage}"))
     return tuple(links)

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from planner.core.allocation.optimiser.padded_tables import Floats, Ints
 from planner.core.allocation.optimiser.prices import Found, Market
-from planner.core.allocation.optimiser.problem import Floats, Ints
 
 JointValue: TypeAlias = Callable[[Sequence[int], Ints, Ints], Floats]
 """What combinations of options are worth: rows, (K, F) columns and steps -> (F)."""
@@ -66,9 +66,10 @@ def frontier(market: Market, rows: Sequence[int], own_gpus: float, joint: JointV
     grid = np.indices(sizes).reshape(len(sizes), -1)
     columns = np.array([kept[k][0][grid[k]] for k in range(len(rows))])
     places = np.array([kept[k][1][grid[k]] for k in range(len(rows))])
-    mw = np.sum([market.mw[row, columns[k], places[k]] for k, row in enumerate(rows)], axis=0)
+    cells = [market.problem.listed.start[row] + columns[k] for k, row in enumerate(rows)]
+    mw = np.sum([market.mw[cell, places[k]] for k, cell in enumerate(cells)], axis=0)
     gpus = np.sum([problem.gpus[row, columns[k]] for k, row in enumerate(rows)], axis=0)
-    steps = np.array([market.steps[row, columns[k], places[k]] for k, row in enumerate(rows)])
+    steps = np.array([market.steps[cell, places[k]] for k, cell in enumerate(cells)])
     value = joint(rows, columns, steps)
     keep = np.flatnonzero((gpus <= own_gpus) & np.isfinite(value))
     order = keep[np.lexsort((-value[keep], mw[keep], gpus[keep]))]
@@ -86,8 +87,8 @@ def frontier(market: Market, rows: Sequence[int], own_gpus: float, joint: JointV
 
 def _near(market: Market, row: int, found: Found, most: int) -> tuple[Ints, Ints]:
     """(columns, places) of a pool's ``most`` best options at the prices, and of its smallest one."""
-    value, mw = market.value[row], market.mw[row]
-    gpus = np.broadcast_to(market.problem.gpus[row][:, None], value.shape)
+    value, mw, held = market.of(row)
+    gpus = np.broadcast_to(held, value.shape)
     reduced = (value - found.watt * mw - found.gpu * gpus).ravel()
     real = np.flatnonzero(np.isfinite(reduced))
     if len(real) > most:
@@ -102,7 +103,8 @@ def _spread(market: Market, row: int, found: Found) -> tuple[Ints, Ints]:
     """(columns, places) of one of three pools: the best at the prices, and of the best counts the best caps and the
     lowest.
     """
-    reduced = market.value[row] - found.watt * market.mw[row] - found.gpu * market.problem.gpus[row][:, None]
+    value, mw, gpus = market.of(row)
+    reduced = value - found.watt * mw - found.gpu * gpus
     counts = np.argsort(-reduced.max(axis=1), kind="stable")[:COUNTS_OF_THREE]
     counts = np.sort(counts[np.isfinite(reduced[counts].max(axis=1))])
     each = max(1, OF_THREE // len(counts) - 1)

@@ -12,7 +12,8 @@ from functools import partial
 
 import numpy as np
 
-from planner.core.allocation.optimiser.problem import DRAIN, Floats, Ints, Problem
+from planner.core.allocation.optimiser.padded_tables import Floats, Ints
+from planner.core.allocation.optimiser.problem import DRAIN, Problem
 from planner.core.allocation.optimiser.staircase import NOTHING
 
 CLOSE_ENOUGH = 1.02
@@ -36,7 +37,10 @@ class SamePools:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What every option is worth (P + 1, N, S; -inf: none), the watts above reserve that it holds, its cap step."""
+    """What every option is worth (R, S; -inf: none), the watts above reserve that it holds, its cap step.
+
+    R are the counts that there are, pool by pool (``Problem.listed``): of a pool few, where another has many.
+    """
 
     problem: Problem
     value: Floats
@@ -46,23 +50,30 @@ class Market:
 
     def respond(self, watt: float, gpu: float) -> Response:
         """Every deployment's best choice, watts (per mW) and GPUs paid for."""
-        problem = self.problem
+        problem, listed = self.problem, self.problem.listed
         reduced = self.value - watt * self.mw
-        at = reduced.argmax(axis=2)
-        by_count = np.take_along_axis(reduced, at[:, :, None], axis=2)[:, :, 0] - gpu * problem.gpus
+        at = reduced.argmax(axis=1)
+        best = reduced[np.arange(len(at)), at] - gpu * problem.gpus[listed.rows, listed.columns]
+        by_count = np.full(problem.gpus.shape, -np.inf)
+        by_count[listed.rows, listed.columns] = best
         columns = np.zeros(len(problem.owner), dtype=np.int64)
         for stage in self.stages:
             columns[stage.rows] = self._columns(stage, by_count)
-        rows = np.arange(len(columns))
-        taken = at[rows, columns]
-        first = problem.first[:-1]
+        place, first = listed.start[:-1] + columns, problem.first[:-1]
+        taken = at[place]
         return Response(
             columns=columns,
-            steps=self.steps[rows, columns, taken],
-            mw=np.add.reduceat(self.mw[rows, columns, taken], first),
-            gpus=np.add.reduceat(problem.gpus[rows, columns], first),
-            value=np.add.reduceat(self.value[rows, columns, taken], first),
+            steps=self.steps[place, taken],
+            mw=np.add.reduceat(self.mw[place, taken], first),
+            gpus=np.add.reduceat(problem.gpus[np.arange(len(columns)), columns], first),
+            value=np.add.reduceat(self.value[place, taken], first),
         )
+
+    def of(self, row: int) -> tuple[Floats, Floats, Floats]:
+        """One pool's options by count and cap: what they are worth, and their milliwatts (N', S); and GPUs (N', 1)."""
+        start, wide = int(self.problem.listed.start[row]), int(self.problem.width[row])
+        own = slice(start, start + wide)
+        return self.value[own], self.mw[own], self.problem.gpus[row, :wide, None]
 
     def _columns(self, stage: SamePools, by_count: Floats) -> Ints:
         """(E, K) the counts of the best sum over a deployment's pools within its own GPU limit."""
@@ -112,18 +123,22 @@ def stages(problem: Problem) -> tuple[SamePools, ...]:
 
 def plenty(problem: Problem) -> Market:
     """One cap per count: the lowest that carries the load with speed to spare. Its worth is what it saves."""
-    mw = np.where(problem.carries, problem.plenty_mw, 0.0)[:, :, None]
-    return Market(problem, -problem.plenty_cost[:, :, None], mw, problem.plenty_steps[:, :, None], stages(problem))
+    rows, columns = problem.listed.rows, problem.listed.columns
+    mw = np.where(problem.carries, problem.plenty_mw, 0.0)[rows, columns, None]
+    value, steps = -problem.plenty_cost[rows, columns, None], problem.plenty_steps[rows, columns, None]
+    return Market(problem, value, mw, steps, stages(problem))
 
 
 def short(problem: Problem) -> Market:
     """Every cap (or every third), worth the logarithm of the share that a pool makes good: by pool, to be summed."""
     step = 1 if problem.deployments <= FEW else COARSE
-    options, steps = problem.every(step), np.arange(0, problem.speed.shape[1], step)
-    score = (options.share + DRAIN * options.carried) / (1.0 + DRAIN) * problem.kept[:, :, None]
-    worth = np.r_[problem.worth[problem.owner], 0.0][:, None, None]
-    value = np.where(problem.possible[:, :, ::step], worth * np.log(np.maximum(NOTHING, score)), -np.inf)
-    mw = problem.gpus[:, :, None] * problem.caps[:, None, ::step]
+    rows, columns = problem.listed.rows, problem.listed.columns
+    steps = np.arange(0, problem.speed.shape[1], step)
+    options = problem.every(step)
+    score = (options.share + DRAIN * options.carried) / (1.0 + DRAIN) * problem.kept[rows, columns, None]
+    worth = np.append(problem.worth[problem.owner], 0.0)[rows, None]
+    value = np.where(steps <= problem.last[rows, None], worth * np.log(np.maximum(NOTHING, score)), -np.inf)
+    mw = problem.gpus[rows, columns, None] * problem.caps[rows, ::step]
     return Market(problem, value, mw, np.broadcast_to(steps, value.shape), stages(problem))
 
 

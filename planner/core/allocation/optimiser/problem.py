@@ -7,7 +7,6 @@ partner that a deployment of one pool lacks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -16,19 +15,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.core.allocation.optimiser.padded_tables import TINY, Floats, Ints, padded
 from planner.core.allocation.optimiser.shares import goods, needs
 from planner.core.power.curve import chosen_speed, is_fixed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
+from planner.domain.ids import PoolId
+from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
-from planner.domain.units import Milliwatts
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 T = TypeVar("T", np.float64, np.int64)
 
 STEP_MW = 5_000
 """Caps are multiples of 5 W: finer steps have no effect within the accuracy of the hardware's own control."""
-TINY = 1e-9
 ENOUGH = 1.0 + 1e-9
 DRAIN = 0.05
 """What carrying all of the load is worth beside making all of it good: where nothing can be good, the option that
@@ -46,10 +44,19 @@ ALIKE_WATTS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """(P, N, S) what each cap of each count gives: the predicted share of good requests, and the share carried."""
+    """What each cap of each count gives: the predicted share of good requests, and the share carried."""
 
     share: Floats
     carried: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """(R) the row and the column of every count that there is, pool by pool; (P + 1) where each pool's begin."""
+
+    rows: Ints
+    columns: Ints
+    start: Ints
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,10 @@ class Problem:
     """(D) what a deployment's good requests are worth beside another's: its class and its GPUs."""
     own_gpus: Floats
     """(D) a deployment's own GPU limit; inf for none."""
+    size: Floats
+    """(P + 1) GPUs a replica."""
+    wanted: Floats
+    """(P + 1) replicas that meet the targets uncapped."""
     width: Ints
     """(P + 1) how many counts are real."""
     count: Ints
@@ -109,10 +120,6 @@ class Problem:
     def pools_of(self, deployment: int) -> range:
         return range(int(self.first[deployment]), int(self.first[deployment + 1]))
 
-    def cap_mw(self, row: int, step: int) -> Milliwatts:
-        """The cap at ``step`` above the row's floor."""
-        return Milliwatts((int(self.floor[row]) + step) * STEP_MW)
-
     @cached_property
     def caps(self) -> Floats:
         """(P + 1, S) mW above reserve that a GPU holds at each step."""
@@ -121,20 +128,22 @@ class Problem:
         return caps
 
     @cached_property
-    def felt(self) -> Floats:
-        """(P + 1, N) speed that all phases need together."""
-        return np.maximum(self.prompts, self.answers)
+    def options(self) -> Options:
+        """(P + 1, N, S) every cap of every count."""
+        return _options(self.speed[:, None, :], self.prompts[:, :, None], self.answers[:, :, None])
 
     @cached_property
-    def options(self) -> Options:
-        """Every cap of every count."""
-        return self.every(1)
+    def listed(self) -> Listed:
+        """The counts that there are."""
+        rows, columns = np.nonzero(np.arange(self.need.shape[1]) < self.width[:, None])
+        return Listed(rows, columns, self.width.cumsum() - self.width)
 
     def every(self, step: int) -> Options:
-        """Every ``step``-th cap of every count, from the lowest on."""
-        speed, felt = self.speed[:, None, ::step], self.felt[:, :, None]
-        share = goods(speed, self.prompts[:, :, None], self.answers[:, :, None])
-        return Options(share, _carried(speed, felt))
+        """(R, S) every ``step``-th cap of the counts that there are (``listed``), from the lowest on."""
+        rows, columns = self.listed.rows, self.listed.columns
+        prompts, answers = self.prompts[rows, columns, None, None], self.answers[rows, columns, None, None]
+        found = _options(self.speed[rows, None, ::step], prompts, answers)
+        return Options(found.share[:, 0], found.carried[:, 0])
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -148,7 +157,7 @@ class Problem:
         wide = 2 * reach + 1
         if self.count.shape[1] <= wide:
             return self, np.zeros(len(self.width), dtype=np.int64)
-        start = np.clip(np.r_[columns, 0] - reach, 0, np.maximum(0, self.width - wide))
+        start = np.clip(np.append(columns, 0) - reach, 0, np.maximum(0, self.width - wide))
         at = start[:, None] + np.arange(wide)
 
         def part(table: NDArray[T]) -> NDArray[T]:
@@ -218,9 +227,11 @@ class Problem:
         return np.where(self.carries, self.cost(rows, columns, self.plenty_steps), np.inf)
 
 
-def _carried(speed: Floats, felt: Floats) -> Floats:
+def _options(speed: Floats, prompts: Floats, answers: Floats) -> Options:
+    share, felt = goods(speed, prompts, answers), np.maximum(prompts, answers)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(felt > 0.0, np.minimum(1.0, speed / felt), 1.0)
+        carried = np.where(felt > 0.0, np.minimum(1.0, speed / felt), 1.0)
+    return Options(share, carried)
 
 
 def minimums_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> bool:
@@ -236,30 +247,6 @@ def minimums_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> boo
             return False
         gpus += own
     return gpus <= limits.gpus and mw <= limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
-
-
-def without_minimums(demand: DeploymentDemand) -> DeploymentDemand:
-    """The same deployment with counts from zero: fewer replicas need a speed that rises as 1 / count."""
-    return replace(demand, pools={name: _from_zero(pool) for name, pool in demand.pools.items()})
-
-
-def _from_zero(pool: PoolDemand) -> PoolDemand:
-    least = pool.min_replicas
-
-    def below(speeds: tuple[float, ...]) -> tuple[float, ...]:
-        if not speeds:
-            return ()
-        none = math.inf if least else speeds[0]
-        return (*(float(speeds[0] * least / n) if n else none for n in range(least)), *speeds)
-
-    return replace(
-        pool,
-        min_replicas=0,
-        required_speed=below(pool.required_speed),
-        arriving_speed=below(pool.arriving_speed),
-        prompt_speed=below(pool.prompt_speed),
-        utilisation=(*(1.0 if n else 0.0 for n in range(least)), *pool.utilisation),
-    )
 
 
 def lowest_cap_mw(pool: PoolDemand) -> int:
@@ -280,56 +267,63 @@ def _last_step(curve: PowerCurve) -> int:
     return max(0, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) - _lowest_steps(curve))
 
 
-def build(
-    demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights, least: Sequence[DeploymentDemand]
-) -> Problem:
-    """``least`` are the demands with the floors that were asked for: going below them has its price."""
-    pools = [(d, name, pool) for d, demand in enumerate(demands) for name, pool in demand.pools.items()]
-    ranks = {p: rank for rank, p in enumerate(sorted({demand.priority for demand in demands}))}
-    classes = np.array([weights.priority ** ranks[demand.priority] for demand in demands])
-    sizes = np.array([wanted_gpus(demand) for demand in demands], dtype=np.float64)
-    owner = np.array([d for d, _, _ in pools], dtype=np.int64)
-    most = np.array([_most_gpus(demands[d], pool, limits) for d, _, pool in pools], dtype=np.float64)
-    floors = np.array([least[d].pools[name].min_replicas for d, name, _ in pools], dtype=np.float64)
-    held = np.array([max(1, sum(p.current_replicas for p in d.pools.values())) for d in demands], dtype=np.float64)
-    rows = [pool for _, _, pool in pools]
-    counts, need, prompts, answers, busy = _padded(rows)
-    size = np.array([*(float(pool.gpus_per_replica) for pool in rows), 0.0])[:, None]
-    now = np.array([*(float(pool.current_replicas) for pool in rows), 0.0])[:, None]
-    real = np.isfinite(counts)
-    real[:-1] &= counts[:-1] * size[:-1] <= most[:, None]
+_DUMMY = PoolDemand(
+    pool=PoolId(""),
+    role=Role.DECODE,
+    gpus_per_replica=0,
+    current_replicas=0,
+    min_replicas=0,
+    required_speed=(0.0,),
+    utilisation=(0.0,),
+    curve=PowerCurve(p_s_mw=0, p_u_mw=1, alpha=1.0, idle_mw=0, min_mw=0, max_mw=0, useful_mw=0),
+    wanted=0,
+)
+
+
+def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights, *, from_zero: bool) -> Problem:
+    """The problem of ``demands``, each with a pool at least. ``from_zero``: their floors may be missed, at a price."""
+    pools = [*[pool for demand in demands for pool in demand.pools.values()], _DUMMY]
+    columns = _columns(pools)
+    size, now, floors, wanted, spare = columns
+    curves = _caps(tuple([pool.curve for pool in pools]))
+    table = padded(pools, curves.slowest, spare, from_zero=from_zero)
+    first = np.cumsum([0, *[len(demand.pools) for demand in demands]])
+    owner = np.repeat(np.arange(len(demands)), first[1:] - first[:-1])
+    own_gpus = np.array([np.inf if demand.max_gpus is None else float(demand.max_gpus) for demand in demands])
+    sizes = np.add.reduceat(np.maximum(1.0, wanted[:-1]) * size[:-1], first[:-1])
+    least = np.zeros_like(floors) if from_zero else floors
+    asked = table.counts[:-1] * size[:-1, None]
+    real = np.isfinite(table.counts)
+    real[:-1] &= asked <= _most_gpus((least * size)[:-1], own_gpus, owner, first, limits)[:, None]
     real[:, 0] = True
-    count = np.where(real, counts, 0.0)
-    gpus = count * size
-    fixed = np.where(real, weights.gpu * gpus + weights.churn * size * np.abs(count - now), np.inf)
-    kept = np.ones_like(need)
-    short = np.maximum(0.0, floors[:, None] - counts[:-1])
-    lost = GIVE_UP * np.maximum(0.0, now - counts)[:-1] / held[owner][:, None]
-    lost += MISSING * size[:-1] * short / sizes[owner][:, None]
-    kept[:-1] = np.exp(-np.where(real[:-1], lost, 0.0))
-    floor, last, speed, curve = _caps(tuple([pool.curve for pool in rows]))
+    count = np.where(real, table.counts, 0.0)
+    gpus = count * size[:, None]
+    changed = weights.churn * size[:, None] * np.abs(count - now[:, None])
+    ranks = {p: rank for rank, p in enumerate(sorted({demand.priority for demand in demands}))}
     reserve = float(limits.reserve_mw_per_idle_gpu)
     return Problem(
         demands=tuple(demands),
         owner=owner,
-        first=np.searchsorted(owner, np.arange(len(demands) + 1)),
-        worth=classes * sizes,
-        own_gpus=np.array([np.inf if d.max_gpus is None else float(d.max_gpus) for d in demands]),
+        first=first,
+        worth=np.array([weights.priority ** ranks[demand.priority] for demand in demands]) * sizes,
+        own_gpus=own_gpus,
+        size=size,
+        wanted=wanted,
         width=real.sum(axis=1),
         count=count.astype(np.int64),
         gpus=gpus,
-        need=np.where(real, need, np.inf),
-        prompts=np.where(real | (prompts <= 0.0), prompts, np.inf),
-        answers=np.where(real | (answers <= 0.0), answers, np.inf),
-        spare=np.array([*(pool.spare_speed for pool in rows), 1.0]),
-        busy=np.where(real, busy, 0.0),
-        fixed=fixed,
-        kept=kept,
-        curve=curve,
+        need=np.where(real, table.need, np.inf),
+        prompts=np.where(real | (table.prompts <= 0.0), table.prompts, np.inf),
+        answers=np.where(real | (table.answers <= 0.0), table.answers, np.inf),
+        spare=spare,
+        busy=np.where(real, table.busy, 0.0),
+        fixed=np.where(real, weights.gpu * gpus + changed, np.inf),
+        kept=_kept(np.where(real, table.counts, np.inf), columns, sizes, owner, first),
+        curve=curves.law,
         energy=weights.energy / 1000.0,
-        floor=floor,
-        last=last,
-        speed=speed,
+        floor=curves.floor,
+        last=curves.last,
+        speed=curves.speed,
         alike=min(1.0, ALIKE_WATTS / max(TINY, weights.sla)),
         reserve_mw=reserve,
         budget_mw=max(0.0, limits.budget_mw - reserve * limits.gpus),
@@ -337,38 +331,27 @@ def build(
     )
 
 
-def wanted_gpus(demand: DeploymentDemand) -> int:
-    """GPUs that a deployment wants uncapped: what its good requests weigh."""
-    return sum(max(1, pool.wanted) * pool.gpus_per_replica for pool in demand.pools.values())
+def _columns(pools: Sequence[PoolDemand]) -> Floats:
+    """(5, P) GPUs a replica, replicas that run, floors, wanted replicas, and the factor on the need to spare."""
+    rows = [(p.gpus_per_replica, p.current_replicas, p.min_replicas, p.wanted, p.spare_speed) for p in pools]
+    return np.array(rows, dtype=np.float64).T
 
 
-def _most_gpus(demand: DeploymentDemand, pool: PoolDemand, limits: SiteLimits) -> int:
-    """What a pool may hold while its partners have their floors."""
-    if demand.max_gpus is None:
-        return limits.gpus
-    partners = sum(p.min_replicas * p.gpus_per_replica for p in demand.pools.values()) - (
-        pool.min_replicas * pool.gpus_per_replica
-    )
-    return min(limits.gpus, demand.max_gpus - partners)
+def _kept(counts: Floats, columns: Floats, sizes: Floats, owner: Ints, first: Ints) -> Floats:
+    """(P + 1, N) factor on the share for replicas given up, and for GPUs below the floors. ``sizes`` (D) in GPUs."""
+    size, now, floors, *_ = columns[:, :-1, None]
+    held = np.maximum(1.0, np.add.reduceat(now[:, 0], first[:-1]))[owner][:, None]
+    lost = GIVE_UP * np.maximum(0.0, now - counts[:-1]) / held
+    lost += MISSING * size * np.maximum(0.0, floors - counts[:-1]) / sizes[owner][:, None]
+    kept = np.ones_like(counts)
+    kept[:-1] = np.exp(-lost)
+    return kept
 
 
-def _padded(pools: Sequence[PoolDemand]) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """(P + 1, N) counts, needs as sized, of prompts and of answers, busy shares; counts inf where there are none."""
-    useful = [_useful(pool) for pool in pools]
-    shape = (len(pools) + 1, max(useful, default=1))
-    counts, need = np.full(shape, np.inf), np.full(shape, np.inf)
-    prompts, answers, busy = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    for row, (pool, last) in enumerate(zip(pools, useful, strict=True)):
-        counts[row, :last] = range(pool.min_replicas, pool.min_replicas + last)
-        need[row, :last] = pool.required_speed[:last]
-        busy[row, :last] = pool.utilisation[:last]
-        for table, felt in zip((prompts, answers), felt_needs(pool), strict=True):
-            if felt:
-                table[row, :last] = felt[:last]
-    counts[-1, 0] = need[-1, 0] = 0.0
-    for table in (need, prompts, answers):
-        table[table <= TINY] = 0.0
-    return counts, need, prompts, answers, busy
+def _most_gpus(floors: Floats, own_gpus: Floats, owner: Ints, first: Ints, limits: SiteLimits) -> Floats:
+    """(P) what a pool may hold while its partners have their ``floors`` (P), in GPUs."""
+    partners = np.add.reduceat(floors, first[:-1])[owner] - floors
+    return np.minimum(float(limits.gpus), own_gpus[owner] - partners)
 
 
 def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -376,40 +359,34 @@ def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return needs(pool.role, pool.required_speed, pool.arriving_speed, pool.prompt_speed)
 
 
-def _useful(pool: PoolDemand) -> int:
-    """Number of counts to examine: to the first with speed to spare at the lowest useful cap, or to those that run."""
-    slowest = _slowest(pool.curve)
-    if slowest <= 0.0:
-        return len(pool.required_speed)
-    enough = slowest / pool.spare_speed + TINY
-    for last, need in enumerate(pool.required_speed, 1):
-        if need <= enough and pool.min_replicas + last > pool.current_replicas:
-            return last
-    return len(pool.required_speed)
+@dataclass(frozen=True, slots=True)
+class _Caps:
+    """(P + 1) lowest steps and numbers of steps above, (P + 1, S) speeds, (P + 1, 5) curves, (P + 1) lowest speeds."""
 
-
-@lru_cache(maxsize=1024)
-def _slowest(curve: PowerCurve) -> float:
-    """Speed at the lowest useful cap."""
-    return chosen_speed(curve, min(_lowest_steps(curve) * STEP_MW, curve.max_mw))
+    floor: Ints
+    last: Ints
+    speed: Floats
+    law: Floats
+    slowest: Floats
 
 
 @lru_cache(maxsize=64)
-def _caps(curves: tuple[PowerCurve, ...]) -> tuple[Ints, Ints, Floats, Floats]:
-    """(P + 1) lowest steps and numbers of steps above, (P + 1, S) speeds, (P + 1, 5) curves: not to be written to.
+def _caps(curves: tuple[PowerCurve, ...]) -> _Caps:
+    """The caps of these curves, of which the last is the dummy pool's. Not to be written to.
 
     Kept for the next call, because curves change slowly, and a tick asks twice.
     """
-    floor = np.array([*(_lowest_steps(curve) for curve in curves), 0], dtype=np.int64)
-    last = np.array([*(_last_step(curve) for curve in curves), 0], dtype=np.int64)
+    floor = np.array([_lowest_steps(curve) for curve in curves], dtype=np.int64)
+    last = np.array([_last_step(curve) for curve in curves], dtype=np.int64)
     laws = [(c.p_s_mw, max(1, c.p_u_mw - c.p_s_mw), c.alpha, c.idle_mw, c.p_u_mw) for c in curves]
-    law = np.array([*laws, (0, 1, 1.0, 0, 1)], dtype=np.float64)
+    law = np.array(laws, dtype=np.float64)
     steps = np.minimum(np.arange(int(last.max()) + 1), last[:, None])
     caps = (floor[:, None] + steps) * float(STEP_MW)
     speed = np.clip((caps - law[:, 0:1]) / law[:, 1:2], 0.0, 1.0) ** law[:, 2:3]
-    for row, curve in enumerate(curves):
+    for row, curve in enumerate(curves[:-1]):
         if is_fixed(curve):
             speed[row, :] = chosen_speed(curve, curve.max_mw)
-    for table in (floor, last, speed, law):
+    slowest = np.array([chosen_speed(c, min(_lowest_steps(c) * STEP_MW, c.max_mw)) for c in curves])
+    for table in (floor, last, speed, law, slowest):
         table.flags.writeable = False
-    return floor, last, speed, law
+    return _Caps(floor, last, speed, law, slowest)

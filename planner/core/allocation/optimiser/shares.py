@@ -24,6 +24,8 @@ an upper quantile of what may come, and at the load that comes on average 97.7 %
 SPREAD: Mapping[Role, float] = MappingProxyType({Role.PREFILL: 0.20, Role.DECODE: 0.06})
 """One standard deviation of ``ln(speed)`` by phase, measured as the slope of the share of requests in time against a
 fixed cap: 0.20 for prompts of a 70B engine on H100 and of a 32B engine on H200, 0.055 for answers."""
+ANSWERS_MARGIN = math.exp(AT_NEED * SPREAD[Role.DECODE])
+"""The speed that answers need, as a multiple of the speed at which half of them are late."""
 PHASES: Mapping[Role, tuple[Role, ...]] = MappingProxyType(
     {Role.PREFILL: (Role.PREFILL,), Role.DECODE: (Role.DECODE,), Role.AGGREGATED: (Role.PREFILL, Role.DECODE)}
 )
@@ -43,8 +45,7 @@ def needs(
     ``required``: as sized; ``prompts``: what prompts alone need, where known; ``arriving``: where half of the answers
     that arrive are late, where known: their need is ``AT_NEED`` spreads above it.
     """
-    margin = math.exp(AT_NEED * SPREAD[Role.DECODE])
-    answers = tuple([speed * margin for speed in arriving]) or required
+    answers = tuple([speed * ANSWERS_MARGIN for speed in arriving]) or required
     phases = PHASES[role]
     return (prompts or required) if Role.PREFILL in phases else (), answers if Role.DECODE in phases else ()
 

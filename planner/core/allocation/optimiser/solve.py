@@ -15,16 +15,10 @@ import numpy as np
 
 from planner.core.allocation.optimiser import dense, pairs, prices, staircase
 from planner.core.allocation.optimiser.explain import Solution, allocation
+from planner.core.allocation.optimiser.padded_tables import Floats, Ints
 from planner.core.allocation.optimiser.pairs import Frontier
 from planner.core.allocation.optimiser.prices import Found, Market
-from planner.core.allocation.optimiser.problem import (
-    Floats,
-    Ints,
-    Problem,
-    build,
-    minimums_fit,
-    without_minimums,
-)
+from planner.core.allocation.optimiser.problem import Problem, build, minimums_fit
 from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, score
 from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, SiteLimits, Weights
 
@@ -44,10 +38,10 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
     asked = [demand for demand in demands if demand.pools]
     if not asked:
         return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
-    given = asked if minimums_fit(asked, limits) else [without_minimums(demand) for demand in asked]
-    problem = build(given, limits, weights, asked)
+    floors = not minimums_fit(asked, limits)
+    problem = build(asked, limits, weights, from_zero=floors)
     solution = _plenty(problem) or _short(problem)
-    return allocation(problem, solution, limits, asked, floors=given is not asked)
+    return allocation(problem, solution, limits, floors=floors)
 
 
 def _plenty(problem: Problem) -> Solution | None:
@@ -96,8 +90,8 @@ def _plenty_alone(problem: Problem) -> Solution | None:
 
 def _least_mw(market: Market) -> float:
     """Milliwatts above reserve that all pools together need at least, whatever their counts."""
-    least: Floats = np.where(np.isfinite(market.value), market.mw, np.inf).min(axis=(1, 2))
-    return float(least[:-1].sum())
+    least = np.where(np.isfinite(market.value), market.mw, np.inf).min(axis=1)
+    return float(np.minimum.reduceat(least, market.problem.listed.start)[:-1].sum())
 
 
 def _short(problem: Problem) -> Solution:

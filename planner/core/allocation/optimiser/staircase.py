@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from planner.core.allocation.optimiser.problem import DRAIN, STEP_MW, Floats, Ints, Problem
+from planner.core.allocation.optimiser.padded_tables import Floats, Ints
+from planner.core.allocation.optimiser.problem import DRAIN, STEP_MW, Problem
 
 NOTHING = 1e-3
 """The score of a deployment that serves no requests: its logarithm must stay finite."""
