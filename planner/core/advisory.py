@@ -25,6 +25,11 @@ def is_watched(config: PlannerConfig, deployment: DeploymentId | None) -> bool:
     return known is not None and known.mode is OperationMode.ADVISORY
 
 
+def watching(config: PlannerConfig) -> bool:
+    """Whether any deployment is only watched."""
+    return any(each.mode is OperationMode.ADVISORY for each in config.deployments.values())
+
+
 def acting(config: PlannerConfig, site: SiteId) -> tuple[DeploymentId, ...]:
     """The deployments of a site whose decisions are published."""
     return tuple(name for name in members(config, site) if not is_watched(config, name))

@@ -14,6 +14,7 @@ from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.warm import warmed
 from planner.core.power import site_ledger as ledger
+from planner.core.power.site_state import belongs
 from planner.core.sizing import classic, load_forecast
 from planner.core.state import DeploymentState, Flow, Learned, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
@@ -82,11 +83,14 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
             known = _commanded(known, tuple(c for c in observation.deployment_commands if c.deployment == name))
         deployments[name] = known
     power = {}
+    watching = advisory.watching(config)
     for site, settings in config.sites.items():
         before = state.power[site]
-        nodes = observation.nodes
+        reports = observation.nodes.items()
+        nodes = {node: seen for node, seen in reports if node in before.nodes or belongs(node, settings)}
         if not advisory.hands_off(config, site):
-            nodes = {node: advisory.as_they_stand(seen, config, before) for node, seen in nodes.items()}
+            if watching:
+                nodes = {node: advisory.as_they_stand(seen, config, before) for node, seen in nodes.items()}
             nodes = leavers.observed(nodes, before, config, deployments, clock.now_s)
         fresh = ledger.absorb(before, replace(observation, nodes=nodes), settings, clock.now_s)
         left = leavers.left(fresh, deployments)

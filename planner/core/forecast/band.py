@@ -62,7 +62,11 @@ class Band:
             errors = (*errors[-(WINDOW - 1) :], error)
         model = self.model.observe(t_s, y)
         due = (*waiting, (t_s + self.horizon_s, model.mean(self.horizon_s)))
-        return replace(self, model=model, errors=errors, miss_share=miss_share, due=due)
+        return Band(model, self.level, self.horizon_s, errors, miss_share, due, self.relative)
+
+    def mean(self, horizon_s: float) -> float:
+        """The model's mean ``horizon_s`` after the last observation; at the band's own horizon it is known already."""
+        return self.due[-1][1] if self.due and horizon_s == self.horizon_s else self.model.mean(horizon_s)
 
     def _adapted(self, error: float) -> float:
         """The share of misses to plan for, after one more error: fewer after a miss, more after a hit."""
@@ -73,7 +77,7 @@ class Band:
 
     def forecast(self, horizon_s: float) -> Forecast:
         """The forecast ``horizon_s`` after the last observation: mean, lower and upper quantile."""
-        mean = self.model.mean(horizon_s)
+        mean = self.mean(horizon_s)
         ordered = sorted(self.errors)
         return Forecast(
             mean=mean,
@@ -88,14 +92,14 @@ class Band:
         ordered = sorted(self.errors) or [0.0]
         case = min(UPPER_CASES - 1, int(self.level * UPPER_CASES))
         error = _between(ordered, (case + 0.5) / UPPER_CASES * len(ordered) - 0.5)
-        return max(0.0, self._off(self.model.mean(horizon_s), error))
+        return max(0.0, self._off(self.mean(horizon_s), error))
 
     def scenarios(self, horizon_s: float, count: int = SCENARIOS) -> tuple[float, ...]:
         """``count`` equally likely values ``horizon_s`` ahead: the mean with its latest errors, including the worst."""
-        mean = self.model.mean(horizon_s)
+        mean = self.mean(horizon_s)
         ordered = sorted(self.errors) or [0.0]
         at = [(i + 0.5) / count * len(ordered) - 0.5 for i in range(count - 1)] + [len(ordered) - 1.0]
-        return tuple(max(0.0, self._off(mean, _between(ordered, position))) for position in at)
+        return tuple([max(0.0, self._off(mean, _between(ordered, position))) for position in at])
 
     def _off(self, mean: float, error: float) -> float:
         return mean * (1.0 + error) if self.relative else mean + min(error, LARGEST_ERROR * mean)

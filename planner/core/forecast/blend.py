@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 from planner.core.forecast.ewma import Ewma
 
@@ -40,10 +41,10 @@ class Blend:
             errors = [mean.mean(0.0) - y for mean in self.means]
             pairs = zip(self.losses, errors, strict=True)
             losses = [loss + FORGETTING * (error * error - loss) for loss, error in pairs]
-        return Blend(tuple(mean.observe(t_s, y) for mean in self.means), tuple(losses))
+        return Blend(tuple([mean.observe(t_s, y) for mean in self.means]), tuple(losses))
 
     def mean(self, horizon_s: float) -> float:
         best = min(self.losses) + _SURE
         weights = [float((best / (loss + _SURE)) ** SHARPNESS) for loss in self.losses]
         levels = [mean.mean(horizon_s) for mean in self.means]
-        return max(0.0, sum(w * level for w, level in zip(weights, levels, strict=True)) / sum(weights))
+        return max(0.0, sum(map(mul, weights, levels)) / sum(weights))

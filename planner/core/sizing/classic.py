@@ -63,8 +63,8 @@ def warmed(bands: Mapping[str, Band], arrivals: Iterable[Request], interval_s: f
         t_s, one = now_s - back * interval_s, bins[index]
         count, isl, osl = len(one), sum(each.isl for each in one), sum(each.osl for each in one)
         for name, value in zip(published.QUANTITIES, (float(count), isl / count, osl / count), strict=True):
-            known[name] = replace(known[name], model=known[name].model.observe(t_s, value))
-    return {name: replace(band, model=published.asleep(band.model)) for name, band in known.items()}
+            known[name] = replace(known[name], model=known[name].model.observe(t_s, value), due=())
+    return {name: replace(band, model=published.asleep(band.model), due=()) for name, band in known.items()}
 
 
 def learn(
@@ -83,7 +83,7 @@ def learn(
     for name, reading in readings.items():
         value = 0.0 if is_nan(reading) else getattr(reading, "value", None)
         if value is not None:
-            known[name] = replace(known[name], model=known[name].model.observe(t_s, value))
+            known[name] = replace(known[name], model=known[name].model.observe(t_s, value), due=())
     missing = _missing(config, seen)
     if missing:
         return LearnedInterval(known, None, missing)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import erfc, exp, sqrt
 
 import numpy as np
 
@@ -56,15 +57,16 @@ class Outlook:
         if wait <= 0.0:
             return 1.0
         spread = self.cost_ms / speed * (self.cs2 + self.ca2 / max(1.0, capacity / speed))
-        total, cost, span_ms = 0.0, self.cost_ms / 1000.0, self.span_ms
+        total, cost, span_ms, backlog_ms = 0.0, self.cost_ms / 1000.0, self.span_ms, self.backlog_ms
+        serving, lead_ms, half_wait = self.serving, self.lead_ms, wait / 2.0
         for rate in self.rates:
             asked = rate * cost
             rho = asked / capacity
             if rho < _LEAST:
                 rho = _LEAST
-            left = self.backlog_ms + (asked - self.serving) * self.lead_ms
+            left = backlog_ms + (asked - serving) * lead_ms
             backlog = left / capacity if left > 0.0 else 0.0
-            total += beyond(wait / (1.0 + rho if rho < 1.0 else 2.0), backlog, rho - 1.0, rho * spread, span_ms)
+            total += beyond(wait / (1.0 + rho) if rho < 1.0 else half_wait, backlog, rho - 1.0, rho * spread, span_ms)
         return total / len(self.rates)
 
     def required_speed(self, counts: CountArray, target_ms: float, share: float) -> CountArray:
@@ -122,13 +124,14 @@ class Outlook:
 
 def beyond(level: float, start: float, drift: float, variance: float, span: float) -> float:
     """``P(work > level)`` after ``span`` of reflected Brownian motion from ``start``."""
-    width, moved, pull = math.sqrt(variance * span), drift * span, 2.0 * drift * level
-    free = 0.5 * math.erfc((level - start - moved) / (width * _ROOT2))
+    width, moved, pull = sqrt(variance * span), drift * span, 2.0 * drift * level
+    free = 0.5 * erfc((level - start - moved) / (width * _ROOT2))
     if free >= 1.0 or (free < _SURE and drift < 0.0 and pull < -_FAR * variance):
         return free
     exponent, z = pull / variance, (level + start + moved) / width
     if z > _FAR or exponent > _STEEP:
-        reflected = math.exp(min(0.0, exponent - 0.5 * z * z)) / (max(1.0, z) * _ROOT2PI)
+        reflected = exp(min(0.0, exponent - 0.5 * z * z)) / (max(1.0, z) * _ROOT2PI)
     else:
-        reflected = math.exp(exponent) * 0.5 * math.erfc(z / _ROOT2)
-    return min(1.0, free + reflected)
+        reflected = exp(exponent) * 0.5 * erfc(z / _ROOT2)
+    either = free + reflected
+    return either if either < 1.0 else 1.0

@@ -168,7 +168,7 @@ def _promising(stairs: _Stairs, bound: Floats, mw: Floats) -> Floats:
 
 def _firsts(sorted_numbers: Ints) -> Ints:
     """Where each number of a sorted row appears first."""
-    return np.flatnonzero(np.r_[True, sorted_numbers[1:] != sorted_numbers[:-1]])
+    return np.flatnonzero(np.append(True, sorted_numbers[1:] != sorted_numbers[:-1]))
 
 
 def _dearest(problem: Problem, rows: Ints, rest_mw: Floats, asked: Floats) -> Ints:
@@ -196,10 +196,13 @@ def _lowest(stairs: _Stairs, near: Ints, step: Ints, top: Ints, enough: Floats) 
 
 
 def _cheapest(stairs: _Stairs, step: Ints, lowest: Ints, most: Floats) -> Picked:
-    """Each deployment's cheapest option; ties go to the earlier one: the same answer every time."""
+    """Each deployment's cheapest option, of ``stairs`` by deployment; ties go to the earlier one: always the same."""
     problem, left, right = stairs.problem, stairs.pairs.left[stairs.d], stairs.pairs.right[stairs.d]
     cost = problem.cost(left, stairs.left, step) + problem.cost(right, stairs.right, lowest)
-    order = np.lexsort((stairs.right, step, stairs.left, cost, stairs.d))
+    first = _firsts(stairs.d)
+    least = np.repeat(np.minimum.reduceat(cost, first), np.diff(np.append(first, len(cost))))
+    ties = np.flatnonzero(cost == least)
+    order = ties[np.lexsort((stairs.right[ties], step[ties], stairs.left[ties], stairs.d[ties]))]
     picked = order[_firsts(stairs.d[order])]
     has = stairs.d[picked]
     columns, steps = np.zeros((2, len(most)), dtype=np.int64), np.zeros((2, len(most)), dtype=np.int64)
