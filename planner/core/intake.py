@@ -18,8 +18,15 @@ from planner.core.power.site_state import belongs
 from planner.core.sizing import classic, load_forecast
 from planner.core.state import DeploymentState, Flow, Learned, PlannerState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
-from planner.domain.ids import DeploymentId
-from planner.domain.observation import DeploymentCommand, DeploymentObservation, Observation, ScalingAckSeen, StoredCaps
+from planner.domain.ids import DeploymentId, NodeId
+from planner.domain.observation import (
+    DeploymentCommand,
+    DeploymentObservation,
+    NodeObservation,
+    Observation,
+    ScalingAckSeen,
+    StoredCaps,
+)
 from planner.domain.units import TickClock
 
 
@@ -87,7 +94,9 @@ def absorb(state: PlannerState, observation: Observation, config: PlannerConfig,
     for site, settings in config.sites.items():
         before = state.power[site]
         reports = observation.nodes.items()
-        nodes = {node: seen for node, seen in reports if node in before.nodes or belongs(node, settings)}
+        nodes: Mapping[NodeId, NodeObservation] = {
+            node: seen for node, seen in reports if node in before.nodes or belongs(node, settings)
+        }
         if not advisory.hands_off(config, site):
             if watching:
                 nodes = {node: advisory.as_they_stand(seen, config, before) for node, seen in nodes.items()}

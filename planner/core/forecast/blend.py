@@ -47,4 +47,5 @@ class Blend:
         best = min(self.losses) + _SURE
         weights = [float((best / (loss + _SURE)) ** SHARPNESS) for loss in self.losses]
         levels = [mean.mean(horizon_s) for mean in self.means]
-        return max(0.0, sum(map(mul, weights, levels)) / sum(weights))
+        total: float = sum(map(mul, weights, levels)) / sum(weights)
+        return max(0.0, total)

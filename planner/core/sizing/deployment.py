@@ -13,6 +13,7 @@ from planner.core.performance.engine_model import engine
 from planner.core.power.draw_feedback import with_curves
 from planner.core.sizing import frontends, load_forecast, modes
 from planner.core.sizing.options import PoolOptions
+from planner.core.sizing.prefill_station import Known
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.core.sizing.thresholds import PoolHistory, signal
 from planner.core.slo import share_controller
@@ -58,20 +59,34 @@ def size_deployments(
     state: PlannerState, observation: Observation, config: PlannerConfig, clock: TickClock
 ) -> dict[DeploymentId, SizedDeployment]:
     """What every deployment of ``config`` wants, with the bounds and power curves in force now."""
-    return {
-        name: _sized(config, with_curves(known, state.deployments[name]), state.deployments[name], observation, clock)
+    learned = [
+        _learned(config, with_curves(known, state.deployments[name]), state.deployments[name], observation, clock)
         for name, known in config.deployments.items()
-    }
+    ]
+    known = modes.answered(each.case for each in learned)
+    return {name: _sized(each, known, clock) for name, each in zip(config.deployments, learned, strict=True)}
 
 
-def _sized(
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """One deployment after learning from what was seen: what its sizing starts from."""
+
+    case: modes.Case
+    state: DeploymentState
+    load: load_forecast.LearnedLoad
+    every: Mapping[PoolId, int]
+    """The counts in force of all pools, those without GPUs included."""
+    slo: SloReport | None
+
+
+def _learned(
     settings: PlannerConfig,
     config: DeploymentConfig,
     state: DeploymentState,
     observation: Observation,
     clock: TickClock,
-) -> SizedDeployment:
-    """Learn from what was seen of one deployment and size every pool."""
+) -> _Learned:
+    """Learn from what was seen of one deployment."""
     seen, t_s = observation.deployments.get(config.deployment), clock.seen_s
     config = bounds_in_force.in_force(config, clock.utc_s)
     slo, report = share_controller.learn(config, state.learned.slo, seen, clock) or (None, None)
@@ -89,7 +104,6 @@ def _sized(
         pools=_remembered(state, config, seen, every, t_s),
         slo=slo,
     )
-    state = replace(state, learned=taught)
     interval_s = seen.interval_s if seen is not None else settings.load_interval_s
     load = None
     if learned.known:
@@ -108,16 +122,22 @@ def _sized(
         current=current,
         past={name: _past(pool, t_s, interval_s) for name, pool in taught.pools.items()},
     )
-    options = modes.size(case)
+    return _Learned(case, replace(state, learned=taught), learned, every, report)
+
+
+def _sized(learned: _Learned, known: Known, clock: TickClock) -> SizedDeployment:
+    """Size every pool of one deployment, and find what holds its counts."""
+    case, state, every = learned.case, learned.state, learned.every
+    config, seen, load = case.config, case.seen, case.load
+    options = modes.size(case, known)
     if config.sizing in (SizingMode.LOAD, SizingMode.SLA_LOAD):
-        state = replace(state, learned=replace(taught, pools=_signals(taught, config, seen)))
-    held, state = holds.hold(config, state, learned.missing, options, every, clock)
+        state = replace(state, learned=replace(state.learned, pools=_signals(state.learned, config, seen)))
+    held, state = holds.hold(config, state, learned.load.missing, options, every, clock)
     if config.sizing is SizingMode.CLASSIC:
         config = replace(config, max_gpus=None)  # the published cut is applied; its rounding may exceed the budget
     others = {name: frontends.options(pool, load, every[name]) for name, pool in config.other_pools.items()}
-    return SizedDeployment(
-        config, state, seen, learned, load, options, every, held, external_changes.notes(state, seen), others, report
-    )
+    notes = external_changes.notes(state, seen)
+    return SizedDeployment(config, state, seen, learned.load, load, options, every, held, notes, others, learned.slo)
 
 
 def current_count(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from planner.core.performance.engine_model import Engine
 from planner.core.sizing import classic, sla, thresholds
+from planner.core.sizing.late_prompts import lateness
 from planner.core.sizing.options import PoolOptions, at_least, exactly
+from planner.core.sizing.prefill_station import Known
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.core.sizing.thresholds import PoolHistory
 from planner.domain.config import DeploymentConfig, PoolConfig, SizingMode
@@ -32,11 +34,20 @@ class Case:
     past: Mapping[PoolId, PoolHistory]
 
 
-def size(case: Case) -> dict[PoolId, PoolOptions]:
-    """Every pool's options; a pool that cannot be sized now is left out."""
+def answered(cases: Iterable[Case]) -> Known:
+    """What these deployments ask of the transient model, where they are so many that one pass for all of them pays."""
+    prompts = []
+    for case in cases:
+        if case.load is not None and case.config.sizing in (SizingMode.SLA, SizingMode.SLA_LOAD):
+            prompts += sla.asked(case.config, case.engine, case.load, case.corrections)
+    return lateness.lines(prompts)
+
+
+def size(case: Case, known: Known) -> dict[PoolId, PoolOptions]:
+    """Every pool's options; a pool that cannot be sized now is left out. ``known``: what ``answered`` found."""
     found = {}
     for name, pool in case.config.pools.items():
-        options = _pool(case, pool)
+        options = _pool(case, pool, known)
         if options is not None:
             found[name] = options
     if case.config.sizing is SizingMode.CLASSIC:
@@ -44,7 +55,7 @@ def size(case: Case) -> dict[PoolId, PoolOptions]:
     return found
 
 
-def _pool(case: Case, pool: PoolConfig) -> PoolOptions | None:
+def _pool(case: Case, pool: PoolConfig, known: Known) -> PoolOptions | None:
     mode = case.config.sizing
     if mode is SizingMode.CLASSIC:
         return _classic(case, pool)
@@ -52,7 +63,7 @@ def _pool(case: Case, pool: PoolConfig) -> PoolOptions | None:
         return _thresholds(case, pool)
     if case.load is None:
         return None
-    by_sla = sla.options(case.config, pool, case.engine, case.load, case.corrections)
+    by_sla = sla.options(case.config, pool, case.engine, case.load, case.corrections, known)
     if mode is SizingMode.SLA or by_sla is None:
         return by_sla
     by_load = _thresholds(case, pool)

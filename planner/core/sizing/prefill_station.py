@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
 from planner.core.performance.prefill_model import PrefillModel
+from planner.core.sizing.late_prompts.transient import CapacityLine, Outlook, Prompts
 from planner.core.sizing.queueing import FULLEST, CountArray, Station
 from planner.core.sizing.sized_load import SizedLoad
-from planner.core.sizing.transient import Outlook
 
 POISSON_CV2 = 1.0
 """Squared coefficient of variation of arrivals within an interval: taken as Poisson."""
@@ -44,25 +47,39 @@ def station(model: PrefillModel, load: SizedLoad, quantile: float, correction: f
     )
 
 
-def required_speed(queue: Station, load: SizedLoad, counts: CountArray, target_ms: float, drain_s: float) -> CountArray:
+Known: TypeAlias = Mapping[Prompts, CapacityLine]
+"""What was answered for many deployments at once."""
+NOTHING_KNOWN: Known = MappingProxyType({})
+
+
+def required_speed(
+    queue: Station, load: SizedLoad, counts: CountArray, target_ms: float, drain_s: float, known: Known = NOTHING_KNOWN
+) -> CountArray:
     """Speed at which each count meets the TTFT target for the load that may come and works off what waits.
 
     ``drain_s``: within so many seconds of the time when new replicas serve.
     """
     if queue.quantile < MEDIAN:
-        half = required_speed(replace(queue, quantile=MEDIAN), load, counts, target_ms, drain_s)
+        half = required_speed(replace(queue, quantile=MEDIAN), load, counts, target_ms, drain_s, known)
         return half * (queue.quantile / MEDIAN)
-    target = max(target_ms, ROOM_TO_WAIT * queue.own_ms)
     if load.rates:
-        speed = outlook(queue, load).required_speed(counts, target, 1.0 - queue.quantile)
+        asked = prompts(queue, load, target_ms)
+        line = known.get(asked) if known else None
+        speed = (line or asked.outlook.line(asked.target_ms, asked.share)).speeds(counts)
     else:
-        speed = queue.required_speed(counts, target)
+        speed = queue.required_speed(counts, max(target_ms, ROOM_TO_WAIT * queue.own_ms))
     waiting = waiting_at_help(queue, load)
     if waiting <= 0:
         return speed
     backlog_ms = waiting * queue.cost_ms
     flow_ms = load.req_per_s * drain_s * queue.cost_ms
     return np.maximum(speed, (backlog_ms + flow_ms) / (drain_s * 1000.0 * FULLEST) / np.maximum(counts, 1e-9))
+
+
+def prompts(queue: Station, load: SizedLoad, target_ms: float) -> Prompts:
+    """What ``required_speed`` asks of the transient model."""
+    target = max(target_ms, ROOM_TO_WAIT * queue.own_ms)
+    return Prompts(outlook(queue, load), target, 1.0 - max(MEDIAN, queue.quantile))
 
 
 def outlook(queue: Station, load: SizedLoad) -> Outlook:

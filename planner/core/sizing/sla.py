@@ -12,7 +12,9 @@ from planner.core.performance.decode_model import DecodeModel
 from planner.core.performance.engine_model import Engine
 from planner.core.performance.prefill_model import PrefillModel
 from planner.core.sizing import decode_station, prefill_station, sla_reasons
+from planner.core.sizing.late_prompts.transient import Prompts
 from planner.core.sizing.options import SPARE_COUNTS, PoolOptions, wanted_count
+from planner.core.sizing.prefill_station import NOTHING_KNOWN, Known
 from planner.core.sizing.queueing import CountArray
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.domain.config import DeploymentConfig, PoolConfig
@@ -29,24 +31,45 @@ _Rule: TypeAlias = Callable[[CountArray], _Answer]
 
 
 def options(
-    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections
+    config: DeploymentConfig,
+    pool: PoolConfig,
+    engine: Engine,
+    load: SizedLoad,
+    corrections: Corrections,
+    known: Known = NOTHING_KNOWN,
 ) -> PoolOptions | None:
-    """Every useful count of ``pool`` with the speed it needs; None where the profile lacks the phase."""
+    """Every useful count of ``pool`` with the speed it needs; None where the profile lacks the phase.
+
+    ``known``: the answers to ``asked``, where they were found for many deployments at once.
+    """
     waiting = _waiting(config, engine, load, corrections)
     if waiting <= 0.0:
-        return _options(config, pool, engine, load, corrections)
+        return _options(config, pool, engine, load, corrections, known)
     released = _behind_prefill(config, engine, load, corrections) if pool.role is Role.DECODE else load
-    found = _options(config, pool, engine, released, corrections)
-    flow = _options(config, pool, engine, load.flowing(), corrections)
+    found = _options(config, pool, engine, released, corrections, known)
+    flow = _options(config, pool, engine, load.flowing(), corrections, known)
     if found is None or flow is None:
         return found
     return replace(found, chain=sla_reasons.backlog(config, pool, flow.chain, waiting, found.wanted))
 
 
+def asked(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections: Corrections) -> list[Prompts]:
+    """What ``options`` asks of the transient model, for all pools: one answer serves several of them."""
+    if engine.prefill is None or load.idle or not load.rates:
+        return []
+    if all(pool.role is Role.DECODE for pool in config.pools.values()):
+        return []
+    queue = prefill_station.station(engine.prefill, load, config.ttft_quantile, corrections.prefill)
+    waits = prefill_station.waiting_at_help(queue, load) > 0.0
+    return [
+        prefill_station.prompts(queue, each, config.ttft_ms) for each in ((load, load.flowing()) if waits else (load,))
+    ]
+
+
 def _options(
-    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections
+    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections, known: Known
 ) -> PoolOptions | None:
-    rule = _rule(config, pool.role, engine, load, corrections)
+    rule = _rule(config, pool.role, engine, load, corrections, known)
     if rule is None:
         return None
     counts, speed, busy, enough = _table(rule, load, pool.max_replicas)
@@ -57,7 +80,7 @@ def _options(
         utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
         wanted=wanted,
         chain=sla_reasons.chain(config, pool, engine, load, corrections, wanted),
-        **_phases(config, pool.role, engine, load, corrections, counts[:last]),
+        **_phases(config, pool.role, engine, load, corrections, counts[:last], known),
     )
 
 
@@ -85,15 +108,15 @@ def _behind_prefill(config: DeploymentConfig, engine: Engine, load: SizedLoad, c
 
 
 def _rule(
-    config: DeploymentConfig, role: Role, engine: Engine, load: SizedLoad, corrections: Corrections
+    config: DeploymentConfig, role: Role, engine: Engine, load: SizedLoad, corrections: Corrections, known: Known
 ) -> _Rule | None:
     if role is Role.PREFILL and engine.prefill is not None:
-        return _prefill(config, engine.prefill, load, corrections.prefill)
+        return _prefill(config, engine.prefill, load, corrections.prefill, known)
     if role is Role.DECODE and engine.decode is not None:
         return _decode(config, engine.decode, load, corrections.decode)
     if role is Role.AGGREGATED and engine.prefill is not None and engine.decode is not None:
         return _shared(
-            _prefill(config, engine.prefill, load, corrections.prefill),
+            _prefill(config, engine.prefill, load, corrections.prefill, known),
             _decode(config, engine.decode, load, corrections.decode),
         )
     return None
@@ -105,7 +128,13 @@ class _Phases(TypedDict, total=False):
 
 
 def _phases(
-    config: DeploymentConfig, role: Role, engine: Engine, load: SizedLoad, corrections: Corrections, counts: CountArray
+    config: DeploymentConfig,
+    role: Role,
+    engine: Engine,
+    load: SizedLoad,
+    corrections: Corrections,
+    counts: CountArray,
+    known: Known,
 ) -> _Phases:
     """The speeds from which shares of good requests are predicted, by phase, where they differ from the sized speed."""
     if role is Role.PREFILL or engine.decode is None or load.idle:
@@ -113,7 +142,7 @@ def _phases(
     answers = decode_station.arriving_speed(engine.decode, load, counts, config.itl_ms, corrections.decode)
     if role is Role.DECODE or engine.prefill is None:
         return {"arriving": _tuple(counts, answers)}
-    prompts, busy = _prefill(config, engine.prefill, load, corrections.prefill)(counts)
+    prompts, busy = _prefill(config, engine.prefill, load, corrections.prefill, known)(counts)
     # The time that prefill takes is lost to decode.
     return {"arriving": _tuple(counts, answers + busy), "prompts": _tuple(counts, prompts)}
 
@@ -122,11 +151,11 @@ def _tuple(counts: CountArray, speed: CountArray) -> tuple[float, ...]:
     return tuple(np.where(counts > 0, speed, np.inf).tolist())
 
 
-def _prefill(config: DeploymentConfig, model: PrefillModel, load: SizedLoad, correction: float) -> _Rule:
+def _prefill(config: DeploymentConfig, model: PrefillModel, load: SizedLoad, correction: float, known: Known) -> _Rule:
     queue = prefill_station.station(model, load, config.ttft_quantile, correction)
 
     def answer(counts: CountArray) -> _Answer:
-        speed = prefill_station.required_speed(queue, load, counts, config.ttft_ms, config.drain_backlog_s)
+        speed = prefill_station.required_speed(queue, load, counts, config.ttft_ms, config.drain_backlog_s, known)
         return speed, queue.utilisation(counts)
 
     return answer

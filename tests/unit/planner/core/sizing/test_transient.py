@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.core.forecast.blend import MEMORIES_S, Blend
-from planner.core.sizing.transient import Outlook, beyond
+from planner.core.sizing.late_prompts.transient import Outlook, beyond
 
 
 def outlook(rates: list[float], *, backlog_ms: float = 0.0, span_ms: float = 7500.0) -> Outlook:
