@@ -47,14 +47,17 @@ def padded(pools: Sequence[PoolDemand], slowest: Floats, spare: Floats, *, from_
     need = cells.speeds([pool.required_speed for pool in pools], np.inf)
     useful = _useful(cells, need, slowest, spare)
     wide = int(useful.max())
-    there = cells.columns[:wide] < useful[:, None]
-    counts = np.where(there, cells.first[:, None] + cells.columns[:wide], np.inf)
-    need = np.where(there, need[:, :wide], np.inf)
-    busy = np.where(there, cells.utilisation()[:, :wide], 0.0)
+    columns, need = cells.columns[:wide], need[:, :wide]
+    there = columns < useful[:, None]
+    need[need <= TINY] = 0.0
     prompts, answers = _felt(cells, need, there)
-    for table in (need, prompts, answers):
-        table[table <= TINY] = 0.0
-    return Tables(counts, need, prompts, answers, busy)
+    return Tables(
+        counts=np.where(there, cells.first[:, None] + columns, np.inf),
+        need=np.where(there, need, np.inf),
+        prompts=prompts,
+        answers=answers,
+        busy=np.where(there, cells.utilisation()[:, :wide], 0.0),
+    )
 
 
 class _Cells:
@@ -64,7 +67,7 @@ class _Cells:
         self.pools = pools
         sizes = [(pool.min_replicas, pool.current_replicas, len(pool.required_speed)) for pool in pools]
         least, self.running, length = np.array(sizes, dtype=np.int64).T
-        self.below = least if from_zero else np.zeros_like(least)
+        self.below = least if from_zero else 0 * least
         self.first = least - self.below
         self.width = self.below + length
         self.columns = np.arange(int(self.width.max()))
@@ -92,7 +95,8 @@ class _Cells:
 
     def _spread(self, by_count: Sequence[Sequence[float]], fill: float) -> tuple[Floats, Floats]:
         flat = np.array(list(chain.from_iterable(by_count)), dtype=np.float64)
-        table = np.full(self._there.shape, fill)
+        table = np.empty(self._there.shape)
+        table.fill(fill)
         table[self._there] = flat
         return flat, table
 
@@ -108,12 +112,13 @@ def _useful(cells: _Cells, need: Floats, slowest: Floats, spare: Floats) -> Ints
 def _felt(cells: _Cells, need: Floats, there: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """(P, N) the speeds from which shares are predicted: of prompts and of answers; 0 for a phase not served."""
     pools, wide = cells.pools, need.shape[1]
+    serves = np.array([(pool.role is not Role.DECODE, pool.role is not Role.PREFILL) for pool in pools])
     prompts = answers = need
     if any(pool.prompt_speed for pool in pools):
         prompts = cells.speeds([pool.prompt_speed or pool.required_speed for pool in pools], 0.0)[:, :wide]
+        prompts[prompts <= TINY] = 0.0
     if any(pool.arriving_speed for pool in pools):
         answers = cells.speeds([pool.arriving_speed or pool.required_speed for pool in pools], 0.0)[:, :wide]
         answers = answers * np.array([[ANSWERS_MARGIN if pool.arriving_speed else 1.0] for pool in pools])
-    serves_prompts = np.array([[pool.role is not Role.DECODE] for pool in pools])
-    serves_answers = np.array([[pool.role is not Role.PREFILL] for pool in pools])
-    return np.where(there & serves_prompts, prompts, 0.0), np.where(there & serves_answers, answers, 0.0)
+        answers[answers <= TINY] = 0.0
+    return np.where(there & serves[:, :1], prompts, 0.0), np.where(there & serves[:, 1:], answers, 0.0)

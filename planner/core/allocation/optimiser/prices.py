@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.core.allocation.optimiser.padded_tables import Floats, Ints
 from planner.core.allocation.optimiser.problem import DRAIN, Problem
 from planner.core.allocation.optimiser.staircase import NOTHING
+
+Bools = NDArray[np.bool_]
 
 CLOSE_ENOUGH = 1.02
 """Relative accuracy of a price: what is left over is given away afterwards."""
@@ -35,7 +38,7 @@ class SamePools:
     rows: Ints
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Market:
     """What every option is worth (R, S; -inf: none), the watts above reserve that it holds, its cap step.
 
@@ -57,16 +60,16 @@ class Market:
         by_count = np.full(problem.gpus.shape, -np.inf)
         by_count[listed.rows, listed.columns] = best
         columns = np.zeros(len(problem.owner), dtype=np.int64)
-        for stage in self.stages:
-            columns[stage.rows] = self._columns(stage, by_count)
-        place, first = listed.start[:-1] + columns, problem.first[:-1]
-        taken = at[place]
+        for place, stage in enumerate(self.stages):
+            columns[stage.rows] = self._columns(place, by_count)
+        cell, first = listed.start[:-1] + columns, problem.first[:-1]
+        taken = at[cell]
         return Response(
             columns=columns,
-            steps=self.steps[place, taken],
-            mw=np.add.reduceat(self.mw[place, taken], first),
+            steps=self.steps[cell, taken],
+            mw=np.add.reduceat(self.mw[cell, taken], first),
             gpus=np.add.reduceat(problem.gpus[np.arange(len(columns)), columns], first),
-            value=np.add.reduceat(self.value[place, taken], first),
+            value=np.add.reduceat(self.value[cell, taken], first),
         )
 
     def of(self, row: int) -> tuple[Floats, Floats, Floats]:
@@ -75,18 +78,36 @@ class Market:
         own = slice(start, start + wide)
         return self.value[own], self.mw[own], self.problem.gpus[row, :wide, None]
 
-    def _columns(self, stage: SamePools, by_count: Floats) -> Ints:
-        """(E, K) the counts of the best sum over a deployment's pools within its own GPU limit."""
-        problem, rows = self.problem, stage.rows
-        wide = [int(problem.width[rows[:, k]].max()) for k in range(rows.shape[1])]
-        total, gpus = by_count[rows[:, 0], : wide[0]], problem.gpus[rows[:, 0], : wide[0]]
-        for k in range(1, rows.shape[1]):
-            total = (total[:, :, None] + by_count[rows[:, k], None, : wide[k]]).reshape(len(rows), -1)
-            gpus = (gpus[:, :, None] + problem.gpus[rows[:, k], None, : wide[k]]).reshape(len(rows), -1)
-        own = problem.own_gpus[stage.deployments]
-        if np.isfinite(own).any():
-            total = np.where(gpus <= own[:, None], total, -np.inf)
+    def _columns(self, place: int, by_count: Floats) -> Ints:
+        """(E, K) of ``stages[place]``, the counts of the best sum over a deployment's pools within its own limit."""
+        rows, within = self.stages[place].rows, self.within[place]
+        wide = [int(wide) for wide in self.problem.width[rows].max(axis=0)]
+        total = _sums(by_count, rows, wide)
+        if within is not None:
+            total = np.where(within, total, -np.inf)
         return np.array(np.unravel_index(total.argmax(axis=1), wide), dtype=np.int64).T
+
+    @cached_property
+    def within(self) -> tuple[Bools | None, ...]:
+        """By stage, (E, N * ..) which counts of a deployment's pools keep to its own GPU limit; None: all."""
+        return tuple([_within(self.problem, stage) for stage in self.stages])
+
+
+def _sums(numbers: Floats, rows: Ints, wide: list[int]) -> Floats:
+    """(E, N * ..) the sum over the pools of each deployment, of all combinations of their first ``wide`` counts."""
+    total = numbers[rows[:, 0], : wide[0]]
+    for k in range(1, rows.shape[1]):
+        total = (total[:, :, None] + numbers[rows[:, k], None, : wide[k]]).reshape(len(rows), -1)
+    return total
+
+
+def _within(problem: Problem, stage: SamePools) -> Bools | None:
+    own = problem.own_gpus[stage.deployments]
+    if not np.isfinite(own).any():
+        return None
+    wide = [int(wide) for wide in problem.width[stage.rows].max(axis=0)]
+    found: Bools = _sums(problem.gpus, stage.rows, wide) <= own[:, None]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

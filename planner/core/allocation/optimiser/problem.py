@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
@@ -230,7 +231,9 @@ class Problem:
 def _options(speed: Floats, prompts: Floats, answers: Floats) -> Options:
     share, felt = goods(speed, prompts, answers), np.maximum(prompts, answers)
     with np.errstate(divide="ignore", invalid="ignore"):
-        carried = np.where(felt > 0.0, np.minimum(1.0, speed / felt), 1.0)
+        carried = speed / felt
+    np.minimum(carried, 1.0, out=carried)
+    carried[felt[..., 0] <= 0.0] = 1.0
     return Options(share, carried)
 
 
@@ -287,11 +290,11 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
     size, now, floors, wanted, spare = columns
     curves = _caps(tuple([pool.curve for pool in pools]))
     table = padded(pools, curves.slowest, spare, from_zero=from_zero)
-    first = np.cumsum([0, *[len(demand.pools) for demand in demands]])
-    owner = np.repeat(np.arange(len(demands)), first[1:] - first[:-1])
+    first = np.array(list(accumulate([len(demand.pools) for demand in demands], initial=0)))
+    owner = np.array([d for d, demand in enumerate(demands) for _ in demand.pools])
     own_gpus = np.array([np.inf if demand.max_gpus is None else float(demand.max_gpus) for demand in demands])
     sizes = np.add.reduceat(np.maximum(1.0, wanted[:-1]) * size[:-1], first[:-1])
-    least = np.zeros_like(floors) if from_zero else floors
+    least = 0.0 * floors if from_zero else floors
     asked = table.counts[:-1] * size[:-1, None]
     real = np.isfinite(table.counts)
     real[:-1] &= asked <= _most_gpus((least * size)[:-1], own_gpus, owner, first, limits)[:, None]
@@ -343,8 +346,8 @@ def _kept(counts: Floats, columns: Floats, sizes: Floats, owner: Ints, first: In
     held = np.maximum(1.0, np.add.reduceat(now[:, 0], first[:-1]))[owner][:, None]
     lost = GIVE_UP * np.maximum(0.0, now - counts[:-1]) / held
     lost += MISSING * size * np.maximum(0.0, floors - counts[:-1]) / sizes[owner][:, None]
-    kept = np.ones_like(counts)
-    kept[:-1] = np.exp(-lost)
+    kept = np.empty(counts.shape)
+    kept[:-1], kept[-1] = np.exp(-lost), 1.0
     return kept
 
 

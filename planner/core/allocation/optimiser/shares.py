@@ -85,8 +85,11 @@ def goods(speed: Floats, prompts: Floats, answers: Floats) -> Floats:
 
 def _phase(speed: Floats, need: Floats, spread: Floats | float) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.maximum(speed / need, _LEAST)
-    np.log(logs, out=logs)
+        logs = speed / need
+        np.maximum(logs, _LEAST, out=logs)
+        np.log(logs, out=logs)
     logs /= spread
     logs += AT_NEED
-    return np.where(need > 0.0, np.interp(logs, _Z, _PHI), 1.0)
+    found: Floats = np.interp(logs, _Z, _PHI)
+    found[need[..., 0] <= 0.0] = 1.0
+    return found
