@@ -43,6 +43,10 @@ class BusRefusedError(BusUnreachableError):
     """A server answered and refused the connection: bad, expired or missing credentials, or a bad certificate."""
 
 
+class ServerTooOldError(BusUnreachableError):
+    """A server answered without what decisions are stored with; the text names its version and what is needed."""
+
+
 class BusAwayError(BusError, TimeoutError):
     """The server did not answer. What was sent may or may not be stored; the same message ids may be sent again."""
 

@@ -22,7 +22,7 @@ from nats.aio.client import Client, Server
 from nats.errors import Error as NatsError
 from nats.js.client import JetStreamContext
 
-from bus_schemas.errors import BusError, BusRefusedError, BusUnreachableError
+from bus_schemas.errors import BusError, BusRefusedError, BusUnreachableError, ServerTooOldError
 from bus_schemas.jetstream.patched_client import FastClient
 from bus_schemas.jetstream.settings import PASSWORD_ENV, TOKEN_ENV, BusSettings
 from bus_schemas.jetstream.tasks.backoff import Backoff, pause_s
@@ -37,6 +37,9 @@ _log = logging.getLogger(__name__)
 KEPT_VIOLATIONS = 100
 REOPEN_FIRST_S = 0.5
 REOPEN_LONGEST_S = 2.0
+OLDEST_SERVER = (2, 12, 1)
+"""The first nats-server with atomic batches of messages that carry ids. 2.12.0 refuses the ids, and an older one stores
+single messages of a decision and says nothing."""
 _REFUSALS = ("authorization", "authentication", "certificate", "expired", "revoked", "maximum connections", "alert")
 
 
@@ -125,6 +128,15 @@ class Bus:
             # The client would present the same certificate or key forever; `ready` reads them from their files again.
             self._giving_up = asyncio.ensure_future(self.nc.close())
 
+    def came_back(self, client: Client) -> None:
+        """Act on a reconnect of ``client``: its server may be another one, of another version."""
+        if lack := _lack(client):
+            self.violations.append(lack)
+            # `ready` then opens a new client, and says why it cannot.
+            self._giving_up = asyncio.ensure_future(client.close())
+        else:
+            self.wake()
+
     def gave_up(self, client: Client) -> None:
         """Record that ``client`` closed for good. A new one is opened, also where no caller waits for it."""
         if client is self.nc and not self.closing:
@@ -156,7 +168,7 @@ def unopened(settings: BusSettings) -> Bus:
 async def connect(settings: BusSettings) -> Bus:
     """Open a connection within ``connect_timeout_s``.
 
-    Raises BusUnreachableError; BusRefusedError (its subclass) where a server answered and refused us.
+    Raises BusUnreachableError, of which BusRefusedError where a server answered and refused us, and ServerTooOldError.
     """
     bus = unopened(settings)
     bus.nc = await _open(settings, bus)
@@ -180,7 +192,7 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
             refused.set_result(text)
 
     async def on_reconnected() -> None:
-        bus.wake()
+        bus.came_back(nc)
 
     async def on_closed() -> None:
         bus.gave_up(nc)
@@ -202,6 +214,9 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     failure = opening.exception() if opening.done() and not opening.cancelled() else None
     if opening.done() and failure is None:
         refused.cancel()
+        if lack := _lack(nc):
+            await _abandon(nc, opening)
+            raise ServerTooOldError(f"NATS at {where}: {lack}")
         return nc
     await _abandon(nc, opening)
     if refused.done():
@@ -210,6 +225,21 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     why = complaints[-1] if complaints else str(failure or f"no answer in {settings.connect_timeout_s:g} s")
     refused.cancel()
     raise BusUnreachableError(f"cannot reach NATS at {where}: {why}") from failure
+
+
+def _lack(nc: Client) -> str:
+    """What is wrong with a server that is too old; empty for others, and for one whose version is not of numbers."""
+    server = nc.connected_server_version
+    try:
+        version = (server.major, server.minor, server.patch)
+    except ValueError:
+        return ""
+    if version >= OLDEST_SERVER or version == (0, 0, 0):
+        return ""
+    found, oldest = (".".join(map(str, one)) for one in (version, OLDEST_SERVER))
+    return (
+        f"nats-server {found} is older than {oldest} and lacks atomic batches with ids: update it to {oldest} or newer"
+    )
 
 
 def _refuses(text: str) -> bool:

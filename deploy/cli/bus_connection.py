@@ -73,8 +73,8 @@ def settings_of(where: BusAddress) -> BusSettings:
 
 
 async def _connected(where: BusAddress) -> Bus:
-    from bus_schemas.jetstream.connect import BusUnreachableError, connect
-    from bus_schemas.subjects import BadNameError
+    from bus_schemas.errors import BadNameError, BusUnreachableError, ServerTooOldError
+    from bus_schemas.jetstream.connect import connect
 
     settings = settings_of(where)
     try:
@@ -88,6 +88,8 @@ async def _connected(where: BusAddress) -> Bus:
         return await connect(settings.model_copy(update={"inbox_prefix": prefix}))
     except BadNameError as error:
         raise UsageError(f"--prefix: {error}") from error
+    except ServerTooOldError as error:
+        raise BusProblemError(str(error)) from error
     except BusUnreachableError as error:
         raise BusProblemError(f"{error}; is it the right server and login? (--nats-url, --context, --user)") from error
 

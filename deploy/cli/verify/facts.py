@@ -29,6 +29,11 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
+class OldServer(Unknown):
+    """A server answered that is too old. ``why``: its version, and after a colon what to do."""
+
+
+@dataclass(frozen=True, slots=True)
 class NewestReport:
     """A sender's newest message, as the server stored it."""
 

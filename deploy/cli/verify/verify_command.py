@@ -184,14 +184,16 @@ def _unusable(_: SettingsFacts) -> Unknown:
 
 
 async def _bus(args: argparse.Namespace) -> BusFacts | Unknown:
-    from deploy.cli.verify.facts import Unknown
+    from bus_schemas.errors import ServerTooOldError
+    from deploy.cli.verify.facts import OldServer, Unknown
     from deploy.cli.verify.gather_bus import bus_facts
 
     try:
         async with reached(args) as bus:
             return await bus_facts(bus, args.replicas)
     except BusProblemError as error:
-        return Unknown("; ".join(error.lines))
+        kind = OldServer if isinstance(error.__cause__, ServerTooOldError) else Unknown
+        return kind("; ".join(error.lines))
 
 
 def judged(facts: Facts) -> tuple[CheckLine, ...]:

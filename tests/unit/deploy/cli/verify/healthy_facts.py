@@ -19,6 +19,7 @@ from deploy.cli.verify.facts import (
     RightsFacts,
     SeriesGroup,
     SettingsFacts,
+    Unknown,
 )
 from deploy.views.site_view import SiteView
 from planner.adapters.metrics.series_selector import PoolSelector, SeriesSelector
@@ -166,7 +167,7 @@ def bus(*changed: v1.Message, **changes: Any) -> BusFacts:
     return replace(facts, **changes)
 
 
-def healthy(bus_facts: BusFacts | None = None, **changes: Any) -> Facts:
+def healthy(bus_facts: BusFacts | Unknown | None = None, **changes: Any) -> Facts:
     """All facts, with the changes of the test."""
     facts = Facts(
         bus=bus_facts or bus(),

@@ -21,6 +21,7 @@ from deploy.cli.verify.facts import (
     Facts,
     MetricFacts,
     NewestReport,
+    OldServer,
     RightsFacts,
     SettingsFacts,
     Unknown,
@@ -100,6 +101,8 @@ QUARANTINED = telemetry("node-1", health=v1.GpuHealth.QUARANTINED)
 NO_REQUESTS = record(observed={"interval_s": 2.0}, missing={"requests": "no_data"})
 NO_PROFILE = f"deployments.{NAME}.profile: no folder /profiles"
 
+OLD_SERVER = OldServer("NATS at nats://n: nats-server 2.11.11 is older than 2.12.1: update it to 2.12.1 or newer")
+
 ROWS: dict[str, tuple[Facts, str, str, str]] = {
     "missing stream": (healthy(bus(changes=(CREATE,))), "streams", "WATTSCALE_ACKS", "streams apply"),
     "changed stream": (healthy(bus(changes=(GROWN,))), "streams", "max_bytes 1 -> 2", "streams apply"),
@@ -108,7 +111,7 @@ ROWS: dict[str, tuple[Facts, str, str, str]] = {
     "leaderless": (healthy(bus(OTHER_LEADER)), "leader", "no planner leads", "planner run"),
     "clock": (healthy(bus(nodes=LATE_CLOCK)), "clocks", "agent of node-1 is 3600 s behind", "NTP"),
     "own clock": (healthy(bus(own_ahead_s=60.0)), "clocks", "this machine is 60 s ahead", "NTP"),
-    "old server": (healthy(bus(version="2.10.3")), "versions", "2.10.3", "2.12"),
+    "old server": (healthy(OLD_SERVER), "versions", "nats-server 2.11.11 is older", "update it to 2.12"),
     "silent": (healthy(bus(nodes=SILENT)), "agents", "node-1 silent", "node remove"),
     "GPU node": (
         healthy(cluster=ClusterFacts((*NODES, "node-2"), ())),
