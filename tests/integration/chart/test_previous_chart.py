@@ -62,7 +62,8 @@ def test_every_workload_is_replaced_in_order_or_not_at_all(case: str, back: bool
             assert new["spec"]["updateStrategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
         assert old["spec"].get("strategy") == new["spec"].get("strategy")
         assert old["spec"].get("updateStrategy") == new["spec"].get("updateStrategy")
-    if not _changed(before, after):
+    # The bus' own servers change: their earlier image does not start with the chart's configuration.
+    if all(key == ("StatefulSet", "w-wattscale-nats") for key in _changed(before, after)):
         assert case not in NEEDED
         return
     # Only what holds credentials is replaced: each pod gets its own files of the Secret.
