@@ -71,7 +71,7 @@ def target_points(tp: int, limits: EngineLimits, size: SweepSize, isl: int, osl:
             f"isl {isl} and osl {osl} do not fit: the engine's context is {limits.max_context} tokens, its KV cache "
             f"{limits.max_kv_tokens}"
         )
-    start = decode_isl(isl, osl, size)
+    start = decode_isl(isl, osl, size, limits.max_context)
     if start + size.answer_tokens > limits.max_context:
         raise ValueError(
             f"isl {isl} and osl {osl} leave no room for the {size.answer_tokens} tokens of a measured answer: the "
@@ -81,9 +81,13 @@ def target_points(tp: int, limits: EngineLimits, size: SweepSize, isl: int, osl:
     return (Point(tp, "prefill", isl), *(Point(tp, "decode", start, load) for load in loads))
 
 
-def decode_isl(isl: int, osl: int, size: SweepSize) -> int:
-    """The prompt whose measured answer has the target's mean context ``isl + osl / 2``."""
-    return max(1, isl + (osl - size.answer_tokens) // 2)
+def decode_isl(isl: int, osl: int, size: SweepSize, max_context: int) -> int:
+    """The prompt whose measured answer has the target's mean context ``isl + osl / 2``, or the nearest that fits.
+
+    An answer is measured for longer than a short ``osl``. Near the longest context it would not fit, so the prompt is
+    shorter then, by less than half an answer.
+    """
+    return max(1, min(isl + (osl - size.answer_tokens) // 2, max_context - size.answer_tokens))
 
 
 def prefill_points(tp: int, limits: EngineLimits, size: SweepSize) -> tuple[Point, ...]:

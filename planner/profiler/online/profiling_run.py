@@ -137,9 +137,8 @@ class ProfilingRun:
     def _recommendation(self) -> Recommendation:
         targets = self._options.targets
         table = rows(self._log.measurements)
-        start = decode_isl(targets.isl, targets.osl, self._options.size)
         prefill = [row for row in table if row.point.phase == "prefill" and row.point.isl == targets.isl]
-        decode = [row for row in table if row.point.phase == "decode" and row.point.isl == start]
+        decode = [row for row in table if row.point.phase == "decode" and row.point.isl == self._start(row.point.tp)]
         if why := unweighed((*prefill, *decode), targets.objective):
             self._log.note(why)
         kv_tokens = {tp: int(facts["max_kv_tokens"]) for tp, facts in self._log.engines.items()}
@@ -147,6 +146,19 @@ class ProfilingRun:
             return recommend(prefill, decode, targets, kv_tokens)
         except ValueError as error:
             raise EngineError(f"{error}; notes: {'; '.join(self._log.notes) or 'none'}") from None
+
+    def _start(self, tp: int) -> int:
+        """The prompt of the target's decode points; shorter than the target's near the engine's longest context."""
+        targets, size = self._options.targets, self._options.size
+        limit = int(self._log.engines[tp]["max_context"])
+        start = decode_isl(targets.isl, targets.osl, size, limit)
+        wanted, measured = targets.isl + targets.osl / 2, start + size.answer_tokens / 2
+        if start == limit - size.answer_tokens and measured < wanted:
+            self._log.note(
+                f"TP {tp}: ITL is measured at a mean context of {measured:g} tokens, not at the target's {wanted:g}: "
+                f"answers of {size.answer_tokens} tokens fit no further into {limit}"
+            )
+        return start
 
     @contextlib.asynccontextmanager
     async def _session(self, tp: int) -> AsyncIterator[_Session]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +59,16 @@ def test_the_target_has_its_own_lengths_and_mean_context() -> None:
     with pytest.raises(ValueError, match="isl 16000 and osl 500 do not fit: the engine's context is 16384 tokens"):
         target_points(2, LIMITS, QUICK, 16_000, 500)
     with pytest.raises(ValueError, match=r"leave no room for the \d+ tokens of a measured answer"):
-        target_points(2, LIMITS, FULL, 16_384 - 10, 10)
+        target_points(2, replace(LIMITS, max_context=FULL.answer_tokens), FULL, 100, 10)
+
+
+@pytest.mark.parametrize(("isl", "osl"), [(16_374, 10), (16_300, 1), (16_184, 200), (16_183, 200)])
+def test_near_the_longest_context_decode_is_measured_as_near_the_target_as_it_fits(isl: int, osl: int) -> None:
+    prefill, *decode = target_points(2, LIMITS, FULL, isl, osl)
+    assert prefill.isl == isl
+    (start,) = {point.isl for point in decode}
+    assert start == min(isl + (osl - FULL.answer_tokens) // 2, LIMITS.max_context - FULL.answer_tokens)
+    assert isl + osl / 2 - (start + FULL.answer_tokens / 2) <= FULL.answer_tokens / 2
 
 
 def test_larger_loads_become_what_the_engine_runs_at_once() -> None:

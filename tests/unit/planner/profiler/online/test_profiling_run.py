@@ -154,6 +154,15 @@ async def test_what_an_engine_does_not_state_must_be_given(tmp_path):
                 await profiled(folder, engines, asked)
 
 
+async def test_a_target_near_the_longest_context_is_measured_beside_it(tmp_path):
+    async with engine(TIMES) as url:
+        asked = RunOptions(TARGETS, (1,), QUICK, QUICK_REPEATS, None, 524, None, 2, 0)
+        found = await profiled(tmp_path, Engines(tp1=url), asked)
+    assert found.recommendation.decode.point.isl == 524 - QUICK.answer_tokens
+    (note,) = [line for line in found.notes if "mean context" in line]
+    assert "mean context of 504 tokens, not at the target's 512" in note
+
+
 async def test_every_line_of_the_log_is_whole_json(tmp_path):
     async with engine(TIMES) as url:
         await profiled(tmp_path, Engines(tp1=url))
