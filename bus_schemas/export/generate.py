@@ -34,7 +34,12 @@ _CHANNELS = {
     "plan_record": ("telemetry", "plan", "deployment", "What the planner observed and decided in one tick."),
     "budget_change": ("control", "budget", "site", "A site's new power budget."),
     "deployment_control": ("control", "deployment", "deployment", "Pause, resume, pin or release a deployment."),
-    "node_control": ("control", "node", "node", "An operator's command: a node is gone, or back."),
+    "node_control": (
+        "control",
+        "node",
+        "node",
+        "A node is gone or back, or its GPUs are held.",
+    ),
 }
 _WHO = {
     "deployment": "The deployment's name with '.' written '_'.",

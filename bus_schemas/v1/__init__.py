@@ -10,7 +10,7 @@ from bus_schemas.v1.acks import (
     RestartProgress,
     ScalingAck,
 )
-from bus_schemas.v1.control import BudgetChange, DeploymentControl, NodeControl, RestartOrder
+from bus_schemas.v1.control import BudgetChange, DeploymentControl, GpuHold, NodeControl, RestartOrder
 from bus_schemas.v1.decisions import GpuCap, PlacementHint, PoolTarget, PowerDecision, ScalingDecision
 from bus_schemas.v1.message import Message
 from bus_schemas.v1.reason import Reason
@@ -56,6 +56,7 @@ __all__ = [
     "GoodShareRecord",
     "GpuCap",
     "GpuHealth",
+    "GpuHold",
     "GpuInForce",
     "GpuTelemetry",
     "Lease",

@@ -60,11 +60,38 @@ class DeploymentControl(Message):
         return present(written(self), "command_id", "restart")
 
 
+class GpuHold(Part):
+    """Hold GPUs that no pool has under a cap for a while, as a profiler does; or release them.
+
+    The planner stays the only writer of caps: it grants a hold that fits into the budget beside what pools want. A hold
+    ends ``for_s`` seconds after the message was written, or was received if that is sooner; the newest message with a
+    ``hold_id`` replaces those before it.
+    """
+
+    hold_id: Name
+    gpus: tuple[Name, ...] = Field(default=(), max_length=64)
+    """By UUID. All of them are held, or none."""
+    cap_watts: Watts = 0.0
+    """The cap of each."""
+    for_s: float = Field(default=30.0, gt=0, le=600)
+    release: bool = False
+    """End the hold now; the other fields say nothing then."""
+
+
 class NodeControl(Message):
-    """An operator's command: the node is gone (powered off, removed) and its charge may be dropped, or it is back."""
+    """An operator's command: the node is gone (powered off, removed) and its charge may be dropped, or it is back; or
+    a hold on its GPUs.
+    """
 
     type: Literal["wattscale.v1.node_control"] = "wattscale.v1.node_control"
     node: Name
     action: Literal["remove", "restore"]
     reason: str = ""
     issued_by: str = ""
+    hold: GpuHold | None = None
+    """Then ``action`` is ``restore`` and says nothing: a node that is held is there. Readers that do not know this
+    field see no change."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return present(written(self), "hold")

@@ -68,7 +68,7 @@ def event_of(message: v1.Message) -> TimelineEvent | None:
             )
         case v1.DeploymentControl():
             return TimelineEvent(message.time, "command", message.deployment, _deployment_command(message))
-        case v1.NodeControl():
+        case v1.NodeControl() if message.hold is None:  # a hold is written every few seconds; decisions state it
             return TimelineEvent(
                 message.time, "command", message.node, f"{message.node}: {message.action}{_by(message)}"
             )

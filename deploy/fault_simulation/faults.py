@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from deploy.fault_simulation.agent_process import AgentProcess
@@ -15,7 +16,7 @@ from deploy.fault_simulation.scenario import ALL_FAULTS
 from deploy.fault_simulation.simulated_site import SIZES
 from deploy.fault_simulation.world import World
 from planner.domain.ids import PoolId
-from planner.domain.observation import NodeCommand
+from planner.domain.observation import HoldCommand, NodeCommand
 from planner.domain.units import Milliwatts
 
 
@@ -335,6 +336,42 @@ class Faults:
             return False
         self.world.connector.others_pod(card, rng.uniform(3.0, 90.0))
         return True
+
+    # Profilers.
+
+    def _gpu_hold(self, rng: Random) -> bool:
+        """A profiler holds GPUs of a node under a cap, then under others, and releases them or is killed.
+
+        Its clock may be wrong by seconds, and its renewals late.
+        """
+        agent = rng.choice(self.world.agents)
+        cards = rng.sample(agent.cards, rng.choice((1, 1, min(2, len(agent.cards)))))
+        name = f"hold-{len(self.world.bus.hold_commands)}"
+        gpus = tuple([card.gpu for card in cards])
+        hold = HoldCommand(agent.node, name, gpus, Milliwatts(0), 0.0, rng.choice((3.0, 10.0, 30.0)))
+        self._hold_again((hold, rng, rng.uniform(-4.0, 4.0), rng.randrange(1, 10)))
+        return True
+
+    def _hold_again(self, argument: tuple[HoldCommand, Random, float, int]) -> None:
+        """The hold, or its renewal, until the profiler's end."""
+        hold, rng, skew_s, left = argument
+        if self.over:
+            return
+        if not left:
+            if rng.random() < 0.5:
+                self._store_hold(replace(hold, release=True), skew_s)
+            return
+        if not hold.cap_mw or rng.random() < 0.3:
+            low, high = self.world.scenario.min_mw, self.world.scenario.default_mw
+            hold = replace(hold, cap_mw=Milliwatts(rng.randrange(low // 2, high + 100_000)))
+        self._store_hold(hold, skew_s)
+        again_s = hold.for_s * rng.choice((0.33, 0.33, 0.33, 1.2))
+        self.world.timeline.after(again_s, self._hold_again, (hold, rng, skew_s, left - 1))
+
+    def _store_hold(self, hold: HoldCommand, skew_s: float) -> None:
+        rows = self.world.bus.hold_commands
+        rows.append((len(rows), self.world.timeline.now_s + skew_s, hold))
+        self.world.counts["hold released" if hold.release else "hold written"] += 1
 
     # What takes days on a real site.
 

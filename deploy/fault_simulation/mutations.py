@@ -9,10 +9,12 @@ from typing import Any
 
 from agent.core import caps
 from agent.core.caps import Acceptance
-from planner.core import coverage
+from planner.core import coverage, gpu_holds
 from planner.core.power import charging, site_ledger
 from planner.core.power.node_ledger import NodeLedger, total_of
 from planner.core.power.site_state import PowerState
+
+_absorbed = gpu_holds.absorbed
 
 
 def _planned_mw(state: PowerState) -> int:
@@ -55,6 +57,13 @@ def _at_once(ledger: NodeLedger, now_s: float, step_mw: int) -> NodeLedger:
     return ledger._replace(covered=covered, total_mw=total_of(ledger.cost_mw, covered))
 
 
+def _without_end(state: PowerState, commands: Any, config: Any, now_s: float) -> PowerState:
+    """Lets a hold count although its profiler no longer renews it."""
+    return _absorbed(
+        replace(state, holds=tuple([replace(h, issued_s=now_s) for h in state.holds])), commands, config, now_s
+    )
+
+
 Patch = tuple[Any, str, Callable[..., Any]]
 
 MUTATIONS: dict[str, tuple[Patch, ...]] = {
@@ -68,7 +77,11 @@ WORKERS_MUTATIONS: dict[str, tuple[Patch, ...]] = {
     "unreserved-scale-up": ((coverage, "pledge_mw", _nothing_pledged),),
 }
 """Faults in what a budget covers, which can show where it covers workers only."""
-EVERY_MUTATION = {**MUTATIONS, **WORKERS_MUTATIONS}
+HOLD_MUTATIONS: dict[str, tuple[Patch, ...]] = {
+    "hold-without-end": ((gpu_holds, "absorbed", _without_end),),
+}
+"""Faults in holds. The ledger grants no watt too many whatever is wanted, so that calm weather shows them."""
+EVERY_MUTATION = {**MUTATIONS, **WORKERS_MUTATIONS, **HOLD_MUTATIONS}
 RELEASED_BEFORE_READBACK: tuple[Patch, ...] = (
     (coverage, "without_left", _at_once),
     (coverage, "landing_mw", _as_decided),

@@ -10,7 +10,7 @@ from deploy.fault_simulation.checker import IssuedCommand
 from deploy.fault_simulation.scenario import DECODE, DEPLOYMENT, PREFILL, SITE, planner_config
 from deploy.fault_simulation.simulated_bus import FIRST, Batch, NodeReport, SimulatedBus, SimulatedMessage
 from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
-from planner.core import leavers
+from planner.core import gpu_holds, leavers
 from planner.core.leavers import NONE_DRAINED
 from planner.core.power import invariants, site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
@@ -21,6 +21,7 @@ from planner.core.state import DeploymentState, Flow, Learned, PlannerState, Poo
 from planner.domain.ids import GpuId, NodeId, PoolId
 from planner.domain.observation import (
     BudgetCommand,
+    HoldCommand,
     NodeCommand,
     NodeObservation,
     Observation,
@@ -74,6 +75,9 @@ class PlannerProcess(SimulatedProcess):
         self.acks: list[PowerAckSeen] = []
         self.commands: dict[int, BudgetCommand] = {}
         self.node_commands: tuple[NodeCommand, ...] = ()
+        self.hold_commands: tuple[HoldCommand, ...] = ()
+        self.holds_read = 0
+        self.pool_wants: Mapping[GpuId, GpuSetpoint] = {}
         self.incarnations: dict[str, str] = {}
         self.life = -1
         self.reacting = False
@@ -203,7 +207,10 @@ class PlannerProcess(SimulatedProcess):
         rows = self.bus.node_commands
         if len(rows) != len(self.node_commands):
             self.node_commands = tuple(replace(o, sequence=seq, issued_s=self.local_s(at)) for seq, at, o in rows)
-        if fresh:
+        holds = self.bus.hold_commands[self.holds_read :]
+        self.holds_read += len(holds)
+        self.hold_commands += tuple([replace(o, sequence=seq, issued_s=self.local_s(at)) for seq, at, o in holds])
+        if fresh or holds:
             self.react()
 
     def _command(self, sequence: int, command: IssuedCommand) -> BudgetCommand:
@@ -256,19 +263,34 @@ class PlannerProcess(SimulatedProcess):
             power_acks=tuple([self._read(ack) for ack in self.acks]),
             budget_commands=tuple(self.commands.values()),
             node_commands=self.node_commands,
+            hold_commands=self.hold_commands,
         )
-        self.nodes, self.acks = {}, []
+        self.nodes, self.acks, self.hold_commands = {}, [], ()
         state = site_ledger.absorb(state, seen, self.config, now_s)
         if self.scenario.workers:
             self._step_workers(state, now_s)
             return
         if self.steady and state.wants is not None:
-            state = site_ledger.want(state, dict(state.wants))
+            state = self._wanting(state, dict(self.pool_wants), now_s)
         elif now_s - self.wanted_s >= self.scenario.want_every_s:
             self.wanted_s = now_s
-            state = site_ledger.want(state, self._wishes(state))
+            self.pool_wants = self._wishes(state)
+            state = self._wanting(state, self.pool_wants, now_s)
+        elif state.wants is not None and (state.holds or state.hold_outcomes):
+            state = self._wanting(state, self.pool_wants, now_s)
         after, decisions = site_ledger.advance(state, self.config, now_s)
         self._decided(state, after, decisions, now_s)
+
+    def _wanting(self, state: PowerState, pools: Mapping[GpuId, GpuSetpoint], now_s: float) -> PowerState:
+        """The ledger with what pools want, and with the holds that the real core grants beside it."""
+        if not state.holds and not state.hold_outcomes:
+            return site_ledger.want(state, pools)
+        found = gpu_holds.judged(state, pools, self.config, now_s)
+        for outcome in found.outcomes.values():
+            self.counts[outcome.reason.replace("_", " ")] += 1
+        asked = gpu_holds.with_new_outcome(state, found.outcomes)
+        state = replace(state, hold_outcomes=found.outcomes)
+        return site_ledger.ask(site_ledger.want(state, found.setpoints), asked)
 
     def _step_workers(self, power: PowerState, now_s: float) -> None:
         """The same where replicas come and go: the real reservations and the real gate before publishing."""

@@ -116,6 +116,8 @@ def _unmet(world: World) -> str:
     state, short = leader.state, []
     if state.frozen:
         return f"after {CALM_S:g} calm seconds raises are frozen by {' '.join(state.frozen)}"
+    if state.holds:
+        return f"after {CALM_S:g} calm seconds {state.holds[0].hold_id} still counts, whose profiler has ended"
     for card in world.cards:
         page = state.nodes.get(world.agents[card.node].node)
         if page is None:

@@ -41,7 +41,9 @@ FAULTS = (
 POD_FAULTS = ("pod_unannounced", "pod_moved", "pod_forced", "api_away", *("foreign_pod",) * 3)
 """Besides, where the budget covers workers only: a replica that no decision asked for, one that moves, one that is
 deleted by force and still runs, the Kubernetes API away while an agent restarts, others' pods."""
-ALL_FAULTS = (*FAULTS, *dict.fromkeys(POD_FAULTS))
+HOLD_FAULTS = ("gpu_hold",) * 3
+"""Besides, in half of the worlds: a profiler holds GPUs, renews for a while, and releases them or is killed."""
+ALL_FAULTS = (*FAULTS, *dict.fromkeys(POD_FAULTS), *dict.fromkeys(HOLD_FAULTS))
 MOODS = (
     (),
     ("planner_crash", "planner_stall", "planner_partition", "lease_junk"),
@@ -163,7 +165,10 @@ def draw(seed: str, covers: Covers | None = None) -> FaultScenario:
     drawn = replace(drawn, fixed_mw=_fixed_mw(drawn, Random(f"caps {seed}")))
     rng = Random(f"covers {seed}")
     workers = rng.random() >= 0.5 if covers is None else covers is Covers.WORKERS
-    return _workers_only(drawn, rng) if workers else drawn
+    drawn = _workers_only(drawn, rng) if workers else drawn
+    # Random numbers of their own, so that the worlds without holds stay as they were.
+    held = Random(f"holds {seed}").random() < 0.5
+    return replace(drawn, kinds=drawn.kinds + HOLD_FAULTS) if held else drawn
 
 
 def _fixed_mw(drawn: FaultScenario, rng: Random) -> tuple[int, int] | None:

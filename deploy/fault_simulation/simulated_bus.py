@@ -11,7 +11,7 @@ from bus_schemas.standing_lease import SLACK_S
 from bus_schemas.subjects import Subjects
 from deploy.fault_simulation.checker import IssuedCommand
 from planner.domain.ids import GpuId
-from planner.domain.observation import GpuObservation, NodeCommand, PowerAckSeen
+from planner.domain.observation import GpuObservation, HoldCommand, NodeCommand, PowerAckSeen
 from planner.domain.plan import PowerDecision, ScalingDecision
 
 KEPT = 24
@@ -99,6 +99,8 @@ class SimulatedBus:
     """The newest decision after which nothing is left to drain, where the connector reports that."""
     budget_commands: list[tuple[int, IssuedCommand]] = field(default_factory=list)
     node_commands: list[tuple[int, float, NodeCommand]] = field(default_factory=list)
+    hold_commands: list[tuple[int, float, HoldCommand]] = field(default_factory=list)
+    """Holds of profilers, with when each was written: renewals and releases are messages of their own."""
     budget_sequence: int = 0
     life: int = 0
     """How often the bus was put back: what was sent in an earlier life never arrives."""

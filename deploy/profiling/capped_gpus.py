@@ -1,7 +1,9 @@
-"""The caps of a profiling run: which are measured, and the guard process that holds them."""
+"""The caps of a profiling run: which are measured, and who holds them: a guard process, or the node's planner."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +12,23 @@ from deploy.installed_files import own_module
 from planner.profiler.online.guarded_caps import FoundLimit, GuardedCaps
 
 GUARD_LOG = "limit_guard.log"
+PROFILER = "(wattscale profile,"
+"""In the lock file: what the guard of a run writes there, and no agent."""
+
+
+def agent_owns(lock_file: Path) -> bool:
+    """Whether a power agent holds this lock, and no profiling run."""
+    try:
+        file = os.open(lock_file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return PROFILER not in os.pread(file, 1000, 0).decode(errors="replace")
+    finally:
+        os.close(file)
+    return False
 
 
 def guarded_caps(
@@ -42,3 +61,15 @@ def swept_caps(found: Mapping[str, FoundLimit], wanted: Collection[float]) -> tu
     if under := [watts for watts in wanted if watts < least]:
         raise UsageError(f"--caps {min(under):g}: these GPUs take {least:g} W and more")
     return tuple(sorted({limit_watts, *wanted}, reverse=True))
+
+
+def leased_caps(found: Mapping[str, FoundLimit], wanted: Collection[float]) -> tuple[float, ...]:
+    """The caps to measure where the planner sets them, the highest first: those wanted. Raises UsageError.
+
+    The limit as found is not among them: it is where GPUs without a pool are parked.
+    """
+    least = max(each.min_mw for each in found.values()) / 1000
+    most = min(each.max_mw for each in found.values()) / 1000
+    if outside := [watts for watts in wanted if not least <= watts <= most]:
+        raise UsageError(f"--caps {outside[0]:g}: these GPUs take {least:g} to {most:g} W")
+    return tuple(sorted(wanted, reverse=True))

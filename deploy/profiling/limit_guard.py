@@ -104,8 +104,8 @@ def _locked(path: Path) -> tuple[int, str]:
         holder = os.pread(file, 100, 0).decode(errors="replace").strip() or "a process without a name"
         os.close(file)
         raise HeldLimitError(
-            f"{path} is held by {holder}: this node's GPUs have a power agent, which sets their limits; stop it while "
-            "profiling with --caps"
+            f"{path} is held by {holder}: this node's GPUs have a power agent, which sets their limits; name its bus "
+            "with --nats-url, so that its planner holds the caps, or stop it while profiling with --caps"
         ) from None
     return file, os.pread(file, 1000, 0).decode(errors="replace")
 

@@ -57,6 +57,14 @@ class NvmlNode:
                 return None
         return total / 1000
 
+    def limit_mw(self, index: int) -> int | None:
+        """The limit in force on a GPU now, in milliwatts; None where it cannot be read."""
+        nvml = self._nvml
+        try:
+            return int(nvml.nvmlDeviceGetEnforcedPowerLimit(nvml.nvmlDeviceGetHandleByIndex(index)))
+        except nvml.NVMLError:
+            return None
+
     def _gpu(self, index: int) -> NodeGpu:
         nvml = self._nvml
         handle = nvml.nvmlDeviceGetHandleByIndex(index)

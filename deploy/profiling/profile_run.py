@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import signal
@@ -10,12 +11,15 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from deploy.cli.bus_address import address
+from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, NotNowError, UsageError
-from deploy.engine.shared_gpu import NoSharedGpuError
+from deploy.cli.steer.sending import user_name
+from deploy.engine.shared_gpu import SUFFIX, NoSharedGpuError, SharedGpu
 from deploy.event_loop import run as on_event_loop
-from deploy.profiling.capped_gpus import guarded_caps, swept_caps
+from deploy.profiling.capped_gpus import agent_owns, guarded_caps, leased_caps, swept_caps
 from deploy.profiling.engine_config import engine_command, read_engine_config
 from deploy.profiling.gpu_folder import folder_gpus
 from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlDraw, NvmlNode, tp_sizes, usable
@@ -28,6 +32,7 @@ from planner.profiler.analysis.sweep import FULL, QUICK
 from planner.profiler.online.draw_meter import DrawSource
 from planner.profiler.online.engine_process import EndpointEngine, StartedEngines
 from planner.profiler.online.guarded_caps import CapError, GuardedCaps
+from planner.profiler.online.leased_caps import LeasedCaps
 from planner.profiler.online.measurement_log import LogError, MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError
 from planner.profiler.online.profiling_run import EngineSource, ProfilingRun, RunOptions
@@ -65,11 +70,17 @@ class ProfileOptions:
     caps: tuple[int, ...]
     lock_file: Path
     gpu_folder: Path | None
+    bus: argparse.Namespace
+    """The options that name a bus."""
 
     @property
     def targets(self) -> Targets:
         """What the recommendation is for."""
         return Targets(self.isl, self.osl, self.ttft_ms, self.itl_ms, self.objective)
+
+
+Holder: TypeAlias = GuardedCaps | LeasedCaps
+"""Who keeps GPUs under caps."""
 
 
 @dataclass(slots=True)
@@ -94,7 +105,7 @@ def run_profile(options: ProfileOptions) -> int:
             raise UsageError(f"--tp {max(tps)}: there are {len(gpus)} GPUs")
         if options.caps and not gpus:
             raise UsageError("--caps: limits are set on GPUs of this node; name those of the engine with --gpus")
-        guard = _guard(options, gpus)
+        guard = _holder(options, node, gpus)
         try:
             source, draw = _source(options, node, gpus), _draw(options, node, gpus)
             profiled = on_event_loop(_until_signal(_measured(options, tps, gpus, source, draw, guard)))
@@ -112,12 +123,41 @@ def run_profile(options: ProfileOptions) -> int:
     return INTERRUPTED if profiled is None else 0
 
 
-def _guard(options: ProfileOptions, gpus: tuple[NodeGpu, ...]) -> GuardedCaps | None:
+def _holder(options: ProfileOptions, node: NvmlNode | None, gpus: tuple[NodeGpu, ...]) -> Holder | None:
+    """The planner where a bus is named, or where an agent owns the GPUs and its bus is known; else a guard process."""
     if not options.caps:
         return None
-    names = [gpu.uuid for gpu in gpus]
+    names = tuple(gpu.uuid for gpu in gpus)
     at_once = options.endpoint is not None
-    return guarded_caps(names, options.lock_file, options.gpu_folder, options.output, all_at_once=at_once)
+    if not _leases(options):
+        return guarded_caps(names, options.lock_file, options.gpu_folder, options.output, all_at_once=at_once)
+    indices, folder = {gpu.uuid: gpu.index for gpu in gpus}, options.gpu_folder
+
+    def limit_mw(gpu: str) -> int | None:
+        if folder is not None:
+            with contextlib.closing(SharedGpu(folder / f"{gpu}{SUFFIX}", time.monotonic)) as simulated:
+                return simulated.limit_mw
+        return None if node is None else node.limit_mw(indices[gpu])
+
+    return LeasedCaps(
+        lambda: reached(options.bus),
+        {gpu.uuid: gpu.name for gpu in gpus},
+        lambda tp: names if at_once else names[:tp],
+        limit_mw,
+        issued_by=user_name(),
+    )
+
+
+def _leases(options: ProfileOptions) -> bool:
+    if options.bus.nats_url or options.bus.context:
+        return True
+    if not agent_owns(options.lock_file):
+        return False
+    try:
+        address(options.bus)
+    except UsageError:
+        return False  # The guard's refusal names the agent, and how to name its bus.
+    return True
 
 
 async def _measured(
@@ -126,13 +166,14 @@ async def _measured(
     gpus: tuple[NodeGpu, ...],
     source: EngineSource,
     draw: Callable[[EngineClient, int], DrawSource],
-    guard: GuardedCaps | None,
+    guard: Holder | None,
 ) -> Profiled:
     async with contextlib.AsyncExitStack() as stack:
         caps: tuple[float, ...] = ()
         if guard is not None:
             await stack.enter_async_context(guard)
-            caps = swept_caps(guard.found, options.caps)
+            swept = leased_caps if isinstance(guard, LeasedCaps) else swept_caps
+            caps = swept(guard.found, options.caps)
         log = MeasurementLog(options.output, _identity(options, tps, gpus, caps))
         stack.callback(log.close)
         asked = _run_options(options, tps, caps)
@@ -241,7 +282,7 @@ async def _until_signal(run: Coroutine[Any, Any, Profiled]) -> Profiled | None:
         return None
 
 
-def _write(options: ProfileOptions, profiled: Profiled, guard: GuardedCaps | None) -> None:
+def _write(options: ProfileOptions, profiled: Profiled, guard: Holder | None) -> None:
     source = {
         "model": str(next(iter(profiled.engines.values()))["model"]),
         "backend": str(options.backend or options.endpoint),
@@ -252,7 +293,7 @@ def _write(options: ProfileOptions, profiled: Profiled, guard: GuardedCaps | Non
     write_results(options.output, profiled, options.targets, source, notes, _power(profiled, guard))
 
 
-def _power(profiled: Profiled, guard: GuardedCaps | None) -> PowerResults | None:
+def _power(profiled: Profiled, guard: Holder | None) -> PowerResults | None:
     if guard is None:
         return None
     least = max(each.min_mw for each in guard.found.values()) / 1000

@@ -13,7 +13,7 @@ from deploy.views.site_view import DeploymentSummary, SiteView
 from deploy.views.words import clock, promised, sentence
 
 UNFINISHED = frozenset({v1.AckStatus.PARTIAL, v1.AckStatus.FAILED, v1.AckStatus.REJECTED})
-HINTS = frozenset({"expected_gpus", "pool_unmatched", "unannounced"})
+HINTS = frozenset({"expected_gpus", "pool_unmatched", "unannounced", "gpu_held", "hold_waits", "hold_refused"})
 """The codes of the notes that ask an operator for something."""
 
 

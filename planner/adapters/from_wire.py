@@ -15,6 +15,7 @@ from planner.domain.observation import (
     DeploymentCommand,
     GpuCapInForce,
     GpuObservation,
+    HoldCommand,
     NodeCommand,
     NodeObservation,
     PowerAckSeen,
@@ -140,6 +141,24 @@ def node_command(control: v1.NodeControl, *, sequence: int, clock_offset_s: floa
     """An operator's command on a node, with the time when it was written: a later sign of life makes it void."""
     issued_s = control.time.timestamp() - clock_offset_s
     return NodeCommand(NodeId(control.node), control.action, sequence, control.reason, issued_s)
+
+
+def hold_command(control: v1.NodeControl, *, sequence: int, clock_offset_s: float = 0.0) -> HoldCommand | None:
+    """The hold on a node's GPUs that a command carries; None where it carries none."""
+    hold = control.hold
+    if hold is None:
+        return None
+    return HoldCommand(
+        node=NodeId(control.node),
+        hold_id=hold.hold_id,
+        gpus=tuple(map(GpuId, hold.gpus)),
+        cap_mw=mw_from_watts(hold.cap_watts),
+        issued_s=control.time.timestamp() - clock_offset_s,
+        for_s=hold.for_s,
+        sequence=sequence,
+        release=hold.release,
+        issued_by=control.issued_by,
+    )
 
 
 def stored_caps(decision: v1.PowerDecision, *, clock_offset_s: float = 0.0) -> StoredCaps:

@@ -39,6 +39,11 @@ class GpuInventory:
             free[placement.node] = [gpu for gpu in free[placement.node] if gpu not in placement.gpus]
         return GpuInventory(self.held, free, self.pods)
 
+    def without_gpus(self, gpus: Container[GpuId]) -> GpuInventory:
+        """The inventory in which ``gpus`` are not free."""
+        free = {node: [gpu for gpu in each if gpu not in gpus] for node, each in self.free.items()}
+        return GpuInventory(self.held, {node: each for node, each in free.items() if each}, self.pods)
+
 
 def powered(state: PlannerState, site: SiteId) -> bool:
     """Whether the site's GPUs are known. While they are not, only counts can be decided, not watts."""

@@ -190,6 +190,29 @@ class NodeCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldCommand:
+    """A hold on GPUs that no pool has, at ``cap_mw`` each, until ``for_s`` after it was written; or its release.
+
+    Times are on the planner's clock; of the commands with one ``hold_id`` the one with the highest ``sequence`` counts.
+    """
+
+    node: NodeId
+    hold_id: str
+    gpus: tuple[GpuId, ...]
+    cap_mw: Milliwatts
+    issued_s: float
+    for_s: float
+    sequence: int = 0
+    release: bool = False
+    issued_by: str = ""
+
+    @property
+    def until_s(self) -> float:
+        """When it ends by itself."""
+        return self.issued_s + self.for_s
+
+
+@dataclass(frozen=True, slots=True)
 class StoredCaps:
     """The last power decision on the bus for one node, as a new leader finds it: the ledger of its predecessor.
 
@@ -220,3 +243,4 @@ class Observation:
     budget_commands: tuple[BudgetCommand, ...] = ()
     deployment_commands: tuple[DeploymentCommand, ...] = ()
     node_commands: tuple[NodeCommand, ...] = ()
+    hold_commands: tuple[HoldCommand, ...] = ()

@@ -61,3 +61,6 @@ class ReasonCode(StrEnum):
     UNANNOUNCED = "unannounced"
     POWER_OFF = "power_off"
     POOL_UNMATCHED = "pool_unmatched"
+    GPU_HELD = "gpu_held"
+    HOLD_WAITS = "hold_waits"
+    HOLD_REFUSED = "hold_refused"

@@ -22,6 +22,7 @@ from planner.domain.observation import (
     BudgetCommand,
     DeploymentCommand,
     DeploymentObservation,
+    HoldCommand,
     NodeCommand,
     NodeObservation,
     Observation,
@@ -65,6 +66,7 @@ class Inbox:
         self._budgets: list[BudgetCommand] = []
         self._deployments: list[DeploymentCommand] = []
         self._node_commands: list[NodeCommand] = []
+        self._holds: list[HoldCommand] = []
         self._incarnations: dict[DeploymentId, str] = {}
         self._power_incarnations: dict[NodeId, str] = {}
         self._collecting = False
@@ -137,9 +139,13 @@ class Inbox:
             case v1.DeploymentControl():
                 self._deployments.append(from_wire.deployment_command(message, sequence=sequence))
             case v1.NodeControl():
-                self._node_commands.append(
-                    from_wire.node_command(message, sequence=sequence, clock_offset_s=self.offset_s)
-                )
+                hold = from_wire.hold_command(message, sequence=sequence, clock_offset_s=self.offset_s)
+                if hold is not None:
+                    self._holds.append(hold)
+                else:
+                    self._node_commands.append(
+                        from_wire.node_command(message, sequence=sequence, clock_offset_s=self.offset_s)
+                    )
             case _:
                 return
         self._urgent()
@@ -162,7 +168,7 @@ class Inbox:
 
     def _forget_events(self) -> None:
         self._scaling, self._power = {}, []
-        self._budgets, self._deployments, self._node_commands = [], [], []
+        self._budgets, self._deployments, self._node_commands, self._holds = [], [], [], []
 
     def restart(self, past: tuple[tuple[Message, int], ...]) -> None:
         """Put what the streams hold before what came since ``begin``. A message in both counts once, by its id.
@@ -191,6 +197,7 @@ class Inbox:
         self._budgets += since.budget_commands
         self._deployments += since.deployment_commands
         self._node_commands += since.node_commands
+        self._holds += since.hold_commands
 
     def take(self, deployments: Mapping[DeploymentId, DeploymentObservation]) -> Observation:
         """Everything new as one observation, together with what was read of the deployments."""
@@ -202,8 +209,9 @@ class Inbox:
             budget_commands=tuple(self._budgets),
             deployment_commands=tuple(self._deployments),
             node_commands=tuple(self._node_commands),
+            hold_commands=tuple(self._holds),
         )
-        self._power, self._budgets, self._deployments, self._node_commands = [], [], [], []
+        self._power, self._budgets, self._deployments, self._node_commands, self._holds = [], [], [], [], []
         return observation
 
     def put_back(self, observation: Observation) -> None:
@@ -212,6 +220,7 @@ class Inbox:
         self._budgets[:0] = observation.budget_commands
         self._deployments[:0] = observation.deployment_commands
         self._node_commands[:0] = observation.node_commands
+        self._holds[:0] = observation.hold_commands
 
 
 def _about(message: Message) -> str:

@@ -226,6 +226,10 @@ def _control(message: v1.Message) -> Shown:
     if isinstance(message, v1.DeploymentControl):
         order = wire_in.deployment_command(message, sequence=7)
         return (order.deployment, order.action, tuple(sorted(order.replicas.items())), order.sequence, order.reason)
+    if isinstance(message, v1.NodeControl) and message.hold is not None:
+        held = wire_in.hold_command(message, sequence=7, clock_offset_s=1000.0)
+        assert held is not None
+        return (held.node, held.hold_id, held.gpus, held.cap_mw, held.issued_s, held.for_s, held.release, held.sequence)
     if isinstance(message, v1.NodeControl):
         gone = wire_in.node_command(message, sequence=7, clock_offset_s=1000.0)
         return (gone.node, gone.action, gone.sequence, gone.reason, gone.issued_s)

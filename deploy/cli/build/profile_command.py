@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from deploy.cli.bus_address import add_bus_options
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import LONGEST_S, MOST_MS, number, whole
 
@@ -134,8 +135,9 @@ def _power(parser: argparse.ArgumentParser) -> None:
     power = parser.add_argument_group(
         "power",
         "With --caps a guard process sets the limits, never above those it found, and puts them back when this command "
-        "ends, however it ends. It holds the lock of the node's power agent meanwhile: where an agent runs, --caps is "
-        "refused.",
+        "ends, however it ends. Where a power agent owns the GPUs, or a bus is named, it sets none: this command asks "
+        "over the bus for a hold on them, and planner and agent put them under each cap as far as the budget allows, "
+        "until it ends.",
     )
     power.add_argument(
         "--caps",
@@ -147,6 +149,7 @@ def _power(parser: argparse.ArgumentParser) -> None:
     power.add_argument(
         "--lock-file", type=Path, metavar="FILE", help=f"the power agent's lock file (default: {LOCK_FILE})"
     )
+    add_bus_options(parser)
     power.add_argument(
         "--gpu-folder", type=Path, metavar="FOLDER", help="simulated GPUs, shared with wattscale engine --gpu-folder"
     )
@@ -227,6 +230,9 @@ def _run_online(args: argparse.Namespace) -> int:
         raise UsageError("--model goes with --endpoint; with --backend the file of --config names it")
     if args.lock_file is not None and not args.caps:
         raise UsageError("--lock-file goes with --caps")
+    for name in ("nats_url", "context"):
+        if getattr(args, name) is not None and not args.caps:
+            raise UsageError(f"--{name.replace('_', '-')} goes with --caps")
     from deploy.profiling.profile_run import ProfileOptions, run_profile
 
     return run_profile(
@@ -253,6 +259,7 @@ def _run_online(args: argparse.Namespace) -> int:
             caps=args.caps,
             lock_file=args.lock_file or Path(LOCK_FILE),
             gpu_folder=args.gpu_folder,
+            bus=args,
         )
     )
 

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 SAVE_EVERY_S = 30.0
 MOST_EVENTS = 10**9
+RANDOM_MUTATIONS = ("unreserved-scale-up", "hold-without-end")
+"""Faults that no scope of the search shows."""
 MUTATIONS = (
     "raise-before-lower",
     "ignore-unacked-grants",
     "default-on-expiry",
     "fencing-off",
-    "unreserved-scale-up",
+    *RANDOM_MUTATIONS,
 )
 
 
@@ -69,6 +71,8 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run all seeds, stop at the first broken promise, report; or search tiny worlds instead."""
     if args.exhaustive is not None:
+        if args.mutate in RANDOM_MUTATIONS:
+            raise UsageError(f"--mutate {args.mutate} is for the random proof: leave out --exhaustive")
         return run_exhaustive(args)
     if args.mutate in EXTRA_MUTATIONS:
         raise UsageError(f"--mutate {args.mutate} is for the search: add --exhaustive")

@@ -66,6 +66,8 @@ def _rare(scope: SearchScope, world: ModelState, may: dict[str, int]) -> Iterato
         yield from [("time", -1, index) for index in range(len(scope.steps_s))]
     if may["wants"]:
         yield from [("want", -1, index) for index in range(len(scope.wants))]
+    if may["hold"]:
+        yield from [("hold", -1, index) for index in range(len(scope.holds))]
     if may["order"]:
         yield from [("order", -1, index) for index in range(len(scope.orders_watts))]
     if may["fail-over"]:
@@ -175,6 +177,10 @@ def _order(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelS
     return _spent(world._replace(budgets=budgets, ordered_mw=ordered), "order")
 
 
+def _hold(scope: SearchScope, world: ModelState, _n: int, index: int) -> ModelState:
+    return _spent(leaders.held(scope, world, index), "hold")
+
+
 def _fail_over(scope: SearchScope, world: ModelState, _n: int, _index: int) -> ModelState:
     old = (world.leader, world.epoch) if scope.zombie else (None, -1)
     world = leaders.succeeded(scope, world, world.epoch + 1, doubted=leaders.unmarked(world.leader))
@@ -229,4 +235,5 @@ DO: dict[str, Callable[[SearchScope, ModelState, int, int], ModelState]] = {
     "fail-over": _fail_over,
     "copy": _copy,
     "put-back": _put_back,
+    "hold": _hold,
 }

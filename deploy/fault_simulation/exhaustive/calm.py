@@ -110,6 +110,8 @@ def _unmet(scope: SearchScope, world: ModelState) -> str:
     state = world.leader
     if state.frozen:
         return f"raises are still frozen by {' '.join(state.frozen)}"
+    if state.holds:
+        return f"{state.holds[0].hold_id} still counts, which was not renewed"
     short = []
     for n, node in enumerate(world.nodes):
         if node.agent is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import marshal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from agent.core import caps
@@ -15,6 +15,7 @@ from deploy.fault_simulation.exhaustive.model_state import Gpu, ModelState, Node
 from deploy.fault_simulation.exhaustive.scope import SearchScope
 from planner.core.power.node_ledger import NEVER_S, NodeLedger
 from planner.core.power.site_state import PowerState, Removed
+from planner.domain.observation import HoldCommand
 from planner.domain.units import GpuSetpoint
 
 Key = tuple[Any, ...]
@@ -45,6 +46,7 @@ def key_of_parts(scope: SearchScope, world: ModelState, parts: list[bytes]) -> i
         world.ordered_mw,
         world.order_received or world.largest_known_mw(world.known_budgets),
         world.left,
+        _pools(scope, world),
         None if world.old is None else (_site_key(scope, world, world.old), world.old_epoch - world.epoch),
         None if world.copied_epoch is None else world.copied_epoch - world.epoch,
     )
@@ -79,7 +81,26 @@ def _site_key(scope: SearchScope, world: ModelState, state: PowerState) -> Key:
         state.share,
         tuple([order.budget_mw for order in state.orders]),
         state.doubted,
+        _holds(world, state.holds, state) if scope.holds else (),
     )
+
+
+def _holds(world: ModelState, holds: Iterable[HoldCommand], state: PowerState) -> Key:
+    """Holds with the time that is left of each, and what became of it."""
+    rows = []
+    for hold in holds:
+        outcome = state.hold_outcomes.get(hold.hold_id)
+        code = "" if outcome is None else str(outcome.reason.value)
+        rows.append((hold.sequence, hold.cap_mw, _ahead(world.now_s, hold.until_s), code))
+    return tuple(rows)
+
+
+def _pools(scope: SearchScope, world: ModelState) -> Key:
+    """What is judged anew at each step where there may be holds: the wants of pools, and all holds for a new leader."""
+    if not scope.holds or world.pools is None:
+        return ()
+    wants = tuple(sorted([(str(gpu), setpoint.cap_mw) for gpu, setpoint in world.pools.items()]))
+    return (wants, _holds(world, [hold for hold in world.holds if hold.until_s > world.now_s], world.leader))
 
 
 def _budgets(scope: SearchScope, world: ModelState) -> Key:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from deploy.fault_simulation.exhaustive.model_state import ModelState, Stored, gpu_id, node_id, with_node
 from deploy.fault_simulation.exhaustive.nodes import aged
 from deploy.fault_simulation.exhaustive.scope import SITE, SearchScope
+from planner.core import gpu_holds
 from planner.core.power import site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
 from planner.core.power.site_state import PowerState
-from planner.domain.observation import BudgetCommand, NodeCommand, Observation, PowerAckSeen, StoredCaps
+from planner.domain.observation import BudgetCommand, HoldCommand, NodeCommand, Observation, PowerAckSeen, StoredCaps
 from planner.domain.plan import PowerDecision
 from planner.domain.units import GpuSetpoint, mw_from_watts
 
@@ -55,12 +56,35 @@ def wanted(scope: SearchScope, world: ModelState, choice: int) -> ModelState:
     """The optimiser's setpoints, in full, as each tick of the planner names them."""
     flat = iter(scope.wants[choice])
     gpus = [gpu_id(n, g) for n in range(scope.nodes) for g in range(scope.gpus)]
-    setpoints = {gpu: GpuSetpoint(mw_from_watts(next(flat))) for gpu in gpus}
+    setpoints = {gpu: GpuSetpoint(mw_from_watts(watts)) for gpu in gpus if (watts := next(flat))}
+    if scope.holds:
+        world = world._replace(pools=setpoints)
     return world._replace(leader=site_ledger.want(world.leader, setpoints))
+
+
+def held(scope: SearchScope, world: ModelState, choice: int) -> ModelState:
+    """A profiler writes a hold, and the leader receives it. It is not renewed: its profiler may be dead already."""
+    watts, for_s = scope.holds[choice]
+    number = len(world.holds)
+    gpus = (gpu_id(0, scope.gpus - 1),)
+    hold = HoldCommand(node_id(0), f"h{number}", gpus, mw_from_watts(watts), world.now_s, for_s, number)
+    return absorb(scope, world._replace(holds=(*world.holds, hold)), Observation(hold_commands=(hold,)))
+
+
+def _with_holds(scope: SearchScope, world: ModelState) -> ModelState:
+    """The leader after what each of its steps begins with: holds that have ended are gone, the others are judged."""
+    world = absorb(scope, world, Observation())
+    if world.pools is None:
+        return world
+    found = gpu_holds.judged(world.leader, world.pools, scope.config, world.now_s)
+    asked = gpu_holds.with_new_outcome(world.leader, found.outcomes)
+    leader = site_ledger.want(replace(world.leader, hold_outcomes=found.outcomes), found.setpoints)
+    return world._replace(leader=site_ledger.ask(leader, asked))
 
 
 def stepped(scope: SearchScope, world: ModelState) -> tuple[ModelState, PowerState, tuple[PowerDecision, ...]]:
     """One step of the leader: the world with its decisions published, its state before, and the decisions."""
+    world = _with_holds(scope, world) if scope.holds else world
     before = world.leader
     after, orders = site_ledger.advance(before, scope.config, world.now_s)
     return published(scope, world._replace(leader=after), orders, world.epoch), before, orders
@@ -95,6 +119,7 @@ def succeeded(scope: SearchScope, world: ModelState, epoch: int, *, doubted: boo
         power_acks=tuple([_read(node.answers[-1], node.incarnation) for node in nodes if node.answers]),
         budget_commands=budget_commands(world),
         node_commands=node_commands(world),
+        hold_commands=world.holds,
     )
     world = absorb(scope, world, seen)._replace(known_budgets=len(world.budgets))
     for answer in seen.power_acks:

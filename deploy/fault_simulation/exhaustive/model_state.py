@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from agent.core.caps import AgentState
 from planner.core.power.site_state import PowerState
 from planner.domain.ids import GpuId, NodeId
-from planner.domain.observation import NodeObservation, PowerAckSeen
+from planner.domain.observation import HoldCommand, NodeObservation, PowerAckSeen
 from planner.domain.plan import PowerDecision
-from planner.domain.units import Milliwatts
+from planner.domain.units import GpuSetpoint, Milliwatts
 
 
 class Stored(NamedTuple):
@@ -100,6 +101,10 @@ class ModelState(NamedTuple):
     """Orders to remove a node, with when they were written; they stay on the bus."""
     ordered_mw: Milliwatts | None = None
     """The budget order in force, as written."""
+    pools: Mapping[GpuId, GpuSetpoint] | None = None
+    """What pools want, where there may be holds beside it."""
+    holds: tuple[HoldCommand, ...] = ()
+    """All commands for holds; they stay on the bus."""
     known_budgets: int = 1
     """How many of ``budgets`` the leader knew of when it last received an order: it receives all at once."""
 

@@ -24,6 +24,7 @@ RARE = (
     "week",
     "copy",
     "put-back",
+    "hold",
 )
 """Kinds of events that a path may hold only so often. Deliveries, ticks, looks and reports have no such limit."""
 SITE = SiteId("tiny")
@@ -34,7 +35,8 @@ class SearchScope:
     """One world. Watts of a GPU: its hardware's least and most and its default; times are seconds.
 
     ``wants`` are the optimiser's choices, each a cap in watts for every GPU of the site, node after node; the search
-    begins at rest under ``wants[0]``. ``rare`` is how often each kind of ``RARE`` may happen in one path.
+    begins at rest under ``wants[0]``; 0: no pool has that GPU. ``rare`` is how often each kind of ``RARE`` may happen
+    in one path.
     """
 
     name: str
@@ -51,6 +53,8 @@ class SearchScope:
     steps_s: tuple[float, ...] = (4.0, 9.0)
     orders_watts: tuple[int | None, ...] = ()
     """Budgets that an operator may order; None lifts the order."""
+    holds: tuple[tuple[int, float], ...] = ()
+    """What a profiler may hold the last GPU of the first node at: watts, and for how many seconds."""
     least_watts: int = 200
     most_watts: int = 700
     default_watts: int = 700

@@ -55,10 +55,15 @@ _GATE = (
          sharp=False, sharp_to_raise=True),
     SearchScope("two-gpus", "an agent dies between two writes", 1000, ((500, 400), (300, 700)),
           {"wants": 1, "restart": 1}, gpus=2, partial=True),
+    _one("hold", "a profiler holds a parked GPU and is killed, and another planner leads",
+         {"time": 1, "hold": 1, "fail-over": 1}, budget_watts=600, wants=((0,),), holds=((400, 4.5),), steps_s=(5.0,)),
     SearchScope("three-gpus", "an agent dies between three writes", 1500, ((500, 400, 300), (300, 500, 700)),
           {"wants": 1, "restart": 1}, gpus=3, partial=True, decisions=1),
 )  # fmt: skip
 _NIGHT = (
+    SearchScope("hold-beside", "a profiler holds a free GPU beside a pool that wants more, and is killed", 1000,
+          ((500, 0), (700, 0)), {"time": 1, "wants": 1, "hold": 1}, gpus=2, holds=((400, 4.5), (600, 4.5)),
+          decisions=1, long=True),
     _two("climb", "a cut while an agent's lease has lapsed", {"time": 1, "order": 1}, budget_watts=1200,
          wants=((600, 600),), orders_watts=(900,), steps_s=(11.0,)),
     _two("settling", "power follows a lower limit a second later", {"time": 1, "wants": 1},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deploy.fault_simulation.exhaustive.actions import Action
 from deploy.fault_simulation.exhaustive.calm import beginning, judged
-from deploy.fault_simulation.exhaustive.model_state import ModelState, Stored, node_id
+from deploy.fault_simulation.exhaustive.model_state import ModelState, Stored, gpu_id, node_id
 from deploy.fault_simulation.exhaustive.mutation_patches import mutated
 from deploy.fault_simulation.exhaustive.scope import SearchScope
 from deploy.fault_simulation.exhaustive.search import Remembered, steps
@@ -54,7 +54,7 @@ def read(text: str) -> list[Action]:
     return found
 
 
-_OF_ALL = {"time", "want", "order"}
+_OF_ALL = {"time", "want", "order", "hold"}
 """Kinds whose one number is a choice and not a node."""
 
 
@@ -116,6 +116,9 @@ def _words(scope: SearchScope, before: ModelState, after: ModelState, action: Ac
         return f"n{n} receives {_decision(before.nodes[n].arriving[index])}, dies after {kind[8:]} writes, starts anew"
     if kind == "time":
         return f"{scope.steps_s[index]:g} s pass"
+    if kind == "hold":
+        held_watts, for_s = scope.holds[index]
+        return f"a profiler holds {gpu_id(0, scope.gpus - 1)} at {held_watts} W for {for_s:g} s"
     if kind == "want":
         return f"wants become {'+'.join(map(str, scope.wants[index]))} W"
     if kind == "order":

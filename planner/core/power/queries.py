@@ -87,6 +87,7 @@ def _notes(state: PowerState, config: SiteConfig, now_s: float) -> tuple[Limited
     if (gpus := _gpus_note(state, config)) is not None:
         notes.append(gpus)
     notes += _coverage_notes(state, config)
+    notes += state.hold_outcomes.values()
     silent = [node for node, ledger in state.nodes.items() if not answers(ledger, config, now_s)]
     if silent:
         held = sum(state.nodes[node].total_mw for node in silent)
@@ -138,6 +139,7 @@ def next_event_s(state: PowerState, config: SiteConfig, now_s: float) -> float |
     times = [] if state.raises_from_s <= now_s else [state.raises_from_s]
     if (change := next_change_s(config, state.orders, now_s)) is not None:
         times.append(change)
+    times += [hold.until_s for hold in state.holds]
     for ledger in state.nodes.values():
         if ledger.cost_mw != ledger.charge_mw:
             times.append(ledger.held_until_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from planner.core import advisory, starts
+from planner.core import advisory, gpu_holds, starts
 from planner.core.placement import GpuInventory, choose, inventory_of, keep, powered, where
 from planner.core.power import site_ledger as ledger
 from planner.core.power.site_state import PowerState
@@ -62,13 +62,10 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
         if site.covers is Covers.WORKERS:
             state, power[name] = _with_outcomes(state, config, inventory, power[name], clock.now_s)
             power[name] = _pledged(power[name], inventory, state, config)
-        chosen: dict[DeploymentId, tuple[Placement, ...]] = {}
-        left = inventory
-        for d in members:
-            chosen[d] = _chosen(left, config.deployments[d], state.deployments[d])
-            left = left.without(chosen[d])
+        chosen = _chosen_by_all(inventory, members, config, state, gpu_holds.held_gpus(power[name]))
         if any(state.deployments[d].pending.goals for d in members):
-            power[name] = ledger.want(power[name], _setpoints(inventory, chosen, state.deployments))
+            setpoints = _setpoints(inventory, chosen, state.deployments)
+            power[name] = _wanted(power[name], setpoints, site, clock.now_s)
         power[name], sent = ledger.advance(power[name], site, clock.now_s)
         decisions += sent
         gate = starts.StartGate(power[name], site, clock.now_s)
@@ -83,6 +80,38 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             pending = replace(pending, placements=held.placements, placed=held.placed)
             deployments[d] = replace(deployments[d], pending=pending)
     return Reserved(replace(state, power=power, deployments=deployments), tuple(decisions), reserved)
+
+
+def _wanted(power: PowerState, setpoints: Mapping[GpuId, GpuSetpoint], site: SiteConfig, now_s: float) -> PowerState:
+    """The ledger with what pools want, and the holds that fit beside it. A decision states each new outcome."""
+    if not power.holds and not power.hold_outcomes:
+        return ledger.want(power, setpoints)
+    found = gpu_holds.judged(power, setpoints, site, now_s)
+    fresh = ledger.want(replace(power, hold_outcomes=found.outcomes), found.setpoints)
+    return ledger.ask(fresh, gpu_holds.with_new_outcome(power, found.outcomes))
+
+
+def _chosen_by_all(
+    inventory: GpuInventory,
+    members: Iterable[DeploymentId],
+    config: PlannerConfig,
+    state: PlannerState,
+    held: frozenset[GpuId],
+) -> dict[DeploymentId, tuple[Placement, ...]]:
+    """GPUs for each deployment's new replicas; one that a hold has only where there are too few others."""
+
+    def chosen_from(left: GpuInventory) -> dict[DeploymentId, tuple[Placement, ...]]:
+        chosen = {}
+        for d in members:
+            chosen[d] = _chosen(left, config.deployments[d], state.deployments[d])
+            left = left.without(chosen[d])
+        return chosen
+
+    found = chosen_from(inventory)
+    if not any(gpu in held for placements in found.values() for p in placements for gpu in p.gpus):
+        return found
+    spared = chosen_from(inventory.without_gpus(held))
+    return found if sum(map(len, spared.values())) < sum(map(len, found.values())) else spared
 
 
 def _with_outcomes(

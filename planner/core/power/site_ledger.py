@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from operator import le, not_
 
-from planner.core import coverage
+from planner.core import coverage, gpu_holds
 from planner.core.power import brake, invariants
 from planner.core.power.cap_changes import (
     allowed_mw,
@@ -112,6 +112,8 @@ def absorb(state: PowerState, observation: Observation, config: SiteConfig, now_
     if counted != len(where) or nodes.keys() != state.nodes.keys():
         where = {gpu: node for node, ledger in nodes.items() for gpu in ledger.cards.gpus}
     fresh = replace(gone, nodes=nodes, where=where, orders=orders, doubted=doubted)
+    if observation.hold_commands or fresh.holds:
+        fresh = gpu_holds.absorbed(fresh, observation.hold_commands, config, now_s)
     return replace(fresh, brake=_brake(fresh, config, now_s)) if reported else fresh
 
 
@@ -439,7 +441,7 @@ def _order(
         released = tuple([cap.gpu for cap in caps if cap.setpoint.cap_mw == NOT_DECIDED])
         caps = tuple([cap for cap in caps if cap.setpoint.cap_mw != NOT_DECIDED])
     sentence = f"{ledger.node}: {watts_from_mw(sum(caps_mw)):.0f} W for {len(caps)} GPUs"
-    why = (Limited(sum(caps_mw), reason, sentence),)
+    why = (Limited(sum(caps_mw), reason, sentence), *gpu_holds.outcomes_of(ledger.node, state))
     report = (ledger.heard_boot, ledger.heard_clock_s)
     over = _only_lowers(ledger, state, now_s)
     return PowerDecision(ledger.node, ledger.next_id - 1, caps, config.lease_s, raises, why, *report, over, released)

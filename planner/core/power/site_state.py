@@ -13,7 +13,8 @@ from planner.core.power.effective_budget import effective_mw
 from planner.core.power.node_ledger import Cards, NodeLedger
 from planner.domain.config import Covers, SiteConfig
 from planner.domain.ids import GpuId, NodeId, SiteId
-from planner.domain.observation import BudgetCommand
+from planner.domain.observation import BudgetCommand, HoldCommand
+from planner.domain.plan import Limited
 from planner.domain.units import GpuSetpoint, Milliwatts
 
 
@@ -44,6 +45,12 @@ class PowerState:
     """The next decision id of nodes that were removed: their agents have seen all smaller ones."""
     node_commands: Mapping[NodeId, int] = field(default_factory=dict)
     """The newest operator's command that was carried out, by node."""
+    holds: tuple[HoldCommand, ...] = ()
+    """The holds that have not ended, oldest first; `planner.core.gpu_holds` has the rules."""
+    hold_sequence: int = -1
+    """The newest command for a hold that was taken in."""
+    hold_outcomes: Mapping[str, Limited] = field(default_factory=dict)
+    """What became of each hold in the last step, by its id."""
     share: int = 0
     share_key: tuple[int, tuple[Cards, ...]] | None = None
     """What ``share`` was derived from: the milliwatts that fallbacks may add up to, and the limits of all nodes."""

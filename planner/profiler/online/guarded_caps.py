@@ -25,6 +25,10 @@ class CapError(Exception):
     """Limits that cannot be held. The message is one line."""
 
 
+class CapLostError(CapError):
+    """A cap that another one took the place of while it was measured under: it may be asked for again."""
+
+
 class CapHolder(Protocol):
     """Holds the GPUs of one engine under a cap."""
 
@@ -36,7 +40,7 @@ class CapHolder(Protocol):
         ...
 
     async def check(self, tp: int, watts: float) -> None:
-        """Raises CapError where the limit in force is another now."""
+        """Raises CapError where the limit in force is another now; CapLostError where ``hold`` may bring it back."""
         ...
 
 

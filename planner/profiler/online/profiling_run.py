@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from planner.profiler.analysis.sweep import (
 from planner.profiler.analysis.tables import MeasuredRepeat, at_full_power, rows
 from planner.profiler.analysis.time_left import SweepProgress
 from planner.profiler.online.draw_meter import DrawMeter, DrawSource
-from planner.profiler.online.guarded_caps import CapHolder
+from planner.profiler.online.guarded_caps import CapError, CapHolder, CapLostError
 from planner.profiler.online.measurement_log import MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError, fresh_prompt
 
@@ -36,6 +37,8 @@ DEFAULT_MAX_CONTEXT = 16_384
 """The longest context of a sweep where none is asked for, as in Dynamo's own."""
 WARMING_AT_ONCE = 8
 WARM_UP_TOKENS = 16
+MOST_DROPPED = 5
+"""Measurements of one point whose cap was lost, after which the run ends."""
 IDLE_S = 3.0
 """How long the draw of an idle engine is measured."""
 
@@ -93,6 +96,7 @@ class ProfilingRun:
         self._caps = caps
         self._rng = random.Random(options.seed)
         self._progress = SweepProgress()
+        self._dropped: Counter[Point] = Counter()
 
     async def run(self) -> Profiled:
         """Measure all there is to measure. What is measured stays in the log.
@@ -212,10 +216,23 @@ class ProfilingRun:
             await self._caps.hold(point.tp, point.cap_watts)
 
     async def _keep(self, one: MeasuredRepeat) -> None:
-        """Log a measurement whose cap was in force to its end."""
+        """Log a measurement whose cap was in force to its end. Another one is dropped, and the cap waited for again."""
         if self._caps is not None and one.point.cap_watts is not None:
-            await self._caps.check(one.point.tp, one.point.cap_watts)
+            try:
+                await self._caps.check(one.point.tp, one.point.cap_watts)
+            except CapLostError as lost:
+                await self._drop(one.point, lost)
+                return
         self._log.measured(one)
+
+    async def _drop(self, point: Point, lost: CapLostError) -> None:
+        self._dropped[point] += 1
+        if self._dropped[point] >= MOST_DROPPED:
+            raise CapError(f"{MOST_DROPPED} measurements of one point lost their cap; the last: {lost}") from lost
+        dropped = f"a measurement of TP {point.tp} {point.phase} under {point.cap_watts:g} W is dropped: {lost}"
+        self._log.note(dropped)
+        self._show(dropped)
+        await self._hold(point)
 
     async def _measure_point(self, client: EngineClient, point: Point) -> int:
         """Repeat a point until it is done. Returns how many requests ran at once."""

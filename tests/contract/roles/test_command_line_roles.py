@@ -200,9 +200,9 @@ async def test_every_role_on_the_example_cluster(tls: Path, monkeypatch: pytest.
 
 def test_the_table_has_every_command_that_reads_or_steers_a_bus() -> None:
     # Read what explain reads, some of them until ended, `top` only in a terminal; brings its own server and roles;
-    # judges a process of somebody else; waits for a connector.
+    # judges a process of somebody else; waits for a connector; measures an engine under caps.
     readers = {("replay",), ("dashboard",), ("top",)}
-    others = readers | {("up",), ("connector", "check"), ("deployment", "restart")}
+    others = readers | {("up",), ("connector", "check"), ("deployment", "restart"), ("profile",)}
     table = {words[:1] if words[0] in ONE_WORD else words[:2] for words in ALL}
     assert table | others == {one.words for one in commands() if one.takes("nats_url")}
 

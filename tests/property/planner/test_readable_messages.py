@@ -59,6 +59,14 @@ cards = st.builds(
 in_force = st.builds(
     v1.GpuInForce, gpu=gpus, requested_watts=some_watts, enforced_watts=some_watts, health=health, reset=st.booleans()
 )
+holds = st.builds(
+    v1.GpuHold,
+    hold_id=st.sampled_from(["h", "i"]),
+    gpus=st.lists(gpus, max_size=3).map(tuple),
+    cap_watts=watts,
+    for_s=st.sampled_from([1e-9, 30.0, 600.0]),
+    release=st.booleans(),
+)
 messages = st.one_of(
     st.builds(
         v1.NodeTelemetry,
@@ -109,6 +117,7 @@ messages = st.one_of(
         replicas=replicas,
     ),
     st.builds(v1.NodeControl, time=times, node=st.sampled_from(NODES), action=st.sampled_from(["remove", "restore"])),
+    st.builds(v1.NodeControl, time=times, node=st.sampled_from(NODES), action=st.just("restore"), hold=holds),
 )
 
 

@@ -199,3 +199,18 @@ def test_a_standby_names_what_cannot_be_true_too() -> None:
     bell.inbox.rest()
     bell.inbox.received(power_ack(2**53), 1)
     assert bell.named[0].startswith("node-1: a wattscale.v1.power_ack is left out: decision id")
+
+
+def test_a_hold_is_no_command_on_the_node_and_comes_once() -> None:
+    bell = Bell()
+    held = v1.GpuHold(hold_id="h", gpus=("GPU-1",), cap_watts=400.0, for_s=20.0)
+    control = v1.NodeControl(time=START, node="node-1", action="restore", issued_by="ops", hold=held)
+    bell.inbox.received(control, 4)
+    seen = bell.inbox.take({})
+    assert seen.node_commands == ()
+    (hold,) = seen.hold_commands
+    assert (hold.node, hold.gpus, hold.cap_mw, hold.sequence, hold.release) == ("node-1", ("GPU-1",), 400_000, 4, False)
+    assert hold.until_s == START.timestamp() + 20.0
+    assert bell.inbox.take({}).hold_commands == ()
+    bell.inbox.put_back(seen)
+    assert bell.inbox.take({}).hold_commands == (hold,)
