@@ -1,8 +1,9 @@
 """Policies by their names on the command line.
 
 ``ours`` | ``classic`` | ``load`` | ``sla+load``, each also with ``-nopower``; ``static:6p2d``; ``hpa``; ``keda``;
-``knative``; ``oracle`` or ``oracle:1.1`` (headroom). A peer may end in ``+tdp``, ``+uniform``, ``+role`` or
-``+reactive``: how it keeps within a budget.
+``knative``; ``oracle`` or ``oracle:1.1`` (headroom). A peer may end in ``+tdp``, ``+uniform``, ``+role``,
+``+reactive``, ``+steer``, ``+even:0.8`` (a share of the nameplate) or ``+roles:500/350`` (watts of prefill and decode):
+how it keeps within a budget. ``static:5p3d+mover:50`` starts so and then moves watts by 50 a GPU, and GPUs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from planner.sim.policies.cap_policies import Caps, NoCaps, ReactiveCaps, RoleCa
 from planner.sim.policies.oracle import Oracle
 from planner.sim.policies.ours import OurPlanner, OursSettings
 from planner.sim.policies.peers import KnativeKpa, Peer, QueueKeda, Scaler, UtilisationHpa
+from planner.sim.policies.watt_movers import FixedCaps, SteeredCaps, WattMover
 
 OURS = {
     "ours": SizingMode.SLA,
@@ -30,7 +32,12 @@ CAPS: dict[str, Callable[[], Caps]] = {
     "uniform": UniformCaps,
     "role": RoleCaps,
     "reactive": ReactiveCaps,
+    "steer": SteeredCaps,
 }
+EVEN = re.compile(r"even:(0?\.\d+|1(?:\.0*)?)")
+ROLES = re.compile(r"roles:(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)")
+MOVER = re.compile(r"mover(?::(\d+(?:\.\d+)?))?")
+CAP_NAMES = (*CAPS, "even:0.8", "roles:500/350", "mover:50 (after static:)")
 STATIC = re.compile(r"static:(\d+)p(\d+)d")
 ORACLE = re.compile(r"oracle(?::(\d+(?:\.\d+)?))?")
 NO_POWER = "-nopower"
@@ -46,14 +53,29 @@ def make(name: str, settings: OursSettings | None = None) -> Policy:
         sizing = OURS[name.removesuffix(NO_POWER)]
         return OurPlanner(replace(settings or OursSettings(), sizing=sizing, power=not name.endswith(NO_POWER)), name)
     base, _, capping = name.partition("+")
-    if capping and capping not in CAPS:
-        raise UnknownPolicyError(f"no way to cap is called {capping!r}; there are {', '.join(CAPS)}")
-    caps = CAPS[capping]() if capping else NoCaps()
     if found := STATIC.fullmatch(base):
-        return Peer(name, None, caps, {"prefill": int(found[1]), "decode": int(found[2])})
+        start = {"prefill": int(found[1]), "decode": int(found[2])}
+        if moved := MOVER.fullmatch(capping):
+            mover = WattMover(float(moved[1] or 50.0))
+            return Peer(name, mover, mover, start)
+        return Peer(name, None, _caps(capping), start)
+    caps = _caps(capping)
     if found := ORACLE.fullmatch(base):
         return Peer(name, Oracle(float(found[1] or 1.0)), caps, {})
     if base in SCALERS:
         return Peer(name, SCALERS[base](), caps, {})
     known = ", ".join([*OURS, "static:6p2d", *SCALERS, "oracle"])
     raise UnknownPolicyError(f"no policy is called {name!r}; there are {known}")
+
+
+def _caps(name: str) -> Caps:
+    """A new rule by its name; none for an empty one. Raises UnknownPolicyError."""
+    if not name:
+        return NoCaps()
+    if name in CAPS:
+        return CAPS[name]()
+    if even := EVEN.fullmatch(name):
+        return FixedCaps(share=float(even[1]))
+    if roles := ROLES.fullmatch(name):
+        return FixedCaps(watts=(float(roles[1]), float(roles[2])))
+    raise UnknownPolicyError(f"no way to cap is called {name!r}; there are {', '.join(CAP_NAMES)}")

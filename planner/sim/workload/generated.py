@@ -7,6 +7,7 @@ the day. Only these figures are kept here, no request of the trace.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from bisect import bisect_right
@@ -51,6 +52,33 @@ def generated(
     if not requests_per_s > 0 or not 0 <= wave < 1 or not wave_s > 0:
         raise ValueError("a workload needs a rate and a period above 0 and a wave from 0 to below 1")
     return _requests(random.Random(seed), requests_per_s, wave, wave_s, wave_phase, figures)
+
+
+PROMPT_HEAVY = Figures(
+    isl=((0.0, 500), (0.25, 2000), (0.5, 3500), (0.75, 5000), (1.0, 8000)),
+    osl=((0.0, 4), (0.25, 40), (0.5, 80), (0.75, 130), (1.0, 300)),
+    gap_cv2=1.2,
+)
+"""Summaries and retrieval: long prompts, short answers."""
+ANSWER_HEAVY = Figures(
+    isl=((0.0, 20), (0.25, 150), (0.5, 300), (0.75, 500), (1.0, 1500)),
+    osl=((0.0, 50), (0.25, 350), (0.5, 600), (0.75, 900), (1.0, 2000)),
+    gap_cv2=1.2,
+)
+"""Code and stories: short prompts, long answers."""
+
+
+def flipping(seed: int, phases: tuple[tuple[Figures, float], ...], flip_s: float = 600.0) -> Iterator[Request]:
+    """Endless requests of one mix for ``flip_s``, then of the next, and so on in turns: ``(figures, requests/s)``."""
+    if not phases or not flip_s > 0 or not all(rate > 0 for _, rate in phases):
+        raise ValueError("a mix needs phases with a rate above 0 and a time above 0 between flips")
+    rng = random.Random(seed)
+    for number in itertools.count():
+        figures, rate = phases[number % len(phases)]
+        for request in _requests(rng, rate, 0.0, flip_s, 0.0, figures):
+            if request.t_s >= flip_s:
+                break
+            yield request._replace(t_s=number * flip_s + request.t_s)
 
 
 def _requests(

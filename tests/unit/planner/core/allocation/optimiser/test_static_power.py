@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.benchmarks.static_power import rows
+from tests.benchmarks.power.static_power import rows
 
 
 def test_joint_is_never_below_any_static_policy() -> None:

@@ -1,6 +1,6 @@
 """The load that a power budget carries: TDP provisioning, uniform caps, caps by phase, counts and caps jointly.
 
-    python -m tests.benchmarks.static_power [--json]
+    python -m tests.benchmarks.power.static_power [--json]
 
 24 GPUs of 700 W, budgets of 0.7, 0.8 and 1.0 times what 16 of them draw at TDP, three decode curves. A unit of load
 takes one GPU of prefill and two of decode at full speed. All caps are multiples of 5 W and never below half of TDP;

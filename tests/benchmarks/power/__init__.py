@@ -1,0 +1,1 @@
+"""What budgets of watts are worth, measured."""
