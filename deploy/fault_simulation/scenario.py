@@ -116,8 +116,8 @@ class FaultScenario:
         return self.gpus * self.default_mw + self.overhead_mw
 
 
-def draw(seed: str, covers: Covers | None = None) -> FaultScenario:
-    """The scenario of a seed."""
+def draw(seed: str, covers: Covers | None = None, *, holds: bool | None = None) -> FaultScenario:
+    """The scenario of a seed. ``covers`` and ``holds`` (whether there are profilers): None: as the seed has it."""
     rng = Random(f"scenario {seed}")
     sharp = rng.random() < 0.5
     sites = ((2, 4), (2, 4), (3, 3), (4, 2), (4, 4), (6, 2))
@@ -167,7 +167,7 @@ def draw(seed: str, covers: Covers | None = None) -> FaultScenario:
     workers = rng.random() >= 0.5 if covers is None else covers is Covers.WORKERS
     drawn = _workers_only(drawn, rng) if workers else drawn
     # Random numbers of their own, so that the worlds without holds stay as they were.
-    held = Random(f"holds {seed}").random() < 0.5
+    held = Random(f"holds {seed}").random() < 0.5 if holds is None else holds
     return replace(drawn, kinds=drawn.kinds + HOLD_FAULTS) if held else drawn
 
 

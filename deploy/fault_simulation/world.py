@@ -19,10 +19,14 @@ from planner.domain.plan import PowerDecision
 
 
 class World:
-    """All parties of one seed. ``covers``: what the budget covers; None: as the seed has it."""
+    """All parties of one seed. ``covers``: what the budget covers; ``holds``: whether profilers hold GPUs; None: as the
+    seed has it.
+    """
 
-    def __init__(self, seed: str, mutation: str | None, covers: Covers | None = None) -> None:
-        self.scenario: FaultScenario = draw(seed, covers)
+    def __init__(
+        self, seed: str, mutation: str | None, covers: Covers | None = None, *, holds: bool | None = None
+    ) -> None:
+        self.scenario: FaultScenario = draw(seed, covers, holds=holds)
         scenario, config = self.scenario, self.scenario.config
         rng = Random(f"world {seed}")
         self.counts: Counter[str] = Counter()

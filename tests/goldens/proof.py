@@ -33,8 +33,8 @@ def _keep(kept: list[shown.Shown], planner: PlannerProcess) -> None:
 
 
 def trajectory(seed: str) -> tuple[shown.Shown, ...]:
-    """Decisions and caps of each stretch of a seed's run, where the budget covers all GPUs."""
-    world = World(seed, None, Covers.ALL_GPUS)
+    """Decisions and caps of each stretch of a seed's run, where the budget covers all GPUs and no profiler has any."""
+    world = World(seed, None, Covers.ALL_GPUS, holds=False)
     faults = Faults(world, frozenset(), None)
     decisions: list[shown.Shown] = []
     for planner in world.planners:
