@@ -285,7 +285,8 @@ async def test_offline_sizing_takes_the_type_from_the_nodes_and_no_gpu(tmp_path:
         offline = profiler["args"][profiler["args"].index("--offline") :]
         assert offline == [
             *("--offline", "--system", "h100_sxm", "--model", "Qwen/Qwen3-32B", "--backend", "vllm"),
-        ]
+            *("--tp", "1"),
+        ], "numGpusPerNode of the request is a bound"
         await site.ends(0)
         await site.step()
         assert (site.stage(), site.reasons()) == ("Ready", READY)
