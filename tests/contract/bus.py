@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from bus_schemas import v1
+from bus_schemas.errors import BusAwayError
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.leader_election import Leadership
@@ -53,8 +54,17 @@ async def connected(url: str, name: str = "test", **settings: Any) -> AsyncItera
 async def bench(data_dir: Path | None = None, **options: Any) -> AsyncIterator[tuple[EmbeddedServer, Bus]]:
     """A server with the streams, and a connection to it."""
     async with EmbeddedServer(data_dir, **options) as server, connected(server.url) as bus:
-        await stream_admin.apply(bus)
+        await until(lambda: _provisioned(bus), "the streams", 60, 0.2)
         yield server, bus
+
+
+async def _provisioned(bus: Bus) -> bool:
+    """Whether the streams are there: a busy machine may need longer for one of them than a request may take."""
+    try:
+        await stream_admin.apply(bus)
+    except BusAwayError:
+        return False
+    return True
 
 
 @asynccontextmanager

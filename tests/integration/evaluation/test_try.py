@@ -460,6 +460,7 @@ def test_stopped_before_a_cluster_was_made_it_says_so(
 ) -> None:
     kind = programs.folder / "bin" / "kind"
     kind.write_text(kind.read_text().replace('"kind get clusters") ', '"kind get clusters") kill -TERM $PPID; '))
+    before = signal.getsignal(signal.SIGTERM)
     assert try_run.main([]) == 128 + signal.SIGTERM
     assert "stopped; no cluster was made; the same command" in capfd.readouterr().err
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -27,7 +27,7 @@ async def test_the_archive_goes_on_where_it_ended_and_a_report_reads_it(tmp_path
         at = ("--nats-url", server.url)
         await store(bus)
         done = await wattscale("archive", str(folder), "--once", *at)
-        assert (done.code, done.out) == (0, f"{folder}: 4 messages kept\n"), done
+        assert (done.code, done.out) == (0, f"{folder}: 5 messages kept\n"), done
         done = await wattscale("archive", str(folder), "--once", *at)
         assert done.out == f"{folder}: 0 messages kept\n"
         assert (await wattscale("report", *at, "--archive", str(folder), "--out", str(file))).code == 0
@@ -53,14 +53,14 @@ async def test_days_that_are_over_are_packed_and_old_ones_dropped(tmp_path: Path
         files, clock = DayFiles(tmp_path), [datetime.now(UTC)]
         archiver = Archiver(bus, files, keep_days=3, now=lambda: clock[0])
         archiver.begin()
-        assert await archiver.copy() == 4
+        assert await archiver.copy() == 5
         archiver.tidy()
         (day,) = files.days()
         assert files.unpacked() == [day]
         clock[0] += timedelta(days=1, minutes=10)
         archiver.tidy()
         assert files.unpacked() == []
-        assert len(merged(files.of_day(day))) == 4
+        assert len(merged(files.of_day(day))) == 5
         for later in (1, 3, 4):
             files.append([replace(next(files.of_day(day)), stored_at=stored_on(day, later))])
         clock[0] += timedelta(days=4)
@@ -157,13 +157,13 @@ async def test_a_day_that_cannot_be_packed_stops_neither_the_copying_nor_the_day
         clock = datetime.now(UTC) + timedelta(days=2)
         archiver = Archiver(bus, files, now=lambda: clock)
         archiver.begin()
-        assert await archiver.copy() == 4
+        assert await archiver.copy() == 5
         (day,) = files.days()
         damaged = tmp_path / "2020-01-01.jsonl"
         damaged.write_text("not a message\n")
         archiver.tidy()
         assert files.unpacked() == [date(2020, 1, 1)]
-        assert len(merged(files.of_day(day))) == 4
+        assert len(merged(files.of_day(day))) == 5
 
 
 async def test_a_report_without_a_bus_knows_what_was_decided_days_before_and_any_time_zone(tmp_path: Path) -> None:
