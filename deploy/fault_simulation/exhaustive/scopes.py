@@ -46,7 +46,7 @@ _GATE = (
     _one("late-grant", "a grant of before a cut arrives long after it", {"time": 1, "wants": 1, "order": 1},
          orders_watts=(500,), steps_s=(11.0,), decisions=1),
     _one("reset", "a driver reset under a live agent", {"time": 1, "reset": 1}, sharp=False),
-    _one("reboot", "a parked node reboots", {"time": 1, "reboot": 1}, wants=((200,),), sharp=False, judged_every=20),
+    _one("reboot", "a parked node reboots", {"time": 1, "reboot": 1}, wants=((200,),), sharp=False, judged_every=1),
     _one("put-back", "the bus is put back from a copy of when the node had more, and decisions of before still arrive",
          {"time": 1, "put-back": 1}, wants=((700,), (400,)), default_watts=500, steps_s=(4.0,), copied_first=True,
          strays=True, decisions=1, sharp=False, sharp_to_raise=True),
