@@ -125,14 +125,28 @@ async def outsider(url: str) -> AsyncIterator[Outsider]:
     """Listen to everything."""
     client = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
     watching = Outsider(client)
+    live: list[Msg] = []
+    known: set[tuple[str, bytes]] = set()
 
     async def keep(message: Msg) -> None:
-        watching.bodies.append((message.subject, json.loads(message.data)))
+        if (message.subject, message.data) not in known:
+            known.add((message.subject, message.data))
+            watching.bodies.append((message.subject, json.loads(message.data)))
 
+    async def keep_live(message: Msg) -> None:
+        live.append(message)
+        if listening:
+            await keep(message)
+
+    # First live, then what was: what comes in between is in one of the two, or in both.
+    listening = False
+    await client.subscribe("wattscale.v1.>", cb=keep_live)
+    await client.flush()
     for stream, subject in (("WATTSCALE_DECISIONS", "decision"), ("WATTSCALE_ACKS", "ack")):
         await _history(client, stream, f"wattscale.v1.{subject}.>", keep)
-    await client.subscribe("wattscale.v1.>", cb=keep)
-    await client.flush()
+    listening = True
+    for message in live[:]:
+        await keep(message)
     try:
         yield watching
     finally:
