@@ -28,14 +28,20 @@ async def until(read: Callable[[], Awaitable[T]], what: str, timeout_s: float = 
 @overload
 async def until(read: Callable[[], T], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> T: ...
 async def until(read: Callable[[], Any], what: str, timeout_s: float = 60.0, every_s: float = 0.02) -> Any:
-    """The first true value that `read` returns. AssertionError naming `what` when there is none in time."""
-    deadline = time.monotonic() + timeout_s
+    """The first true value that `read` returns. AssertionError naming `what` when there is none in time.
+
+    A bus that is away for a moment, as on a busy machine, has no value yet.
+    """
+    deadline, away = time.monotonic() + timeout_s, ""
     while True:
-        found = read()
-        value = await found if isinstance(found, Awaitable) else found
+        try:
+            found = read()
+            value = await found if isinstance(found, Awaitable) else found
+        except BusAwayError as error:
+            value, away = None, f"; {error}"
         if value:
             return value
-        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {timeout_s} s in vain for {what}{away}"
         await asyncio.sleep(every_s)
 
 
@@ -59,11 +65,8 @@ async def bench(data_dir: Path | None = None, **options: Any) -> AsyncIterator[t
 
 
 async def _provisioned(bus: Bus) -> bool:
-    """Whether the streams are there: a busy machine may need longer for one of them than a request may take."""
-    try:
-        await stream_admin.apply(bus)
-    except BusAwayError:
-        return False
+    """Make the streams: a busy machine may need longer for one of them than a request may take."""
+    await stream_admin.apply(bus)
     return True
 
 
