@@ -8,15 +8,20 @@ from pathlib import Path
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def boot_name(boot_id: Path = BOOT_ID) -> str:
+def boot_name() -> str:
     """``<machine boot>/<process>``. Without a boot id from the kernel, each process counts as its own boot."""
     process = uuid.uuid4().hex[:12]
-    return f"{machine_boot(boot_id) or process}/{process}"
+    return f"{machine_boot() or process}/{process}"
 
 
-def machine_boot(boot_id: Path = BOOT_ID) -> str:
+def machine_boot() -> str:
     """Which start of the machine this is; empty where the kernel does not say."""
     try:
-        return boot_id.read_text().strip()
+        return boot_id()
     except OSError:
         return ""
+
+
+def boot_id() -> str:
+    """Which start of the machine this is. Raises OSError where the kernel does not say."""
+    return BOOT_ID.read_text().strip()

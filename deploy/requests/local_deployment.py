@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from agent.connectors.local.local_connector import boot_id
 from agent.connectors.local.local_file import LocalConnectorFile
 from agent.connectors.local.worker_calls import WorkerCalls
 from agent.connectors.local.worker_records import StateFolderError, WorkerRecords
@@ -15,6 +14,7 @@ from agent.connectors.local.worker_set import LocalWorkers
 from agent.core.scaling.scaling_types import SetReplicas
 from agent.core.scaling.worker_lifecycle import WorkerStage
 from agent.drivers.procfs import ProcFs
+from agent.runtime.boot import boot_id
 from deploy.cli.errors import CliError, UsageError
 from deploy.compose.connectors.local_service import load_local, only_one_connector
 from deploy.compose.settings_layers import SettingsError

@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 from agent.connectors.local.local_file import LocalConnectorFile
@@ -23,10 +22,10 @@ from agent.core.scaling.scaling_types import (
     ScalingState,
     SetReplicas,
 )
+from agent.runtime.boot import boot_id
 from bus_schemas.jetstream.tasks.task_group import run_together
 
 log = logging.getLogger(__name__)
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class ScalingDesk(Protocol):
@@ -42,11 +41,6 @@ class ScalingDesk(Protocol):
     async def report(self, progress: ScalingProgress) -> None:
         """Acknowledge an observation where that is news; returns when it is stored."""
         ...
-
-
-def boot_id() -> str:
-    """Which start of the machine this is."""
-    return BOOT_ID.read_text().strip()
 
 
 def actuator_name() -> str:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from agent.connectors.local.local_connector import boot_id
 from agent.connectors.local.worker_records import StateFolderError, WorkerRecords
 from agent.core.scaling.worker_lifecycle import WorkerStage
 from agent.ports import GpuOwner, OwnersUnknownError
+from agent.runtime.boot import boot_id
 
 
 class WorkerOwners:

@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from agent.connectors.bus_claims import SecondConnectorError
-from agent.connectors.local.local_connector import boot_id
 from agent.connectors.local.local_file import LocalConnectorFile, LocalPool
 from agent.connectors.local.worker_owners import WorkerOwners
 from agent.connectors.local.worker_records import WorkerBook, WorkerRecords
 from agent.ports import GpuOwners
+from agent.runtime.boot import boot_id
 from agent.runtime.service import PowerAgentService
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.settings import BusSettings

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.connectors.local.local_connector import boot_id
 from agent.connectors.local.worker_records import WorkerRecords
+from agent.runtime.boot import boot_id
 from deploy.compose.connectors.local_service import load_local
 from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
 from planner.profiler.requests.lifecycle import RequestSeen, advance

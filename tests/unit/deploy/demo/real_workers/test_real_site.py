@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.connectors.local.local_connector import boot_id
 from agent.connectors.local.worker_owners import WorkerOwners
 from agent.connectors.local.worker_records import WorkerBook, WorkerRecord, WorkerRecords
 from agent.core.scaling.worker_lifecycle import WorkerStage
 from agent.ports import DriverError, GpuOwner, OwnersUnknownError
+from agent.runtime.boot import boot_id
 from deploy.cli.errors import UsageError
 from deploy.demo.gpus import HardwareMeter
 from deploy.demo.options import UpOptions
