@@ -88,8 +88,7 @@ class Consumer:
     ``result_subject``: where each result is stored before its message is acknowledged. The newest result there shows,
     also after a restart, what was carried out. ``create``: create a missing consumer, where this process has the right
     to; otherwise the loop waits until the planner's side has created it. ``newest_only``: skip a decision when newer
-    ones are waiting; right for states, such as power decisions. ``heartbeat_s``: how often the server shows that it
-    still has this loop's request. A change holds once the message in hand is done.
+    ones are waiting; right for states, such as power decisions.
     """
 
     def __init__(
@@ -104,9 +103,9 @@ class Consumer:
         create: bool = False,
         newest_only: bool = False,
         ack_wait_s: float = ACK_WAIT_S,
-        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
-        self.heartbeat_s = heartbeat_s
+        self.heartbeat_s = HEARTBEAT_S
+        """How often the server shows that it still has the request. A change holds once the message in hand is done."""
         self._bus = bus
         self._durable = Durable(stream, durable, subject, ack_wait_s)
         self._own = bus.subjects.parse(subject)

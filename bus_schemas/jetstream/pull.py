@@ -85,13 +85,12 @@ class Pull:
 
     def _watch(self) -> None:
         """Queue an error once nothing arrived for `MISSED_BEATS`: cheaper than a time-out around each message."""
-        loop = asyncio.get_running_loop()
-        due_s = self.last_sign_s + self.heartbeat_s * MISSED_BEATS
-        if loop.time() >= due_s:
+        loop, patience_s = asyncio.get_running_loop(), self.heartbeat_s * MISSED_BEATS
+        now_s = loop.time()
+        if now_s >= self.last_sign_s + patience_s:
             self._queue.put_nowait(away(self._bus, self._api))
-            self.last_sign_s = loop.time()
-            due_s = self.last_sign_s + self.heartbeat_s * MISSED_BEATS
-        self._watchdog = loop.call_at(due_s, self._watch)
+            self.last_sign_s = now_s
+        self._watchdog = loop.call_at(self.last_sign_s + patience_s, self._watch)
 
     def _wake(self) -> None:
         self._queue.put_nowait(BusAwayError(f"{self._api}: the connection was lost"))
