@@ -15,6 +15,7 @@ from bus_schemas.errors import ServerTooOldError
 from bus_schemas.jetstream.connect import OLDEST_SERVER, connect, unopened
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.embedded import EmbeddedServer
+from tests.command_line import process
 from tests.contract.bus import bench, until
 from tests.shared_data import ROOT
 from tests.tools import nats_servers
@@ -83,18 +84,11 @@ async def test_a_server_that_becomes_old_under_a_connection_is_left(
 @pytest.mark.parametrize("words", [("streams", "check"), ("streams", "apply"), ("verify", "--wait", "0")])
 async def test_commands_name_the_old_server(words: tuple[str, ...]) -> None:
     async with EmbeddedServer() as server:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.cli.main", *words, "--nats-url", server.url),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        async with asyncio.timeout(120):
-            shown, error = (text.decode() for text in await process.communicate())
-        assert process.returncode == 3, shown + error
-        assert error == f"wattscale: NATS at {server.url}: {LINE}\n"
+        done = await process(*words, "--nats-url", server.url, timeout_s=120)
+        assert done.code == 3, done
+        assert done.err == f"wattscale: NATS at {server.url}: {LINE}\n"
         if words[0] == "verify":
-            assert re.search(r"fail +versions +.*is older than 2\.12\.1", shown, re.IGNORECASE), shown
+            assert re.search(r"fail +versions +.*is older than 2\.12\.1", done.out, re.IGNORECASE), done.out
 
 
 def test_the_oldest_server_is_the_first_of_those_that_are_tried_and_the_support_page_lists_them() -> None:
