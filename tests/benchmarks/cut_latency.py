@@ -16,7 +16,8 @@ from pathlib import Path
 
 from bus_schemas import v1
 from bus_schemas.jetstream.publisher import publish
-from tests.integration.planner.stage import SITE, running, staged, until
+from tests.contract.bus import until
+from tests.integration.planner.stage import SITE, running, staged
 
 HIGH_WATTS, LOW_WATTS = 4000.0, 1900.0
 LOAD_RPS = 20.0

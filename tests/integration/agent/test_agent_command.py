@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 import agent
+from tests.contract.bus import until
 from tests.doubles.kubelet import FakeKubelet
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.doubles.nvml.loaded import library_environment
@@ -23,7 +24,7 @@ from tests.doubles.nvml.state import FakeNvml
 from tests.free_ports import free_port
 from tests.integration.agent.server import NatsServer
 from tests.integration.agent.test_list_watch import pod
-from tests.integration.agent.wire import PlannerSide, connected, until
+from tests.integration.agent.wire import PlannerSide, connected
 
 UID, CID = "0b7632a2-a56e-4278-987a-22de18008dbe", "9" * 64
 

@@ -25,10 +25,11 @@ from agent.ports import monotonic
 from agent.runtime.annotation_limits import AnnotationLimits
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import OnExit, PowerAgentSettings
+from tests.contract.bus import until
 from tests.doubles.kubelet import FakeKubelet
 from tests.doubles.kubernetes import KubernetesDouble
 from tests.integration.agent.test_list_watch import FAST, pod
-from tests.integration.agent.wire import target, until
+from tests.integration.agent.wire import target
 from tests.unit.agent.drivers.test_procfs import process
 
 KEY = "dynamo.nvidia.com/gpu-power-limit"

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.contract.bus import until
 from tests.doubles.nvml.state import FakeNvml
 from tests.integration.agent.processes import RunningAgent
 from tests.integration.agent.server import NatsServer
-from tests.integration.agent.wire import PlannerSide, connected, until
+from tests.integration.agent.wire import PlannerSide, connected
 
 NODE = "node-1"
 BUDGET_MW = 900_000

@@ -14,8 +14,8 @@ from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from agent.adapters.kubernetes.list_watch import ListWatch, WatchTiming
 from agent.adapters.kubernetes.pods import pods_of_node
 from agent.core.ownership import Pod
+from tests.contract.bus import until
 from tests.doubles.kubernetes import KubernetesDouble
-from tests.integration.agent.wire import until
 
 FAST = WatchTiming(watch_s=60, silence_s=5.0, first_pause_s=0.02, longest_pause_s=0.2)
 

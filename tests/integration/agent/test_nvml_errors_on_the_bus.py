@@ -21,10 +21,11 @@ from agent.runtime.reconciler import Reconciler
 from agent.runtime.service import LibraryMismatchError, PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
 from bus_schemas.v1 import AckStatus, GpuHealth
+from tests.contract.bus import until
 from tests.doubles.nvml.loaded import loaded_nvml
 from tests.doubles.nvml.state import FUNCTIONS, IGNORES_WRITES, FakeNvml
 from tests.integration.agent.server import NatsServer
-from tests.integration.agent.wire import PlannerSide, connected, target, until
+from tests.integration.agent.wire import PlannerSide, connected, target
 
 ERRORS = [*range(1, 31), 999]
 NODE = "n1"

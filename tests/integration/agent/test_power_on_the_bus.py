@@ -25,8 +25,9 @@ from bus_schemas.jetstream.reader import last
 from bus_schemas.streams import DECISIONS
 from bus_schemas.subjects import power_consumer
 from bus_schemas.v1 import AckStatus, DeadLetter, GpuCap, GpuHealth, NodeTelemetry, PowerAck, PowerDecision
+from tests.contract.bus import until
 from tests.integration.agent.server import NatsServer
-from tests.integration.agent.wire import PlannerSide, connected, until
+from tests.integration.agent.wire import PlannerSide, connected
 
 NODE = "node-7.example"
 GPU = f"GPU-{NODE}-00"

@@ -28,16 +28,6 @@ def target(gpu: str, cap_mw: int, fallback_mw: int) -> GpuTarget:
     return GpuTarget(gpu, GpuSetpoint(Milliwatts(cap_mw)), fallback_mw)
 
 
-async def until(holds: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
-    """Wait for a condition; on a time-out say which."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            while not holds():
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise AssertionError(f"waited {timeout_s} s in vain for: {what}") from None
-
-
 @asynccontextmanager
 async def connected(url: str, name: str = "test") -> AsyncIterator[Bus]:
     """A connection, closed afterwards."""

@@ -19,7 +19,6 @@ from tests.doubles.seen_site import put, site
 from tests.integration.dashboard.test_browser import HERE, accessible, shown
 from tests.integration.dashboard.test_page_server import served
 from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, running, staged
-from tests.integration.planner.stage import until as until_seen
 from tests.npm_parts import npm_folder
 
 TOKEN = "token-of-the-browser-0123456789"
@@ -64,7 +63,7 @@ async def test_a_pin_a_pause_and_a_budget_from_the_page_are_followed_by_decision
         stage.load_rps = 20.0
         steering = Steering(stage.bus, SteerTokens({"anna": TOKEN}))
         async with running(stage), served(stage.bus, steering=steering) as served_page, browser_page() as page:
-            await until_seen(lambda: bool(stage.fleet.scaling), "a first decision")
+            await until(lambda: bool(stage.fleet.scaling), "a first decision")
             await steer_form(page, served_page.url)
             newest = stage.fleet.scaling[-1].pools
             wanted = {pool: 1 if newest[pool].replicas > 1 else 2 for pool in (PREFILL, DECODE)}
@@ -85,7 +84,7 @@ async def test_a_pin_a_pause_and_a_budget_from_the_page_are_followed_by_decision
             await press_button(page, "steer-budget", "budget-set")
             await shown(page, "#steer-state", f"budget of site {SITE}: 3000 W at once, by anna on the dashboard")
             await shown(page, "#steer-since", "budget 3000 W")
-            await until_seen(lambda: stage.fleet.power[-1].budget_watts == 3000.0, "a decision under the new budget")
+            await until(lambda: stage.fleet.power[-1].budget_watts == 3000.0, "a decision under the new budget")
             assert TOKEN not in await _everywhere(page)
             assert page.problems == []
 

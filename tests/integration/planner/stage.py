@@ -167,13 +167,3 @@ async def ended(*tasks: asyncio.Task[None]) -> None:
         task.cancel()
     _, hung = await asyncio.wait(tasks, timeout=WAIT_S)
     assert not hung, [(task, task.get_stack()) for task in hung]
-
-
-async def until(holds: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
-    """Wait for a condition; fail with ``what`` when it does not come."""
-    try:
-        async with asyncio.timeout(wait_s):
-            while not holds():
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"{what} did not happen within {wait_s} s") from None

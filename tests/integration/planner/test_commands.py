@@ -18,10 +18,9 @@ import yaml
 from bus_schemas import v1
 from bus_schemas.jetstream.publisher import publish
 from deploy.nats.embedded import EmbeddedServer
-from tests.contract.bus import bench
-from tests.contract.bus import until as wait_until
+from tests.contract.bus import bench, until
 from tests.free_ports import free_port
-from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, staged, until
+from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, staged
 from tests.shared_data import shared
 from tests.unit.planner.adapters.test_profiles import write as write_profile
 
@@ -157,7 +156,7 @@ async def test_run_waits_for_a_bus_that_is_not_there_yet(tmp_path: Path) -> None
             code, text = await ready()
             return code == 503 and f"no connection to the bus: cannot reach NATS at nats://127.0.0.1:{port}" in text
 
-        await wait_until(waits, "readiness to name the missing bus")
+        await until(waits, "readiness to name the missing bus")
         await asyncio.sleep(2.0)  # some attempts, each of which could write a line
         waiting = [line["message"] for line in log if "cannot reach NATS" in line["message"]]
         assert len(waiting) == 1, log
@@ -166,7 +165,7 @@ async def test_run_waits_for_a_bus_that_is_not_there_yet(tmp_path: Path) -> None
             async def well() -> bool:
                 return (await ready())[0] == 200
 
-            await wait_until(well, "readiness")
+            await until(well, "readiness")
         process.send_signal(signal.SIGTERM)
         await asyncio.wait_for(process.wait(), 60)
         assert process.returncode == 0

@@ -22,10 +22,10 @@ from planner.runtime.telemetry.liveness import Liveness
 from planner.runtime.telemetry.logs import JsonFormatter
 from planner.runtime.telemetry.tracing import Tracing
 from tests.command_line import wattscale
-from tests.contract.bus import bench
+from tests.contract.bus import bench, until
 from tests.doubles.engine_metrics import EngineMetrics, MetricsServer
 from tests.doubles.fleet import Fleet
-from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, config, running, staged, until
+from tests.integration.planner.stage import MODEL, NAME, PREFILL, Stage, config, running, staged
 
 
 async def fetch(url: str) -> tuple[int, str]:

@@ -23,9 +23,9 @@ from planner.runtime.telemetry.bus_watch import QUIET_S
 from planner.runtime.telemetry.health import HealthServer
 from planner.runtime.telemetry.instruments import Instruments
 from tests.command_line import wattscale
-from tests.contract.bus import until as wait_until
+from tests.contract.bus import until
 from tests.doubles.fleet import Fleet
-from tests.integration.planner.stage import NAME, SITE, Stage, config, ended, running, staged, until
+from tests.integration.planner.stage import NAME, SITE, Stage, config, ended, running, staged
 
 
 async def shows(url: str, words: str) -> bool:
@@ -42,7 +42,7 @@ async def test_planners_with_different_budgets_are_named(tmp_path: Path) -> None
             assert (problem.code, problem.who) == ("other_budget", SITE)
             assert problem.text == f"site {SITE}: 4,000 W in the settings of the leader one, 9,000 W in ours"
             words = f"site {SITE}: 4,000 W in the settings of the leader one, 9,000 W in those of two"
-            await wait_until(lambda: shows(stage.server.url, words), "the status command to name both")
+            await until(lambda: shows(stage.server.url, words), "the status command to name both")
 
 
 async def test_a_second_agent_and_a_flood_are_named(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ async def test_a_second_agent_and_a_flood_are_named(tmp_path: Path) -> None:
                 "both to be named",
             )
             for words in ("node-0: two agents report for this node", "node-9: floods the bus"):
-                await wait_until(partial(shows, stage.server.url, words), f"status to name: {words}")
+                await until(partial(shows, stage.server.url, words), f"status to name: {words}")
             ticks = one.vitals.ticks
             await until(lambda: one.vitals.ticks > ticks + 2, "ticks beside the flood")
         finally:
@@ -127,7 +127,7 @@ async def test_a_leader_without_a_node_is_named_everywhere(tmp_path: Path, caplo
             assert metric in page.page().decode()
             assert any(text.startswith(words) for text in health.status()["problems"])
             await until(lambda: logged("problem: "), "the log")
-            await wait_until(lambda: shows(stage.server.url, f"! {words}"), "the status command")
+            await until(lambda: shows(stage.server.url, f"! {words}"), "the status command")
             assert (await wattscale("status", "--nats-url", stage.server.url)).code == 1
             report = stage.fleet._seen("node-0", stage.fleet.gpus["node-0"])
             await publish(stage.bus, stage.bus.subjects.telemetry_node("node-0"), report, "first")

@@ -19,7 +19,8 @@ from planner.domain.observation import DeploymentObservation, PoolObservation
 from planner.domain.pool import Replicas
 from planner.domain.reading import NO_DATA, Sample
 from planner.runtime.service import PlannerService, ServiceSettings
-from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, Stage, config, ended, staged, until
+from tests.contract.bus import until
+from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, Stage, config, ended, staged
 
 TICK_S = 4.0
 """Longer than a change of leaders: the lease (1 s, and one more), then the site's lease before the first raise."""

@@ -11,7 +11,8 @@ import pytest
 from bus_schemas import v1
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.watch import follow
-from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, WAIT_S, config, running, staged, until
+from tests.contract.bus import until
+from tests.integration.planner.stage import DECODE, NAME, PREFILL, SITE, WAIT_S, config, running, staged
 
 
 async def test_load_becomes_workers_with_power_first_and_every_tick_is_recorded(tmp_path: Path) -> None:

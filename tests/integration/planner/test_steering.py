@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.command_line import Done, wattscale
-from tests.integration.planner.stage import NAME, SITE, Stage, running, staged, until
+from tests.contract.bus import until
+from tests.integration.planner.stage import NAME, SITE, Stage, running, staged
 
 
 @pytest.fixture(autouse=True)

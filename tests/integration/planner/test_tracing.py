@@ -14,8 +14,9 @@ from bus_schemas.client import VirtualConnectorClient
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.reader import StoredMessage, all_messages
 from planner.runtime.telemetry.tracing import Tracing
+from tests.contract.bus import until
 from tests.doubles.fleet import Fleet
-from tests.integration.planner.stage import PREFILL, Stage, ended, staged, until
+from tests.integration.planner.stage import PREFILL, Stage, ended, staged
 
 
 class FleetOnTheBus(Fleet):

@@ -14,7 +14,7 @@ from agent.ports import NoOwners
 from agent.runtime.health import AgentHealthServer
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
-from tests.integration.agent.wire import until
+from tests.contract.bus import until
 from tests.raw_http import ask
 
 REQUEST_S = 0.5

@@ -17,7 +17,7 @@ from agent.runtime.agent_metrics import METRICS, page
 from agent.runtime.instruments import AgentInstruments, samples
 from agent.runtime.service import PowerAgentService
 from agent.runtime.settings import PowerAgentSettings
-from tests.integration.agent.wire import until
+from tests.contract.bus import until
 
 
 class Owners:

@@ -24,7 +24,8 @@ from planner.runtime.inbox import Inbox
 from planner.runtime.leader_term import LeaderTerm, Surroundings
 from planner.runtime.metrics_ticker import MetricsTicker
 from planner.runtime.wakeup import Wakeup
-from tests.integration.planner.stage import NAME, config, until
+from tests.contract.bus import until
+from tests.integration.planner.stage import NAME, config
 
 
 @dataclass

@@ -16,7 +16,8 @@ from planner.domain.plan import Plan
 from planner.ports import LinkAwayError, Term, TermEndedError
 from planner.runtime import leader_term
 from planner.runtime.service import PlannerService
-from tests.integration.planner.stage import config, ended, until
+from tests.contract.bus import until
+from tests.integration.planner.stage import config, ended
 from tests.unit.planner.runtime.test_leader_term import ORDER, ScriptedLink
 
 
