@@ -24,6 +24,7 @@ from deploy.dashboard.planner_steering import PlannerSteering, operator_login
 from deploy.nats.embedded import EmbeddedServer
 from deploy.nats.roles import inbox_prefix
 from planner.runtime.config.settings import Settings, SteeringSettings
+from tests.command_line import process
 from tests.contract.roles.test_command_line_roles import SECRET, example
 from tests.doubles.seen_site import CHAT, SITE, put, site
 from tests.integration.dashboard.test_page_server import ROOT, WAIT_S, fetched, served
@@ -167,16 +168,17 @@ def test_settings_that_could_not_steer_safely_are_refused(dashboard: dict[str, A
 
 async def test_tokens_that_cannot_be_used_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("anna short\n")
+    settings = (
+        "dashboard.port=0",
+        f"dashboard.steering.token_file={tmp_path / 'tokens'}",
+        "deployments.chat.sizing=load",
+        'deployments.chat.metrics.urls=["http://127.0.0.1:1/"]',
+    )
+    flags = [f"--set={one}" for one in settings]
     for what in ("check", "run"):
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "deploy.cli.main", "planner", what),
-            *("--set", "dashboard.port=0", "--set", f"dashboard.steering.token_file={tmp_path / 'tokens'}"),
-            *("--set", "deployments.chat.sizing=load", "--set", 'deployments.chat.metrics.urls=["http://127.0.0.1:1/"]'),
-            cwd=ROOT, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        _, errors = await asyncio.wait_for(process.communicate(), 2 * WAIT_S)
-        last = errors.decode().strip().splitlines()[-1]
-        assert process.returncode == 2, errors
+        done = await process("planner", what, *flags, timeout_s=2 * WAIT_S)
+        last = done.err.strip().splitlines()[-1]
+        assert done.code == 2, done
         assert last.startswith(
             f"wattscale: dashboard.steering.token_file {tmp_path / 'tokens'}: line 1: the token of anna"
         )
