@@ -156,16 +156,15 @@ def sweep_phase(folder: RequestFolder) -> ProfilingPhase:
     return ProfilingPhase.SWEEPING_DECODE if decode > prefill else ProfilingPhase.SWEEPING_PREFILL
 
 
-def counted_gpus(options: ApplyOptions) -> int | None:
-    """GPUs to profile on; None where they need not be counted: the engine runs, or needs none (--tp)."""
+def counted_gpus(options: ApplyOptions) -> tuple[int | None, str]:
+    """How many GPUs to profile on, and why this node shows none; empty where it shows some.
+
+    None, and nothing is looked for, where they need not be counted: the engine runs, or needs none (--tp).
+    """
     if options.endpoint is not None or (options.tps is not None and options.gpus is None):
-        return None
-    return len(gpus_here(options))
-
-
-def gpus_missing(options: ApplyOptions) -> str:
-    """Why this node shows no GPU; empty where it shows some, or need not."""
-    return "" if counted_gpus(options) is None else _node_gpus(options)[1]
+        return None, ""
+    found, missing = _node_gpus(options)
+    return len(found), missing
 
 
 def gpu_names(options: ApplyOptions) -> tuple[str, ...]:

@@ -26,7 +26,6 @@ from deploy.requests.local_profiling import (
     counted_gpus,
     gpu_names,
     gpus_here,
-    gpus_missing,
     profiled_engine,
     profiling_seen,
     run_profiler,
@@ -174,12 +173,13 @@ class LocalRequest:
             # Nothing else counts, so that damaged files keep no request from being deleted.
             outputs: dict[str, Any] | None = {} if self._folder.outputs.exists() else None
             return RequestSeen(deployment=self._workers.seen(), generated=outputs, deleting=True)
+        gpus, missing = (None, "") if self._options is None else counted_gpus(self._options)
         return RequestSeen(
             profiling=profiling_seen(self._folder, request),
             deployment=self._workers.seen(),
             generated=read_graph(self._folder),
-            gpus=None if self._options is None else counted_gpus(self._options),
-            gpus_missing="" if self._options is None else gpus_missing(self._options),
+            gpus=gpus,
+            gpus_missing=missing,
         )
 
     def _step(self, request: PowerRequest | RequestError, seen: RequestSeen) -> tuple[RequestStep, bool]:
