@@ -45,6 +45,11 @@ def guarded_caps(
     return GuardedCaps((*words, *gpus), gpus_of, output / GUARD_LOG)
 
 
+def common_range_watts(found: Mapping[str, FoundLimit]) -> tuple[float, float]:
+    """The least and the largest limit that every one of these GPUs takes, in watts."""
+    return max(each.min_mw for each in found.values()) / 1000, min(each.max_mw for each in found.values()) / 1000
+
+
 def swept_caps(found: Mapping[str, FoundLimit], wanted: Collection[float]) -> tuple[float, ...]:
     """The caps to measure, the highest first: those wanted, and the limit as found. Raises UsageError."""
     limits = {each.found_mw for each in found.values()}
@@ -52,7 +57,7 @@ def swept_caps(found: Mapping[str, FoundLimit], wanted: Collection[float]) -> tu
         watts = ", ".join(f"{mw / 1000:g} W" for mw in sorted(limits))
         raise UsageError(f"--caps: the GPUs have different limits ({watts}); set them alike before")
     limit_watts = min(limits) / 1000
-    least = max(each.min_mw for each in found.values()) / 1000
+    least, _ = common_range_watts(found)
     if over := [watts for watts in wanted if watts > limit_watts]:
         raise UsageError(
             f"--caps {max(over):g}: the limit found is {limit_watts:g} W; a profile only lowers limits, so that no "
@@ -68,8 +73,7 @@ def leased_caps(found: Mapping[str, FoundLimit], wanted: Collection[float]) -> t
 
     The limit as found is not among them: it is where GPUs without a pool are parked.
     """
-    least = max(each.min_mw for each in found.values()) / 1000
-    most = min(each.max_mw for each in found.values()) / 1000
+    least, most = common_range_watts(found)
     if outside := [watts for watts in wanted if not least <= watts <= most]:
         raise UsageError(f"--caps {outside[0]:g}: these GPUs take {least:g} to {most:g} W")
     return tuple(sorted(wanted, reverse=True))

@@ -19,7 +19,7 @@ from deploy.cli.errors import CliError, NotNowError, UsageError
 from deploy.cli.steer.sending import user_name
 from deploy.engine.shared_gpu import SUFFIX, NoSharedGpuError, SharedGpu
 from deploy.event_loop import run as on_event_loop
-from deploy.profiling.capped_gpus import agent_owns, guarded_caps, leased_caps, swept_caps
+from deploy.profiling.capped_gpus import agent_owns, common_range_watts, guarded_caps, leased_caps, swept_caps
 from deploy.profiling.engine_config import engine_command, read_engine_config
 from deploy.profiling.gpu_folder import folder_gpus
 from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlDraw, NvmlNode, tp_sizes, usable
@@ -296,8 +296,7 @@ def _write(options: ProfileOptions, profiled: Profiled, guard: Holder | None) ->
 def _power(profiled: Profiled, guard: Holder | None) -> PowerResults | None:
     if guard is None:
         return None
-    least = max(each.min_mw for each in guard.found.values()) / 1000
-    most = min(each.max_mw for each in guard.found.values()) / 1000
+    least, most = common_range_watts(guard.found)
     gpu = ", ".join(sorted({each.model for each in guard.found.values()}))
     return PowerResults(fit_power(profiled, least, most), gpu)
 
