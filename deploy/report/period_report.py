@@ -112,27 +112,24 @@ def as_json(made: PeriodReport) -> dict[str, Any]:
 
 
 def _usage(one: Usage, made: PeriodReport) -> dict[str, Any]:
-    good = one.good_share
-    derived = {
-        "covered_share": one.covered_s / made.period.seconds if made.period.seconds else 0.0,
-        "good_share_least": good[0] if good else None,
-        "good_share_most": good[1] if good else None,
-        "joules_per_token": one.joules_per_token,
-        "cost": one.cost(made.prices),
-    }
-    return {**_plain(asdict(one)), **derived}
+    covered_share = one.covered_s / made.period.seconds if made.period.seconds else 0.0
+    return {**_plain(asdict(one)), "covered_share": covered_share, **_derived(one, made.prices)}
 
 
 def _class(one: ClassUsage, prices: Prices) -> dict[str, Any]:
     own = {field.name: getattr(one, field.name) for field in fields(one) if field.name not in ("parts", "good_share")}
+    return {**_plain(own), **_derived(one, prices)}
+
+
+def _derived(one: Usage | ClassUsage, prices: Prices) -> dict[str, Any]:
+    """The figures that follow from the others."""
     good = one.good_share
-    derived = {
+    return {
         "good_share_least": good[0] if good else None,
         "good_share_most": good[1] if good else None,
         "joules_per_token": one.joules_per_token,
         "cost": one.cost(prices),
     }
-    return {**_plain(own), **derived}
 
 
 def _what_if(one: WhatIf, prices: Prices) -> dict[str, Any]:
