@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bus_schemas import v1
@@ -47,12 +47,14 @@ class ClassUsage:
 
 
 def class_usages(
-    records: Iterable[v1.PlanRecord], gpus_per_replica: Mapping[tuple[str, str], int], period: Period
+    records: Sequence[v1.PlanRecord], gpus_per_replica: Mapping[tuple[str, str], int], period: Period
 ) -> list[ClassUsage]:
     """Figures by class of service, by name; last those of deployments without one. Empty where no class is set.
 
     A record counts for the class that it names, so a deployment whose class was changed counts for both.
     """
+    if all(record.service_class is None for record in records):
+        return []
     parts: dict[str | None, list[Usage]] = {}
     for name, own in by_deployment(records):
         speaking, _ = spoken_for(own, period)
@@ -61,8 +63,6 @@ def class_usages(
             by_class.setdefault(record.service_class, []).append((record, spoken_s))
         for service_class, of_class in by_class.items():
             parts.setdefault(service_class, []).append(measured(name, of_class, gpus_per_replica))
-    if parts.keys() <= {None}:
-        return []
     return [_together(called, parts[called]) for called in sorted(parts, key=lambda each: (each is None, each or ""))]
 
 
