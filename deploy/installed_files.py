@@ -90,7 +90,8 @@ def _own(root: Path, places: Mapping[str, Path]) -> list[Distribution]:
     (bus,) = SHARES[BUS_NAME]
     below = bus in places and not (root / bus).exists()
     folders = {NAME: root, BUS_NAME: places[bus].parent if below else root}
-    return [one for name, folder in folders.items() for one in _distributions([str(folder)]) if one.name == name]
+    installed = _distributions(str(folder) for folder in folders.values())
+    return [one for one in installed if folders.get(one.name) == one.record.parents[1]]
 
 
 def _missing_bus(own: Sequence[Distribution], places: Mapping[str, Path]) -> str:
