@@ -89,9 +89,11 @@ class Document:
     def _covers_others(self, message: v1.PowerDecision | v1.PowerAck) -> bool:
         """Whether with it more of a node is to be shown anew than its lease, which is renewed every few seconds."""
         known = self.picture.nodes.get(message.node)
-        if known is None or isinstance(message, v1.PowerAck) or known.decision is None:
-            return known is None or isinstance(message, v1.PowerDecision)
-        return covered_by(known.decision) != covered_by(message)
+        if known is None:
+            return True
+        if isinstance(message, v1.PowerAck):
+            return False
+        return known.decision is None or covered_by(known.decision) != covered_by(message)
 
     def replace_commands(self, commands: Sequence[v1.BudgetChange]) -> None:
         """Know exactly these budget commands, oldest first."""
