@@ -186,6 +186,7 @@ class ClusterClient:
             "group": right.group,
             "resource": right.resource,
             "subresource": right.subresource,
+            "name": right.name,
         }
         body = {"spec": {"resourceAttributes": about}}
         try:

@@ -64,16 +64,18 @@ class SharedWatches:
             self._watch(namespace, *AUTOSCALERS, ("v2",), lean_target, autoscaler_keys)
             self._watch(namespace, *SCALED_OBJECTS, ("v1alpha1",), lean_target, autoscaler_keys, optional=True)
             if any(one.graph for one in here):
-                self._watch_adapters(namespace, "", ADAPTER_VERSIONS)
+                self._watch_adapters(namespace, "", ADAPTER_VERSIONS, [""])
+            named: dict[tuple[str, str, str], list[str]] = {}
             for target in (target for one in here for target in one.targets.values()):
-                if target.is_adapter:
-                    self._watch_adapters(namespace, target.version, (target.version,))
+                named.setdefault((target.group, target.resource, target.version), []).append(target.name)
+            for (group, resource, version), names in named.items():
+                if (group, resource) == (ADAPTER_GROUP, ADAPTERS):
+                    self._watch_adapters(namespace, version, (version,), names)
                 else:
-                    where = (namespace, target.group, target.resource)
-                    self._watch(*where, (target.version,), lean_target, target_keys, target.version)
+                    self._watch(namespace, group, resource, (version,), lean_target, target_keys, version, names)
 
-    def _watch_adapters(self, namespace: str, wanted: str, versions: tuple[str, ...]) -> None:
-        self._watch(namespace, ADAPTER_GROUP, ADAPTERS, versions, lean_target, target_keys, wanted)
+    def _watch_adapters(self, namespace: str, wanted: str, versions: tuple[str, ...], names: Sequence[str]) -> None:
+        self._watch(namespace, ADAPTER_GROUP, ADAPTERS, versions, lean_target, target_keys, wanted, names)
         self._watch(namespace, ADAPTER_GROUP, GRAPHS, versions, lean_graph, graph_keys, wanted)
 
     def _watch(
@@ -85,10 +87,12 @@ class SharedWatches:
         read: Callable[[Any], Any],
         keys: Callable[[Any], Iterable[str]],
         wanted: str = "",
+        scaled: Sequence[str] = (),
         *,
         selector: str = "",
         optional: bool = False,
     ) -> None:
+        """``scaled``: the names of those whose counts are written; an empty name: all of them."""
         key = (namespace, group, resource, wanted)
         if key in self.watches:
             return
@@ -99,8 +103,7 @@ class SharedWatches:
                 rights.append(annotating(namespace))
         elif (group, resource) == (ADAPTER_GROUP, GRAPHS) and self._restart:
             rights.append(restarting(namespace))
-        elif read is lean_target and (group, resource) not in (AUTOSCALERS, SCALED_OBJECTS):
-            rights.append(scaling(namespace, group, resource))
+        rights += [scaling(namespace, group, resource, name) for name in dict.fromkeys(scaled)]
         self.watches[key] = KeyedWatch(
             self._cluster,
             [Collection(namespace, group, version, resource) for version in versions],

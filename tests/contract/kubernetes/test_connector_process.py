@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from agent.adapters.kubernetes.access import Access
-from agent.adapters.kubernetes.api import KubernetesApi
+from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from tests.contract.bus import until
 from tests.contract.kubernetes.api_server import ApiServer, api_server, merge
+from tests.contract.kubernetes.chart_accounts import chart_account
 from tests.contract.kubernetes.connector_site import (
     ADAPTER_RULES,
     WORKLOAD_RULES,
@@ -24,6 +25,7 @@ from tests.contract.kubernetes.connector_site import (
 from tests.contract.kubernetes.operators.graph_operator import ADAPTERS, GRAPHS, GraphOperator, operated
 from tests.contract.kubernetes.operators.operated_pods import NODE, Fate
 from tests.doubles.kubernetes import KubernetesDouble
+from tests.integration.chart.rendered import rendered
 
 pytest.importorskip("kubernetes_asyncio.client", reason="kubernetes-asyncio is a test part")
 HPAS = ("autoscaling", "v2", "horizontalpodautoscalers")
@@ -316,6 +318,31 @@ async def test_a_deployment_is_scaled_by_a_mapping(server: ApiServer, tmp_path: 
             await server.api.send("DELETE", f"{path}/{name}")
             await site.decide(2, decode=1)
             await site.problem(2, f"there is no deployments.apps/{name}")
+
+
+@pytest.mark.xdist_group("chart")
+async def test_the_charts_role_is_enough_for_the_targets_that_it_names(server: ApiServer, tmp_path: Path) -> None:
+    name = f"{server.mark}-d"
+    targets = {"decode": f"deployments.v1.apps/{name}", "prefill": f"deployments.v1.apps/{name}-p"}
+    settings = {"deployment": "prod", "namespace": server.namespace, "targets": targets}
+    connectors = json.dumps({"chat": {"kind": "kubernetes", "settings": settings}})
+    release = rendered("minimal", release=server.mark, extra=("--set-json", f"connectors={connectors}"))
+    async with connector_site(server, tmp_path) as site:
+        token = await chart_account(server, release, "-connector-chat")
+        path = server.path("apps", "v1", "deployments")
+        for one in (name, f"{name}-p", f"{name}-of-others"):
+            await server.make(path, _deployment(one))
+        async with site.connector(token, *(f"--target={pool}={target}" for pool, target in targets.items())):
+            await site.decide(0, decode=2, prefill=3)
+
+            async def written() -> bool:
+                counts = [(await server.api.get(f"{path}/{one}"))["spec"]["replicas"] for one in (name, f"{name}-p")]
+                return counts == [2, 3]
+
+            await until(written, "the counts of both targets")
+        async with server.as_account(token) as api:
+            with pytest.raises(ApiError, match="403"):
+                await merge(api, f"{path}/{name}-of-others/scale", {"spec": {"replicas": 2}})
 
 
 async def test_two_deployments_for_one_target_are_refused_by_name(server: ApiServer, tmp_path: Path) -> None:

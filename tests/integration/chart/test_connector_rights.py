@@ -40,7 +40,8 @@ CONNECTORS: dict[str, dict[str, object]] = {
     "several": SEVERAL,
     "several, with limits and restarts": {**SEVERAL, "annotate": True, "restart_graphs": True},
 }
-Rule = tuple[str, str, str, str]
+Rule = tuple[str, str, str, str, str]
+"""Namespace, verb, API group, resource, and the name of the only object; empty: all."""
 
 
 @pytest.mark.parametrize("case", ["dynamo", "keda"])
@@ -72,7 +73,13 @@ def _rules(release: Rendered) -> list[Manifest]:
 
 
 def _given(release: Rendered) -> set[Rule]:
-    return {(role["metadata"]["namespace"], *right) for role in release.of("Role", "-chat") for right in rights(role)}
+    return {
+        (role["metadata"]["namespace"], *right, name)
+        for role in release.of("Role", "-chat")
+        for rule in role["rules"]
+        for right in rights({"rules": [rule]})
+        for name in rule.get("resourceNames", [""])
+    }
 
 
 def _asked(release: Rendered, folder: Path) -> set[Rule]:
@@ -84,4 +91,4 @@ def _asked(release: Rendered, folder: Path) -> set[Rule]:
     # `_rights`, because `needed_rights` leaves out those of kinds that a cluster may lack.
     needed = {right for watch in shared.watches.values() for right in watch._rights}
     assert needed
-    return {(right.namespace, right.verb, right.group, right.path) for right in needed}
+    return {(right.namespace, right.verb, right.group, right.path, right.name) for right in needed}

@@ -10,13 +10,17 @@ GRAPHS = "dynamographdeployments"
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One verb on one resource of a namespace; a SelfSubjectAccessReview asks for a sub-resource apart."""
+    """One verb on one resource of a namespace; a SelfSubjectAccessReview asks for a sub-resource apart.
+
+    ``name``: of the only object that is meant; empty: all, which a rule with ``resourceNames`` does not give.
+    """
 
     namespace: str
     verb: str
     group: str
     resource: str
     subresource: str = ""
+    name: str = ""
 
     @property
     def path(self) -> str:
@@ -29,9 +33,9 @@ def watching(namespace: str, group: str, resource: str) -> tuple[Right, ...]:
     return tuple(Right(namespace, verb, group, resource) for verb in ("list", "watch"))
 
 
-def scaling(namespace: str, group: str, resource: str) -> Right:
-    """What writing a count needs: nothing is read there."""
-    return Right(namespace, "patch", group, resource, "scale")
+def scaling(namespace: str, group: str, resource: str, name: str = "") -> Right:
+    """What writing a count needs, of one object or of all: nothing is read there."""
+    return Right(namespace, "patch", group, resource, "scale", name)
 
 
 def reporting(namespace: str) -> Right:
@@ -51,11 +55,19 @@ def annotating(namespace: str) -> Right:
 
 def manifest_lines(missing: Iterable[Right]) -> tuple[str, ...]:
     """One sentence for each resource that lacks rights, with the rule to add to the Role of its namespace."""
-    verbs: dict[tuple[str, str, str], list[str]] = {}
+    rules: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
     for right in missing:
-        verbs.setdefault((right.namespace, right.group, right.path), []).append(right.verb)
+        verbs, names = rules.setdefault((right.namespace, right.group, right.path), ({}, {}))
+        verbs[right.verb] = None
+        names[right.name] = None
     return tuple(
-        f"{' and '.join(found)} on {path} in namespace {namespace} is not allowed: add to the Role's rules: "
-        f'- {{apiGroups: ["{group}"], resources: ["{path}"], verbs: [{", ".join(found)}]}}'
-        for (namespace, group, path), found in verbs.items()
+        f"{' and '.join(verbs)} on {path} in namespace {namespace} is not allowed: add to the Role's rules: "
+        f'- {{apiGroups: ["{group}"], resources: ["{path}"], {_named(names)}verbs: [{", ".join(verbs)}]}}'
+        for (namespace, group, path), (verbs, names) in rules.items()
     )
+
+
+def _named(names: Iterable[str]) -> str:
+    """Which objects a rule is for; nothing where it is for all of them."""
+    found = list(names)
+    return "" if "" in found else f"resourceNames: [{', '.join(found)}], "

@@ -24,3 +24,11 @@ def test_what_is_missing_is_named_with_the_rule_to_add() -> None:
         f"list on pods {add}: {rules[1]}",
     )
     assert manifest_lines([]) == ()
+
+
+def test_a_right_on_named_objects_is_asked_and_given_by_name() -> None:
+    assert scaling("ns", "apps", "deployments", "chat") == Right("ns", "patch", "apps", "deployments", "scale", "chat")
+    (line,) = manifest_lines([scaling("ns", "apps", "deployments", name) for name in ("a", "b")])
+    assert line.endswith('resources: ["deployments/scale"], resourceNames: [a, b], verbs: [patch]}')
+    (every,) = manifest_lines([scaling("ns", "apps", "deployments", name) for name in ("a", "")])
+    assert "resourceNames" not in every
