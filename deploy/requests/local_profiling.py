@@ -14,12 +14,12 @@ from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlNode, tp_sizes, 
 from deploy.requests.cluster.cluster_gpus import gpu_type
 from deploy.requests.request_folder import RequestFolder
 from planner.adapters.profiles import META_FILE, ProfileError, load_profile
-from planner.profiler.online.measurement_log import FILE as MEASUREMENTS
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
+from planner.profiler.online.measurement_log import logged_phase
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
 from planner.profiler.requests.generated.energy_cost import energy_cost
 from planner.profiler.requests.lifecycle import JobProgress, ProfilingSeen
 from planner.profiler.requests.power_request import PowerRequest, RequestForm
-from planner.profiler.requests.request_status import ProfilingPhase
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def run_profiler(folder: RequestFolder, request: PowerRequest, options: ApplyOpt
         missing = f"profiling needs {error.name}: install its extra"
         raise CliError(f"{request.name}: Profiling: {missing}; then give the command again") from error
     except CliError as error:
-        folder.profile_failed(sweep_phase(folder), "; ".join(error.lines))
+        folder.profile_failed(logged_phase(folder.profile), "; ".join(error.lines))
     return True
 
 
@@ -142,18 +142,6 @@ def profiling_seen(folder: RequestFolder, request: PowerRequest) -> ProfilingSee
     return ProfilingSeen(
         JobProgress.SUCCEEDED, ProfilingPhase.DONE, unmet=sizing.unmet, cost=energy_cost(request, sizing)
     )
-
-
-def sweep_phase(folder: RequestFolder) -> ProfilingPhase:
-    """How far the profiler is, by its log."""
-    try:
-        text = (folder.profile / MEASUREMENTS).read_bytes()
-    except OSError:
-        return ProfilingPhase.INITIALIZING
-    decode, prefill = text.rfind(b'"phase":"decode"'), text.rfind(b'"phase":"prefill"')
-    if decode < 0 and prefill < 0:
-        return ProfilingPhase.INITIALIZING
-    return ProfilingPhase.SWEEPING_DECODE if decode > prefill else ProfilingPhase.SWEEPING_PREFILL
 
 
 def counted_gpus(options: ApplyOptions) -> tuple[int | None, str]:

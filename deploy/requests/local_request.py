@@ -29,12 +29,13 @@ from deploy.requests.local_profiling import (
     profiled_engine,
     profiling_seen,
     run_profiler,
-    sweep_phase,
     with_gpus_here,
 )
 from deploy.requests.request_folder import KeptRequest, RequestFolder
 from deploy.yaml_text import read_yaml
 from planner.adapters.profiles import ProfileError, load_profile
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
+from planner.profiler.online.measurement_log import logged_phase
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
 from planner.profiler.requests.lifecycle import (
     DeploymentProgress,
@@ -48,7 +49,6 @@ from planner.profiler.requests.power_request import PowerRequest
 from planner.profiler.requests.request_manifest import RequestError, parse_request
 from planner.profiler.requests.request_status import (
     ConditionType,
-    ProfilingPhase,
     RequestState,
     status_from_dict,
     status_to_dict,
@@ -260,7 +260,7 @@ def show_status(folder: RequestFolder, *, as_json: bool) -> int:
         status = record.status
         print(f"{record.manifest['metadata']['name']}: {status.get('stage')} (v1alpha1 {status.get('state')})")
         if status.get("stage") == RequestState.PROFILING:
-            print(f"profiling: {sweep_phase(folder).value}")
+            print(f"profiling: {logged_phase(folder.profile).value}")
         for one in status.get("conditions", ()):
             print(f"  {one['type']}: {one['status']} {one['reason']}: {one['message']}")
         for event in record.events:

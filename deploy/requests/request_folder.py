@@ -21,7 +21,8 @@ from typing import Any
 from bus_schemas.regular_files import read_regular
 from deploy.cli.errors import CliError, UsageError
 from deploy.profiling.durable_json import replace_json
-from planner.profiler.requests.request_status import ProfilingPhase, status_from_dict
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
+from planner.profiler.requests.request_status import status_from_dict
 
 RECORD, LOCK, DELETING, FAILED = "request.json", "lock", "deleting", "profile-failed.json"
 MOST_BYTES = 64 << 20

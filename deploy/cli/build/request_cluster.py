@@ -1,4 +1,4 @@
-"""`wattscale request watch` and `upload`: requests in a Kubernetes cluster."""
+"""`wattscale request watch`, and what its Jobs run, `upload` and `report`: requests in a Kubernetes cluster."""
 
 from __future__ import annotations
 
@@ -41,12 +41,26 @@ def add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def add_upload(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add what a profiling Job does last."""
     text = "write a profile into the ConfigMap that `wattscale request watch` made for it"
-    upload = commands.add_parser("upload", help=text, description=f"{text[0].upper()}{text[1:]}.")
-    upload.add_argument("--results", type=Path, metavar="DIR", help="what `wattscale profile` wrote")
-    upload.add_argument("--namespace", metavar="NAME", help="of the ConfigMap")
-    upload.add_argument("--config-map", metavar="NAME", help="its name")
-    upload.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else KUBECONFIG")
-    upload.set_defaults(run=_upload)
+    _of_a_job(commands, "upload", text).set_defaults(run=_upload)
+
+
+def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add what runs beside the profiler in a Job."""
+    text = "say in that ConfigMap which part of profiling is under way, until a signal"
+    report = _of_a_job(commands, "report", text)
+    report.add_argument("--pod-uid", metavar="UID", help="of the pod in which the profiler runs")
+    report.set_defaults(run=_report)
+
+
+def _of_a_job(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="what `wattscale profile` writes")
+    parser.add_argument("--namespace", metavar="NAME", help="of the ConfigMap")
+    parser.add_argument("--config-map", metavar="NAME", help="its name")
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: the pod's account, else KUBECONFIG")
+    return parser
 
 
 def _watch(args: argparse.Namespace) -> int:
@@ -77,13 +91,24 @@ def _watch(args: argparse.Namespace) -> int:
 
 
 def _upload(args: argparse.Namespace) -> int:
-    for name in ("results", "namespace", "config_map"):
-        if getattr(args, name) is None:
-            raise UsageError(f"--{name.replace('_', '-')} is missing: which profile goes into which ConfigMap")
-    _check_library()
+    _check_job(args, "results", "namespace", "config_map")
     from deploy.requests.cluster.result_upload import run_upload
 
     return run_upload(args.results, args.namespace, args.config_map, args.kubeconfig)
+
+
+def _report(args: argparse.Namespace) -> int:
+    _check_job(args, "results", "namespace", "config_map", "pod_uid")
+    from deploy.requests.cluster.phase_report import run_report
+
+    return run_report(args.results, args.namespace, args.config_map, args.pod_uid, args.kubeconfig)
+
+
+def _check_job(args: argparse.Namespace, *needed: str) -> None:
+    for name in needed:
+        if getattr(args, name) is None:
+            raise UsageError(f"--{name.replace('_', '-')} is missing: which profile goes into which ConfigMap")
+    _check_library()
 
 
 def _check_library() -> None:

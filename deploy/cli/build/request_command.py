@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.build.profile_command import MOST_GPUS_PER_ENGINE, MOST_TOKENS, check_endpoint, whole_numbers
-from deploy.cli.build.request_cluster import BUS, add_upload, add_watch
+from deploy.cli.build.request_cluster import BUS, add_report, add_upload, add_watch
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import whole
 
@@ -35,6 +35,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     delete.add_argument("--drain-workers", action="store_true", help="let its workers finish and end as well")
     add_watch(commands)
     add_upload(commands)
+    add_report(commands)
 
 
 def _command(

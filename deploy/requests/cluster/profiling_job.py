@@ -1,7 +1,9 @@
 """The Job that profiles one TP size: the engine beside `wattscale profile`, and then `wattscale request upload`. Pure.
 
-The engine is a sidecar: an init container that goes on running. The profiler, the next init container, begins when the
-engine answers; the upload runs when the profile is there, and with its end the kubelet ends the engine.
+The engine is a sidecar: an init container that goes on running. The profiler, the last init container, begins when the
+engine answers; the upload runs when the profile is there, and with its end the kubelet ends the engine. Another
+sidecar, between engine and profiler, reports how far the profiler is. Only the containers that write into the ConfigMap
+have the account's token: the engine's image and what it loads are the user's.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.adapters.kubernetes.access import SERVICE_ACCOUNT
 from deploy.requests.cluster.request_objects import OFFLINE, TP_LABEL, job_name, owned
 from deploy.requests.local_profiling import ApplyOptions, profile_words
 from deploy.requests.request_folder import RequestFolder
@@ -22,7 +25,10 @@ from planner.profiler.requests.power_request import PowerRequest
 RESULTS = Path("/results")
 USER = 65532
 """Of our images."""
-ENGINE, PROFILER, UPLOAD = "engine", "profile", "upload"
+ENGINE, REPORT, PROFILER, UPLOAD = "engine", "report", "profile", "upload"
+ACCOUNT = "account"
+TOKEN_SECONDS = 3607
+"""As the kubelet asks for; it renews the token."""
 STARTS_WITHIN_S = 3600
 PROBE_S = 5
 RESTRICTED = {
@@ -59,18 +65,21 @@ def profiling_job(request: PowerRequest, uid: str, tp: int, options: JobOptions)
         volumes[0] = {"name": "results", "persistentVolumeClaim": {"claimName": request.output_claim}}
     before: list[dict[str, Any]] = []
     if tp != OFFLINE:
-        before.append(_engine(request, tp, options))
+        before += [_engine(request, tp, options), _report(request, name, options)]
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
         if (cache := request.model_cache) is not None:
             volumes.append({"name": "model-cache", "persistentVolumeClaim": {"claimName": cache.claim}})
     before.append(_ours(PROFILER, _profile_words(request, tp, options), request, name, _image(tp, options)))
-    upload = ["request", "upload", "--results", str(RESULTS / "profile"), "--namespace", request.namespace]
+    where = ["--results", str(RESULTS / "profile"), "--namespace", request.namespace, "--config-map", name]
+    upload = _with_token(_ours(UPLOAD, ["request", "upload", *where], request, name, options.image))
+    volumes.append({"name": ACCOUNT, "projected": {"sources": _token_sources()}})
     pod = {
         "serviceAccountName": options.account,
+        "automountServiceAccountToken": False,
         "restartPolicy": "Never",
         "securityContext": {"fsGroup": USER, "seccompProfile": {"type": "RuntimeDefault"}},
         "initContainers": before,
-        "containers": [_ours(UPLOAD, [*upload, "--config-map", name], request, name, options.image)],
+        "containers": [upload],
         "volumes": volumes,
     }
     spec = {
@@ -106,6 +115,30 @@ def _ours(name: str, words: Sequence[str], request: PowerRequest, job: str, imag
         "securityContext": RESTRICTED,
         "volumeMounts": [mount, {"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - of a container
     }
+
+
+def _report(request: PowerRequest, job: str, options: JobOptions) -> dict[str, Any]:
+    """After the engine: it begins when the engine answers, so that what it reads is of the profiler beside it."""
+    where = ["--results", str(RESULTS / "profile"), "--namespace", request.namespace, "--config-map", job]
+    found = _ours(REPORT, ["request", "report", *where, "--pod-uid", "$(POD_UID)"], request, job, options.image)
+    found["env"] = [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+    return {**_with_token(found), "restartPolicy": "Always"}
+
+
+def _with_token(container: dict[str, Any]) -> dict[str, Any]:
+    mount = {"name": ACCOUNT, "mountPath": str(SERVICE_ACCOUNT), "readOnly": True}
+    return {**container, "volumeMounts": [*container["volumeMounts"], mount]}
+
+
+def _token_sources() -> list[dict[str, Any]]:
+    """What the kubelet would mount into every container."""
+    authority = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
+    return [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+        {"configMap": authority},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
 
 
 def _engine(request: PowerRequest, tp: int, options: JobOptions) -> dict[str, Any]:

@@ -18,6 +18,8 @@ SIZES = f"{OWN_GROUP}/tp-sizes"
 """On the first ConfigMap of results: all TP sizes of the request, so that a later count of GPUs changes none."""
 FORM = f"{OWN_GROUP}/generated"
 """On the ConfigMap of outputs: the file that is applied."""
+REPORTED_PHASE, REPORTING_POD = f"{OWN_GROUP}/profiling-phase", f"{OWN_GROUP}/profiling-pod"
+"""On ConfigMaps of results, by the Job's pod: the part of profiling that is under way there, and that pod's uid."""
 OFFLINE = 0
 CORE, BATCH, APPS = "/api/v1", "/apis/batch/v1", "/apis/apps/v1"
 OWN = f"/apis/{OWN_GROUP}/v1alpha1"

@@ -19,6 +19,8 @@ from deploy.requests.cluster.request_objects import (
     GRAPHS,
     NODES,
     OFFLINE,
+    REPORTED_PHASE,
+    REPORTING_POD,
     SIZES,
     UID_LABEL,
     bears,
@@ -29,6 +31,7 @@ from deploy.requests.cluster.request_objects import (
 from deploy.requests.cluster.result_choice import chosen_results
 from planner.adapters.profiles import META_FILE, ProfileError
 from planner.domain.profile import Profile
+from planner.profiler.analysis.profiling_phase import OF_PROFILER, ProfilingPhase
 from planner.profiler.requests.generated.deployment_sizing import SizingError, size_deployment
 from planner.profiler.requests.generated.energy_cost import energy_cost
 from planner.profiler.requests.generated.graph_components import PROFILE_MAP
@@ -40,10 +43,12 @@ from planner.profiler.requests.lifecycle import (
     RequestSeen,
 )
 from planner.profiler.requests.power_request import PowerRequest
-from planner.profiler.requests.request_status import ProfilingPhase, RequestState, RequestStatus
+from planner.profiler.requests.request_status import RequestState, RequestStatus
 
 NOT_FOUND = 404
 BEFORE_OUTPUTS = (None, RequestState.PENDING, RequestState.PROFILING)
+ENDED = ("Succeeded", "Failed")
+"""Phases of a pod."""
 Item = dict[str, Any]
 
 
@@ -171,24 +176,26 @@ async def _obstacle(cluster: ClusterReader, request: PowerRequest, uid: str, gra
 
 async def _profiling(cluster: ClusterReader, view: RequestView, mine: Owned) -> RequestView:
     """How far profiling is: the first TP size without a result decides."""
-    request, failures = view.request, list[str]()
+    request, failures = view.request, list[tuple[ProfilingPhase, str]]()
     results: list[Mapping[str, str]] = []
     for tp in view.sizes:
         name = job_name(request, tp)
-        files = mine.maps.get(name, {}).get("data") or {}
+        results_map = mine.maps.get(name, {})
+        files = results_map.get("data") or {}
         job = mine.jobs.get(name)
         if META_FILE in files:
             results.append(files)
         elif job is None:
             return replace(_profiled(view, ProfilingSeen()), tp=tp)
         elif (progress := _progress(job)) is JobProgress.RUNNING:
-            return replace(_profiled(view, ProfilingSeen(progress)), tp=tp)
+            phase = await _phase_of_running(cluster, job, results_map)
+            return replace(_profiled(view, ProfilingSeen(progress, phase)), tp=tp)
         else:
-            failures.append(await _failure(cluster, job, progress))
+            failures.append((_reported(results_map)[0], await _failure(cluster, job, progress)))
     if not view.sizes:
         return _profiled(view, ProfilingSeen(JobProgress.FAILED, message="there is no TP size that the GPUs allow"))
     if not results:
-        return _profiled(view, ProfilingSeen(JobProgress.FAILED, message=failures[-1]))
+        return _profiled(view, ProfilingSeen(JobProgress.FAILED, *failures[-1]))
     try:
         files, profile = chosen_results(results, request)
         sizing = size_deployment(profile, request)
@@ -212,12 +219,36 @@ def _progress(job: Mapping[str, Any]) -> JobProgress:
     return JobProgress.RUNNING
 
 
+async def _phase_of_running(
+    cluster: ClusterReader, job: Mapping[str, Any], results_map: Mapping[str, Any]
+) -> ProfilingPhase:
+    """As its pod reports. A report of a pod that is gone does not count: its successor begins anew."""
+    phase, reporter = _reported(results_map)
+    if phase is ProfilingPhase.INITIALIZING:
+        return phase
+    alive = [pod for pod in await _pods(cluster, job) if (pod.get("status") or {}).get("phase") not in ENDED]
+    return phase if any(pod["metadata"].get("uid") == reporter for pod in alive) else ProfilingPhase.INITIALIZING
+
+
+def _reported(results_map: Mapping[str, Any]) -> tuple[ProfilingPhase, str]:
+    """The phase that a Job's pod reported last, and the pod's uid. Whatever is no phase of a profiler is none."""
+    notes = (results_map.get("metadata") or {}).get("annotations") or {}
+    value = notes.get(REPORTED_PHASE)
+    phase = next((one for one in OF_PROFILER if one.value == value), ProfilingPhase.INITIALIZING)
+    return phase, str(notes.get(REPORTING_POD, ""))
+
+
+async def _pods(cluster: ClusterReader, job: Mapping[str, Any]) -> list[Item]:
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    return await items(cluster, path(CORE, namespace, "pods"), {"labelSelector": f"job-name={name}"})
+
+
 async def _failure(cluster: ClusterReader, job: Mapping[str, Any], progress: JobProgress) -> str:
     """Why a Job has no result: the last line of the container that failed, else what the Job's condition says."""
-    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    name = job["metadata"]["name"]
     if progress is JobProgress.SUCCEEDED:
         return f"Job {name} has ended, and its ConfigMap has no result"
-    for pod in await items(cluster, path(CORE, namespace, "pods"), {"labelSelector": f"job-name={name}"}):
+    for pod in await _pods(cluster, job):
         status = pod.get("status") or {}
         for one in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
             ended = (one.get("state") or {}).get("terminated") or {}

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from bus_schemas.regular_files import read_regular
+from planner.profiler.analysis.profiling_phase import OF_PROFILER, ProfilingPhase
 from planner.profiler.analysis.sweep import Point
 from planner.profiler.analysis.tables import MeasuredRepeat
 
 FILE = "measurements.jsonl"
 FORMAT = 1
+PHASE = "phase"
 MOST_BYTES = 256 << 20
 
 
@@ -31,6 +33,7 @@ class MeasurementLog:
         self.engines: dict[int, dict[str, Any]] = {}
         """What engines of each TP size said of themselves."""
         self.notes: list[str] = []
+        self.phase: ProfilingPhase | None = None
         head = {"format": FORMAT, "run": json.loads(json.dumps(run))}
         kept = self._read(head) if self.path.exists() else 0
         try:
@@ -60,6 +63,12 @@ class MeasurementLog:
         if text not in self.notes:
             self._append({"note": text})
             self.notes.append(text)
+
+    def began(self, phase: ProfilingPhase) -> None:
+        """Keep which part of profiling is under way, for whoever reads along."""
+        if phase is not self.phase:
+            self._append({PHASE: phase.value})
+            self.phase = phase
 
     def _append(self, line: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
@@ -95,8 +104,26 @@ class MeasurementLog:
         elif "engine" in line:
             facts = dict(line["engine"])
             self.engines[int(facts.pop("tp"))] = facts
+        elif PHASE in line:
+            self.phase = ProfilingPhase(line[PHASE])
         else:
             self.notes.append(str(line["note"]))
+
+
+def logged_phase(folder: Path) -> ProfilingPhase:
+    """The part of profiling that the log in a folder names last; Initializing where there is none."""
+    try:
+        content = read_regular(folder / FILE, MOST_BYTES)
+    except OSError:
+        return ProfilingPhase.INITIALIZING
+    begin, end = content.rfind(b'\n{"%s":' % PHASE.encode()), content.rfind(b"\n")
+    if not 0 <= begin < end:
+        return ProfilingPhase.INITIALIZING
+    try:
+        found = ProfilingPhase(json.loads(content[begin + 1 :].split(b"\n", 1)[0])[PHASE])
+    except (ValueError, TypeError):
+        return ProfilingPhase.INITIALIZING
+    return found if found in OF_PROFILER else ProfilingPhase.INITIALIZING
 
 
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

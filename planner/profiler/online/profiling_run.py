@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from planner.profiler.analysis.decode_window import StreamedAnswer, decode_window
 from planner.profiler.analysis.profiled import Profiled
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
 from planner.profiler.analysis.recommendation import Recommendation, Targets, recommend, unweighed
 from planner.profiler.analysis.repeats import RepeatRule, is_done
 from planner.profiler.analysis.sweep import (
@@ -39,6 +40,7 @@ WARMING_AT_ONCE = 8
 WARM_UP_TOKENS = 16
 MOST_DROPPED = 5
 """Measurements of one point whose cap was lost, after which the run ends."""
+SWEEPING = {"prefill": ProfilingPhase.SWEEPING_PREFILL, "decode": ProfilingPhase.SWEEPING_DECODE}
 IDLE_S = 3.0
 """How long the draw of an idle engine is measured."""
 
@@ -103,7 +105,7 @@ class ProfilingRun:
 
         Raises EngineError, LogError or CapError.
         """
-        options = self._options
+        options, log = self._options, self._log
         alone = len(options.tps) == 1
         for tp in options.tps:
             async with self._session(tp) as session:
@@ -111,16 +113,19 @@ class ProfilingRun:
                 points = self._target_points(tp, limits)
                 if alone:
                     points = (*points, *self._sweep(tp, limits, prefill=True, decode=True))
-                await self._measure(session, points)
+                await self._measure(session, points, SWEEPING)
+        if log.phase is not ProfilingPhase.BUILDING_CURVES:
+            log.began(ProfilingPhase.SELECTING_CONFIG)
         found = self._recommendation()
+        log.began(ProfilingPhase.BUILDING_CURVES)
         if not alone:
             for tp in dict.fromkeys((found.prefill.point.tp, found.decode.point.tp)):
                 phases = {"prefill": tp == found.prefill.point.tp, "decode": tp == found.decode.point.tp}
                 async with self._session(tp) as session:
-                    await self._measure(session, self._sweep(tp, await session.limits(), **phases))
-        table = rows(self._log.measurements)
+                    await self._measure(session, self._sweep(tp, await session.limits(), **phases), {})
+        table = rows(log.measurements)
         capped = table if self._options.caps_watts else ()
-        return Profiled(at_full_power(table), found, self._log.engines, tuple(self._log.notes), capped)
+        return Profiled(at_full_power(table), found, log.engines, tuple(log.notes), capped)
 
     def _target_points(self, tp: int, limits: EngineLimits) -> tuple[Point, ...]:
         options = self._options
@@ -169,13 +174,19 @@ class ProfilingRun:
         async with AsyncExitStack() as stack:
             yield _Session(tp, self._options, self._source, self._log, stack)
 
-    async def _measure(self, session: _Session, points: Iterable[Point]) -> None:
+    async def _measure(self, session: _Session, points: Iterable[Point], phases: Mapping[str, ProfilingPhase]) -> None:
+        """``phases``: what each phase of a point begins; empty: nothing begins."""
         left = [point for point in dict.fromkeys(points) if not is_done(self._values(point), self._options.repeats)]
-        left.sort(key=lambda point: -(point.cap_watts or 0.0))
+        left.sort(key=lambda point: (-(point.cap_watts or 0.0), point.phase != "prefill"))
+        if left and phases:
+            self._log.began(ProfilingPhase.INITIALIZING)
+            await session.client()
         if left and self._options.caps_watts:
             await self._measure_idle(session, left[0])
         while left:
             point = left[0]
+            if phases:
+                self._log.began(phases[point.phase])
             self._show(self._progress.line(left, point))
             began_s = self._clock()
             together = await self._measure_point(await session.client(), point)

@@ -18,12 +18,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
 from planner.profiler.requests.power_request import PowerRequest
 from planner.profiler.requests.request_manifest import RequestError
 from planner.profiler.requests.request_status import (
     ConditionType,
     EventReason,
-    ProfilingPhase,
     RequestEvent,
     RequestState,
     RequestStatus,

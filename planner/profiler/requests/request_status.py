@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
+
 
 class RequestState(StrEnum):
     """v1beta1's phases, and the one state of v1alpha1 that those lack."""
@@ -30,18 +32,6 @@ class RequestState(StrEnum):
     def v1beta1(self) -> str:
         """v1beta1's ``status.phase``."""
         return "Ready" if self is RequestState.DEPLOYMENT_DELETED else self.value
-
-
-class ProfilingPhase(StrEnum):
-    """v1beta1's parts of profiling."""
-
-    INITIALIZING = "Initializing"
-    SWEEPING_PREFILL = "SweepingPrefill"
-    SWEEPING_DECODE = "SweepingDecode"
-    SELECTING_CONFIG = "SelectingConfig"
-    BUILDING_CURVES = "BuildingCurves"
-    GENERATING_DGD = "GeneratingDGD"
-    DONE = "Done"
 
 
 class ConditionType(StrEnum):

@@ -79,6 +79,7 @@ MISTAKES = {
     ("request", "delete"): ("-f", "/nowhere.yaml"),
     ("request", "watch"): ("--kubeconfig", "/nowhere.yaml"),
     ("request", "upload"): ("--kubeconfig", "/nowhere.yaml"),
+    ("request", "report"): ("--kubeconfig", "/nowhere.yaml"),
     ("prove",): ("--only", "x"),
     ("planner", "run"): ("--set", "no_such_setting=1"),
     ("agent", "power"): ("--settings", "/nowhere.yaml"),

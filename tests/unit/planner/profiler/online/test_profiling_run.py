@@ -14,10 +14,11 @@ import pytest
 from deploy.engine.engine_run import LinearTimes
 from planner.profiler.analysis.laws import fit_decode, fit_prefill
 from planner.profiler.analysis.profiled import Profiled
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
 from planner.profiler.analysis.recommendation import Targets
 from planner.profiler.analysis.repeats import QUICK_REPEATS, RepeatRule
 from planner.profiler.analysis.sweep import QUICK, SweepSize
-from planner.profiler.online.measurement_log import FILE, LogError, MeasurementLog
+from planner.profiler.online.measurement_log import FILE, LogError, MeasurementLog, logged_phase
 from planner.profiler.online.openai_client import EngineClient, EngineError
 from planner.profiler.online.profiling_run import ProfilingRun, RunOptions
 from tests.unit.planner.profiler.engine_in_process import engine
@@ -180,3 +181,23 @@ def test_a_log_that_holds_something_else_is_refused_in_one_line(lines: str, tmp_
         MeasurementLog(tmp_path, {})
     assert str(refused.value).startswith(str(path))
     assert "\n" not in str(refused.value)
+
+
+async def test_the_log_names_the_part_of_profiling_that_is_under_way(tmp_path):
+    async with engine(TIMES) as url:
+        await profiled(tmp_path, Engines(tp1=url))
+        assert logged_phase(tmp_path) is ProfilingPhase.BUILDING_CURVES
+        begun = [json.loads(line).get("phase") for line in (tmp_path / FILE).read_text().splitlines()]
+        assert [each for each in begun if each] == [
+            *("Initializing", "SweepingPrefill", "SweepingDecode", "SelectingConfig", "BuildingCurves"),
+        ]
+        await profiled(tmp_path, Engines(tp1=url))
+    assert logged_phase(tmp_path) is ProfilingPhase.BUILDING_CURVES, "all is measured: nothing is swept again"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", '{"format":1}\n{"phase":"Swee', '{}\n{"phase":"Done"}\n', '{}\n{"phase":7}\n']
+)
+def test_what_names_no_part_of_it_is_its_beginning(text: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(text)
+    assert logged_phase(tmp_path) is ProfilingPhase.INITIALIZING

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from planner.profiler.analysis.profiling_phase import ProfilingPhase
 from planner.profiler.requests.lifecycle import (
     DeploymentProgress,
     DeploymentSeen,
@@ -22,7 +23,6 @@ from planner.profiler.requests.power_request import PowerRequest
 from planner.profiler.requests.request_manifest import RequestError, parse_request
 from planner.profiler.requests.request_status import (
     ConditionType,
-    ProfilingPhase,
     RequestState,
     RequestStatus,
     status_from_dict,
