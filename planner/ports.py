@@ -80,8 +80,8 @@ class Term(Protocol):
         """What fences this term's decisions; above every earlier term's."""
         ...
 
-    async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> None:
-        """Publish all messages at once, or none.
+    async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> Sequence[int]:
+        """Publish all messages at once, or none. Returns their places in their stream; empty where those are not known.
 
         Raises TermEndedError when another planner leads, LinkAwayError to try again.
         """

@@ -79,16 +79,23 @@ class Publisher:
         self._bus = bus
         self._leadership = leadership
 
-    async def publish_batch(self, items: Sequence[Outgoing]) -> None:
+    async def publish_batch(self, items: Sequence[Outgoing]) -> Sequence[int]:
         """Store ``items`` in order, all or none. More than 1,000 go out in several batches, so put lowers first.
+
+        Returns their stream sequences; an empty sequence where the answer to one of the batches was lost.
 
         Raises FenceRefusedError or LeadershipLostError (step down at once: nothing more is published), or
         NotStoredError (the same items with the same ids may be tried again).
         """
+        found: list[int] = []
         for start in range(0, len(items), MAX_BATCH):
-            await self._store(_Batch(self._bus, items[start : start + MAX_BATCH]))
+            last = await self._store(batch := _Batch(self._bus, items[start : start + MAX_BATCH]))
+            # The messages of a batch stand side by side in the stream.
+            found += [] if last is None else range(last + 1 - len(batch.items), last + 1)
+        return found if len(found) == len(items) else ()
 
-    async def _store(self, batch: _Batch) -> None:
+    async def _store(self, batch: _Batch) -> int | None:
+        """Store a batch; the sequence of its last message, or None where the answer was lost."""
         tries = _Tries(self._bus, batch.last.subject)
         in_doubt = False
         while True:
@@ -98,10 +105,10 @@ class Publisher:
                     value = await batch.send(fence)
                     problem = error_of(value)
                     if problem is None and "seq" in value:
-                        return
+                        return int(value["seq"])
                     refusal = problem or Refusal(0, "the reply is not one of JetStream", passing=True)
                     if refusal.code in (WRONG_LAST_SEQUENCE, DUPLICATE_IN_BATCH) and await batch.landed():
-                        return
+                        return None
                     if refusal.code == WRONG_LAST_SEQUENCE:
                         why = f"the server refused a batch under lease {fence}: {refusal.text}"
                         raise FenceRefusedError(self._leadership.lose(why))
@@ -111,7 +118,7 @@ class Publisher:
                 in_doubt = True
                 await tries.again(error)
                 if await batch.landed_if_known():
-                    return
+                    return None
                 continue
             if refusal.code == DUPLICATE_IN_BATCH and not in_doubt:
                 raise NotStoredError(

@@ -95,6 +95,21 @@ class Document:
             return False
         return known.decision is None or covered_by(known.decision) != covered_by(message)
 
+    def knows(self, decision: v1.ScalingDecision | v1.PowerDecision) -> bool:
+        """Whether it was added, or a later one of its numbering."""
+        newest: v1.ScalingDecision | v1.PowerDecision | None
+        if isinstance(decision, v1.PowerDecision):
+            node = self.picture.nodes.get(decision.node)
+            newest = None if node is None else node.decision
+        else:
+            view = self.picture.deployments.get(decision.deployment)
+            newest = None if view is None else view.decision
+        return (
+            newest is not None
+            and newest.incarnation == decision.incarnation
+            and newest.decision_id >= decision.decision_id
+        )
+
     def replace_commands(self, commands: Sequence[v1.BudgetChange]) -> None:
         """Know exactly these budget commands, oldest first."""
         self.commands[:] = [visible_parts(command) for command in commands]

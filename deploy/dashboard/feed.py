@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from bus_schemas import v1
 from bus_schemas.errors import BusError
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from bus_schemas.jetstream.watch import follow
+from deploy.dashboard.decision_reader import DecisionReader
 from deploy.dashboard.document import Changes, Document
 from deploy.dashboard.fleet_reader import FleetReader
 from deploy.dashboard.history import happenings, newest_of
@@ -45,7 +47,8 @@ RETRY_S = 1.0
 WATCHED_S = 0.25
 FLEET = ("telemetry", "node")
 ACKS = ("ack",)
-FOLLOWED = (("decision",), ACKS, ("telemetry", "plan"), ("control",))
+DECISIONS = ("decision",)
+FOLLOWED = (DECISIONS, ACKS, ("telemetry", "plan"), ("control",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Viewer:
 class Feed:
     """``document``: what is shown now; ``run`` keeps it current while there are viewers.
 
-    ``share``: of a planner in this process, which takes in reports and acknowledgements anyway.
+    ``share``: of a planner in this process, which takes in reports and acknowledgements anyway, and writes decisions.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Feed:
         self._whole: Update | None = None
         self._fleet = FleetReader(self.bus, self.document.add, self._update_s)
         self._shared = SharedReports(self.document.add, self._update_s)
+        self._decisions = DecisionReader(self.bus, self.document.add, self.document.knows, self._update_s)
         self._events: dict[str, deque[TimelineEvent]] = {}
         self._begun = asyncio.Event()
         self._loaded, self._trouble = False, ""
@@ -178,6 +182,7 @@ class Feed:
         """Send what changed to every viewer, once in a while; one that does not read is cut off."""
         while True:
             if self._loaded:
+                self._decisions.drain()
                 await self._shared.drain()
             self._send(datetime.now(UTC))
             self._begun.set()
@@ -221,7 +226,7 @@ class Feed:
     async def _read(self) -> None:
         """Load what the streams hold, then follow; again where the bus was away while it was read."""
         # Shared from before the streams are read, so that nothing falls between.
-        with nullcontext() if self._share is None else self._share(self._shared.note):
+        with nullcontext() if self._share is None else self._share(self._note):
             while True:
                 try:
                     await self.bus.ready()
@@ -231,10 +236,20 @@ class Feed:
                     self._trouble = str(error)
                     await asyncio.sleep(RETRY_S)
             self._trouble, self._loaded = "", True
-            parts = {wildcard: self._fold(wildcard, after) for wildcard, after in ends.items()}
             if self._share is None:
-                parts["fleet"] = self._fleet.run()
+                parts = {"fleet": self._fleet.run()}
+            else:
+                parts = {"decisions": self._decisions.run(ends.pop(self.bus.subjects.all_of(*DECISIONS)))}
+            parts |= {wildcard: self._fold(wildcard, after) for wildcard, after in ends.items()}
             await run_together({**parts, "leadership": self._leadership()})
+
+    def _note(self, message: v1.Message, sequence: int) -> None:
+        """Keep what the planner in this process took in or published until it is shown."""
+        match message:
+            case v1.NodeTelemetry() | v1.PowerAck() | v1.ScalingAck():
+                self._shared.note(message, sequence)
+            case v1.PowerDecision() | v1.ScalingDecision():
+                self._decisions.note(message, sequence)
 
     async def _load(self) -> dict[str, int]:
         """Fill a new document; for each wildcard the sequence after which to follow."""

@@ -36,13 +36,13 @@ class SharedReports:
         self._acks: list[tuple[v1.PowerAck | v1.ScalingAck, int]] = []
         self._loaded: dict[str, tuple[datetime, int]] = {}
 
-    def note(self, message: v1.Message, sequence: int) -> None:
+    def note(self, message: v1.NodeTelemetry | v1.PowerAck | v1.ScalingAck, sequence: int) -> None:
         """Keep what the planner received until it is shown."""
         match message:
             case v1.NodeTelemetry():
                 self._reports[message.node] = message
                 self._nodes.add(message.node)
-            case v1.PowerAck() | v1.ScalingAck():
+            case _:
                 self._acks.append((message, sequence))
                 del self._acks[:-MOST_ACKS]
 

@@ -6,6 +6,7 @@ Pure: fed by the live view of `up` and by `wattscale status`; never talks to a s
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -46,12 +47,17 @@ class _NodeSums:
         left_out = () if decision is None else (*(decision.outside_gpus or ()), *(decision.released_gpus or ()))
         outside = self.outside = frozenset(left_out)
         gpus = telemetry.gpus if telemetry is not None else ()
-        self.outside_watts = sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu in outside)
-        self.drawn_watts = sum(gpu.draw_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
+        covered: Sequence[v1.GpuTelemetry] = gpus
+        limits: Sequence[v1.GpuTelemetry | v1.GpuInForce] = gpus
         if ack is not None and (telemetry is None or ack.time >= telemetry.time):
-            self.enforced_watts = sum(gpu.enforced_watts or 0.0 for gpu in ack.gpus if gpu.gpu not in outside)
-        else:
-            self.enforced_watts = sum(gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu not in outside)
+            limits = ack.gpus
+        self.outside_watts = 0.0
+        if outside:
+            covered = [gpu for gpu in gpus if gpu.gpu not in outside]
+            limits = [gpu for gpu in limits if gpu.gpu not in outside]
+            self.outside_watts = sum([gpu.enforced_watts or 0.0 for gpu in gpus if gpu.gpu in outside])
+        self.drawn_watts = sum([gpu.draw_watts or 0.0 for gpu in covered])
+        self.enforced_watts = sum([gpu.enforced_watts or 0.0 for gpu in limits])
 
     def of(
         self, telemetry: v1.NodeTelemetry | None, decision: v1.PowerDecision | None, ack: v1.PowerAck | None

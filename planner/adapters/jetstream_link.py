@@ -207,11 +207,11 @@ class BusTerm:
     def epoch(self) -> int:
         return self._epoch
 
-    async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> None:
+    async def publish(self, decisions: Sequence[Message], traceparent: str | None = None) -> Sequence[int]:
         """One fenced atomic batch. Raises TermEndedError or LinkAwayError."""
         items = [_outgoing(self._bus.subjects, message, traceparent) for message in decisions]
         try:
-            await self._publisher.publish_batch(items)
+            places = await self._publisher.publish_batch(items)
         except LeadershipLostError as error:
             raise TermEndedError(str(error)) from error
         except BusError as error:
@@ -219,6 +219,7 @@ class BusTerm:
         if items and not self._leadership.signs:
             self._stored()
             await self._leadership.vouch()
+        return places
 
     async def past(self) -> StoredHistory:
         """What the streams hold. Raises LinkAwayError."""

@@ -93,21 +93,21 @@ class DecisionPublisher:
     def _incarnation(self, name: str) -> str:
         return self._incarnations.setdefault(name, uuid.uuid4().hex)
 
-    async def write(self, messages: Sequence[v1.Message], traceparent: str | None) -> None:
+    async def write(self, messages: Sequence[v1.Message], traceparent: str | None) -> Sequence[int]:
         """Publish the same batch until it is stored. If the bus keeps refusing it, the term ends and the next reads the
         bus.
 
-        Raises TermEndedError.
+        Returns the messages' places in their stream; empty where those are not known. Raises TermEndedError.
         """
         for _ in range(PATIENCE):
             try:
                 with cancellation_kept():
-                    await self._term.publish(messages, traceparent)
+                    places = await self._term.publish(messages, traceparent)
             except LinkAwayError as error:
                 pause_s = self._backoff.next_s()
                 log.warning("the bus did not answer; the same decisions go out again in %.2f s: %s", pause_s, error)
                 await asyncio.sleep(pause_s)
             else:
                 self._backoff.reset()
-                return
+                return places
         raise TermEndedError(f"{len(messages)} decisions were not stored in {PATIENCE} attempts; beginning again")

@@ -62,6 +62,8 @@ class Surroundings:
     watchers: list[Watcher] = field(default_factory=list)
     trace: Callable[[DecisionEvent], str | None] = lambda decided: None
     """The ``traceparent`` of a decision that is about to be published."""
+    published: Callable[[Sequence[v1.Message], Sequence[int]], None] = lambda messages, places: None
+    """Told what the bus has stored, with the places in the stream; these are empty where they are not known."""
     problems: Callable[[], Sequence[BusProblem]] = tuple
     """Problems that this planner sees around it."""
     followed_s: float = 0.0
@@ -122,14 +124,16 @@ class LeaderTerm:
 
     async def _release(self, past: StoredHistory, publisher: DecisionPublisher) -> None:
         """Power is off: lift the caps that earlier decisions set."""
-        now_s, offset_s = self._around.clock(), self._around.clock_offset_s
+        around = self._around
+        now_s, offset_s = around.clock(), around.clock_offset_s
         reports = [m for m, _ in past.last_messages if isinstance(m, v1.NodeTelemetry)]
         nodes = {NodeId(m.node): from_wire.node(m, age_s=0.0) for m in reports}
         stored = [from_wire.stored_caps(decision, clock_offset_s=offset_s) for decision in past.power]
         orders = release(stored, nodes)
         if orders:
             log.warning("power is off: the caps of %d nodes are lifted", len(orders))
-            await publisher.write(publisher.messages(Plan(power=orders), self._utc(now_s)), None)
+            messages = publisher.messages(Plan(power=orders), self._utc(now_s))
+            around.published(messages, await publisher.write(messages, None))
 
     async def _iterate(
         self,
@@ -250,7 +254,7 @@ class LeaderTerm:
         if not messages:
             return decided
         began = time.perf_counter()
-        await publisher.write(messages, self._around.trace(decided))
+        self._around.published(messages, await publisher.write(messages, self._around.trace(decided)))
         return replace(decided, published=len(messages), stored_s=time.perf_counter() - began)
 
     def _notify_watchers(self, decided: DecisionEvent) -> None:

@@ -124,6 +124,7 @@ class PlannerService:
             journal=settings.journal,
             watchers=[self._note, *([_plans(on_plan)] if on_plan else []), *watchers],
             trace=trace,
+            published=self.listener.published,
             problems=self.bus_watch.problems,
         )
 

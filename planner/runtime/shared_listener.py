@@ -1,8 +1,11 @@
-"""Hands what arrives on the bus to the planner, and to those in its process who only show it: it is decoded once."""
+"""Hands what arrives on the bus to the planner, and to those in its process who only show it: it is decoded once.
+
+They get the planner's own decisions too, once the bus has stored them: what is shown is what the bus holds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from bus_schemas.v1 import Message
@@ -10,6 +13,8 @@ from planner.ports import Listener
 
 Take = Callable[[Message, int], None]
 """Gets a message and its sequence. Must return at once and never raise, as a `Listener`."""
+UNKNOWN_PLACE = 0
+"""The sequence of a decision that is stored, and whose place in the stream is not known: the answer was lost."""
 
 
 class SharedListener:
@@ -25,9 +30,17 @@ class SharedListener:
         for take in self._others:
             take(message, sequence)
 
+    def published(self, messages: Sequence[Message], places: Sequence[int]) -> None:
+        """The bus has stored these decisions of the planner, at these places in their stream; empty: not known."""
+        for take in self._others:
+            for message, place in zip(messages, places or [UNKNOWN_PLACE] * len(messages), strict=True):
+                take(message, place)
+
     @contextmanager
     def shared_with(self, take: Take) -> Iterator[None]:
-        """Inside, ``take`` gets every report, acknowledgement and command that arrives, whoever leads."""
+        """Inside, ``take`` gets every report, acknowledgement and command that arrives, whoever leads, and every
+        decision that this planner published.
+        """
         self._others = (*self._others, take)
         try:
             yield

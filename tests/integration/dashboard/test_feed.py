@@ -14,6 +14,7 @@ from typing import Any
 from bus_schemas import v1
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.publisher import Outgoing, Publisher
 from bus_schemas.jetstream.watch import follow
 from deploy.dashboard import feed as feeds
 from deploy.dashboard.feed import Feed, Update
@@ -21,7 +22,7 @@ from deploy.dashboard.fleet_reader import FleetReader, turn_s
 from deploy.nats.embedded import EmbeddedServer
 from planner.runtime.shared_listener import SharedListener
 from tests.contract.bus import bench, connected, leading, until
-from tests.doubles.seen_site import CHAT, SITE, decision, gpu, power, put, record, report, scaled, site
+from tests.doubles.seen_site import CHAT, SITE, decision, gpu, power, put, record, report, scaled, site, subject_of
 
 WAIT_S = 60.0
 
@@ -238,6 +239,44 @@ async def test_in_a_planner_reports_and_answers_come_from_what_it_takes_in_itsel
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
+
+
+async def test_in_a_planner_its_decisions_are_shown_once_each_whoever_leads() -> None:
+    async with bench() as (_, bus), leading(bus) as leadership:
+        await put(bus, *site())
+        listener, publisher = SharedListener(Unused()), Publisher(bus, leadership)
+
+        async def publish(*messages: v1.PowerDecision | v1.ScalingDecision, answered: bool = True) -> None:
+            items = [Outgoing(subject_of(bus, one), one, f"{one.epoch}-{one.decision_id}") for one in messages]
+            places = await publisher.publish_batch(items)
+            listener.published(messages, places if answered else ())
+
+        async with fed(bus, share=listener.shared_with) as feed:
+            watcher = Watcher(feed)
+
+            async def shown(number: int) -> None:
+                await watcher.until(f"deployment/{CHAT}", lambda part: part["decision"] == number)
+                await watcher.until_text(f"scaling #{number}:")
+
+            await watcher.until("overview", lambda part: part["bus"]["read"])
+            await put(bus, decision(2, 7), decision(3, 7))  # Another planner's: this one stands by.
+            await shown(3)
+            for number in range(4, 7):
+                await publish(decision(number, 8))
+                await shown(number)
+            followed = [one.subject for one in bus.nc._subs.values()]
+            assert not any("decision" in subject for subject in followed), "what it writes is not read back"
+            await publish(decision(7, 8), answered=False)
+            await shown(7)
+            await publish(decision(8, 8))
+            await put(bus, decision(9, 8), decision(10, 8))  # Another one leads again, which is seen in the stream,
+            await shown(10)
+            await put(bus, decision(11, 8), decision(12, 8))
+            await publish(decision(13, 8).model_copy(update={"epoch": 2}))  # and then this one, in a new term.
+            await shown(13)
+        texts = [text for text in watcher.texts if "scaling #" in text and "decode=" in text and ": prefill" in text]
+        numbers = [int(text.partition("#")[2].partition(":")[0]) for text in texts if " applied" not in text]
+        assert [one for one in numbers if one > 1] == list(range(2, 14))
 
 
 class Unused:

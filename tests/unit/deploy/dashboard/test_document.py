@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bus_schemas import v1
+from bus_schemas import codec, v1
 from deploy.dashboard.document import Document
+from deploy.dashboard.feed import as_data
 from deploy.views.explain import power_lines
 from deploy.views.would_change import would_change
 from tests.doubles.seen_site import CHAT, SITE, decision, gpu, lease, power, record, report, scaled, site
@@ -123,6 +124,26 @@ def test_a_renewal_sends_the_lease_and_not_the_cards_again() -> None:
     made.changes(now, bus=BUS)
     made.add(power("node-1", 1, now))
     assert set(made.changes(now, bus=BUS).parts) - {"overview"} == {"lease/node-1"}
+
+
+def test_decisions_as_they_were_published_show_the_same_as_those_read_back_from_the_bus() -> None:
+    published: list[v1.PowerDecision | v1.ScalingDecision] = [power("n", 1), decision(2, 7), power("n", 2, caps=())]
+    own, read_back = document(report("n")), document(report("n"))
+    for one in published:
+        for made, form in ((own, one), (read_back, codec.decode(codec.encode(one)))):
+            made.add(form)
+    now = datetime.now(UTC)
+    shown, wanted = own.changes(now, bus=BUS), read_back.changes(now, bus=BUS)
+    assert shown.events
+    assert as_data(shown) == as_data(wanted)
+
+
+def test_what_was_added_of_a_numbering_is_known_up_to_its_newest() -> None:
+    made = document(power("n", 5), decision(5, 7))
+    assert [made.knows(power("n", number)) for number in (4, 5, 6)] == [True, True, False]
+    assert [made.knows(decision(number, 7)) for number in (4, 5, 6)] == [True, True, False]
+    assert not made.knows(power("n", 4, incarnation="another"))
+    assert not made.knows(power("other", 4))
 
 
 def test_a_node_that_was_removed_goes_and_a_sign_of_life_brings_it_back() -> None:

@@ -38,10 +38,11 @@ class ScriptedLink:
     epoch: int = 7
     standing: Standing = field(default_factory=Standing)
 
-    async def publish(self, decisions: Sequence[v1.Message], traceparent: str | None = None) -> None:
+    async def publish(self, decisions: Sequence[v1.Message], traceparent: str | None = None) -> Sequence[int]:
         self.published.append(tuple(decisions))
         if self.answers:
             raise self.answers.pop(0)
+        return ()
 
     async def past(self) -> StoredHistory:
         return StoredHistory(last_messages=self.last_messages)
