@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from bus_schemas import v1
-from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream import stream_admin, watch
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publisher import publish
-from bus_schemas.jetstream.reader import StoredMessage, last, last_per_subject, next_messages
+from bus_schemas.jetstream.reader import StoredMessage, last, last_per_subject, next_messages, stored
 from bus_schemas.jetstream.watch import follow
 from tests.contract.bus import bench, connected, outgoing, power, until
 
@@ -122,23 +124,71 @@ async def test_copies_that_were_lost_are_read_from_the_stream() -> None:
 
 
 async def test_a_stream_that_lost_its_memory_is_followed_again_from_its_beginning() -> None:
-    def reading(bus: Bus, number: int) -> v1.NodeTelemetry:
-        return v1.NodeTelemetry(time=power("x", 0).time, node="a", applied_decision_id=number, gpus=())
-
     async with bench() as (server, bus), connected(server.url, "reader") as mine:
         subject = bus.subjects.telemetry_node("a")
         async with following(mine, bus.subjects.all_of("telemetry", "node"), 0) as found:
             for number in range(5):
-                await publish(bus, subject, reading(bus, number), f"before-{number}")
+                await publish(bus, subject, reading("a", number), f"before-{number}")
             await until(lambda: len(found) == 5, "those before")
             await server.kill()
             await server.start()
             await until(lambda: bus.connected and mine.connected, "both connections")
             # A single server forgets a stream in memory when it restarts.
             await stream_admin.apply(bus)
-            await publish(bus, subject, reading(bus, 9), "after")
+            await publish(bus, subject, reading("a", 9), "after")
             await until(lambda: len(found) == 6, "the one after", 15)
             assert found[-1].sequence == 1
+
+
+@pytest.mark.parametrize("kind", [("telemetry", "node"), ("decision", "power")], ids="-".join)
+async def test_nothing_piles_up_in_front_of_a_reader_that_falls_behind(
+    kind: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "MOST_WAITING", 16)
+    async with bench() as (_, bus):
+        follower = watch._Follower(bus, bus.subjects.all_of(*kind), None)
+        await follower.open(0)
+        news, found, total, longest = read_of(follower), list[tuple[str, int]](), 200, 0
+        try:
+            for number in range(total):
+                name = f"n{number % 5}"
+                if kind == ("telemetry", "node"):
+                    await publish(bus, bus.subjects.telemetry_node(name), reading(name, number), f"id-{number}")
+                else:
+                    await put(bus, name, number)
+                if number == 20:
+                    found.append(await anext(news))  # A reader that was at work when it fell behind.
+                longest = max(longest, len(follower._waiting))
+            assert longest <= 17
+            async with asyncio.timeout(30):
+                while not {(f"n{number % 5}", number) for number in range(total - 5, total)} <= set(found):
+                    found.append(await anext(news))
+        finally:
+            await news.aclose()
+            await follower.close()
+        for name in {name for name, _ in found}:
+            mine = [number for who, number in found if who == name]
+            assert mine == sorted(set(mine)), "each once, and those of one sender in order"
+        if kind == ("telemetry", "node"):
+            assert len(found) < total / 2
+        else:
+            assert len(found) == total
+
+
+async def read_of(follower: watch._Follower) -> AsyncGenerator[tuple[str, int]]:
+    while True:
+        async for raw in follower.news():
+            one = stored(raw)
+            assert one is not None
+            message = one.message
+            number = (
+                message.applied_decision_id if isinstance(message, v1.NodeTelemetry) else message.decision_id  # type: ignore[attr-defined]
+            )
+            yield message.node, number  # type: ignore[attr-defined]
+
+
+def reading(node: str, number: int) -> v1.NodeTelemetry:
+    return v1.NodeTelemetry(time=power("x", 0).time, node=node, applied_decision_id=number, gpus=())
 
 
 async def test_the_bucket_shows_current_decisions_and_takes_no_writes() -> None:
