@@ -19,6 +19,7 @@ from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.tasks.backoff import Backoff
 from bus_schemas.jetstream.tasks.task_group import ended, run_together
 from deploy.cli.errors import UsageError
+from deploy.collector import collect_seldom
 from deploy.compose.connectors.beside_planner import OWN_GRAPH, SideConnector
 from deploy.compose.metric_sources import SharedClients, observers
 from deploy.dashboard.feed import Feed
@@ -49,6 +50,7 @@ async def run_planner(settings: Settings, config: PlannerConfig, beside: Sequenc
 
     Waits for a bus that is not there yet, and is not ready until then. Raises OSError where the health port is taken.
     """
+    collect_seldom()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -204,10 +206,14 @@ class Planner:
             clock=clock,
             bus_watch=self.service.bus_watch,
             trouble=lambda: self._bus.trouble,
+            unserved=self._unserved,
             node_term_s=min((site.stale_s for site in config.sites.values()), default=NODE_TERM_S),
         )
         self.service.watch(health.watch)
         return health
+
+    def _unserved(self) -> str:
+        return "" if self.dashboard is None or self.dashboard.serving.is_set() else "the dashboard"
 
     def _dashboard(self) -> DashboardServer | None:
         block = self._settings.dashboard

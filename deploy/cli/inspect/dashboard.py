@@ -15,6 +15,7 @@ from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
 from deploy.cli.numbers import whole
+from deploy.collector import collect_seldom
 from deploy.event_loop import run as on_event_loop
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ async def _serve(args: argparse.Namespace) -> int:
     tokens = _tokens(args)
     logging.basicConfig(level=logging.WARNING, handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
     log_commands()
+    collect_seldom()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import importlib.util
 import logging
 import os
@@ -15,11 +14,10 @@ from bus_schemas.jetstream.tasks.task_group import ended
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
+from deploy.collector import collect_seldom
 from deploy.event_loop import run as on_event_loop
 
 TABS = ("pools", "budget", "GPUs", "decisions", "agents")
-COLLECT_AFTER = 200_000
-"""Objects. The rows of a large site are made anew every second; to look for cycles among them took most of the time."""
 EXTRA = "this command needs the package textual: pip install 'wattscale[top]'"
 ELSEWHERE = "use `wattscale status` or `wattscale decisions`"
 
@@ -64,7 +62,7 @@ async def _show(args: argparse.Namespace) -> int:
 
     # A line of a log would stand across the tables; trouble with the bus is shown above them.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    gc.set_threshold(COLLECT_AFTER)
+    collect_seldom()  # the rows of a large site are made anew every second
     async with reached(args) as bus:
         feed = Feed(bus)
         app = TopApp(LiveSource(feed), tab=args.tab, wanted=args.filter)

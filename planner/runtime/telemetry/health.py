@@ -28,9 +28,10 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 class HealthServer:
     """Serves one planner's health on ``host:port`` (0: a free port; ``url`` has it).
 
-    Live: the loop turned within ``live_within_s`` and, while leading, ticks come. Ready: live, the bus answers, and a
-    planner may lead over it. ``trouble``: why there is no connection. ``node_term_s``: seconds without a report after
-    which a node is silent.
+    Live: the loop turned within ``live_within_s`` and, while leading, ticks come. Ready: live, the bus answers, a
+    planner may lead over it, and what else the process serves can be reached. ``trouble``: why there is no connection.
+    ``unserved``: what cannot be reached yet; empty for nothing. ``node_term_s``: seconds without a report after which a
+    node is silent.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class HealthServer:
         clock: Callable[[], float],
         bus_watch: BusWatch | None = None,
         trouble: Callable[[], str] = str,
+        unserved: Callable[[], str] = str,
         node_term_s: float = NODE_TERM_S,
         request_s: float = REQUEST_S,
         max_connections: int = MAX_CONNECTIONS,
@@ -60,6 +62,7 @@ class HealthServer:
         self._clock = clock
         self._bus_watch = bus_watch
         self._trouble = trouble
+        self._unserved = unserved
         self._node_term_s = node_term_s
         self._plans: dict[DeploymentId, tuple[float, DeploymentPlan]] = {}
         self._sites: dict[SiteId, tuple[float, SitePlan]] = {}
@@ -119,7 +122,9 @@ class HealthServer:
         return _answer(self.problems())
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return _answer(self.problems() + self._hindrances())
+        unserved = self._unserved()
+        waits = [f"not served yet: {unserved}"] if unserved else []
+        return _answer(self.problems() + self._hindrances() + waits)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})

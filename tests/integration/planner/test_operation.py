@@ -13,7 +13,10 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from bus_schemas.jetstream import stream_admin
+from bus_schemas.jetstream.connect import unopened
 from bus_schemas.streams import DECISIONS, stream_specs
+from deploy.compose.planner_service import Planner
+from planner.runtime.config.settings import Settings
 from planner.runtime.telemetry import planner_metrics
 from planner.runtime.telemetry.decision_log import DecisionLog
 from planner.runtime.telemetry.health import HealthServer
@@ -107,6 +110,23 @@ async def test_a_stuck_loop_is_not_live() -> None:
         _, said = await fetch(f"{health.url}/readyz")
         assert "leading without a tick for 90.0 s" in said
         assert "no connection to the bus" in said
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_planner_is_not_ready_before_its_dashboard_can_be_reached() -> None:
+    settings = Settings.model_validate({"deployments": {}, "health": {"port": 0}, "dashboard": {"port": 0}})
+    planner = Planner(settings, config(), unopened(settings.bus))
+    assert planner.health is not None
+    assert planner.dashboard is not None
+    serving = asyncio.create_task(planner.health.run())
+    try:
+        await until(lambda: bool(planner.health and planner.health.url), "the health server")
+        assert "not served yet: the dashboard" in (await fetch(f"{planner.health.url}/readyz"))[1]
+        assert "dashboard" not in (await fetch(f"{planner.health.url}/livez"))[1]
+        planner.dashboard.serving.set()
+        assert "dashboard" not in (await fetch(f"{planner.health.url}/readyz"))[1]
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
