@@ -24,7 +24,7 @@ class Cycle:
         self.me = self
 
 
-def test_cycles_are_looked_for_after_many_objects_and_what_was_there_is_left_alone() -> None:
+def test_cycles_are_found_after_many_objects_and_what_was_there_is_left_alone() -> None:
     collect_seldom()
     assert gc.get_freeze_count() > 1000
     gone = weakref.ref(Cycle())
