@@ -46,6 +46,8 @@ class Race:
     itl_ms: float
     rate: float = 1.0
     until_s: float | None = None
+    from_s: float = 0.0
+    """The part before it is left out; in the trace's own time, like ``until_s``."""
     start: tuple[int, int] = (5, 2)
     startup_s: float = 0.0
     max_model_len: int | None = None
@@ -95,7 +97,7 @@ class Referee:
         self._python = environment.python()
         self._trace = work / f"{race.name}.jsonl"
         if not self._trace.exists():
-            count = traces.convert(race.trace, self._trace, race.rate, race.until_s)
+            count = traces.convert(race.trace, self._trace, race.rate, race.until_s, race.from_s)
             self._report(f"{race.name}: {count} requests of {race.trace.name} at {race.rate:g} times their rate")
 
     def run(self, name: str, policy: Mapping[str, Any], start: tuple[int, int]) -> dict[str, Any]:
@@ -258,6 +260,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--itl-ms", type=float)
     parser.add_argument("--rate", type=float, default=1.0, help="replay the trace this many times faster")
     parser.add_argument("--until-s", type=float, help="only the first seconds of the trace's own time")
+    parser.add_argument("--from-s", type=float, help="leave out this much of the trace's own time")
     parser.add_argument("--startup-s", type=float, action="append", help="worker start-up time (repeatable; default 0)")
     parser.add_argument("--max-model-len", type=int, help="the engines' longest context; default: the race's")
     parser.add_argument("--start", help="fleet at time 0, like 5p2d")
@@ -286,6 +289,8 @@ def races(args: argparse.Namespace) -> list[Race]:
         chosen = [replace(race, start=start) for race in chosen]
     if args.until_s is not None:
         chosen = [replace(race, until_s=args.until_s) for race in chosen]
+    if args.from_s is not None:
+        chosen = [replace(race, from_s=args.from_s) for race in chosen]
     if args.max_model_len is not None:
         chosen = [replace(race, max_model_len=args.max_model_len) for race in chosen]
     for race in chosen:

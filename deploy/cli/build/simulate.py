@@ -10,8 +10,9 @@ from deploy.cli.numbers import LONGEST_S, MOST_MS, number, whole
 LONGEST_LOAD_S = 31 * 86_400.0
 POLICY_HELP = (
     "policies, separated by commas: ours, classic, load, sla+load (each also with -nopower), static:6p2d, hpa, keda, "
-    "knative, oracle[:HEADROOM]; a peer may end in +tdp, +uniform, +role, +reactive, +steer, +even:0.8 or "
-    "+roles:500/350, a static one also in +mover:50: how it keeps within a budget"
+    "knative, clairvoyant[:SHARE][+joules] (knows the trace; all others' regret to it is shown); a peer may end in "
+    "+tdp, +uniform, +role, +reactive, +steer, +even:0.8 or +roles:500/350, a static one also in +mover:50: how it "
+    "keeps within a budget"
 )
 
 

@@ -17,6 +17,7 @@ from deploy.cli.build.simulate_options import Asked, asked
 from deploy.cli.errors import UsageError
 from deploy.cli.output_file import check_writable, write_output
 from planner.sim.evaluation.html_report import COLUMNS, html, score_row
+from planner.sim.evaluation.regret import Regret, regret
 from planner.sim.evaluation.run_batch import Result, RunJob, run_jobs
 from planner.sim.workload.scenario import BudgetSteps
 
@@ -100,6 +101,7 @@ def _as_json(args: argparse.Namespace, wanted: Asked, results: Sequence[Result])
                 "seed": result.job.seed,
                 **result.scores.as_json(),
                 "good_shares": [row._asdict() for row in result.shares],
+                "regret": {name: found.times for name, found in _regrets(result, results)},
             }
             for result in results
         ],
@@ -125,8 +127,23 @@ def _print(wanted: Asked, results: Sequence[Result]) -> None:
         if result.scores.misses:
             causes = ", ".join(f"{name} {count}" for name, count in result.scores.misses.items())
             console.print(f"{result.scores.policy}: missed by {causes}", style="dim", highlight=False)
+        for name, found in _regrets(result, results):
+            console.print(f"{result.scores.policy}, by {name}: {found.sentence}", highlight=False)
     for line in _what_if_lines(wanted, results):
         console.print(line, highlight=False)
+
+
+def _regrets(result: Result, results: Sequence[Result]) -> list[tuple[str, Regret]]:
+    """The regret of one run to each clairvoyant that met the same budget and seed."""
+    found = []
+    for other in results:
+        alike = (other.job.budget, other.job.seed) == (result.job.budget, result.job.seed)
+        if other.bound is None or not alike:
+            continue
+        one = regret(result.scores, other.bound, budget=result.job.budget is not None)
+        if one is not None:
+            found.append((other.scores.policy, one))
+    return found
 
 
 def _what_if_lines(wanted: Asked, results: Sequence[Result]) -> list[str]:

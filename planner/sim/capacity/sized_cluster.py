@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from planner.domain.pool import Role
+from planner.sim.capacity.needed_workers import needed
 from planner.sim.cluster.plant import NoFreeGpuError
-from planner.sim.policies.oracle import needed
 from planner.sim.workload.scenario import Scenario
 
 FIRST_S = 300

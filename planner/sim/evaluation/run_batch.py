@@ -14,6 +14,7 @@ from multiprocessing.queues import SimpleQueue
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.sim.bound.clairvoyant_bound import Bound
 from planner.sim.evaluation.scores import Scores, score
 from planner.sim.evaluation.simulation import PhaseShare, simulate
 from planner.sim.evaluation.timeline import CountChange, TimelineRow
@@ -50,6 +51,8 @@ class Result:
     itl_ms: tuple[tuple[float, float], ...]
     shares: tuple[PhaseShare, ...] = ()
     """By tick and phase, of policies that predict shares."""
+    bound: Bound | None = None
+    """Of the clairvoyant: the least cost for every share."""
 
     def share_errors(self) -> dict[str, tuple[float, float, float]]:
         """By phase: the mean predicted and measured shares, and the mean distance between the two, over all ticks."""
@@ -80,6 +83,7 @@ def run_job(scenario: Scenario, job: RunJob, progress: Callable[[float], None] |
         _by_minute(t_s, records.column("ttft_ms")),
         _by_minute(t_s, records.column("itl_ms")),
         tuple(ended.run.shares),
+        ended.run.bound,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple, Protocol
 
+from planner.sim.bound.clairvoyant_bound import Bound
 from planner.sim.cluster.orchestrator import Orchestrator
 from planner.sim.cluster.plant import Plant
 from planner.sim.evaluation.timeline import CountChange, Timeline
@@ -60,6 +61,8 @@ class SimulationRun:
         """(instant, reason) whenever a policy got less than it wanted."""
         self.shares: list[PhaseShare] = []
         """What a policy predicted at each tick for the next one, beside what was measured then."""
+        self.bound: Bound | None = None
+        """What the clairvoyant knows of the least cost; None for all other policies."""
 
     @property
     def now_s(self) -> float:

@@ -1,7 +1,8 @@
 """Policies by their names on the command line.
 
 ``ours`` | ``classic`` | ``load`` | ``sla+load``, each also with ``-nopower``; ``static:6p2d``; ``hpa``; ``keda``;
-``knative``; ``oracle`` or ``oracle:1.1`` (headroom). A peer may end in ``+tdp``, ``+uniform``, ``+role``,
+``knative``; ``clairvoyant:0.97`` (the good share that it plans for at the fewest GPU-hours; ``+joules``: at the fewest
+joules; under a budget: the most good requests). A peer may end in ``+tdp``, ``+uniform``, ``+role``,
 ``+reactive``, ``+steer``, ``+even:0.8`` (a share of the nameplate) or ``+roles:500/350`` (watts of prefill and decode):
 how it keeps within a budget. ``static:5p3d+mover:50`` starts so and then moves watts by 50 a GPU, and GPUs.
 """
@@ -13,9 +14,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from planner.domain.config import SizingMode
+from planner.sim.bound.clairvoyant_bound import BoundAim
 from planner.sim.evaluation.simulation import Policy
 from planner.sim.policies.cap_policies import Caps, NoCaps, ReactiveCaps, RoleCaps, TdpProvisioning, UniformCaps
-from planner.sim.policies.oracle import Oracle
+from planner.sim.policies.clairvoyant import Clairvoyant
 from planner.sim.policies.ours import OurPlanner, OursSettings
 from planner.sim.policies.peers import KnativeKpa, Peer, QueueKeda, Scaler, UtilisationHpa
 from planner.sim.policies.watt_movers import FixedCaps, SteeredCaps, WattMover
@@ -39,7 +41,8 @@ ROLES = re.compile(r"roles:(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)")
 MOVER = re.compile(r"mover(?::(\d+(?:\.\d+)?))?")
 CAP_NAMES = (*CAPS, "even:0.8", "roles:500/350", "mover:50 (after static:)")
 STATIC = re.compile(r"static:(\d+)p(\d+)d")
-ORACLE = re.compile(r"oracle(?::(\d+(?:\.\d+)?))?")
+CLAIRVOYANT = re.compile(r"clairvoyant(?::(0?\.\d+))?(\+joules)?")
+CLAIRVOYANT_SHARE = 0.97
 NO_POWER = "-nopower"
 
 
@@ -52,6 +55,9 @@ def make(name: str, settings: OursSettings | None = None) -> Policy:
     if name.removesuffix(NO_POWER) in OURS:
         sizing = OURS[name.removesuffix(NO_POWER)]
         return OurPlanner(replace(settings or OursSettings(), sizing=sizing, power=not name.endswith(NO_POWER)), name)
+    if planned := CLAIRVOYANT.fullmatch(name):
+        aim = BoundAim.JOULES if planned[2] else BoundAim.HOURS
+        return Clairvoyant(name, float(planned[1] or CLAIRVOYANT_SHARE), aim)
     base, _, capping = name.partition("+")
     if found := STATIC.fullmatch(base):
         start = {"prefill": int(found[1]), "decode": int(found[2])}
@@ -60,11 +66,9 @@ def make(name: str, settings: OursSettings | None = None) -> Policy:
             return Peer(name, mover, mover, start)
         return Peer(name, None, _caps(capping), start)
     caps = _caps(capping)
-    if found := ORACLE.fullmatch(base):
-        return Peer(name, Oracle(float(found[1] or 1.0)), caps, {})
     if base in SCALERS:
         return Peer(name, SCALERS[base](), caps, {})
-    known = ", ".join([*OURS, "static:6p2d", *SCALERS, "oracle"])
+    known = ", ".join([*OURS, "static:6p2d", *SCALERS, "clairvoyant:0.97"])
     raise UnknownPolicyError(f"no policy is called {name!r}; there are {known}")
 
 

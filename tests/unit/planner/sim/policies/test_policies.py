@@ -8,7 +8,6 @@ from array import array
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,13 +20,12 @@ from planner.sim.evaluation.scores import score
 from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies import hpa_rule
 from planner.sim.policies.catalogue import UnknownPolicyError, make
-from planner.sim.policies.oracle import _most_ahead, needed
 from planner.sim.policies.ours import OursSettings
 from planner.sim.workload.generated import generated
 from planner.sim.workload.scenario import BudgetSteps, Scenario, card_of, disaggregated
 from tests.unit.planner.sim.small_plants import profile
 
-ALL = ("ours", "ours-nopower", "classic", "load", "sla+load", "hpa", "keda", "knative", "oracle", "static:3p2d")
+ALL = ("ours", "ours-nopower", "classic", "load", "sla+load", "hpa", "keda", "knative", "clairvoyant", "static:3p2d")
 
 
 def load(seconds: float = 600.0, rate: float = 12.0) -> Trace:
@@ -109,17 +107,7 @@ def test_slow_engines_count_as_the_model_s_fault() -> None:
     assert scores.misses.get("model", 0) > 0
 
 
-def test_the_oracle_needs_what_the_work_needs() -> None:
-    world = scenario()
-    needs = needed(world)
-    work_s = sum(0.0001 * isl for isl in world.trace.isl)
-    mean = float(np.mean(next(iter(needs.values()))))
-    assert mean >= 0.9 * work_s / world.end_s
-    values = np.array([1.0, 5.0, 2.0, 0.0, 3.0])
-    assert _most_ahead(values, 2).tolist() == [5.0, 5.0, 3.0, 3.0, 3.0]
-
-
-@pytest.mark.parametrize("name", ["nonsense", "static:4p", "hpa+nonsense", ""])
+@pytest.mark.parametrize("name", ["nonsense", "static:4p", "hpa+nonsense", "clairvoyant+tdp", "clairvoyant:1.2", ""])
 def test_an_unknown_policy_is_named(name: str) -> None:
     with pytest.raises(UnknownPolicyError):
         make(name)

@@ -1,8 +1,7 @@
-"""A clairvoyant scaler: it knows the whole trace in advance, and how long a start takes.
+"""Workers that the work of a load keeps busy in each second, by the profile alone: where a search for a size begins.
 
-The bound that real planners are measured against. Each pool gets what the work of the next minutes needs: in prefill,
-the work that arrives in any window must fit into the window plus the slack of the target; in decode, the KV use of the
-requests then present must fit. ``headroom`` scales both; a benchmark searches for the cheapest that is good enough.
+In prefill, the work that arrives in any window must fit into the window plus the slack of the target; in decode, the KV
+use of the requests then present must fit.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from planner.domain.pool import Role
 from planner.sim.cluster.engine_timing import engine_law
-from planner.sim.evaluation.simulation import SimulationRun
 from planner.sim.policies.tuning import capacity
 from planner.sim.workload.scenario import Scenario
 
@@ -23,32 +21,11 @@ WINDOWS_S = (1, 2, 4, 8, 16, 32, 64)
 Series = NDArray[np.float64]
 
 
-class Oracle:
-    """Counts by pool for every second of the run, computed before it begins."""
-
-    every_s = 5.0
-
-    def __init__(self, headroom: float = 1.0) -> None:
-        self._headroom = headroom
-        self._needs: dict[str, Series] = {}
-
-    def prepare(self, run: SimulationRun) -> None:
-        needs = needed(run.scenario)
-        for pool in run.scenario.pools:
-            series = needs[Role.PREFILL if pool.role is Role.PREFILL else Role.DECODE] * self._headroom
-            ahead = int(pool.startup_s * (1 + 2 * pool.startup_cv) + self.every_s) + 1
-            self._needs[pool.pool] = np.maximum(1.0, np.ceil(_most_ahead(series, ahead) - 1e-9))
-
-    def wanted(self, run: SimulationRun) -> Mapping[str, int]:
-        second = int(run.now_s)
-        return {name: int(need[min(second, len(need) - 1)]) for name, need in self._needs.items()}
-
-
 def needed(scenario: Scenario) -> Mapping[Role, Series]:
     """Workers needed in each second, by role (not rounded)."""
     law = engine_law(scenario.profile, scenario.truth)
     if law.prefill is None or law.decode is None:
-        raise ValueError("the oracle needs both phases of a profile")
+        raise ValueError("the work of a load needs both phases of a profile")
     trace = scenario.trace
     bins = int(scenario.end_s / BIN_S) + 2
     t_s = np.asarray(trace.t_s)
@@ -83,13 +60,3 @@ def _sum_ahead(values: Series, window: int) -> Series:
     ends = np.minimum(np.arange(len(values)) + window, len(values))
     ahead: Series = total[ends] - total[: len(values)]
     return ahead
-
-
-def _most_ahead(values: Series, window: int) -> Series:
-    """The largest value in ``[i, i + window]``, by doubling."""
-    best, covered = values.copy(), 1
-    while covered < window + 1:
-        step = min(covered, window + 1 - covered)
-        best = np.maximum(best, np.concatenate([best[step:], np.full(step, best[-1])]))
-        covered += step
-    return best
