@@ -1,7 +1,8 @@
-"""The file that `wattscale profile --backend` reads: which model, and how its engine is started."""
+"""The file of `wattscale profile --config`: which model, and how its engine is started; or a graph of Dynamo's."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bus_schemas.regular_files import SETTINGS_BYTES, read_regular
 from deploy.cli.errors import UsageError
+from deploy.profiling.graph_engine import Worker, graph_engine, is_graph
 from deploy.yaml_text import read_yaml
 from planner.profiler.online.engine_process import TEMPLATES, EngineCommand
 
@@ -28,11 +30,26 @@ class EngineConfig(BaseModel):
     starts_within_s: float = Field(default=STARTS_WITHIN_S, gt=0, le=86_400)
 
 
-def read_engine_config(path: Path) -> EngineConfig:
-    """The file. Raises UsageError: one line with the first mistake."""
+@dataclass(frozen=True, slots=True)
+class GivenEngine:
+    """What a file says. ``backend`` and ``tps``: a graph's; None: the options name them."""
+
+    config: EngineConfig
+    backend: str | None = None
+    tps: tuple[int, ...] | None = None
+
+
+def read_engine(path: Path, worker: Worker | None = None) -> GivenEngine:
+    """The file. ``worker``: of a graph, whose arguments count. Raises UsageError: one line with the first mistake."""
     try:
         content = read_yaml(read_regular(path, SETTINGS_BYTES).decode("utf-8"))
-        return EngineConfig.model_validate(content)
+        if is_graph(content):
+            graph = graph_engine(content, worker)
+            config = EngineConfig(model=graph.model, args=graph.arguments, env=dict(graph.environment))
+            return GivenEngine(config, graph.backend, graph.tps)
+        if worker is not None:
+            raise UsageError(f"--worker goes with a DynamoGraphDeployment, and --config {path} is none")
+        return GivenEngine(EngineConfig.model_validate(content))
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read: {error.strerror or error}") from error
     except ValidationError as error:
@@ -42,6 +59,11 @@ def read_engine_config(path: Path) -> EngineConfig:
         raise UsageError(f"--config {path}: {where}: {first['msg']}; its keys are {keys}") from error
     except ValueError as error:
         raise UsageError(f"--config {path}: {error}") from error
+
+
+def read_engine_config(path: Path) -> EngineConfig:
+    """The same, without a graph's backend and TP sizes. Raises UsageError."""
+    return read_engine(path).config
 
 
 def engine_command(backend: str, config: EngineConfig, gpus: tuple[str, ...]) -> EngineCommand:

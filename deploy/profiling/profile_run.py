@@ -20,7 +20,7 @@ from deploy.cli.steer.sending import user_name
 from deploy.engine.shared_gpu import SUFFIX, NoSharedGpuError, SharedGpu
 from deploy.event_loop import run as on_event_loop
 from deploy.profiling.capped_gpus import agent_owns, common_range_watts, guarded_caps, leased_caps, swept_caps
-from deploy.profiling.engine_config import engine_command, read_engine_config
+from deploy.profiling.engine_config import EngineConfig, engine_command
 from deploy.profiling.gpu_folder import folder_gpus
 from deploy.profiling.node_gpus import NodeGpu, NoGpuError, NvmlDraw, NvmlNode, tp_sizes, usable
 from deploy.profiling.written_results import PowerResults, make_folder, write_results
@@ -51,7 +51,7 @@ class ProfileOptions:
     endpoint: str | None
     key: str
     backend: str | None
-    config: Path | None
+    config: EngineConfig | None
     model: str | None
     tps: tuple[int, ...] | None
     gpus: tuple[int, ...] | None
@@ -217,9 +217,10 @@ def _source(options: ProfileOptions, node: NvmlNode | None, gpus: tuple[NodeGpu,
     if options.endpoint is not None:
         return EndpointEngine(options.endpoint, options.key, options.timeout_s)
     assert options.backend is not None and options.config is not None  # noqa: S101, PT018 - checked with the options
-    config = read_engine_config(options.config)
     return StartedEngines(
-        engine_command(options.backend, config, tuple(gpu.uuid for gpu in gpus)), options.output, options.timeout_s
+        engine_command(options.backend, options.config, tuple(gpu.uuid for gpu in gpus)),
+        options.output,
+        options.timeout_s,
     )
 
 

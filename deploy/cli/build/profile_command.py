@@ -6,13 +6,18 @@ import argparse
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import LONGEST_S, MOST_MS, number, whole
+
+if TYPE_CHECKING:
+    from deploy.profiling.engine_config import GivenEngine
 
 KEY = "WATTSCALE_PROFILE_API_KEY"
 MOST_TOKENS = 10**9
@@ -23,6 +28,7 @@ OFFLINE = frozenset(
         *("isl", "osl", "ttft", "itl", "objective", "max_context_length", "max_kv_tokens", "max_in_flight"),
     }
 )
+ONE_ENGINE = "give --endpoint URL for an engine that runs, or --backend and --config to start engines"
 COMMAND_WORDS = ("command", "run")
 MOST_CAP_WATTS = 100_000
 LOCK_FILE = "/run/wattscale/agent.lock"
@@ -67,9 +73,19 @@ def _engine(parser: argparse.ArgumentParser) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="YAML with model, and optionally args, env and command of the engine",
+        help="YAML with model, and optionally args, env and command of the engine; or a DynamoGraphDeployment, whose "
+        "workers say model, backend, TP sizes and arguments (--model and --tp are stronger)",
     )
-    engine.add_argument("--model", metavar="NAME", help="where the endpoint serves several; with --offline: which")
+    engine.add_argument(
+        "--worker",
+        choices=("prefill", "decode"),
+        help="of a graph: whose engine arguments are profiled, where the two workers' differ",
+    )
+    engine.add_argument(
+        "--model",
+        metavar="NAME",
+        help="where the endpoint serves several; with --offline: which; with a graph: instead of its own",
+    )
     engine.add_argument(
         "--tp",
         type=whole_numbers("TP sizes", 1, MOST_GPUS_PER_ENGINE),
@@ -218,16 +234,20 @@ def _run_offline(parser: argparse.ArgumentParser, args: argparse.Namespace) -> i
 
 
 def _run_online(args: argparse.Namespace) -> int:
-    if (args.endpoint is None) == (args.backend is None):
-        raise UsageError("give --endpoint URL for an engine that runs, or --backend and --config to start engines")
+    given: GivenEngine | None = None
     if args.endpoint is not None:
-        if args.config is not None:
-            raise UsageError("--config goes with --backend")
+        if args.backend is not None:
+            raise UsageError(ONE_ENGINE)
+        for name in ("config", "worker"):
+            if getattr(args, name) is not None:
+                raise UsageError(f"--{name} goes with --backend")
         check_endpoint(args.endpoint, args.tp)
-    elif args.config is None:
+    elif args.config is not None:
+        given = _given_engine(args)
+    elif args.backend is None:
+        raise UsageError(ONE_ENGINE)
+    else:
         raise UsageError(f"--backend {args.backend}: --config FILE is missing; it names the model")
-    elif args.model is not None:
-        raise UsageError("--model goes with --endpoint; with --backend the file of --config names it")
     if args.lock_file is not None and not args.caps:
         raise UsageError("--lock-file goes with --caps")
     for name in ("nats_url", "context"):
@@ -239,10 +259,10 @@ def _run_online(args: argparse.Namespace) -> int:
         ProfileOptions(
             endpoint=args.endpoint and args.endpoint.rstrip("/"),
             key=os.environ.get(KEY, ""),
-            backend=args.backend and BACKENDS[args.backend],
-            config=args.config,
-            model=args.model,
-            tps=args.tp,
+            backend=None if given is None else given.backend,
+            config=None if given is None else given.config,
+            model=args.model if given is None else None,
+            tps=args.tp or (None if given is None else given.tps),
             gpus=args.gpus,
             timeout_s=args.timeout_s,
             isl=args.isl,
@@ -262,6 +282,25 @@ def _run_online(args: argparse.Namespace) -> int:
             bus=args,
         )
     )
+
+
+def _given_engine(args: argparse.Namespace) -> GivenEngine:
+    """The engine of --config with the options that are stronger. Raises UsageError."""
+    from deploy.profiling.engine_config import read_engine
+
+    given = read_engine(args.config, args.worker)
+    backend = args.backend and BACKENDS[args.backend]
+    if given.backend is None:
+        if backend is None:
+            raise UsageError(ONE_ENGINE)
+        if args.model is not None:
+            raise UsageError("--model goes with --endpoint or a graph; else the file of --config names it")
+        return replace(given, backend=backend)
+    if backend not in (None, given.backend):
+        raise UsageError(f"--backend {args.backend}: the graph of --config {args.config} is for {given.backend}")
+    if args.model is None:
+        return given
+    return replace(given, config=given.config.model_copy(update={"model": args.model}))
 
 
 def check_endpoint(endpoint: str, tps: tuple[int, ...] | None) -> None:
