@@ -44,7 +44,12 @@ class BusRefusedError(BusUnreachableError):
 
 
 class ServerTooOldError(BusUnreachableError):
-    """A server answered without what decisions are stored with; the text names its version and what is needed."""
+    """A server answered without what decisions are stored with. ``remedy``: what to do; the text says both."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}")
+        self.cause = cause
+        self.remedy = remedy
 
 
 class BusAwayError(BusError, TimeoutError):

@@ -131,7 +131,7 @@ class Bus:
     def came_back(self, client: Client) -> None:
         """Act on a reconnect of ``client``: its server may be another one, of another version."""
         if lack := _lack(client):
-            self.violations.append(lack)
+            self.violations.append(f"{lack[0]}: {lack[1]}")
             # `ready` then opens a new client, and says why it cannot.
             self._giving_up = asyncio.ensure_future(client.close())
         else:
@@ -216,7 +216,7 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
         refused.cancel()
         if lack := _lack(nc):
             await _abandon(nc, opening)
-            raise ServerTooOldError(f"NATS at {where}: {lack}")
+            raise ServerTooOldError(f"NATS at {where}: {lack[0]}", lack[1])
         return nc
     await _abandon(nc, opening)
     if refused.done():
@@ -227,19 +227,24 @@ async def _open(settings: BusSettings, bus: Bus) -> Client:
     raise BusUnreachableError(f"cannot reach NATS at {where}: {why}") from failure
 
 
-def _lack(nc: Client) -> str:
-    """What is wrong with a server that is too old; empty for others, and for one whose version is not of numbers."""
+def server_version(nc: Client) -> tuple[int, int, int] | None:
+    """The version of the server that ``nc`` is connected to; None where it says none that is of three numbers."""
     server = nc.connected_server_version
     try:
         version = (server.major, server.minor, server.patch)
     except ValueError:
-        return ""
-    if version >= OLDEST_SERVER or version == (0, 0, 0):
-        return ""
+        return None
+    return None if version == (0, 0, 0) else version
+
+
+def _lack(nc: Client) -> tuple[str, str] | None:
+    """What is wrong with a server that is too old, and what to do; None for any other."""
+    version = server_version(nc)
+    if version is None or version >= OLDEST_SERVER:
+        return None
     found, oldest = (".".join(map(str, one)) for one in (version, OLDEST_SERVER))
-    return (
-        f"nats-server {found} is older than {oldest} and lacks atomic batches with ids: update it to {oldest} or newer"
-    )
+    what = f"nats-server {found} is older than {oldest} and lacks atomic batches with ids"
+    return what, f"update it to {oldest} or newer"
 
 
 def _refuses(text: str) -> bool:

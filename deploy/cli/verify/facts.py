@@ -30,7 +30,10 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class OldServer(Unknown):
-    """A server answered that is too old. ``why``: its version, and after a colon what to do."""
+    """A server answered that is too old. ``why`` says both: the ``cause``, with its version, and the ``remedy``."""
+
+    cause: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from bus_schemas import v1
 from bus_schemas.errors import BusAwayError, BusError, NotPermittedError
 from bus_schemas.jetstream import stream_admin
 from bus_schemas.jetstream.api import answer, ask, error_of, stream_info
-from bus_schemas.jetstream.connect import Bus
+from bus_schemas.jetstream.connect import Bus, server_version
 from bus_schemas.jetstream.decision_history import decisions_state, forgetful, put_back
 from bus_schemas.jetstream.reader import StoredMessage, all_messages, last_per_subject, last_raw, sequence_of
 from bus_schemas.standing_lease import standing
@@ -62,7 +62,7 @@ async def bus_facts(bus: Bus, replicas: int | None) -> BusFacts:
     changes = await _known(lambda: _changes(bus, replicas))
     return BusFacts(
         servers=", ".join(bus.settings.servers),
-        version=_version(bus),
+        version=shown_version(bus),
         now=now,
         own_ahead_s=own,
         changes=changes,
@@ -80,9 +80,10 @@ async def bus_facts(bus: Bus, replicas: int | None) -> BusFacts:
     )
 
 
-def _version(bus: Bus) -> str:
-    server = bus.nc.connected_server_version
-    return f"{server.major}.{server.minor}.{server.patch}"
+def shown_version(bus: Bus) -> str:
+    """The version that follows `nats-server` in the line of versions."""
+    version = server_version(bus.nc)
+    return ".".join(map(str, version)) if version else "of unknown version"
 
 
 async def _known(read: Callable[[], Awaitable[T]]) -> T | Unknown:

@@ -124,8 +124,7 @@ def _clocks(bus: BusFacts) -> CheckLine:
 def _versions(facts: Facts, bus: BusFacts | Unknown) -> CheckLine:
     known = ", ".join(facts.versions)
     if isinstance(bus, OldServer):
-        what, _, remedy = bus.why.rpartition(": ")
-        return VERSIONS.failed(what, remedy)
+        return VERSIONS.failed(bus.cause, bus.remedy)
     if isinstance(bus, Unknown):
         return VERSIONS.skipped(f"the server's is not known; {known}")
     return VERSIONS.passed(f"nats-server {bus.version}, {known}")

@@ -192,8 +192,8 @@ async def _bus(args: argparse.Namespace) -> BusFacts | Unknown:
         async with reached(args) as bus:
             return await bus_facts(bus, args.replicas)
     except BusProblemError as error:
-        kind = OldServer if isinstance(error.__cause__, ServerTooOldError) else Unknown
-        return kind("; ".join(error.lines))
+        why, old = "; ".join(error.lines), error.__cause__
+        return OldServer(why, old.cause, old.remedy) if isinstance(old, ServerTooOldError) else Unknown(why)
 
 
 def judged(facts: Facts) -> tuple[CheckLine, ...]:

@@ -101,7 +101,9 @@ QUARANTINED = telemetry("node-1", health=v1.GpuHealth.QUARANTINED)
 NO_REQUESTS = record(observed={"interval_s": 2.0}, missing={"requests": "no_data"})
 NO_PROFILE = f"deployments.{NAME}.profile: no folder /profiles"
 
-OLD_SERVER = OldServer("NATS at nats://n: nats-server 2.11.11 is older than 2.12.1: update it to 2.12.1 or newer")
+OLD_SERVER = OldServer(
+    "both", "NATS at nats://n: nats-server 2.11.11 is older than 2.12.1", "update it to 2.12.1 or newer"
+)
 
 ROWS: dict[str, tuple[Facts, str, str, str]] = {
     "missing stream": (healthy(bus(changes=(CREATE,))), "streams", "WATTSCALE_ACKS", "streams apply"),
