@@ -10,7 +10,7 @@ from deploy.fault_simulation.checker import IssuedCommand
 from deploy.fault_simulation.scenario import DECODE, DEPLOYMENT, PREFILL, SITE, planner_config
 from deploy.fault_simulation.simulated_bus import FIRST, Batch, NodeReport, SimulatedBus, SimulatedMessage
 from deploy.fault_simulation.simulated_site import SimulatedProcess, SimulatedSite
-from planner.core import gpu_holds, leavers
+from planner.core import leavers
 from planner.core.leavers import NONE_DRAINED
 from planner.core.power import invariants, site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
@@ -283,14 +283,10 @@ class PlannerProcess(SimulatedProcess):
 
     def _wanting(self, state: PowerState, pools: Mapping[GpuId, GpuSetpoint], now_s: float) -> PowerState:
         """The ledger with what pools want, and with the holds that the real core grants beside it."""
-        if not state.holds and not state.hold_outcomes:
-            return site_ledger.want(state, pools)
-        found = gpu_holds.judged(state, pools, self.config, now_s)
-        for outcome in found.outcomes.values():
+        state = site_ledger.want_with_holds(state, pools, self.config, now_s)
+        for outcome in state.hold_outcomes.values():
             self.counts[outcome.reason.replace("_", " ")] += 1
-        asked = gpu_holds.with_new_outcome(state, found.outcomes)
-        state = replace(state, hold_outcomes=found.outcomes)
-        return site_ledger.ask(site_ledger.want(state, found.setpoints), asked)
+        return state
 
     def _step_workers(self, power: PowerState, now_s: float) -> None:
         """The same where replicas come and go: the real reservations and the real gate before publishing."""

@@ -8,7 +8,6 @@ from dataclasses import replace
 from deploy.fault_simulation.exhaustive.model_state import ModelState, Stored, gpu_id, node_id, with_node
 from deploy.fault_simulation.exhaustive.nodes import aged
 from deploy.fault_simulation.exhaustive.scope import SITE, SearchScope
-from planner.core import gpu_holds
 from planner.core.power import site_ledger
 from planner.core.power.incarnation import FOREIGN_EPOCH, refuses
 from planner.core.power.site_state import PowerState
@@ -76,10 +75,7 @@ def _with_holds(scope: SearchScope, world: ModelState) -> ModelState:
     world = absorb(scope, world, Observation())
     if world.pools is None:
         return world
-    found = gpu_holds.judged(world.leader, world.pools, scope.config, world.now_s)
-    asked = gpu_holds.with_new_outcome(world.leader, found.outcomes)
-    leader = site_ledger.want(replace(world.leader, hold_outcomes=found.outcomes), found.setpoints)
-    return world._replace(leader=site_ledger.ask(leader, asked))
+    return world._replace(leader=site_ledger.want_with_holds(world.leader, world.pools, scope.config, world.now_s))
 
 
 def stepped(scope: SearchScope, world: ModelState) -> tuple[ModelState, PowerState, tuple[PowerDecision, ...]]:

@@ -65,7 +65,7 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
         chosen = _chosen_by_all(inventory, members, config, state, gpu_holds.held_gpus(power[name]))
         if any(state.deployments[d].pending.goals for d in members):
             setpoints = _setpoints(inventory, chosen, state.deployments)
-            power[name] = _wanted(power[name], setpoints, site, clock.now_s)
+            power[name] = ledger.want_with_holds(power[name], setpoints, site, clock.now_s)
         power[name], sent = ledger.advance(power[name], site, clock.now_s)
         decisions += sent
         gate = starts.StartGate(power[name], site, clock.now_s)
@@ -80,15 +80,6 @@ def reserve_power(state: PlannerState, config: PlannerConfig, clock: TickClock) 
             pending = replace(pending, placements=held.placements, placed=held.placed)
             deployments[d] = replace(deployments[d], pending=pending)
     return Reserved(replace(state, power=power, deployments=deployments), tuple(decisions), reserved)
-
-
-def _wanted(power: PowerState, setpoints: Mapping[GpuId, GpuSetpoint], site: SiteConfig, now_s: float) -> PowerState:
-    """The ledger with what pools want, and the holds that fit beside it. A decision states each new outcome."""
-    if not power.holds and not power.hold_outcomes:
-        return ledger.want(power, setpoints)
-    found = gpu_holds.judged(power, setpoints, site, now_s)
-    fresh = ledger.want(replace(power, hold_outcomes=found.outcomes), found.setpoints)
-    return ledger.ask(fresh, gpu_holds.with_new_outcome(power, found.outcomes))
 
 
 def _chosen_by_all(

@@ -216,6 +216,17 @@ def want(state: PowerState, setpoints: Mapping[GpuId, GpuSetpoint]) -> PowerStat
     return replace(state, wants=setpoints, nodes=nodes)
 
 
+def want_with_holds(
+    state: PowerState, setpoints: Mapping[GpuId, GpuSetpoint], config: SiteConfig, now_s: float
+) -> PowerState:
+    """The state with what pools want, and the holds that fit beside it. A decision states each new outcome."""
+    if not state.holds and not state.hold_outcomes:
+        return want(state, setpoints)
+    found = gpu_holds.judged(state, setpoints, config, now_s)
+    fresh = want(replace(state, hold_outcomes=found.outcomes), found.setpoints)
+    return ask(fresh, gpu_holds.with_new_outcome(state, found.outcomes))
+
+
 def pledge(state: PowerState, gpus: int, unannounced: int = 0) -> PowerState:
     """The state in which published replicas may still start on ``gpus`` GPUs, of which no report shows a pod yet.
 
