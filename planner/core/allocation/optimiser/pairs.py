@@ -136,8 +136,3 @@ def shared(frontiers: Sequence[Frontier], budget_mw: float, gpu_limit: float, st
         if not moved:
             break
     return at
-
-
-def smallest(frontiers: Sequence[Frontier]) -> list[int]:
-    """The most frugal place of each: the fewest GPUs, then watts."""
-    return [0] * len(frontiers)
