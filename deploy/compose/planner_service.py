@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from bus_schemas.jetstream.connect import Bus, unopened
 from bus_schemas.jetstream.consumers import maintain
 from bus_schemas.jetstream.tasks.backoff import Backoff
-from bus_schemas.jetstream.tasks.task_group import ended, run_together
+from bus_schemas.jetstream.tasks.task_group import run_together
 from deploy.cli.errors import UsageError
 from deploy.collector import collect_seldom
 from deploy.compose.connectors.beside_planner import OWN_GRAPH, SideConnector
@@ -25,6 +24,7 @@ from deploy.compose.metric_sources import SharedClients, observers
 from deploy.dashboard.feed import Feed
 from deploy.dashboard.page_server import DashboardServer
 from deploy.dashboard.planner_steering import PlannerSteering
+from deploy.event_loop import until_signal
 from planner.adapters.graph_model import GraphModel, detect
 from planner.domain.config import PlannerConfig
 from planner.ports import Clock
@@ -51,18 +51,7 @@ async def run_planner(settings: Settings, config: PlannerConfig, beside: Sequenc
     Waits for a bus that is not there yet, and is not ready until then. Raises OSError where the health port is taken.
     """
     collect_seldom()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    serving = asyncio.create_task(_serve(settings, config, beside), name="planner")
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await ended(serving, stopping)
-    if not (stop.is_set() and serving.cancelled()):
-        serving.result()
+    await until_signal(_serve(settings, config, beside))
 
 
 async def _serve(settings: Settings, config: PlannerConfig, beside: Sequence[SideConnector]) -> None:

@@ -21,6 +21,7 @@ from deploy.demo.options import UpOptions
 from deploy.demo.parts import agent_on, planner_on, reach
 from deploy.demo.prepare import Prepared, prepare
 from deploy.event_loop import run as on_event_loop
+from deploy.event_loop import until_signal
 from deploy.tour.rack_driver import RackDriver, RackOwners
 from planner.runtime.config.settings import MetricsSettings
 
@@ -51,26 +52,16 @@ def main() -> int:
     """Run until SIGTERM, SIGINT or the end of standard input."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     order = PartOrder(**json.loads(sys.stdin.readline()))
-    on_event_loop(_until_stopped(order))
+    on_event_loop(until_signal(_work(order)))
     return 0
 
 
-async def _until_stopped(order: PartOrder) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def _work(order: PartOrder) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     run = order.prepared()
     bus = await reach(run, order.nats_url, order.name)
     try:
-        working = asyncio.create_task(_agent(bus, order) if order.node else _planner(bus, order, run))
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-        failed = working.done()
-        await ended(working, stopping)
-        if failed:
-            working.result()
+        await (_agent(bus, order) if order.node else _planner(bus, order, run))
     finally:
         await bus.close()
 

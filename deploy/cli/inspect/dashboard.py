@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from deploy.cli.errors import CliError, UsageError
 from deploy.cli.numbers import whole
 from deploy.collector import collect_seldom
 from deploy.event_loop import run as on_event_loop
+from deploy.event_loop import until_signal
 
 if TYPE_CHECKING:
     from deploy.dashboard.page_server import DashboardServer
@@ -74,11 +74,12 @@ def _run(args: argparse.Namespace) -> int:
             "put a proxy with TLS in front (--host-name)"
         )
     try:
-        return on_event_loop(_serve(args))
+        on_event_loop(until_signal(_serve(args)))
     except OSError as error:
         raise CliError(
             f"cannot listen on {args.host} port {args.port}: {error.strerror or error}; use --port"
         ) from error
+    return 0
 
 
 def _tokens(args: argparse.Namespace) -> SteerTokens | None:
@@ -90,7 +91,7 @@ def _tokens(args: argparse.Namespace) -> SteerTokens | None:
         raise UsageError(f"--steer-token-file {error}") from error
 
 
-async def _serve(args: argparse.Namespace) -> int:
+async def _serve(args: argparse.Namespace) -> None:
     from bus_schemas.visible_text import visible_handler
     from deploy.dashboard.feed import Feed
     from deploy.dashboard.page_server import DashboardServer
@@ -100,9 +101,6 @@ async def _serve(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
     log_commands()
     collect_seldom()
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with reached(args) as bus:
         page = DashboardServer(
             Feed(bus),
@@ -112,15 +110,11 @@ async def _serve(args: argparse.Namespace) -> int:
             host_names=args.host_names,
             steering=None if tokens is None else Steering(bus, tokens, args.host_names),
         )
-        serving = asyncio.create_task(page.run())
-        waits = [asyncio.create_task(stop.wait()), asyncio.create_task(_announce(page))]
+        announcing = asyncio.create_task(_announce(page))
         try:
-            await asyncio.wait([serving, waits[0]], return_when=asyncio.FIRST_COMPLETED)
+            await page.run()
         finally:
-            await ended(serving, *waits)
-        if not serving.cancelled():
-            serving.result()
-    return 0
+            await ended(announcing)
 
 
 async def _announce(page: DashboardServer) -> None:

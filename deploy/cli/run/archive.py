@@ -7,18 +7,16 @@ import asyncio
 import fcntl
 import logging
 import os
-import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from bus_schemas.jetstream.tasks.task_group import ended
 from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError, UsageError
 from deploy.cli.numbers import number, whole
 from deploy.event_loop import run as on_event_loop
+from deploy.event_loop import until_signal
 
 EVERY_S = 5.0
 MOST_DAYS = 36_500
@@ -59,28 +57,13 @@ async def _archive(args: argparse.Namespace) -> int:
                     await archiver.copy()
                     await asyncio.to_thread(archiver.tidy)
                 else:
-                    await _until_stopped(archiver.run(args.every_s))
+                    await until_signal(archiver.run(args.every_s))
     except ArchiveError as error:
         raise CliError(str(error)) from error
     except OSError as error:
         raise CliError(f"{args.folder}: {error.strerror or error}") from error
     print(f"{args.folder}: {archiver.kept} messages kept")
     return 0
-
-
-async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run until a signal, or until the work fails."""
-    stop = asyncio.Event()
-    for one in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(one, stop.set)
-    running, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait([running, stopped], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        failed = running.done()
-        await ended(running, stopped)
-    if failed:
-        running.result()
 
 
 @contextmanager

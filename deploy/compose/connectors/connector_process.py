@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -21,10 +20,10 @@ from bus_schemas.errors import BusError
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.settings import BusSettings
 from bus_schemas.jetstream.tasks.backoff import Backoff
-from bus_schemas.jetstream.tasks.task_group import ended, run_together
+from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.visible_text import visible_handler
 from deploy.cli.errors import UsageError
-from deploy.event_loop import limit_repeats
+from deploy.event_loop import limit_repeats, until_signal
 from deploy.installed_files import rival_claims
 
 log = logging.getLogger("wattscale.connector")
@@ -68,20 +67,11 @@ async def run_until_signal(parts: dict[str, Coroutine[Any, Any, None]]) -> int:
 
     Raises UsageError for an address that is taken, and where another connector scales the same.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    limit_repeats(loop)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    running = asyncio.create_task(run_together(parts), name="connector")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-    await ended(running, stopping)
-    error = None if running.cancelled() else running.exception()
-    if isinstance(error, (OSError, SecondConnectorError)):
+    limit_repeats(asyncio.get_running_loop())
+    try:
+        await until_signal(run_together(parts))
+    except (OSError, SecondConnectorError) as error:
         raise UsageError(str(error)) from error
-    if error is not None:
-        raise error
     return 0
 
 
