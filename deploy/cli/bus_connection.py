@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bus_schemas.jetstream.connect import Bus
     from bus_schemas.jetstream.settings import BusSettings
 
+CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 2.0
 CLIENT_ROLES = ("operator", "observer", "planner")
 NOT_ENABLED = 10039
@@ -62,6 +63,7 @@ def settings_of(where: BusAddress) -> BusSettings:
             servers=where.servers,
             prefix=where.prefix,
             name="wattscale-cli",
+            connect_timeout_s=CONNECT_TIMEOUT_S,
             request_timeout_s=REQUEST_TIMEOUT_S,
             **given,
         )

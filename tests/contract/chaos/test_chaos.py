@@ -233,7 +233,7 @@ async def test_a_full_store_refuses_and_recovers_without_losing_what_it_took(tmp
     acknowledged = 0
     async with EmbeddedServer(tmp_path, settings=small) as server, connected(server.url) as bus:
         await ask_small(bus)
-        leadership = Leadership(bus, "p", 30)
+        leadership = Leadership(bus, "p", 10)
         await leadership.acquire()
         publisher = Publisher(bus, leadership)
         refusal = ""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from deploy.cli import bus_connection
 from deploy.demo.last_run import LastRun, remember
 from deploy.nats.embedded import EmbeddedServer
 from tests.command_line import run
@@ -112,6 +113,8 @@ def _on_a_bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             try:
                 remember(LastRun(server.url, "wattscale", os.getpid(), "row", "prod-llama"))
                 assert run("streams", "apply").code == 0
+                # Much of what is drawn names no server: each would be waited for.
+                patch.setattr(bus_connection, "CONNECT_TIMEOUT_S", 1.0)
                 yield
             finally:
                 loop.run(server.close())
