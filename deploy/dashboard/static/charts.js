@@ -2,6 +2,8 @@
 import { clock, element, number, palette, replaceLines } from "./format.js";
 
 const PAD = { left: 54, right: 18, top: 8, bottom: 20 };
+// Between two marks of the time axis, in ms.
+const MARKS = [10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200].map((seconds) => seconds * 1e3);
 const colour = (name) => palette()[name];
 
 export class Chart {
@@ -37,8 +39,8 @@ export class Chart {
   // `lines`: [{name, colour, step, dashed, points: [[ms, value], ...]}]; `band`: [[ms, low, high], ...].
   show(data) {
     this.data = { band: [], ...data };
-    const names = [...this.data.lines.map((line) => [line.colour, line.name]), ...(this.data.band.length ? [[0, this.band]] : [])];
-    replaceLines(this.legend, names, ([colour, text]) => element("span", { class: `c${colour}`, text }));
+    const names = [...this.data.lines.map((line) => [line.colour, line.name, line.dashed]), ...(this.data.band.length ? [[0, this.band]] : [])];
+    replaceLines(this.legend, names, ([colour, text, dashed]) => element("span", { class: `c${colour}${dashed ? " dashed" : ""}`, text }));
     this.canvas.setAttribute("aria-label", `${this.title}: ${this.summary()}`);
     this.draw();
     this.table();
@@ -110,20 +112,25 @@ export class Chart {
     }
     pen.textAlign = "center";
     pen.textBaseline = "top";
-    const minutes = [1, 2, 5, 10, 15, 30, 60, 120, 240, 720].find((size) => (range.last - range.first) / (size * 60e3) <= 6) || 1440;
-    for (let at = Math.ceil(range.first / (minutes * 60e3)) * minutes * 60e3; at <= range.last; at += minutes * 60e3) {
-      pen.fillText(clock(at).slice(0, 5), x(at), height - PAD.bottom + 5);
+    const apart = MARKS.find((size) => (range.last - range.first) / size <= 6) || 86400e3;
+    for (let at = Math.ceil(range.first / apart) * apart; at <= range.last; at += apart) {
+      pen.fillText(apart < 60e3 ? clock(at) : clock(at).slice(0, 5), x(at), height - PAD.bottom + 5);
     }
   }
 
   drawBand(pen, x, y) {
-    const { band } = this.data;
-    if (band.length < 2) return;
+    const gap = this.data.lines.find((line) => line.gap)?.gap || Infinity, pieces = [];
+    this.data.band.forEach((point, index, band) => {
+      if (!index || point[0] - band[index - 1][0] > gap) pieces.push([]);
+      pieces.at(-1).push(point);
+    });
     pen.fillStyle = colour("band");
-    pen.beginPath();
-    band.forEach(([at, , high], index) => (index ? pen.lineTo(x(at), y(high)) : pen.moveTo(x(at), y(high))));
-    [...band].reverse().forEach(([at, low]) => pen.lineTo(x(at), y(low)));
-    pen.fill();
+    for (const piece of pieces) {
+      pen.beginPath();
+      piece.forEach(([at, , high], index) => (index ? pen.lineTo(x(at), y(high)) : pen.moveTo(x(at), y(high))));
+      [...piece].reverse().forEach(([at, low]) => pen.lineTo(x(at), y(low)));
+      pen.fill();
+    }
   }
 
   line(pen, line, x, y) {

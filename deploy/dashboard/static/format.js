@@ -6,6 +6,14 @@ const numberFormat = new Intl.NumberFormat([], { maximumFractionDigits: 2 });
 
 export const clock = (ms) => clockFormat.format(ms);
 export const moment = (ms) => (Date.now() - ms > 20 * 3600e3 ? `${dayFormat.format(ms)} ${clock(ms)}` : clock(ms));
+// A command states in UTC from when, and until when, it holds; the page shows times in the viewer's zone.
+const INSTANT = "\\d{4}-\\d\\d-\\d\\d \\d\\d:\\d\\d:\\d\\d";
+const PERIOD = new RegExp(`from (${INSTANT})(?: until (${INSTANT}))? UTC`);
+const here = (utc) => {
+  const at = Date.parse(`${utc.replace(" ", "T")}Z`);
+  return `${dayFormat.format(at)} ${clock(at)}`;
+};
+export const local = (text) => text.replace(PERIOD, (_, from, until) => `from ${here(from)}${until ? ` until ${here(until)}` : ""}`);
 export const number = (value) => (value === null || value === undefined ? "–" : numberFormat.format(value));
 export const watts = (value) => (value === null || value === undefined ? "–" : `${number(Math.round(value))} W`);
 // Names in the order of people: node-2 before node-10.

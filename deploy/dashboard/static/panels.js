@@ -1,5 +1,5 @@
 // Everything on the page that is text: answers, problems, tables, the timeline. Each is written again only if it differs.
-import { age, clock, element, inOrder, moment, number, replaceLines, watts } from "./format.js";
+import { age, clock, element, inOrder, local, moment, number, replaceLines, watts } from "./format.js";
 import { known, named } from "./stream.js";
 
 const MOST_ROWS = 120;
@@ -45,7 +45,7 @@ export function showAnswers() {
 }
 
 export function showSites() {
-  const rows = named("site").map(([name, site]) => [name, site.line, ...site.commands.map((one) => `${one.text}: ${one.state}`)]);
+  const rows = named("site").map(([name, site]) => [name, site.line, ...site.commands.map((one) => local(`${one.text}: ${one.state}`))]);
   replaceLines(find("sites"), rows, ([name, line, ...commands]) =>
     element("div", {}, element("p", { text: `${name}: ${line}` }), element("ul", {}, ...commands.map((text) => element("li", { text })))));
 }
@@ -97,7 +97,7 @@ function keepingFocus(root, replace) {
 }
 
 export function eventLine(event, open) {
-  const text = event.id === null ? element("span", { text: event.text }) : element("button", { class: "link", text: event.text, click: () => open(event) });
+  const text = event.id === null ? element("span", { text: local(event.text) }) : element("button", { class: "link", text: local(event.text), click: () => open(event) });
   return element("li", { class: event.well ? "" : "bad" }, element("time", { text: moment(event.t), datetime: new Date(event.t).toISOString() }), text);
 }
 

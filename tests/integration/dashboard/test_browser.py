@@ -10,6 +10,7 @@ import math
 import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -98,6 +99,12 @@ async def test_the_page_answers_explains_lives_and_survives_an_outage(tmp_path: 
             await _happened(page, made)
             await until(lambda: _charted(page), "the charts to be drawn")
             drawn = [one.draw_watts or 0.0 for one in messages if isinstance(one, v1.PlanRecord)]
+            # A command is stated in UTC on the bus, and here in the viewer's zone.
+            begins = (now + timedelta(minutes=5)).astimezone(ZoneInfo(ZONE))
+            await shown(page, "#sites", f"{begins:%H:%M:%S}, over a ramp of 120 s: begins later")
+            assert "UTC" not in await page.text("#sites")
+            dashed = "[...document.querySelectorAll('.legend .dashed')].map((one) => one.textContent)"
+            assert {"target", "announced budget", "decode desired"} <= set(await page.evaluate(dashed))
             # Each reading until the next, a minute later.
             await shown(page, "#energy", f"{sum(drawn[:-1]) / 60_000:.2f} kWh drawn")
             if os.environ.get("WATTSCALE_WRITE_SCREENSHOT"):
