@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from bus_schemas.units import mw_from_watts
+
 SETTLE_S = 2.0
 """Until a new limit is in force and what was drawn above it has passed: the settle time of the planner's ledger."""
 ANSWERS_WITHIN_S = 60.0
@@ -109,7 +111,7 @@ class GuardedCaps:
 
         Raises CapError.
         """
-        wanted = dict.fromkeys(self._gpus_of(tp), round(watts * 1000))
+        wanted = dict.fromkeys(self._gpus_of(tp), mw_from_watts(watts))
         if all(self._in_force.get(gpu) == mw for gpu, mw in wanted.items()):
             return
         await self._ask({"set": wanted})
@@ -119,7 +121,7 @@ class GuardedCaps:
 
     async def check(self, tp: int, watts: float) -> None:
         """Raises CapError where the limit in force is another now."""
-        await self._ask({"check": dict.fromkeys(self._gpus_of(tp), round(watts * 1000))})
+        await self._ask({"check": dict.fromkeys(self._gpus_of(tp), mw_from_watts(watts))})
 
     async def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
         process = self._running()

@@ -34,20 +34,28 @@ class NoCaps:
         """Nothing to set."""
 
 
+def fed(scenario: Scenario, wanted: Mapping[str, int], gpu_mw: Mapping[str, int]) -> Mapping[str, int]:
+    """As many replicas as the smallest budget feeds, one at least, where a GPU of a pool may draw ``gpu_mw``."""
+    if scenario.budget is None:
+        return wanted
+    idle_mw = scenario.cluster.card.idle_mw
+    left_mw = min(mw for _, mw in scenario.budget.steps) - scenario.gpus * idle_mw
+    sizes = {pool.pool: pool.gpus_per_replica for pool in scenario.pools}
+    found = dict(wanted)
+
+    def above_idle_mw() -> int:
+        return sum(count * sizes[name] * (gpu_mw[name] - idle_mw) for name, count in found.items())
+
+    while above_idle_mw() > left_mw and max(found.values()) > 1:
+        found[max(found, key=lambda name: found[name] * sizes[name])] -= 1
+    return found
+
+
 class TdpProvisioning(NoCaps):
     """As many GPUs as the smallest budget allows at nameplate power; the rest stay idle."""
 
     def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
-        if scenario.budget is None:
-            return wanted
-        card = scenario.cluster.card
-        smallest = min(mw for _, mw in scenario.budget.steps)
-        feeds = max(0, smallest - scenario.gpus * card.idle_mw) // (card.default_mw - card.idle_mw)
-        sizes = {pool.pool: pool.gpus_per_replica for pool in scenario.pools}
-        found = dict(wanted)
-        while sum(count * sizes[name] for name, count in found.items()) > feeds and max(found.values()) > 1:
-            found[max(found, key=lambda name: found[name] * sizes[name])] -= 1
-        return found
+        return fed(scenario, wanted, dict.fromkeys(wanted, scenario.cluster.card.default_mw))
 
 
 class UniformCaps(NoCaps):

@@ -12,7 +12,7 @@ import numpy as np
 
 from planner.sim.cluster.sim_gpu import SimGpuReading
 from planner.sim.evaluation.simulation import SimulationRun
-from planner.sim.policies.cap_policies import NoCaps
+from planner.sim.policies.cap_policies import NoCaps, fed
 from planner.sim.workload.scenario import DECODE, PREFILL, Scenario
 
 APPLY_EVERY_S = 1.0
@@ -38,19 +38,7 @@ class FixedCaps(NoCaps):
         }
 
     def allowed(self, scenario: Scenario, wanted: Mapping[str, int]) -> Mapping[str, int]:
-        if scenario.budget is None:
-            return wanted
-        caps, card = self.caps_mw(scenario), scenario.cluster.card
-        sizes = {pool.pool: pool.gpus_per_replica for pool in scenario.pools}
-        left = min(mw for _, mw in scenario.budget.steps) - scenario.gpus * card.idle_mw
-        found = dict(wanted)
-
-        def costs() -> int:
-            return sum(count * sizes[name] * (caps[name] - card.idle_mw) for name, count in found.items())
-
-        while costs() > left and max(found.values()) > 1:
-            found[max(found, key=lambda name: found[name] * sizes[name])] -= 1
-        return found
+        return fed(scenario, wanted, self.caps_mw(scenario))
 
     def attach(self, run: SimulationRun) -> None:
         if run.scenario.budget is not None:
