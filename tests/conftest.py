@@ -51,8 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Run a test, measured or not, with all that it starts."""
-    measuring = item.config.pluginmanager.hasplugin("_cov")
-    if measuring and (_long(item) or any(room in item.path.parents for room in UNMEASURED)):
+    repeats = item.get_closest_marker("unmeasured") or any(room in item.path.parents for room in UNMEASURED)
+    if (repeats or _long(item)) and item.config.pluginmanager.hasplugin("_cov"):
         with _unmeasured():
             return (yield)
     return (yield)

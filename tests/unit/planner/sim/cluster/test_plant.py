@@ -46,18 +46,21 @@ def mean_wait_s(servers: int, busy: float, *, exponential: bool) -> tuple[float,
     return float(waits.mean()), rate
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("servers", "busy"), [(1, 0.5), (1, 0.8), (3, 0.8), (6, 0.85)])
 def test_waits_for_exponential_prompts_are_erlang_c(servers: int, busy: float) -> None:
     wait_s, rate = mean_wait_s(servers, busy, exponential=True)
     assert wait_s == pytest.approx(erlang_c_wait_s(rate, 0.1, servers), rel=0.12)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("busy", [0.5, 0.8])
 def test_waits_for_equal_prompts_at_one_worker_are_pollaczek_khinchine(busy: float) -> None:
     wait_s, _ = mean_wait_s(1, busy, exponential=False)
     assert wait_s == pytest.approx(busy * 0.1 / (2 * (1 - busy)), rel=0.08)
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize(("servers", "busy"), [(2, 0.8), (5, 0.85)])
 def test_waits_for_equal_prompts_at_many_workers_are_half_of_erlang_c(servers: int, busy: float) -> None:
     """M/D/c is close to half of M/M/c, more exactly with the correction of Cosmetatos."""
