@@ -34,6 +34,7 @@ class GpuTelemetry(Part):
     worker: str = ""
     pod: str = ""
     terminating: bool = False
+    """The pod is being deleted. Without a ``deployment``: the API server does not list it, so whose it is, is not known."""
 
 
 class NodeTelemetry(Message):

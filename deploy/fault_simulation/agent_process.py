@@ -123,7 +123,7 @@ class AgentProcess(SimulatedProcess):
             deployment=DEPLOYMENT if ours else None,
             pool=pod.pool if pod is not None and ours else None,
             worker=pod.name if pod is not None else None,
-            terminating=ours and pod is not None and pod.terminating,
+            terminating=pod is not None and pod.terminating,
         )
         self._seen[card.gpu] = (reading, pod, seen)
         return seen

@@ -113,7 +113,7 @@ def _unmet(world: World) -> str:
     leader = next((p for p in world.planners if p.state is not None and p.index == world.bus.lease_holder), None)
     if leader is None or leader.state is None:
         return f"after {CALM_S:g} calm seconds no planner leads"
-    state, short = leader.state, []
+    state, short, behind = leader.state, [], 0
     if state.frozen:
         return f"after {CALM_S:g} calm seconds raises are frozen by {' '.join(state.frozen)}"
     if state.holds:
@@ -134,11 +134,13 @@ def _unmet(world: World) -> str:
         wanted = (state.wants or {}).get(card.gpu)
         if wanted is not None and page.covered is not None and not page.covered[at]:
             continue  # not yet reserved: the ledger lacks the watts, or the GPU is taken
+        behind += page.goal_mw is not None and page.goal_mw[at] > cap
         wish = card.floor_mw if wanted is None else max(wanted.cap_mw, card.floor_mw)
         if card.requested_mw + leader.config.smallest_step_mw <= wish:
             short.append(f"{card.gpu} stands at {card.requested_mw} of {wish} mW wanted")
     free = free_mw(state, leader.config, leader.clock_s)
-    if short and free > leader.config.smallest_step_mw * len(short):
+    # Each GPU below its goal, a parked one too, may have its part of what is free, and a part below a step is not sent.
+    if short and free > leader.config.smallest_step_mw * max(behind, len(short)):
         return f"after {CALM_S:g} calm seconds {short[0]} while {free} mW are free"
     return ""
 

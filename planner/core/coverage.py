@@ -26,46 +26,71 @@ def inherited(ledger: NodeLedger, outside: Iterable[GpuId]) -> NodeLedger:
 def with_pods(
     ledger: NodeLedger, seen: NodeObservation, deployments: frozenset[DeploymentId], last: NodeObservation | None
 ) -> NodeLedger:
-    """The ledger after a report's pods: every GPU that a pod of ``deployments`` holds is covered from now on.
+    """The ledger after a report's pods: every GPU that a pod of ``deployments`` holds, or one that may be theirs, is
+    covered from now on.
 
-    Only the newest report can show that a pod is gone; a late one cannot. ``last``: the report before it.
+    Only a report that its agent made after answering this leader can show that a pod is gone: any other may be an old
+    one that came late. ``last``: the report that was taken in before.
     """
     rows = [seen.gpus.get(gpu) for gpu in ledger.cards.gpus]
     before = ledger.held or (False,) * len(rows)
-    newest = (seen.boot, seen.clock_s) == (ledger.heard_boot, ledger.heard_clock_s)
+    proves = seen is ledger.seen and ledger.proven and ledger.reported_since_answer
     held = tuple(
         [
             was
             if row is None
             else row.deployment in deployments
             or row.worker == LEFT
-            or (was and (not newest or _lost_labels(row, last)))
+            or _unlisted(row, last)
+            or (was and (not proves or _lost_labels(seen, row, last)))
             for row, was in zip(rows, before, strict=True)
         ]
     )
     known = ledger.covered or (False,) * len(rows)
     fresh = _covering(ledger, tuple([was or now for was, now in zip(known, held, strict=True)]))
-    ours = [row for row, counts in zip(rows, fresh.covered or (), strict=True) if counts and row is not None]
+    if held != ledger.held or fresh.covered != ledger.covered:
+        fresh = fresh._replace(held=held, goal_mw=None)
+    return _showing(fresh, rows) if seen is ledger.seen else fresh
+
+
+def _showing(ledger: NodeLedger, rows: list[GpuObservation | None]) -> NodeLedger:
+    """The ledger with limits and draws of covered GPUs only, by the report that it has taken in."""
+    ours = [row for row, counts in zip(rows, ledger.covered or (), strict=True) if counts and row is not None]
     draws = [row.draw_mw for row in ours if row.draw_mw is not None]
-    return fresh._replace(
-        held=held,
-        goal_mw=fresh.goal_mw if held == ledger.held and fresh.covered == ledger.covered else None,
+    return ledger._replace(
         enforced_mw=sum([row.enforced_mw or 0 for row in ours]),
         draw_mw=sum(draws) if len(draws) == len(ours) else None,
     )
 
 
-def _lost_labels(row: GpuObservation, last: NodeObservation | None) -> bool:
+def _lost_labels(seen: NodeObservation, row: GpuObservation, last: NodeObservation | None) -> bool:
     """Whether the pod on a GPU that was held may be the one of ours that held it. Its labels are gone when it was
-    deleted by force, and it still runs; a new leader cannot know its name.
+    deleted by force, and it still runs. A new leader cannot know its name; nor does a report of another process of
+    the agent prove a name, because it may be an old one that came late.
     """
     if row.worker is None or row.deployment is not None:
         return False
-    past = None if last is None else last.gpus.get(row.gpu) or last.missing.get(row.gpu)
+    if last is not None and last.boot != seen.boot:
+        return True
+    past = _past(row, last)
     return past is None or past.worker == row.worker
 
 
+def _unlisted(row: GpuObservation, last: NodeObservation | None) -> bool:
+    """Whether a pod that appears may be one of ours that was deleted by force before any report showed its labels."""
+    if row.worker is None or row.deployment is not None or not row.terminating:
+        return False
+    past = _past(row, last)
+    return past is None or past.worker != row.worker
+
+
+def _past(row: GpuObservation, last: NodeObservation | None) -> GpuObservation | None:
+    return None if last is None else last.gpus.get(row.gpu) or last.missing.get(row.gpu)
+
+
 def _covering(ledger: NodeLedger, covered: tuple[bool, ...]) -> NodeLedger:
+    if covered == ledger.covered:
+        return ledger
     return ledger._replace(covered=covered, total_mw=total_of(ledger.cost_mw, covered))
 
 

@@ -76,6 +76,7 @@ class GpuObservation:
     role: Role | None = None
     worker: str | None = None
     terminating: bool = False
+    """The pod is leaving. Without a deployment: the API server does not list it, so it may be anybody's."""
     component: str = ""
     """The pool's name in the worker's label, as the orchestrator writes it."""
     left_s: float | None = None
@@ -84,14 +85,14 @@ class GpuObservation:
 
 @dataclass(frozen=True, slots=True)
 class NodeObservation:
-    """One node's telemetry. ``boot`` changes when the agent process restarts."""
+    """One node's telemetry. ``boot`` (``<machine boot>/<process>``) changes when the agent process restarts."""
 
     node: NodeId
     gpus: Mapping[GpuId, GpuObservation]
     age_s: float = 0.0
     boot: str = ""
     clock_s: float | None = None
-    """The agent's own clock at the reading: opaque, compared only within the same boot, and echoed in decisions."""
+    """The machine's own clock at the reading: compared only within one boot of the machine, and echoed in decisions."""
     sequence: int = field(default=0, compare=False)
     """Its place in its stream."""
     missing: Mapping[GpuId, GpuObservation] = field(default_factory=dict)

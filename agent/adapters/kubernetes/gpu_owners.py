@@ -138,8 +138,11 @@ def owner_of(pod: Pod, labels: PodLabels, container: str = "") -> GpuOwner:
 
 
 def _known(refs: tuple[PodRef, ...], live: Mapping[PodRef, Pod]) -> tuple[Pod, ...]:
-    """Pods that the watch does not show yet (or any more) still hold their GPU according to the kubelet."""
-    return tuple(live.get(ref) or Pod(uid="", ref=ref) for ref in refs)
+    """Pods that the watch does not show still hold their GPU according to the kubelet.
+
+    They count as leaving: one that was deleted by force before this process began has no labels to tell whose it is.
+    """
+    return tuple(live.get(ref) or Pod(uid="", ref=ref, terminating=True) for ref in refs)
 
 
 def _mig_parents(infos: Mapping[str, GpuInfo]) -> dict[str, str]:

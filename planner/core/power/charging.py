@@ -98,24 +98,52 @@ def doubt(ledger: NodeLedger, least_mw: int) -> NodeLedger:
 
 
 def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> NodeLedger:
-    """The ledger after telemetry, which may raise a charge (drift, a reset, a foreign writer) but never lowers one."""
+    """The ledger after telemetry, which may raise a charge (drift, a reset, a foreign writer) but never lowers one.
+
+    A report that comes after a later one raises charges too, and shows nothing else: its pods and draws are the past.
+    """
     if seen is ledger.seen:
         return ledger
     if len(seen.gpus) != len(ledger.cards.gpus) or not all(map(seen.gpus.__contains__, ledger.cards.gpus)):
         ledger = _with_gpus(ledger, seen)
     rows = [seen.gpus.get(gpu) for gpu in ledger.cards.gpus]
-    known = [row for row in rows if row is not None]
-    hardware, healthy = ledger.hardware_mw, ledger.healthy
+    hardware = _with_reported(ledger, seen, rows)
+    fresh = ledger if comes_late(ledger, seen) else _showing(ledger, seen, rows, now_s)
+    return fresh if hardware is ledger.hardware_mw else _recharged(fresh, hardware, fresh.sent)
+
+
+def _with_reported(ledger: NodeLedger, seen: NodeObservation, rows: list[GpuObservation | None]) -> Column:
+    """The limits that may stand on the hardware, the reported ones included; the same object where none is higher."""
+    if not _newer(ledger, seen.boot, seen.clock_s):
+        return ledger.hardware_mw
+    reported = [0 if row is None else _reported_mw(row) for row in rows]
+    if all(map(le, reported, ledger.charge_mw)):
+        return ledger.hardware_mw
+    return tuple(map(max, ledger.hardware_mw, reported))
+
+
+def comes_late(ledger: NodeLedger, seen: NodeObservation) -> bool:
+    """Whether a report is older than the last one that was taken in. Processes of one machine share its clock."""
+    last = ledger.seen
+    if last is None or seen.clock_s is None or last.clock_s is None:
+        return False
+    machine = seen.boot.partition("/")[0]
+    return machine != "" and machine == last.boot.partition("/")[0] and seen.clock_s < last.clock_s
+
+
+def _showing(
+    ledger: NodeLedger, seen: NodeObservation, rows: list[GpuObservation | None], now_s: float
+) -> NodeLedger:
+    """The ledger with what a report shows of pods, health, draws and limits."""
+    healthy = ledger.healthy
     if _newer(ledger, seen.boot, seen.clock_s):
         healthy = tuple([row is not None and row.healthy for row in rows])
-        reported = [0 if row is None else _reported_mw(row) for row in rows]
-        if not all(map(le, reported, ledger.charge_mw)):
-            hardware = tuple(map(max, hardware, reported))
+    known = [row for row in rows if row is not None]
     draws = [row.draw_mw for row in known if row.draw_mw is not None]
     boot, clock_s, reported_s = _echo(ledger, seen.boot, seen.clock_s, now_s - seen.age_s)
     busy = tuple([row is None or _held(row) for row in rows])
     cards = _limits(ledger.cards, rows)
-    fresh = ledger._replace(
+    return ledger._replace(
         cards=cards,
         healthy=healthy,
         busy=busy,
@@ -127,7 +155,6 @@ def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> Node
         heard_clock_s=clock_s,
         reported_s=reported_s,
     )
-    return fresh if hardware is ledger.hardware_mw else _recharged(fresh, hardware, fresh.sent)
 
 
 def _reported_mw(gpu: GpuObservation) -> int:

@@ -127,9 +127,9 @@ def _with_reports(
     """Put one node's telemetry into ``nodes``; return whether it was new."""
     ledger = nodes.get(seen.node)
     if ledger is not None:
-        fresh = with_report(ledger, seen, now_s)
-        if fresh is not ledger:
-            nodes[seen.node] = _with_pods(fresh, seen, config, ledger.seen)
+        if seen is ledger.seen:
+            return False
+        fresh = nodes[seen.node] = _with_pods(with_report(ledger, seen, now_s), seen, config, ledger.seen)
         return fresh is not ledger
     if not belongs(seen.node, config) or _from_before(seen, state.removed.get(seen.node), now_s):
         return False
@@ -419,6 +419,8 @@ def _wants_renewal(ledger: NodeLedger, state: PowerState, config: SiteConfig, no
         return False
     if ledger.unanswered_s is not None or ledger.sent_s == float("-inf"):
         return True
+    if ledger.covered is not None and ledger.seen.boot != ledger.boot:
+        return True  # Only a process that has answered can show that a pod is gone.
     if ledger.hardware_mw != ledger.caps_mw and (_stands_above(ledger) or _stands_below(ledger)):
         return True
     # The agent falls back to what it was sent, which may not fit a smaller budget that has become known since.

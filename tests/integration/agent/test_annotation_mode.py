@@ -133,6 +133,15 @@ async def test_a_pod_deleted_by_force_keeps_its_gpu_while_the_kubelet_shows_it(s
         await until(lambda: G0 not in service.gpu_owners.owners, "its end")
 
 
+async def test_a_pod_that_was_deleted_by_force_before_the_agent_began_is_reported_as_leaving(scene: Scene) -> None:
+    await scene.run("a", G0, None, labels={PodLabels().deployment: "llm"})
+    await scene.kube.remove("", "pods", "ns", "a")
+    async with scene.agent() as service:
+        await until(lambda: G0 in service.gpu_owners.owners, "the owner")
+        owner = service.gpu_owners.owners[G0]
+        assert (owner.deployment, owner.worker, owner.terminating) == ("", "a", True)
+
+
 async def test_a_gpu_never_capped_by_us_is_left_alone(scene: Scene) -> None:
     scene.driver.set_limit(G0, 555_000)
     async with scene.agent() as service:

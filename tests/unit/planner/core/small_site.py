@@ -102,6 +102,8 @@ class SmallSite:
     now_s: float = 0.0
     obedient: bool = True
     """Whether the orchestrator carries decisions out at once."""
+    process: str = "machine/1"
+    """Which process of the agents reports and answers."""
     state: PlannerState = field(init=False)
     caps: dict[GpuId, int] = field(default_factory=dict)
     pods: dict[GpuId, PoolId] = field(default_factory=dict)
@@ -149,7 +151,7 @@ class SmallSite:
         for node in range(self.nodes):
             name = NodeId(f"n{node}")
             gpus = {gpu: self._gpu(gpu) for gpu in self._gpus(node)}
-            found[name] = NodeObservation(name, gpus, 0.0, "boot", self.now_s)
+            found[name] = NodeObservation(name, gpus, 0.0, self.process, self.now_s)
         return found
 
     def _gpu(self, gpu: GpuId) -> GpuObservation:
@@ -184,12 +186,13 @@ class SmallSite:
             self.react()
 
     def _carry_out(self, plan: Plan) -> None:
+        epoch = max((power.epoch for power in self.state.power.values()), default=1)
         for order in plan.power:
             self.power.append(order)
             self.caps.update({cap.gpu: cap.setpoint.cap_mw for cap in order.caps})
             gpus = tuple(GpuCapInForce(cap.gpu, cap.setpoint.cap_mw, cap.setpoint.cap_mw) for cap in order.caps)
             ack = PowerAckSeen(
-                order.node, 1, order.decision_id, order.decision_id, "applied", gpus, "", "boot", self.now_s
+                order.node, epoch, order.decision_id, order.decision_id, "applied", gpus, "", self.process, self.now_s
             )
             self.acks.append(ack)
         for decision in plan.scaling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -10,8 +11,15 @@ from deploy.fault_simulation.mutations import RELEASED_BEFORE_READBACK, patched
 from planner.core.intake import initial_state
 from planner.core.power.site_state import charged_mw, pledged_mw
 from planner.domain.config import Covers, PlannerConfig, ScalingRules
-from planner.domain.ids import DeploymentId, GpuId
-from planner.domain.observation import BudgetCommand, DeploymentObservation, GpuObservation, Observation, StoredCaps
+from planner.domain.ids import DeploymentId, GpuId, NodeId
+from planner.domain.observation import (
+    BudgetCommand,
+    DeploymentObservation,
+    GpuObservation,
+    NodeObservation,
+    Observation,
+    StoredCaps,
+)
 from planner.domain.plan import Plan, ScalingDecision
 from planner.domain.reasons import ReasonCode
 from planner.domain.units import GpuSetpoint, Milliwatts
@@ -52,6 +60,8 @@ class Contrary(SmallSite):
     """GPUs whose pods run without being listed by the API server."""
     unreported: set[GpuId] = field(default_factory=set)
     """GPUs that reports lack."""
+    late: Mapping[NodeId, NodeObservation] = field(default_factory=dict)
+    """Reports that arrive instead of today's."""
 
     def observation(self, seen: DeploymentObservation | None, budget: BudgetCommand | None = None) -> Observation:
         found = super().observation(seen, budget)
@@ -59,7 +69,7 @@ class Contrary(SmallSite):
             name: replace(node, gpus={gpu: row for gpu, row in node.gpus.items() if gpu not in self.unreported})
             for name, node in found.nodes.items()
         }
-        return replace(found, nodes=nodes)
+        return replace(found, nodes={**nodes, **self.late})
 
     def obey(self, decision: ScalingDecision) -> None:
         for name, count in decision.replicas.items():
@@ -71,8 +81,9 @@ class Contrary(SmallSite):
         self.carried_out = decision.decision_id
 
     def _gpu(self, gpu: GpuId) -> GpuObservation:
-        seen = replace(super()._gpu(gpu), worker=f"pod-on-{gpu}" if gpu in self.pods else None)
-        return replace(seen, deployment=None, pool=None, role=None) if gpu in self.nameless else seen
+        seen = replace(super()._gpu(gpu), worker=f"pod-on-{gpu}" if gpu in self.pods or gpu in self.neighbours else None)
+        nameless = gpu in self.nameless and gpu in self.pods
+        return replace(seen, deployment=None, pool=None, role=None, terminating=True) if nameless else seen
 
     def _carry_out(self, plan: Plan) -> None:
         self.under_way.append((self.now_s + self.lag_s, replace(plan, scaling=())))
@@ -245,15 +256,39 @@ def led_anew(w: Contrary) -> None:
     w.state = initial_state(w.config, epoch=2, now_s=w.now_s, last_decisions=flows, stored_caps=stored)
 
 
-@pytest.mark.parametrize("happens", ["one report lacks the GPU", "another planner leads"])
+def report_late(w: Contrary, old: Observation, old_s: float) -> None:
+    """Reports of agents that were there before the last restart arrive after a report of the agents of today."""
+    w.late = {name: replace(node, age_s=w.now_s + 1.0 - old_s) for name, node in old.nodes.items()}
+    w.pass_time(1.0)
+    w.late = {}
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        "one report lacks the GPU",
+        "another planner leads",
+        "its agent restarts, and an old report comes late",
+        "another planner leads, its agent restarts, and an old report comes first",
+    ],
+)
 def test_a_pod_deleted_by_force_keeps_its_gpu_in_the_budget_although(happens: str) -> None:
     w = Contrary(workers_only(1_000_000))
+    before, before_s = w.observation(None), w.now_s
     w.run(20.0, ticks=6)
     gpu = min(w.pods)
+    if happens.endswith("comes late"):
+        w.process = "machine/2"
+        w.pass_time(1.0)
+        report_late(w, before, before_s)
     w.nameless = {gpu}
     if happens == "another planner leads":
         led_anew(w)
-    else:
+    elif happens.endswith("comes first"):
+        led_anew(w)
+        report_late(w, before, before_s)
+        w.process = "machine/2"
+    elif happens == "one report lacks the GPU":
         w.unreported = {gpu}
         w.pass_time(2.0)
         w.unreported = set()
@@ -267,3 +302,34 @@ def test_a_pod_deleted_by_force_keeps_its_gpu_in_the_budget_although(happens: st
     del w.pods[gpu]
     w.pass_time(60.0)
     assert not w.state.power[SITE].nodes[node.node].held[index]
+
+
+def test_a_pod_that_no_report_ever_showed_with_its_labels_counts_as_ours() -> None:
+    """It was started and deleted by force before the agent reported, and another one was started in its place."""
+    w = Contrary(workers_only(1_000_000))
+    w.run(20.0, ticks=6)
+    gpu = max(gpu for gpu in w.caps if gpu not in w.pods)
+    w.nameless, w.pods[gpu] = {gpu}, DECODE
+    w.pass_time(30.0)
+    power = w.state.power[SITE]
+    node = power.nodes[power.where[gpu]]
+    index = node.cards.gpus.index(gpu)
+    assert node.covered is not None
+    assert (node.covered[index], node.held[index]) == (True, True)
+    del w.pods[gpu]
+    w.pass_time(30.0)
+    assert not w.state.power[SITE].nodes[node.node].held[index]
+
+
+def test_another_s_pod_that_is_deleted_by_force_stays_another_s() -> None:
+    w = Contrary(workers_only(1_000_000))
+    w.run(20.0, ticks=6)
+    gpu = max(gpu for gpu in w.caps if gpu not in w.pods)
+    w.neighbours[gpu] = OTHERS
+    w.pass_time(5.0)
+    del w.neighbours[gpu]
+    w.nameless, w.pods[gpu] = {gpu}, DECODE
+    w.pass_time(5.0)
+    power = w.state.power[SITE]
+    node = power.nodes[power.where[gpu]]
+    assert not node.held[node.cards.gpus.index(gpu)]
