@@ -34,7 +34,7 @@ class GpuTelemetry(Part):
     worker: str = ""
     pod: str = ""
     terminating: bool = False
-    """The pod is being deleted. Without a ``deployment``: the API server does not list it, so whose it is, is not known."""
+    """The pod is being deleted. Without a ``deployment``: the API server does not list it, so it may be anybody's."""
 
 
 class NodeTelemetry(Message):

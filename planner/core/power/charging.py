@@ -131,9 +131,7 @@ def comes_late(ledger: NodeLedger, seen: NodeObservation) -> bool:
     return machine != "" and machine == last.boot.partition("/")[0] and seen.clock_s < last.clock_s
 
 
-def _showing(
-    ledger: NodeLedger, seen: NodeObservation, rows: list[GpuObservation | None], now_s: float
-) -> NodeLedger:
+def _showing(ledger: NodeLedger, seen: NodeObservation, rows: list[GpuObservation | None], now_s: float) -> NodeLedger:
     """The ledger with what a report shows of pods, health, draws and limits."""
     healthy = ledger.healthy
     if _newer(ledger, seen.boot, seen.clock_s):

@@ -81,7 +81,8 @@ class Contrary(SmallSite):
         self.carried_out = decision.decision_id
 
     def _gpu(self, gpu: GpuId) -> GpuObservation:
-        seen = replace(super()._gpu(gpu), worker=f"pod-on-{gpu}" if gpu in self.pods or gpu in self.neighbours else None)
+        held = gpu in self.pods or gpu in self.neighbours
+        seen = replace(super()._gpu(gpu), worker=f"pod-on-{gpu}" if held else None)
         nameless = gpu in self.nameless and gpu in self.pods
         return replace(seen, deployment=None, pool=None, role=None, terminating=True) if nameless else seen
 
