@@ -7,7 +7,7 @@ charge of every other GPU stays known, because a replica may start on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 
@@ -150,16 +150,16 @@ def with_reserved(ledger: NodeLedger, free_mw: int) -> tuple[NodeLedger, int]:
     return _covering(ledger, tuple(covered))._replace(goal_mw=None), free_mw
 
 
-def pledge_mw(nodes: Iterable[NodeLedger], gpus: int, unknown_mw: int | None) -> int:
+def pledge_mw(nodes: Iterable[NodeLedger], gpus: int, unknown_mw: Sequence[int]) -> int:
     """What must be charged in addition, so that pods may start on any ``gpus`` GPUs that no pod of ours is known to
     hold: the highest charges among all of those, less what the free ones among the covered GPUs are charged anyway.
 
-    ``unknown_mw``: the limit of a GPU that no report has shown, where there may be such GPUs.
+    ``unknown_mw``: the limits of GPUs that no report has shown.
     """
     if gpus <= 0:
         return 0
     charged: list[int] = []
-    others = [] if unknown_mw is None else [unknown_mw] * gpus
+    others = list(unknown_mw)
     for ledger in nodes:
         rows = zip(landing_mw(ledger), ledger.covered or (), ledger.held, strict=True)
         for cost, counts, held in rows:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from planner.core.placement import GpuInventory, survey
 from planner.core.power import site_ledger as ledger
-from planner.core.power.site_state import PowerState
+from planner.core.power.site_state import PowerState, unreported_gpus
 from planner.core.state import Flow, Starts
 from planner.domain.config import Covers, DeploymentConfig, SiteConfig
 from planner.domain.ids import GpuId, NodeId, PoolId
@@ -159,7 +159,8 @@ class StartsOutcome:
 def outcome(
     flow: Flow, inventory: GpuInventory, config: DeploymentConfig, power: PowerState, site: SiteConfig, now_s: float
 ) -> StartsOutcome:
-    """Whether the last decision was carried out AND every node that answers has reported since.
+    """Whether the last decision was carried out AND every node that answers has reported since: while GPUs of the site
+    are unreported, AND reports show every pod that may run.
 
     Then every pod that lives by the reports stays, every one that leaves is seen to leave, and nothing more is started.
     An answer to a power decision that was sent after the acknowledgement was known proves that a report is later:
@@ -176,6 +177,8 @@ def outcome(
     settled = Starts(dict(flow.published), stay, pods_of(inventory, config), done_s=starts.done_s)
     if settled == starts:
         return StartsOutcome(flow)
+    if unreported_gpus(power, site) and _unseen(flow, config, power, ()):
+        return StartsOutcome(flow)  # What was let go may still drain where no agent has ever reported.
     unproven = _unproven(power, starts.done_s)
     waiting = unproven - _gone(power, site, starts.done_s, now_s)
     if waiting:

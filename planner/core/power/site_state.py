@@ -80,15 +80,20 @@ def highest_mw(state: PowerState) -> Milliwatts:
     return Milliwatts(max([max(ledger.cards.highest_mw, default=0) for ledger in state.nodes.values()], default=0))
 
 
+def unreported_gpus(state: PowerState, config: SiteConfig) -> int:
+    """How many of the GPUs that the site is known to have no agent has ever reported."""
+    return max(0, (config.expected_gpus or 0) - len(state.where))
+
+
 def unseen_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
     """The charge of GPUs that the site is known to have but no agent has reported, with their hosts.
 
     Each at the highest limit of the site and not at the default: a node that joined after an old copy of the bus was
     made may have been granted more than the default, and neither this leader nor the next can know that.
     """
-    if config.expected_gpus is None or config.expected_gpus <= len(state.where):
+    gpus = unreported_gpus(state, config)
+    if not gpus:
         return Milliwatts(0)
-    gpus = config.expected_gpus - len(state.where)
     most = max((len(n.cards.gpus) for n in state.nodes.values()), default=1)
     hosts = -(-gpus // max(1, most))
     if config.expected_nodes is not None:
@@ -101,10 +106,9 @@ def pledged_mw(state: PowerState, config: SiteConfig) -> Milliwatts:
 
     While some GPU of the site is not reported, one of them may start there: at the highest limit of the site.
     """
-    unknown = (config.expected_gpus or 0) > len(state.where) or any(n.seen is None for n in state.nodes.values())
-    return Milliwatts(
-        coverage.pledge_mw(state.nodes.values(), state.pledged_gpus, highest_mw(state) if unknown else None)
-    )
+    gpus = state.pledged_gpus
+    unknown = gpus if any(n.seen is None for n in state.nodes.values()) else min(gpus, unreported_gpus(state, config))
+    return Milliwatts(coverage.pledge_mw(state.nodes.values(), gpus, [highest_mw(state)] * unknown))
 
 
 def in_advance_mw(state: PowerState, config: SiteConfig) -> Milliwatts:

@@ -137,6 +137,22 @@ def test_pods_stay_once_all_nodes_have_reported_since_the_answer() -> None:
     assert to_start(settled, living("a", "b")) == 0
 
 
+def test_while_gpus_are_unreported_what_was_let_go_may_drain_there() -> None:
+    """Two of eight GPUs are reported, and one of two pods is let go: it may still drain where no agent reports."""
+    site = replace(WORKERS, answer_s=0.0, expected_gpus=8)
+    flow = replace(decided(decided(Flow(), 2, living()), 1, living()), scaled_decision_id=1)
+    desk = absorbed(site_ledger.initial(site, 1, 0.0, ()), 1.0)
+    flow = starts.outcome(flow, living(), CONFIG, desk, site, 10.0).flow
+    ordered, orders = site_ledger.advance(absorbed(desk, 11.0), site, 12.0)
+    answered = absorbed(ordered, 13.0, *[answer(order, 12.5) for order in orders])
+    waiting = starts.outcome(flow, living(), CONFIG, answered, site, 13.0).flow
+    assert to_start(decided(waiting, 2, living()), living()) == 3, "the one that drains, and two"
+    assert (
+        to_start(decided(starts.outcome(flow, living(), CONFIG, answered, WORKERS, 13.0).flow, 2, living()), living())
+        == 2
+    )
+
+
 def test_a_node_that_is_sent_nothing_is_asked() -> None:
     """A parked node is not renewed: it would never answer a decision that was sent after the acknowledgement."""
     desk, orders = site_ledger.advance(absorbed(site_ledger.initial(WORKERS, 1, 0.0, ()), 1.0), WORKERS, 5.0)
