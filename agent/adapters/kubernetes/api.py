@@ -24,6 +24,10 @@ class ApiError(Exception):
         self.status = status
 
 
+class SilentError(ApiError):
+    """A watch stayed open and said nothing, not even a bookmark."""
+
+
 class KubernetesApi:
     """One server. Use as an async context manager, or ``close`` it."""
 
@@ -79,7 +83,7 @@ class KubernetesApi:
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """A watch: one JSON object per line, until the server ends it. Raises ApiError, also after ``silence_s``."""
+        """A watch: one JSON object per line, until the server ends it. Raises ApiError, SilentError after ``silence_s``."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silence_s)
         try:
             async with self._open().get(
@@ -92,6 +96,8 @@ class KubernetesApi:
                 async for line in answer.content:
                     if line.strip():
                         yield json.loads(line)
+        except aiohttp.SocketTimeoutError as error:
+            raise SilentError(0, f"watch {path}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ApiError(0, f"watch {path}: {str(error) or type(error).__name__}") from error
 

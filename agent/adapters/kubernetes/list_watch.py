@@ -1,8 +1,10 @@
 """One collection of Kubernetes objects, kept current: list, then watch from that version on.
 
 Owns the resource version and the rules of watching: a version that is too old (410) requires a new list; bookmarks
-advance the version; silence means a dead connection; failures back off, and a success resets the back-off. Until the
-first list the content is unknown, and a failed list changes nothing.
+advance the version; failures back off, and a success resets the back-off. Silence means a dead connection, or a version
+that the server has not reached, because its store was restored from a copy: such a watch is accepted and says nothing
+until the store is past that version, so silence requires a new list too. Until the first list the content is unknown,
+and a failed list changes nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from agent.adapters.kubernetes.api import ApiError
+from agent.adapters.kubernetes.api import ApiError, SilentError
 from agent.ports import MonotonicClock, monotonic
 from bus_schemas.jetstream.tasks.backoff import Backoff
 
@@ -117,6 +119,8 @@ class ListWatch(Generic[T]):
             except TooOldError:
                 self._version = ""
             except ApiError as error:
+                if isinstance(error, SilentError):
+                    self._version = ""
                 self.failures += 1
                 self.last_error = str(error)
                 self.interrupted = str(error) if error.status else "no answer from the API server"

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import aiohttp
 from kubernetes_asyncio import client, config
 
-from agent.adapters.kubernetes.api import LARGEST_LINE_BYTES, ApiError
+from agent.adapters.kubernetes.api import LARGEST_LINE_BYTES, ApiError, SilentError
 from agent.core.pod_limits import ANNOTATION
 from agent.core.scaling.kubernetes.field_writers import OWN
 from agent.core.scaling.kubernetes.needed_rights import Right
@@ -97,7 +97,7 @@ class ClusterClient:
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """A watch: one JSON object per line, until the server ends it; fails after ``silence_s`` of silence."""
+        """A watch: one JSON object per line, until the server ends it. SilentError after ``silence_s``."""
         limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=silence_s)
         try:
             async with await self._open(path, query, limits) as answer:
@@ -110,6 +110,8 @@ class ClusterClient:
                         raise ApiError(0, f"watch {path}: a line is over {LARGEST_LINE_BYTES} bytes")
                     for line in filter(None, whole):
                         yield json.loads(line)
+        except aiohttp.SocketTimeoutError as error:
+            raise SilentError(0, f"{path}: {error}") from error
         except FAILURES as error:
             raise _refusal(path, error) from error
 

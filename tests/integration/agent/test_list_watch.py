@@ -119,6 +119,20 @@ async def test_a_watch_that_falls_silent_is_begun_again() -> None:
         await until(lambda: names(watch) == {"a"}, "the pod")
 
 
+async def test_a_store_that_was_restored_from_a_copy_means_a_new_list() -> None:
+    timing = WatchTiming(watch_s=60, silence_s=0.3, first_pause_s=0.02, longest_pause_s=0.1)
+    async with KubernetesDouble(bookmark_s=0.05) as kube:
+        await kube.put("", "pods", pod("a"))
+        async with watching(kube, timing) as watch:
+            await until(lambda: names(watch) == {"a"}, "the list")
+            kube.go_back(500)
+            kube.drop_watches()
+            await kube.put("", "pods", pod("b"))
+            await until(lambda: names(watch) == {"a", "b"}, "what is there after the restore")
+            await kube.remove("", "pods", "ns", "a")
+            await until(lambda: names(watch) == {"b"}, "the changes after it")
+
+
 async def test_a_pod_that_leaves_the_node_is_gone() -> None:
     async with KubernetesDouble() as kube:
         await kube.put("", "pods", pod("a"))
