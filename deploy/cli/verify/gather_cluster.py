@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.adapters.kubernetes.access import NoAccessError, find_access
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from agent.connectors.kubernetes.kubernetes_file import KubernetesFile
     from agent.runtime.agent_file import AgentFile
 
+T = TypeVar("T")
 GPUS = "nvidia.com/gpu"
 ANSWER_S = 10.0
+PAGE = 500
+"""Objects in one answer: all pods of a large cluster take longer than ``ANSWER_S`` and more memory than a look may."""
 
 
 async def cluster_facts(kubeconfig: Path | None) -> ClusterFacts | Unknown:
@@ -30,37 +33,47 @@ async def cluster_facts(kubeconfig: Path | None) -> ClusterFacts | Unknown:
     except NoAccessError as error:
         return Unknown(f"no Kubernetes API is at hand: {error}")
     async with KubernetesApi(access, timeout_s=ANSWER_S) as api:
-        nodes, pods = await _items(api, "/api/v1/nodes"), await _items(api, "/api/v1/pods")
+        nodes = await _picked(api, "/api/v1/nodes", _gpu_node)
+        pods = await _picked(api, "/api/v1/pods", _annotated)
     return ClusterFacts(
-        nodes if isinstance(nodes, Unknown) else tuple(sorted(_name(one) for one in nodes if _gpus(one))),
-        pods if isinstance(pods, Unknown) else tuple(_annotated(pods)),
+        nodes if isinstance(nodes, Unknown) else tuple(sorted(nodes)),
+        pods if isinstance(pods, Unknown) else tuple(pods),
     )
 
 
-async def _items(api: KubernetesApi, path: str) -> list[Mapping[str, Any]] | Unknown:
+async def _picked(api: KubernetesApi, path: str, pick: Callable[[Mapping[str, Any]], T | None]) -> list[T] | Unknown:
+    """What ``pick`` makes of a collection's objects, read page by page; only that is kept."""
+    found: list[T] = []
+    query = {"limit": str(PAGE)}
     try:
-        return list((await api.get(path)).get("items") or ())
+        while True:
+            page = await api.get(path, query)
+            found += [one for one in map(pick, page.get("items") or ()) if one is not None]
+            following = page.get("metadata", {}).get("continue")
+            if not following:
+                return found
+            query["continue"] = following
     except ApiError as error:
         return Unknown(f"{path} of the Kubernetes API: {error}")
 
 
-def _name(item: Mapping[str, Any]) -> str:
-    return str(item.get("metadata", {}).get("name", ""))
+def _gpu_node(node: Mapping[str, Any]) -> str | None:
+    """The name of a node that has GPUs."""
+    if str(node.get("status", {}).get("allocatable", {}).get(GPUS, "0")) == "0":
+        return None
+    return str(node.get("metadata", {}).get("name", ""))
 
 
-def _gpus(node: Mapping[str, Any]) -> bool:
-    return str(node.get("status", {}).get("allocatable", {}).get(GPUS, "0")) != "0"
-
-
-def _annotated(items: list[Mapping[str, Any]]) -> Iterator[AnnotatedPod]:
-    for pod in map(read_pod, items):
-        if pod.finished or ANNOTATION not in pod.annotations:
-            continue
-        where = f"{pod.ref.namespace}/{pod.ref.name}"
-        try:
-            yield AnnotatedPod(where, watts_of(pod))
-        except ValueError as error:
-            yield AnnotatedPod(where, None, str(error))
+def _annotated(item: Mapping[str, Any]) -> AnnotatedPod | None:
+    """A pod that runs and has a limit."""
+    pod = read_pod(item)
+    if pod.finished or ANNOTATION not in pod.annotations:
+        return None
+    where = f"{pod.ref.namespace}/{pod.ref.name}"
+    try:
+        return AnnotatedPod(where, watts_of(pod))
+    except ValueError as error:
+        return AnnotatedPod(where, None, str(error))
 
 
 async def rights_facts(
