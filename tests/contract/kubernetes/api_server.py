@@ -1,7 +1,7 @@
 """An API server for a test, the double or a real one, and what tests create there through the API alone.
 
-The real one is that of KUBECONFIG, where WATTSCALE_TEST_CLUSTER names a namespace that the tests may write into. It
-needs no controllers and no nodes.
+The real one is a kube-apiserver that WATTSCALE_TEST_APISERVER names and the tests start, or that of KUBECONFIG, where
+WATTSCALE_TEST_CLUSTER names a namespace that the tests may write into. It needs no controllers and no nodes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from agent.adapters.kubernetes.access import Access, find_access
+from agent.adapters.kubernetes.access import Access, find_access, from_kubeconfig
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
 from tests.doubles.kubernetes import KubernetesDouble
+from tests.tools.kube_apiserver import VARIABLE, kube_apiserver
 
 CORE = "/api/v1"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -53,6 +54,14 @@ class ApiServer:
         made = await self.api.send("POST", path, query=query, body=body)
         self._made.append(f"{path}/{made['metadata']['name']}")
         return made
+
+    async def install(self, path: str, body: dict[str, Any]) -> None:
+        """Create an object of the whole cluster; left alone where the server has it already."""
+        try:
+            await self.make(path, body)
+        except ApiError as error:
+            if error.status != 409:
+                raise
 
     async def define(self, group: str, plural: str, kind: str, *versions: str, scale: bool = True) -> None:
         """A custom resource with ``/status`` and, if asked, ``/scale``; left alone where the server has it already."""
@@ -91,11 +100,7 @@ class ApiServer:
                 ],
             },
         }
-        try:
-            await self.make(DEFINITIONS, body)
-        except ApiError as error:
-            if error.status != 409:
-                raise
+        await self.install(DEFINITIONS, body)
         for version in versions:
             await self.served(self.path(group, version, plural))
 
@@ -167,12 +172,25 @@ async def api_server(kind: str) -> AsyncIterator[ApiServer]:
         async with KubernetesDouble() as kube, KubernetesApi(Access(kube.url)) as api:
             yield ApiServer(api, "ns")
         return
-    namespace = os.environ.get("WATTSCALE_TEST_CLUSTER")
-    if not namespace:
-        pytest.skip("no real cluster: set KUBECONFIG, and WATTSCALE_TEST_CLUSTER to a namespace for tests")
-    async with KubernetesApi(find_access()) as api:
-        found = ApiServer(api, namespace)
+    async with KubernetesApi(real_access()) as api:
+        found = ApiServer(api, os.environ.get("WATTSCALE_TEST_CLUSTER", ""))
+        if not found.namespace:
+            found.namespace = f"{found.mark}-tests"
+            await api.post("/api/v1/namespaces", {"metadata": {"name": found.namespace}})
         try:
             yield found
         finally:
             await found.clear()
+
+
+def real_access() -> Access:
+    """The administrator's, of the cluster or of the server that is named. Skips where none is."""
+    if os.environ.get("WATTSCALE_TEST_CLUSTER"):
+        return find_access()
+    own = kube_apiserver()
+    if own is None:
+        pytest.skip(
+            f"no real API server: set {VARIABLE} to a kube-apiserver, "
+            "or KUBECONFIG, and WATTSCALE_TEST_CLUSTER to a namespace for tests"
+        )
+    return from_kubeconfig(own.administrator)

@@ -140,18 +140,7 @@ class RequestSite:
 
     def profile(self, tp: int) -> Path:
         """A folder as `wattscale profile` leaves it."""
-        folder = self.folder / f"tp{tp}"
-        if not folder.exists():
-            folder.mkdir()
-            known = profile(tp, tp)
-            assert known.prefill is not None
-            assert known.decode is not None
-            prefill = {key: value.tolist() for key, value in prefill_columns(known.prefill).items()}
-            decode = {key: value.tolist() for key, value in decode_columns(known.decode).items()}
-            write_json(folder / "prefill_raw_data.json", prefill)
-            write_json(folder / "decode_raw_data.json", {**decode, "max_kv_tokens": known.decode.max_kv_tokens})
-            write_json(folder / "meta.json", {"prefill_tp": tp, "decode_tp": tp})
-        return folder
+        return profile_folder(self.folder, tp)
 
     # What is there.
 
@@ -174,6 +163,22 @@ class RequestSite:
 
     def map(self, name: str) -> dict[str, Any]:
         return self.double.find(*MAPS, NAMESPACE, name)
+
+
+def profile_folder(parent: Path, tp: int) -> Path:
+    """A folder as `wattscale profile` leaves it, made once."""
+    folder = parent / f"tp{tp}"
+    if not folder.exists():
+        folder.mkdir()
+        known = profile(tp, tp)
+        assert known.prefill is not None
+        assert known.decode is not None
+        prefill = {key: value.tolist() for key, value in prefill_columns(known.prefill).items()}
+        decode = {key: value.tolist() for key, value in decode_columns(known.decode).items()}
+        write_json(folder / "prefill_raw_data.json", prefill)
+        write_json(folder / "decode_raw_data.json", {**decode, "max_kv_tokens": known.decode.max_kv_tokens})
+        write_json(folder / "meta.json", {"prefill_tp": tp, "decode_tp": tp})
+    return folder
 
 
 @asynccontextmanager
