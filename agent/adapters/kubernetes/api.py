@@ -83,7 +83,7 @@ class KubernetesApi:
     async def lines(
         self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
     ) -> AsyncIterator[dict[str, Any]]:
-        """A watch: one JSON object per line, until the server ends it. Raises ApiError, SilentError after ``silence_s``."""
+        """A watch: one JSON object per line, until the server ends it. ApiError; SilentError after ``silence_s``."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=silence_s)
         try:
             async with self._open().get(
