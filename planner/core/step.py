@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.core.allocation.goals import aim_at
-from planner.core.allocation.site import allocate, reallocate, share_sites
+from planner.core.allocation.site import allocate, gpus_to_spare, reallocate, share_sites
 from planner.core.intake import absorb
 from planner.core.limits import LIMITERS
 from planner.core.limits.limiter import Limiter
@@ -44,7 +44,8 @@ def step(
     sized = size_deployments(measured, observation, config, clock)  # forecasts, corrections, replicas that meet the SLO
     free = allocate(sized, sites)  # optimiser: counts and caps under the sites' watts
     starts = {name: site.starts for name, site in sites.items()}  # for how many new replicas watts can be reserved
-    limited = apply_limits(sized, free, clock, limiters, starts)  # windows, rates, bounds, GPU budget, in their order
+    spare = gpus_to_spare(sized, sites)  # sites where a replica that is kept costs little
+    limited = apply_limits(sized, free, clock, limiters, starts, spare)  # windows, rates, bounds, GPU budget, in order
     final = reallocate(sized, sites, free, limited)  # optimiser: the best caps for the counts that the limits left
     granted = shorten(sized, limited, final)  # fewer where the site cannot power them
     aiming = aim_at(measured, sized, granted, final, config, clock)

@@ -209,6 +209,21 @@ def allocate(sized: Sized, sites: Mapping[SiteId, SharedSite]) -> dict[SiteId, A
     return {name: site.answer(sized, {}) for name, site in sites.items()}
 
 
+def gpus_to_spare(sized: Sized, sites: Mapping[SiteId, SharedSite]) -> frozenset[SiteId]:
+    """The sites that cannot power what runs, and have GPUs for all replicas that run and all that are wanted."""
+    return frozenset(name for name, site in sites.items() if _spares(site, sized))
+
+
+def _spares(site: SharedSite, sized: Sized) -> bool:
+    asked, at_full_mw, parked_mw = 0, 0, site.limits.reserve_mw_per_idle_gpu
+    for one in (sized[member] for member in site.members):
+        for name, pool in one.config.pools.items():
+            wanted = one.options[name].wanted if name in one.options else 0
+            asked += max(one.current[name], wanted) * pool.gpus_per_replica
+            at_full_mw += one.current[name] * pool.gpus_per_replica * (pool.curve.p_u_mw - parked_mw)
+    return asked <= site.limits.gpus and at_full_mw > site.limits.budget_mw - site.limits.gpus * parked_mw
+
+
 def reallocate(
     sized: Sized, sites: Mapping[SiteId, SharedSite], free: Allocations, limited: LimitedDeployments
 ) -> dict[SiteId, Allocation]:

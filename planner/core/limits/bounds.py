@@ -32,7 +32,7 @@ def gpu_budget(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: the pools' GPUs together within the deployment's budget.
 
     A default scale-down window keeps replicas in case they are wanted again soon. It does not keep their GPUs
-    from another pool of the deployment that is short; a window that was set does.
+    from another pool of the deployment that is short for two ticks in a row; a window that was set does.
     """
     return counts.then(gpu_shares(context.config, counts.values, context.current, _without_windows(context, counts)))
 
@@ -115,5 +115,7 @@ def _without_windows(context: LimitContext, counts: CountsByPool) -> dict[PoolId
             continue
         if pool.scale_down.stabilization_window_s is None:
             before = limits.chain[-2].value if len(limits.chain) > 1 else context.options[name].wanted
-            found[name] = min(limits.count, max(before, pool.min_replicas))
+            past = context.state.learned.pools[name].recommendations
+            confirmed = max(before, past[-1][1]) if past else before
+            found[name] = min(limits.count, max(confirmed, pool.min_replicas))
     return found

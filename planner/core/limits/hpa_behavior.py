@@ -30,11 +30,13 @@ def ignore_small_changes(context: LimitContext, counts: CountsByPool) -> CountsB
 def stabilization_window(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: HPA's stabilization windows."""
     current, pools, seen_s = context.current, context.state.learned.pools, context.clock.seen_s
-    return each_pool(
-        context,
-        counts,
-        lambda pool, count: stabilize(pool, current[pool.pool], count, pools[pool.pool].recommendations, seen_s),
-    )
+
+    def limit(pool: PoolConfig, count: int) -> Limited | None:
+        if context.gpus_to_spare and (kept := keep(pool, current[pool.pool], count)) is not None:
+            return kept
+        return stabilize(pool, current[pool.pool], count, pools[pool.pool].recommendations, seen_s)
+
+    return each_pool(context, counts, limit)
 
 
 def scaling_rate(context: LimitContext, counts: CountsByPool) -> CountsByPool:
@@ -77,6 +79,19 @@ def stabilize(pool: PoolConfig, current: int, recommended: int, past: History, t
         window, reason = pool.down_window_s, ReasonCode.STABILIZATION_DOWN
     wanted = "fewest" if reason is ReasonCode.STABILIZATION_UP else "most"
     return Limited(allowed, reason, f"{allowed} is the {wanted} recommended in the last {window:.0f} s")
+
+
+def keep(pool: PoolConfig, current: int, recommended: int) -> Limited | None:
+    """``current`` in place of fewer, where a site is short of watts and has GPUs to spare.
+
+    A replica that is kept costs the lowest cap of its GPUs, about what they are charged parked. One that is given up
+    costs requests for a start-up time when it is wanted again, where watts are moved to it within a second. A window
+    that was set stays in force, and nothing keeps a pool awake that may sleep.
+    """
+    if not 0 < recommended < current or pool.scale_down.stabilization_window_s is not None:
+        return None
+    sentence = f"{current} are kept: the site is short of watts, not of GPUs"
+    return Limited(current, ReasonCode.STABILIZATION_DOWN, sentence)
 
 
 def rate_limit(pool: PoolConfig, current: int, desired: int, events: History, t_s: float) -> Limited | None:

@@ -62,6 +62,8 @@ class LimitContext:
     clock: TickClock
     starts: StartLimit | None = None
     """None where a replica needs no watts reserved before it is published."""
+    gpus_to_spare: bool = False
+    """The site is short of watts, and has GPUs for all replicas that run and all that are wanted."""
 
 
 Limiter: TypeAlias = Callable[[LimitContext, CountsByPool], CountsByPool]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -45,12 +45,18 @@ def apply_limits(
     clock: TickClock,
     limiters: Sequence[Limiter],
     starts: Mapping[SiteId, StartLimit | None],
+    to_spare: Collection[SiteId] = (),
 ) -> dict[DeploymentId, LimitedCounts]:
-    """Every deployment's counts after ``limiters``. A held deployment keeps the counts of its hold."""
+    """Every deployment's counts after ``limiters``. A held deployment keeps the counts of its hold.
+
+    ``to_spare``: the sites that are short of watts and not of GPUs.
+    """
     return {
         name: _held(one.hold)
         if one.hold is not None
-        else _limited(one, free.get(one.config.site), clock, limiters, starts.get(one.config.site))
+        else _limited(
+            one, free.get(one.config.site), clock, limiters, starts.get(one.config.site), one.config.site in to_spare
+        )
         for name, one in sized.items()
     }
 
@@ -61,9 +67,10 @@ def _limited(
     clock: TickClock,
     limiters: Sequence[Limiter],
     starts: StartLimit | None,
+    gpus_to_spare: bool,
 ) -> LimitedCounts:
     options = {**sized.options, **sized.other_options}
-    context = LimitContext(sized.config.together(), sized.state, options, sized.current, clock, starts)
+    context = LimitContext(sized.config.together(), sized.state, options, sized.current, clock, starts, gpus_to_spare)
     wanted = _woken(sized, CountsByPool({name: Limits(o.wanted, o.chain) for name, o in options.items()}))
     recommended = _allocated(context, wanted, allocation)
     counts = recommended

@@ -25,7 +25,7 @@ class PoolOptions:
     arriving: tuple[float, ...] = ()
     """By count: the speed at which half of the answers that arrive are good; empty: unknown."""
     prompts: tuple[float, ...] = ()
-    """By count: the speed that prompts alone need, where a pool serves both phases; else empty."""
+    """By count: the speed at which 97.7 % of the prompts that arrive are in time; empty: unknown."""
 
     def speed_at(self, count: int) -> float:
         """The speed that ``count`` replicas need; beyond the table by the 1 / count law from its last entry."""

@@ -41,7 +41,7 @@ class SizedLoad:
     held_req_per_s: float | None = None
     """The rate to size decode for, averaged over the duration of a sequence; None: ``req_per_s``."""
     arriving_req_per_s: float | None = None
-    """The arrival rate of answers, averaged likewise, with nothing added for what might come; None: unknown."""
+    """The arrival rate, averaged likewise, with nothing added for what might come; None: unknown."""
     serving: float = 0.0
     """Prefill replicas that serve, on average over the next ``lead_s``."""
     lead_s: float = 0.0
@@ -67,6 +67,11 @@ class SizedLoad:
     @property
     def idle(self) -> bool:
         return self.req_per_s <= 0.0 and self.queued_requests <= 0.0
+
+    def as_it_arrives(self) -> SizedLoad | None:
+        """The load for caps, which act at once: what waits and arrives now; None where that is not known."""
+        rate = self.arriving_req_per_s
+        return None if rate is None else replace(self, req_per_s=rate, rates=(rate,), lead_s=0.0)
 
     def flowing(self) -> SizedLoad:
         """The same arrivals where nothing waits, now or when new replicas serve."""

@@ -23,6 +23,9 @@ from planner.domain.pool import Role
 _FIRST_GUESS = 128
 """Number of counts tried at first: a longer row costs almost nothing, a second one as much as the first."""
 
+IN_TIME_AT_NEED = 0.977
+"""Share of requests in time at the speed that predictions start from: two standard deviations (``AT_NEED``)."""
+
 _Answer: TypeAlias = tuple[CountArray, CountArray]
 """Required speed and utilisation by count."""
 
@@ -61,9 +64,13 @@ def asked(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections
         return []
     queue = prefill_station.station(engine.prefill, load, config.ttft_quantile, corrections.prefill)
     waits = prefill_station.waiting_at_help(queue, load) > 0.0
-    return [
+    found = [
         prefill_station.prompts(queue, each, config.ttft_ms) for each in ((load, load.flowing()) if waits else (load,))
     ]
+    if (arrives := load.as_it_arrives()) is not None:
+        queue = prefill_station.station(engine.prefill, arrives, IN_TIME_AT_NEED, corrections.prefill)
+        found.append(prefill_station.prompts(queue, arrives, config.ttft_ms))
+    return found
 
 
 def _options(
@@ -137,14 +144,40 @@ def _phases(
     known: Known,
 ) -> _Phases:
     """The speeds from which shares of good requests are predicted, by phase, where they differ from the sized speed."""
-    if role is Role.PREFILL or engine.decode is None or load.idle:
+    if load.idle:
         return {}
+    prompts = None if role is Role.DECODE else _arriving_prompts(config, engine, load, corrections, counts, known)
+    if role is Role.PREFILL or engine.decode is None:
+        return {} if prompts is None else {"prompts": _tuple(counts, prompts)}
     answers = decode_station.arriving_speed(engine.decode, load, counts, config.itl_ms, corrections.decode)
     if role is Role.DECODE or engine.prefill is None:
         return {"arriving": _tuple(counts, answers)}
-    prompts, busy = _prefill(config, engine.prefill, load, corrections.prefill, known)(counts)
+    sized, busy = _prefill(config, engine.prefill, load, corrections.prefill, known)(counts)
     # The time that prefill takes is lost to decode.
-    return {"arriving": _tuple(counts, answers + busy), "prompts": _tuple(counts, prompts)}
+    return {
+        "arriving": _tuple(counts, answers + busy),
+        "prompts": _tuple(counts, sized if prompts is None else prompts),
+    }
+
+
+def _arriving_prompts(
+    config: DeploymentConfig,
+    engine: Engine,
+    load: SizedLoad,
+    corrections: Corrections,
+    counts: CountArray,
+    known: Known,
+) -> CountArray | None:
+    """The speed at which ``IN_TIME_AT_NEED`` of the prompts that ARRIVE are in time; None where it is not known.
+
+    Sizing must assume the rates that may come while a replica starts. A prediction must not: after a jump in the load
+    they stay at twice the rate for many minutes, and would take GPUs and watts from decode that prefill does not need.
+    """
+    arrives = load.as_it_arrives()
+    if engine.prefill is None or arrives is None:
+        return None
+    queue = prefill_station.station(engine.prefill, arrives, IN_TIME_AT_NEED, corrections.prefill)
+    return prefill_station.required_speed(queue, arrives, counts, config.ttft_ms, config.drain_backlog_s, known)
 
 
 def _tuple(counts: CountArray, speed: CountArray) -> tuple[float, ...]:

@@ -128,3 +128,13 @@ def test_a_growing_pool_takes_no_gpu_from_one_that_its_window_holds() -> None:
     one = deployment(max_gpus=12)
     shares = bounds.gpu_shares(one, {PREFILL: 10, DECODE: 8}, {PREFILL: 2, DECODE: 8})
     assert {name: limit.value for name, limit in shares.items()} == {PREFILL: 4}
+
+
+def test_a_replica_is_kept_while_watts_are_short_and_gpus_are_not() -> None:
+    kept = hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 1)
+    assert kept is not None
+    assert (kept.value, kept.reason) == (4, ReasonCode.STABILIZATION_DOWN)
+    assert hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 4) is None
+    assert hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 6) is None
+    assert hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 0) is None, "a pool that may sleep sleeps"
+    assert hpa_behavior.keep(pool(DECODE, scale_down=rules(window_s=60.0)), 4, 1) is None, "a window that was set holds"
