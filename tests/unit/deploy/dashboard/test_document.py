@@ -128,7 +128,10 @@ def test_a_renewal_sends_the_lease_and_not_the_cards_again() -> None:
 
 def test_decisions_as_they_were_published_show_the_same_as_those_read_back_from_the_bus() -> None:
     published: list[v1.PowerDecision | v1.ScalingDecision] = [power("n", 1), decision(2, 7), power("n", 2, caps=())]
-    own, read_back = document(report("n")), document(report("n"))
+    own, read_back = Document(), Document()
+    for known in (lease(), report("n")):
+        for made in (own, read_back):
+            made.add(known, is_new=False)
     for one in published:
         for made, form in ((own, one), (read_back, codec.decode(codec.encode(one)))):
             made.add(form)
