@@ -61,6 +61,7 @@ def caps_for_joules(curve: PowerCurve, card: GpuCard) -> tuple[int, ...]:
     return tuple(sorted({least, (least + full) // 2, card.max_mw}))
 
 
-def caps_for_budget(card: GpuCard, number: int = 6) -> tuple[int, ...]:
-    """Evenly from the card's lowest to its highest."""
-    return tuple(int(mw) for mw in np.linspace(card.min_mw, card.max_mw, number))
+def caps_for_budget(curve: PowerCurve, card: GpuCard, number: int = 12) -> tuple[int, ...]:
+    """Evenly from the card's lowest to what the phase draws at most: a budget is shared in steps of some 35 W a GPU."""
+    most = min(card.max_mw, max(card.min_mw, curve.p_u_mw))
+    return tuple(int(mw) for mw in np.linspace(card.min_mw, most, number))

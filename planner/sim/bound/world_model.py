@@ -64,7 +64,7 @@ def _pools(scenario: Scenario) -> tuple[PoolSpec, PoolSpec]:
 def _caps(scenario: Scenario, pool: PoolSpec, by_joules: bool) -> tuple[int, ...]:
     card = scenario.cluster.card
     if scenario.budget is not None:
-        return caps_for_budget(card)
+        return caps_for_budget(pool.curve, card)
     return caps_for_joules(pool.curve, card) if by_joules else caps_for_hours(card)
 
 
