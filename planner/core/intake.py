@@ -75,9 +75,8 @@ def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> 
         return classic.warmed(fresh, deployment.history, interval_s, config.load_now_s(now_s))
     ahead_s = load_forecast.horizon_s(deployment, interval_s)
     make = partial(registry.make, deployment.predictor, deployment.forecast_level, ahead_s, config.predictors)
-    return warmed(
-        {name: make() for name in load_forecast.QUANTITIES}, deployment.history, interval_s, config.load_now_s(now_s)
-    )
+    fresh = {name: make().over(load_forecast.span_s(deployment)) for name in load_forecast.QUANTITIES}
+    return warmed(fresh, deployment.history, interval_s, config.load_now_s(now_s))
 
 
 def absorb(state: PlannerState, observation: Observation, config: PlannerConfig, clock: TickClock) -> PlannerState:

@@ -15,7 +15,7 @@ from planner.domain.plan import Forecast
 from planner.domain.predictor import PointModel
 
 WINDOW = 64
-"""Number of errors kept. Only the newest, so that a load that has become steady gets a narrow band again."""
+"""Number of errors kept, one a span. Only the newest, so that a load that has become steady gets a narrow band."""
 ADAPTATION = 0.02
 LARGEST_ERROR = 1.0
 FLOOR = 1e-9
@@ -39,10 +39,22 @@ class Band:
     miss_share: float = 0.1
     due: tuple[tuple[float, float], ...] = ()
     relative: bool = True
+    span_s: float = 0.0
+    """Observations are averaged over so many seconds, and each such span is learned and compared once, so that neither
+    the noise of short intervals nor their number counts. Where ticks are further apart, each is a span."""
+    recent: tuple[tuple[float, float], ...] = ()
+    """(when, observation) of the span that ends at the newest."""
+    closed_s: float | None = None
+    """When the last span that was learned ended."""
 
     @property
     def ready(self) -> bool:
         return self.model.ready
+
+    @property
+    def observed(self) -> float | None:
+        """The mean of what was observed in the span that ends at the newest observation; None before the first."""
+        return _mean(self.recent) if self.recent else None
 
     def at(self, level: float) -> Band:
         """The band at another level; its errors are the same, and its misses to plan for change in proportion."""
@@ -51,8 +63,22 @@ class Band:
         share = self.miss_share * (1.0 - level) / (1.0 - self.level)
         return replace(self, level=level, miss_share=min(0.5, share))
 
+    def over(self, span_s: float) -> Band:
+        """The band with observations averaged over ``span_s``; its errors are the same."""
+        return self if span_s == self.span_s else replace(self, span_s=span_s)
+
     def observe(self, t_s: float, y: float) -> Band:
-        """The band after observing ``y`` at ``t_s``: due forecasts are compared with it, then the model learns it."""
+        """The band after observing ``y`` at ``t_s``: due forecasts are compared with it, then the model learns it.
+
+        Within a span nothing is compared or learned, but the forecast follows what came by how much of it has passed.
+        """
+        half_tick_s = (t_s - self.recent[-1][0]) / 2.0 if self.recent else 0.0
+        since_s = t_s - self.span_s + half_tick_s
+        recent = (*[one for one in self.recent if one[0] > since_s], (t_s, y))
+        y = _mean(recent)
+        if self.closed_s is not None and t_s + half_tick_s < self.closed_s + self.span_s - FLOOR:
+            ahead = (t_s + self.horizon_s, self._within(t_s, y, self.closed_s))
+            return replace(self, due=(*self.due, ahead), recent=recent)
         errors, miss_share, waiting = self.errors, self.miss_share, self.due
         if waiting and waiting[0][0] <= t_s + FLOOR:
             fallen = [mean for due_s, mean in waiting if due_s <= t_s + FLOOR]
@@ -62,7 +88,16 @@ class Band:
             errors = (*errors[-(WINDOW - 1) :], error)
         model = self.model.observe(t_s, y)
         due = (*waiting, (t_s + self.horizon_s, model.mean(self.horizon_s)))
-        return Band(model, self.level, self.horizon_s, errors, miss_share, due, self.relative)
+        return Band(model, self.level, self.horizon_s, errors, miss_share, due, self.relative, self.span_s, recent, t_s)
+
+    def _within(self, t_s: float, y: float, closed_s: float) -> float:
+        """The mean at the horizon within a span that began at ``closed_s``: between what the model forecasts from there
+        on and what it would if the span were over. A model may count observations, so that it only gets whole spans.
+        """
+        gone_s = t_s - closed_s
+        before = self.model.mean(self.horizon_s + gone_s)
+        after = self.model.observe(closed_s + self.span_s, y).mean(self.horizon_s)
+        return before + gone_s / self.span_s * (after - before)
 
     def mean(self, horizon_s: float) -> float:
         """The model's mean ``horizon_s`` after the last observation; at the band's own horizon it is known already."""
@@ -103,6 +138,10 @@ class Band:
 
     def _off(self, mean: float, error: float) -> float:
         return mean * (1.0 + error) if self.relative else mean + min(error, LARGEST_ERROR * mean)
+
+
+def _mean(recent: Sequence[tuple[float, float]]) -> float:
+    return sum([value for _, value in recent]) / len(recent)
 
 
 def _error(y: float, forecast: float) -> float:

@@ -46,7 +46,10 @@ def corrections(
             ratios[PREFILL] = _ttft(config, engine, seen, shape, count, speed)
         if pool.role is not Role.PREFILL:
             ratios[DECODE] = _itl(pool, engine, seen, shape, count, speed, late=late[DECODE])
-    return {phase: observed_ratio.learned(factor, ratios[phase], late=late[phase]) for phase, factor in known.items()}
+    return {
+        phase: observed_ratio.learned(factor, ratios[phase], seen.interval_s, late=late[phase])
+        for phase, factor in known.items()
+    }
 
 
 def _ttft(

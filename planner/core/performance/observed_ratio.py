@@ -7,13 +7,16 @@ be learned, and is part of every plan.
 
 from __future__ import annotations
 
+import math
+
 from planner.core.performance.decode_model import DecodeModel
 
 SLOWEST, FASTEST = 2.5, 0.5
 SLOWEST_LATE = 10.0
 """The bound while answers miss their target: then, distrusting the measurement is the worse mistake."""
-GAIN = 0.2
-FADING = 0.01
+GAIN, FADING, PER_S = 0.2, 0.01, 30.0
+"""Of the distance to what is observed, and to 1 where nothing is: the shares that are made up every ``PER_S`` seconds,
+however often there is a tick."""
 SHARP_WAIT = 0.7
 """TTFT counts only while the expected wait is at most this share of it; beyond, it depends on arrivals."""
 FULLEST_BATCH = 0.9
@@ -24,15 +27,19 @@ TELLING = 0.5
 """ITL counts only where the batch adds at least this share of an empty engine's iteration time."""
 
 
-def learned(factor: float, ratio: float | None, *, late: bool = False) -> float:
-    """The factor after one interval; ``ratio``: observed over predicted, None if unknown.
+def learned(factor: float, ratio: float | None, interval_s: float = PER_S, *, late: bool = False) -> float:
+    """The factor after an interval; ``ratio``: observed over predicted, None if unknown.
 
     ``late``: what was observed misses its target. A factor that was learned then is kept as long as it is observed.
     """
     if ratio is None:
-        return factor + FADING * (1.0 - factor)
+        return factor + _within(interval_s, FADING) * (1.0 - factor)
     slowest = SLOWEST_LATE if late else max(SLOWEST, factor)
-    return factor + GAIN * (min(slowest, max(FASTEST, ratio)) - factor)
+    return factor + _within(interval_s, GAIN) * (min(slowest, max(FASTEST, ratio)) - factor)
+
+
+def _within(interval_s: float, share: float) -> float:
+    return -math.expm1(interval_s / PER_S * math.log1p(-share))
 
 
 def itl_ratio(

@@ -110,7 +110,7 @@ def _learned(
         arriving = (
             learned.bands[load_forecast.SMOOTH].model.mean(0.0) if load_forecast.SMOOTH in learned.bands else None
         )
-        ahead = (learned.rates, learned.held_rate, learned.growth, interval_s, arriving)
+        ahead = (learned.rates, learned.held_rate, learned.growth, interval_s, arriving, learned.isl_cv2)
         load = load_forecast.sized_load(config, learned.forecasts, seen, *ahead)
     case = modes.Case(
         config=config,

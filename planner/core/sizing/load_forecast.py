@@ -21,11 +21,14 @@ RATE, ISL, OSL = "request_rate_per_s", "isl_tokens", "osl_tokens"
 QUANTITIES = (RATE, ISL, OSL)
 """The forecast quantities. The rate is derived from the reading ``requests``, a count per interval."""
 REQUESTS = "requests"
-SMOOTH, HELD, IN_FLIGHT = "smooth", "held", "in_flight"
+SMOOTH, HELD, IN_FLIGHT, SQUARES = "smooth", "held", "in_flight", "isl_squares"
 SEQUENCE_LIFE_S = 30.0
 """Seconds over which decode engines average arrivals: the duration of a typical sequence."""
 STARTING_SERVES = 0.5
 """Share of a start-up time for which a replica that is starting now will serve: its start began at some time in it."""
+SPAN_OF_START = 0.5
+"""Start-up times over which a load is averaged before a forecast of it is judged. Within them only a queue helps, and
+sizing takes its noise into account already: of single ticks it would count twice, and the more the shorter they are."""
 SMALLEST_CV2, LARGEST_CV2 = 0.1, 10.0
 
 
@@ -42,6 +45,8 @@ class LearnedLoad:
     """The upper quantile of the rate for decode engines: averaged over the duration of a sequence."""
     growth: float = 0.0
     """Increase of the sequences in flight since the last tick: longer answers show here early."""
+    isl_cv2: float | None = None
+    """The spread of prompt lengths over a span, because few prompts hardly ever show the longest; None: as read."""
     ahead: classic.Interval | None = None
     """Mode ``classic``: the next interval by the published forecasts; None where the published planner waits."""
 
@@ -53,7 +58,16 @@ class LearnedLoad:
 
 def horizon_s(config: DeploymentConfig, interval_s: float) -> float:
     """Seconds of load time until capacity decided now can serve: one interval and the slowest start-up."""
-    return interval_s + max((pool.startup_s for pool in config.pools.values()), default=0.0)
+    return interval_s + _slowest_start_s(config)
+
+
+def span_s(config: DeploymentConfig) -> float:
+    """Seconds of load time over which forecasts learn and are judged, however often there is a tick."""
+    return SPAN_OF_START * _slowest_start_s(config)
+
+
+def _slowest_start_s(config: DeploymentConfig) -> float:
+    return max((pool.startup_s for pool in config.pools.values()), default=0.0)
 
 
 def learn(
@@ -72,6 +86,7 @@ def learn(
         name: bands.get(name) or registry.make(config.predictor, config.forecast_level, ahead_s, settings.predictors)
         for name in QUANTITIES
     }
+    learned = {name: band.over(span_s(config)) for name, band in learned.items()}
     values, missing = _values(seen)
     learned = {name: band.observe(t_s, values[name]) if name in values else band for name, band in learned.items()}
     forecasts = {name: band.forecast(ahead_s) for name, band in learned.items() if band.ready}
@@ -87,7 +102,23 @@ def learn(
     steady = _steady(config, bands, values.get(RATE), ahead_s, t_s)
     held_rate = steady[HELD].upper(ahead_s) if HELD in steady else None
     last = {IN_FLIGHT: Band(Constant(waiting))}
-    return LearnedLoad({**learned, **steady, **last}, forecasts, missing, rates, held_rate, max(0.0, waiting - before))
+    squares, isl_cv2 = _with_squares(bands.get(SQUARES), learned[ISL], seen, values.get(ISL), t_s)
+    taught = {**learned, **steady, **squares, **last}
+    return LearnedLoad(taught, forecasts, missing, rates, held_rate, max(0.0, waiting - before), isl_cv2)
+
+
+def _with_squares(
+    squares: Band | None, lengths: Band, seen: DeploymentObservation | None, isl: float | None, t_s: float
+) -> tuple[dict[str, Band], float]:
+    """The mean squares of prompt lengths with the newest, and the spread of lengths over the span."""
+    reading = seen.isl_cv2 if seen is not None else None
+    cv2 = value_or_none(reading) if reading is not None else None
+    if isl is None or cv2 is None:
+        return {} if squares is None else {SQUARES: squares}, _spread(reading)
+    band = squares or Band(Constant(), horizon_s=lengths.horizon_s)
+    band = band.over(lengths.span_s).observe(t_s, (cv2 + 1.0) * isl * isl)
+    mean, mean_square = lengths.observed or isl, band.observed or 0.0
+    return {SQUARES: band}, min(LARGEST_CV2, max(SMALLEST_CV2, mean_square / (mean * mean) - 1.0))
 
 
 def _classic(found: classic.LearnedInterval) -> LearnedLoad:
@@ -138,7 +169,7 @@ def _steady(
     smooth = bands.get(SMOOTH) or Band(Ewma(tau_s=SEQUENCE_LIFE_S), level, ahead_s, miss_share=1.0 - level)
     held = bands.get(HELD) or Band(Constant(), level, ahead_s, miss_share=1.0 - level, relative=False)
     smooth = smooth.observe(t_s, rate)
-    return {SMOOTH: smooth, HELD: held.observe(t_s, smooth.model.mean(0.0))}
+    return {SMOOTH: smooth, HELD: held.over(span_s(config)).observe(t_s, smooth.model.mean(0.0))}
 
 
 def _values(seen: DeploymentObservation | None) -> tuple[dict[str, float], dict[str, str]]:
@@ -178,6 +209,7 @@ def sized_load(
     growth: float = 0.0,
     interval_s: float = 0.0,
     arriving: float | None = None,
+    isl_cv2: float | None = None,
 ) -> SizedLoad:
     """The load to size for: the upper quantile of the rate, all its scenarios, the mean shape, the spread observed."""
     first = [name for name, pool in config.pools.items() if pool.role is not Role.DECODE]
@@ -187,7 +219,7 @@ def sized_load(
         req_per_s=forecasts[RATE].upper,
         isl_tokens=forecasts[ISL].mean,
         osl_tokens=forecasts[OSL].mean,
-        isl_cv2=_spread(seen.isl_cv2 if seen else None),
+        isl_cv2=_spread(seen.isl_cv2 if seen else None) if isl_cv2 is None else isl_cv2,
         hit_rate=_or(seen.kv_hit_rate if seen else None, 0.0),
         accept_length=_or(seen.accept_length if seen else None, 1.0),
         queued_requests=sum(_or(pools[name].queued_requests, 0.0) for name in known),

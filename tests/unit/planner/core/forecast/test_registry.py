@@ -132,6 +132,45 @@ def test_a_band_is_judged_at_its_horizon_and_not_before() -> None:
     assert len(band.observe(90.0, 12.0).errors) == 1
 
 
+@pytest.mark.parametrize("tick_s", [5.0, 10.0, 15.0])
+def test_short_ticks_are_judged_and_learned_as_the_spans_that_they_make_up(tick_s: float) -> None:
+    """Whoever looks more often sees the same load: same errors, same model, as many errors kept for the same time."""
+    rng = random.Random(11)
+    spans = [50.0 * math.exp(rng.gauss(0.0, 0.2)) for _ in range(80)]
+    whole, parts = (registry.make("blend", 0.9, 60.0, {}).over(30.0) for _ in range(2))
+    ticks = round(30.0 / tick_s)
+    for i, mean in enumerate(spans, start=1):
+        whole = whole.observe(30.0 * i, mean)
+        noise = [rng.gauss(0.0, 20.0) for _ in range(ticks)]
+        for k in range(ticks if i > 1 else 1):
+            y = mean if i == 1 else mean + noise[k] - sum(noise) / ticks
+            parts = parts.observe(30.0 * (i - 1) + (tick_s * (k + 1) if i > 1 else 30.0), y)
+    assert parts.errors == pytest.approx(whole.errors)
+    assert parts.model.mean(60.0) == pytest.approx(whole.model.mean(60.0))
+    assert parts.forecast(60.0).upper == pytest.approx(whole.forecast(60.0).upper)
+
+
+def test_within_a_span_a_forecast_follows_a_jump_by_how_much_of_it_has_passed() -> None:
+    band = Band(Constant(), horizon_s=60.0, span_s=30.0)
+    for i in range(7):
+        band = band.observe(10.0 * i, 10.0)
+    means = []
+    for i in range(7, 10):
+        band = band.observe(10.0 * i, 40.0)
+        means.append(band.mean(60.0))
+    assert means == pytest.approx([10.0 + 10.0 / 3, 10.0 + 2 / 3 * 20.0, 40.0])
+    assert band.model.mean(60.0) == 40.0
+    assert band.errors[:-1] == (0.0,) * (len(band.errors) - 1), "one error a span, and the jump came in the last"
+
+
+def test_ticks_that_are_late_or_further_apart_than_a_span_are_spans_of_their_own() -> None:
+    band = Band(Constant(), horizon_s=60.0, span_s=30.0)
+    for i in range(9):
+        band = band.observe(29.2 * i, float(i))
+        assert band.recent == ((29.2 * i, float(i)),)
+        assert band.model.mean(60.0) == i
+
+
 def test_an_error_of_a_jump_does_not_multiply_the_level_after_it() -> None:
     """50 comes after 30: the largest error is 20, so that 70 may come next, and not 50 * 50 / 30 = 83."""
     shares, amounts = Band(Constant(), horizon_s=30.0), Band(Constant(), horizon_s=30.0, relative=False)

@@ -127,6 +127,16 @@ def test_a_correction_finds_the_truth_and_fades_without_news(truth: float) -> No
     assert factor == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.parametrize(("ratio", "interval_s"), [(1.6, 5.0), (1.6, 10.0), (None, 5.0), (0.7, 15.0)])
+def test_a_correction_moves_as_far_in_the_same_time_however_often_it_is_taught(
+    ratio: float | None, interval_s: float
+) -> None:
+    often, rarely = 1.3, observed_ratio.learned(1.3, ratio, 30.0)
+    for _ in range(round(30.0 / interval_s)):
+        often = observed_ratio.learned(often, ratio, interval_s)
+    assert often == pytest.approx(rarely)
+
+
 def test_a_correction_stays_in_its_bounds() -> None:
     rng = random.Random(1)
     factor = 1.0
