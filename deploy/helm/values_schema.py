@@ -82,6 +82,7 @@ def values_schema() -> Schema:
             offlineImage=TEXT,
             prometheus=TEXT,
             quick=FLAG,
+            rankCandidates=FLAG,
             resources=_resources(),
         ),
         nats=_nats(),

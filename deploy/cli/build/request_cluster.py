@@ -30,6 +30,11 @@ def add_watch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     watch.add_argument(
         "--quick", action="store_true", help="fewer points, shorter answers, wider intervals, in the Jobs that measure"
     )
+    watch.add_argument(
+        "--rank-candidates",
+        action="store_true",
+        help="also rank the candidates of Dynamo's searches (v1beta2) by goodput per watt, into ConfigMaps of our own",
+    )
     watch.add_argument("--bus", default=BUS, metavar="URL", help=f"for the planner's settings ({BUS})")
     watch.add_argument("--prometheus", default="", metavar="URL", help="for the planner's settings (default: none)")
     watch.add_argument("--host", metavar="HOST", help="address of /livez, /readyz and /metrics")
@@ -87,7 +92,7 @@ def _watch(args: argparse.Namespace) -> int:
         bus=args.bus,
         prometheus=args.prometheus,
     )
-    return run_watch(WatchOptions(args.namespace, args.kubeconfig, place, http, args.log_level))
+    return run_watch(WatchOptions(args.namespace, args.kubeconfig, place, http, args.log_level, args.rank_candidates))
 
 
 def _upload(args: argparse.Namespace) -> int:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from agent.adapters.kubernetes.access import SERVICE_ACCOUNT
 from agent.connectors.connector_file import ConnectorHttpSection
+from bus_schemas.jetstream.tasks.task_group import run_together
 from bus_schemas.regular_files import SECRET_BYTES, read_regular
 from deploy.cli.errors import UsageError
 from deploy.compose.connectors.connector_process import log_to_stderr, metrics_page, pages, run_until_signal
+from deploy.requests.cluster.candidate_rankings import CandidateRankings
 from deploy.requests.cluster.request_actions import ClusterPlace, RequestActions
 from deploy.requests.cluster.request_watch import RequestWatch
 
@@ -24,6 +26,7 @@ class WatchOptions:
     place: ClusterPlace
     http: ConnectorHttpSection
     log_level: str
+    ranks_candidates: bool
 
 
 @dataclass(slots=True)
@@ -58,7 +61,10 @@ async def _carry_out(options: WatchOptions, namespace: str, view: WatchPages) ->
     async with await ClusterClient.open(options.kubeconfig) as cluster:
         watch = RequestWatch(cluster, namespace, RequestActions(cluster, options.place))
         view.watches.append(watch)
-        await watch.run()
+        parts = {"requests": watch.run()}
+        if options.ranks_candidates:
+            parts["candidates"] = CandidateRankings(cluster, namespace).run()
+        await run_together(parts)
 
 
 def _own_namespace() -> str:

@@ -122,6 +122,16 @@ async def test_a_jobs_account_may_fill_a_config_map_and_nothing_else(tmp_path: P
             await cluster.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps")
 
 
+def test_ranking_candidates_lists_dynamos_searches_and_adds_no_other_right() -> None:
+    found = rendered("minimal", extra=("--set", "requests.enabled=true,requests.rankCandidates=true"))
+    given_now = {right for one in found.of("Role", "-requests") for right in rights(one)}
+    before = {right for one in release().of("Role", "-requests") for right in rights(one)}
+    kinds = ("dynamographdeploymentruns", "dynamographdeploymentcandidates")
+    assert given_now - before == {("list", "nvidia.com", kind) for kind in kinds}
+    (container,) = found.one("Deployment", "-requests")["spec"]["template"]["spec"]["containers"]
+    assert build_parser("request").parse_args(container["args"]).rank_candidates
+
+
 def test_it_is_off_by_default_and_restricted_where_it_is_on() -> None:
     assert not rendered("minimal").of("Deployment", "-requests")
     assert not rendered("minimal").of("CustomResourceDefinition")

@@ -1,0 +1,115 @@
+"""Ranks the candidates of Dynamo's searches by goodput per watt, and writes each ranking into a ConfigMap of its own.
+
+Read only towards Dynamo: runs and candidates are listed, and nothing of theirs is written. A run that is completed and
+its candidates never change, so that each ranking is written once; it goes with its run, by the garbage collector.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.adapters.kubernetes.api import ApiError
+from deploy.requests.cluster.request_objects import CORE, path
+from deploy.requests.cluster.request_view import NOT_FOUND, items
+from planner.profiler.requests.candidate_ranking import CandidateError, rank_candidates
+from planner.profiler.requests.power_request import OWN_GROUP
+
+if TYPE_CHECKING:
+    from agent.connectors.kubernetes.cluster_client import ClusterClient
+
+log = logging.getLogger("wattscale.requests")
+SEARCHES = "/apis/nvidia.com/v1beta2"
+RUNS, CANDIDATES = "dynamographdeploymentruns", "dynamographdeploymentcandidates"
+OF_RUN = "nvidia.com/dgdr-run-uid"
+"""Dynamo's label on candidates."""
+RANKED_RUN = f"{OWN_GROUP}/ranked-run"
+"""On our ConfigMap: the run's uid."""
+FILE = "ranking.json"
+LOOKS_EVERY_S = 15.0
+THERE_ALREADY = 409
+
+
+class CandidateRankings:
+    """All completed runs of one namespace."""
+
+    def __init__(self, cluster: ClusterClient, namespace: str, *, every_s: float = LOOKS_EVERY_S) -> None:
+        self._cluster = cluster
+        self._namespace = namespace
+        self._every_s = every_s
+        self._said: set[str] = set()
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            try:
+                await self.look()
+            except ApiError as error:
+                if error.status == NOT_FOUND:
+                    self._say(f"this cluster serves no {RUNS} of nvidia.com/v1beta2: there is nothing to rank yet")
+                else:
+                    log.warning("candidates cannot be ranked now: %s", error)
+            await asyncio.sleep(self._every_s)
+
+    async def look(self) -> None:
+        """Rank what is completed and not ranked. Raises ApiError."""
+        runs = await items(self._cluster, path(SEARCHES, self._namespace, RUNS))
+        if not any(_completed(run) for run in runs):
+            return
+        ours = await items(self._cluster, path(CORE, self._namespace, "configmaps"), {"labelSelector": RANKED_RUN})
+        ranked = {one["metadata"]["labels"][RANKED_RUN] for one in ours}
+        for run in runs:
+            if _completed(run) and run["metadata"]["uid"] not in ranked:
+                await self._rank(run)
+
+    async def _rank(self, run: Mapping[str, Any]) -> None:
+        meta = run["metadata"]
+        chosen = {"labelSelector": f"{OF_RUN}={meta['uid']}"}
+        candidates = await items(self._cluster, path(SEARCHES, self._namespace, CANDIDATES), chosen)
+        if not candidates:
+            return
+        try:
+            ranking = rank_candidates(run, candidates)
+        except CandidateError as error:
+            self._say(f"{meta['name']}: its candidates are not ranked: {error}")
+            return
+        body = _config_map(run, self._namespace, json.dumps(ranking.to_dict(), indent=1) + "\n")
+        try:
+            await self._cluster.send("POST", path(CORE, self._namespace, "configmaps"), body)
+        except ApiError as error:
+            if error.status != THERE_ALREADY:
+                raise
+            self._say(f"{meta['name']}: ConfigMap {body['metadata']['name']} is not ours; its ranking is not written")
+            return
+        best = f", the best is {ranking.ranked[0].name}" if ranking.ranked else ""
+        log.info("%s: %d of %d candidates are ranked%s", meta["name"], len(ranking.ranked), len(candidates), best)
+
+    def _say(self, line: str) -> None:
+        """Once."""
+        if line not in self._said:
+            self._said.add(line)
+            log.warning("%s", line)
+
+
+def _completed(run: Mapping[str, Any]) -> bool:
+    conditions = (run.get("status") or {}).get("conditions") or ()
+    return any(one.get("type") == "Completed" and one.get("status") == "True" for one in conditions)
+
+
+def _config_map(run: Mapping[str, Any], namespace: str, text: str) -> dict[str, Any]:
+    meta = run["metadata"]
+    owner = {"apiVersion": "nvidia.com/v1beta2", "kind": "DynamoGraphDeploymentRun", "name": meta["name"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": f"power-ranking-{meta['name']}"[:253],
+            "namespace": namespace,
+            "labels": {RANKED_RUN: meta["uid"]},
+            "ownerReferences": [{**owner, "uid": meta["uid"]}],
+        },
+        "data": {FILE: text},
+    }
