@@ -29,32 +29,32 @@ OF_RUN = "nvidia.com/dgdr-run-uid"
 RANKED_RUN = f"{OWN_GROUP}/ranked-run"
 """On our ConfigMap: the run's uid."""
 FILE = "ranking.json"
-LOOKS_EVERY_S = 15.0
+CHECKS_EVERY_S = 15.0
 THERE_ALREADY = 409
 
 
 class CandidateRankings:
     """All completed runs of one namespace."""
 
-    def __init__(self, cluster: ClusterClient, namespace: str, *, every_s: float = LOOKS_EVERY_S) -> None:
+    def __init__(self, cluster: ClusterClient, namespace: str, *, every_s: float = CHECKS_EVERY_S) -> None:
         self._cluster = cluster
         self._namespace = namespace
         self._every_s = every_s
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Rank again and again, until cancelled."""
         while True:
             try:
-                await self.look()
+                await self.rank_completed()
             except ApiError as error:
                 if error.status == NOT_FOUND:
-                    self._say(f"this cluster serves no {RUNS} of nvidia.com/v1beta2: there is nothing to rank yet")
+                    self._warn_once(f"this cluster serves no {RUNS} of v1beta2: there is nothing to rank yet")
                 else:
                     log.warning("candidates cannot be ranked now: %s", error)
             await asyncio.sleep(self._every_s)
 
-    async def look(self) -> None:
+    async def rank_completed(self) -> None:
         """Rank what is completed and not ranked. Raises ApiError."""
         runs = await items(self._cluster, path(SEARCHES, self._namespace, RUNS))
         if not any(_completed(run) for run in runs):
@@ -74,7 +74,7 @@ class CandidateRankings:
         try:
             ranking = rank_candidates(run, candidates)
         except CandidateError as error:
-            self._say(f"{meta['name']}: its candidates are not ranked: {error}")
+            self._warn_once(f"{meta['name']}: its candidates are not ranked: {error}")
             return
         body = _config_map(run, self._namespace, json.dumps(ranking.to_dict(), indent=1) + "\n")
         try:
@@ -82,15 +82,15 @@ class CandidateRankings:
         except ApiError as error:
             if error.status != THERE_ALREADY:
                 raise
-            self._say(f"{meta['name']}: ConfigMap {body['metadata']['name']} is not ours; its ranking is not written")
+            self._warn_once(f"{meta['name']}: ConfigMap {body['metadata']['name']} is not ours and stays")
             return
         best = f", the best is {ranking.ranked[0].name}" if ranking.ranked else ""
         log.info("%s: %d of %d candidates are ranked%s", meta["name"], len(ranking.ranked), len(candidates), best)
 
-    def _say(self, line: str) -> None:
+    def _warn_once(self, line: str) -> None:
         """Once."""
-        if line not in self._said:
-            self._said.add(line)
+        if line not in self._warned:
+            self._warned.add(line)
             log.warning("%s", line)
 
 

@@ -113,12 +113,12 @@ async def test_a_completed_run_is_ranked_once_and_nothing_of_dynamos_is_written(
         for one in (A, B):
             await site.double.put("nvidia.com", CANDIDATES, one)
         rankings = CandidateRankings(site.cluster, NAMESPACE)
-        await rankings.look()
+        await rankings.rank_completed()
         assert MAP not in site.names(MAPS), "candidates of a run that goes on are provisional"
         await site.double.put("nvidia.com", RUNS, run())
         before = len(site.double.requests)
-        await rankings.look()
-        await CandidateRankings(site.cluster, NAMESPACE).look()
+        await rankings.rank_completed()
+        await CandidateRankings(site.cluster, NAMESPACE).rank_completed()
         asked = [(method, address.partition("?")[0]) for method, address in site.double.requests[before:]]
         written = [one for one in asked if one[0] != "GET"]
         assert written == [("POST", f"/api/v1/namespaces/{NAMESPACE}/configmaps")], "once, by both"
