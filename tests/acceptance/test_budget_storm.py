@@ -190,4 +190,4 @@ async def test_the_budget_holds_through_a_storm_of_changes_and_deaths(capsys: py
         print(f"stood still for {ledger.stood_still_s:.3f} s")
     assert over[-1] <= COMPLIANCE_LIMIT_S + ledger.stood_still_s
     assert not ledger.rises_while_over()
-    assert len(ledger.sums) > NODES * 8
+    assert len(ledger.sums) > NODES * 4, "every node is commanded time and again"

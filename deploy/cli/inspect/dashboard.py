@@ -73,8 +73,9 @@ def _run(args: argparse.Namespace) -> int:
             f"--steer-token-file: tokens would cross the network unencrypted to {args.host}; listen on 127.0.0.1, and "
             "put a proxy with TLS in front (--host-name)"
         )
+    tokens = _tokens(args)
     try:
-        on_event_loop(until_signal(_serve(args)))
+        on_event_loop(until_signal(_serve(args, tokens)))
     except OSError as error:
         raise CliError(
             f"cannot listen on {args.host} port {args.port}: {error.strerror or error}; use --port"
@@ -91,13 +92,12 @@ def _tokens(args: argparse.Namespace) -> SteerTokens | None:
         raise UsageError(f"--steer-token-file {error}") from error
 
 
-async def _serve(args: argparse.Namespace) -> None:
+async def _serve(args: argparse.Namespace, tokens: SteerTokens | None) -> None:
     from bus_schemas.visible_text import visible_handler
     from deploy.dashboard.feed import Feed
     from deploy.dashboard.page_server import DashboardServer
     from deploy.dashboard.steering import Steering, log_commands
 
-    tokens = _tokens(args)
     logging.basicConfig(level=logging.WARNING, handlers=[visible_handler("%(levelname)s %(name)s: %(message)s")])
     log_commands()
     collect_seldom()

@@ -225,6 +225,9 @@ def listens(port: int) -> bool:
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, given, line):
+    config = tmp_path / "engine.yaml"
+    config.write_text("model: m\n")
+    given = [str(config) if value == "x" else value for value in given]
     done = run("profile", *given, "--output-dir", str(tmp_path / "out"))
     assert done.code == 2
     assert line in done.err.splitlines()[-1]
