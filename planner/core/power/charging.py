@@ -327,6 +327,8 @@ def issue(
         granted = tuple([default if cap == NOT_DECIDED else cap for cap, default in rows])
     sent = (*sent, Sent(ledger.next_id, granted))
     charge, cost = _charges(ledger, ledger.hardware_mw, sent)
+    # A GPU that is left to others had its present cap as its goal until now: no later decision may lower it to that.
+    left = NOT_DECIDED in caps_mw and caps_mw != ledger.caps_mw
     return ledger._replace(
         sent=sent,
         charge_mw=charge,
@@ -335,6 +337,7 @@ def issue(
         sent_share=share,
         marked=marked,
         caps_mw=caps_mw,
+        goal_mw=None if left else ledger.goal_mw,
         next_id=ledger.next_id + 1,
         sent_s=now_s,
         unanswered_s=now_s if ledger.unanswered_s is None else ledger.unanswered_s,

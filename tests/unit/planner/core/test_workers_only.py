@@ -189,6 +189,19 @@ def test_a_gpu_that_another_s_pod_holds_is_left_to_it_and_counts_where_a_replica
     assert w.caps[GpuId("n0-g0")] < CURVE.max_mw
 
 
+def test_a_parked_gpu_that_another_s_pod_takes_is_given_back_once_and_stays_so() -> None:
+    w = Contrary(workers_only(1_000_000))
+    w.run(20.0, ticks=6)
+    gpu = max(gpu for gpu in w.caps if gpu not in w.pods)
+    assert w.caps[gpu] < CURVE.max_mw
+    w.neighbours, sent, caps = {gpu: OTHERS}, len(w.power), set()
+    for _ in range(10):
+        w.pass_time(1.0)
+        caps.add(w.caps[gpu])
+    assert caps == {CURVE.max_mw}
+    assert len(w.power) - sent <= 2, "what was given back is not taken again"
+
+
 def test_a_worker_that_came_unannounced_is_charged_and_its_cause_is_named() -> None:
     w = Contrary(workers_only(1_000_000))
     w.run(10.0, ticks=6)
