@@ -66,14 +66,18 @@ def _showing(ledger: NodeLedger, rows: list[GpuObservation | None]) -> NodeLedge
 def _lost_labels(seen: NodeObservation, row: GpuObservation, last: NodeObservation | None) -> bool:
     """Whether the pod on a GPU that was held may be the one of ours that held it. Its labels are gone when it was
     deleted by force, and it still runs. A new leader cannot know its name; nor does a report of another process of
-    the agent prove a name, because it may be an old one that came late.
+    the agent prove a name, because it may be an old one that came late. A pod that the API server lists after all, and
+    without labels of ours, never was ours: its agent saw it before its watch did.
     """
     if row.worker is None or row.deployment is not None:
         return False
     if last is not None and last.boot != seen.boot:
         return True
     past = _past(row, last)
-    return past is None or past.worker == row.worker
+    if past is None:
+        return True
+    was_unlisted = past.deployment is None and past.terminating
+    return past.worker == row.worker and not (was_unlisted and not row.terminating)
 
 
 def _unlisted(row: GpuObservation, last: NodeObservation | None) -> bool:

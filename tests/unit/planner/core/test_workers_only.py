@@ -58,6 +58,8 @@ class Contrary(SmallSite):
 
     nameless: set[GpuId] = field(default_factory=set)
     """GPUs whose pods run without being listed by the API server."""
+    unlabelled: set[GpuId] = field(default_factory=set)
+    """GPUs whose pods are listed, without labels of a deployment."""
     unreported: set[GpuId] = field(default_factory=set)
     """GPUs that reports lack."""
     late: Mapping[NodeId, NodeObservation] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Contrary(SmallSite):
         self.carried_out = decision.decision_id
 
     def _gpu(self, gpu: GpuId) -> GpuObservation:
-        held = gpu in self.pods or gpu in self.neighbours
+        held = gpu in self.pods or gpu in self.neighbours or gpu in self.unlabelled
         seen = replace(super()._gpu(gpu), worker=f"pod-on-{gpu}" if held else None)
         nameless = gpu in self.nameless and gpu in self.pods
         return replace(seen, deployment=None, pool=None, role=None, terminating=True) if nameless else seen
@@ -347,3 +349,22 @@ def test_another_s_pod_that_is_deleted_by_force_stays_another_s() -> None:
     power = w.state.power[SITE]
     node = power.nodes[power.where[gpu]]
     assert not node.held[node.cards.gpus.index(gpu)]
+
+
+def test_another_s_pod_that_its_agent_sees_before_the_api_server_lists_it_does_not_stay() -> None:
+    """The kubelet assigns a GPU to a pod before the agent's watch shows it: nobody knows yet whose it is."""
+    w = Contrary(workers_only(1_000_000))
+    w.run(20.0, ticks=6)
+    gpu = max(gpu for gpu in w.caps if gpu not in w.pods)
+    w.nameless, w.pods[gpu] = {gpu}, DECODE
+    w.pass_time(1.0)
+    power = w.state.power[SITE]
+    node, index = power.where[gpu], power.nodes[power.where[gpu]].cards.gpus.index(gpu)
+    assert power.nodes[node].held[index], "it may be ours"
+    del w.pods[gpu]
+    w.nameless, w.unlabelled = set(), {gpu}
+    w.pass_time(60.0)
+    ledger = w.state.power[SITE].nodes[node]
+    assert ledger.covered is not None
+    assert (ledger.covered[index], ledger.held[index]) == (False, False)
+    assert w.caps[gpu] == CURVE.max_mw, "its limit is given back"
