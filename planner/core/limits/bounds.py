@@ -31,8 +31,8 @@ def keep_partners_awake(_: LimitContext, counts: CountsByPool) -> CountsByPool:
 def gpu_budget(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: the pools' GPUs together within the deployment's budget.
 
-    A default scale-down window keeps replicas in case they are wanted again soon. It does not keep their GPUs
-    from another pool of the deployment that is short for two ticks in a row; a window that was set does.
+    A default scale-down window keeps replicas in case they are wanted again soon. It does not keep the GPUs of those
+    that two ticks in a row did not want from another pool of the deployment that is short; a window that was set does.
     """
     return counts.then(gpu_shares(context.config, counts.values, context.current, _without_windows(context, counts)))
 
@@ -103,7 +103,9 @@ def _filled(
 
 
 def _without_windows(context: LimitContext, counts: CountsByPool) -> dict[PoolId, int]:
-    """What the load wants of the pools that only a default scale-down window keeps above it; empty if none is short."""
+    """The most that this tick and the one before wanted of each pool that only a default scale-down window keeps above
+    it; empty if none is short.
+    """
     current, options = context.current, context.options
     grows = [name for name, count in counts.values.items() if count > current.get(name, count) and name in options]
     if not any(options[name].speed_at(current[name]) > SHORT_SPEED for name in grows):

@@ -42,8 +42,8 @@ def needs(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """By count, the speeds that shares are predicted from: of prompts and of answers; empty for a phase not served.
 
-    ``required``: as sized; ``prompts``: what prompts alone need, where known; ``arriving``: where half of the answers
-    that arrive are late, where known: their need is ``AT_NEED`` spreads above it.
+    ``required``: as sized; ``prompts``: what the prompts that arrive need, where known; ``arriving``: where half of the
+    answers that arrive are late, where known: their need is ``AT_NEED`` spreads above it.
     """
     answers = tuple([speed * ANSWERS_MARGIN for speed in arriving]) or required
     phases = PHASES[role]
