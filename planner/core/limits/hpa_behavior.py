@@ -16,6 +16,8 @@ from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
 History = tuple[tuple[float, int], ...]
+KEPT_WINDOWS = 4.0
+"""Times a default scale-down window, which is five start-up times: so long may a load that returns stay away."""
 
 
 def ignore_small_changes(context: LimitContext, counts: CountsByPool) -> CountsByPool:
@@ -32,9 +34,8 @@ def stabilization_window(context: LimitContext, counts: CountsByPool) -> CountsB
     current, pools, seen_s = context.current, context.state.learned.pools, context.clock.seen_s
 
     def limit(pool: PoolConfig, count: int) -> Limited | None:
-        if context.gpus_to_spare and (kept := keep(pool, current[pool.pool], count)) is not None:
-            return kept
-        return stabilize(pool, current[pool.pool], count, pools[pool.pool].recommendations, seen_s)
+        window_s = kept_s(pool) if context.gpus_to_spare and count > 0 else pool.down_window_s
+        return stabilize(pool, current[pool.pool], count, pools[pool.pool].recommendations, seen_s, window_s)
 
     return each_pool(context, counts, limit)
 
@@ -65,9 +66,15 @@ def tolerate(pool: PoolConfig, options: PoolOptions | None, current: int, recomm
     return None
 
 
-def stabilize(pool: PoolConfig, current: int, recommended: int, past: History, t_s: float) -> Limited | None:
-    """The count that the windows let through where they change ``recommended``; ``past`` excludes this tick's."""
-    up_from, down_from = t_s - pool.up_window_s, t_s - pool.down_window_s
+def stabilize(
+    pool: PoolConfig, current: int, recommended: int, past: History, t_s: float, down_window_s: float | None = None
+) -> Limited | None:
+    """The count that the windows let through where they change ``recommended``; ``past`` excludes this tick's.
+
+    ``down_window_s``: in place of the pool's own.
+    """
+    down_s = pool.down_window_s if down_window_s is None else down_window_s
+    up_from, down_from = t_s - pool.up_window_s, t_s - down_s
     lowest = min([recommended, *[count for at, count in past if at > up_from]])
     highest = max([recommended, *[count for at, count in past if at > down_from]])
     allowed = min(max(current, lowest), highest)
@@ -76,22 +83,18 @@ def stabilize(pool: PoolConfig, current: int, recommended: int, past: History, t
     if recommended > current:
         window, reason = pool.up_window_s, ReasonCode.STABILIZATION_UP
     else:
-        window, reason = pool.down_window_s, ReasonCode.STABILIZATION_DOWN
+        window, reason = down_s, ReasonCode.STABILIZATION_DOWN
     wanted = "fewest" if reason is ReasonCode.STABILIZATION_UP else "most"
     return Limited(allowed, reason, f"{allowed} is the {wanted} recommended in the last {window:.0f} s")
 
 
-def keep(pool: PoolConfig, current: int, recommended: int) -> Limited | None:
-    """``current`` in place of fewer, where a site is short of watts and has GPUs to spare.
+def kept_s(pool: PoolConfig) -> float:
+    """The scale-down window, in seconds, while a site is short of watts and has GPUs to spare.
 
-    A replica that is kept costs the lowest cap of its GPUs, about what they are charged parked. One that is given up
-    costs requests for a start-up time when it is wanted again, where watts are moved to it within a second. A window
-    that was set stays in force, and nothing keeps a pool awake that may sleep.
+    A replica that is given up costs requests for a start-up time when it is wanted again, where watts are moved to it
+    within a second; one that is kept costs the lowest cap of its GPUs. A window that was set stays as it is.
     """
-    if not 0 < recommended < current or pool.scale_down.stabilization_window_s is not None:
-        return None
-    sentence = f"{current} are kept: the site is short of watts, not of GPUs"
-    return Limited(current, ReasonCode.STABILIZATION_DOWN, sentence)
+    return pool.down_window_s * (1.0 if pool.scale_down.stabilization_window_s is not None else KEPT_WINDOWS)
 
 
 def rate_limit(pool: PoolConfig, current: int, desired: int, events: History, t_s: float) -> Limited | None:
@@ -149,7 +152,7 @@ def horizon_s(pool: PoolConfig) -> float:
     """How far back, in seconds, any window or policy of the pool looks."""
     rules = (pool.scale_up, pool.scale_down)
     periods = [policy.period_s for rule in rules for policy in rule.policies]
-    return max([pool.up_window_s, pool.down_window_s, *periods])
+    return max([pool.up_window_s, kept_s(pool), *periods])
 
 
 def trimmed(history: History, since_s: float) -> History:

@@ -130,11 +130,14 @@ def test_a_growing_pool_takes_no_gpu_from_one_that_its_window_holds() -> None:
     assert {name: limit.value for name, limit in shares.items()} == {PREFILL: 4}
 
 
-def test_a_replica_is_kept_while_watts_are_short_and_gpus_are_not() -> None:
-    kept = hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 1)
+def test_a_default_window_is_four_times_as_long_while_watts_are_short_and_gpus_are_not() -> None:
+    default, given = pool(DECODE, scale_down=ScalingRules()), pool(DECODE, scale_down=rules(window_s=60.0))
+    assert hpa_behavior.kept_s(default) == 4.0 * default.down_window_s
+    assert hpa_behavior.kept_s(given) == 60.0, "a window that was set holds"
+    assert hpa_behavior.horizon_s(default) == hpa_behavior.kept_s(default), "as long are recommendations remembered"
+    past = ((0.0, 4), (default.down_window_s + 1.0, 1))
+    now_s = default.down_window_s + 2.0
+    assert hpa_behavior.stabilize(default, 4, 1, past, now_s) is None
+    kept = hpa_behavior.stabilize(default, 4, 1, past, now_s, hpa_behavior.kept_s(default))
     assert kept is not None
     assert (kept.value, kept.reason) == (4, ReasonCode.STABILIZATION_DOWN)
-    assert hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 4) is None
-    assert hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 6) is None
-    assert hpa_behavior.keep(pool(DECODE, scale_down=ScalingRules()), 4, 0) is None, "a pool that may sleep sleeps"
-    assert hpa_behavior.keep(pool(DECODE, scale_down=rules(window_s=60.0)), 4, 1) is None, "a window that was set holds"
