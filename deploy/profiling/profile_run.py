@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
+import json
+import shlex
 import signal
 import sys
 import time
@@ -252,6 +255,18 @@ def _identity(
         "max_context_length": options.max_context,
         "max_kv_tokens": options.max_kv_tokens,
         "max_in_flight": options.max_in_flight,
+        **({} if options.config is None else _engine_identity(options.config)),
+    }
+
+
+def _engine_identity(config: EngineConfig) -> dict[str, Any]:
+    """What makes two engines the same. Variables may hold secrets: their names and a digest are written down."""
+    digest = hashlib.sha256(json.dumps(config.env, sort_keys=True).encode()).hexdigest()[:16]
+    return {
+        "model": config.model,
+        "command": shlex.join(config.command) or None,
+        "args": shlex.join(config.args) or None,
+        "env": f"{', '.join(sorted(config.env))} ({digest})" if config.env else None,
     }
 
 
