@@ -76,8 +76,8 @@ class _Follower:
         self._passing = stream_of(bus.subjects, wildcard) in PASSING
         """Telemetry is soon replaced by newer telemetry: without a sign of loss it is not read a second time."""
         self._readings = stream_of(bus.subjects, wildcard) == TELEMETRY
-        self._owed: set[int] = set()
-        """Sequences up to ``_seen`` that are yet to be yielded."""
+        self._owed: dict[str, int] = {}
+        """By subject, the sequence up to ``_seen`` that is yet to be yielded."""
 
     def _wake(self) -> None:
         self._missed = True
@@ -92,21 +92,22 @@ class _Follower:
     def _let_go(self) -> None:
         """The reader is far behind: keep each node's newest reading, and of others nothing, for they are read again."""
         waiting, self._waiting = [raw for raw in self._waiting if raw is not None], deque()
-        numbers = [reader.sequence_of(raw) for raw in waiting] if self._readings else []
-        newest = {raw.subject: raw for raw, number in zip(waiting, numbers, strict=False) if self._is_due(number)}
+        due = [raw for raw in waiting if self._is_due(raw)] if self._readings else []
         # What was yielded before, or is of a stream that was created again, is judged by the stream itself.
-        self._missed = self._missed or not all(map(self._is_due, numbers)) or not self._readings
+        self._missed = self._missed or len(due) < len(waiting)
+        newest = {_subject(raw): raw for raw in due}
         if newest:
-            self._owed = {reader.sequence_of(raw) for raw in newest.values()}
-            self._restart(max(self._seen, *self._owed))
+            self._owed = {subject: reader.sequence_of(raw) for subject, raw in newest.items()}
+            self._restart(max(self._seen, *self._owed.values()))
             self._waiting.extend(newest.values())
             self._most_waiting = max(MOST_WAITING, 2 * len(newest))
         if self._missed:
             self._waiting.append(None)
 
-    def _is_due(self, sequence: int) -> bool:
+    def _is_due(self, raw: Msg) -> bool:
         """Whether a copy that waits is still to be yielded."""
-        return sequence in self._owed or (sequence > self._seen and sequence not in self._ahead)
+        sequence = reader.sequence_of(raw)
+        return self._owed.get(_subject(raw)) == sequence or (sequence > self._seen and sequence not in self._ahead)
 
     async def open(self, after: int | None) -> None:
         self._bus.on_reconnect.add(self._wake)
@@ -133,8 +134,8 @@ class _Follower:
                 yield found
             return
         sequence, before = reader.sequence_of(raw), _number(raw, "Nats-Last-Sequence")
-        if sequence in self._owed:
-            self._owed.discard(sequence)
+        if self._owed.get(subject := _subject(raw)) == sequence:
+            del self._owed[subject]
             yield raw
             return
         if sequence <= self._seen and sequence > before and before == 0:
@@ -205,7 +206,9 @@ class _Follower:
             sequence = reader.sequence_of(raw)
             known = sequence in self._ahead
             self._ahead.discard(sequence)
-            self._owed.discard(sequence)
+            if self._owed.get(subject := _subject(raw), sequence + 1) <= sequence:
+                # A copy that waits is not to follow a newer one of its subject.
+                del self._owed[subject]
             self._seen = max(self._seen, sequence)
             if not known:
                 yield raw
@@ -233,6 +236,11 @@ class _Follower:
             subject = self._bus.subjects.stored(self._wildcard)
             self._subscription = await client.subscribe(subject, cb=on_message, **options)
             self._client = client
+
+
+def _subject(raw: Msg) -> str:
+    """Under which a message is stored: a copy arrives under another one, and a direct get under none."""
+    return (raw.headers or {}).get("Nats-Subject", raw.subject)
 
 
 def _number(raw: Msg, header: str) -> int:
