@@ -262,7 +262,10 @@ def _words(container: Mapping[str, Any], where: str) -> list[str]:
         text = words[2].strip().replace("\\\n", " ")
         if len(words) > 3 or SHELL_WORDS.search(text):
             raise GraphError(f"{where}.args: a shell's script cannot be read; write the command as a list of words")
-        words = shlex.split(text)
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise GraphError(f"{where}.args: {error}") from None
         return words[1:] if words[:1] == ["exec"] else words
     return words
 
@@ -321,6 +324,8 @@ def _one(name: str, values: Sequence[str], where: str) -> str:
 
 def _environment(given: Any, where: str) -> dict[str, str]:
     found: dict[str, str] = {}
+    if not isinstance(given or [], list):
+        raise GraphError(f"{where}: not a list of names and values")
     for number, one in enumerate(given or ()):
         name = one.get("name") if isinstance(one, dict) else None
         if not isinstance(name, str):
@@ -335,8 +340,9 @@ def _environment(given: Any, where: str) -> dict[str, str]:
 
 def _gpus(resources: Any, key: str, where: str) -> int | None:
     """What a worker's limits say; None where they say nothing."""
+    found = _mapping(resources or {}, f"{where}.resources")
     for section in ("limits", "requests"):
-        value = ((resources or {}).get(section) or {}).get(key)
+        value = _mapping(found.get(section) or {}, f"{where}.resources.{section}").get(key)
         if value is not None:
             if not re.fullmatch(r"[1-9]\d{0,3}", str(value)):
                 raise GraphError(f"{where}.resources.{section}.{key}: {value!r} is no number of GPUs")
