@@ -31,6 +31,8 @@ RANKED_RUN = f"{OWN_GROUP}/ranked-run"
 FILE = "ranking.json"
 CHECKS_EVERY_S = 15.0
 THERE_ALREADY = 409
+REFUSED = (400, 413, 422)
+"""The server will not take this object, as one that is too large; others it may."""
 
 
 class CandidateRankings:
@@ -80,9 +82,12 @@ class CandidateRankings:
         try:
             await self._cluster.send("POST", path(CORE, self._namespace, "configmaps"), body)
         except ApiError as error:
-            if error.status != THERE_ALREADY:
+            if error.status == THERE_ALREADY:
+                self._warn_once(f"{meta['name']}: ConfigMap {body['metadata']['name']} is not ours and stays")
+            elif error.status in REFUSED:
+                self._warn_once(f"{meta['name']}: its ranking cannot be written: {error}")
+            else:
                 raise
-            self._warn_once(f"{meta['name']}: ConfigMap {body['metadata']['name']} is not ours and stays")
             return
         best = f", the best is {ranking.ranked[0].name}" if ranking.ranked else ""
         log.info("%s: %d of %d candidates are ranked%s", meta["name"], len(ranking.ranked), len(candidates), best)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.adapters.kubernetes.api import ApiError
 from deploy.requests.cluster.candidate_rankings import CANDIDATES, FILE, RUNS, CandidateRankings
 from planner.profiler.requests.candidate_ranking import CandidateError, rank_candidates
 from tests.contract.bus import until
@@ -129,6 +130,33 @@ async def test_a_completed_run_is_ranked_once_and_nothing_of_dynamos_is_written(
             (1, "b", 2),
             (2, "a", 1),
         ]
+
+
+class OneRefused:
+    """A cluster that takes the ConfigMap of one of two runs."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+
+    async def get(self, where: str, _: object = None) -> dict[str, Any]:
+        if RUNS in where:
+            return {"items": [{**run(), "metadata": {**run()["metadata"], "name": "search-0", "uid": "other"}}, run()]}
+        return {"items": [A] if CANDIDATES in where else []}
+
+    async def send(self, _: str, __: str, body: dict[str, Any]) -> None:
+        name = body["metadata"]["name"]
+        if name.endswith("-0"):
+            raise ApiError(422, f"{name} is too long")
+        self.written.append(name)
+
+
+async def test_a_ranking_that_the_server_refuses_keeps_no_other_back(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = OneRefused()
+    rankings = CandidateRankings(cluster, NAMESPACE)  # type: ignore[arg-type]
+    await rankings.rank_completed()
+    await rankings.rank_completed()
+    assert set(cluster.written) == {MAP}
+    assert caplog.text.count("search-0: its ranking cannot be written") == 1
 
 
 async def test_a_map_of_somebody_elses_stays_and_a_cluster_without_searches_is_waited_for(
