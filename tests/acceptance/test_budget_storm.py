@@ -78,10 +78,13 @@ class Ledger:
         return [value for when, value in series if when <= at or when == series[0][0]][-1]
 
     def rises_while_over(self) -> list[str]:
-        """Writes that raised a sum which was above the budget: a cut allows lowers only."""
+        """Writes that raised the sum above every budget of the compliance window: a raise that was granted before a cut
+        may still be under way, and nothing may rise higher than what it was granted under.
+        """
         found = []
         for (_, before), (at, after) in pairwise(self.sums):
-            budget = self._at(self.budgets, at)
+            recent = [watts for since, watts in self.budgets if at - COMPLIANCE_LIMIT_S < since <= at]
+            budget = max([self._at(self.budgets, at - COMPLIANCE_LIMIT_S), *recent])
             if after > before and after > budget + 1e-6:
                 found.append(f"raised {before:.0f} to {after:.0f} W under {budget:.0f} W")
         return found
