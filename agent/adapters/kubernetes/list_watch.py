@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from agent.adapters.kubernetes.api import ApiError, SilentError
+from agent.adapters.kubernetes.pages import PAGE, Reader, pages
 from agent.ports import MonotonicClock, monotonic
 from bus_schemas.jetstream.tasks.backoff import Backoff
 
@@ -32,15 +33,11 @@ class WatchTiming:
     silence_s: float = 100.0
     first_pause_s: float = 0.5
     longest_pause_s: float = 30.0
-    page: int = 500
+    page: int = PAGE
 
 
-class ReadableApi(Protocol):
+class ReadableApi(Reader, Protocol):
     """What a list-watch needs from a client. Both raise ApiError."""
-
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """One list."""
-        ...
 
     def lines(
         self, path: str, query: Mapping[str, str], *, silence_s: float, opened: Callable[[], None] | None = None
@@ -130,17 +127,13 @@ class ListWatch(Generic[T]):
 
     async def _list(self) -> None:
         found: dict[str, T] = {}
-        query = {**self._selector, "limit": str(self._timing.page)}
-        while True:
-            page = await self._api.get(self._path, query)
+        version = ""
+        async for page in pages(self._api, self._path, self._selector, self._timing.page):
             for item in page.get("items", ()):
                 self._put(found, item)
-            metadata = page.get("metadata", {})
-            if not metadata.get("continue"):
-                break
-            query["continue"] = metadata["continue"]
+            version = str(page.get("metadata", {}).get("resourceVersion", ""))
         before, self._items = self._items, found
-        self._version, self._listed, self.interrupted = str(metadata.get("resourceVersion", "")), True, ""
+        self._version, self._listed, self.interrupted = version, True, ""
         self._mark_alive()
         for uid in before.keys() | found.keys():
             if before.get(uid) != found.get(uid):

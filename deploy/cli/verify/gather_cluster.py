@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.adapters.kubernetes.access import NoAccessError, find_access
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
+from agent.adapters.kubernetes.pages import pages
 from agent.adapters.kubernetes.pods import read_pod
 from agent.core.pod_limits import ANNOTATION, watts_of
 from agent.core.scaling.kubernetes.needed_rights import Right
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 GPUS = "nvidia.com/gpu"
 ANSWER_S = 10.0
-PAGE = 500
-"""Objects in one answer: all pods of a large cluster take longer than ``ANSWER_S`` and more memory than a look may."""
 
 
 async def cluster_facts(kubeconfig: Path | None) -> ClusterFacts | Unknown:
@@ -44,17 +43,12 @@ async def cluster_facts(kubeconfig: Path | None) -> ClusterFacts | Unknown:
 async def _picked(api: KubernetesApi, path: str, pick: Callable[[Mapping[str, Any]], T | None]) -> list[T] | Unknown:
     """What ``pick`` makes of a collection's objects, read page by page; only that is kept."""
     found: list[T] = []
-    query = {"limit": str(PAGE)}
     try:
-        while True:
-            page = await api.get(path, query)
+        async for page in pages(api, path):
             found += [one for one in map(pick, page.get("items") or ()) if one is not None]
-            following = page.get("metadata", {}).get("continue")
-            if not following:
-                return found
-            query["continue"] = following
     except ApiError as error:
         return Unknown(f"{path} of the Kubernetes API: {error}")
+    return found
 
 
 def _gpu_node(node: Mapping[str, Any]) -> str | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import yaml
 
 from agent.adapters.kubernetes.api import ApiError
+from agent.adapters.kubernetes.pages import Reader, pages
 from deploy.profiling.node_gpus import tp_sizes
 from deploy.requests.cluster.cluster_gpus import ClusterGpus, cluster_gpus, with_found
 from deploy.requests.cluster.request_objects import (
@@ -52,14 +53,6 @@ ENDED = ("Succeeded", "Failed")
 Item = dict[str, Any]
 
 
-class ClusterReader(Protocol):
-    """What reads objects."""
-
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """One object or list. Raises ApiError."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class RequestView:
     """One reading. ``request``: with GPUs as found; ``tp``: the size to profile next, None: none is left.
@@ -87,7 +80,7 @@ class Owned:
 
 
 async def read_view(
-    cluster: ClusterReader, request: PowerRequest, item: Mapping[str, Any], status: RequestStatus, refusal: str = ""
+    cluster: Reader, request: PowerRequest, item: Mapping[str, Any], status: RequestStatus, refusal: str = ""
 ) -> RequestView:
     """What there is. ``refusal``: why the last object could not be made; empty: it was. Raises ApiError."""
     uid, deleting = item["metadata"]["uid"], bool(item["metadata"].get("deletionTimestamp"))
@@ -115,25 +108,17 @@ async def read_view(
     return await _profiling(cluster, view, mine)
 
 
-async def graphs_served(cluster: ClusterReader, namespace: str) -> bool:
+async def graphs_served(cluster: Reader, namespace: str) -> bool:
     """Whether Dynamo's graphs exist here. Raises ApiError."""
     return await _or_none(cluster, path(GRAPHS, namespace, "dynamographdeployments"), {"limit": "1"}) is not None
 
 
-async def items(cluster: ClusterReader, where: str, query: Mapping[str, str] | None = None) -> list[Item]:
+async def items(cluster: Reader, where: str, query: Mapping[str, str] | None = None) -> list[Item]:
     """All objects of a collection. Raises ApiError."""
-    found: list[Item] = []
-    asked = {**(query or {}), "limit": "500"}
-    while True:
-        page = await cluster.get(where, asked)
-        found += page.get("items", ())
-        token = page.get("metadata", {}).get("continue")
-        if not token:
-            return found
-        asked["continue"] = token
+    return [item async for page in pages(cluster, where, query) for item in page.get("items", ())]
 
 
-async def _owned(cluster: ClusterReader, namespace: str, uid: str) -> Owned:
+async def _owned(cluster: Reader, namespace: str, uid: str) -> Owned:
     chosen = {"labelSelector": f"{UID_LABEL}={uid}"}
     jobs = await items(cluster, path(BATCH, namespace, "jobs"), chosen)
     maps = await items(cluster, path(CORE, namespace, "configmaps"), chosen)
@@ -141,7 +126,7 @@ async def _owned(cluster: ClusterReader, namespace: str, uid: str) -> Owned:
     return Owned({one["metadata"]["name"]: one for one in alive}, {one["metadata"]["name"]: one for one in maps})
 
 
-async def _or_none(cluster: ClusterReader, where: str, query: Mapping[str, str] | None = None) -> Item | None:
+async def _or_none(cluster: Reader, where: str, query: Mapping[str, str] | None = None) -> Item | None:
     try:
         return await cluster.get(where, query)
     except ApiError as error:
@@ -162,7 +147,7 @@ def _sizes(request: PowerRequest, mine: Owned, gpus: ClusterGpus) -> tuple[int, 
     return tp_sizes(most, bounds.min_gpus_per_engine or 1)
 
 
-async def _obstacle(cluster: ClusterReader, request: PowerRequest, uid: str, graph: bool) -> str:
+async def _obstacle(cluster: Reader, request: PowerRequest, uid: str, graph: bool) -> str:
     """Why profiling would be in vain; empty where it is not."""
     if request.mocker and not graph:
         return "features.mocker needs Dynamo, whose graphs this cluster does not serve"
@@ -174,7 +159,7 @@ async def _obstacle(cluster: ClusterReader, request: PowerRequest, uid: str, gra
     return ""
 
 
-async def _profiling(cluster: ClusterReader, view: RequestView, mine: Owned) -> RequestView:
+async def _profiling(cluster: Reader, view: RequestView, mine: Owned) -> RequestView:
     """How far profiling is: the first TP size without a result decides."""
     request, failures = view.request, list[tuple[ProfilingPhase, str]]()
     results: list[Mapping[str, str]] = []
@@ -219,9 +204,7 @@ def _progress(job: Mapping[str, Any]) -> JobProgress:
     return JobProgress.RUNNING
 
 
-async def _phase_of_running(
-    cluster: ClusterReader, job: Mapping[str, Any], results_map: Mapping[str, Any]
-) -> ProfilingPhase:
+async def _phase_of_running(cluster: Reader, job: Mapping[str, Any], results_map: Mapping[str, Any]) -> ProfilingPhase:
     """As its pod reports. A report of a pod that is gone does not count: its successor begins anew."""
     phase, reporter = _reported(results_map)
     if phase is ProfilingPhase.INITIALIZING:
@@ -238,12 +221,12 @@ def _reported(results_map: Mapping[str, Any]) -> tuple[ProfilingPhase, str]:
     return phase, str(notes.get(REPORTING_POD, ""))
 
 
-async def _pods(cluster: ClusterReader, job: Mapping[str, Any]) -> list[Item]:
+async def _pods(cluster: Reader, job: Mapping[str, Any]) -> list[Item]:
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
     return await items(cluster, path(CORE, namespace, "pods"), {"labelSelector": f"job-name={name}"})
 
 
-async def _failure(cluster: ClusterReader, job: Mapping[str, Any], progress: JobProgress) -> str:
+async def _failure(cluster: Reader, job: Mapping[str, Any], progress: JobProgress) -> str:
     """Why a Job has no result: the last line of the container that failed, else what the Job's condition says."""
     name = job["metadata"]["name"]
     if progress is JobProgress.SUCCEEDED:
@@ -270,9 +253,7 @@ def _generated(outputs: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(found[0]) if len(found) == 1 else {"apiVersion": "v1", "kind": "List", "items": found}
 
 
-async def _deployment(
-    cluster: ClusterReader, request: PowerRequest, status: RequestStatus, graph: bool
-) -> DeploymentSeen:
+async def _deployment(cluster: Reader, request: PowerRequest, status: RequestStatus, graph: bool) -> DeploymentSeen:
     root, resource = (GRAPHS, "dynamographdeployments") if graph else (APPS, "deployments")
     name, namespace = request.deployment_name, request.deployment_namespace
     item = await _or_none(cluster, path(root, namespace, resource, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.adapters.kubernetes.pages import PAGE
 from deploy.cli.verify import gather_cluster
 from deploy.cli.verify.facts import AnnotatedPod, ClusterFacts
 from tests.doubles.kubernetes import KubernetesDouble
@@ -14,7 +15,7 @@ KEY = "dynamo.nvidia.com/gpu-power-limit"
 
 
 async def test_nodes_and_pods_of_a_large_cluster_are_read_page_by_page(tmp_path: Path) -> None:
-    many = 2 * gather_cluster.PAGE + 1
+    many = 2 * PAGE + 1
     async with KubernetesDouble() as kube:
         for number in range(many):
             name = f"n{number:04}"
@@ -30,5 +31,5 @@ async def test_nodes_and_pods_of_a_large_cluster_are_read_page_by_page(tmp_path:
     assert isinstance(facts.pods, tuple)
     assert AnnotatedPod("ns/limited", 400) in facts.pods
     assert [one.pod for one in facts.pods] == ["ns/limited", "ns/wrong"]
-    assert all(f"limit={gather_cluster.PAGE}" in path for path in asked)
+    assert all(f"limit={PAGE}" in path for path in asked)
     assert len(asked) == 6
