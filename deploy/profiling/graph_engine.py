@@ -172,11 +172,9 @@ def _services(spec: Mapping[str, Any]) -> Iterable[_Found]:
     for name, value in _mapping(spec.get("services"), "spec.services").items():
         where = f"spec.services.{name}"
         service = _mapping(value, where)
-        _known(service, SERVICE, f"{where}.")
-        phase = _phase(service.get("subComponentType"), service.get("componentType"))
+        phase = _worker(service, SERVICE, where, "subComponentType", "componentType")
         if phase is None:
             continue
-        _one_node(service, where)
         pod = _mapping(service.get("extraPodSpec"), f"{where}.extraPodSpec")
         container = _mapping(pod.get("mainContainer"), f"{where}.extraPodSpec.mainContainer")
         inside = f"{where}.extraPodSpec.mainContainer"
@@ -196,11 +194,9 @@ def _components(spec: Mapping[str, Any]) -> Iterable[_Found]:
     for number, value in enumerate(components):
         where = f"spec.components.{number}"
         component = _mapping(value, where)
-        _known(component, COMPONENT, f"{where}.")
-        phase = _phase(component.get("type"), component.get("type"))
+        phase = _worker(component, COMPONENT, where, "type", "type")
         if phase is None:
             continue
-        _one_node(component, where)
         template = _mapping(component.get("podTemplate"), f"{where}.podTemplate")
         pod = _mapping(template.get("spec"), f"{where}.podTemplate.spec")
         containers = pod.get("containers")
@@ -219,11 +215,22 @@ def _components(spec: Mapping[str, Any]) -> Iterable[_Found]:
         )
 
 
-def _phase(kind: Any, type_: Any) -> Worker | None:
-    """A ``worker`` that is not said to be for prefill decodes, as for Dynamo's planner."""
-    if kind == "prefill":
-        return "prefill"
-    return "decode" if kind == "decode" or type_ == "worker" else None
+def _worker(part: Mapping[str, Any], known: frozenset[str], where: str, kind: str, type_: str) -> Worker | None:
+    """The phase of a part that is a worker; None of any other part. ``kind`` and ``type_``: the keys that say so.
+
+    A ``worker`` that is not said to be for prefill decodes, as for Dynamo's planner.
+    """
+    _known(part, known, f"{where}.")
+    phase: Worker | None = None
+    if part.get(kind) == "prefill":
+        phase = "prefill"
+    elif part.get(kind) == "decode" or part.get(type_) == "worker":
+        phase = "decode"
+    if phase is not None and part.get("multinode"):
+        raise GraphError(
+            f"{where}.multinode: an engine over several nodes is not profiled; give --endpoint of one that runs"
+        )
+    return phase
 
 
 def _part(
@@ -348,13 +355,6 @@ def _gpus(resources: Any, key: str, where: str) -> int | None:
                 raise GraphError(f"{where}.resources.{section}.{key}: {value!r} is no number of GPUs")
             return int(value)
     return None
-
-
-def _one_node(worker: Mapping[str, Any], where: str) -> None:
-    if worker.get("multinode"):
-        raise GraphError(
-            f"{where}.multinode: an engine over several nodes is not profiled; give --endpoint of one that runs"
-        )
 
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
