@@ -50,10 +50,10 @@ def with_pods(
     fresh = _covering(ledger, tuple([was or now for was, now in zip(known, held, strict=True)]))
     if held != ledger.held or fresh.covered != ledger.covered:
         fresh = fresh._replace(held=held, goal_mw=None)
-    return _showing(fresh, rows) if seen is ledger.seen else fresh
+    return _with_covered_sums(fresh, rows) if seen is ledger.seen else fresh
 
 
-def _showing(ledger: NodeLedger, rows: list[GpuObservation | None]) -> NodeLedger:
+def _with_covered_sums(ledger: NodeLedger, rows: list[GpuObservation | None]) -> NodeLedger:
     """The ledger with limits and draws of covered GPUs only, by the report that it has taken in."""
     ours = [row for row, counts in zip(rows, ledger.covered or (), strict=True) if counts and row is not None]
     draws = [row.draw_mw for row in ours if row.draw_mw is not None]
@@ -71,9 +71,7 @@ def _lost_labels(seen: NodeObservation, row: GpuObservation, last: NodeObservati
     """
     if row.worker is None or row.deployment is not None:
         return False
-    if last is not None and last.boot != seen.boot:
-        return True
-    past = _past(row, last)
+    past = None if last is None or last.boot != seen.boot else last.known(row.gpu)
     if past is None:
         return True
     was_unlisted = past.deployment is None and past.terminating
@@ -84,12 +82,8 @@ def _unlisted(row: GpuObservation, last: NodeObservation | None) -> bool:
     """Whether a pod that appears may be one of ours that was deleted by force before any report showed its labels."""
     if row.worker is None or row.deployment is not None or not row.terminating:
         return False
-    past = _past(row, last)
+    past = None if last is None else last.known(row.gpu)
     return past is None or past.worker != row.worker
-
-
-def _past(row: GpuObservation, last: NodeObservation | None) -> GpuObservation | None:
-    return None if last is None else last.gpus.get(row.gpu) or last.missing.get(row.gpu)
 
 
 def _covering(ledger: NodeLedger, covered: tuple[bool, ...]) -> NodeLedger:

@@ -99,12 +99,6 @@ def _with_missing(seen: NodeObservation, before: NodeLedger) -> NodeObservation:
     return _unless_known(replace(seen, missing=missing), before) if missing else seen
 
 
-def _past(before: NodeLedger, gpu: GpuId) -> GpuObservation | None:
-    """What the newest report that had the GPU showed of it."""
-    last = before.seen
-    return None if last is None else last.gpus.get(gpu) or last.missing.get(gpu)
-
-
 def _with_vanished(seen: NodeObservation, before: NodeLedger) -> NodeObservation:
     """The report in which pods that still run are ours as before, although the API server does not list them any more.
 
@@ -114,7 +108,7 @@ def _with_vanished(seen: NodeObservation, before: NodeLedger) -> NodeObservation
         return seen
     ours = {}
     for name, gpu in seen.gpus.items():
-        past = _past(before, name)
+        past = before.seen.known(name)
         if gpu.deployment is not None or gpu.worker is None or past is None:
             continue
         if past.deployment is not None and past.worker == gpu.worker:
@@ -150,7 +144,7 @@ def _with_leavers(seen: NodeObservation, before: NodeLedger, draining: DrainsNow
     held = {}
     for name, gpu in seen.gpus.items():
         if gpu.deployment is None and gpu.worker is None and not gpu.terminating:
-            past = _past(before, name)
+            past = None if before.seen is None else before.seen.known(name)
             inherited = before.seen is None and _covered(before, name)
             if (kept := _leaver(gpu, past, inherited, draining)) is not None:
                 held[name] = kept

@@ -98,6 +98,10 @@ class NodeObservation:
     missing: Mapping[GpuId, GpuObservation] = field(default_factory=dict)
     """What earlier reports had last shown of GPUs that are not in this one, where the planner keeps that."""
 
+    def known(self, gpu: GpuId) -> GpuObservation | None:
+        """What the newest report that had the GPU showed of it."""
+        return self.gpus.get(gpu) or self.missing.get(gpu)
+
 
 @dataclass(frozen=True, slots=True)
 class ScalingAckSeen:

@@ -108,7 +108,7 @@ def with_report(ledger: NodeLedger, seen: NodeObservation, now_s: float) -> Node
         ledger = _with_gpus(ledger, seen)
     rows = [seen.gpus.get(gpu) for gpu in ledger.cards.gpus]
     hardware = _with_reported(ledger, seen, rows)
-    fresh = ledger if comes_late(ledger, seen) else _showing(ledger, seen, rows, now_s)
+    fresh = ledger if _comes_late(ledger, seen) else _showing(ledger, seen, rows, now_s)
     return fresh if hardware is ledger.hardware_mw else _recharged(fresh, hardware, fresh.sent)
 
 
@@ -122,7 +122,7 @@ def _with_reported(ledger: NodeLedger, seen: NodeObservation, rows: list[GpuObse
     return tuple(map(max, ledger.hardware_mw, reported))
 
 
-def comes_late(ledger: NodeLedger, seen: NodeObservation) -> bool:
+def _comes_late(ledger: NodeLedger, seen: NodeObservation) -> bool:
     """Whether a report is older than the last one that was taken in. Processes of one machine share its clock."""
     last = ledger.seen
     if last is None or seen.clock_s is None or last.clock_s is None:

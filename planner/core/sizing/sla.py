@@ -15,7 +15,7 @@ from planner.core.sizing import decode_station, prefill_station, sla_reasons
 from planner.core.sizing.late_prompts.transient import Prompts
 from planner.core.sizing.options import SPARE_COUNTS, PoolOptions, wanted_count
 from planner.core.sizing.prefill_station import NOTHING_KNOWN, Known
-from planner.core.sizing.queueing import CountArray
+from planner.core.sizing.queueing import CountArray, Station
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.domain.config import DeploymentConfig, PoolConfig
 from planner.domain.pool import Role
@@ -67,9 +67,8 @@ def asked(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections
     found = [
         prefill_station.prompts(queue, each, config.ttft_ms) for each in ((load, load.flowing()) if waits else (load,))
     ]
-    if (arrives := load.as_it_arrives()) is not None:
-        queue = prefill_station.station(engine.prefill, arrives, IN_TIME_AT_NEED, corrections.prefill)
-        found.append(prefill_station.prompts(queue, arrives, config.ttft_ms))
+    if (arriving := _arriving_queue(engine, load, corrections)) is not None:
+        found.append(prefill_station.prompts(*arriving, config.ttft_ms))
     return found
 
 
@@ -173,11 +172,17 @@ def _arriving_prompts(
     Sizing must assume the rates that may come while a replica starts. A prediction must not: after a jump in the load
     they stay at twice the rate for many minutes, and would take GPUs and watts from decode that prefill does not need.
     """
+    if (arriving := _arriving_queue(engine, load, corrections)) is None:
+        return None
+    return prefill_station.required_speed(*arriving, counts, config.ttft_ms, config.drain_backlog_s, known)
+
+
+def _arriving_queue(engine: Engine, load: SizedLoad, corrections: Corrections) -> tuple[Station, SizedLoad] | None:
+    """The prompts that arrive, at the station from which their share in time is predicted; None where not known."""
     arrives = load.as_it_arrives()
     if engine.prefill is None or arrives is None:
         return None
-    queue = prefill_station.station(engine.prefill, arrives, IN_TIME_AT_NEED, corrections.prefill)
-    return prefill_station.required_speed(queue, arrives, counts, config.ttft_ms, config.drain_backlog_s, known)
+    return prefill_station.station(engine.prefill, arrives, IN_TIME_AT_NEED, corrections.prefill), arrives
 
 
 def _tuple(counts: CountArray, speed: CountArray) -> tuple[float, ...]:

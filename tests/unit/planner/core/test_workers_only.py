@@ -101,6 +101,14 @@ class Contrary(SmallSite):
     def drawn_mw(self) -> int:
         return sum(self.caps[gpu] for gpu in self.pods)
 
+    def covered_and_held(self, gpu: GpuId) -> tuple[bool, bool]:
+        """Whether the budget covers the GPU, and whether a pod of ours counts as holding it."""
+        power = self.state.power[SITE]
+        node = power.nodes[power.where[gpu]]
+        index = node.cards.gpus.index(gpu)
+        assert node.covered is not None
+        return node.covered[index], node.held[index]
+
     def notes(self, plan: Plan) -> dict[ReasonCode, str]:
         return {note.reason: note.sentence for note in plan.sites[SITE].notes}
 
@@ -239,17 +247,12 @@ def test_a_pod_that_was_deleted_by_force_and_still_runs_keeps_its_gpu_in_the_bud
     gpu = min(w.pods)
     w.nameless = {gpu}
     w.pass_time(30.0)
-    power = w.state.power[SITE]
-    node = power.nodes[power.where[gpu]]
-    index = node.cards.gpus.index(gpu)
-    assert node.covered is not None
-    assert (node.covered[index], node.held[index]) == (True, True)
+    assert w.covered_and_held(gpu) == (True, True)
     assert w.caps[gpu] < CURVE.max_mw, "its limit is not given back"
     assert w.most_mw <= 1_000_000
     del w.pods[gpu]
     w.pass_time(30.0)
-    node = w.state.power[SITE].nodes[node.node]
-    assert not node.held[index]
+    assert not w.covered_and_held(gpu)[1]
 
 
 def led_anew(w: Contrary) -> None:
@@ -309,15 +312,11 @@ def test_a_pod_deleted_by_force_keeps_its_gpu_in_the_budget_although(happens: st
         w.pass_time(2.0)
         w.unreported = set()
     w.pass_time(60.0)
-    power = w.state.power[SITE]
-    node = power.nodes[power.where[gpu]]
-    index = node.cards.gpus.index(gpu)
-    assert node.covered is not None
-    assert (node.covered[index], node.held[index]) == (True, True)
+    assert w.covered_and_held(gpu) == (True, True)
     assert w.most_mw <= 1_000_000
     del w.pods[gpu]
     w.pass_time(60.0)
-    assert not w.state.power[SITE].nodes[node.node].held[index]
+    assert not w.covered_and_held(gpu)[1]
 
 
 def test_a_pod_that_no_report_ever_showed_with_its_labels_counts_as_ours() -> None:
@@ -327,14 +326,10 @@ def test_a_pod_that_no_report_ever_showed_with_its_labels_counts_as_ours() -> No
     gpu = max(gpu for gpu in w.caps if gpu not in w.pods)
     w.nameless, w.pods[gpu] = {gpu}, DECODE
     w.pass_time(30.0)
-    power = w.state.power[SITE]
-    node = power.nodes[power.where[gpu]]
-    index = node.cards.gpus.index(gpu)
-    assert node.covered is not None
-    assert (node.covered[index], node.held[index]) == (True, True)
+    assert w.covered_and_held(gpu) == (True, True)
     del w.pods[gpu]
     w.pass_time(30.0)
-    assert not w.state.power[SITE].nodes[node.node].held[index]
+    assert not w.covered_and_held(gpu)[1]
 
 
 def test_another_s_pod_that_is_deleted_by_force_stays_another_s() -> None:
@@ -346,9 +341,7 @@ def test_another_s_pod_that_is_deleted_by_force_stays_another_s() -> None:
     del w.neighbours[gpu]
     w.nameless, w.pods[gpu] = {gpu}, DECODE
     w.pass_time(5.0)
-    power = w.state.power[SITE]
-    node = power.nodes[power.where[gpu]]
-    assert not node.held[node.cards.gpus.index(gpu)]
+    assert not w.covered_and_held(gpu)[1]
 
 
 def test_another_s_pod_that_its_agent_sees_before_the_api_server_lists_it_does_not_stay() -> None:
