@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from array import array
-from dataclasses import replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pytest
 
-from planner.adapters.traces import Trace
 from planner.domain.pool import Role
 from planner.sim.bound.clairvoyant_bound import Bound, BoundAim, bound
 from planner.sim.bound.count_program import PlanStep, evaluate
@@ -19,41 +15,13 @@ from planner.sim.bound.decode_table import outcome as decoded
 from planner.sim.bound.world_model import model
 from planner.sim.capacity.needed_workers import needed
 from planner.sim.cluster.engine_timing import engine_law
-from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.evaluation.regret import regret
 from planner.sim.evaluation.scores import Scores, score
 from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies.catalogue import make
 from planner.sim.policies.clairvoyant import Clairvoyant
-from planner.sim.workload.generated import generated
-from planner.sim.workload.scenario import DECODE, PREFILL, BudgetSteps, Scenario, card_of, disaggregated
-from tests.unit.planner.sim.small_plants import profile
-
-STARTUP_S = 20.0
-
-
-@cache
-def load() -> Trace:
-    rows = list(itertools.takewhile(lambda r: r.t_s < 600.0, generated(2, requests_per_s=12.0, wave_s=600.0)))
-    return Trace(
-        "generated",
-        array("d", (r.t_s for r in rows)),
-        array("l", (r.isl for r in rows)),
-        array("l", (r.osl for r in rows)),
-    )
-
-
-def scenario(**changes: Any) -> Scenario:
-    engines = profile(max_batched=8192)
-    base = Scenario(
-        trace=load(),
-        profile=engines,
-        cluster=ClusterSpec(2, 6, card_of("h200")),
-        pools=disaggregated(engines, "h200", startup_s=STARTUP_S, start=(3, 2)),
-        ttft_ms=800.0,
-        itl_ms=25.0,
-    )
-    return replace(base, **changes)
+from planner.sim.workload.scenario import DECODE, PREFILL, BudgetSteps
+from tests.unit.planner.sim.small_scenario import STARTUP_S, scenario
 
 
 @cache

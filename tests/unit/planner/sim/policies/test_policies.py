@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from array import array
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.adapters.traces import Trace
-from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.evaluation.html_report import html
 from planner.sim.evaluation.run_batch import RunJob, run_jobs
 from planner.sim.evaluation.scores import score
@@ -21,34 +16,10 @@ from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies import hpa_rule
 from planner.sim.policies.catalogue import UnknownPolicyError, make
 from planner.sim.policies.ours import OursSettings
-from planner.sim.workload.generated import generated
-from planner.sim.workload.scenario import BudgetSteps, Scenario, card_of, disaggregated
-from tests.unit.planner.sim.small_plants import profile
+from planner.sim.workload.scenario import BudgetSteps, card_of
+from tests.unit.planner.sim.small_scenario import load, scenario
 
 ALL = ("ours", "ours-nopower", "classic", "load", "sla+load", "hpa", "keda", "knative", "clairvoyant", "static:3p2d")
-
-
-def load(seconds: float = 600.0, rate: float = 12.0) -> Trace:
-    rows = list(itertools.takewhile(lambda r: r.t_s < seconds, generated(2, requests_per_s=rate, wave_s=seconds)))
-    return Trace(
-        "generated",
-        array("d", (r.t_s for r in rows)),
-        array("l", (r.isl for r in rows)),
-        array("l", (r.osl for r in rows)),
-    )
-
-
-def scenario(**changes: Any) -> Scenario:
-    engines = profile(max_batched=8192)
-    base = Scenario(
-        trace=load(),
-        profile=engines,
-        cluster=ClusterSpec(2, 6, card_of("h200")),
-        pools=disaggregated(engines, "h200", startup_s=20.0, start=(3, 2)),
-        ttft_ms=800.0,
-        itl_ms=25.0,
-    )
-    return replace(base, **changes)
 
 
 @pytest.mark.parametrize("name", ALL)
