@@ -244,7 +244,8 @@ class EmbeddedServer:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(how)
         try:
-            await asyncio.wait_for(process.wait(), patience_s)
+            async with asyncio.timeout(patience_s):
+                await process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

@@ -30,9 +30,7 @@ async def run_together(parts: Mapping[str, Coroutine[Any, Any, object]]) -> None
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(*tasks)
     errors = {task: None if task.cancelled() else task.exception() for task in tasks}
     first = min(done, key=lambda task: (errors[task] is None, tasks.index(task)))
     for task, error in errors.items():

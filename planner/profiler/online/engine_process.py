@@ -148,7 +148,8 @@ async def _end_group(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, how)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), ENDS_WITHIN_S)
+            async with asyncio.timeout(ENDS_WITHIN_S):
+                await process.wait()
 
 
 def _tail(log: Path) -> str:

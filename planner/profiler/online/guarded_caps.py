@@ -137,7 +137,8 @@ class GuardedCaps:
         process = self._running()
         assert process.stdout is not None  # noqa: S101 - a pipe
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), within_s)
+            async with asyncio.timeout(within_s):
+                line = await process.stdout.readline()
         except TimeoutError:
             raise CapError(
                 f"the guard of the power limits does not answer within {within_s:g} s ({self._log})"

@@ -161,7 +161,8 @@ class LeasedCaps:
         self._must_go_on()
         self._fresh.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._fresh.wait(), AGAIN_S)
+            async with asyncio.timeout(AGAIN_S):
+                await self._fresh.wait()
 
     def _must_go_on(self) -> None:
         for task in self._tasks:

@@ -188,6 +188,19 @@ async def test_a_cap_that_does_not_come_in_time_is_named_with_what_the_planner_s
         assert not isinstance(results[0], CapLostError)
 
 
+async def test_an_end_in_the_moment_of_news_is_not_lost(node):
+    node.reports = False
+    async with node.caps() as caps:
+        caps._fresh.set()
+        task = asyncio.create_task(caps.hold(1, 400.0))
+        await until(lambda: not caps._fresh.is_set(), "that it waits for news")
+        caps._fresh.set()
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5.0)
+        assert done, "it waits on"
+        assert task.cancelled()
+
+
 async def test_gpus_that_no_agent_on_this_bus_reports_are_named(node):
     with pytest.raises(CapError, match="no power agent reports GPU GPU-9"):
         async with node.caps(gpus={GPU: "H100", "GPU-9": "H100"}):
