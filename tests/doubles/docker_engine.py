@@ -1,8 +1,14 @@
-"""A Docker engine of the tests' own: its socket, its data and its processes live and end with a temporary folder."""
+"""A Docker engine of the tests' own: its socket, its data and its processes live and end with a temporary folder.
+
+Its network is its own too. On the bridge that every engine shares by default, a container that an earlier engine left
+when it was killed keeps its address, and answers in the place of ours.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,12 +20,16 @@ from pathlib import Path
 START_S = 60.0
 DRIVERS = ("overlay2", "vfs")
 """The second copies every layer, so that a build takes minutes; it works on any file system, also in a container."""
+OWNED = re.compile(r"wst(\d+)")
+"""A bridge of ours, with the id of the process that made it."""
 
 
 def why_not() -> str | None:
     """Why no engine can be started here, or None."""
     if shutil.which("dockerd") is None:
         return "no Docker engine on this machine (Debian: docker.io)"
+    if shutil.which("ip") is None:
+        return "no `ip` command on this machine (Debian: iproute2)"
     if os.geteuid() != 0:
         return "a Docker engine is started as root only"
     return None
@@ -28,15 +38,55 @@ def why_not() -> str | None:
 @contextmanager
 def engine(folder: Path) -> Iterator[str]:
     """Start an engine; the address of its socket. Raises RuntimeError with its last words when it does not start."""
-    host, process = _started(folder)
+    with own_bridge() as bridge:
+        host, process = _started(folder, bridge)
+        try:
+            yield host
+        finally:
+            _end(process)
+            _clear(folder)
+
+
+@contextmanager
+def own_bridge() -> Iterator[str]:
+    """A bridge of this process; those of processes that have ended without taking theirs away go first."""
+    used = set()
+    for link in json.loads(_ip("-json", "address")):
+        owner = OWNED.fullmatch(link["ifname"])
+        if owner is not None and not Path(f"/proc/{owner[1]}").exists():
+            _take_away(link["ifname"])
+        else:
+            used |= {each["local"] for each in link["addr_info"]}
+    free = (f"10.231.{number}.1" for number in range(1, 255))
+    bridge, address = f"wst{os.getpid()}", next(each for each in free if each not in used)
+    _ip("link", "add", bridge, "type", "bridge")
     try:
-        yield host
+        _ip("address", "add", f"{address}/24", "dev", bridge)
+        _ip("link", "set", bridge, "up")
+        yield bridge
     finally:
-        _end(process)
-        _clear(folder)
+        _take_away(bridge)
 
 
-def _started(folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
+def _take_away(bridge: str) -> None:
+    for table in ("filter", "nat"):
+        for rule in _run("iptables", "-w", "-t", table, "-S").splitlines():
+            if bridge in rule.split():
+                _run("iptables", "-w", "-t", table, *rule.replace("-A", "-D", 1).split())
+    for port in json.loads(_ip("-json", "link", "show", "master", bridge)):
+        _ip("link", "delete", port["ifname"])
+    _ip("link", "delete", bridge)
+
+
+def _ip(*command: str) -> str:
+    return _run("ip", *command)
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def _started(folder: Path, bridge: str) -> tuple[str, subprocess.Popen[bytes]]:
     socket, log = folder / "docker.sock", folder / "dockerd.log"
     command = [
         "dockerd",
@@ -45,6 +95,7 @@ def _started(folder: Path) -> tuple[str, subprocess.Popen[bytes]]:
         f"--exec-root={folder / 'exec'}",
         f"--pidfile={folder / 'pid'}",
         "--containerd-namespace=wattscale-tests",
+        f"--bridge={bridge}",
     ]
     for driver in DRIVERS:
         with log.open("wb") as sink:

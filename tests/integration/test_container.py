@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from bus_schemas.jetstream.leader_election import Leadership
 from bus_schemas.jetstream.publisher import Outgoing, Publisher
 from bus_schemas.jetstream.settings import BusSettings
 from deploy.nats.binary import find_server
+from tests.doubles import docker_engine
 from tests.doubles.docker_engine import engine, why_not
 
 pytestmark = [pytest.mark.long, pytest.mark.root, pytest.mark.xdist_group("docker")]
@@ -65,6 +67,21 @@ def nats_image() -> bytes:
             entry.size, entry.mode = len(body), 0o755
             archive.addfile(entry, io.BytesIO(body))
     return buffer.getvalue()
+
+
+def test_the_bridge_of_an_engine_that_was_killed_is_taken_away() -> None:
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    ended = subprocess.run(["/bin/sh", "-c", "echo $$"], capture_output=True, text=True, check=True).stdout.strip()
+    subprocess.run(["ip", "link", "add", f"wst{ended}", "type", "bridge"], check=True)
+    with docker_engine.own_bridge() as bridge:
+        assert bridge in _links()
+        assert f"wst{ended}" not in _links()
+    assert bridge not in _links()
+
+
+def _links() -> str:
+    return subprocess.run(["ip", "-brief", "link"], capture_output=True, text=True, check=True).stdout
 
 
 async def test_a_decision_crosses_a_server_in_a_container(server_url: str, tmp_path: Path) -> None:

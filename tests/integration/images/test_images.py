@@ -83,6 +83,13 @@ async def test_the_loop_closes_between_containers(
             measured += await asyncio.to_thread(_connector, site, bus, cluster.api.access.server, token)
             for line in measured:
                 record_property("measured", line)
+
+            async def planned() -> bool:
+                shown = json.loads(await asyncio.to_thread(site.run, "status", "--json", "--nats-url", bus))
+                return "prod" in shown["deployments"]
+
+            # Ready is the planner before its first tick, and only then is the deployment known on the bus.
+            await until(planned, "the planner's first record", LONGEST_S)
             command = ("deployment", "pin", "prod", "prefill=2", "decode=3", "--nats-url", bus)
             await asyncio.to_thread(site.run, *command)
 
