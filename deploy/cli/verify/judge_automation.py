@@ -102,7 +102,9 @@ def _gpus_noted(bus: BusFacts) -> CheckLine:
     records = [view.record for view in bus.view.deployments.values() if view.record is not None]
     noted = sorted({f"site {r.site}: {one.text}" for r in records for one in r.notes if one.code == "expected_gpus"})
     if noted:
-        return GPUS.warned(sentences(noted), "set the site's expected_gpus to the number of its GPUs")
+        return GPUS.warned(
+            sentences(noted), "set the site's expected_gpus to the number of its GPUs, or start what is missing"
+        )
     if not records:
         return GPUS.skipped(bus.unread.get("telemetry.plan", "no plan record is on the bus"))
     return GPUS.passed("as the planner's settings have it")

@@ -12,7 +12,7 @@ from planner.core import coverage
 from planner.core.power.cap_changes import allowed_mw, answers
 from planner.core.power.effective_budget import effective_mw, level_mw, next_change_s, smallest_mw
 from planner.core.power.node_ledger import total_of
-from planner.core.power.site_state import PowerState, charged_mw, free_mw, in_advance_mw
+from planner.core.power.site_state import PowerState, charged_mw, free_mw, in_advance_mw, unreported_gpus
 from planner.domain.config import Covers, SiteConfig
 from planner.domain.ids import GpuId
 from planner.domain.plan import Limited, SitePlan
@@ -117,13 +117,19 @@ def _coverage_notes(state: PowerState, config: SiteConfig) -> list[Limited]:
 
 
 def _gpus_note(state: PowerState, config: SiteConfig) -> Limited | None:
-    """The note that GPUs without any report are charged nothing; None if all are charged."""
+    """The note on GPUs that no agent has ever reported: charged nothing, or charged although they may not exist."""
     reported = len(state.where)
     if config.expected_gpus is None:
         text = f"expected_gpus is not set and {reported} GPUs have reported: one that never reports is charged nothing"
         return Limited(reported, ReasonCode.EXPECTED_GPUS, text) if reported else None
-    if reported <= config.expected_gpus:
+    if reported == config.expected_gpus or not reported:
         return None
+    if missing := unreported_gpus(state, config):
+        watts = watts_from_mw(in_advance_mw(state, config))
+        text = f"{missing} of {config.expected_gpus} expected GPUs have never been reported: {watts:.0f} W are charged"
+        if config.covers is Covers.WORKERS:
+            text += " for replicas that may start there, and what decisions let go counts until each is seen to be gone"
+        return Limited(missing, ReasonCode.EXPECTED_GPUS, text)
     text = f"{reported} GPUs have reported and expected_gpus says {config.expected_gpus}: none is charged in advance"
     return Limited(reported, ReasonCode.EXPECTED_GPUS, text)
 

@@ -230,10 +230,10 @@ def test_an_agent_that_took_an_old_decision_for_the_newest_is_counted_anew() -> 
         (None, "expected_gpus is not set and 2 GPUs have reported"),
         (1, "2 GPUs have reported and expected_gpus says 1"),
         (2, ""),
-        (9, ""),
+        (9, "7 of 9 expected GPUs have never been reported: 4900 W are charged"),
     ],
 )
-def test_gpus_that_would_be_charged_nothing_are_noted(expected: int | None, words: str) -> None:
+def test_gpus_without_a_report_are_noted(expected: int | None, words: str) -> None:
     d = desk(replace(SITE, expected_gpus=expected), per_node=1)
     notes = [n.sentence for n in site_ledger.summary(d.power, d.config, d.now_s).notes if n.reason == "expected_gpus"]
     assert [words in note for note in notes] == ([True] if words else [])
