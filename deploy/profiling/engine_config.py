@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bus_schemas.regular_files import SETTINGS_BYTES, read_regular
 from deploy.cli.errors import UsageError
 from deploy.profiling.graph_engine import Worker, graph_engine, is_graph
+from deploy.profiling.secret_words import secret_option
 from deploy.yaml_text import read_yaml
 from planner.profiler.online.engine_process import TEMPLATES, EngineCommand
 
@@ -37,6 +38,8 @@ class GivenEngine:
     config: EngineConfig
     backend: str | None = None
     tps: tuple[int, ...] | None = None
+    notes: tuple[str, ...] = ()
+    """What of a graph is not as a reader of it may think."""
 
 
 def read_engine(path: Path, worker: Worker | None = None) -> GivenEngine:
@@ -46,10 +49,17 @@ def read_engine(path: Path, worker: Worker | None = None) -> GivenEngine:
         if is_graph(content):
             graph = graph_engine(content, worker)
             config = EngineConfig(model=graph.model, args=graph.arguments, env=dict(graph.environment))
-            return GivenEngine(config, graph.backend, graph.tps)
+            return GivenEngine(config, graph.backend, graph.tps, graph.notes)
         if worker is not None:
             raise UsageError(f"--worker goes with a DynamoGraphDeployment, and --config {path} is none")
-        return GivenEngine(EngineConfig.model_validate(content))
+        own = EngineConfig.model_validate(content)
+        for name in ("command", "args"):
+            if (option := secret_option(getattr(own, name))) is not None:
+                raise UsageError(
+                    f"--config {path}: {name}: {option} holds a secret, which every user of this machine could read: "
+                    "leave it out, and export a variable that the engine knows (VLLM_API_KEY, HF_TOKEN) before"
+                )
+        return GivenEngine(own)
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read: {error.strerror or error}") from error
     except ValidationError as error:

@@ -8,12 +8,14 @@ alone; unknown keys are refused by their path.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deploy.profiling.graph_options import EngineOptions, GraphError, command_words, engine_options
+
 Worker = Literal["prefill", "decode"]
+MODULES = {"dynamo.vllm": "vllm", "dynamo.sglang": "sglang", "dynamo.trtllm": "trtllm"}
 KIND = "DynamoGraphDeployment"
 ALPHA, BETA = "nvidia.com/v1alpha1", "nvidia.com/v1beta1"
 ROOT = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
@@ -45,60 +47,36 @@ CONTAINER = frozenset(
         *("securityContext", "terminationMessagePath", "terminationMessagePolicy", "tty", "restartPolicy"),
     }
 )
-MODEL_FLAGS = frozenset({"--model", "--model-path"})
-TP_FLAGS = frozenset({"--tensor-parallel-size", "-tp", "--tp", "--tp-size"})
-MODULES = {"dynamo.vllm": "vllm", "dynamo.sglang": "sglang", "dynamo.trtllm": "trtllm"}
-HALF = {
-    "--disaggregation-mode": 1,
-    "--disaggregation-transfer-backend": 1,
-    "--disaggregation-bootstrap-port": 1,
-    "--disaggregation-strategy": 1,
-    "--kv-transfer-config": 1,
-    "--kv-events-config": 1,
-    "--connector": 1,
-    "--is-prefill-worker": 0,
-    "--is-decode-worker": 0,
-    "--publish-events-and-metrics": 0,
-    "--skip-tokenizer-init": 0,
-    "--enable-metrics": 0,
-    "--host": 1,
-    "--port": 1,
-    "--endpoint": 1,
-    "--store-kv": 1,
-    "--request-plane": 1,
-    "--event-plane": 1,
-}
-"""What ties a worker to its other half or to Dynamo, or is this profiler's own, and how many values follow."""
-TRTLLM = {
-    "--extra-engine-args": "--extra_llm_api_options",
-    "--max-num-tokens": "--max_num_tokens",
-    "--max-batch-size": "--max_batch_size",
-    "--max-seq-len": "--max_seq_len",
-    "--max-beam-width": "--max_beam_width",
-    "--pipeline-parallel-size": "--pp_size",
-    "--expert-parallel-size": "--ep_size",
-    "--free-gpu-memory-fraction": "--kv_cache_free_gpu_memory_fraction",
-}
-"""Dynamo's names of options with one value, and those of ``trtllm-serve``."""
-TRTLLM_LEFT_OUT = frozenset({"--served-model-name"})
-"""``trtllm-serve`` serves a model under its own name only."""
-SHELLS = ("sh", "bash")
-SHELL_WORDS = re.compile(r"[;&|<>`$()]|\n")
-
-
-class GraphError(ValueError):
-    """A graph that no engine can be started from. The message is one line, which begins with a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphEngine:
-    """What a profile is measured on. ``tps``: TP sizes of prefill and decode, ascending."""
+    """What a profile is measured on. ``tps``: TP sizes of prefill and decode, ascending.
+
+    ``notes``: what of the graph is not as a reader of it may think.
+    """
 
     model: str
     backend: str
     tps: tuple[int, ...]
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Container:
+    """A worker's main container. ``where``: its path; ``gpus``: of its limits, None where they say nothing.
+
+    ``outside``: secrets and ConfigMaps of the cluster that its environment is taken from.
+    """
+
+    where: str
+    phase: Worker
+    content: Mapping[str, Any]
+    environment: Mapping[str, str]
+    gpus: int | None
+    outside: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +90,8 @@ class _Part:
     tp: int
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
+    outside: tuple[str, ...]
+    note: str
 
 
 def is_graph(content: Any) -> bool:
@@ -130,12 +110,11 @@ def graph_engine(content: Mapping[str, Any], worker: Worker | None) -> GraphEngi
     shared = _environment(
         spec.get("envs" if version == ALPHA else "env"), "spec.envs" if version == ALPHA else "spec.env"
     )
-    services = _services(spec) if version == ALPHA else _components(spec)
     parts: dict[Worker, _Part] = {}
-    for where, phase, container, environment, gpus in services:
-        if phase in parts:
-            raise GraphError(f"{where}: a second {phase} worker; {parts[phase].where} is one already")
-        parts[phase] = _part(where, phase, container, {**shared, **environment}, gpus, spec.get("backendFramework"))
+    for each in _services(spec, shared) if version == ALPHA else _components(spec, shared):
+        if each.phase in parts:
+            raise GraphError(f"{each.where}: a second {each.phase} worker; {parts[each.phase].where} is one already")
+        parts[each.phase] = _part(each, spec.get("backendFramework"))
     missing = [phase for phase in ("prefill", "decode") if phase not in parts]
     if missing:
         raise GraphError(f"spec: it has no {missing[0]} worker")
@@ -157,17 +136,20 @@ def _joined(prefill: _Part, decode: _Part, worker: Worker | None) -> GraphEngine
         if prefill.environment != decode.environment:
             raise GraphError(f"{decode.where}: its env differs from that of {prefill.where}; choose with --worker")
     tps = tuple(sorted({prefill.tp, decode.tp}))
-    return GraphEngine(chosen.model, chosen.backend, tps, chosen.arguments, chosen.environment)
+    notes = [part.note for part in (prefill, decode) if part.note]
+    if outside := sorted({*prefill.outside, *decode.outside}):
+        notes.append(
+            f"the variables of {', '.join(outside)} are the cluster's and not known here: export those that the engine "
+            "needs before this command, for it gets this shell's environment"
+        )
+    return GraphEngine(chosen.model, chosen.backend, tps, chosen.arguments, chosen.environment, tuple(notes))
 
 
 def _shown(words: Sequence[str]) -> str:
     return repr(" ".join(words)) if words else "none"
 
 
-_Found = tuple[str, Worker, Mapping[str, Any], Mapping[str, str], int | None]
-
-
-def _services(spec: Mapping[str, Any]) -> Iterable[_Found]:
+def _services(spec: Mapping[str, Any], shared: Mapping[str, str]) -> Iterable[_Container]:
     """Workers of v1alpha1."""
     for name, value in _mapping(spec.get("services"), "spec.services").items():
         where = f"spec.services.{name}"
@@ -180,13 +162,19 @@ def _services(spec: Mapping[str, Any]) -> Iterable[_Found]:
         inside = f"{where}.extraPodSpec.mainContainer"
         _known(container, CONTAINER, f"{inside}.")
         environment = {
+            **shared,
             **_environment(service.get("envs"), f"{where}.envs"),
             **_environment(container.get("env"), f"{inside}.env"),
         }
-        yield inside, phase, container, environment, _gpus(service.get("resources"), "gpu", where)
+        gpus = _gpus(service.get("resources"), "gpu", where)
+        if gpus is None:
+            gpus = _gpus(container.get("resources"), "nvidia.com/gpu", inside)
+        secret = service.get("envFromSecret")
+        outside = (*((str(secret),) if secret else ()), *_outside(container, inside))
+        yield _Container(inside, phase, container, environment, gpus, outside)
 
 
-def _components(spec: Mapping[str, Any]) -> Iterable[_Found]:
+def _components(spec: Mapping[str, Any], shared: Mapping[str, str]) -> Iterable[_Container]:
     """Workers of v1beta1."""
     components = spec.get("components")
     if not isinstance(components, list):
@@ -206,13 +194,9 @@ def _components(spec: Mapping[str, Any]) -> Iterable[_Found]:
         if main is None:
             raise GraphError(f"{inside}: missing")
         _known(main, CONTAINER, f"{inside}.")
-        yield (
-            inside,
-            phase,
-            main,
-            _environment(main.get("env"), f"{inside}.env"),
-            _gpus(main.get("resources"), "nvidia.com/gpu", inside),
-        )
+        environment = {**shared, **_environment(main.get("env"), f"{inside}.env")}
+        gpus = _gpus(main.get("resources"), "nvidia.com/gpu", inside)
+        yield _Container(inside, phase, main, environment, gpus, _outside(main, inside))
 
 
 def _worker(part: Mapping[str, Any], known: frozenset[str], where: str, kind: str, type_: str) -> Worker | None:
@@ -233,15 +217,9 @@ def _worker(part: Mapping[str, Any], known: frozenset[str], where: str, kind: st
     return phase
 
 
-def _part(
-    where: str,
-    phase: Worker,
-    container: Mapping[str, Any],
-    environment: Mapping[str, str],
-    gpus: int | None,
-    framework: Any,
-) -> _Part:
-    words = _words(container, where)
+def _part(found: _Container, framework: Any) -> _Part:
+    where = found.where
+    words = command_words(found.content, found.environment, where)
     modules = [each for each in words if each.startswith("dynamo.")]
     backend = MODULES.get(modules[0]) if modules else framework
     if not isinstance(backend, str) or backend not in MODULES.values():
@@ -250,83 +228,41 @@ def _part(
         )
     if framework is not None and framework != backend:
         raise GraphError(f"{where}: its command runs {backend}, and spec.backendFramework is {framework}")
-    options = words[words.index(modules[0]) + 1 :] if modules else words
-    model, tp, kept = _options(options, backend, where)
-    if model is None:
+    options = engine_options(words[words.index(modules[0]) + 1 :] if modules else words, backend, where)
+    if options.model is None:
         raise GraphError(f"{where}.args: no --model or --model-path")
-    return _Part(where, phase, model, backend, tp or gpus or 1, kept, environment)
+    tp, note = _tp(found, options)
+    return _Part(where, found.phase, options.model, backend, tp, options.kept, found.environment, found.outside, note)
 
 
-def _words(container: Mapping[str, Any], where: str) -> list[str]:
-    """Command and arguments as one list; those of ``sh -c`` are taken apart where it is one plain command."""
-    words: list[str] = []
-    for name in ("command", "args"):
-        given = container.get(name, [])
-        if not isinstance(given, list) or not all(isinstance(one, (str, int, float)) for one in given):
-            raise GraphError(f"{where}.{name}: not a list of words")
-        words += map(str, given)
-    if len(words) >= 3 and words[0].rsplit("/", 1)[-1] in SHELLS and words[1] == "-c":
-        text = words[2].strip().replace("\\\n", " ")
-        if len(words) > 3 or SHELL_WORDS.search(text):
-            raise GraphError(f"{where}.args: a shell's script cannot be read; write the command as a list of words")
-        try:
-            words = shlex.split(text)
-        except ValueError as error:
-            raise GraphError(f"{where}.args: {error}") from None
-        return words[1:] if words[:1] == ["exec"] else words
-    return words
+def _tp(found: _Container, options: EngineOptions) -> tuple[int, str]:
+    """The TP size, and a note where GPUs of the limits are left over.
+
+    Engines take 1 where no option names it; of trtllm a file may, and then the GPUs are the only hint.
+    """
+    tp, gpus = options.tp, found.gpus
+    if tp is None and options.has_file and gpus is not None:
+        return gpus, ""
+    said = "its arguments name no TP size, which is TP 1" if tp is None else f"its arguments say TP {tp}"
+    tp = tp or 1
+    if gpus is None or gpus == tp:
+        return tp, ""
+    count = f"{gpus} GPU" if gpus == 1 else f"{gpus} GPUs"
+    if gpus < tp:
+        raise GraphError(f"{found.where}.args: TP {tp}, and its limits give it {count}; give it as many as its TP size")
+    return tp, f"{found.where}: {said}, and its limits {count}: TP {tp} is profiled, unless --tp names another"
 
 
-def _options(words: Sequence[str], backend: str, where: str) -> tuple[str | None, int | None, tuple[str, ...]]:
-    """The model, the TP size, and what else an engine that is started alone takes."""
-    model: str | None = None
-    tp: int | None = None
-    kept: list[str] = []
-    for name, values in _grouped(words, where):
-        if name in MODEL_FLAGS:
-            model = _one(name, values, where)
-        elif name in TP_FLAGS:
-            text = _one(name, values, where)
-            if not re.fullmatch(r"[1-9]\d{0,3}", text):
-                raise GraphError(f"{where}.args: {name} {text}: not a number of GPUs")
-            tp = int(text)
-        elif name in HALF:
-            if len(values) != HALF[name]:
-                raise GraphError(f"{where}.args: {name} takes {HALF[name]} values, and has {len(values)}")
-        elif name.startswith("--dyn-"):
-            continue
-        elif backend != "trtllm":
-            kept += [name, *values]
-        elif name in TRTLLM:
-            kept += [TRTLLM[name], _one(name, values, where)]
-        elif name == "--trust-remote-code":
-            kept.append("--trust_remote_code")
-        elif name not in TRTLLM_LEFT_OUT:
-            raise GraphError(f"{where}.args: {name} has no equal in trtllm-serve; known: {', '.join(TRTLLM)}")
-    return model, tp, tuple(kept)
-
-
-def _grouped(words: Sequence[str], where: str) -> Iterable[tuple[str, list[str]]]:
-    """Options with the values that follow; ``--name=value`` is two words."""
-    current: tuple[str, list[str]] | None = None
-    for word in words:
-        if re.match(r"--?[A-Za-z]", word):
-            if current is not None:
-                yield current
-            name, equals, value = word.partition("=")
-            current = (name, [value] if equals else [])
-        elif current is None:
-            raise GraphError(f"{where}.args: {word!r} belongs to no option")
-        else:
-            current[1].append(word)
-    if current is not None:
-        yield current
-
-
-def _one(name: str, values: Sequence[str], where: str) -> str:
-    if len(values) != 1:
-        raise GraphError(f"{where}.args: {name} takes one value, and has {len(values)}")
-    return values[0]
+def _outside(container: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Names of the secrets and ConfigMaps in ``envFrom``."""
+    given = container.get("envFrom") or []
+    if not isinstance(given, list):
+        raise GraphError(f"{where}.envFrom: not a list")
+    names = []
+    for number, one in enumerate(given):
+        found = _mapping(one, f"{where}.envFrom.{number}")
+        names += [str(ref["name"]) for ref in found.values() if isinstance(ref, dict) and "name" in ref]
+    return tuple(names)
 
 
 def _environment(given: Any, where: str) -> dict[str, str]:

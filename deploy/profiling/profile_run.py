@@ -55,6 +55,7 @@ class ProfileOptions:
     key: str
     backend: str | None
     config: EngineConfig | None
+    config_notes: tuple[str, ...]
     model: str | None
     tps: tuple[int, ...] | None
     gpus: tuple[int, ...] | None
@@ -101,6 +102,8 @@ class PageDraw:
 def run_profile(options: ProfileOptions) -> int:
     """Measure, write, print, and return the exit code: 0, or 130. Raises UsageError and CliError."""
     make_folder(options.output)
+    for note in options.config_notes:
+        print(f"note: {note}", file=sys.stderr)
     with contextlib.ExitStack() as stack:
         node, gpus = _gpus(options, stack)
         tps = options.tps or ((1,) if options.endpoint else tp_sizes(len(gpus)))
@@ -224,6 +227,7 @@ def _source(options: ProfileOptions, node: NvmlNode | None, gpus: tuple[NodeGpu,
         engine_command(options.backend, options.config, tuple(gpu.uuid for gpu in gpus)),
         options.output,
         options.timeout_s,
+        options.key,
     )
 
 
@@ -305,7 +309,7 @@ def _write(options: ProfileOptions, profiled: Profiled, guard: Holder | None) ->
         "source": "measured by wattscale profile",
     }
     rule = QUICK_REPEATS if options.quick else FULL_REPEATS
-    notes = (*unsettled(profiled, rule), *profiled.notes)
+    notes = (*options.config_notes, *unsettled(profiled, rule), *profiled.notes)
     write_results(options.output, profiled, options.targets, source, notes, _power(profiled, guard))
 
 

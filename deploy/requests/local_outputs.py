@@ -59,7 +59,8 @@ def write_outputs(folder: RequestFolder, request: PowerRequest, profile: Profile
         "planner-profile-data.yaml": _text(profile_map(request, profiled)),
     }.items():
         write_whole(folder.outputs / name, text.encode())
-    write_whole(folder.connector_file, _text(connector_settings(folder, request, sizing, place)).encode())
+    connector = _text(connector_settings(folder, request, sizing, place))
+    write_whole(folder.connector_file, connector.encode(), private=True)  # It has the variables of the workers.
     write_whole(folder.outputs / GRAPH_FILE, graph.encode())
 
 

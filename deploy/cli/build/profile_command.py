@@ -44,7 +44,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Measures TTFT by input length and ITL by requests in flight and context over OpenAI's interface, "
         "with the draw of the GPUs, recommends TP sizes and thresholds, and writes Dynamo's profile files. An "
         "interrupted run goes on where it was when the same command is given again. The engine is one that runs "
-        f"(--endpoint; its key comes from {KEY}), or one that is started for each TP size (--backend and --config). "
+        "(--endpoint), or one that is started for each TP size (--backend and --config); where it wants a key, that "
+        f"comes from {KEY}. "
         "Without a GPU, --offline estimates the same files from published measurements of kernels.",
     )
     _engine(parser)
@@ -261,6 +262,7 @@ def _run_online(args: argparse.Namespace) -> int:
             key=os.environ.get(KEY, ""),
             backend=None if given is None else given.backend,
             config=None if given is None else given.config,
+            config_notes=() if given is None else given.notes,
             model=args.model if given is None else None,
             tps=args.tp or (None if given is None else given.tps),
             gpus=args.gpus,

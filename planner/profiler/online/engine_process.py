@@ -57,12 +57,16 @@ class EngineCommand:
 
 
 class StartedEngines:
-    """Engines that this run starts, one at a time. Their output goes to ``engine_tp<N>.log`` in ``folder``."""
+    """Engines that this run starts, one at a time. Their output goes to ``engine_tp<N>.log`` in ``folder``.
 
-    def __init__(self, command: EngineCommand, folder: Path, timeout_s: float) -> None:
+    ``key``: what they want of whoever asks; empty for none.
+    """
+
+    def __init__(self, command: EngineCommand, folder: Path, timeout_s: float, key: str = "") -> None:
         self._command = command
         self._folder = folder
         self._timeout_s = timeout_s
+        self._key = key
 
     @contextlib.asynccontextmanager
     async def engine(self, tp: int) -> AsyncIterator[EngineClient]:
@@ -88,7 +92,7 @@ class StartedEngines:
         guard = None
         try:
             guard = await _guard(process.pid)
-            async with EngineClient(f"http://127.0.0.1:{port}", timeout_s=self._timeout_s) as client:
+            async with EngineClient(f"http://127.0.0.1:{port}", key=self._key, timeout_s=self._timeout_s) as client:
                 await self._serves(client, process, words[0], log)
                 yield client
         finally:

@@ -77,9 +77,12 @@ def write_json(file: Path, content: Mapping[str, Any]) -> Path:
     return write_whole(file, (json.dumps(content, indent=1) + "\n").encode())
 
 
-def write_whole(file: Path, content: bytes) -> Path:
-    """Write a file that is there whole or not at all. Raises OSError."""
+def write_whole(file: Path, content: bytes, *, private: bool = False) -> Path:
+    """Write a file that is there whole or not at all; ``private``: for this user only. Raises OSError."""
     draft = file.with_name(f".{file.name}.new")
+    if private:
+        draft.unlink(missing_ok=True)
+        draft.touch(0o600, exist_ok=False)
     draft.write_bytes(content)
     return draft.replace(file)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from deploy.cli.errors import UsageError
 from deploy.profiling.engine_config import EngineConfig, engine_command, read_engine_config
+from deploy.profiling.secret_words import secret_option
 
 SGLANG = (
     "python3 -m sglang.launch_server --model-path org/model --host 127.0.0.1 --port 7000 --tp-size 4 "
@@ -53,6 +55,26 @@ def test_a_mistake_is_one_line(tmp_path: Path, text: str, line: str) -> None:
         read_engine_config(file)
     assert line in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("where", ["args", "command"])
+@pytest.mark.parametrize(
+    "words", [["--api-key", "hunter2"], ["--hf-token=hunter2"], ["--ssl-keyfile-password", "hunter2"]]
+)
+def test_a_secret_in_a_command_line_is_refused_and_not_repeated(tmp_path: Path, where: str, words: list[str]) -> None:
+    file = tmp_path / "engine.yaml"
+    file.write_text(json.dumps({"model": "m", where: ["serve", *words, "{port}"]}))
+    with pytest.raises(UsageError) as raised:
+        read_engine_config(file)
+    line = str(raised.value)
+    assert f"{where}: {words[0].partition('=')[0]} holds a secret" in line
+    assert "hunter2" not in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("word", ["--max-num-batched-tokens", "--tokenizer", "--ssl-keyfile", "--api-key-header-name"])
+def test_other_options_hold_none(word: str) -> None:
+    assert secret_option([word, "5"]) is None
 
 
 def test_a_command_without_its_port_is_refused() -> None:

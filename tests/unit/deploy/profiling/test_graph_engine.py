@@ -11,7 +11,8 @@ import yaml
 
 from deploy.cli.errors import UsageError
 from deploy.profiling.engine_config import engine_command, read_engine
-from deploy.profiling.graph_engine import GraphError, graph_engine
+from deploy.profiling.graph_engine import graph_engine
+from deploy.profiling.graph_options import GraphError
 from planner.profiler.requests.generated.deployment_sizing import size_deployment
 from planner.profiler.requests.generated.graph_deployment import graph_deployment
 from planner.profiler.requests.request_manifest import parse_request
@@ -19,6 +20,8 @@ from tests.command_line import wattscale
 from tests.unit.planner.profiler.requests.request_examples import ALPHA, BETA
 from tests.unit.planner.profiler.requests.test_generated_deployments import profile
 
+MAIN = "spec.services.D.extraPodSpec.mainContainer"
+MAIN_P = "spec.services.P.extraPodSpec.mainContainer"
 EXAMPLES = Path(__file__).parents[4] / "deploy/kubernetes/examples"
 COMMANDS = {
     "vllm": "vllm serve Qwen/Qwen3-0.6B --host 127.0.0.1 --port 7000 --tensor-parallel-size 1",
@@ -73,11 +76,11 @@ def test_what_a_request_generates_is_read_again(form: dict[str, Any], backend: s
 
 
 def test_engine_arguments_stay_and_what_makes_a_half_of_a_worker_goes() -> None:
-    args = ["--model=m", "--tensor-parallel-size", 8, "--max-model-len", "8192", "--enable-prefix-caching"]
+    args = ["--model=m", "--tensor-parallel-size", 4, "--max-model-len", "8192", "--enable-prefix-caching"]
     args += ["--is-prefill-worker", "--kv-transfer-config", "{}", "--dyn-reasoning-parser", "qwen3"]
     found = graph_engine(alpha(args=args, env=[{"name": "A", "value": "1"}]), None)
     assert found.arguments == ("--max-model-len", "8192", "--enable-prefix-caching")
-    assert (found.tps, dict(found.environment)) == ((8,), {"A": "1"})
+    assert (found.tps, dict(found.environment)) == ((4,), {"A": "1"})
 
 
 def test_a_plain_command_of_a_shell_is_taken_apart_and_a_script_is_refused() -> None:
@@ -88,10 +91,74 @@ def test_a_plain_command_of_a_shell_is_taken_apart_and_a_script_is_refused() -> 
             graph_engine(alpha(command=["sh", "-c"], args=[script]), None)
 
 
-def test_gpus_are_the_tp_size_where_no_argument_names_one() -> None:
+def test_the_tp_size_is_that_of_the_arguments_and_gpus_beyond_it_are_told() -> None:
     graph = alpha()
     container(graph, "P")["args"] += ["--tp", "2"]
-    assert graph_engine(graph, None).tps == (2, 4)
+    found = graph_engine(graph, None)
+    assert found.tps == (1, 2)
+    unless = "is profiled, unless --tp names another"
+    assert found.notes[0] == f"{MAIN_P}: its arguments say TP 2, and its limits 4 GPUs: TP 2 {unless}"
+    assert (
+        found.notes[1] == f"{MAIN}: its arguments name no TP size, which is TP 1, and its limits 4 GPUs: TP 1 {unless}"
+    )
+
+
+def test_of_trtllm_with_a_file_of_its_own_gpus_are_the_tp_size() -> None:
+    args = ["--model", "m", "--extra-engine-args", "/e.yaml"]
+    found = graph_engine(alpha(command=["python3", "-m", "dynamo.trtllm"], args=args), None)
+    assert (found.tps, found.notes) == ((4,), ())
+
+
+@pytest.mark.parametrize("option", ["--data-parallel-size", "--dp-size", "--dp", "-dp", "--pp-size", "--nnodes"])
+def test_ranks_beside_those_of_one_tp_size_are_refused_and_a_single_one_is_nothing(option: str) -> None:
+    single = ["--model", "m", "--tp", "4", option, "1", "--seed", "3"]
+    assert graph_engine(alpha(args=single), None).arguments == ("--seed", "3")
+    for words in ([option, "2"], [f"{option}=2"]):
+        line = rf"^{MAIN_P}\.args: {option} 2: .* leave it out to profile one rank, or give --endpoint"
+        with pytest.raises(GraphError, match=line):
+            graph_engine(alpha(args=["--model", "m", *words]), None)
+
+
+@pytest.mark.parametrize(
+    "words", [["--enable-dp-attention"], ["--data-parallel-rank", "0"], ["-dpr", "1"], ["--data-parallel-hybrid-lb"]]
+)
+def test_other_options_of_data_parallelism_are_refused(words: list[str]) -> None:
+    with pytest.raises(GraphError, match=rf"^{MAIN_P}\.args: {words[0]}.*leave it out"):
+        graph_engine(alpha(args=["--model", "m", *words]), None)
+
+
+def test_more_gpus_than_the_limits_give_are_refused() -> None:
+    with pytest.raises(GraphError, match=rf"^{MAIN_P}\.args: TP 8, and its limits give it 4 GPUs;"):
+        graph_engine(alpha(args=["--model", "m", "--tp", "8"]), None)
+    inside = alpha(args=["--model", "m", "--tp", "2"], resources={"limits": {"nvidia.com/gpu": 1}})
+    for service in inside["spec"]["services"].values():
+        service.pop("resources", None)
+    with pytest.raises(GraphError, match="TP 2, and its limits give it 1 GPU;"):
+        graph_engine(inside, None)
+
+
+def test_a_secret_of_the_cluster_is_to_be_set_here_and_the_run_says_so() -> None:
+    graph = alpha(args=["--model", "m", "--tp", "4"], envFrom=[{"configMapRef": {"name": "switches"}}])
+    graph["spec"]["services"]["D"]["envFromSecret"] = "hf-token-secret"
+    found = graph_engine(graph, "decode")
+    (note,) = found.notes
+    assert note.startswith("the variables of hf-token-secret, switches are the cluster's and not known here: export ")
+
+
+def test_a_key_in_the_arguments_is_left_out_and_another_secret_is_refused() -> None:
+    for words in (["--api-key", "hunter2"], ["--api-key=hunter2"], ["--admin-api-key", "hunter2"]):
+        found = graph_engine(alpha(args=["--model", "m", "--tp", "4", *words]), None)
+        assert found.arguments == ()
+    with pytest.raises(GraphError, match=rf"^{MAIN_P}\.args: --hf-token holds a secret") as refused:
+        graph_engine(alpha(args=["--model", "m", "--hf-token", "hunter2"]), None)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_variables_in_arguments_are_filled_in_as_the_kubelet_does() -> None:
+    env = [{"name": "MODEL", "value": "m"}]
+    assert graph_engine(alpha(args=["--model", "$(MODEL)", "--tp", "4"], env=env), None).model == "m"
+    with pytest.raises(GraphError, match=rf"^{MAIN_P}\.args: \$\(OTHER\) has no plain value"):
+        graph_engine(alpha(args=["--model", "$(OTHER)"], env=env), None)
 
 
 def test_workers_whose_arguments_differ_need_a_choice() -> None:
@@ -111,9 +178,6 @@ def edited(path: str, value: Any) -> dict[str, Any]:
         current = current[key]
     current[last] = value
     return graph
-
-
-MAIN = "spec.services.D.extraPodSpec.mainContainer"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +235,15 @@ async def test_options_are_stronger_than_the_graph_or_refused(tmp_path: Path, mo
     done = await wattscale("profile", "--config", str(file), "--output-dir", str(tmp_path / "out"), *more)
     assert done.code == 2
     assert line in done.err
+
+
+async def test_notes_on_a_graph_are_shown_before_anything_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "graph.yaml"
+    file.write_text(yaml.safe_dump(alpha()))
+    # GPUs that are not there end the run before an engine is started.
+    done = await wattscale("profile", "--config", str(file), "--output-dir", str(tmp_path / "out"), "--gpus", "7")
+    assert done.code == 2
+    assert f"note: {MAIN_P}: its arguments name no TP size" in done.err
 
 
 async def test_worker_goes_with_a_graph(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ def options(output: Path, config: EngineConfig | None = CONFIG) -> ProfileOption
         key="",
         backend="vllm" if config else None,
         config=config,
+        config_notes=(),
         model=None,
         tps=(1,),
         gpus=None,

@@ -11,6 +11,10 @@ import yaml
 
 from deploy.cli.main import main
 from deploy.compose.planner_settings import load
+from deploy.profiling.engine_config import EngineConfig
+from deploy.requests.local_outputs import LocalPlace, write_outputs
+from deploy.requests.request_folder import RequestFolder
+from planner.profiler.requests.generated.config_maps import RESULT_FILES
 from planner.profiler.requests.generated.deployment_sizing import size_deployment
 from planner.profiler.requests.generated.planner_configuration import PlannerPlace, planner_configuration
 from planner.profiler.requests.request_manifest import parse_request
@@ -29,6 +33,25 @@ def profile_folder(folder: Path) -> str:
     write_json(folder / "decode_raw_data.json", {**decode, "max_kv_tokens": known.decode.max_kv_tokens})
     write_json(folder / "meta.json", {"prefill_tp": 2, "decode_tp": 4})
     return str(folder)
+
+
+def test_the_variables_of_workers_are_in_a_file_for_this_user_only(tmp_path: Path) -> None:
+    folder = RequestFolder(tmp_path)
+    folder.profile.mkdir()
+    profile_folder(folder.profile)
+    for name in RESULT_FILES:
+        (folder.profile / name).touch()
+    engine = EngineConfig(model="m", command=("serve", "{port}"), env={"HF_TOKEN": "hunter2"})
+    place = LocalPlace("nats://127.0.0.1:4222", 8000, (), engine)
+    # As the remains of a run that was killed would leave it, for everybody.
+    folder.workers.mkdir()
+    draft = folder.connector_file.with_name(f".{folder.connector_file.name}.new")
+    draft.write_text("")
+    draft.chmod(0o644)
+    write_outputs(folder, parse_request(ALPHA), profile(), place)
+    holding = [file for file in tmp_path.rglob("*") if file.is_file() and "hunter2" in file.read_text()]
+    assert holding == [folder.connector_file]
+    assert folder.connector_file.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("pools", ["disaggregated", "aggregated"])
