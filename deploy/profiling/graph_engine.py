@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deploy.profiling.graph_options import EngineOptions, GraphError, command_words, engine_options
+from deploy.profiling.graph_options import GraphError, WorkerArguments, command_words, engine_options
 
 Worker = Literal["prefill", "decode"]
 MODULES = {"dynamo.vllm": "vllm", "dynamo.sglang": "sglang", "dynamo.trtllm": "trtllm"}
@@ -235,7 +235,7 @@ def _part(found: _Container, framework: Any) -> _Part:
     return _Part(where, found.phase, options.model, backend, tp, options.kept, found.environment, found.outside, note)
 
 
-def _tp(found: _Container, options: EngineOptions) -> tuple[int, str]:
+def _tp(found: _Container, options: WorkerArguments) -> tuple[int, str]:
     """The TP size, and a note where GPUs of the limits are left over.
 
     Engines take 1 where no option names it; of trtllm a file may, and then the GPUs are the only hint.

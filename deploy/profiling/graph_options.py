@@ -66,7 +66,7 @@ class GraphError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class EngineOptions:
+class WorkerArguments:
     """What an engine that is started alone takes. ``tp``: None where no option names it. ``has_file``: trtllm's own."""
 
     model: str | None
@@ -75,7 +75,7 @@ class EngineOptions:
     has_file: bool
 
 
-def engine_options(words: Sequence[str], backend: str, where: str) -> EngineOptions:
+def engine_options(words: Sequence[str], backend: str, where: str) -> WorkerArguments:
     """The model, the TP size, and the other options. Raises GraphError."""
     model: str | None = None
     tp: int | None = None
@@ -87,7 +87,7 @@ def engine_options(words: Sequence[str], backend: str, where: str) -> EngineOpti
             tp = _gpus_of(name, values, where)
         elif not _left_out(name, values, where):
             kept += [name, *values] if backend != "trtllm" else _of_trtllm(name, values, where)
-    return EngineOptions(model, tp, tuple(kept), TRTLLM[TRTLLM_FILE] in kept)
+    return WorkerArguments(model, tp, tuple(kept), TRTLLM[TRTLLM_FILE] in kept)
 
 
 def _left_out(name: str, values: Sequence[str], where: str) -> bool:

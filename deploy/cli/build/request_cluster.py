@@ -8,6 +8,13 @@ from pathlib import Path
 from deploy.cli.errors import UsageError
 
 BUS = "nats://127.0.0.1:4222"
+NEEDED = {
+    "results": "the folder that `wattscale profile` writes",
+    "namespace": "that of the ConfigMap",
+    "config_map": "the one that `wattscale request watch` made for the profile",
+    "pod_uid": "metadata.uid of the pod in which the profiler runs",
+}
+"""What each option of a Job is."""
 ACCOUNT = "wattscale-profiler"
 
 
@@ -53,7 +60,7 @@ def add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add what runs beside the profiler in a Job."""
     text = "say in that ConfigMap which part of profiling is under way, until a signal"
     report = _of_a_job(commands, "report", text)
-    report.add_argument("--pod-uid", metavar="UID", help="of the pod in which the profiler runs")
+    report.add_argument("--pod-uid", metavar="UID", help="metadata.uid of the pod in which the profiler runs")
     report.set_defaults(run=_report)
 
 
@@ -112,7 +119,7 @@ def _report(args: argparse.Namespace) -> int:
 def _check_job(args: argparse.Namespace, *needed: str) -> None:
     for name in needed:
         if getattr(args, name) is None:
-            raise UsageError(f"--{name.replace('_', '-')} is missing: which profile goes into which ConfigMap")
+            raise UsageError(f"--{name.replace('_', '-')} is missing: {NEEDED[name]}; a profiling Job gives it itself")
     _check_library()
 
 

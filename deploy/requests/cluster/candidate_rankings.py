@@ -35,6 +35,16 @@ REFUSED = (400, 413, 422)
 """The server will not take this object, as one that is too large; others it may."""
 
 
+class NoSearchesError(Exception):
+    """The cluster has no kind for searches."""
+
+    def __str__(self) -> str:
+        return (
+            "--rank-candidates: this cluster has no kind DynamoGraphDeploymentRun (nvidia.com/v1beta2): there is "
+            f"nothing to rank yet. A release of Dynamo's operator brings it; looked for every {CHECKS_EVERY_S:g} s"
+        )
+
+
 class CandidateRankings:
     """All completed runs of one namespace."""
 
@@ -49,16 +59,20 @@ class CandidateRankings:
         while True:
             try:
                 await self.rank_completed()
+            except NoSearchesError as error:
+                self._warn_once(str(error))
             except ApiError as error:
-                if error.status == NOT_FOUND:
-                    self._warn_once(f"this cluster serves no {RUNS} of v1beta2: there is nothing to rank yet")
-                else:
-                    log.warning("candidates cannot be ranked now: %s", error)
+                log.warning("candidates cannot be ranked now: %s", error)
             await asyncio.sleep(self._every_s)
 
     async def rank_completed(self) -> None:
-        """Rank what is completed and not ranked. Raises ApiError."""
-        runs = await items(self._cluster, path(SEARCHES, self._namespace, RUNS))
+        """Rank what is completed and not ranked. Raises ApiError, and NoSearchesError without Dynamo's kinds."""
+        try:
+            runs = await items(self._cluster, path(SEARCHES, self._namespace, RUNS))
+        except ApiError as error:
+            if error.status == NOT_FOUND:
+                raise NoSearchesError from error
+            raise
         if not any(_completed(run) for run in runs):
             return
         ours = await items(self._cluster, path(CORE, self._namespace, "configmaps"), {"labelSelector": RANKED_RUN})

@@ -159,6 +159,25 @@ async def test_a_ranking_that_the_server_refuses_keeps_no_other_back(caplog: pyt
     assert caplog.text.count("search-0: its ranking cannot be written") == 1
 
 
+class WithoutNamespace(OneRefused):
+    """A cluster whose namespace is being removed: it has the kinds, and takes no ConfigMap."""
+
+    async def send(self, _: str, __: str, body: dict[str, Any]) -> None:
+        raise ApiError(404, f'namespaces "{NAMESPACE}" not found')
+
+
+async def test_a_namespace_that_is_missing_is_not_taken_for_a_missing_kind(caplog: pytest.LogCaptureFixture) -> None:
+    rankings = CandidateRankings(WithoutNamespace(), NAMESPACE, every_s=0.01)  # type: ignore[arg-type]
+    running = asyncio.create_task(rankings.run())
+    try:
+        await until(lambda: "candidates cannot be ranked now" in caplog.text, "it says so")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert f'namespaces "{NAMESPACE}" not found' in caplog.text
+    assert "nothing to rank yet" not in caplog.text
+
+
 async def test_a_map_of_somebody_elses_stays_and_a_cluster_without_searches_is_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,6 +185,8 @@ async def test_a_map_of_somebody_elses_stays_and_a_cluster_without_searches_is_w
         running = asyncio.create_task(CandidateRankings(site.cluster, NAMESPACE, every_s=0.01).run())
         try:
             await until(lambda: "nothing to rank yet" in caplog.text, "it says so")
+            assert "has no kind DynamoGraphDeploymentRun (nvidia.com/v1beta2)" in caplog.text
+            assert "operator brings it; looked for every 15 s" in caplog.text
             await site.double.put(*MAPS, {"metadata": {"name": MAP, "namespace": NAMESPACE}, "data": {"x": "theirs"}})
             await searches(site)
             await site.double.put("nvidia.com", RUNS, run())

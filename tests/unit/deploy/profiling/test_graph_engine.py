@@ -91,7 +91,7 @@ def test_a_plain_command_of_a_shell_is_taken_apart_and_a_script_is_refused() -> 
             graph_engine(alpha(command=["sh", "-c"], args=[script]), None)
 
 
-def test_the_tp_size_is_that_of_the_arguments_and_gpus_beyond_it_are_told() -> None:
+def test_the_tp_size_is_that_of_the_arguments_and_gpus_beyond_it_are_named() -> None:
     graph = alpha()
     container(graph, "P")["args"] += ["--tp", "2"]
     found = graph_engine(graph, None)
