@@ -114,14 +114,19 @@ async def last_raw_of(bus: Bus, subjects: Sequence[str]) -> list[Msg]:
     return await _batched(bus, subjects[0], {"batch": MOST_SUBJECTS, "multi_last": list(subjects)})
 
 
-async def last_raw_per_subject(bus: Bus, wildcard: str, until: datetime | None = None) -> list[Msg]:
-    """The last message of every subject that matches, not decoded; with ``until`` the last that was stored by then.
+async def last_raw_per_subject(
+    bus: Bus, wildcard: str, until: datetime | None = None, until_sequence: int | None = None
+) -> list[Msg]:
+    """The last message of every subject that matches, not decoded; with ``until`` or ``until_sequence`` the last that
+    was stored by then.
 
     Raises BusAwayError, NotPermittedError.
     """
     query: dict[str, Any] = {"batch": MOST_SUBJECTS}
     if until is not None:
         query["up_to_time"] = until.astimezone(UTC).isoformat()
+    if until_sequence is not None:
+        query["up_to_seq"] = until_sequence
     try:
         return await _batched(bus, wildcard, query | {"multi_last": [wildcard]})
     except _TooManyError:

@@ -5,7 +5,7 @@ been missed (after a gap, a reconnect, an overrun or a long silence) is read fro
 once, and the messages of one subject in order.
 
 Nothing piles up in front of a reader that falls behind: too many copies are let go, and what they held is read from the
-stream later, or, of the nodes' readings, not at all but for each node's newest.
+stream later; of the nodes' readings only each node's newest is.
 """
 
 from __future__ import annotations
@@ -65,7 +65,6 @@ class _Follower:
         self._gate = gate
         self._wildcard = wildcard
         self._waiting: deque[Msg | None] = deque()
-        self._most_waiting = MOST_WAITING
         self._came = asyncio.Event()
         self._seen = 0
         self._ahead: set[int] = set()
@@ -76,38 +75,25 @@ class _Follower:
         self._passing = stream_of(bus.subjects, wildcard) in PASSING
         """Telemetry is soon replaced by newer telemetry: without a sign of loss it is not read a second time."""
         self._readings = stream_of(bus.subjects, wildcard) == TELEMETRY
-        self._owed: dict[str, int] = {}
-        """By subject, the sequence up to ``_seen`` that is yet to be yielded."""
+        self._newest_will_do = False
+        """Whether the reader is so far behind that of what it has not seen each node's newest reading is enough."""
 
     def _wake(self) -> None:
         self._missed = True
         self._put(None)
 
     def _put(self, raw: Msg | None) -> None:
-        if len(self._waiting) >= self._most_waiting:
+        if len(self._waiting) >= MOST_WAITING:
             self._let_go()
         self._waiting.append(raw)
         self._came.set()
 
     def _let_go(self) -> None:
-        """The reader is far behind: keep each node's newest reading, and of others nothing, for they are read again."""
-        waiting, self._waiting = [raw for raw in self._waiting if raw is not None], deque()
-        due = [raw for raw in waiting if self._is_due(raw)] if self._readings else []
-        # What was yielded before, or is of a stream that was created again, is judged by the stream itself.
-        self._missed = self._missed or len(due) < len(waiting)
-        newest = {_subject(raw): raw for raw in due}
-        if newest:
-            self._owed = {subject: reader.sequence_of(raw) for subject, raw in newest.items()}
-            self._restart(max(self._seen, *self._owed.values()))
-            self._waiting.extend(newest.values())
-            self._most_waiting = max(MOST_WAITING, 2 * len(newest))
-        if self._missed:
-            self._waiting.append(None)
-
-    def _is_due(self, raw: Msg) -> bool:
-        """Whether a copy that waits is still to be yielded."""
-        sequence = reader.sequence_of(raw)
-        return self._owed.get(_subject(raw)) == sequence or (sequence > self._seen and sequence not in self._ahead)
+        """The reader is far behind: what waits for it is read from the stream later."""
+        self._waiting.clear()
+        self._missed = True
+        self._newest_will_do = self._readings
+        self._waiting.append(None)
 
     async def open(self, after: int | None) -> None:
         self._bus.on_reconnect.add(self._wake)
@@ -134,16 +120,12 @@ class _Follower:
                 yield found
             return
         sequence, before = reader.sequence_of(raw), _number(raw, "Nats-Last-Sequence")
-        if self._owed.get(subject := _subject(raw)) == sequence:
-            del self._owed[subject]
-            yield raw
-            return
         if sequence <= self._seen and sequence > before and before == 0:
             # A stream that was created again (its memory was lost) numbers from 1.
             self._missed = True
             async for found in self._read_missed():
                 yield found
-        if sequence <= self._seen or sequence in self._ahead:
+        if not self._is_new(sequence):
             return
         if before > self._seen and before not in self._ahead and not self._floods(raw.subject):
             self._missed = True
@@ -169,6 +151,9 @@ class _Follower:
                     await self._came.wait()
         return self._waiting.popleft()
 
+    def _is_new(self, sequence: int) -> bool:
+        return sequence > self._seen and sequence not in self._ahead
+
     def _note(self, sequence: int) -> None:
         if sequence == self._seen + 1:
             self._seen = sequence
@@ -185,12 +170,14 @@ class _Follower:
             await self._subscribe()
             tail = await self._tail()
             if tail < self._seen:
-                self._owed.clear()
                 self._restart(0)
             elif self._passing and not self._missed and tail in self._ahead:
                 self._restart(tail)
             self._missed = False
             while True:
+                while self._newest_will_do:
+                    for raw in await self._newest():
+                        yield raw
                 batch = await reader.next_raw(self._bus, self._wildcard, self._seen)
                 for raw in self._fresh(batch):
                     yield raw
@@ -201,14 +188,20 @@ class _Follower:
             self._wake()
         self._due = asyncio.get_running_loop().time() + VERIFY_S * random.uniform(0.8, 1.2)
 
+    async def _newest(self) -> list[Msg]:
+        """Each node's newest reading, where it was not yielded yet, in place of all that lies before it."""
+        tail = await self._tail()
+        newest = await reader.last_raw_per_subject(self._bus, self._wildcard, until_sequence=tail)
+        fresh = [raw for raw in newest if self._is_new(reader.sequence_of(raw))]
+        self._newest_will_do = False
+        self._restart(max(self._seen, tail))
+        return fresh
+
     def _fresh(self, batch: list[Msg]) -> Iterator[Msg]:
         for raw in batch:
             sequence = reader.sequence_of(raw)
             known = sequence in self._ahead
             self._ahead.discard(sequence)
-            if self._owed.get(subject := _subject(raw), sequence + 1) <= sequence:
-                # A copy that waits is not to follow a newer one of its subject.
-                del self._owed[subject]
             self._seen = max(self._seen, sequence)
             if not known:
                 yield raw
@@ -236,11 +229,6 @@ class _Follower:
             subject = self._bus.subjects.stored(self._wildcard)
             self._subscription = await client.subscribe(subject, cb=on_message, **options)
             self._client = client
-
-
-def _subject(raw: Msg) -> str:
-    """Under which a message is stored: a copy arrives under another one, and a direct get under none."""
-    return (raw.headers or {}).get("Nats-Subject", raw.subject)
 
 
 def _number(raw: Msg, header: str) -> int:
