@@ -72,7 +72,8 @@ class DecisionReader:
         own, self._own = self._own, []
         for decision, place in own:
             self._offer(decision)
-            self._at = place
+            # What another planner wrote beyond it may have been read already.
+            self._at = max(self._at, place)
 
     async def run(self, after: int) -> None:
         """Take in what comes after this place in the stream, until cancelled."""
@@ -99,7 +100,7 @@ class DecisionReader:
 
     async def _follow(self) -> None:
         async for one in follow(self._bus, self._wildcard, self._at):
-            self._take(one.message)
+            self._offer(one.message)
             self._at = one.sequence
 
     async def _watch_own(self) -> None:
