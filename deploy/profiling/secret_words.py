@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-SECRET = re.compile(r"^--?(?:.*[-_])?(?:key|token|password|passphrase|secret)$")
+OWNER = "(?:api|access|admin|auth|bearer|hf|hub|huggingface|private|secret)"
+SECRET = re.compile(rf"^--?(?:token|(?:.*[-_])?(?:{OWNER}[-_](?:key|token)|password|passphrase|secret))$")
 """Names of options whose value is one: ``--api-key``, ``--hf-token``, ``--ssl-keyfile-password``."""
 
 

@@ -72,7 +72,9 @@ def test_a_secret_in_a_command_line_is_refused_and_not_repeated(tmp_path: Path, 
     assert "\n" not in line
 
 
-@pytest.mark.parametrize("word", ["--max-num-batched-tokens", "--tokenizer", "--ssl-keyfile", "--api-key-header-name"])
+@pytest.mark.parametrize(
+    "word", ["--max-num-batched-tokens", "--tokenizer", "--ssl-keyfile", "--itl-ms-per-token", "--eos-token"]
+)
 def test_other_options_hold_none(word: str) -> None:
     assert secret_option([word, "5"]) is None
 
