@@ -77,4 +77,14 @@ def _itl_ms(answer: StreamedAnswer, begin_s: float, end_s: float) -> float | Non
     if last - first < LEAST_GAPS:
         return None
     tokens_per_piece = answer.answer_tokens / len(answer.piece_s)
-    return (answer.piece_s[last] - answer.piece_s[first]) / (last - first) / tokens_per_piece * 1000.0
+    return _gap_s(answer.piece_s[first : last + 1]) / tokens_per_piece * 1000.0
+
+
+def _gap_s(instants: Sequence[float]) -> float:
+    """Seconds between two pieces, by the median of the spans of half the window.
+
+    Its two ends alone would give both instants' lateness to every token: a process that is scheduled late sees a
+    piece late, and not the ones after it.
+    """
+    half = len(instants) // 2
+    return statistics.median(late - early for early, late in zip(instants, instants[half:], strict=False)) / half

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,7 @@ def unsettled(profiled: Profiled, rule: RepeatRule) -> tuple[str, ...]:
         for row in profiled.every_row
         if not row.time.is_narrow(rule)
     ]
+    found += _busy(profiled.every_row, rule)
     few = [row.power_samples for row in profiled.every_row if row.watts is not None]
     few = [samples for samples in few if samples < LEAST_POWER_SAMPLES]
     if few:
@@ -80,6 +81,26 @@ def unsettled(profiled: Profiled, rule: RepeatRule) -> tuple[str, ...]:
             f"{max(few)})"
         )
     return tuple(found)
+
+
+def _busy(table: Sequence[PointRow], rule: RepeatRule) -> list[str]:
+    """What a busy machine, or the way to the engine, adds to times: by more than the rule lets an interval be wide."""
+    found = []
+    away = [(row.later_ms / row.time.value, row) for row in table if row.later_ms is not None]
+    if away and (most := max(away, key=lambda each: each[0]))[0] > rule.narrow:
+        share, row = most
+        found.append(
+            f"TTFT is by the engine's own clock; here first tokens came up to {row.later_ms:.0f} ms later "
+            f"({row.point}, {share:.0%} of its time): this machine is busy, or the engine is far away"
+        )
+    late = [row for row in table if row.late_ms is not None and row.late_ms > rule.narrow * row.time.value]
+    if late:
+        row = max(late, key=lambda each: each.late_ms or 0.0)
+        found.append(
+            f"TTFT is too long by {row.late_ms:.1f} ms or more ({row.point}): the engine states none of its own, and "
+            "this machine was so busy that the profiler was woken that late; measure again when nothing else runs on it"
+        )
+    return found
 
 
 def _width(row: PointRow) -> str:

@@ -26,7 +26,7 @@ class RepeatRule:
 
 
 FULL_REPEATS = RepeatRule(least=3, most=10, narrow=0.02)
-QUICK_REPEATS = RepeatRule(least=2, most=4, narrow=0.05)
+QUICK_REPEATS = RepeatRule(least=2, most=8, narrow=0.05)
 
 
 @dataclass(frozen=True, slots=True)

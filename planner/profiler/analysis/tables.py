@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,10 @@ from planner.profiler.analysis.sweep import Point
 class MeasuredRepeat:
     """One repeat of a point.
 
-    ``ms``: TTFT of a prefill, ITL of a decode run. ``context``: tokens of the prompt as the engine counts them, for
-    decode with half the answer. ``watts`` and ``power_samples``: mean draw of all its GPUs meanwhile; None and 0 where
-    it was not measured.
+    ``ms``: TTFT of a prefill, ITL of a decode run, as answers came here. ``engine_ms``: the TTFT by the engine's own
+    clock; None where it states none. ``late_ms``: where it states none, how late this process was woken.
+    ``context``: tokens of the prompt as the engine counts them, for decode with half the answer. ``watts`` and
+    ``power_samples``: mean draw of all its GPUs meanwhile; None and 0 where it was not measured.
     """
 
     point: Point
@@ -24,17 +26,25 @@ class MeasuredRepeat:
     context: float
     watts: float | None = None
     power_samples: int = 0
+    engine_ms: float | None = None
+    late_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PointRow:
-    """A point with the estimate of its milliseconds. ``tokens_per_s``: of the whole engine at this point."""
+    """A point with the estimate of its milliseconds. ``tokens_per_s``: of the whole engine at this point.
+
+    ``later_ms``: how much later answers came here than by the engine's own clock. ``late_ms``: how late this process
+    was woken. Both are medians, None where not known.
+    """
 
     point: Point
     time: RepeatEstimate
     context: float
     watts: float | None
     power_samples: int
+    later_ms: float | None = None
+    late_ms: float | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -51,6 +61,12 @@ class PointRow:
     def tokens_per_joule(self) -> float | None:
         """None where no draw was measured."""
         return self.tokens_per_s / self.watts if self.watts else None
+
+
+def counted_ms(repeats: Sequence[MeasuredRepeat]) -> list[float]:
+    """The times of one point that count: the engine's own where it states each, for a busy machine lengthens others."""
+    own = [each.engine_ms for each in repeats if each.engine_ms is not None]
+    return own if len(own) == len(repeats) else [each.ms for each in repeats]
 
 
 def rows(measurements: Iterable[MeasuredRepeat]) -> tuple[PointRow, ...]:
@@ -74,11 +90,19 @@ def _row(point: Point, repeats: Sequence[MeasuredRepeat]) -> PointRow:
     samples = sum(count for _, count in watts)
     return PointRow(
         point=point,
-        time=estimate([each.ms for each in repeats]),
+        time=estimate(counted_ms(repeats)),
         context=sum(each.context for each in repeats) / len(repeats),
         watts=sum(value * count for value, count in watts) / samples if samples else None,
         power_samples=samples,
+        later_ms=_median_of([None if each.engine_ms is None else each.ms - each.engine_ms for each in repeats]),
+        late_ms=_median_of([each.late_ms for each in repeats]),
     )
+
+
+def _median_of(values: Sequence[float | None]) -> float | None:
+    """None where one is not known."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known and len(known) == len(values) else None
 
 
 def prefill_profile(table: Iterable[PointRow], tp: int) -> PrefillProfile:

@@ -21,6 +21,8 @@ from planner.profiler.analysis.decode_window import StreamedAnswer
 LOWEST_ID, HIGHEST_ID = 1000, 30_000
 """Token ids of prompts: ordinary tokens in every vocabulary in use, above the reserved ones."""
 PAGE_BYTES = 8 << 20
+FIRST_TOKENS = ("vllm:time_to_first_token_seconds", "sglang:time_to_first_token_seconds")
+"""Histograms of engines."""
 
 
 class EngineError(Exception):
@@ -34,6 +36,18 @@ class EngineFacts:
     model: str
     max_context: int | None
     max_kv_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class FirstTokens:
+    """How many first tokens an engine has made, and the sum of their times by its own clock."""
+
+    count: float
+    sum_s: float
+
+    def since(self, before: FirstTokens) -> float | None:
+        """Milliseconds of the only one since; None where there were none or several."""
+        return (self.sum_s - before.sum_s) * 1000.0 if self.count - before.count == 1 else None
 
 
 class EngineClient:
@@ -96,6 +110,11 @@ class EngineClient:
         page = await self._text("/metrics")
         values = [value for _, value in _samples(page or "", series)]
         return sum(values) if values else None
+
+    async def first_tokens(self) -> FirstTokens | None:
+        """What the engine's metrics page states; None where it states none."""
+        page = await self._text("/metrics")
+        return first_tokens_on(page) if page is not None else None
 
     async def ask(self, prompt: list[int], answer_tokens: int) -> StreamedAnswer:
         """The answer of exactly ``answer_tokens`` tokens to a prompt, with its instants. Raises EngineError."""
@@ -198,6 +217,15 @@ class EngineClient:
 def fresh_prompt(tokens: int, rng: random.Random) -> list[int]:
     """A prompt that no other shares a block with."""
     return rng.choices(range(LOWEST_ID, HIGHEST_ID), k=tokens)
+
+
+def first_tokens_on(page: str) -> FirstTokens | None:
+    """First tokens as a metrics page counts them."""
+    for name in FIRST_TOKENS:
+        counts, sums = (_samples(page, f"{name}_{what}") for what in ("count", "sum"))
+        if counts and sums:
+            return FirstTokens(sum(value for _, value in counts), sum(value for _, value in sums))
+    return None
 
 
 def kv_tokens_on(page: str) -> int | None:

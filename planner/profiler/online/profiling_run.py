@@ -27,12 +27,13 @@ from planner.profiler.analysis.sweep import (
     target_points,
     under_caps,
 )
-from planner.profiler.analysis.tables import MeasuredRepeat, at_full_power, rows
+from planner.profiler.analysis.tables import MeasuredRepeat, at_full_power, counted_ms, rows
 from planner.profiler.analysis.time_left import SweepProgress
 from planner.profiler.online.draw_meter import DrawMeter, DrawSource
 from planner.profiler.online.guarded_caps import CapError, CapHolder, CapLostError
 from planner.profiler.online.measurement_log import MeasurementLog
 from planner.profiler.online.openai_client import EngineClient, EngineError, fresh_prompt
+from planner.profiler.online.own_lateness import OwnLateness
 
 DEFAULT_MAX_CONTEXT = 16_384
 """The longest context of a sweep where none is asked for, as in Dynamo's own."""
@@ -207,7 +208,7 @@ class ProfilingRun:
             left.remove(point)
 
     def _values(self, point: Point) -> list[float]:
-        return [each.ms for each in self._log.measurements if each.point == point]
+        return counted_ms([each for each in self._log.measurements if each.point == point])
 
     async def _measure_idle(self, session: _Session, point: Point) -> None:
         """The draw of the engine while it stands still, of each of its GPUs."""
@@ -276,15 +277,22 @@ class ProfilingRun:
             await _together(client.ask(prompt, 1) for prompt in prompts[start : start + WARMING_AT_ONCE])
 
     async def _prefill(self, client: EngineClient, point: Point) -> MeasuredRepeat:
-        async with self._meter(client, point) as meter:
-            answer = await client.ask(fresh_prompt(point.isl, self._rng), 1)
+        prompt = fresh_prompt(point.isl, self._rng)
+        before, lateness = await client.first_tokens(), OwnLateness(client.clock)
+        async with self._meter(client, point) as meter, lateness if before is None else contextlib.nullcontext():
+            answer = await client.ask(prompt, 1)
+        after = await client.first_tokens() if before is not None else None
+        own_ms = None if before is None or after is None else after.since(before)
         if answer.cached_tokens:
             self._log.note(
                 f"TP {point.tp} prefill isl {point.isl}: {answer.cached_tokens} tokens of a prompt that was "
                 "never sent before came from the prefix cache"
             )
         draw = meter.mean()
-        return MeasuredRepeat(point, answer.ttft_ms, float(answer.prompt_tokens), draw.watts, draw.samples)
+        context = float(answer.prompt_tokens)
+        return MeasuredRepeat(
+            point, answer.ttft_ms, context, draw.watts, draw.samples, engine_ms=own_ms, late_ms=lateness.late_ms
+        )
 
     async def _decode(
         self, client: EngineClient, point: Point, prompts: Sequence[list[int]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from planner.profiler.analysis.decode_window import StreamedAnswer, decode_window
@@ -24,6 +26,24 @@ def test_the_time_until_the_last_prefill_is_over_does_not_count() -> None:
     slow_start = StreamedAnswer(0.0, (*(i * 0.5 for i in range(4)), *(2.0 + i * 0.01 for i in range(20))), 100, 24)
     late = StreamedAnswer(0.0, tuple(2.0 + i * 0.01 for i in range(24)), 100, 24)
     assert decode_window([slow_start, late]).itl_ms == pytest.approx(10.0)
+
+
+def test_tokens_that_arrive_late_hardly_move_the_itl() -> None:
+    steady = answer(0.1, 0.01, tokens=40)
+    rng = random.Random(7)
+    late = [at_s + (rng.uniform(0, 0.015) if rng.random() < 0.3 else 0.0) for at_s in steady.piece_s]
+    # What ends the window comes late: by its ends alone the ITL is 4 % too long.
+    late[-1] = steady.piece_s[-1] + 0.015
+    pieces = tuple(sorted(late))
+    assert (pieces[-1] - pieces[0]) / 39 == pytest.approx(0.0104, rel=0.01)
+    itl_ms = decode_window([StreamedAnswer(0.0, pieces, 100, 40)]).itl_ms
+    assert itl_ms == pytest.approx(10.0, rel=0.005)
+
+
+def test_steps_that_grow_have_their_mean_as_itl() -> None:
+    pieces = tuple(0.1 + 0.01 * i + 0.0001 * i * i for i in range(41))
+    itl_ms = decode_window([StreamedAnswer(0.0, pieces, 100, 41)]).itl_ms
+    assert itl_ms == pytest.approx((pieces[-1] - pieces[0]) / 40 * 1000, rel=0.001)
 
 
 def test_several_tokens_in_a_piece_are_counted_by_the_usage() -> None:
