@@ -3,7 +3,8 @@
     WATTSCALE_TEST_APISERVER=/path/of/kube-apiserver pytest tests/contract/kubernetes
 
 It has no controllers and no nodes: what those do, the tests do through the API. RBAC decides about every account; the
-administrator is a token in ``system:masters``. One server is started per process, at its first use, and ends with it.
+administrator is a token in ``system:masters``. One server is started per process, at its first use, and ends with it,
+also when that is killed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from tests.free_ports import free_port
 from tests.kubeconfig_file import kubeconfig
+from tests.running_processes import ends_with_this_process, let_live
 
 VARIABLE = "WATTSCALE_TEST_APISERVER"
 ADMINISTRATOR = "administrator-of-the-tests"
@@ -42,6 +44,8 @@ class KubeApiServer:
         self.url = f"https://127.0.0.1:{self._port}"
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        self._watchers: dict[int, subprocess.Popen[bytes]] = {}
+        """By process id: each ends that process when this one ends."""
 
     @property
     def administrator(self) -> Path:
@@ -75,9 +79,7 @@ class KubeApiServer:
 
     def kill(self) -> None:
         """SIGKILL to the API server; etcd stays."""
-        assert self._server is not None
-        self._server.kill()
-        self._server.wait(STOPPED_S)
+        self._end(self._server)
 
     def replace(self) -> None:
         """Kill the API server and start it again without the history: every watch from before is answered 410."""
@@ -88,9 +90,7 @@ class KubeApiServer:
     def stop(self) -> None:
         """Both, and what they stored."""
         for process in (self._server, self._etcd):
-            if process is not None and process.poll() is None:
-                process.kill()
-                process.wait(STOPPED_S)
+            self._end(process)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def forget_history(self) -> None:
@@ -140,7 +140,18 @@ class KubeApiServer:
 
     def _spawn(self, log: str, *command: str) -> subprocess.Popen[bytes]:
         with (self._folder / log).open("ab") as file:
-            return subprocess.Popen(command, stdout=file, stderr=file)
+            process = subprocess.Popen(command, stdout=file, stderr=file)
+        self._watchers[process.pid] = ends_with_this_process(process.pid)
+        return process
+
+    def _end(self, process: subprocess.Popen[bytes] | None) -> None:
+        if process is None:
+            return
+        watcher = self._watchers.pop(process.pid, None)
+        if watcher is not None:
+            let_live(watcher)
+        process.kill()
+        process.wait(STOPPED_S)
 
     def _wait(self, url: str, process: subprocess.Popen[bytes], log: str) -> None:
         deadline_s = time.monotonic() + READY_S

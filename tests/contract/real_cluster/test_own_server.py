@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+import time
 import urllib.error
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from tests.contract.dynamo.etcd_process import etcd_binary
 from tests.running_processes import gone
+from tests.shared_data import ROOT
 from tests.tools.kube_apiserver import KubeApiServer
 
 STAND_IN = """
@@ -59,6 +62,30 @@ def test_it_is_replaced_without_its_history_and_leaves_nothing(server: KubeApiSe
     finally:
         server.stop()
     assert all(gone(pid) for pid in (*first, *server.pids))
+
+
+OWNER = """
+import pathlib, sys, time
+from tests.tools.kube_apiserver import KubeApiServer
+server = KubeApiServer(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+server.start()
+print(*server.pids, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.usefixtures("server")
+def test_it_ends_when_the_tests_are_killed(tmp_path: Path) -> None:
+    words = (sys.executable, "-c", OWNER, str(tmp_path / "kube-apiserver"), str(tmp_path / "stored"))
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pids = [int(word) for word in owner.stdout.readline().split()]
+        owner.kill()
+    assert len(pids) == 2
+    deadline_s = time.monotonic() + 30
+    while not all(gone(pid) for pid in pids):
+        assert time.monotonic() < deadline_s, "a server outlived the tests"
+        time.sleep(0.02)
 
 
 def test_a_server_that_ends_at_once_is_named_with_its_last_words(tmp_path: Path, server: KubeApiServer) -> None:
