@@ -17,6 +17,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -29,21 +30,25 @@ from tests.kubeconfig_file import kubeconfig
 from tests.running_processes import ends_with_this_process, let_live
 
 VARIABLE = "WATTSCALE_TEST_APISERVER"
+FIRST_WITH_AUTOSCALING_V2 = (1, 23)
+STAND_BEFORE = Path(__file__).parent / "older_kubernetes.py"
 ADMINISTRATOR = "administrator-of-the-tests"
 READY_S = 120.0
 STOPPED_S = 30.0
 
 
 class KubeApiServer:
-    """Both processes, with everything that they store in ``folder``."""
+    """Its processes, with everything that they store in ``folder``."""
 
     def __init__(self, binary: Path, folder: Path) -> None:
         self._binary, self._folder = binary, folder
         self._etcd_url, self._peer_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         self._port = free_port()
         self.url = f"https://127.0.0.1:{self._port}"
+        """Where the tests reach it: of an older one not its own port (`older_kubernetes`)."""
         self._etcd: subprocess.Popen[bytes] | None = None
         self._server: subprocess.Popen[bytes] | None = None
+        self._stand_before: subprocess.Popen[bytes] | None = None
         self._watchers: dict[int, subprocess.Popen[bytes]] = {}
         """By process id: each ends that process when this one ends."""
 
@@ -60,17 +65,24 @@ class KubeApiServer:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of etcd and the API server, as far as they were started."""
-        return tuple(one.pid for one in (self._etcd, self._server) if one is not None)
+        """Of etcd, the API server and what stands before it, as far as they were started."""
+        return tuple(one.pid for one in (self._etcd, self._server, self._stand_before) if one is not None)
 
     def start(self) -> None:
-        """Both processes, ready."""
+        """All processes, ready."""
         key = self._folder / "accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
         (self._folder / "tokens.csv").write_text(f"{ADMINISTRATOR},administrator,administrator,system:masters\n")
         self._etcd = self._spawn("etcd.log", *self._etcd_command())
         self._wait(f"{self._etcd_url}/health", self._etcd, "etcd.log")
         self.start_again()
+        if self.version < FIRST_WITH_AUTOSCALING_V2:
+            port, certificates = free_port(), self._folder / "certificates"
+            files = (str(certificates / "apiserver.crt"), str(certificates / "apiserver.key"))
+            words = (sys.executable, str(STAND_BEFORE), str(port), self.url, *files)
+            self._stand_before = self._spawn("before.log", *words)
+            self.url = f"https://127.0.0.1:{port}"
+            self._wait(f"{self.url}/readyz", self._stand_before, "before.log")
 
     def start_again(self) -> None:
         """The API server alone, after ``kill``: at the same address, over the same store."""

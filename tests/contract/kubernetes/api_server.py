@@ -25,6 +25,8 @@ from tests.tools.kube_apiserver import VARIABLE, kube_apiserver
 CORE = "/api/v1"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+TODAYS = (99, 0)
+"""The double keeps the promises of every version that the chart takes."""
 Rule = tuple[str, str, str]
 """(group, resources with commas, verbs with commas)"""
 
@@ -36,10 +38,11 @@ async def merge(api: KubernetesApi, path: str, body: dict[str, Any], manager: st
 
 
 class ApiServer:
-    """One server with one namespace. ``mark`` tells this test's objects from those of all others."""
+    """One server with one namespace. ``mark`` tells this test's objects from those of all others; ``version`` is
+    (major, minor) of Kubernetes."""
 
-    def __init__(self, api: KubernetesApi, namespace: str) -> None:
-        self.api, self.namespace = api, namespace
+    def __init__(self, api: KubernetesApi, namespace: str, version: tuple[int, int] = TODAYS) -> None:
+        self.api, self.namespace, self.version = api, namespace, version
         self.mark = f"t{uuid.uuid4().hex[:8]}"
         self._made: list[str] = []
 
@@ -47,6 +50,11 @@ class ApiServer:
         """The path of a namespaced resource."""
         root = f"/apis/{group}/{version}" if group else f"/api/{version}"
         return "/".join(part for part in (f"{root}/namespaces/{self.namespace}/{resource}", name, sub) if part)
+
+    def skip_before(self, first: tuple[int, int], what: str) -> None:
+        """Skip this test on a server that is older than the first one with ``what``."""
+        if self.version < first:
+            pytest.skip(f"this API server, {_dotted(self.version)}, is older than {what} ({_dotted(first)})")
 
     async def make(self, path: str, body: dict[str, Any], *, manager: str = "") -> dict[str, Any]:
         """Create an object, to be deleted after the test."""
@@ -173,7 +181,9 @@ async def api_server(kind: str) -> AsyncIterator[ApiServer]:
             yield ApiServer(api, "ns")
         return
     async with KubernetesApi(real_access()) as api:
-        found = ApiServer(api, os.environ.get("WATTSCALE_TEST_CLUSTER", ""))
+        named = await api.get("/version")
+        version = (int(named["major"]), int(named["minor"].rstrip("+")))
+        found = ApiServer(api, os.environ.get("WATTSCALE_TEST_CLUSTER", ""), version)
         if not found.namespace:
             found.namespace = f"{found.mark}-tests"
             await api.post("/api/v1/namespaces", {"metadata": {"name": found.namespace}})
@@ -194,3 +204,7 @@ def real_access() -> Access:
             "or KUBECONFIG, and WATTSCALE_TEST_CLUSTER to a namespace for tests"
         )
     return from_kubeconfig(own.administrator)
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
