@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
-from tests.contract.kubernetes.api_server import DEFINITIONS, ApiServer, api_server, merge
+from tests.contract.kubernetes.api_server import DEFINITIONS, FIRST_WITH_OWNED_SCALES, ApiServer, api_server, merge
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 KINDS = ["deployments", "statefulsets", "custom"]
-FIRST_WITH_OWNED_SCALES = (1, 22)
 
 
 @pytest.fixture(params=["double", "real"])
