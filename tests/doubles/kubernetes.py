@@ -411,7 +411,7 @@ class KubernetesDouble:
             after["metadata"] = {**after.get("metadata", {}), **kept(before["metadata"])}
             if served.status:
                 own, other = (before, after) if target.sub == "status" else (after, before)
-                after = {**own, "status": other.get("status")}
+                after = {**own, "status": served.stored(other.get("status"))}
                 if after["status"] is None:
                     del after["status"]
         if content(after) == content(before):

@@ -154,7 +154,8 @@ class ClusterClient:
             found = await self._custom.patch_namespaced_custom_object_scale(
                 *where, body, field_manager=OWN, _content_type=MERGE, _request_timeout=TIMEOUT_S
             )
-            return int(found["spec"]["replicas"]), str(found["metadata"]["resourceVersion"])
+            # A count of zero is left out.
+            return int(found["spec"].get("replicas", 0)), str(found["metadata"]["resourceVersion"])
         except FAILURES as error:
             raise _refusal(f"scale of {target}", error) from error
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.adapters.kubernetes.api import ApiError, KubernetesApi
+from agent.core.scaling.kubernetes.scale_targets import ScaleTarget
 from tests.contract.kubernetes.api_server import DEFINITIONS, FIRST_WITH_OWNED_SCALES, ApiServer, api_server, merge
+from tests.kubeconfig_file import kubeconfig
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 KINDS = ["deployments", "statefulsets", "custom"]
@@ -63,6 +66,43 @@ async def test_scale_changes_the_wanted_count_and_shows_the_status(server: ApiSe
     scale = await server.api.get(workers.at("scale"))
     assert (scale["spec"]["replicas"], scale["status"]["replicas"]) == (3, 2)
     assert scale["status"]["selector"] == selector
+
+
+@pytest.mark.parametrize("kind", ["deployments", "statefulsets"])
+async def test_a_count_of_zero_is_left_out_of_a_status(server: ApiServer, kind: str) -> None:
+    workers = ScaledThing(server, kind)
+    await workers.make()
+    status = {"replicas": 2, "readyReplicas": 0, "updatedReplicas": 0, "observedGeneration": 1}
+    await merge(server.api, workers.at("status"), {"status": status})
+    found = (await server.api.get(workers.at()))["status"]
+    assert (found["replicas"], found["observedGeneration"]) == (2, 1)
+    assert not {"readyReplicas", "updatedReplicas"} & found.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_scale_to_zero_is_answered_without_the_count(server: ApiServer, kind: str) -> None:
+    workers = ScaledThing(server, kind)
+    await workers.make()
+    scale = await merge(server.api, workers.at("scale"), {"spec": {"replicas": 0}})
+    assert (scale["spec"], scale["status"]["replicas"]) == ({}, 0)
+    assert (await server.api.get(workers.at()))["spec"]["replicas"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_our_client_scales_to_zero_and_back(server: ApiServer, kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("kubernetes_asyncio.client", reason="kubernetes-asyncio is a test part")
+    from agent.connectors.kubernetes.cluster_client import ClusterClient
+
+    workers = ScaledThing(server, kind)
+    version = (await workers.make())["metadata"]["resourceVersion"]
+    target = ScaleTarget(workers.group, "v1", workers.resource, server.namespace, f"{server.mark}-w")
+    token = await server.account("scaler", (workers.group, f"{workers.resource}/scale", "get,patch"))
+    file = kubeconfig(tmp_path / "kubeconfig", server.api.access.server, token)
+    async with await ClusterClient.open(file) as cluster:
+        for wanted in (0, 3):
+            replicas, version = await cluster.scale(target, wanted, version)
+            assert replicas == wanted
+            assert (await server.api.get(workers.at()))["metadata"]["resourceVersion"] == version
 
 
 @pytest.mark.parametrize("kind", KINDS)

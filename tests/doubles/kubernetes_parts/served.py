@@ -28,12 +28,19 @@ class ScalePaths:
 
 @dataclass(frozen=True)
 class Served:
-    """One resource. ``versions`` empty: all."""
+    """One resource. ``versions`` empty: all; ``optional``: counts in the status that are left out at zero."""
 
     kind: str
     versions: frozenset[str] = frozenset()
     status: bool = False
     scale: ScalePaths | None = None
+    optional: tuple[str, ...] = ()
+
+    def stored(self, status: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A status as the server keeps it."""
+        if status is None:
+            return None
+        return {name: found for name, found in status.items() if found or name not in self.optional}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Target:
 def built_in() -> dict[Collection, Served]:
     """The resources that a server has without any definition, as far as the tests use them."""
     v1, workload = frozenset({"v1"}), ScalePaths()
+    counts = ("readyReplicas", "updatedReplicas")
     rbac = "rbac.authorization.k8s.io"
     return {
         PODS: Served("Pod", v1, status=True),
@@ -70,8 +78,10 @@ def built_in() -> dict[Collection, Served]:
         ("", "nodes"): Served("Node", v1, status=True),
         ACCOUNTS: Served("ServiceAccount", v1),
         ("coordination.k8s.io", "leases"): Served("Lease", v1),
-        ("apps", "deployments"): Served("Deployment", v1, status=True, scale=workload),
-        ("apps", "statefulsets"): Served("StatefulSet", v1, status=True, scale=workload),
+        ("apps", "deployments"): Served(
+            "Deployment", v1, status=True, scale=workload, optional=("replicas", "availableReplicas", *counts)
+        ),
+        ("apps", "statefulsets"): Served("StatefulSet", v1, status=True, scale=workload, optional=counts),
         ("autoscaling", "horizontalpodautoscalers"): Served(
             "HorizontalPodAutoscaler", frozenset({"v1", "v2"}), status=True
         ),
@@ -114,11 +124,12 @@ def scale_of(item: Object, paths: ScalePaths) -> Object:
     found = _at(item, paths.selector) if paths.selector else _labels(item)
     meta = item["metadata"]
     keys = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    wanted = _at(item, paths.wanted)
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: meta[key] for key in keys if key in meta},
-        "spec": {"replicas": _at(item, paths.wanted) or 0},
+        "spec": {"replicas": wanted} if wanted else {},
         "status": {"replicas": _at(item, paths.present) or 0, "selector": found or ""},
     }
 

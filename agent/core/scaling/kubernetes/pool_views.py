@@ -17,6 +17,8 @@ _GANGS = ("PodCliqueScalingGroup", "LeaderWorkerSet")
 """Kinds whose replica is several pods: pods are not replicas there."""
 _GROVE = ("PodClique", "PodCliqueScalingGroup")
 """Kinds of Grove, which has no working way back from 0 replicas."""
+_ZEROS_LEFT_OUT = ("Deployment", "StatefulSet", "LeaderWorkerSet")
+"""Kinds whose status shows no count of zero; another kind may have no such field at all."""
 _RESTARTING = ("Pending", "Restarting")
 _ROLLING = ("Pending", "InProgress")
 
@@ -76,8 +78,7 @@ def workload(item: Mapping[str, Any], kind: str) -> Counted:
     status = item.get("status") or {}
     ready = status.get("readyReplicas")
     if ready is None:
-        # The built-in kinds leave a zero out; another kind may have no such field at all.
-        has_none = kind in ("Deployment", "StatefulSet", *_GANGS)
+        has_none = kind in (*_ZEROS_LEFT_OUT, *_GANGS)
         ready = status.get("availableReplicas", 0 if has_none else status.get("replicas", 0))
     return Counted(
         ready=int(ready or 0),
@@ -103,7 +104,8 @@ def _updating(status: Mapping[str, Any], kind: str) -> str:
     progress = status.get("updateProgress") or status.get("rollingUpdateProgress") or {}
     if gang and progress.get("updateStartedAt") and not progress.get("updateEndedAt"):
         return f"an update that began at {progress['updateStartedAt']} is in progress"
-    updated, replicas = status.get("updatedReplicas"), status.get("availableReplicas" if gang else "replicas")
+    updated = status.get("updatedReplicas", 0 if kind in _ZEROS_LEFT_OUT else None)
+    replicas = status.get("availableReplicas" if gang else "replicas")
     if isinstance(updated, int) and isinstance(replicas, int) and updated < replicas:
         return f"a rollout has updated {updated} of {replicas} replicas"
     return ""

@@ -149,7 +149,7 @@ def test_a_component_that_the_graph_does_not_show_serves_nothing() -> None:
     [
         ("Deployment", {"replicas": 3, "readyReplicas": 2, "updatedReplicas": 3}, 2),
         ("Deployment", {"replicas": 3, "updatedReplicas": 3}, 0),
-        ("StatefulSet", {"replicas": 2, "availableReplicas": 1}, 1),
+        ("StatefulSet", {"replicas": 2, "availableReplicas": 1, "updatedReplicas": 2}, 1),
         ("Engine", {"replicas": 2}, 2),
     ],
 )
@@ -157,6 +157,17 @@ def test_other_objects_report_their_ready_replicas(kind: str, status: dict[str, 
     item = {"metadata": {"generation": 1}, "status": {"observedGeneration": 1, **status}}
     assert workload(item, kind) == Counted(ready=ready, observed=True)
     assert not workload({"metadata": {"generation": 2}, "status": {"observedGeneration": 1}}, kind).observed
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "StatefulSet", "LeaderWorkerSet"])
+def test_a_rollout_that_has_updated_no_replica_yet_is_one(kind: str) -> None:
+    """These kinds leave a count of zero out."""
+    status: dict[str, Any] = {"observedGeneration": 2, "replicas": 3, "readyReplicas": 3}
+    item = {"metadata": {"generation": 2}, "status": status}
+    assert workload(item, kind).hold == "a rollout has updated 0 of 3 replicas"
+    status["updatedReplicas"] = 3
+    assert not workload(item, kind).hold
+    assert not workload({"metadata": {"generation": 1}, "status": {"observedGeneration": 1}}, kind).hold
 
 
 def test_a_person_s_count_is_named_and_left_alone() -> None:
