@@ -188,7 +188,7 @@ class Document:
 
 def overview(picture: SiteView, now: datetime, bus: Mapping[str, Any]) -> Parts:
     """Who leads and who stands by, what is not well, and which nodes are silent."""
-    lease = picture.lease
+    lease, quiet = picture.lease, silent(picture, now)
     standing_by = [
         {"name": name, "until": milliseconds(sign.time + timedelta(seconds=sign.ttl_s))}
         for name, sign in sorted(picture.standby.items())
@@ -199,10 +199,10 @@ def overview(picture: SiteView, now: datetime, bus: Mapping[str, Any]) -> Parts:
         "leader": leader(picture, now),
         "lease_until": milliseconds(lease.time + timedelta(seconds=lease.ttl_s)) if lease is not None else None,
         "standby": standing_by,
-        "problems": problems(picture, now),
+        "problems": problems(picture, now, quiet),
         "missed_targets": missed_targets(picture),
         "hints": hints(picture),
-        "silent": silent(picture, now),
+        "silent": quiet,
     }
 
 

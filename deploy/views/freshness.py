@@ -5,6 +5,7 @@ Ages compare the senders' clocks with the reader's, so they are as exact as thes
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from bus_schemas import v1
@@ -46,8 +47,11 @@ def silent(picture: SiteView, now: datetime) -> list[str]:
     return sorted([name for name, node in picture.nodes.items() if (seen := node.seen) is None or seen < least])
 
 
-def problems(picture: SiteView, now: datetime) -> list[str]:
-    """What is not well, one line each: no leader, old ticks, silent nodes, caps above a budget."""
+def problems(picture: SiteView, now: datetime, quiet: Sequence[str] | None = None) -> list[str]:
+    """What is not well, one line each: no leader, old ticks, silent nodes, caps above a budget.
+
+    ``quiet``: what `silent` says, where it was asked already.
+    """
     found = []
     if leader(picture, now) is None:
         found.append("no planner leads" + (f": {picture.lease_flaw}" if picture.lease_flaw else ""))
@@ -59,7 +63,7 @@ def problems(picture: SiteView, now: datetime) -> list[str]:
             found.append(f"{name}: the newest tick is {words(old_s)} old")
     found += other_budgets(picture, now)
     found += sorted({reason.text for record in _current(picture, now) for reason in record.problems})
-    for name in silent(picture, now):
+    for name in silent(picture, now) if quiet is None else quiet:
         since_s = age_s(picture.nodes[name].seen, now)
         found.append(f"{name}: silent" + ("" if since_s is None else f" for {words(since_s)}"))
     for site in picture.sites():

@@ -168,7 +168,10 @@ class SiteView:
     """When nodes were removed by command."""
     _sites: list[str] | None = None
     _sums: dict[str, _SiteSums] = field(default_factory=dict)
-    """By site. Both are of what is known since the last message: a view of a large site is asked for them often."""
+    _budgets: dict[str, tuple[float, datetime] | None] = field(default_factory=dict)
+    """By site. All three are of what is known since the last message: a view of a large site is asked for them
+    often.
+    """
     _left: dict[str, NodeSummary] = field(default_factory=dict)
     """Nodes without a sign of life since their removal: apart, because one of them may still come back."""
 
@@ -178,7 +181,7 @@ class SiteView:
 
     def add_visible(self, message: v1.Message) -> None:
         """As `add`, of a message as `visible_parts` returns it."""
-        self._sites, self._sums = None, {}
+        self._sites, self._sums, self._budgets = None, {}, {}
         match message:
             case v1.PlanRecord():
                 self._deployment(message.deployment).record = message
@@ -282,6 +285,11 @@ class SiteView:
 
     def budget_of(self, site: str) -> tuple[float, datetime] | None:
         """The budget under which a planner last decided for the site, in watts, and when."""
+        if site not in self._budgets:
+            self._budgets[site] = self._newest_budget(site)
+        return self._budgets[site]
+
+    def _newest_budget(self, site: str) -> tuple[float, datetime] | None:
         found = [
             (one.time, one.budget_watts)
             for one in (
