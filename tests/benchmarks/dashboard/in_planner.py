@@ -5,7 +5,8 @@ and the processor time of the planner's process (not the time by the clock) with
 same run. Every node reports once a second and answers its decisions; a stub answers the planner's questions about
 metrics with nothing, so that counts are held. Each phase with viewers lies between two without, which drift evenly.
 Phases are of one tick. The median of the pairs is the result; what two neighbours without viewers differ by is the
-floor below which the run says nothing. Run:
+floor below which the run says nothing. Beside it stands what the
+page's own steps take by the clock of their thread, which other processes do not disturb. Run:
 ``python -m tests.benchmarks.dashboard.in_planner [NODES] [DEPLOYMENTS] [VIEWERS] [TIMES]``.
 """
 
@@ -35,7 +36,9 @@ from bus_schemas.jetstream.tasks.task_group import ended
 from bus_schemas.jetstream.watch import follow
 from deploy.dashboard.feed import UNWATCHED_S
 from deploy.nats.embedded import EmbeddedServer
+from tests.benchmarks.dashboard import metered_planner
 from tests.benchmarks.dashboard.large_site import GPUS, READ_WAIT_S, ROOT, TICK_S, VARIANTS, cpu_s, other_draws, viewer
+from tests.benchmarks.dashboard.metered_planner import page_s
 from tests.contract.bus import connected
 from tests.doubles.seen_site import SITE, gpu, report
 
@@ -194,24 +197,33 @@ async def drained(process: asyncio.subprocess.Process) -> None:
             print("planner:", line.decode().strip()[:300], file=sys.stderr)
 
 
-async def share_of(pid: int, seconds: float) -> float:
-    """The part of a core that a process uses from now on for so long."""
-    used_s, began_s = cpu_s(pid), time.monotonic()
-    await asyncio.sleep(seconds)
-    return (cpu_s(pid) - used_s) / (time.monotonic() - began_s)
+@dataclass(frozen=True, slots=True)
+class MeasuredPlanner:
+    """A running planner: its process id, its page's address, and the file that holds its page's processor time."""
+
+    pid: int
+    url: str
+    meter: Path
+
+    async def shares(self, seconds: float) -> tuple[float, float]:
+        """The parts of a core that the process, and the steps of its page, use from now on for so long."""
+        used_s, own_s, began_s = cpu_s(self.pid), page_s(self.meter), time.monotonic()
+        await asyncio.sleep(seconds)
+        took_s = time.monotonic() - began_s
+        return (cpu_s(self.pid) - used_s) / took_s, (page_s(self.meter) - own_s) / took_s
 
 
-async def watched_share(pid: int, url: str, viewers: int, seconds: float) -> tuple[float, float]:
+async def watched_shares(planner: MeasuredPlanner, viewers: int, seconds: float) -> tuple[float, float, float]:
     """The same while so many pages are open, and the bytes that each is sent a second."""
     read, received = asyncio.Event(), [[0] for _ in range(viewers)]
-    tasks = [asyncio.create_task(viewer(url, one, read)) for one in received]
+    tasks = [asyncio.create_task(viewer(planner.url, one, read)) for one in received]
     try:
         await asyncio.wait_for(read.wait(), READ_WAIT_S)
         await asyncio.sleep(SETTLE_S)
         before, began_s = [one[0] for one in received], time.monotonic()
-        share = await share_of(pid, seconds)
+        share, own = await planner.shares(seconds)
         took_s = time.monotonic() - began_s
-        return share, statistics.median((one[0] - was) / took_s for one, was in zip(received, before, strict=True))
+        return share, own, statistics.median((one[0] - was) / took_s for one, was in zip(received, before, strict=True))
     finally:
         for task in tasks:
             task.cancel()
@@ -219,8 +231,8 @@ async def watched_share(pid: int, url: str, viewers: int, seconds: float) -> tup
 
 
 @asynccontextmanager
-async def led_site(nodes: int, deployments: int, counts: SentCounts) -> AsyncIterator[tuple[int, str]]:
-    """A site, its reporting nodes and its planner: that one's process id, and its page's address."""
+async def led_site(nodes: int, deployments: int, counts: SentCounts) -> AsyncIterator[MeasuredPlanner]:
+    """A site, its reporting nodes and its planner."""
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = await stack.enter_async_context(EmbeddedServer(folder))
@@ -230,8 +242,9 @@ async def led_site(nodes: int, deployments: int, counts: SentCounts) -> AsyncIte
         fleet = nodes_of(bus, nodes, deployments)
         file = folder / "planner.yaml"
         file.write_text(yaml.safe_dump(settings_of(server.url, metrics, nodes, deployments)))
+        meter = folder / "page.seconds"
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "deploy.cli.main", "planner", "run", "-c", str(file),
+            sys.executable, "-m", metered_planner.__name__, str(meter), "planner", "run", "-c", str(file),
             cwd=ROOT, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         stack.callback(process.kill)
@@ -239,35 +252,38 @@ async def led_site(nodes: int, deployments: int, counts: SentCounts) -> AsyncIte
         work = (reporting(bus, list(fleet.values()), counts), answering(bus, fleet, counts), drained(process))
         tasks = [asyncio.create_task(one) for one in work]
         try:
-            yield process.pid, url
+            yield MeasuredPlanner(process.pid, url, meter)
         finally:
             await ended(*tasks)
 
 
 async def measure(nodes: int, deployments: int, viewers: int, times: int) -> None:
     """Run it and print."""
-    counts, added, drifts = SentCounts(), list[float](), list[float]()
-    async with led_site(nodes, deployments, counts) as (pid, url):
+    counts, added, drifts, owns = SentCounts(), list[float](), list[float](), list[float]()
+    async with led_site(nodes, deployments, counts) as planner:
         await asyncio.sleep(START_S)
         print(f"{nodes * GPUS} GPUs, {deployments} deployments, {viewers} viewers; phases of {TICK_S:.0f} s")
-        before = await share_of(pid, TICK_S)
+        before, _ = await planner.shares(TICK_S)
         for _ in range(times):
             sent, answered, began_s = counts.sent, counts.answered, time.monotonic()
-            watched, bytes_s = await watched_share(pid, url, viewers, TICK_S)
+            watched, own, bytes_s = await watched_shares(planner, viewers, TICK_S)
             took_s = time.monotonic() - began_s
             rates = [(now - was) / took_s for now, was in ((counts.sent, sent), (counts.answered, answered))]
             await asyncio.sleep(UNWATCHED_S + SETTLE_S)
-            after = await share_of(pid, TICK_S)
+            after, _ = await planner.shares(TICK_S)
             added.append(watched - (before + after) / 2)
             drifts.append(abs(after - before))
+            owns.append(own)
             print(
                 f"planner {before:.1%} and {after:.1%} of a core, between them with page and viewers {watched:.1%}: "
-                f"{added[-1]:+.1%}; {bytes_s / 1000:.1f} kB a viewer and second; {rates[0]:.0f} reports and "
-                f"{rates[1]:.0f} decisions a second; {os.getloadavg()[0]:.1f} processes want a core",
+                f"{added[-1]:+.1%}, its own steps {own:.1%}; {bytes_s / 1000:.1f} kB a viewer and second; "
+                f"{rates[0]:.0f} reports and {rates[1]:.0f} decisions a second; "
+                f"{os.getloadavg()[0]:.1f} processes want a core",
                 flush=True,
             )
             before = after
     print(verdict(added, drifts))
+    print(f"its own steps take {statistics.median(owns):.1%} of a core ({min(owns):.1%} to {max(owns):.1%})")
 
 
 def verdict(added: Sequence[float], drifts: Sequence[float]) -> str:
@@ -279,9 +295,10 @@ def verdict(added: Sequence[float], drifts: Sequence[float]) -> str:
     said = "held" if middle < BOUND else "MISSED"
     if floor >= BOUND:
         said = "not told by this machine, on which the planner without the page wanders by more"
+    ratio = f", {middle / floor:.1f} times the floor" if floor > 0.0 else ""
     return (
         f"the page adds {middle:.1%} of a core (median of {len(added)}; {min(added):.1%} to {max(added):.1%}; "
-        f"floor {floor:.1%}); bound {BOUND:.0%}: {said}"
+        f"floor {floor:.1%}{ratio}); bound {BOUND:.0%}: {said}"
     )
 
 
