@@ -129,8 +129,10 @@ async def test_one_command_finds_the_engines_times_and_a_planner_on_them_holds_t
     )
     put = tuple(drawn.values())
     print([f"{got / wanted - 1:+.1%}" for got, wanted in zip(found, put, strict=True)])
-    # Each parameter within 5 % is asserted where no busy machine stretches a clock: test_profiling_run.py.
-    assert times_by(found) == pytest.approx(times_by(put), rel=0.1)
+    # Prefill has the engine's own clock. How ITL divides into decode's parameters is asserted where no busy machine
+    # stretches a clock (test_profiling_run.py); here the times that they give together are.
+    assert found[:2] == pytest.approx(put[:2], rel=0.05)
+    assert times_by(found) == pytest.approx(times_by(put), rel=0.05)
     assert load_profile(tmp_path / "out").dropped == ()
     little = await decided(tmp_path / "out", {"num_req": 10, "isl": 400, "osl": 40, "ttft_ms": 650, "itl_ms": 12})
     much = await decided(tmp_path / "out", {"num_req": 600, "isl": 400, "osl": 40, "ttft_ms": 650, "itl_ms": 12})
