@@ -21,18 +21,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(REPOSITORY))
 
-from tests.benchmarks.dynamo_replay_support import environment, modes, traces  # noqa: E402
+from tests.benchmarks.dynamo_replay_support import environment, modes, ours, static_fleets, traces  # noqa: E402
 
 SHARED = Path(os.environ.get("WATTSCALE_SHARED") or REPOSITORY.parent / "shared") / "data"
 WORKER = Path(__file__).resolve().parent / "dynamo_replay_support" / "worker.py"
 GOOD_SHARE = 0.97
-LARGEST_FLEET = 24
+AS_GOOD = 1e-3
+"""A static fleet has the same share as a policy where it misses no more than this of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +49,24 @@ class Race:
     until_s: float | None = None
     from_s: float = 0.0
     """The part before it is left out; in the trace's own time, like ``until_s``."""
+    turned: bool = False
+    """The part before ``from_s`` follows after the end: another race of the same trace."""
     start: tuple[int, int] = (5, 2)
     startup_s: float = 0.0
     max_model_len: int | None = None
     """The engines' longest context, beyond which they reject a prompt; None: what their KV cache holds. Dynamo's easy
     modes scale prefill by waiting tokens as a share of it, and without it not at all."""
 
+    def gpus(self) -> tuple[int, int]:
+        """GPUs of a prefill and of a decode worker."""
+        held = ours.gpus_per_engine(self.profile)
+        return held["prefill"], held["decode"]
 
-RACES = (
-    Race(
-        "azure-x4",
-        SHARED / "traces" / "azure2023_conv.csv.gz",
-        SHARED / "profiles" / "qwen3-32b_h200_vllm_tp1p_tp1d",
-        ttft_ms=1000.0,
-        itl_ms=40.0,
-        rate=4.0,
-        max_model_len=16_384,
-    ),
+
+_AZURE, _QWEN_32B = SHARED / "traces" / "azure2023_conv.csv.gz", SHARED / "profiles" / "qwen3-32b_h200_vllm_tp1p_tp1d"
+_SERVEGEN = SHARED / "traces" / "servegen_m_large_36h_x0.02.csv.gz"
+STANDING = (
+    Race("azure-x4", _AZURE, _QWEN_32B, 1000.0, 40.0, rate=4.0, max_model_len=16_384),
     Race(
         "mooncake",
         SHARED / "traces" / "mooncake_fast25_conversation.jsonl.gz",
@@ -76,8 +78,8 @@ RACES = (
     ),
     Race(
         "servegen-x4",
-        SHARED / "traces" / "servegen_m_large_36h_x0.02.csv.gz",
-        SHARED / "profiles" / "qwen3-32b_h200_vllm_tp1p_tp1d",
+        _SERVEGEN,
+        _QWEN_32B,
         ttft_ms=1000.0,
         itl_ms=40.0,
         rate=4.0,
@@ -85,19 +87,66 @@ RACES = (
         max_model_len=32_768,
     ),
 )
+HOURS = (
+    replace(STANDING[0], name="azure-hour", rate=1.0, start=(2, 1), turned=True),
+    replace(STANDING[1], name="mooncake-hour", turned=True),
+    replace(STANDING[2], name="servegen-hour"),
+    Race(
+        "conv24-hour",
+        SHARED / "traces" / "azure2024_conv_weekday24h_x0.05.csv.gz",
+        SHARED / "profiles" / "llama3.1-70b_h100_vllm_tp4p_tp4d",
+        ttft_ms=1000.0,
+        itl_ms=25.0,
+        rate=5.0,
+        start=(4, 1),
+        max_model_len=32_768,
+    ),
+)
+HOUR_S = 3600.0
+OFFSETS_S: dict[str, tuple[float, float, float]] = {
+    "azure-hour": (0.0, 1200.0, 2400.0),
+    "mooncake-hour": (0.0, 1200.0, 2400.0),
+    "servegen-hour": (43_200.0, 86_400.0, 100_800.0),
+    "conv24-hour": (0.0, 28_800.0, 57_600.0),
+}
+"""Where the races of an hour begin, in the trace's own time. A trace of an hour is turned; the hours of the longer ones
+are those of ``planner/sim/BOUND.md`` and, of the weekday, the first after each third of it."""
+
+
+def three_hours(race: Race) -> list[Race]:
+    """The races of an hour, by offset; each is as long as the trace where that is an hour itself."""
+    return [
+        replace(
+            race,
+            name=f"{race.name}@{begun:g}",
+            from_s=begun,
+            until_s=None if race.turned else begun + HOUR_S * race.rate,
+        )
+        for begun in OFFSETS_S[race.name]
+    ]
+
+
+RACES = (*STANDING, *(part for race in HOURS for part in three_hours(race)))
 ENGINE: dict[str, int] = {"block_size": 64, "max_num_seqs": 256, "max_num_batched_tokens": 8192}
 """The simulator's defaults; the KV cache is the profile's."""
 
 
-class Referee:
-    """Runs jobs in the referee's environment. ``work`` holds converted traces and tables for the time of the run."""
+Fleets: TypeAlias = dict[tuple[str, int, int], dict[str, Any]]
 
-    def __init__(self, race: Race, work: Path, router: str, quiet: bool) -> None:
+
+class Referee:
+    """Runs jobs in the referee's environment. ``work`` holds converted traces and tables for the time of the run.
+
+    ``static``: the static fleets replayed before, by race, prefill and decode workers; none of them ever starts one.
+    """
+
+    def __init__(self, race: Race, work: Path, router: str, quiet: bool, static: Fleets | None = None) -> None:
         self._race, self._work, self._router, self._quiet = race, work, router, quiet
+        self._static = {} if static is None else static
         self._python = environment.python()
         self._trace = work / f"{race.name}.jsonl"
         if not self._trace.exists():
-            count = traces.convert(race.trace, self._trace, race.rate, race.until_s, race.from_s)
+            count = traces.convert(race.trace, self._trace, race.rate, race.until_s, race.from_s, race.turned)
             self._report(f"{race.name}: {count} requests of {race.trace.name} at {race.rate:g} times their rate")
 
     def run(self, name: str, policy: Mapping[str, Any], start: tuple[int, int]) -> dict[str, Any]:
@@ -122,6 +171,13 @@ class Referee:
         self._report(f"{self._race.name}: {name}: {share:.1%} good at {hours:.2f} GPU-h ({took:.0f} s)")
         return {"race": self._race.name, "startup_s": self._race.startup_s, "policy": name, "start": start, **scored}
 
+    def static(self, prefill: int, decode: int) -> dict[str, Any]:
+        """A static fleet, replayed once."""
+        asked = self._race.name, prefill, decode
+        if asked not in self._static:
+            self._static[asked] = self.run(f"static {prefill}p{decode}d", {"kind": "static"}, (prefill, decode))
+        return {**self._static[asked], "startup_s": self._race.startup_s}
+
     def _job(self) -> dict[str, Any]:
         race = self._race
         decode = json.loads((race.profile / "decode_raw_data.json").read_text())
@@ -143,53 +199,23 @@ class Referee:
             print(text, file=sys.stderr, flush=True)
 
 
-def smallest_static(referee: Referee, share: float, most: int = LARGEST_FLEET) -> Iterator[dict[str, Any]]:
-    """Static fleets on the way to the smallest that reaches ``share``, that one last: a clairvoyant's flat fleet.
-
-    Climbs by the larger miss: a decode worker where decode loses requests, else a prefill worker; then tries to take
-    one of either away again.
-    """
-    prefill, decode = 2, 1
-    seen: dict[tuple[int, int], dict[str, Any]] = {}
-
-    def measured(p: int, d: int) -> dict[str, Any]:
-        if (p, d) not in seen:
-            seen[p, d] = referee.run(f"static {p}p{d}d", {"kind": "static"}, (p, d))
-        return seen[p, d]
-
-    while prefill + decode < most:
-        found = measured(prefill, decode)
-        if found["good_share"] >= share:
-            break
-        misses = found["misses"]
-        if misses["decode"] >= misses["queue"] or _waits_for_decode(found):
-            decode += 1
-        else:
-            prefill += 1
-    for p, d in ((prefill - 1, decode), (prefill, decode - 1)):
-        if p >= 1 and d >= 1 and measured(p, d)["good_share"] >= share:
-            prefill, decode = p, d
-    best = seen.pop((prefill, decode))
-    yield from seen.values()
-    yield best
-
-
-def _waits_for_decode(found: Mapping[str, Any]) -> bool:
-    """Prompts that wait for room in a decode cache are late at first token, and many of them are slow too."""
-    return bool(found["misses"]["decode"] > 0.2 * max(1, found["misses"]["queue"]))
-
-
-def policies(names: Sequence[str], race: Race, quantiles: Sequence[float]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Names to policies; ``ours`` expands to one for each setting of the quality knob."""
+def policies(names: Sequence[str], race: Race, args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Names to policies; ``ours`` expands to one for each interval and quantile, Dynamo's modes to their sweep."""
     for name in names:
         if name == "ours":
-            yield "ours", {"kind": "ours"}
-            for quantile in quantiles:
-                yield f"ours q={quantile:g}", {"kind": "ours", "settings": {"ttft_quantile": quantile}}
+            for interval_s in args.interval_s or [None]:
+                called = "ours" if interval_s is None else f"ours {interval_s:g} s"
+                base = {} if interval_s is None else {"interval_s": interval_s}
+                yield called, {"kind": "ours", "settings": base}
+                for quantile in args.quantiles:
+                    yield f"{called} q={quantile:g}", {"kind": "ours", "settings": {**base, "ttft_quantile": quantile}}
         elif name in modes.MODES:
-            yield name, {"kind": "dynamo", "config": modes.planner_config(name, race.ttft_ms, race.itl_ms)}
+            for variant, given in modes.variants(name).items():
+                if args.sweep or not variant:
+                    config = modes.planner_config(name, race.ttft_ms, race.itl_ms, given)
+                    yield f"{name} ({variant})" if variant else name, {"kind": "dynamo", "config": config}
         else:
-            known = ", ".join(("static", "static-best", "ours", *modes.MODES))
+            known = ", ".join(("static-best", "static-same", "ours", *modes.MODES))
             raise SystemExit(f"--policies: no policy {name!r}; there are {known}, and fleets like 6p2d")
 
 
@@ -201,19 +227,26 @@ def fleet(name: str) -> tuple[int, int] | None:
     return None
 
 
-def race_rows(race: Race, args: argparse.Namespace, work: Path) -> Iterator[dict[str, Any]]:
+def race_rows(race: Race, args: argparse.Namespace, work: Path, static: Fleets) -> Iterator[dict[str, Any]]:
     """All asked policies of one race."""
-    referee = Referee(race, work, args.router, args.quiet)
-    rest = []
-    for name in args.policies.split(","):
+    referee = Referee(race, work, args.router, args.quiet, static)
+    names = args.policies.split(",")
+    rest = [name for name in names if fleet(name) is None and name not in ("static-best", "static-same")]
+    for name in names:
         if (counts := fleet(name)) is not None:
-            yield referee.run(f"static {name}", {"kind": "static"}, counts)
+            yield referee.static(*counts)
         elif name == "static-best":
-            yield from smallest_static(referee, args.good_share)
-        else:
-            rest.append(name)
-    for name, policy in policies(rest, race, args.quantiles):
-        yield referee.run(name, policy, race.start)
+            yield from static_fleets.on_the_way(referee.static, args.good_share, race.gpus())
+    for name, policy in policies(rest, race, args):
+        row = referee.run(name, policy, race.start)
+        if "static-same" in names:
+            mean = row["mean_workers"]
+            near = max(1, round(0.8 * mean["prefill"])), max(1, round(0.8 * mean["decode"]))
+            same = static_fleets.smallest(referee.static, row["good_share"] - AS_GOOD, race.gpus(), near)
+            if same is not None:
+                row |= {"same": "{}p{}d".format(*same["start"]), "over_static": row["gpu_hours"] / same["gpu_hours"]}
+                row |= {"same_share": same["good_share"], "same_gpu_hours": same["gpu_hours"]}
+        yield row
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -228,6 +261,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "of the reachable %",
         "of tokens %",
         "GPU-h",
+        "smallest static fleet as good",
+        "times its GPU-h",
         "changes",
         *(f"{r} %" for r in reasons),
         "step µs",
@@ -243,6 +278,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
                 "{}p{}d".format(*row["start"]),
                 *(f"{100.0 * row[share]:.2f}" for share in ("good_share", "reachable_share", "token_share")),
                 f"{row['gpu_hours']:.3f}",
+                "{same} {same_share:.2%} {same_gpu_hours:.3f}".format(**row) if "same" in row else "",
+                f"{row['over_static']:.2f}" if "same" in row else "",
                 str(row["changes"]),
                 *missed,
                 f"{row['step_us']:.0f}" if "step_us" in row else "",
@@ -253,7 +290,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--race", action="append", choices=[r.name for r in RACES], help="a standing race (repeatable)")
+    parser.add_argument("--race", action="append", choices=[r.name for r in RACES], help="one of these (repeatable)")
     parser.add_argument("--trace", type=Path, help="CSV or Mooncake JSONL, .gz or not")
     parser.add_argument("--profile", type=Path, help="folder with prefill_raw_data.json and decode_raw_data.json")
     parser.add_argument("--ttft-ms", type=float)
@@ -261,6 +298,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.0, help="replay the trace this many times faster")
     parser.add_argument("--until-s", type=float, help="only the first seconds of the trace's own time")
     parser.add_argument("--from-s", type=float, help="leave out this much of the trace's own time")
+    parser.add_argument("--interval-s", type=float, action="append", help="of ours (repeatable; default: as shipped)")
+    parser.add_argument("--sweep", action="store_true", help="Dynamo's modes with a few settings of their own")
     parser.add_argument("--startup-s", type=float, action="append", help="worker start-up time (repeatable; default 0)")
     parser.add_argument("--max-model-len", type=int, help="the engines' longest context; default: the race's")
     parser.add_argument("--start", help="fleet at time 0, like 5p2d")
@@ -282,7 +321,7 @@ def races(args: argparse.Namespace) -> list[Race]:
             Race(args.trace.name.partition(".")[0], args.trace, args.profile, args.ttft_ms, args.itl_ms, args.rate)
         ]
     else:
-        chosen = [race for race in RACES if not args.race or race.name in args.race]
+        chosen = [race for race in RACES if race.name in args.race] if args.race else list(STANDING)
     if args.start is not None:
         if (start := fleet(args.start)) is None:
             raise SystemExit(f"--start: {args.start!r} is not a fleet like 5p2d")
@@ -305,13 +344,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     asked = races(args)
     rows: list[dict[str, Any]] = []
+    static: Fleets = {}
     with tempfile.TemporaryDirectory(prefix="wattscale-referee-") as work:
         for race in asked:
-            rows += race_rows(race, args, Path(work))
+            rows += race_rows(race, args, Path(work), static)
     if args.json is not None:
-        from tests.benchmarks.dynamo_replay_support.ours import SETTINGS
-
-        report = {"dynamo": environment.VERSION, "engine": ENGINE, "ours": SETTINGS, "modes": modes.MODES, "rows": rows}
+        report = {"dynamo": environment.VERSION, "engine": ENGINE, "modes": modes.MODES, "rows": rows}
         args.json.write_text(json.dumps(report, indent=1))
     print(table(rows))
     return 0

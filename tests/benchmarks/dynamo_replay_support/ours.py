@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,6 @@ from planner.domain.profile import DecodeProfile, PrefillProfile, Profile
 from planner.domain.reading import NO_DATA, Reading, Sample
 
 NAME = DeploymentId("replayed")
-SETTINGS: dict[str, Any] = {"interval_s": 5.0}
-"""Ours, the same on every trace, profile and start-up time. What is not here is the product's default."""
 Tick = Mapping[str, Any]
 
 
@@ -62,9 +61,10 @@ def gpus_per_engine(folder: Path) -> dict[str, int]:
 def settings(
     engine: Profile, ttft_ms: float, itl_ms: float, startup_s: float, given: Mapping[str, Any]
 ) -> PlannerConfig:
-    """The planner's configuration. ``given`` overrides ``SETTINGS``; ``interval_s`` is the planner's own."""
-    chosen = {**SETTINGS, **given}
-    interval_s = float(chosen.pop("interval_s"))
+    """The planner's configuration: the product's defaults, but for what is ``given``; ``interval_s`` is the planner's
+    own."""
+    chosen = dict(given)
+    interval_s = chosen.pop("interval_s", None)
     curve = PowerCurve(
         p_s_mw=140_000,
         p_u_mw=616_000,
@@ -76,14 +76,15 @@ def settings(
     )
     pools = {
         PoolId(role.value): PoolConfig(
-            pool=PoolId(role.value), role=role, gpus_per_replica=1, curve=curve, startup_s=startup_s
+            pool=PoolId(role.value), role=role, gpus_per_replica=gpus, curve=curve, startup_s=startup_s
         )
-        for role in (Role.PREFILL, Role.DECODE)
+        for role, gpus in ((Role.PREFILL, engine.prefill_gpus), (Role.DECODE, engine.decode_gpus))
     }
     deployment = DeploymentConfig(
         deployment=NAME, site=SiteId(""), pools=pools, profile=engine, ttft_ms=ttft_ms, itl_ms=itl_ms, **chosen
     )
-    return PlannerConfig(deployments={NAME: deployment}, interval_s=interval_s)
+    shipped = PlannerConfig(deployments={NAME: deployment})
+    return shipped if interval_s is None else replace(shipped, interval_s=float(interval_s))
 
 
 class Ours:
