@@ -7,6 +7,7 @@ bound on the cost at that share, and any policy's regret is its own cost over it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,7 +15,14 @@ from planner.sim.bound.count_program import FORBIDDEN, BoundWorld, Planned, foll
 from planner.sim.bound.world_model import model
 from planner.sim.workload.scenario import Scenario
 
-PRICES_TRIED = 14
+BRACKET, BRACKETED = 4.0, 4
+"""Prices are raised or lowered by this factor until one is found on either side of the wanted share: so often, which
+spans five orders of magnitude around what a request costs on the largest fleet."""
+CLOSE_PRICES = 2e-3
+"""Then halved between the two, until they are within this part of each other."""
+PRICES_TRIED = BRACKETED + math.ceil(math.log2(math.log(BRACKET) / math.log1p(CLOSE_PRICES)))
+CERTAIN_REQUESTS = 0.01
+"""Under a budget, so much of a request is worth whatever a plan may cost: the most good requests are exact to that."""
 
 
 class BoundAim(StrEnum):
@@ -80,7 +88,7 @@ def bound(scenario: Scenario, share: float, aim: BoundAim = BoundAim.HOURS) -> B
     world = model(scenario, by_joules=aim is BoundAim.JOULES)
     requests = float(world.requests.sum())
     if world.budget_mw is not None:
-        price = 1e3 * world.most_cost() / world.intervals
+        price = world.most_cost() / CERTAIN_REQUESTS
         solved = solve(world, price)
         if solved.value >= FORBIDDEN:
             raise ValueError("the budget does not feed a worker of each pool at its lowest cap")
@@ -104,8 +112,8 @@ def bound(scenario: Scenario, share: float, aim: BoundAim = BoundAim.HOURS) -> B
 def _next_price(low: float, high: float | None) -> float:
     """Higher until a plan is good enough, then between; the prices span orders of magnitude."""
     if high is None:
-        return 4.0 * low
-    return (low * high) ** 0.5 if low > 0 else high / 4.0
+        return BRACKET * low
+    return (low * high) ** 0.5 if low > 0 else high / BRACKET
 
 
 def _bound(world: BoundWorld, aim: BoundAim, requests: float, plan: Planned, lines: list[PriceLine]) -> Bound:
