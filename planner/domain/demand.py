@@ -6,6 +6,7 @@ is a variable of the decision and not a clamp after it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -15,6 +16,12 @@ from planner.domain.plan import Limited, PowerCut
 from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.units import GpuSetpoint, Milliwatts
+
+AT_NEED = 2.0
+"""Standard deviations between a needed speed and the one at which half of the requests are late: the need is sized at
+an upper quantile of what may come."""
+IN_TIME_AT_NEED = round(0.5 * math.erfc(-AT_NEED / math.sqrt(2.0)), 3)
+"""Share of requests in time at that speed with the load that comes on average, to a tenth of a percent: 97.7 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +47,19 @@ class PoolDemand:
     spare_speed: float = 1.0
     """While everything can be carried, caps leave this many times the speed that the load needs."""
 
+    least_speed: float = 0.0
+    """While everything can be carried, caps leave at least this speed, whatever the count."""
     arriving_speed: tuple[float, ...] = ()
     """The speed at which half of the answers that arrive are good, where sizing knows it; their share is predicted from
     it. Empty: predicted from ``required_speed``, which has a margin for what may come."""
     prompt_speed: tuple[float, ...] = ()
-    """The speed at which 97.7 % of the prompts that arrive are in time, where sizing knows it. Empty:
+    """The speed at which ``IN_TIME_AT_NEED`` of the prompts that arrive are in time, where sizing knows it. Empty:
     ``required_speed``, which has a margin for what may come."""
+
+    def plenty_speed(self, index: int) -> float:
+        """The speed that caps leave at ``required_speed[index]`` while everything can be carried."""
+        required = self.required_speed[index]
+        return max(required * self.spare_speed, self.least_speed) if required > 0.0 else 0.0
 
     @property
     def max_replicas(self) -> int:

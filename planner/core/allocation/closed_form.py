@@ -56,7 +56,7 @@ def grant(pool: PoolDemand) -> PoolGrant:
             fixed,
             good=_good(pool, fixed),
         )
-    needed = -(-cap_for_speed(curve, pool.required_speed[0] * pool.spare_speed) // STEP_MW) * STEP_MW
+    needed = -(-cap_for_speed(curve, pool.plenty_speed(0)) // STEP_MW) * STEP_MW
     cap = Milliwatts(min(highest_cap_mw(pool), max(lowest_cap_mw(pool), needed)))
     fast = speed(curve, cap)
     return PoolGrant(pool.min_replicas, GpuSetpoint(cap), fast, good=_good(pool, fast))

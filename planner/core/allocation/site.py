@@ -119,6 +119,7 @@ def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, le
         curve=pool.curve,
         wanted=wanted,
         spare_speed=SPEED_RESERVE,
+        least_speed=0.0 if options is None else options.least_speed,
         arriving_speed=arriving,
         prompt_speed=prompts,
     )

@@ -25,7 +25,10 @@ class PoolOptions:
     arriving: tuple[float, ...] = ()
     """By count: the speed at which half of the answers that arrive are good; empty: unknown."""
     prompts: tuple[float, ...] = ()
-    """By count: the speed at which 97.7 % of the prompts that arrive are in time; empty: unknown."""
+    """By count: the speed at which ``IN_TIME_AT_NEED`` of the prompts that arrive are in time; empty: unknown."""
+    least_speed: float = 0.0
+    """The speed below which a full batch of prompts is late, whatever the count: while watts suffice, no cap goes below
+    it."""
 
     def speed_at(self, count: int) -> float:
         """The speed that ``count`` replicas need; beyond the table by the 1 / count law from its last entry."""
@@ -71,4 +74,4 @@ def at_least(options: PoolOptions, floor: PoolOptions) -> PoolOptions:
     last = max(len(options.speed), len(floor.speed))
     speed = tuple(max(options.speed_at(count), floor.speed_at(count)) for count in range(last))
     busy = tuple(floor.utilisation_at(count) for count in range(last))
-    return PoolOptions(speed, busy, options.wanted, (*floor.chain, *options.chain))
+    return PoolOptions(speed, busy, options.wanted, (*floor.chain, *options.chain), least_speed=floor.least_speed)

@@ -119,6 +119,16 @@ def mean_response_ms(queue: Station, load: SizedLoad, count: int, speed: float) 
     return (queue.own_ms + (1.0 + rho) * wait) / speed
 
 
+def full_batch_speed(model: PrefillModel, load: SizedLoad, target_ms: float, correction: float) -> float:
+    """The speed below which a batch of as many prompts as the engine takes at once is late; at most full speed.
+
+    Prompts that come together share a batch and end with it: more replicas do not make it shorter, only speed does. No
+    frontend reports whether they come together, so the queue model, for which they do not, cannot know.
+    """
+    together = max(1.0, model.batched_tokens // max(1.0, load.prefill_tokens))
+    return min(1.0, together * model.cost_ms(load.prefill_tokens) * max(1.0, correction) / target_ms)
+
+
 def reachable(queue: Station, target_ms: float) -> bool:
     """Whether any number of replicas could meet the target."""
     return queue.own_ms < target_ms

@@ -18,13 +18,11 @@ from planner.core.sizing.prefill_station import NOTHING_KNOWN, Known
 from planner.core.sizing.queueing import CountArray, Station
 from planner.core.sizing.sized_load import Corrections, SizedLoad
 from planner.domain.config import DeploymentConfig, PoolConfig
+from planner.domain.demand import IN_TIME_AT_NEED
 from planner.domain.pool import Role
 
 _FIRST_GUESS = 128
 """Number of counts tried at first: a longer row costs almost nothing, a second one as much as the first."""
-
-IN_TIME_AT_NEED = 0.977
-"""Share of requests in time at the speed that predictions start from: two standard deviations (``AT_NEED``)."""
 
 _Answer: TypeAlias = tuple[CountArray, CountArray]
 """Required speed and utilisation by count."""
@@ -85,6 +83,7 @@ def _options(
         speed=tuple(speed[:last].tolist()),
         utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
         wanted=wanted,
+        least_speed=_least_speed(config, pool.role, engine, load, corrections),
         chain=sla_reasons.chain(config, pool, engine, load, corrections, wanted),
         **_phases(config, pool.role, engine, load, corrections, counts[:last], known),
     )
@@ -126,6 +125,14 @@ def _rule(
             _decode(config, engine.decode, load, corrections.decode),
         )
     return None
+
+
+def _least_speed(
+    config: DeploymentConfig, role: Role, engine: Engine, load: SizedLoad, corrections: Corrections
+) -> float:
+    if role is Role.DECODE or engine.prefill is None or load.idle:
+        return 0.0
+    return prefill_station.full_batch_speed(engine.prefill, load, config.ttft_ms, corrections.prefill)
 
 
 class _Phases(TypedDict, total=False):

@@ -31,8 +31,10 @@ def demands(draw: st.DrawFn) -> DeploymentDemand:
         count = draw(st.integers(1, 6))
         need, busy = draw(st.floats(0.01, 1.0)), draw(st.floats(0.0, 1.0))
         current = draw(st.integers(0, 6))
-        size, curve = draw(st.sampled_from([1, 2, 4])), draw(curves)
-        pools[name] = PoolDemand(name, Role(name), size, current, count, (need,), (busy,), curve, count)
+        size, curve, least = draw(st.sampled_from([1, 2, 4])), draw(curves), draw(st.floats(0.0, 1.0))
+        pools[name] = PoolDemand(
+            name, Role(name), size, current, count, (need,), (busy,), curve, count, least_speed=least
+        )
     return DeploymentDemand(DeploymentId("d"), SITE, pools)
 
 

@@ -93,6 +93,8 @@ class Problem:
     """(P + 1, N) the same of answers."""
     spare: Floats
     """(P + 1) factor on the need while watts are plenty."""
+    least: Floats
+    """(P + 1) speed that caps leave then whatever the need."""
     busy: Floats
     fixed: Floats
     """(P + 1, N) cost whatever the cap; inf where there is no such count."""
@@ -179,6 +181,10 @@ class Problem:
         )
         return near, start
 
+    def without_least_speed(self) -> Problem:
+        """The same, where caps leave only what each load needs with speed to spare."""
+        return replace(self, least=np.zeros_like(self.least))
+
     def cost(self, rows: Ints | int, columns: Ints, steps: Ints) -> Floats:
         """GPUs, changes and expected draw of options; inf where there is no such count. Arrays that broadcast."""
         speed, cap = self.speed[rows, steps], (self.floor[rows] + steps) * float(STEP_MW)
@@ -203,7 +209,8 @@ class Problem:
     def plenty_steps(self) -> Ints:
         """(P + 1, N) the lowest cap step that carries the load with speed to spare, where one does (``carries``)."""
         p_s, span, alpha = (self.curve[:, i, None] for i in range(3))
-        asked = np.minimum(self._top[:, None], self.need * self.spare[:, None])
+        asked = np.maximum(self.need * self.spare[:, None], self.least[:, None])
+        asked = np.minimum(self._top[:, None], np.where(self.need > 0.0, asked, 0.0))
         steps = np.ceil((p_s + span * asked ** (1.0 / alpha)) / STEP_MW - 1e-6) - self.floor[:, None]
         steps = np.where(asked > 0.0, np.maximum(steps, 0.0), 0.0)
         found: Ints = np.minimum(steps, self.last[:, None]).astype(np.int64)
@@ -287,7 +294,7 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
     """The problem of ``demands``, each with a pool at least. ``from_zero``: their floors may be missed, at a price."""
     pools = [*[pool for demand in demands for pool in demand.pools.values()], _DUMMY]
     columns = _columns(pools)
-    size, now, floors, wanted, spare = columns
+    size, now, floors, wanted, spare, least_speed = columns
     curves = _caps(tuple([pool.curve for pool in pools]))
     table = padded(pools, curves.slowest, spare, from_zero=from_zero)
     first = np.array(list(accumulate([len(demand.pools) for demand in demands], initial=0)))
@@ -319,6 +326,7 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
         prompts=np.where(real | (table.prompts <= 0.0), table.prompts, np.inf),
         answers=np.where(real | (table.answers <= 0.0), table.answers, np.inf),
         spare=spare,
+        least=least_speed,
         busy=np.where(real, table.busy, 0.0),
         fixed=np.where(real, weights.gpu * gpus + changed, np.inf),
         kept=_kept(np.where(real, table.counts, np.inf), columns, sizes, owner, first),
@@ -335,8 +343,10 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
 
 
 def _columns(pools: Sequence[PoolDemand]) -> Floats:
-    """(5, P) GPUs a replica, replicas that run, floors, wanted replicas, and the factor on the need to spare."""
-    rows = [(p.gpus_per_replica, p.current_replicas, p.min_replicas, p.wanted, p.spare_speed) for p in pools]
+    """(6, P) GPUs a replica, replicas that run, floors, wanted replicas, factor on the need to spare, least speed."""
+    rows = [
+        (p.gpus_per_replica, p.current_replicas, p.min_replicas, p.wanted, p.spare_speed, p.least_speed) for p in pools
+    ]
     return np.array(rows, dtype=np.float64).T
 
 

@@ -14,13 +14,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.domain.demand import AT_NEED
 from planner.domain.pool import Role
 
 Floats = NDArray[np.float64]
 
-AT_NEED = 2.0
-"""Standard deviations between the needed speed and the one at which half of the requests are late: the need is sized at
-an upper quantile of what may come, and at the load that comes on average 97.7 % are in time."""
 SPREAD: Mapping[Role, float] = MappingProxyType({Role.PREFILL: 0.20, Role.DECODE: 0.06})
 """One standard deviation of ``ln(speed)`` by phase, measured as the slope of the share of requests in time against a
 fixed cap: 0.20 for prompts of a 70B engine on H100 and of a 32B engine on H200, 0.055 for answers."""

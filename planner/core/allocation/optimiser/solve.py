@@ -40,7 +40,10 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
         return Allocation(shortfall={demand.deployment: 0.0 for demand in demands})
     floors = not minimums_fit(asked, limits)
     problem = build(asked, limits, weights, from_zero=floors)
-    solution = _plenty(problem) or _short(problem)
+    if (solution := _plenty(problem.without_least_speed())) is None:
+        solution = _short(problem)
+    elif problem.least.any():
+        solution = _plenty(problem) or solution
     return allocation(problem, solution, limits, floors=floors)
 
 
