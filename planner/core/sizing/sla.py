@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias, TypedDict
+from typing import NamedTuple, TypeAlias, TypedDict
 
 import numpy as np
 
@@ -47,11 +47,12 @@ def options(
     if waiting <= 0.0:
         return _options(config, pool, engine, load, corrections, known)
     released = _behind_prefill(config, engine, load, corrections) if pool.role is Role.DECODE else load
-    found = _options(config, pool, engine, released, corrections, known)
-    flow = _options(config, pool, engine, load.flowing(), corrections, known)
+    found, flowing = _options(config, pool, engine, released, corrections, known), load.flowing()
+    flow = _counted(config, pool, engine, flowing, corrections, known)
     if found is None or flow is None:
         return found
-    return replace(found, chain=sla_reasons.backlog(config, pool, flow.chain, waiting, found.wanted))
+    flows = sla_reasons.chain(config, pool, engine, flowing, corrections, flow.wanted)
+    return replace(found, chain=sla_reasons.backlog(config, pool, flows, waiting, found.wanted))
 
 
 def asked(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections: Corrections) -> list[Prompts]:
@@ -70,14 +71,31 @@ def asked(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections
     return found
 
 
-def _options(
+class _Counted(NamedTuple):
+    """Counts with the speed that they need and their busy share, and how many are wanted."""
+
+    counts: CountArray
+    speed: CountArray
+    busy: CountArray
+    wanted: int
+
+
+def _counted(
     config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections, known: Known
-) -> PoolOptions | None:
+) -> _Counted | None:
     rule = _rule(config, pool.role, engine, load, corrections, known)
     if rule is None:
         return None
     counts, speed, busy, enough = _table(rule, load, pool.max_replicas)
-    wanted = 0 if load.idle and pool.min_replicas == 0 else max(1, enough)
+    return _Counted(counts, speed, busy, 0 if load.idle and pool.min_replicas == 0 else max(1, enough))
+
+
+def _options(
+    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections, known: Known
+) -> PoolOptions | None:
+    if (found := _counted(config, pool, engine, load, corrections, known)) is None:
+        return None
+    counts, speed, busy, wanted = found
     last = min(len(counts), max(2, 2 * wanted + SPARE_COUNTS))
     return PoolOptions(
         speed=tuple(speed[:last].tolist()),

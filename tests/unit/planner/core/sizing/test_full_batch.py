@@ -1,4 +1,4 @@
-"""Prompts that come together share a batch: no cap makes one late that is in time at full speed, while watts suffice."""
+"""Prompts that come together share a batch: no cap makes one late that full speed makes in time, if watts suffice."""
 
 from __future__ import annotations
 
