@@ -271,12 +271,17 @@ def _compared(one: WhatIf, made: PeriodReport) -> tuple[str, ...]:
 
 def _gaps(made: PeriodReport) -> ReportTable:
     rows = [
-        (one.deployment, _clock(gap.start), _clock(gap.end), f"{_seconds(gap.start, gap.end):.0f} s")
+        (one.deployment, _clock(gap.start), _clock(gap.end), _length(_seconds(gap.start, gap.end)))
         for one in made.usages
         for gap in one.gaps
     ]
     notes = ["Records older than the bus keeps them are only in an archive (`wattscale archive`)."] if rows else []
     return ReportTable("Gaps", ("deployment", "from", "to", "long"), rows, "no gap in any deployment's records", notes)
+
+
+def _length(seconds: float) -> str:
+    """A gap is never said to be of 0 seconds: an accelerated run has ticks that are late by less than one."""
+    return f"{seconds:.0f} s" if seconds >= 1.0 else f"{seconds:.2g} s"
 
 
 def _changes(made: PeriodReport) -> ReportTable:

@@ -57,6 +57,7 @@ async def _archive(args: argparse.Namespace) -> int:
                     await archiver.copy()
                     await asyncio.to_thread(archiver.tidy)
                 else:
+                    print(f"{args.folder}: what the bus stores is kept here, until Ctrl-C", flush=True)
                     await until_signal(archiver.run(args.every_s))
     except ArchiveError as error:
         raise CliError(str(error)) from error
