@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, astuple, fields, is_dataclass
 from typing import Any
 
+from planner.core.allocation.returns import LoadGap
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.published import PublishedModel
@@ -44,6 +45,7 @@ def learned(state: DeploymentState) -> Plain:
                 "decided": state.flow.published.get(name),
                 "recommendations": [list(entry) for entry in pool.recommendations],
                 "events": [list(entry) for entry in pool.events],
+                "gaps": [list(astuple(gap)) for gap in pool.gaps],
                 "most_seen": pool.most_seen,
                 "queued": pool.queued,
             }
@@ -82,6 +84,9 @@ def _pool_back(kept: Mapping[str, Any]) -> PoolState:
     return PoolState(
         recommendations=tuple((float(at), int(count)) for at, count in kept["recommendations"]),
         events=tuple((float(at), int(change)) for at, change in kept["events"]),
+        gaps=tuple(
+            LoadGap(None if seconds is None else float(seconds), float(lost)) for seconds, lost in kept.get("gaps", ())
+        ),
         most_seen=kept["most_seen"],
         queued=kept["queued"],
     )

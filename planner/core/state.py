@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from planner.core.allocation.returns import LoadGap
 from planner.core.forecast.band import Band
 from planner.core.power.p_u_estimator import Drawn
 from planner.core.power.site_state import PowerState
@@ -73,6 +74,8 @@ class PoolState:
     """(when, count recommended before limits), for the stabilization windows."""
     events: tuple[tuple[float, int], ...] = ()
     """(when, change), for the rate policies."""
+    gaps: tuple[LoadGap, ...] = ()
+    """The newest times in which a replica was not wanted, and what its return lost: for a pool without a window."""
     most_seen: int = 0
     queued: float | None = None
     """Requests that waited at the last tick, for the trend of mode ``load``."""

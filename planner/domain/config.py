@@ -92,7 +92,7 @@ class ScalingPolicy:
 class ScalingRules:
     """HPA's ``scaleUp`` or ``scaleDown`` block. ``select`` is ``Max``, ``Min`` or ``Disabled``.
 
-    ``stabilization_window_s`` None: 0 upward; downward it follows the start-up time (``PoolConfig.down_window_s``).
+    ``stabilization_window_s`` None: 0 upward; downward replicas are kept by what their absence would lose.
     """
 
     stabilization_window_s: float | None = None
@@ -103,7 +103,7 @@ class ScalingRules:
 
 SHORTEST_DOWN_WINDOW_S = 15.0
 STARTS_KEPT = 5.0
-"""Number of start-up times for which a replica is kept after it was last desired."""
+"""Number of start-up times for which a replica is kept after it was last desired, until its load has shown gaps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,10 @@ class PoolConfig:
 
     @property
     def down_window_s(self) -> float:
-        """The scale-down window in seconds; by default it grows with the start-up time: HPA's 300 s at 60 s."""
+        """The scale-down window in seconds. Where none was set it grows with the start-up time: HPA's 300 s at 60 s.
+
+        Then it is for pools without GPUs and on the way to zero; elsewhere ``core/allocation/returns.py`` decides.
+        """
         chosen = self.scale_down.stabilization_window_s
         return max(SHORTEST_DOWN_WINDOW_S, STARTS_KEPT * self.startup_s) if chosen is None else chosen
 

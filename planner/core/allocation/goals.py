@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from planner.core.allocation import returns
 from planner.core.limits import hpa_behavior
 from planner.core.limits.pipeline import LimitedCounts, LimitedDeployments
 from planner.core.sizing.deployment import Sized, SizedDeployment
@@ -60,10 +61,12 @@ def _aiming(
     pools = {}
     for name, pool in sized.state.learned.pools.items():
         since = clock.seen_s - max(hpa_behavior.horizon_s(sized.config.all_pools[name]), remembered_s)
-        past = hpa_behavior.trimmed(pool.recommendations, since)
+        past, gaps = hpa_behavior.trimmed(pool.recommendations, since), pool.gaps
         if (count := limited.recommended.get(name)) is not None:
+            own, options = sized.config.all_pools[name], sized.options.get(name)
+            gaps = returns.learned(own, gaps, pool.recommendations, clock.seen_s, count, options)
             past = (*past, (clock.seen_s, count))
-        pools[name] = replace(pool, recommendations=past, events=hpa_behavior.trimmed(pool.events, since))
+        pools[name] = replace(pool, recommendations=past, gaps=gaps, events=hpa_behavior.trimmed(pool.events, since))
     why = {name: _binding(chain) for name, chain in limited.chains.items() if chain}
     return replace(
         sized.state,

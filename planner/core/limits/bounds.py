@@ -31,7 +31,7 @@ def keep_partners_awake(_: LimitContext, counts: CountsByPool) -> CountsByPool:
 def gpu_budget(context: LimitContext, counts: CountsByPool) -> CountsByPool:
     """Limiter: the pools' GPUs together within the deployment's budget.
 
-    A default scale-down window keeps replicas in case they are wanted again soon. It does not keep the GPUs of those
+    Without a scale-down window replicas are kept in case they are wanted again. That does not keep the GPUs of those
     that two ticks in a row did not want from another pool of the deployment that is short; a window that was set does.
     """
     return counts.then(gpu_shares(context.config, counts.values, context.current, _without_windows(context, counts)))

@@ -1,5 +1,7 @@
 """HPA's behaviour block, with HPA's semantics: stabilization windows, then rate policies.
 
+Where no scale-down window is set, replicas are kept by what their absence would lose (``returns``).
+
 A scale-up goes no higher than the LOWEST recommendation of its window, a scale-down no lower than the HIGHEST one of
 its window. Policies count from the replicas at the start of their period, and include events within it.
 """
@@ -8,9 +10,12 @@ from __future__ import annotations
 
 import math
 
+from planner.core.allocation import returns
+from planner.core.allocation.optimiser.shares import PHASES
 from planner.core.limits import bounds
 from planner.core.limits.limiter import CountsByPool, LimitContext, each_pool
 from planner.core.sizing.options import PoolOptions
+from planner.core.state import PoolState
 from planner.domain.config import PoolConfig, ScalingPolicy, ScalingRules
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
@@ -30,12 +35,15 @@ def ignore_small_changes(context: LimitContext, counts: CountsByPool) -> CountsB
 
 
 def stabilization_window(context: LimitContext, counts: CountsByPool) -> CountsByPool:
-    """Limiter: HPA's stabilization windows."""
+    """Limiter: HPA's stabilization windows; without one, scale-down by what it costs."""
     current, pools, seen_s = context.current, context.state.learned.pools, context.clock.seen_s
 
     def limit(pool: PoolConfig, count: int) -> Limited | None:
+        now, known = current[pool.pool], pools[pool.pool]
+        if 0 < count < now and not context.gpus_to_spare and by_cost(pool):
+            return keep(pool, now, count, known, seen_s, context.config.ttft_quantile)
         window_s = kept_s(pool) if context.gpus_to_spare and count > 0 else pool.down_window_s
-        return stabilize(pool, current[pool.pool], count, pools[pool.pool].recommendations, seen_s, window_s)
+        return stabilize(pool, now, count, known.recommendations, seen_s, window_s)
 
     return each_pool(context, counts, limit)
 
@@ -86,6 +94,25 @@ def stabilize(
         window, reason = down_s, ReasonCode.STABILIZATION_DOWN
     wanted = "fewest" if reason is ReasonCode.STABILIZATION_UP else "most"
     return Limited(allowed, reason, f"{allowed} is the {wanted} recommended in the last {window:.0f} s")
+
+
+def by_cost(pool: PoolConfig) -> bool:
+    """Whether the pool's replicas are kept by what their absence would lose: it has GPUs, and no window was set."""
+    return pool.scale_down.stabilization_window_s is None and pool.role in PHASES
+
+
+def keep(
+    pool: PoolConfig, current: int, recommended: int, known: PoolState, t_s: float, quantile: float
+) -> Limited | None:
+    """The most replicas above ``recommended`` that are worth keeping; None where none is."""
+    for count, gone_s in returns.unwanted(known.recommendations, recommended, current, t_s):
+        if (worth := returns.worth_keeping(pool, known.gaps, gone_s, quantile)) is not None:
+            sentence = (
+                f"{count} were wanted {gone_s:.0f} s ago: {worth.returns} of {worth.gaps} loads gone so long came back "
+                f"within {worth.within_s:.0f} s more, and to miss them costs more than to wait"
+            )
+            return Limited(count, ReasonCode.STABILIZATION_DOWN, sentence)
+    return None
 
 
 def kept_s(pool: PoolConfig) -> float:
@@ -152,7 +179,8 @@ def horizon_s(pool: PoolConfig) -> float:
     """How far back, in seconds, any window or policy of the pool looks."""
     rules = (pool.scale_up, pool.scale_down)
     periods = [policy.period_s for rule in rules for policy in rule.policies]
-    return max([pool.up_window_s, kept_s(pool), *periods])
+    gone_s = returns.longest_s(pool) if by_cost(pool) else 0.0
+    return max([pool.up_window_s, kept_s(pool), gone_s, *periods])
 
 
 def trimmed(history: History, since_s: float) -> History:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.adapters import checkpoint
+from planner.core.allocation.returns import GONE, LoadGap
 from planner.core.intake import initial_state
 from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
 from planner.core.slo.error_budget import opened
@@ -36,7 +37,7 @@ def test_the_next_leader_knows_what_draws_taught(known: dict[PoolId, Drawn]) -> 
 
 
 def test_everything_that_is_learned_is_kept() -> None:
-    pool = PoolState(((1.0, 2), (31.0, 3)), ((31.0, 1),), most_seen=3, queued=4.0)
+    pool = PoolState(((1.0, 2), (31.0, 3)), ((31.0, 1),), (LoadGap(30.0, 0.5), GONE), most_seen=3, queued=4.0)
     taught = Learned(
         corrections={"decode": 1.1},
         draws={PoolId("decode"): Drawn(batch=4.0, bucket=2)},
