@@ -52,7 +52,7 @@ class ScaledPool:
 
     async def wanted(self) -> int:
         """The count at ``/scale``."""
-        count: int = (await self.server.api.get(f"{self.path}/scale"))["spec"]["replicas"]
+        count: int = (await self.server.api.get(f"{self.path}/scale"))["spec"].get("replicas", 0)
         return count
 
     async def wants(self, count: int) -> None:
