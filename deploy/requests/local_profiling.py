@@ -77,6 +77,16 @@ def refuse_unused(request: PowerRequest, options: ApplyOptions) -> None:
     )
 
 
+def other_model(request: PowerRequest, options: ApplyOptions) -> str | None:
+    """Says so where --config starts another model than the request names: a folder of it, or a mistake."""
+    given = None if options.config is None else read_engine_config(options.config).model
+    if given in (None, request.model):
+        return None
+    return (
+        f"--config {options.config} starts {given}, and the request is for {request.model}: the profile is of {given}"
+    )
+
+
 def check_system(request: PowerRequest) -> None:
     """Raises UsageError where a request is to be sized offline for a GPU type that is not known."""
     if request.offline is not None and request.offline.system is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.profiling.node_gpus import NodeGpu
-from deploy.requests.local_profiling import ApplyOptions, profile_words, with_gpus_here
+from deploy.requests.local_profiling import ApplyOptions, other_model, profile_words, with_gpus_here
 from deploy.requests.request_folder import RequestFolder
 from planner.profiler.requests.request_manifest import parse_request
 from tests.unit.planner.profiler.requests.request_examples import ALPHA, BETA, OWN, with_value
@@ -54,6 +54,15 @@ def test_what_a_request_leaves_out_is_found_and_bounds_offline_sizing(tmp_path: 
     assert words[words.index("--tp") + 1] == "1,2,4"
     elsewhere = parse_request(with_value(rapid, "spec.hardware", {"gpuSku": "b200_sxm"}))
     assert with_gpus_here(elsewhere, GPUS) == elsewhere
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_engine_with_another_model_than_the_requests_is_named(same: bool, tmp_path: Path) -> None:
+    request, file = parse_request(OWN), tmp_path / "engine.yaml"
+    file.write_text(f"model: {request.model if same else '/models/other'}\n")
+    note = other_model(request, replace(NOTHING_GIVEN, config=file))
+    assert (note is None) is same
+    assert same or f"starts /models/other, and the request is for {request.model}" in str(note)
 
 
 def test_gpus_of_a_node_bound_offline_sizing(tmp_path: Path) -> None:
