@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,8 @@ def run_profiler(folder: RequestFolder, request: PowerRequest, options: ApplyOpt
     """
     from deploy.cli.main import build_parser
 
+    if (note := other_model(request, options)) is not None:
+        print(f"note: {note}", file=sys.stderr)
     try:
         args = build_parser("profile").parse_args(["profile", *profile_words(folder, request, options)])
         return int(args.run(args)) == 0

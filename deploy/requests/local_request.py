@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ from deploy.requests.local_profiling import (
     counted_gpus,
     gpu_names,
     gpus_here,
-    other_model,
     profiled_engine,
     profiling_seen,
     run_profiler,
@@ -104,8 +102,6 @@ def _applied(content: Any, folder: RequestFolder, record: KeptRequest | None, op
         _refuse_leftovers(folder)
         record = KeptRequest(content, {}, ())
     request = with_gpus_here(request, gpus_here(options))
-    if (note := other_model(request, options)) is not None:
-        print(f"note: {note}", file=sys.stderr)
     if profiling_seen(folder, request).progress is JobProgress.ABSENT:
         check_system(request)
     return LocalRequest(folder, record, content, options).carry_out(request)

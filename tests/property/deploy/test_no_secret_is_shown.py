@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,6 +26,15 @@ SHAPES = (
 ON_A_BUS = [one for one in commands() if one.takes("nats_url")]
 WITH_SETTINGS = [one for one in commands() if one.takes("overrides") and one.words[0] != "replay"]
 SETTINGS = ("bus.servers", "prometheus.url", "otlp.endpoint", "deployments.d.metrics.urls")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_run_on_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Else a command without an address asks the bus of a `wattscale up` that somebody runs beside the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for folder in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+            patch.setenv(folder, str(tmp_path_factory.mktemp(folder.lower())))
+        yield
 
 
 def needed(command: Command) -> tuple[str, ...]:
