@@ -21,7 +21,6 @@ from bus_schemas.jetstream import consumers, stream_admin
 from bus_schemas.jetstream.connect import Bus, BusUnreachableError, connect
 from bus_schemas.jetstream.consumers import Durable
 from bus_schemas.jetstream.settings import BusSettings
-from bus_schemas.units import mw_from_watts
 from deploy.cli.bus_address import servers_of
 from deploy.cli.bus_connection import what_is_missing
 from deploy.cli.errors import BusProblemError, UsageError
@@ -112,15 +111,11 @@ async def keep_server(server: EmbeddedServer, report: Callable[[str], None]) -> 
 
 
 def make_cluster(run: Prepared) -> tuple[LiveCluster, HardwareMeter]:
-    """The simulated cluster, as a site that serves already is handed over: every GPU at an equal share of the budget.
-
-    Parked GPUs would serve their first minutes slowly, and the planner would take that for slow engines.
-    """
+    """The simulated cluster, every GPU parked at its lowest limit, as a site would be handed over."""
     spec = run.plant
     plant = Plant(spec, RequestCounts(run.options.ttft_ms, run.options.itl_ms))
-    share_mw = mw_from_watts(run.budget_watts) // len(plant.gpus)
     for uuid in plant.gpus:
-        plant.set_cap(uuid, share_mw)
+        plant.set_cap(uuid, spec.cluster.card.min_mw)
     cluster = LiveCluster(plant, run.requests, speed=run.options.speed, model=MODEL, namespace=run.options.deployment)
     return cluster, HardwareMeter({reading.gpu: reading.enforced_mw for reading in cluster.readings()})
 

@@ -136,6 +136,12 @@ def _gpus_of(profile: Profile, role: Role) -> int:
     return profile.prefill_gpus if role is Role.PREFILL else profile.decode_gpus
 
 
+def _first_replicas(options: UpOptions, profile: Profile, role: Role) -> int:
+    """Ready at the start: two prefill workers and one decode worker; one of each where that does not fit."""
+    enough = 2 * profile.prefill_gpus + profile.decode_gpus <= options.nodes * options.gpus_per_node
+    return 2 if role is Role.PREFILL and enough else 1
+
+
 def _plant(options: UpOptions, kind: GpuType, profile: Profile) -> PlantSpec:
     card = GpuCard(
         model=f"simulated {kind.name.upper()}",
@@ -150,7 +156,7 @@ def _plant(options: UpOptions, kind: GpuType, profile: Profile) -> PlantSpec:
             role=role,
             gpus_per_replica=_gpus_of(profile, role),
             curve=curve(kind, phase_of(role)),
-            replicas=1,  # too few for the load of the demo: what the planner decides first can be seen
+            replicas=_first_replicas(options, profile, role),
             startup_s=options.startup_s,
         )
         for name, role in ROLES.items()
