@@ -56,6 +56,11 @@ class Worth:
     within_s: float
 
 
+def by_cost(pool: PoolConfig) -> bool:
+    """Whether the pool's replicas are kept by what their absence would lose: it has GPUs, and no window was set."""
+    return pool.scale_down.stabilization_window_s is None and pool.role in PHASES
+
+
 def longest_s(pool: PoolConfig) -> float:
     """How long a load may stay away, in seconds, until it counts as gone."""
     return LONGEST_STARTS * _start_s(pool)
@@ -98,7 +103,7 @@ def learned(
     pool: PoolConfig, gaps: tuple[LoadGap, ...], past: History, t_s: float, count: int, options: PoolOptions | None
 ) -> tuple[LoadGap, ...]:
     """The gaps after ``count`` was recommended at ``t_s``; ``past`` has the recommendations before it."""
-    if not past or options is None or pool.role not in PHASES or pool.scale_down.stabilization_window_s is not None:
+    if not past or options is None or not by_cost(pool):
         return gaps
     found = (*_closed(pool, past, t_s, count, options), *_gone(pool, past, t_s, count))
     return (*gaps, *found)[-GAPS:] if found else gaps

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 from planner.core.allocation import returns
-from planner.core.allocation.optimiser.shares import PHASES
+from planner.core.allocation.returns import History
 from planner.core.limits import bounds
 from planner.core.limits.limiter import CountsByPool, LimitContext, each_pool
 from planner.core.sizing.options import PoolOptions
@@ -20,7 +20,6 @@ from planner.domain.config import PoolConfig, ScalingPolicy, ScalingRules
 from planner.domain.plan import Limited
 from planner.domain.reasons import ReasonCode
 
-History = tuple[tuple[float, int], ...]
 KEPT_WINDOWS = 4.0
 """Times a default scale-down window, which is five start-up times: so long may a load that returns stay away."""
 
@@ -40,7 +39,7 @@ def stabilization_window(context: LimitContext, counts: CountsByPool) -> CountsB
 
     def limit(pool: PoolConfig, count: int) -> Limited | None:
         now, known = current[pool.pool], pools[pool.pool]
-        if 0 < count < now and not context.gpus_to_spare and by_cost(pool):
+        if 0 < count < now and not context.gpus_to_spare and returns.by_cost(pool):
             return keep(pool, now, count, known, seen_s, context.config.ttft_quantile)
         window_s = kept_s(pool) if context.gpus_to_spare and count > 0 else pool.down_window_s
         return stabilize(pool, now, count, known.recommendations, seen_s, window_s)
@@ -94,11 +93,6 @@ def stabilize(
         window, reason = down_s, ReasonCode.STABILIZATION_DOWN
     wanted = "fewest" if reason is ReasonCode.STABILIZATION_UP else "most"
     return Limited(allowed, reason, f"{allowed} is the {wanted} recommended in the last {window:.0f} s")
-
-
-def by_cost(pool: PoolConfig) -> bool:
-    """Whether the pool's replicas are kept by what their absence would lose: it has GPUs, and no window was set."""
-    return pool.scale_down.stabilization_window_s is None and pool.role in PHASES
 
 
 def keep(
@@ -179,7 +173,7 @@ def horizon_s(pool: PoolConfig) -> float:
     """How far back, in seconds, any window or policy of the pool looks."""
     rules = (pool.scale_up, pool.scale_down)
     periods = [policy.period_s for rule in rules for policy in rule.policies]
-    gone_s = returns.longest_s(pool) if by_cost(pool) else 0.0
+    gone_s = returns.longest_s(pool) if returns.by_cost(pool) else 0.0
     return max([pool.up_window_s, kept_s(pool), gone_s, *periods])
 
 

@@ -7,8 +7,9 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
+
+from planner.profiler.online.beside import WatchedBeside
 
 
 class DrawSource(Protocol):
@@ -30,13 +31,12 @@ class MeanDraw:
     samples: int
 
 
-class DrawMeter:
+class DrawMeter(WatchedBeside):
     """Samples while its block runs; none without a source. ``clock``: seconds, in which spans are asked for."""
 
     def __init__(self, source: DrawSource | None, clock: Callable[[], float]) -> None:
         self._source = source
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
         self._samples: list[tuple[float, float]] = []
 
     def mean(self, begin_s: float = -math.inf, end_s: float = math.inf) -> MeanDraw:
@@ -44,21 +44,9 @@ class DrawMeter:
         found = [watts for at_s, watts in self._samples if begin_s <= at_s <= end_s]
         return MeanDraw(statistics.mean(found) if found else None, len(found))
 
-    async def __aenter__(self) -> Self:
-        if self._source is not None:
-            self._task = asyncio.create_task(self._sample(self._source))
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _sample(self, source: DrawSource) -> None:
-        while True:
-            await asyncio.sleep(source.every_s)
-            watts = await source.watts()
+    async def _watch(self) -> None:
+        while self._source is not None:
+            await asyncio.sleep(self._source.every_s)
+            watts = await self._source.watts()
             if watts is not None:
                 self._samples.append((self._clock(), watts))

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+
+from planner.profiler.online.beside import WatchedBeside
 
 EVERY_S = 0.005
 
 
-class OwnLateness:
+class OwnLateness(WatchedBeside):
     """Sleeps again and again while its block runs. ``clock``: seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
         self._late_s: list[float] = []
 
     @property
@@ -24,18 +23,7 @@ class OwnLateness:
         """On average; None before the first sleep is over."""
         return statistics.mean(self._late_s) * 1000.0 if self._late_s else None
 
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._sleep())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _sleep(self) -> None:
+    async def _watch(self) -> None:
         while True:
             began_s = self._clock()
             await asyncio.sleep(EVERY_S)

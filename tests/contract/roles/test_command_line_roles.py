@@ -28,6 +28,7 @@ from tests.command_line import process, wattscale
 from tests.contract.bus import leading, outgoing, power, scaling, until
 from tests.contract.roles.certificates import Authority
 from tests.contract.roles.test_examples import local
+from tests.empty_home import no_bus_known
 from tests.free_ports import free_port
 from tests.property.deploy.commands import commands
 
@@ -81,10 +82,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No address and no login from the machine of the test."""
-    for name in [name for name in os.environ if name.startswith("WATTSCALE_NATS_")]:
-        monkeypatch.delenv(name)
-    for folder in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(folder, str(tmp_path / folder))
+    no_bus_known(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
 
 

@@ -20,6 +20,7 @@ from deploy.cli import bus_connection
 from deploy.demo.last_run import LastRun, remember
 from deploy.nats.embedded import EmbeddedServer
 from tests.command_line import run
+from tests.empty_home import no_bus_known
 from tests.property.deploy.commands import Command, commands
 
 WORDS = (
@@ -103,10 +104,7 @@ ALL = commands()
 def _on_a_bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A bus with streams is that of this user's last `up`; two lines stand on standard input."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith("WATTSCALE_NATS_")]:
-            patch.delenv(name)
-        for folder in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-            patch.setenv(folder, str(tmp_path_factory.mktemp(folder)))
+        no_bus_known(patch, tmp_path_factory.mktemp("home"))
         patch.chdir(tmp_path_factory.mktemp("here"))
         with asyncio.Runner() as loop:
             server = loop.run(EmbeddedServer().__aenter__())

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.command_line import run
+from tests.empty_home import no_bus_known
 from tests.property.deploy.commands import Command, commands
 
 SECRET = "S3CRET-w0rd"
@@ -32,8 +33,7 @@ SETTINGS = ("bus.servers", "prometheus.url", "otlp.endpoint", "deployments.d.met
 def no_run_on_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Else a command without an address asks the bus of a `wattscale up` that somebody runs beside the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        for folder in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
-            patch.setenv(folder, str(tmp_path_factory.mktemp(folder.lower())))
+        no_bus_known(patch, tmp_path_factory.mktemp("home"))
         yield
 
 

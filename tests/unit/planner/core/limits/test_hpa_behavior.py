@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from planner.core.allocation.returns import History
 from planner.core.limits import bounds, hpa_behavior
-from planner.core.limits.hpa_behavior import History
 from planner.domain.config import PoolConfig, ScalingPolicy, ScalingRules
 from planner.domain.reasons import ReasonCode
 from tests.unit.planner.core.small_site import DECODE, PREFILL, deployment, pool
