@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,11 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
 async def test_what_was_in_force_before_the_period_comes_from_the_bus(tmp_path: Path) -> None:
     async with bench() as (server, bus):
         await store(bus)
-        done = await wattscale("report", "--nats-url", server.url, "--since", "0.001s", "--json")
+        stored_at = (await all_messages(bus, bus.subjects.all_of("ack", "power")))[-1].stored_at
+        assert stored_at is not None
+        begins = stored_at + timedelta(milliseconds=1)
+        await until(lambda: datetime.now(UTC) > begins, "the period to begin")
+        done = await wattscale("report", "--nats-url", server.url, "--since", begins.isoformat(), "--json")
         assert done.code == 0
         made = json.loads(done.out)
         assert [(site["site"], site["acknowledgements"]) for site in made["sites"]] == [("row-1", 0)]
