@@ -81,10 +81,10 @@ def _itl_ms(answer: StreamedAnswer, begin_s: float, end_s: float) -> float | Non
 
 
 def _gap_s(instants: Sequence[float]) -> float:
-    """Seconds between two pieces, by the median of the spans of half the window.
+    """Seconds between two pieces, by the median of the spans of three quarters of the window.
 
     Its two ends alone would give both instants' lateness to every token: a process that is scheduled late sees a
-    piece late, and not the ones after it.
+    piece late, and not the ones after it. Shorter spans would give each step's own noise more weight.
     """
-    half = len(instants) // 2
-    return statistics.median(late - early for early, late in zip(instants, instants[half:], strict=False)) / half
+    gaps = 3 * len(instants) // 4
+    return statistics.median(late - early for early, late in zip(instants, instants[gaps:], strict=False)) / gaps
