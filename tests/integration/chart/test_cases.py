@@ -30,6 +30,7 @@ from tests.integration.chart.rendered import (
     run_helm,
     values_of,
 )
+from tests.integration.chart.test_manifests import VERSIONS as KUBERNETES
 
 pytestmark = pytest.mark.xdist_group("chart")
 CONNECTORS: dict[str, type[BaseModel]] = {
@@ -60,6 +61,20 @@ def test_every_case_passes_lint_without_a_warning(version: str) -> None:
 def test_both_versions_of_helm_render_the_same(case: str) -> None:
     old, new = (rendered(case, version).manifests for version in VERSIONS)
     assert sorted(map(json.dumps, old)) == sorted(map(json.dumps, new))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_cluster_older_than_the_oldest_whose_schemas_take_the_chart_is_refused_in_one_line(version: str) -> None:
+    """Profiling Jobs have sidecar containers, which 1.29 is the first to serve."""
+    oldest = KUBERNETES[0]
+    before = f"1.{int(oldest.split('.')[1]) - 1}"
+    with pytest.raises(RefusedError) as refused:
+        rendered("minimal", version, extra=(f"--kube-version=v{before}.15",))
+    (line,) = [one for one in str(refused.value).splitlines() if "rror" in one]
+    assert f"chart requires kubeVersion: >={oldest}.0-0 which is incompatible with Kubernetes v{before}.15" in line
+    # Providers write their own words behind the number.
+    for taken in (f"v{oldest}.0", f"v{oldest}.1-eks-a5df82a", f"v{oldest}.1-gke.1589017", f"v{oldest}.1+k3s1"):
+        assert rendered("minimal", version, extra=(f"--kube-version={taken}",)).manifests
 
 
 UNKNOWN = {

@@ -20,7 +20,7 @@ from tests.doubles.kubernetes_parts.rbac import GROUP, AccessQuestion, account_u
 from tests.integration.chart.rendered import CASES, NAMESPACE, Manifest, Rendered, Right, rendered, rights
 
 pytestmark = pytest.mark.xdist_group("chart")
-OLDEST = (1, 27)
+OLDEST = (1, 29)
 """Of the chart's ``kubeVersion``."""
 FIRST_WITH_POD_SECURITY = (1, 23)
 ACCESS_KINDS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
