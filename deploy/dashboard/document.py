@@ -167,7 +167,12 @@ class Document:
         return True
 
     def _of_all(self, now: datetime, bus: Mapping[str, Any]) -> Parts:
-        """The parts about the whole site."""
+        """The parts about the whole site; while the streams are still read, only that they are.
+
+        Of what was not read yet nothing is known: neither that nobody leads nor that there is no site may be said.
+        """
+        if not bus["read"]:
+            return {"overview": {"bus": dict(bus)}}
         odd = self._odd_now(now)
         fresh: Parts = {
             "overview": overview(self.picture, now, bus),
@@ -314,7 +319,7 @@ def node_part(node: NodeSummary) -> Parts:
 
 def lease_part(node: NodeSummary) -> Parts:
     """The lease of a node's caps, and how far its newest decision is carried out: apart, because leases are renewed
-    every few seconds.
+    every few seconds. ``lapses``: whether its end would lower a cap; where all are at their fallback nobody renews it.
     """
     decision, report = node.decision, node.telemetry
     applied = max(node.ack.applied_decision_id if node.ack else -1, report.applied_decision_id if report else -1)
@@ -323,6 +328,7 @@ def lease_part(node: NodeSummary) -> Parts:
         "applied": applied,
         "renewed": milliseconds(decision.time) if decision else None,
         "lease_s": decision.valid_for_s if decision else None,
+        "lapses": decision is not None and any(cap.cap_watts > cap.fallback_watts for cap in decision.caps),
         "waits": decision is not None and applied < decision.decision_id,
     }
 

@@ -25,6 +25,12 @@ FIGURES = ("deployments", "sites", "decisions", "what_if")
 LATER_FIGURES = ("classes",)
 LATER_FIELDS = ("service_class", "judged", "load_time_scale")
 """Parts, and fields of a deployment, that reports of earlier versions do not have."""
+REMEDY = (
+    "the bus keeps plan records for an hour, and the newest 240 of a deployment: `wattscale archive FOLDER` keeps what "
+    "it held while that ran, and --archive FOLDER reads it here"
+)
+"""What to do about messages that are gone; nothing can be done afterwards where no archive was kept."""
+DIFFER = "its figures are not computed again: its messages are not those of the period"
 NOT_THEIRS = "its figures are not those that the messages give"
 
 
@@ -109,7 +115,7 @@ def recomputed(claims: Claimed, found: PeriodReport) -> list[tuple[bool, str]]:
     """
     if found.in_force != claims.in_force:
         what = "what was in force when the period began is not there any more, or differs"
-        return [(False, f"{what}: its figures cannot be computed again (--archive may have it)")]
+        return [(False, f"{what}: its figures cannot be computed again; {REMEDY}")]
     wanted = json.loads(json.dumps(as_json(found)))
     wanted["deployments"] = _of_its_version(claims.figures["deployments"], wanted["deployments"])
     lines = []
@@ -128,6 +134,13 @@ def _of_its_version(given: Any, wanted: list[dict[str, Any]]) -> list[dict[str, 
         known = own if isinstance(own, dict) else row
         rows.append({key: value for key, value in row.items() if key in known or key not in LATER_FIELDS})
     return rows
+
+
+def not_recomputed(claims: Claimed, found: Sequence[StreamRange]) -> str:
+    """Why the figures are not computed again where the messages differ, and what to do where some are gone."""
+    here = {one.stream: one.count for one in found}
+    gone = any(here.get(claim.stream, 0) < claim.count for claim in claims.ranges)
+    return f"its figures are not computed again: its messages are not all there; {REMEDY}" if gone else DIFFER
 
 
 def compared(claims: Claimed, found: Sequence[StreamRange]) -> list[tuple[bool, str]]:

@@ -310,7 +310,7 @@ def _reasons(made: PeriodReport) -> ReportTable:
     notes = [
         f"{found.power_decisions} power decisions; acknowledgements: {answers}.",
         f"{found.limits_lost} limits had been reset or changed by another and were set again.",
-        f"{len(found.terms)} planner terms decided something: "
+        f"{len(found.terms)} planner {'term' if len(found.terms) == 1 else 'terms'} decided something: "
         + (", ".join(f"epoch {epoch} from {_clock(at)}" for at, epoch in found.terms) or "none"),
     ]
     return ReportTable("Why counts changed", ("reason", "decisions"), rows, "no count changed", notes)

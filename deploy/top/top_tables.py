@@ -30,6 +30,10 @@ class TopTable:
     empty: str = "nothing on this bus yet"
 
 
+FALLBACK = Cell("fallback", None)
+"""In place of a lease that nobody renews, because its end would lower no cap."""
+
+
 def instant(milliseconds: float | None) -> datetime | None:
     """The instant of a part's milliseconds since 1970."""
     return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000.0, UTC)
@@ -172,7 +176,7 @@ def agents(shown: ShownParts, now: datetime) -> Iterator[TableRow]:
             words("agent"),
             words(part["site"]),
             ago(instant(None if draws[0] is None else draws[0] * 1000.0), now),
-            left(until, now),
+            left(until, now) if until is None or lease["lapses"] else FALLBACK,
             _number(lease["decision"]),
             _number(lease["applied"]),
             figure(len(part["gpus"])),
@@ -258,12 +262,14 @@ def header(shown: ShownParts, now: datetime, rows: int) -> list[str]:
     """The lines above the tables for a terminal of ``rows`` rows: who leads, the watts, and what is not well."""
     overview = shown.overview
     bus, leader = overview.get("bus", {}), overview.get("leader")
-    lines = [f"wattscale top  {now:%H:%M:%S} UTC  {f'leader {leader}' if leader else 'no leader'}"]
+    read = bus.get("read", False)
+    leads = f"  leader {leader}" if leader else "  no leader" if read else ""
+    lines = [f"wattscale top  {now:%H:%M:%S} UTC{leads}"]
     if not bus.get("connected", True):
         away_s = age_s(instant(bus["since"]), now) or 0.0
         why = f": {bus['trouble']}" if bus["trouble"] else ""
         lines.append(f"! the bus is away for {age_words(away_s)}, and this is of before{why}")
-    elif not bus.get("read", False):
+    elif not read:
         lines.append("reading the bus")
     sites = sorted(shown.named("site"), key=lambda one: one[1]["held"] is not False)
     for site, part in sites[:MOST_SITES]:
@@ -272,7 +278,7 @@ def header(shown: ShownParts, now: datetime, rows: int) -> list[str]:
         lines.append(f"{site}: {budget}{drawn}: {HELD[part['held']]}")
     if len(sites) > MOST_SITES:
         lines.append(f"and {len(sites) - MOST_SITES} more sites: 2")
-    alerts = [*overview.get("problems", ()), *overview.get("missed_targets", ())] if bus.get("read", False) else []
+    alerts = [*overview.get("problems", ()), *overview.get("missed_targets", ())] if read else []
     most = max(1, rows // ROWS_PER_ALERT)
     lines += [f"! {alert}" for alert in alerts[:most]]
     if len(alerts) > most:

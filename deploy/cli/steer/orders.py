@@ -113,7 +113,8 @@ def sentence(order: Order) -> str:
 
     match order:
         case v1.DeploymentControl():
-            return f"deployment {order.deployment}: {order.action}"
+            counts = "".join(f" {pool}={count}" for pool, count in order.replicas.items())
+            return f"deployment {order.deployment}: {order.action}{counts}"
         case v1.NodeControl():
             return f"node {order.node}: {order.action}"
         case v1.BudgetChange():

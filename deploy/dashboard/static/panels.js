@@ -24,9 +24,9 @@ export function showConnection() {
 
 export function showOverview() {
   const overview = known.parts.get("overview");
-  if (!overview) return;
+  if (!overview?.bus.read) return; // Of what was not read yet nothing is known, and what was shown before stays.
   const wrong = [...overview.problems, ...overview.missed_targets, ...overview.hints];
-  find("problems-section").hidden = wrong.length === 0 || !overview.bus.read;
+  find("problems-section").hidden = wrong.length === 0;
   replaceLines(find("problems"), wrong, (text) => element("li", { text }));
   find("leader").textContent = overview.leader ? `leader: ${overview.leader}` : "no planner leads";
   const planners = [
@@ -135,7 +135,7 @@ export function showAgents() {
   const cells = rows.slice(0, MOST_ROWS).map(({ name, part, lease, seen, draws, left, rank }) => [
     name,
     seen === null ? "never" : `${age(now - seen)} ago${rank === 0 ? ", silent" : ""}`,
-    left === null ? "none" : left > 0 ? `${age(lease.lease_s - left)} old, of ${number(lease.lease_s)} s` : `over for ${age(-left)}`,
+    left === null ? "none" : !lease.lapses ? "none needed: at the fallback" : left > 0 ? `${age(lease.lease_s - left)} old, of ${number(lease.lease_s)} s` : `over for ${age(-left)}`,
     `#${lease.decision}`, lease.waits ? `#${lease.applied}, waits for #${lease.decision}` : `#${lease.applied}`,
     watts(sum(draws)), watts(sum(part.gpus.map((gpu) => gpu[3]))),
   ]);

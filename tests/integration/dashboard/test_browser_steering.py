@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,9 @@ async def test_a_pin_a_pause_and_a_budget_from_the_page_are_followed_by_decision
                 await fill(page, f"#steer-pools input[data-pool={pool}]", count)
             await press_button(page, "steer-deployment", "pin")
             await give_token(page, TOKEN)
-            await shown(page, "#steer-state", f"deployment {NAME}: pin, by anna on the dashboard")
+            said = await shown(page, "#steer-state", ", by anna on the dashboard")
+            assert f"deployment {NAME}: pin " in said
+            assert {f"{pool}={count}" for pool, count in wanted.items()} <= set(re.split("[ ,]", said))
             await shown(page, "#steer-since", f"decode {wanted[DECODE]}: pinned")
             await shown(page, "#timeline", f"prefill={wanted[PREFILL]} decode={wanted[DECODE]}")
             await shown(page, "#timeline", "by anna on the dashboard")

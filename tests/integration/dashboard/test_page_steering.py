@@ -82,7 +82,9 @@ async def test_a_command_stands_on_the_bus_under_the_name_of_its_token() -> None
             assert (status, json.loads(text)["line"]) == (200, f"deployment {CHAT}: {wanted}")
             found = await stored(bus, subject)
             assert (found.action, found.reason, found.issued_by) == (wanted, "a test", "anna on the dashboard")
-        assert (await asked(page, PIN, headers_of(page, TOKEN[::-1])))[0] == 200
+        status, text, _ = await asked(page, PIN, headers_of(page, TOKEN[::-1]))
+        # How many is what a pin says, so it stands in the line of the audit too.
+        assert (status, json.loads(text)["line"]) == (200, f"deployment {CHAT}: pin decode=3")
         found = await stored(bus, subject)
         assert (found.action, found.replicas, found.issued_by) == ("pin", {"decode": 3}, "otto on the dashboard")
 

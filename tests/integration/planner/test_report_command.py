@@ -70,6 +70,7 @@ async def test_a_report_is_made_and_agrees_with_the_bus_until_messages_are_gone(
         done = await wattscale("report", *at, "--check", str(file))
         assert done.code == 1
         assert "FAIL  WATTSCALE_ACKS: 2 of 2 messages are not there any more" in done.out
+        assert "`wattscale archive FOLDER` keeps" in done.out
 
 
 async def test_what_was_in_force_before_the_period_comes_from_the_bus(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from deploy.views.explain import power_lines
 from deploy.views.would_change import would_change
 from tests.doubles.seen_site import CHAT, SITE, decision, gpu, lease, power, record, report, scaled, site
 
-BUS = {"connected": True}
+BUS = {"connected": True, "read": True}
 
 
 def document(*messages: v1.Message) -> Document:
@@ -71,6 +71,18 @@ def test_a_deployment_states_its_class_of_service_where_one_is_set() -> None:
     assert parts(document(classed))[f"deployment/{CHAT}"]["class"] == "interactive"
 
 
+def test_before_the_streams_are_read_no_part_is_about_the_whole_site() -> None:
+    made, now = Document(), datetime.now(UTC)
+    unread = {**BUS, "read": False}
+    assert made.changes(now, bus=unread).parts == {"overview": {"bus": unread}}
+    for message in (lease(), *site()):
+        made.add(message, is_new=False)
+    assert {"answers", "odd", f"site/{SITE}"}.isdisjoint(made.changes(now, bus=unread).parts)
+    made.changes(now, bus=BUS)
+    assert made.parts["overview"]["leader"] == "planner-a"
+    assert {"answers", "odd", f"site/{SITE}"} <= set(made.parts)
+
+
 def test_only_what_changed_is_sent_again() -> None:
     made, now = document(), datetime.now(UTC)
     made.changes(now, bus=BUS)
@@ -117,6 +129,12 @@ def test_a_node_that_has_not_applied_its_decision_waits() -> None:
     assert (part["decision"], part["applied"], part["waits"], part["lease_s"]) == (4, 3, True, 30.0)
     made.add(report("n", applied=4))
     assert not parts(made)["lease/n"]["waits"]
+
+
+def test_a_lease_whose_end_lowers_no_cap_does_not_lapse() -> None:
+    assert parts(document(power("n", 4)))["lease/n"]["lapses"]
+    resting = power("n", 4, caps=(v1.GpuCap(gpu="GPU-n-0", cap_watts=200.0, fallback_watts=200.0),))
+    assert not parts(document(resting))["lease/n"]["lapses"]
 
 
 def test_a_renewal_sends_the_lease_and_not_the_cards_again() -> None:

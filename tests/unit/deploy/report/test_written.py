@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bus_schemas import v1
-from deploy.report.evidence import NotAReportError, claimed, compared, recomputed
+from deploy.report.evidence import NotAReportError, claimed, compared, not_recomputed, recomputed
 from deploy.report.journal import StreamRange, digest, ranges
 from deploy.report.period_report import PeriodReport, as_json, report
 from deploy.report.signature import Signature, signed, verified
@@ -97,6 +97,9 @@ def test_evidence_agrees_with_the_messages_and_with_no_others() -> None:
     ]
     fewer = [entry for entry in journal.entries if entry.stream != "PLANS"]
     assert (False, "PLANS: 1 of 1 messages are not there any more") in compared(claims, ranges(fewer))
+    # What is gone may be in an archive; what differs is not mended by one.
+    assert "`wattscale archive FOLDER`" in not_recomputed(claims, ranges(fewer))
+    assert "archive" not in not_recomputed(claims, ranges(altered.entries))
 
 
 def test_a_report_whose_streams_were_edited_is_not_its_own() -> None:
@@ -137,6 +140,7 @@ def test_figures_that_the_messages_do_not_give_do_not_agree() -> None:
     ((agrees, text),) = recomputed(claimed(json.dumps(value)), report(later, HOUR, Prices(kwh=0.2), HOUR.since))
     assert not agrees
     assert text.startswith("what was in force when the period began is not there any more")
+    assert "`wattscale archive FOLDER`" in text
 
 
 def test_an_archive_that_reaches_further_back_gives_the_same_report() -> None:

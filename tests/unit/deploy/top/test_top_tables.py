@@ -49,7 +49,7 @@ def test_every_row_has_a_cell_for_each_column() -> None:
 
 def test_an_empty_bus_shows_nothing_and_says_that_it_is_read() -> None:
     nothing = ShownParts()
-    assert header(nothing, NOW, 24) == ["wattscale top  12:00:30 UTC  no leader", "reading the bus"]
+    assert header(nothing, NOW, 24) == ["wattscale top  12:00:30 UTC", "reading the bus"]
     assert [list(table.rows(nothing, NOW)) for table in TABLES] == [[]] * len(TABLES)
     assert answers(nothing) == ""
 
@@ -80,6 +80,13 @@ def test_a_low_terminal_shows_some_of_what_is_not_well_and_how_to_see_the_rest()
     assert "    n2: silent for 60 s" in answers(found).splitlines()
     assert {texts(row)[-1] for row in agents(found, late) if row.alert} == {"! silent"}
     assert {texts(row)[4] for row in agents(found, late) if row.alert} == {"over"}
+
+
+def test_a_lease_that_needs_no_renewal_because_its_caps_are_at_the_fallback_is_not_over() -> None:
+    caps = (v1.GpuCap(gpu="GPU-n-0", cap_watts=200.0, fallback_watts=200.0),)
+    late = NOW + timedelta(minutes=7)
+    found = shown(power("n", 1, NOW, caps=caps), report("n", at=late), now=late)
+    assert [texts(row)[4] for row in agents(found, late)] == ["fallback"]
 
 
 def test_a_gpu_outside_the_budget_says_so_and_counts_in_no_sum() -> None:
