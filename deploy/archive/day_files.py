@@ -33,6 +33,7 @@ READ_LINES = (
     f"read_json('{{}}', format='newline_delimited', columns={{{{{COLUMNS}}}}})"
 )
 PACKED = "SELECT stream, made, sequence, subject, stored_at, body FROM read_parquet($1)"
+OF_SUBJECTS = "WHERE regexp_matches(subject, $2)"
 NEWEST = (
     "SEMI JOIN (SELECT stream, made, max(sequence) AS sequence FROM read_parquet($1) WHERE regexp_matches(subject, $2)"
     " GROUP BY stream, made, subject) USING (stream, made, sequence)"
@@ -65,14 +66,14 @@ class DayFiles:
             if first <= day <= last:
                 yield from self.of_day(day)
 
-    def of_day(self, day: date) -> Iterator[Entry]:
-        """Everything kept of one day, in the order of writing."""
+    def of_day(self, day: date, subjects: str = "") -> Iterator[Entry]:
+        """What is kept of one day, in the order of writing: all, or where a subject matches ``subjects``."""
         packed, lines = self._path(day, PARQUET), self._path(day, LINES)
         if packed.exists():
-            yield from _packed(packed)
+            yield from _packed(packed, OF_SUBJECTS, subjects) if subjects else _packed(packed)
         # Beside a packed day there are lines only where a late message came after packing, or packing was cut short.
         if lines.exists():
-            yield from _read_lines(lines)
+            yield from (entry for entry in _read_lines(lines) if re.search(subjects, entry.subject))
 
     def newest_before(self, day: date, subjects: str) -> list[Entry]:
         """The last message of each subject that matches the regular expression ``subjects``, of the days before this.

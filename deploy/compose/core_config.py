@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from itertools import combinations
 
 from bus_schemas.subjects import encode_name
+from deploy.archive.day_files import ArchiveError
+from deploy.archive.past_load import past_load
 from deploy.compose.metric_sources import (
     SOURCES,
     Sources,
@@ -48,7 +50,7 @@ from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
-from planner.domain.request import Request
+from planner.domain.request import ObservedLoad, Request
 from planner.domain.units import mw_from_watts
 from planner.runtime.config.settings import (
     CurveSettings,
@@ -182,6 +184,7 @@ def _deployment(
         problems.append(f"{where}.sizing: classic needs {CLASSIC_LIBRARY}; pip install 'wattscale[classic]'")
     profile = profile or _profile(where, block, problems)
     history = _history(where, block, problems)
+    past = _past_load(name, block, settings, problems)
     pools = _pools(where, block, profile, problems)
     if len(problems) > before or profile is None:
         return None
@@ -199,6 +202,7 @@ def _deployment(
         load=LoadThresholds(**dict(block.load)),
         wait_for=_wait_for(block, settings),
         history=history,
+        past_load=past,
         **same,
     )
 
@@ -231,7 +235,7 @@ def _profile(where: str, block: DeploymentSettings, problems: list[str]) -> Prof
 
 
 def _history(where: str, block: DeploymentSettings, problems: list[str]) -> tuple[Request, ...]:
-    if block.history is None:
+    if block.history is None or block.history.is_dir():
         return ()
     try:
         requests = read_trace(block.history)
@@ -239,6 +243,28 @@ def _history(where: str, block: DeploymentSettings, problems: list[str]) -> tupl
         problems.append(f"{where}.history: {error}")
         return ()
     return tuple(requests[-LONGEST_HISTORY:])
+
+
+def _past_load(
+    name: str, block: DeploymentSettings, settings: Settings, problems: list[str]
+) -> tuple[ObservedLoad, ...]:
+    """What an archive kept of the deployment, where ``history`` is a folder."""
+    if block.history is None or not block.history.is_dir():
+        return ()
+    where = f"deployments.{name}.history"
+    if block.sizing == "classic":
+        problems.append(
+            f"{where}: {block.history} is a folder, and sizing classic learns from a trace only; name a file"
+        )
+        return ()
+    try:
+        found = past_load(block.history, name, settings.load_time_scale)
+    except (ArchiveError, OSError) as error:
+        problems.append(f"{where}: {error}")
+        return ()
+    if not found:
+        log.warning("%s: no record of %s in %s yet; its forecasts start from nothing", where, name, block.history)
+    return found
 
 
 def _pools(

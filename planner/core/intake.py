@@ -12,7 +12,7 @@ from functools import partial
 from planner.core import advisory, leavers
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
-from planner.core.forecast.warm import warmed
+from planner.core.forecast.warm import reminded, warmed
 from planner.core.power import site_ledger as ledger
 from planner.core.power.site_state import belongs
 from planner.core.sizing import classic, load_forecast
@@ -51,7 +51,7 @@ def initial_state(
         started_s=now_s,
         deployments={
             name: DeploymentState(
-                _known_pools(flows.get(name, Flow()), deployment), Learned(forecasts=_warm(config, deployment, now_s))
+                _known_pools(flows.get(name, Flow()), deployment), Learned(forecasts=warm(config, deployment, now_s))
             )
             for name, deployment in config.deployments.items()
         },
@@ -65,9 +65,9 @@ def _known_pools(flow: Flow, config: DeploymentConfig) -> Flow:
     return flow if len(kept) == len(flow.published) else replace(flow, published=kept)
 
 
-def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> Mapping[str, Band]:
-    """Forecasts that have learned the deployment's recorded trace; empty if it has none."""
-    if not deployment.history:
+def warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> Mapping[str, Band]:
+    """Forecasts that have learned the deployment's recorded trace, or its past days; empty if it has neither."""
+    if not deployment.history and not deployment.past_load:
         return {}
     interval_s = config.load_interval_s
     if deployment.sizing is SizingMode.CLASSIC:
@@ -76,6 +76,8 @@ def _warm(config: PlannerConfig, deployment: DeploymentConfig, now_s: float) -> 
     ahead_s = load_forecast.horizon_s(deployment, interval_s)
     make = partial(registry.make, deployment.predictor, deployment.forecast_level, ahead_s, config.predictors)
     fresh = {name: make().over(load_forecast.span_s(deployment)) for name in load_forecast.QUANTITIES}
+    if deployment.past_load:
+        return reminded(fresh, deployment.past_load, config.load_time_scale, config.load_now_s(now_s))
     return warmed(fresh, deployment.history, interval_s, config.load_now_s(now_s))
 
 

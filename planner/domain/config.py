@@ -13,7 +13,7 @@ from planner.domain.pool import Role
 from planner.domain.power import PowerCurve
 from planner.domain.predictor import PointModel
 from planner.domain.profile import Profile
-from planner.domain.request import Request
+from planner.domain.request import ObservedLoad, Request
 from planner.domain.units import Instant, LoadInstant, Milliwatts, TickClock
 
 
@@ -186,6 +186,8 @@ class DeploymentConfig:
     """Pools without GPUs (frontends), to which neither watts nor the model apply."""
     history: tuple[Request, ...] = ()
     """A recorded trace that forecasts learn before the first interval (Dynamo's ``load_predictor_warmup_trace``)."""
+    past_load: tuple[ObservedLoad, ...] = ()
+    """Or what was observed of the past days, oldest first, each interval at its own time of the day."""
 
     @property
     def waits_for(self) -> WaitFor:

@@ -1,4 +1,4 @@
-"""One request of a workload: its arrival, and its input and output tokens."""
+"""One request of a workload: its arrival, and its input and output tokens; and what came of them in an interval."""
 
 from __future__ import annotations
 
@@ -12,3 +12,13 @@ class Request(NamedTuple):
     isl: int
     osl: int
     hash_ids: tuple[int, ...] = ()
+
+
+class ObservedLoad(NamedTuple):
+    """The requests of an interval that ended at ``end_s`` of UTC, and their mean tokens (None: unknown)."""
+
+    end_s: float
+    interval_s: float
+    requests: float
+    isl_tokens: float | None = None
+    osl_tokens: float | None = None

@@ -20,6 +20,7 @@ from typing import Any
 from bus_schemas import v1
 from planner.adapters import checkpoint, journal, to_wire
 from planner.core.forecast.band import Band
+from planner.core.intake import warm
 from planner.core.sizing import load_forecast
 from planner.core.slo import share_controller
 from planner.core.state import DeploymentState, PlannerState, PoolState
@@ -144,7 +145,7 @@ def _usable(entry: Mapping[str, Any]) -> bool:
 
 
 def _forecasts(config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping[str, Any]]) -> Mapping[str, Band]:
-    """The forecasts last kept whole, after the observations since; new ones where none were kept."""
+    """The forecasts last kept whole, or as warm as at the start, after the observations since."""
     bands, since = _whole(config, name, kept)
     for entry in kept[since:]:
         now_s, seen = journal.observation(entry)
@@ -156,7 +157,8 @@ def _forecasts(config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping
 def _whole(
     config: PlannerConfig, name: DeploymentId, kept: Sequence[Mapping[str, Any]]
 ) -> tuple[Mapping[str, Band], int]:
-    """Forecasts kept whole, and the first entry that they have not learned. Those of other settings cannot be used."""
+    """Forecasts kept whole, and the first entry that they have not learned; warm ones where none can be used, because
+    the settings are others."""
     for index in range(len(kept) - 1, -1, -1):
         if "bands" not in kept[index]:
             continue
@@ -164,11 +166,13 @@ def _whole(
             bands = checkpoint.bands_back(kept[index]["bands"], config.predictors)
         except checkpoint.NotPlainError as error:
             log.warning("forecasts of %s are learned again from recorded observations: %s", name, error)
-            return {}, 0
+            break
         fresh = load_forecast.learn(config, config.deployments[name], {}, None, 0.0).bands
         same = all(quantity in bands and checkpoint.alike(bands[quantity], fresh[quantity]) for quantity in fresh)
-        return (bands, index + 1) if same else ({}, 0)
-    return {}, 0
+        if same:
+            return bands, index + 1
+        break
+    return warm(config, config.deployments[name], journal.observation(kept[0])[0] - config.interval_s), 0
 
 
 def replayed(

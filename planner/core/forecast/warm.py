@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from planner.core.forecast.band import Band
-from planner.domain.request import Request
+from planner.domain.request import ObservedLoad, Request
+
+GAP_INTERVALS = 3.0
+"""After a longer time without observations, forecasts made before it are compared with nothing that comes after it."""
 
 
 def warmed(bands: Mapping[str, Band], arrivals: Iterable[Request], interval_s: float, now_s: float) -> dict[str, Band]:
@@ -23,6 +27,31 @@ def warmed(bands: Mapping[str, Band], arrivals: Iterable[Request], interval_s: f
             known["isl_tokens"] = known["isl_tokens"].observe(t_s, isl / count)
             known["osl_tokens"] = known["osl_tokens"].observe(t_s, osl / count)
     return known
+
+
+def reminded(bands: Mapping[str, Band], past: Iterable[ObservedLoad], scale: float, now_s: float) -> dict[str, Band]:
+    """``bands``, of the same names, after intervals that were observed, oldest first, up to the load instant ``now_s``.
+
+    ``scale``: seconds of load per second of the clock. Of two records of one interval the first counts.
+    """
+    known, last_s = dict(bands), None
+    for one in past:
+        t_s = one.end_s * scale
+        if t_s > now_s or one.interval_s <= 0 or (last_s is not None and t_s - last_s < one.interval_s / 2.0):
+            continue
+        if last_s is not None and t_s - last_s > GAP_INTERVALS * one.interval_s:
+            known = _begun_again(known)
+        known["request_rate_per_s"] = known["request_rate_per_s"].observe(t_s, one.requests / one.interval_s)
+        for name, tokens in (("isl_tokens", one.isl_tokens), ("osl_tokens", one.osl_tokens)):
+            if tokens is not None and tokens > 0:
+                known[name] = known[name].observe(t_s, tokens)
+        last_s = t_s
+    return _begun_again(known)
+
+
+def _begun_again(bands: Mapping[str, Band]) -> dict[str, Band]:
+    """The bands without what they had begun: after a gap it would be compared with another time's load."""
+    return {name: replace(band, due=(), recent=(), closed_s=None) for name, band in bands.items()}
 
 
 def _bins(arrivals: Iterable[Request], interval_s: float) -> list[tuple[int, float, float]]:

@@ -229,7 +229,8 @@ class DeploymentSettings(Block):
     correction: bool = True
     """Whether observed TTFT and ITL correct the profile."""
     history: Path | None = None
-    """A recorded trace (Mooncake JSONL, or CSV; gzip or not) that forecasts learn before the first interval."""
+    """What forecasts learn before the first interval: a recorded trace (Mooncake JSONL, or CSV; gzip or not), as if it
+    ended now; or the folder of ``wattscale archive``, with the load of the past days at its own times."""
     metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     @model_validator(mode="before")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from planner.core.intake import initial_state
 from planner.core.power.curve import speed
-from planner.core.state import DeploymentState, PoolGoal
+from planner.core.state import DeploymentState, PlannerState, PoolGoal
 from planner.core.step import step
 from planner.domain.config import DeploymentConfig, OperationMode, PlannerConfig
 from planner.domain.ids import DeploymentId, PoolId
@@ -69,9 +69,11 @@ def replayed(config: PlannerConfig, ticks: Iterable[Tick]) -> Iterator[Compared]
     for tick in ticks:
         deployment = replace(config.deployments[tick.deployment], mode=OperationMode.ADVISORY)
         alone = replace(config, deployments={tick.deployment: deployment}, sites={})
-        state = initial_state(alone, 0, tick.now_s, (), ())
-        known = states.get(tick.deployment) or state.deployments[tick.deployment]
-        state = replace(state, deployments={tick.deployment: _in_force(known, tick, goals.get(tick.deployment, {}))})
+        known = states.get(tick.deployment)
+        if known is None:
+            known = initial_state(alone, 0, tick.now_s, (), ()).deployments[tick.deployment]
+        in_force = _in_force(known, tick, goals.get(tick.deployment, {}))
+        state = PlannerState(0, tick.now_s, {tick.deployment: in_force})
         state, plan = step(state, Observation({tick.deployment: tick.seen}), alone, alone.clock(tick.now_s))
         states[tick.deployment] = state.deployments[tick.deployment]
         goals[tick.deployment] = _goals(deployment, tick)

@@ -25,6 +25,8 @@ from planner.domain.observation import (
     ScalingAckSeen,
 )
 from planner.domain.plan import Plan, PowerDecision, ScalingDecision
+from planner.domain.predictor import PointModel
+from planner.domain.request import ObservedLoad
 from planner.domain.units import Milliwatts
 from planner.sim.evaluation.plant_observer import BOOT, Watch
 from planner.sim.evaluation.simulation import PhaseShare, SimulationRun
@@ -48,6 +50,11 @@ class OursSettings:
     p_u_error: float = 1.0
     """The planner's assumed P_u divided by the true one: its prior may be wrong."""
     learn_power: bool = True
+    predictor: str = "blend"
+    predictors: tuple[tuple[str, PointModel], ...] = ()
+    """Forecast models that ``predictor`` may name beside the planner's own."""
+    past_load: tuple[ObservedLoad, ...] = ()
+    """What was observed before the run, as an archive keeps it."""
 
 
 @dataclass(slots=True)
@@ -100,6 +107,8 @@ def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
         ttft_quantile=settings.ttft_quantile,
         slo_share=settings.slo_share,
         sizing=settings.sizing,
+        predictor=settings.predictor,
+        past_load=settings.past_load,
         max_gpus=scenario.gpus,
     )
     sites = {}
@@ -110,7 +119,9 @@ def planner_config(scenario: Scenario, settings: OursSettings) -> PlannerConfig:
         sites[SITE] = SiteConfig(
             SITE, Milliwatts(budget), smallest_budget_mw=Milliwatts(smallest), expected_gpus=scenario.gpus
         )
-    return PlannerConfig({DEPLOYMENT: deployment}, sites, interval_s=settings.interval_s)
+    return PlannerConfig(
+        {DEPLOYMENT: deployment}, sites, interval_s=settings.interval_s, predictors=dict(settings.predictors)
+    )
 
 
 class _Loop:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from bus_schemas import codec, v1
 from planner.adapters import from_wire, to_wire
+from planner.core.forecast.seasonal import Seasonal
 from planner.core.intake import initial_state
 from planner.core.state import PlannerState
 from planner.core.step import step
@@ -30,6 +31,7 @@ from planner.domain.observation import DeploymentObservation, Observation, PoolO
 from planner.domain.plan import Plan
 from planner.domain.pool import Replicas
 from planner.domain.reading import Missing, MissingReason, Sample
+from planner.domain.request import ObservedLoad
 from planner.runtime.decision_event import DecisionEvent
 from planner.runtime.recorder import Recorder
 from planner.runtime.restore import Restore, joined
@@ -304,3 +306,20 @@ def test_forecasts_of_other_settings_learn_afresh_from_what_was_seen() -> None:
     other = RestartedPlanner.born(site_config(predictor="ewma"), stream, source, 60).state.deployments[NAME].learned
     assert other.forecasts["request_rate_per_s"].model.name == "ewma"
     assert 0 < len(other.forecasts["request_rate_per_s"].errors) < len(again.forecasts["request_rate_per_s"].errors)
+
+
+def test_forecasts_of_other_settings_keep_what_past_days_taught() -> None:
+    source, _ = recorded(0, site_config())
+    stream = Stream()
+    planner = RestartedPlanner.born(site_config(), stream, source, 1)
+    for tick in range(1, 60):
+        planner.tick(tick)
+    past = tuple(ObservedLoad(900.0 * quarter - 30.0, 900.0, 54_000.0, 900.0, 200.0) for quarter in range(-95, 1))
+    daily = site_config(predictor="blend+day")
+    deployment = replace(daily.deployments[NAME], past_load=past)
+    daily = replace(daily, deployments={NAME: deployment})
+    found = RestartedPlanner.born(daily, stream, source, 60).state.deployments[NAME].learned.forecasts
+    rate = found["request_rate_per_s"]
+    assert isinstance(rate.model, Seasonal)
+    assert sum(level == 60.0 for level in rate.model.shape) > 90, "the past day"
+    assert len(rate.errors) > 0, "and the ticks since"

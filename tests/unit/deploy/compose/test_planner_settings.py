@@ -367,12 +367,12 @@ def test_the_example_of_the_page_is_right(file: Path) -> None:
 
 
 NOT_SET_BY_PEOPLE = {
-    DeploymentConfig: {"deployment", "other_pools"},
+    DeploymentConfig: {"deployment", "other_pools", "past_load"},
     PoolConfig: {"pool", "curve", "scale_up", "scale_down"},
     SiteConfig: {"site", "utc_at_zero_s", "deployments"},
 }
-"""Names, and what is derived: pools without GPUs by their role, a site's deployments by theirs,
-the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
+"""Names, and what is derived: pools without GPUs by their role, a site's deployments by theirs, past load
+by ``history``, the power curve from ``gpu`` and ``power_curve``, the rules from ``behavior``."""
 
 
 @pytest.mark.parametrize(
