@@ -87,6 +87,8 @@ class Learned:
 
     forecasts: Mapping[str, Band] = field(default_factory=dict)
     corrections: Mapping[str, float] = field(default_factory=dict)
+    speeds: Mapping[PoolId, float] | None = None
+    """Of the pools' GPUs at the last tick, by the limits that stood on them; None before this leader's first tick."""
     draws: Mapping[PoolId, Drawn] = field(default_factory=dict)
     """What the pools' GPUs drew, and the P_u estimated from it."""
     pools: Mapping[PoolId, PoolState] = field(default_factory=dict)

@@ -41,7 +41,7 @@ def step(
     sites = share_sites(absorbed, config, clock)  # watts and GPUs that each site's deployments share
     held = {name: site.held for name, site in sites.items()}
     measured = measure_draws(absorbed, observation, config, held, clock)  # P_u of every pool
-    sized = size_deployments(measured, observation, config, clock)  # forecasts, corrections, replicas that meet the SLO
+    sized = size_deployments(measured, observation, config, held, clock)  # forecasts, corrections, counts for the SLO
     free = allocate(sized, sites)  # optimiser: counts and caps under the sites' watts
     starts = {name: site.starts for name, site in sites.items()}  # for how many new replicas watts can be reserved
     spare = gpus_to_spare(sized, sites)  # sites where a replica that is kept costs little

@@ -2,12 +2,14 @@
 
 Offline profiles can be off by a factor of two against live serving. A factor is learned for each phase, under
 conditions in which the profile's own prediction is precise. It is bounded, moves slowly, fades to 1 while nothing can
-be learned, and is part of every plan.
+be learned, and is part of every plan. Where an interval leaves open what the engines did, it gives a range of ratios,
+and the factor moves only as far as that range proves.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from planner.core.performance.decode_model import DecodeModel
 
@@ -27,11 +29,26 @@ TELLING = 0.5
 """ITL counts only where the batch adds at least this share of an empty engine's iteration time."""
 
 
+class Ratio(NamedTuple):
+    """Observed over predicted, as an interval shows it: at least ``low`` and at most ``high``."""
+
+    low: float
+    high: float
+
+
+def nearest(factor: float, ratio: Ratio) -> float:
+    """The value within ``ratio`` that is nearest to ``factor``. Above ``SLOWEST`` only what is sure counts: ``low``."""
+    return max(ratio.low, min(ratio.high, factor, SLOWEST))
+
+
 def learned(factor: float, ratio: float | None, interval_s: float = PER_S, *, late: bool = False) -> float:
     """The factor after an interval; ``ratio``: observed over predicted, None if unknown.
 
-    ``late``: what was observed misses its target. A factor that was learned then is kept as long as it is observed.
+    ``late``: what was observed misses its target. A factor that was learned then is kept as long as it is observed;
+    after that it returns to the usual bound as fast as it came.
     """
+    if ratio is None and factor > SLOWEST:
+        return factor + _within(interval_s, GAIN) * (SLOWEST - factor)
     if ratio is None:
         return factor + _within(interval_s, FADING) * (1.0 - factor)
     slowest = SLOWEST_LATE if late else max(SLOWEST, factor)
@@ -62,6 +79,18 @@ def itl_ratio(
     if not late and batch * model.per_sequence_ms(context_tokens) < TELLING * model.a_ms:
         return None
     return step_ms / model.itl_ms(batch + 1.0, context_tokens)
+
+
+def itl_range(high: float, model: DecodeModel, running: float, steps_per_s: float, context_tokens: float) -> Ratio:
+    """What a ratio by ``itl_ratio`` proves of an engine that was seen to run ``running`` sequences.
+
+    The ITL of answers that waited for a place in decode may include that wait, and Little's law then counts those that
+    wait into the batch. The sequences that run give an iteration's time without them, but only for steady arrivals.
+    """
+    if steps_per_s <= 0:
+        return Ratio(high, high)
+    step_ms = 1000.0 * running / steps_per_s
+    return Ratio(min(high, step_ms / model.itl_ms(running + 1.0, context_tokens)), high)
 
 
 def ttft_ratio(ttft_ms: float, own_ms: float, response_ms: float) -> float | None:

@@ -8,8 +8,10 @@ from typing import TypeAlias
 
 from planner.core.limits import bounds_in_force, external_changes, holds
 from planner.core.limits.holds import Hold
+from planner.core.performance import speeds_in_force
 from planner.core.performance.corrections import DECODE, PREFILL, corrections
 from planner.core.performance.engine_model import engine
+from planner.core.performance.speeds_in_force import Speeds
 from planner.core.power.draw_feedback import with_curves
 from planner.core.sizing import frontends, load_forecast, modes
 from planner.core.sizing.options import PoolOptions
@@ -19,7 +21,7 @@ from planner.core.sizing.thresholds import PoolHistory, signal
 from planner.core.slo import share_controller
 from planner.core.state import DeploymentState, Learned, PlannerState, PoolState
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
-from planner.domain.ids import DeploymentId, PoolId
+from planner.domain.ids import DeploymentId, PoolId, SiteId
 from planner.domain.observation import DeploymentObservation, Observation
 from planner.domain.plan import Limited, SloReport
 from planner.domain.pool import Replicas, Role
@@ -56,13 +58,24 @@ Sized: TypeAlias = Mapping[DeploymentId, SizedDeployment]
 
 
 def size_deployments(
-    state: PlannerState, observation: Observation, config: PlannerConfig, clock: TickClock
+    state: PlannerState,
+    observation: Observation,
+    config: PlannerConfig,
+    held: Mapping[SiteId, speeds_in_force.Held],
+    clock: TickClock,
 ) -> dict[DeploymentId, SizedDeployment]:
-    """What every deployment of ``config`` wants, with the bounds and power curves in force now."""
-    learned = [
-        _learned(config, with_curves(known, state.deployments[name]), state.deployments[name], observation, clock)
-        for name, known in config.deployments.items()
-    ]
+    """What every deployment of ``config`` wants, with the bounds and power curves in force now.
+
+    ``held``: the GPUs of each pool's living replicas, by site, for the sites whose GPUs are known.
+    """
+    learned = []
+    for name, settings in config.deployments.items():
+        before, power = state.deployments[name], state.power.get(settings.site)
+        each = with_curves(settings, before)
+        speeds = speeds_in_force.now(each, power, held.get(each.site, {}))
+        between = speeds_in_force.since(before.learned.speeds, speeds, each, power)
+        before = replace(before, learned=replace(before.learned, speeds=speeds))
+        learned.append(_learned(config, each, before, observation, between, clock))
     known = modes.answered(each.case for each in learned)
     return {name: _sized(each, known, clock) for name, each in zip(config.deployments, learned, strict=True)}
 
@@ -84,9 +97,10 @@ def _learned(
     config: DeploymentConfig,
     state: DeploymentState,
     observation: Observation,
+    speeds: Mapping[PoolId, Speeds],
     clock: TickClock,
 ) -> _Learned:
-    """Learn from what was seen of one deployment."""
+    """Learn from what was seen of one deployment, whose GPUs ran at ``speeds``."""
     seen, t_s = observation.deployments.get(config.deployment), clock.seen_s
     config = bounds_in_force.in_force(config, clock.utc_s)
     slo, report = share_controller.learn(config, state.learned.slo, seen, clock) or (None, None)
@@ -99,7 +113,7 @@ def _learned(
     taught = replace(
         state.learned,
         forecasts=learned.bands,
-        corrections=corrections(config, model, state, seen, shape, current),
+        corrections=corrections(config, model, state, seen, shape, current, speeds),
         edited_ticks=external_changes.edited_ticks(state, seen),
         pools=_remembered(state, config, seen, every, t_s),
         slo=slo,
