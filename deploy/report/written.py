@@ -6,6 +6,7 @@ import csv
 import html
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 
 from deploy.report.period_report import PeriodReport, as_json
@@ -91,8 +92,13 @@ def _section(table: ReportTable) -> str:
     else:
         parts.append(f"<p>{html.escape(table.empty)}</p>")
     if table.notes:
-        parts.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in table.notes) + "</ul>")
+        parts.append("<ul>" + "".join(f"<li>{_with_commands(note)}</li>" for note in table.notes) + "</ul>")
     return "\n".join(parts)
+
+
+def _with_commands(note: str) -> str:
+    """The note as HTML; what stands between backticks is a command."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", html.escape(note))
 
 
 def _span(made: PeriodReport) -> str:

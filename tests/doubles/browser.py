@@ -86,11 +86,20 @@ class BrowserTab:
 
     async def press(self, key: str) -> None:
         """Press and release a key, as ``Tab`` or ``ArrowRight``."""
-        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37, "End": 35}
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowRight": 39, "ArrowLeft": 37, "End": 35, "+": 187, "0": 48}
         more = {"text": "\r"} if key == "Enter" else {}
         base = {"key": key, "code": key, "windowsVirtualKeyCode": codes[key]}
         await self.call("Input.dispatchKeyEvent", type="keyDown", **base, **more)
         await self.call("Input.dispatchKeyEvent", type="keyUp", **base)
+
+    async def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the mouse at one place of the window, move it to another, and release it there."""
+        left: dict[str, Any] = {"button": "left", "clickCount": 1}
+        for kind, (x, y), more in (
+            ("mouseMoved", start, {}), ("mousePressed", start, left), ("mouseMoved", end, {**left, "buttons": 1}),
+            ("mouseReleased", end, left),
+        ):  # fmt: skip
+            await self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
     async def size(self, width: int, height: int) -> None:
         """The size of the window, in CSS pixels; a narrow one is a phone's."""
@@ -105,6 +114,13 @@ class BrowserTab:
     async def open(self, url: str) -> None:
         """Load a page."""
         await self.call("Page.navigate", url=url)
+
+    async def as_high_as_its_page(self, width: int) -> None:
+        """Make the window as high as its page, without scroll bars, and wait until all of it is painted."""
+        await self.call("Emulation.setScrollbarsHidden", hidden=True)
+        await self.size(width, 800)
+        await self.size(width, int(await self.evaluate("document.documentElement.scrollHeight")))
+        await self.evaluate("new Promise((painted) => requestAnimationFrame(() => setTimeout(painted, 200)))")
 
     async def screenshot(self) -> bytes:
         """What the window shows, as a PNG."""

@@ -63,10 +63,13 @@ function changed(keys, data) {
   if (has("site/")) showSites();
   if (keys === null || data.events.length) showTimeline(open);
   fleet.update(known.parts, has("node/"));
+  if (has("node/") && !find("agents").rows.length) showAgents(); // The clock below keeps it current.
   if (has("deployment/") || has("site/")) showSteer(chosen);
   showConnection();
   const first = named("deployment").map(([name]) => name).sort()[0];
-  if ((keys === null || chosen === null) && first !== undefined) choose(known.parts.has(`deployment/${chosen}`) ? chosen : first);
+  // A deployment that is shown before its first record was read learns its site later.
+  const moved = known.parts.has(`deployment/${chosen}`) && known.parts.get(`deployment/${chosen}`).site !== trends.site;
+  if ((keys === null || chosen === null || moved) && first !== undefined) choose(known.parts.has(`deployment/${chosen}`) ? chosen : first);
   else if (has("deployment/")) deployments();
   // The charts move with their own points: with many deployments something else changes in every update.
   if (keys === null || data.points[chosen] || keys.some((key) => key === `deployment/${chosen}` || key === `site/${trends.site}`)) charts();

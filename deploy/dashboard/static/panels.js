@@ -122,8 +122,12 @@ function agentRow(body, index) {
   return agentRows[index];
 }
 
+const numbered = (id) => (id < 0 ? "none" : `#${id}`);
+
 export function showAgents() {
-  const silent = new Set(known.parts.get("overview")?.silent || []), now = Date.now() / 1000;
+  const overview = known.parts.get("overview");
+  if (!overview?.bus.read) return; // What is half read would be shown as nodes that never reported.
+  const silent = new Set(overview.silent), now = Date.now() / 1000;
   const rows = named("node").map(([name, part]) => {
     const [seen, ...draws] = known.parts.get(`draw/${name}`) || [null], lease = known.parts.get(`lease/${name}`);
     const left = lease.renewed === null ? null : lease.renewed / 1000 + lease.lease_s - now;
@@ -136,7 +140,7 @@ export function showAgents() {
     name,
     seen === null ? "never" : `${age(now - seen)} ago${rank === 0 ? ", silent" : ""}`,
     left === null ? "none" : !lease.lapses ? "none needed: at the fallback" : left > 0 ? `${age(lease.lease_s - left)} old, of ${number(lease.lease_s)} s` : `over for ${age(-left)}`,
-    `#${lease.decision}`, lease.waits ? `#${lease.applied}, waits for #${lease.decision}` : `#${lease.applied}`,
+    numbered(lease.decision), lease.waits ? `${numbered(lease.applied)}, waits for #${lease.decision}` : numbered(lease.applied),
     watts(sum(draws)), watts(sum(part.gpus.map((gpu) => gpu[3]))),
   ]);
   for (const cells of agentRows.splice(Math.min(rows.length, MOST_ROWS))) cells[0].parentElement.remove();

@@ -8,15 +8,39 @@ const AHEAD_MS = 15 * 60e3;
 export class Trends {
   constructor(root) {
     const figure = (name) => root.querySelector(`[data-chart="${name}"]`);
+    const zoom = (period) => this.zoom(period);
     this.charts = {
-      watts: new Chart(figure("watts"), "Watts of the site", "W"),
-      load: new Chart(figure("load"), "Load and forecast", "requests/s", { band: "forecast band" }),
-      replicas: new Chart(figure("replicas"), "Replicas", "replicas"),
-      ttft: new Chart(figure("ttft"), "Time to first token", "ms"),
-      itl: new Chart(figure("itl"), "Inter-token latency", "ms"),
-      energy: new Chart(figure("energy"), "Energy a token", "J/token"),
+      watts: new Chart(figure("watts"), "Watts of the site", "W", { zoom }),
+      load: new Chart(figure("load"), "Load and forecast", "requests/s", { band: "forecast band", zoom }),
+      replicas: new Chart(figure("replicas"), "Replicas", "", { whole: true, zoom }),
+      ttft: new Chart(figure("ttft"), "Time to first token", "ms", { zoom }),
+      itl: new Chart(figure("itl"), "Inter-token latency", "ms", { zoom }),
+      energy: new Chart(figure("energy"), "Energy a token", "J/token", { zoom }),
     };
+    this.period = root.getElementById("period");
+    this.period.addEventListener("change", () => this.draw());
     this.forget();
+  }
+
+  // Show this period in every chart, or with null all that is known.
+  zoom(period) {
+    this.chosen = period;
+    const option = this.period.querySelector("[value=chosen]");
+    option.hidden = period === null;
+    if (period) option.textContent = `${clock(period.from)} to ${clock(period.to)}`;
+    this.period.value = period ? "chosen" : "";
+    this.draw();
+  }
+
+  // Bring the period that stands above the charts into them: the last minutes move on with the clock.
+  limit() {
+    const { value } = this.period, period = value === "chosen" ? this.chosen : value ? { from: Date.now() - Number(value) * 60e3 } : null;
+    for (const chart of Object.values(this.charts)) chart.period = period;
+  }
+
+  draw() {
+    this.limit();
+    for (const chart of Object.values(this.charts)) chart.draw();
   }
 
   forget() {
@@ -49,6 +73,7 @@ export class Trends {
 
   show(part, site) {
     if (!part) return;
+    this.limit();
     const { own, watts } = this, gap = longest(own);
     const line = (name, colour, points, more = {}) => ({ name, colour, points: points.filter(([, value]) => value !== undefined && value !== null), gap, ...more });
     const speed = loadSpeed(own);
@@ -89,7 +114,7 @@ export class Trends {
         line("drawn", 1, over("drawn")),
         line("caps in force", 3, over("caps"), { step: true }),
         line("budget", 2, over("budget"), { step: true }),
-        ...(site ? [line("announced budget", 4, announced(site), { dashed: true, gap: 0 })] : []),
+        ...(site ? [line("announced budget", 4, announced(site), { dashed: true, gap: 0, ramp: true })] : []),
       ],
     });
   }

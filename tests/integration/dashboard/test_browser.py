@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -22,7 +23,7 @@ from deploy.nats.embedded import EmbeddedServer
 from deploy.views.explain import power_lines
 from deploy.views.words import sentence
 from deploy.views.would_change import would_change
-from tests.contract.bus import connected, leading, until
+from tests.contract.bus import bench, connected, leading, until
 from tests.doubles.browser import BrowserTab, browser_page
 from tests.doubles.seen_site import CHAT, SITE, decision, gpu, power, put, record, report, scaled
 from tests.free_ports import free_port
@@ -103,13 +104,18 @@ async def test_the_page_answers_explains_lives_and_survives_an_outage(tmp_path: 
             begins = (now + timedelta(minutes=5)).astimezone(ZoneInfo(ZONE))
             await shown(page, "#sites", f"{begins:%H:%M:%S}, over a ramp of 120 s: begins later")
             assert "UTC" not in await page.text("#sites")
-            dashed = "[...document.querySelectorAll('.legend .dashed')].map((one) => one.textContent)"
-            assert {"target", "announced budget", "decode desired"} <= set(await page.evaluate(dashed))
+            for name in ("target", "announced budget", "decode desired"):
+                dashed = (
+                    f"[...document.querySelectorAll('.legend .dashed')].some((one) => one.textContent === '{name}')"
+                )
+                await until(lambda dashed=dashed: page.evaluate(dashed), name)
             # Each reading until the next, a minute later.
             await shown(page, "#energy", f"{sum(drawn[:-1]) / 60_000:.2f} kWh drawn")
             if os.environ.get("WATTSCALE_WRITE_SCREENSHOT"):
+                await page.as_high_as_its_page(1400)
                 (HERE / "page.png").write_bytes(await page.screenshot())
             await accessible(page, axe)
+            await _read_and_zoomed(page, messages)
             await page.media("dark")
             await accessible(page, axe)
             await _live_and_explained_by_keyboard(page, bus)
@@ -154,6 +160,51 @@ async def _charted(page: BrowserTab) -> bool:
     return len(labels) == 6 and not any("nothing yet" in label for label in labels)
 
 
+def digits(value: float) -> str:
+    """As a chart states it: four digits are sent, and two places shown."""
+    return f"{float(f'{value:.4g}'):.2f}".rstrip("0").rstrip(".")
+
+
+async def _read_and_zoomed(page: BrowserTab, messages: Sequence[v1.Message]) -> None:
+    """A value is read where the cursor is, and nowhere else; a period is chosen by keys, by the mouse and by name."""
+    records = [one for one in messages if isinstance(one, v1.PlanRecord)]
+    watts, load = "[data-chart=watts]", "[data-chart=load]"
+    readout = "p[aria-live]"
+    await page.evaluate(f"document.querySelector('{load} canvas').focus()")
+    for key in ("End", "ArrowLeft"):
+        await page.press(key)
+    text = await shown(page, f"{load} {readout}", f"load {digits(records[-1].observed['requests'] / 60)} requests/s")
+    band = records[-2].forecasts["request_rate_per_s"]
+    assert f"forecast band {digits(band.lower)} to {digits(band.upper)} requests/s" in text
+    # At the chart's end the budget that is announced is all there is: what is drawn then is not known.
+    await page.evaluate(f"document.querySelector('{watts} canvas').focus()")
+    await page.press("End")
+    text = await shown(page, f"{watts} {readout}", "announced budget 8,000 W")
+    assert "drawn" not in text
+
+    period = "(document.querySelector('#period').selectedOptions[0].textContent)"
+    await page.press("+")
+    assert " to " in await page.evaluate(period)
+    await page.press("0")
+    assert await page.evaluate(period) == "all that is known"
+    box = await page.evaluate(
+        f"(({{x, y, width}}) => [x, y, width])(document.querySelector('{watts} canvas').getBoundingClientRect())"
+    )
+    x, y, width = box
+    await page.drag((x + width * 0.3, y + 60), (x + width * 0.5, y + 60))
+    assert " to " in await page.evaluate(period)
+    # The same period in every chart.
+    await page.evaluate(f"document.querySelector('{load} canvas').focus()")
+    await page.press("End")
+    read = await page.text(f"{load} {readout}")
+    assert read
+    assert read[:8] <= (await page.evaluate(period))[-8:]
+    await page.evaluate("document.querySelector('#period').value = '15'")
+    await page.evaluate("document.querySelector('#period').dispatchEvent(new Event('change'))")
+    await page.press("0")
+    assert await page.evaluate(period) == "all that is known"
+
+
 async def _live_and_explained_by_keyboard(page: BrowserTab, bus: Bus) -> None:
     await put(bus, decision(7, 7, text="a spike"), record(7), scaled(7, 7))
     await shown(page, "#timeline", "scaling #7: prefill=2 decode=7; a spike")
@@ -177,6 +228,21 @@ async def _fleet_by_keyboard(page: BrowserTab) -> None:
     assert "odd: draws 470 W" in text
     label = json.dumps(await page.evaluate("document.getElementById('fleet').ariaLabel"))
     assert f"{8 * NODES} GPUs" in label
+
+
+@pytest.mark.long
+async def test_a_deployment_without_a_record_gets_the_watts_of_its_site_with_the_first_one() -> None:
+    async with bench() as (_, bus), leading(bus, "planner-a", ttl_s=30.0), served(bus) as served_page:
+        await put(bus, decision(1, 6))
+        async with browser_page() as page:
+            await page.open(served_page.url)
+            await shown(page, "#chosen", CHAT)
+            await shown(page, "#leader", "planner-a")
+            watts = "document.querySelector('[data-chart=watts] canvas').ariaLabel"
+            assert "nothing yet" in await page.evaluate(watts)
+            for _ in range(2):
+                await put(bus, record(1))
+            await until(lambda: page.evaluate(f"{watts}.includes('drawn')"), "the watts of the site")
 
 
 @pytest.mark.long

@@ -45,5 +45,6 @@ async def test_a_report_opens_from_a_file_and_states_the_budget(tmp_path: Path) 
         assert "500\t3.00 s\tanna on the dashboard\tgrid" in text
         assert "chat\t2026-01-02 12:40:00\t2026-01-02 12:41:50" in text
         if os.environ.get("WATTSCALE_WRITE_SCREENSHOT"):
+            await page.as_high_as_its_page(1100)
             (HERE / "report.png").write_bytes(await page.screenshot())
         assert page.problems == []

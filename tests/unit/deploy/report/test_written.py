@@ -17,8 +17,9 @@ from deploy.report.evidence import NotAReportError, claimed, compared, not_recom
 from deploy.report.journal import StreamRange, digest, ranges
 from deploy.report.period_report import PeriodReport, as_json, report
 from deploy.report.signature import Signature, signed, verified
+from deploy.report.tables import ReportTable
 from deploy.report.usage import Prices
-from deploy.report.written import FORMS, as_csv, markdown, page
+from deploy.report.written import FORMS, _section, as_csv, markdown, page
 from tests.unit.deploy.report.messages import HOUR, Journal
 
 EVIL = '<script>alert("x")</script> | a\nb \x1b[31m'
@@ -49,6 +50,12 @@ def test_the_page_holds_no_script_and_loads_nothing() -> None:
     tags.feed(page(made(EVIL)))
     assert "script" not in tags.seen
     assert {"table", "h1"} <= tags.seen
+
+
+def test_a_command_in_a_note_is_one_in_html_too_and_stays_text() -> None:
+    table = ReportTable("t", ("a",), [("`x`",)], notes=["kept by `wattscale archive <b>`"])
+    assert "<li>kept by <code>wattscale archive &lt;b&gt;</code></li>" in _section(table)
+    assert "<td>`x`</td>" in _section(table)
 
 
 def test_no_form_passes_control_characters_on() -> None:
