@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -105,13 +106,12 @@ async def test_the_page_answers_explains_lives_and_survives_an_outage(tmp_path: 
             await shown(page, "#sites", f"{begins:%H:%M:%S}, over a ramp of 120 s: begins later")
             assert "UTC" not in await page.text("#sites")
             for name in ("target", "announced budget", "decode desired"):
-                dashed = (
-                    f"[...document.querySelectorAll('.legend .dashed')].some((one) => one.textContent === '{name}')"
-                )
-                await until(lambda dashed=dashed: page.evaluate(dashed), name)
+                one = f"(line) => line.textContent === '{name}'"
+                await until(partial(page.evaluate, f"[...document.querySelectorAll('.dashed')].some({one})"), name)
             # Each reading until the next, a minute later.
             await shown(page, "#energy", f"{sum(drawn[:-1]) / 60_000:.2f} kWh drawn")
             if os.environ.get("WATTSCALE_WRITE_SCREENSHOT"):
+                await shown(page, "#agents", "node-2")
                 await page.as_high_as_its_page(1400)
                 (HERE / "page.png").write_bytes(await page.screenshot())
             await accessible(page, axe)
@@ -121,7 +121,8 @@ async def test_the_page_answers_explains_lives_and_survives_an_outage(tmp_path: 
             await _live_and_explained_by_keyboard(page, bus)
             await _fleet_by_keyboard(page)
             await page.size(390, 800)
-            assert await page.evaluate("document.documentElement.scrollWidth") == 390
+            # The fleet is laid out again when the browser has told its new width.
+            await until(partial(page.evaluate, "document.documentElement.scrollWidth === 390"), "a page of that width")
             await accessible(page, axe)
             await server.stop()
             await shown(page, "#connection", "the bus cannot be reached since")
