@@ -61,7 +61,7 @@ class AgentHealthServer:
         self._request_s = request_s
         self._max_connections = max_connections
         self._notes = notes
-        self._pages: Mapping[str, Callable[[], Response]] = {
+        self.pages: Mapping[str, Callable[[], Response]] = {
             "/livez": lambda: _text("ok\n"),
             "/readyz": self._readyz,
             "/metrics": self._show_metrics,
@@ -91,7 +91,7 @@ class AgentHealthServer:
         return connection
 
     async def _answer(self, request: BaseRequest) -> Response:
-        page = self._pages.get(request.path)
+        page = self.pages.get(request.path)
         if request.method != "GET":
             response = _text("only GET\n", 405)
             response.headers["Allow"] = "GET"
