@@ -20,7 +20,7 @@ MIN_SEPARATION = 0.75
 """Forecasts kept for comparison are at least a quarter of the horizon apart: more would only cost memory."""
 LARGEST_RATIO = 4.0
 SMALLEST_GAIN = 0.05
-"""The pattern must be better by this share before it gets any weight."""
+"""The pattern must be better by this share before it gets any weight; it is judged where it foresees as much change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +85,14 @@ class Seasonal:
 
 
 def _judged(model: Seasonal, t_s: float, y: float) -> Seasonal:
-    """The model after comparing the oldest due forecast with the observation."""
+    """The model after comparing the oldest due forecast with the observation, where the pattern foresaw a change.
+
+    A night in which it foresees nothing says nothing about the morning.
+    """
     if not model.due or model.due[0][0] > t_s:
         return model
     _, bare, shaped = model.due[0]
-    if bare == shaped:
+    if abs(shaped - bare) <= SMALLEST_GAIN * bare:
         return replace(model, due=model.due[1:])
     return replace(
         model,
