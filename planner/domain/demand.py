@@ -75,6 +75,9 @@ class DeploymentDemand:
     pools: Mapping[PoolId, PoolDemand]
     priority: int = 0
     max_gpus: int | None = None
+    starting_part: float = 0.0
+    """The part of the time that an option is scored over, from its beginning on, in which replicas beyond those in
+    force are still to start and serve nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ class PowerCurve:
     """``speed(cap) = 1`` above ``p_u``, ``((cap - p_s) / (p_u - p_s)) ** alpha`` below, and a tail near ``p_s``.
 
     Three-parameter law fitted to measured cap sweeps. All powers are milliwatts per GPU.
-    ``useful_mw`` is the lowest sensible cap for a GPU that serves; ``min_mw`` and ``max_mw`` are the
-    hardware's constraints. Draw under load is ``min(cap, p_u)``; an idle GPU draws ``idle_mw``.
+    ``useful_mw`` is the lowest sensible cap for a GPU that serves while watts suffice; ``min_mw`` and
+    ``max_mw`` are the hardware's constraints. Draw under load is ``min(cap, p_u)``; an idle GPU draws ``idle_mw``.
     """
 
     p_s_mw: int

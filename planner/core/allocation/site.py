@@ -26,6 +26,9 @@ from planner.domain.ids import DeploymentId, GpuId, PoolId, SiteId
 from planner.domain.units import Milliwatts, TickClock
 
 FULL_SPEED = 1.0
+DECIDED_AFTER = 0.5
+"""Start-up times after which the next change is decided, however short the interval: so long a load takes to show.
+Otherwise a planner that ticks every few seconds would never find a start worth its wait."""
 SPEED_RESERVE = 1.3
 """Caps leave this much speed above what the sized load needs, while watts suffice. A cap that just meets the forecast
 leaves nothing for load that comes before the next tick, and a raise waits for watts to settle. Measured on seven cases:
@@ -91,7 +94,17 @@ def demand(sized: SizedDeployment, counts: Mapping[PoolId, int] | None) -> Deplo
         if counts is not None:
             span = (min(current, counts[name]) if counts[name] > current else counts[name], counts[name])
         pools[name] = _pool_demand(pool, sized.options.get(name), current, *span)
-    return DeploymentDemand(config.deployment, config.site, pools, config.priority, config.max_gpus)
+    interval_s = sized.seen.interval_s if sized.seen is not None else 0.0
+    starting = starting_part(max([pool.startup_s for pool in config.pools.values()], default=0.0), interval_s)
+    return DeploymentDemand(config.deployment, config.site, pools, config.priority, config.max_gpus, starting)
+
+
+def starting_part(startup_s: float, interval_s: float) -> float:
+    """The part of the time until the next change can help in which replicas that are to start serve nothing.
+
+    The next change is decided an interval later, and serves a start-up time after that.
+    """
+    return startup_s / (startup_s + max(interval_s, DECIDED_AFTER * startup_s)) if startup_s > 0.0 else 0.0
 
 
 def _pool_demand(pool: PoolConfig, options: PoolOptions | None, current: int, least: int, most: int) -> PoolDemand:

@@ -1,11 +1,14 @@
 """Good requests when watts are short: ours against fixed caps, steering by draw and a mover of watts, in our plant.
 
-    python -m tests.benchmarks.power.watts_short [--gpus 8] [--shares 0.5,0.7] [--loads 1.0] [--json FILE]
+    python -m tests.benchmarks.power.watts_short [--gpus 8] [--shares 0.5,0.7] [--loads 1.0] [--seed 2]
+        [--peers uniform,roles] [--json FILE]
 
 One node of 8 GPUs or eight of them, H100, the built-in profile, start-up 60 s. The load flips every 600 s between a
 prompt-heavy and an answer-heavy mix; a load of 1.0 is what all GPUs serve at even caps within the budget with the best
 split of each mix, prompts at 70 % of their workers' time. ``steps`` is a budget that goes 80, 50, 70, 60 % of the
 nameplate, ten minutes each, out of step with the flips.
+
+``--peers ''`` runs ours alone: no peer depends on the planner.
 
 Every peer gets the split of GPUs (of three eighths to five eighths for prompts) and, where it has them, the caps or the
 step that do best on this very load; ours starts at half and half with its default settings. Where a rule has documented
@@ -40,7 +43,9 @@ from planner.sim.workload.generated import ANSWER_HEAVY, PROMPT_HEAVY, Figures, 
 from planner.sim.workload.scenario import BudgetSteps, Scenario, card_of, disaggregated
 
 CARD, STARTUP_S, TTFT_MS, ITL_MS = "h100", 60.0, 1000.0, 40.0
-FLIP_S, FLIPS, SEED = 600.0, 4, 1
+FLIP_S, FLIPS = 600.0, 4
+MIX_SEED = 1
+"""Of the requests whose mean lengths say what a load of 1.0 is; the load itself has a seed of its own."""
 PREFILL_BUSY = 0.7
 STEPS = (0.8, 0.5, 0.7, 0.6)
 STEP_OFFSET_S = 300.0
@@ -59,6 +64,7 @@ class ShortCase:
     load: float
     share: float | None
     """Of the nameplate; None: the steps."""
+    seed: int = 1
 
     @property
     def name(self) -> str:
@@ -67,7 +73,7 @@ class ShortCase:
 
 def served_per_s(profile: Profile, figures: Figures, gpus: int, cap_mw: float) -> float:
     """Requests a second that ``gpus`` serve within the targets, all at ``cap_mw``, with the best split for this mix."""
-    mix = _trace(itertools.islice(flipping(SEED, ((figures, 1.0),), 1e9), 2000))
+    mix = _trace(itertools.islice(flipping(MIX_SEED, ((figures, 1.0),), 1e9), 2000))
     prefill, decode = disaggregated(profile, CARD)
     law = engine_law(profile)
     assert law.prefill is not None
@@ -97,7 +103,7 @@ def scenario(case: ShortCase) -> Scenario:
     )
     half = case.gpus // 2
     return Scenario(
-        _trace(itertools.takewhile(lambda request: request.t_s < until_s, flipping(SEED, phases, FLIP_S))),
+        _trace(itertools.takewhile(lambda request: request.t_s < until_s, flipping(case.seed, phases, FLIP_S))),
         profile,
         ClusterSpec(-(-case.gpus // 8), min(8, case.gpus), card),
         disaggregated(profile, CARD, startup_s=STARTUP_S, start=(half, case.gpus - half)),
@@ -132,10 +138,10 @@ def candidates(case: ShortCase, world: Scenario, peer: str) -> Iterator[str]:
             yield f"{split}+{peer}"
 
 
-def measured(case: ShortCase, processes: int) -> dict[str, Any]:
-    """Scores by row: ours, and of each peer its best."""
+def measured(case: ShortCase, peers: Sequence[str], processes: int) -> dict[str, Any]:
+    """Scores by row: ours, and of each of ``peers`` its best."""
     world = scenario(case)
-    wanted = {peer: list(candidates(case, world, peer)) for peer in PEERS}
+    wanted = {peer: list(candidates(case, world, peer)) for peer in peers}
     names = ["ours", *dict.fromkeys(name for some in wanted.values() for name in some)]
     jobs = [RunJob(name, 0, name, world.budget, OursSettings()) for name in names]
     scores: dict[str, Scores] = {}
@@ -149,20 +155,20 @@ def measured(case: ShortCase, processes: int) -> dict[str, Any]:
     return {"case": case.name, "requests": len(world.trace), "rows": {key: one.as_json() for key, one in rows.items()}}
 
 
-def table(found: Sequence[dict[str, Any]]) -> str:
+def table(found: Sequence[dict[str, Any]], peers: Sequence[str]) -> str:
     """Markdown: a row a case, the share of good requests by policy, and ours as a multiple of the best peer's."""
-    head = ["case", "ours", *(BEST.get(peer, peer) for peer in PEERS), "ours / best peer", "over budget, ours"]
+    head = ["case", "ours", *(BEST.get(peer, peer) for peer in peers), "ours / best peer", "over budget, ours"]
     lines = [f"| {' | '.join(head)} |", "| " + " | ".join("---" for _ in head) + " |"]
     for one in found:
         rows = one["rows"]
-        best = max(rows[peer]["good_requests"] for peer in PEERS)
+        best = max((rows[peer]["good_requests"] for peer in peers), default=0)
         cells = [f"{rows['ours']['good_share']:.1%}"]
-        for peer in PEERS:
+        for peer in peers:
             split = rows[peer]["policy"].removeprefix("static:").partition("+")[0]
             cells.append(f"{rows[peer]['good_share']:.1%} ({split})")
-        ratio = rows["ours"]["good_requests"] / max(1, best)
+        ratio = f"{rows['ours']['good_requests'] / max(1, best):.2f}" if peers else "-"
         over = f"{rows['ours']['violation_watt_seconds']:.0f} Ws"
-        lines.append(f"| {' | '.join([one['case'], *cells, f'{ratio:.2f}', over])} |")
+        lines.append(f"| {' | '.join([one['case'], *cells, ratio, over])} |")
     return "\n".join(lines)
 
 
@@ -171,17 +177,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, default=8)
     parser.add_argument("--shares", default="0.5,0.6,0.7,0.8,steps")
     parser.add_argument("--loads", default="0.4,0.55,0.7,1.0")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
     shares = [None if text == "steps" else float(text) for text in args.shares.split(",")]
-    cases = [ShortCase(args.gpus, float(load), share) for share in shares for load in args.loads.split(",")]
+    cases = [ShortCase(args.gpus, float(load), share, args.seed) for share in shares for load in args.loads.split(",")]
+    peers = [peer for peer in args.peers.split(",") if peer]
+    if unknown := set(peers) - set(PEERS):
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     found = []
     for case in cases:
-        found.append(measured(case, args.processes))
+        found.append(measured(case, peers, args.processes))
         if args.json is not None:
             args.json.write_text(json.dumps(found, indent=1))
-    print(table(found))
+    print(table(found, peers))
     return 0
 
 

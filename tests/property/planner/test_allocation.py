@@ -89,7 +89,9 @@ def test_limits_hold_whatever_is_asked(site: tuple[list[DeploymentDemand], SiteL
         for name, pool in demand.pools.items():
             grant = answer.pools[demand.deployment, name]
             assert grant.setpoint.cap_mw % 5_000 == 0
-            assert pool.curve.useful_mw <= grant.setpoint.cap_mw <= pool.curve.max_mw
+            lowest = min(pool.curve.useful_mw, max(pool.curve.min_mw, limits.reserve_mw_per_idle_gpu))
+            assert lowest <= grant.setpoint.cap_mw <= pool.curve.max_mw
+            assert answer.shortfall[demand.deployment] > 0.0 or grant.setpoint.cap_mw >= pool.curve.useful_mw
             assert grant.replicas <= pool.max_replicas
             assert grant.speed == pytest.approx(speed(pool.curve, grant.setpoint.cap_mw))
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.core.allocation.optimiser.padded_tables import Ints
-from planner.core.allocation.optimiser.problem import STEP_MW, Problem
+from planner.core.allocation.optimiser.problem import Problem
 from planner.core.allocation.optimiser.shares import good
 from planner.domain.demand import Allocation, PoolDemand, PoolGrant, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
@@ -78,7 +78,7 @@ def allocation(problem: Problem, solution: Solution, limits: SiteLimits, *, floo
 def _answers(problem: Problem, solution: Solution) -> list[tuple[int, int, float]]:
     """(P) the count, the cap in mW, and the speed of each pool."""
     rows, columns, steps = np.arange(len(solution.columns)), solution.columns, solution.steps
-    caps_mw = (problem.floor[:-1] + steps) * STEP_MW
+    caps_mw = (problem.floor[:-1] + steps) * problem.step_mw
     table = (problem.count[rows, columns], caps_mw, problem.speed[rows, steps])
     return list(zip(*(column.tolist() for column in table), strict=True))
 
@@ -99,7 +99,7 @@ def _scarce(problem: Problem, solution: Solution, *, floors: bool) -> _Scarce:
     left_mw = problem.budget_mw - sum((held * problem.caps[rows, steps]).tolist())
     left_gpus = problem.gpu_limit - float(held.sum())
     wants = problem.count[rows, columns] < problem.wanted[:-1]
-    slowed = (steps < problem.last[:-1]) & (held > 0) & (held * STEP_MW > left_mw)
+    slowed = (steps < problem.last[:-1]) & (held > 0) & (held * problem.step_mw > left_mw)
     unpowered = wants & (size <= left_gpus) & (size * problem.caps[:-1, 0] > left_mw)
     return _Scarce(floors or bool((slowed | unpowered).any()), bool((wants & (size > left_gpus)).any()), floors)
 

@@ -156,7 +156,9 @@ def short(problem: Problem) -> Market:
     rows, columns = problem.listed.rows, problem.listed.columns
     steps = np.arange(0, problem.speed.shape[1], step)
     options = problem.every(step)
-    score = (options.share + DRAIN * options.carried) / (1.0 + DRAIN) * problem.kept[rows, columns, None]
+    starting = np.append(problem.starting[problem.owner], 0.0)[rows, None]
+    share = options.share + starting * (options.first - options.share)
+    score = (share + DRAIN * options.carried) / (1.0 + DRAIN) * problem.kept[rows, columns, None]
     worth = np.append(problem.worth[problem.owner], 0.0)[rows, None]
     value = np.where(steps <= problem.last[rows, None], worth * np.log(np.maximum(NOTHING, score)), -np.inf)
     mw = problem.gpus[rows, columns, None] * problem.caps[rows, ::step]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from planner.core.allocation.optimiser.problem import lowest_cap_mw, minimums_fit
+from planner.core.allocation.optimiser.problem import least_cap_mw, minimums_fit
 from planner.core.allocation.optimiser.solve import allocate as jointly
 from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, PoolGrant, SiteLimits, Weights
 from planner.domain.ids import DeploymentId, PoolId
@@ -60,7 +60,7 @@ def _class_by_class(
         own = [demand for demand in demands if demand.priority == rank]
         # A class keeps the worth it has beside the others; otherwise a GPU may cost more than its shortfall.
         worth = replace(weights, sla=weights.sla * weights.priority**below)
-        found = jointly(own, _less(left, *_held_at_minimum(floors)), worth)
+        found = jointly(own, _less(left, *_held_at_minimum(floors, limits)), worth)
         gained = _lost(joint, own) - _lost(found, own)
         if not better and gained < -ALIKE:
             return None
@@ -78,11 +78,11 @@ def _less(limits: SiteLimits, mw: int, gpus: int) -> SiteLimits:
     return replace(limits, budget_mw=Milliwatts(max(0, limits.budget_mw - mw)), gpus=max(0, limits.gpus - gpus))
 
 
-def _held_at_minimum(demands: Sequence[DeploymentDemand]) -> tuple[int, int]:
-    """Milliwatts and GPUs of all minimum counts at the lowest useful caps."""
+def _held_at_minimum(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> tuple[int, int]:
+    """Milliwatts and GPUs of all minimum counts at the lowest caps of their cards."""
     pools = [pool for demand in demands for pool in demand.pools.values()]
     held = [pool.min_replicas * pool.gpus_per_replica for pool in pools]
-    return sum(gpus * lowest_cap_mw(pool) for gpus, pool in zip(held, pools, strict=True)), sum(held)
+    return sum(gpus * least_cap_mw(pool, limits) for gpus, pool in zip(held, pools, strict=True)), sum(held)
 
 
 def _spent(

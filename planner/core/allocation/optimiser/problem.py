@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from planner.core.allocation.optimiser.padded_tables import TINY, Floats, Ints, padded
 from planner.core.allocation.optimiser.shares import goods, needs
 from planner.core.power.curve import chosen_speed, is_fixed
+from planner.core.power.curve import speed as tail_speed
 from planner.domain.demand import DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.ids import PoolId
 from planner.domain.pool import Role
@@ -28,6 +29,8 @@ T = TypeVar("T", np.float64, np.int64)
 
 STEP_MW = 5_000
 """Caps are multiples of 5 W: finer steps have no effect within the accuracy of the hardware's own control."""
+COARSE_STEP_MW = 10_000
+"""The same where many deployments are short of watts: half as many caps to compare."""
 ENOUGH = 1.0 + 1e-9
 DRAIN = 0.05
 """What carrying all of the load is worth beside making all of it good: where nothing can be good, the option that
@@ -45,9 +48,13 @@ ALIKE_WATTS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What each cap of each count gives: the predicted share of good requests, and the share carried."""
+    """What each cap of each count gives: the predicted share of good requests, and the share carried.
+
+    ``first``: the share as long as replicas that are still to start serve nothing.
+    """
 
     share: Floats
+    first: Floats
     carried: Floats
 
 
@@ -91,6 +98,12 @@ class Problem:
     """(P + 1, N) speed that arriving prompts need, 0 where the pool serves none: shares are predicted from it."""
     answers: Floats
     """(P + 1, N) the same of answers."""
+    at_first: Floats
+    """(2, P + 1) the speeds that prompts and answers need at the replicas in force."""
+    now: Floats
+    """(P + 1) replicas in force; those beyond them are still to start."""
+    starting: Floats
+    """(D) the part of the time in which these serve nothing."""
     spare: Floats
     """(P + 1) factor on the need while watts are plenty."""
     least: Floats
@@ -104,11 +117,14 @@ class Problem:
     """(P + 1, 5): P_s, P_u - P_s, alpha, idle, P_u in mW."""
     energy: float
     floor: Ints
-    """(P + 1) lowest cap, in steps."""
+    """(P + 1) lowest cap, in steps: that of the card, or of an idle GPU where that is higher."""
+    useful: Ints
+    """(P + 1) lowest useful cap, in steps above the floor: while everything can be carried, none is lower."""
     last: Ints
     """(P + 1) highest cap worth giving, in steps above the floor."""
     speed: Floats
     """(P + 1, S) speed at each step from the floor on."""
+    step_mw: int
     alike: float
     """Shares of good requests within this of one another, relatively, are equal."""
     reserve_mw: float
@@ -127,13 +143,19 @@ class Problem:
     def caps(self) -> Floats:
         """(P + 1, S) mW above reserve that a GPU holds at each step."""
         steps = self.floor[:, None] + np.arange(self.speed.shape[1], dtype=np.float64)
-        caps: Floats = steps * STEP_MW - self.reserve_mw
+        caps: Floats = steps * self.step_mw - self.reserve_mw
         return caps
 
     @cached_property
     def options(self) -> Options:
         """(P + 1, N, S) every cap of every count."""
-        return _options(self.speed[:, None, :], self.prompts[:, :, None], self.answers[:, :, None])
+        found = _options(self.speed[:, None, :], self.prompts[:, :, None], self.answers[:, :, None])
+        if not self.starting.any():
+            return found
+        prompts, answers = self.at_first[:, :, None, None]
+        before = goods(self.speed[:, None, :], prompts, answers)
+        grown = (self.count > self.now[:, None])[:, :, None]
+        return replace(found, first=np.where(grown, np.minimum(before, found.share), found.share))
 
     @cached_property
     def listed(self) -> Listed:
@@ -146,7 +168,13 @@ class Problem:
         rows, columns = self.listed.rows, self.listed.columns
         prompts, answers = self.prompts[rows, columns, None, None], self.answers[rows, columns, None, None]
         found = _options(self.speed[rows, None, ::step], prompts, answers)
-        return Options(found.share[:, 0], found.carried[:, 0])
+        first = found.share[:, 0]
+        if self.starting.any():
+            grown = self.count[rows, columns] > self.now[rows]
+            prompts, answers = self.at_first[:, rows[grown], None, None]
+            first = first.copy()
+            first[grown] = goods(self.speed[rows[grown], None, ::step], prompts, answers)[:, 0]
+        return Options(found.share[:, 0], first, found.carried[:, 0])
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -185,9 +213,32 @@ class Problem:
         """The same, where caps leave only what each load needs with speed to spare."""
         return replace(self, least=np.zeros_like(self.least))
 
+    def coarse(self) -> Problem:
+        """The same problem with caps in steps of ``COARSE_STEP_MW``, where every lowest cap is one of them."""
+        caps = _caps(self._curves, int(self.reserve_mw), COARSE_STEP_MW)
+        same = np.array_equal(caps.floor * COARSE_STEP_MW, self.floor * self.step_mw)
+        return self._with(caps, COARSE_STEP_MW) if same else self
+
+    def useful_only(self) -> Problem:
+        """The same problem without caps below the lowest useful ones, where the fewest replicas fit at these."""
+        caps = _caps(self._curves, max(curve.max_mw for curve in self._curves))
+        found = self._with(caps, STEP_MW)
+        return found if float((found.gpus[:, 0] * found.caps[:, 0]).sum()) <= self.budget_mw else self
+
+    @property
+    def _curves(self) -> tuple[PowerCurve, ...]:
+        return tuple([pool.curve for demand in self.demands for pool in demand.pools.values()] + [_DUMMY.curve])
+
+    def _with(self, caps: _Caps, step_mw: int) -> Problem:
+        return replace(self, step_mw=step_mw, floor=caps.floor, useful=caps.useful, last=caps.last, speed=caps.speed)
+
     def cost(self, rows: Ints | int, columns: Ints, steps: Ints) -> Floats:
-        """GPUs, changes and expected draw of options; inf where there is no such count. Arrays that broadcast."""
-        speed, cap = self.speed[rows, steps], (self.floor[rows] + steps) * float(STEP_MW)
+        """GPUs, changes and expected draw of options; inf where there is no such count. Arrays that broadcast.
+
+        Below the lowest useful cap the draw is that of the useful one, for longer: no cap is so low only to be cheap.
+        """
+        lasting = np.maximum(steps, self.useful[rows])
+        speed, cap = self.speed[rows, steps], (self.floor[rows] + lasting) * float(self.step_mw)
         idle, p_u = self.curve[rows, 3], self.curve[rows, 4]
         busy = np.minimum(self.busy[rows, columns] / np.maximum(speed, TINY), 1.0)
         draw = idle + busy * np.maximum(0.0, np.minimum(cap, p_u) - idle)
@@ -211,8 +262,8 @@ class Problem:
         p_s, span, alpha = (self.curve[:, i, None] for i in range(3))
         asked = np.maximum(self.need * self.spare[:, None], self.least[:, None])
         asked = np.minimum(self._top[:, None], np.where(self.need > 0.0, asked, 0.0))
-        steps = np.ceil((p_s + span * asked ** (1.0 / alpha)) / STEP_MW - 1e-6) - self.floor[:, None]
-        steps = np.where(asked > 0.0, np.maximum(steps, 0.0), 0.0)
+        steps = np.ceil((p_s + span * asked ** (1.0 / alpha)) / self.step_mw - 1e-6) - self.floor[:, None]
+        steps = np.where(asked > 0.0, np.maximum(steps, self.useful[:, None]), self.useful[:, None])
         found: Ints = np.minimum(steps, self.last[:, None]).astype(np.int64)
         return found
 
@@ -241,26 +292,31 @@ def _options(speed: Floats, prompts: Floats, answers: Floats) -> Options:
         carried = speed / felt
     np.minimum(carried, 1.0, out=carried)
     carried[felt[..., 0] <= 0.0] = 1.0
-    return Options(share, carried)
+    return Options(share, share, carried)
 
 
 def minimums_fit(demands: Sequence[DeploymentDemand], limits: SiteLimits) -> bool:
-    """Whether every pool can have its minimum at the lowest useful cap."""
+    """Whether every pool can have its minimum at its cards' lowest cap."""
     mw = gpus = 0
     for demand in demands:
         own = 0
         for pool in demand.pools.values():
             held = pool.min_replicas * pool.gpus_per_replica
             own += held
-            mw += held * (_lowest_steps(pool.curve) * STEP_MW - limits.reserve_mw_per_idle_gpu)
+            mw += held * (least_cap_mw(pool, limits) - limits.reserve_mw_per_idle_gpu)
         if demand.max_gpus is not None and own > demand.max_gpus:
             return False
         gpus += own
     return gpus <= limits.gpus and mw <= limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
 
 
+def least_cap_mw(pool: PoolDemand, limits: SiteLimits) -> int:
+    """The lowest cap that a serving GPU of the pool is given where watts are short."""
+    return _least_steps(pool.curve, limits.reserve_mw_per_idle_gpu) * STEP_MW
+
+
 def lowest_cap_mw(pool: PoolDemand) -> int:
-    """The lowest cap that a serving GPU of the pool is given."""
+    """The lowest cap that a serving GPU of the pool is given while watts suffice."""
     return _lowest_steps(pool.curve) * STEP_MW
 
 
@@ -269,12 +325,18 @@ def highest_cap_mw(pool: PoolDemand) -> int:
     return (_lowest_steps(pool.curve) + _last_step(pool.curve)) * STEP_MW
 
 
-def _lowest_steps(curve: PowerCurve) -> int:
-    return -(-max(curve.useful_mw, curve.min_mw) // STEP_MW)
+def _least_steps(curve: PowerCurve, parked_mw: int, step_mw: int = STEP_MW) -> int:
+    """The card's lowest cap, or the one that an idle GPU keeps; the lowest useful one where that is lower or fixed."""
+    useful = _lowest_steps(curve, step_mw)
+    return useful if is_fixed(curve) else min(useful, -(-max(curve.min_mw, parked_mw) // step_mw))
 
 
-def _last_step(curve: PowerCurve) -> int:
-    return max(0, min(-(-curve.p_u_mw // STEP_MW), curve.max_mw // STEP_MW) - _lowest_steps(curve))
+def _lowest_steps(curve: PowerCurve, step_mw: int = STEP_MW) -> int:
+    return -(-max(curve.useful_mw, curve.min_mw) // step_mw)
+
+
+def _last_step(curve: PowerCurve, step_mw: int = STEP_MW) -> int:
+    return max(0, min(-(-curve.p_u_mw // step_mw), curve.max_mw // step_mw) - _lowest_steps(curve, step_mw))
 
 
 _DUMMY = PoolDemand(
@@ -295,7 +357,7 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
     pools = [*[pool for demand in demands for pool in demand.pools.values()], _DUMMY]
     columns = _columns(pools)
     size, now, floors, wanted, spare, least_speed = columns
-    curves = _caps(tuple([pool.curve for pool in pools]))
+    curves = _caps(tuple([pool.curve for pool in pools]), limits.reserve_mw_per_idle_gpu)
     table = padded(pools, curves.slowest, spare, from_zero=from_zero)
     first = np.array(list(accumulate([len(demand.pools) for demand in demands], initial=0)))
     owner = np.array([d for d, demand in enumerate(demands) for _ in demand.pools])
@@ -307,6 +369,9 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
     real[:-1] &= asked <= _most_gpus((least * size)[:-1], own_gpus, owner, first, limits)[:, None]
     real[:, 0] = True
     count = np.where(real, table.counts, 0.0)
+    prompts = np.where(real | (table.prompts <= 0.0), table.prompts, np.inf)
+    answers = np.where(real | (table.answers <= 0.0), table.answers, np.inf)
+    ready = np.clip(now - table.counts[:, 0], 0, real.sum(axis=1) - 1).astype(np.int64)
     gpus = count * size[:, None]
     changed = weights.churn * size[:, None] * np.abs(count - now[:, None])
     ranks = {p: rank for rank, p in enumerate(sorted({demand.priority for demand in demands}))}
@@ -323,8 +388,11 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
         count=count.astype(np.int64),
         gpus=gpus,
         need=np.where(real, table.need, np.inf),
-        prompts=np.where(real | (table.prompts <= 0.0), table.prompts, np.inf),
-        answers=np.where(real | (table.answers <= 0.0), table.answers, np.inf),
+        prompts=prompts,
+        answers=answers,
+        at_first=np.array([felt[np.arange(len(ready)), ready] for felt in (prompts, answers)]),
+        now=np.maximum(now, table.counts[:, 0]),
+        starting=np.array([demand.starting_part for demand in demands]),
         spare=spare,
         least=least_speed,
         busy=np.where(real, table.busy, 0.0),
@@ -333,12 +401,15 @@ def build(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weig
         curve=curves.law,
         energy=weights.energy / 1000.0,
         floor=curves.floor,
+        useful=curves.useful,
         last=curves.last,
         speed=curves.speed,
+        step_mw=STEP_MW,
         alike=min(1.0, ALIKE_WATTS / max(TINY, weights.sla)),
         reserve_mw=reserve,
         budget_mw=max(0.0, limits.budget_mw - reserve * limits.gpus),
-        gpu_limit=float(limits.gpus),
+        # Where even idle GPUs may not keep their reserve, none serves.
+        gpu_limit=float(limits.gpus) if limits.budget_mw >= reserve * limits.gpus else 0.0,
     )
 
 
@@ -374,9 +445,11 @@ def felt_needs(pool: PoolDemand) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Caps:
-    """(P + 1) lowest steps and numbers of steps above, (P + 1, S) speeds, (P + 1, 5) curves, (P + 1) lowest speeds."""
+    """(P + 1) lowest steps, steps to the useful ones and to the last, (P + 1, S) speeds, (P + 1, 5) curves, (P + 1)
+    speeds at the lowest useful cap."""
 
     floor: Ints
+    useful: Ints
     last: Ints
     speed: Floats
     law: Floats
@@ -384,22 +457,25 @@ class _Caps:
 
 
 @lru_cache(maxsize=64)
-def _caps(curves: tuple[PowerCurve, ...]) -> _Caps:
+def _caps(curves: tuple[PowerCurve, ...], parked_mw: int, step_mw: int = STEP_MW) -> _Caps:
     """The caps of these curves, of which the last is the dummy pool's. Not to be written to.
 
     Kept for the next call, because curves change slowly, and a tick asks twice.
     """
-    floor = np.array([_lowest_steps(curve) for curve in curves], dtype=np.int64)
-    last = np.array([_last_step(curve) for curve in curves], dtype=np.int64)
+    floor = np.array([_least_steps(curve, parked_mw, step_mw) for curve in curves], dtype=np.int64)
+    useful = np.array([_lowest_steps(curve, step_mw) for curve in curves], dtype=np.int64) - floor
+    last = useful + np.array([_last_step(curve, step_mw) for curve in curves], dtype=np.int64)
     laws = [(c.p_s_mw, max(1, c.p_u_mw - c.p_s_mw), c.alpha, c.idle_mw, c.p_u_mw) for c in curves]
     law = np.array(laws, dtype=np.float64)
     steps = np.minimum(np.arange(int(last.max()) + 1), last[:, None])
-    caps = (floor[:, None] + steps) * float(STEP_MW)
+    caps = (floor[:, None] + steps) * float(step_mw)
     speed = np.clip((caps - law[:, 0:1]) / law[:, 1:2], 0.0, 1.0) ** law[:, 2:3]
     for row, curve in enumerate(curves[:-1]):
         if is_fixed(curve):
             speed[row, :] = chosen_speed(curve, curve.max_mw)
-    slowest = np.array([chosen_speed(c, min(_lowest_steps(c) * STEP_MW, c.max_mw)) for c in curves])
-    for table in (floor, last, speed, law, slowest):
+        for step in range(int(useful[row])):
+            speed[row, step] = min(speed[row, useful[row]], tail_speed(curve, int(floor[row] + step) * step_mw))
+    slowest = np.array([chosen_speed(c, min(_lowest_steps(c, step_mw) * step_mw, c.max_mw)) for c in curves])
+    for table in (floor, useful, last, speed, law, slowest):
         table.flags.writeable = False
-    return _Caps(floor, last, speed, law, slowest)
+    return _Caps(floor, useful, last, speed, law, slowest)

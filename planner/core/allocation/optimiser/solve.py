@@ -19,7 +19,7 @@ from planner.core.allocation.optimiser.padded_tables import Floats, Ints
 from planner.core.allocation.optimiser.pairs import Frontier
 from planner.core.allocation.optimiser.prices import Found, Market
 from planner.core.allocation.optimiser.problem import Problem, build, minimums_fit
-from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, score
+from planner.core.allocation.optimiser.staircase import NOTHING, Others, Pairs, over_time, score
 from planner.domain.demand import DEFAULT_WEIGHTS, Allocation, DeploymentDemand, SiteLimits, Weights
 
 REACH = 3
@@ -41,7 +41,7 @@ def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: W
     floors = not minimums_fit(asked, limits)
     problem = build(asked, limits, weights, from_zero=floors)
     if (solution := _plenty(problem.without_least_speed())) is None:
-        solution = _short(problem)
+        problem, solution = _short(problem)
     elif problem.least.any():
         solution = _plenty(problem) or solution
     return allocation(problem, solution, limits, floors=floors)
@@ -97,11 +97,15 @@ def _least_mw(market: Market) -> float:
     return float(np.minimum.reduceat(least, market.problem.listed.start)[:-1].sum())
 
 
-def _short(problem: Problem) -> Solution:
-    """The answer that makes most requests good where not all load fits."""
+def _short(problem: Problem) -> tuple[Problem, Solution]:
+    """The answer that makes most requests good where not all load fits, and the problem in whose cap steps it is."""
     columns = steps = np.zeros(len(problem.owner), dtype=np.int64)
     mw, gpus = np.array([problem.budget_mw]), np.array([problem.gpu_limit])
     if problem.deployments > 1:
+        if int(np.diff(problem.first).max()) >= pairs.MOST_POOLS:
+            problem = problem.useful_only()  # the frontiers of three pools hold too few options for more caps
+        elif problem.deployments > prices.FEW:
+            problem = problem.coarse()
         market = prices.short(problem)
         found = prices.search(market)
         picked = _paired(market, found, _joint(problem))
@@ -113,18 +117,21 @@ def _short(problem: Problem) -> Solution:
         gpus = np.add.reduceat(held, first)
     gpus = np.minimum(gpus, problem.own_gpus)
     columns, steps = _exactly(problem, columns, steps, mw, gpus)
-    return Solution(columns, steps, plenty=False)
+    return problem, Solution(columns, steps, plenty=False)
 
 
 def _joint(problem: Problem) -> pairs.JointValue:
     def joint(rows: Sequence[int], columns: Ints, steps: Ints) -> Floats:
-        share, carried, kept = np.ones(columns.shape[1]), np.ones(columns.shape[1]), np.ones(columns.shape[1])
+        share, first, carried, kept = np.ones((4, columns.shape[1]))
         for k, row in enumerate(rows):
             share = share * problem.options.share[row, columns[k], steps[k]]
+            first = first * problem.options.first[row, columns[k], steps[k]]
             carried = np.minimum(carried, problem.options.carried[row, columns[k], steps[k]])
             kept = kept * problem.kept[row, columns[k]]
+        owner = problem.owner[rows[0]]
+        share = over_time(share, first, problem.starting[owner])
         logs = np.log(np.maximum(NOTHING, score(share, carried, kept)))
-        total: Floats = problem.worth[problem.owner[rows[0]]] * logs
+        total: Floats = problem.worth[owner] * logs
         return total
 
     return joint
@@ -195,7 +202,7 @@ def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Int
         size = problem.width * (problem.last + 1)
         turned = size[rows[:, 0]] > size[right]
         duo = Pairs(np.where(turned, right, rows[:, 0]), np.where(turned, rows[:, 0], right))
-        _take(problem, duo, mw[members], gpus[members], staircase.no_others(len(rows)), columns, steps)
+        _take(problem, duo, mw[members], gpus[members], staircase.no_others(problem.starting[members]), columns, steps)
         return
     for _ in range(ROUNDS):
         before = columns[rows].copy(), steps[rows].copy()
@@ -203,7 +210,8 @@ def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Int
             for three in combinations(own.tolist(), 3):
                 _three(problem, three, own, float(mw[member]), float(gpus[member]), columns, steps)
         for one, two in combinations(range(rows.shape[1]), 2):
-            others, left_mw, left_gpus = _rest(problem, np.delete(rows, (one, two), axis=1), columns, steps)
+            rest = np.delete(rows, (one, two), axis=1)
+            others, left_mw, left_gpus = _rest(problem, rest, problem.starting[members], columns, steps)
             duo = Pairs(rows[:, one], rows[:, two])
             _take(problem, duo, mw[members] - left_mw, gpus[members] - left_gpus, others, columns, steps)
         if np.array_equal(before[0], columns[rows]) and np.array_equal(before[1], steps[rows]):
@@ -224,13 +232,15 @@ def _at_once(problem: Problem, rows: Ints, mw: Floats, gpus: Floats, columns: In
     return True
 
 
-def _rest(problem: Problem, rest: Ints, columns: Ints, steps: Ints) -> tuple[Others, Floats, Floats]:
+def _rest(problem: Problem, rest: Ints, starting: Floats, columns: Ints, steps: Ints) -> tuple[Others, Floats, Floats]:
     """(D) what the pools ``rest`` (D, K) make good, and the watts and GPUs that they hold."""
     held = problem.gpus[rest, columns[rest]]
     others = Others(
         problem.options.share[rest, columns[rest], steps[rest]].prod(axis=1),
+        problem.options.first[rest, columns[rest], steps[rest]].prod(axis=1),
         problem.options.carried[rest, columns[rest], steps[rest]].min(axis=1, initial=1.0),
         problem.kept[rest, columns[rest]].prod(axis=1),
+        starting,
     )
     return others, (held * problem.caps[rest, steps[rest]]).sum(axis=1), held.sum(axis=1)
 
@@ -241,15 +251,18 @@ def _three(
     """The best of three pools of one deployment: for every option of one of them the best of the other two."""
     third, one, two = sorted(three, key=lambda row: int(problem.width[row] * (problem.last[row] + 1)))
     rest = np.setdiff1d(own, three)[None, :]
-    others, rest_mw, rest_gpus = _rest(problem, rest, columns, steps)
+    starting = problem.starting[problem.owner[own[:1]]]
+    others, rest_mw, rest_gpus = _rest(problem, rest, starting, columns, steps)
     coarse = -(-int(problem.width[third] * (problem.last[third] + 1)) // THIRD)
     column, step = np.nonzero(problem.possible[third, :, ::coarse])
     step = step * coarse
     held = problem.gpus[third, column]
     fixed = Others(
         others.share * problem.options.share[third, column, step],
+        others.first * problem.options.first[third, column, step],
         np.minimum(others.carried, problem.options.carried[third, column, step]),
         others.kept * problem.kept[third, column],
+        np.broadcast_to(starting, column.shape),
     )
     duo = Pairs(np.full(len(column), one), np.full(len(column), two))
     left_mw = mw - rest_mw - held * problem.caps[third, step]

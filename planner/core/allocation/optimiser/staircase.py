@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from planner.core.allocation.optimiser.padded_tables import Floats, Ints
-from planner.core.allocation.optimiser.problem import DRAIN, STEP_MW, Problem
+from planner.core.allocation.optimiser.problem import DRAIN, Problem
 
 NOTHING = 1e-3
 """The score of a deployment that serves no requests: its logarithm must stay finite."""
@@ -29,11 +29,16 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """(D) what the pools that are settled make good, carry and keep: 1 where there are none."""
+    """(D) what the pools that are settled make good, at first and later, carry and keep: 1 where there are none.
+
+    ``starting``: the part of the time in which replicas that are still to start serve nothing.
+    """
 
     share: Floats
+    first: Floats
     carried: Floats
     kept: Floats
+    starting: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,19 @@ def score(share: Floats, carried: Floats, kept: Floats) -> Floats:
     return total
 
 
-def no_others(deployments: int) -> Others:
+def over_time(share: Floats, first: Floats, starting: Floats | float) -> Floats:
+    """The mean share over the time until the next change can help: ``first`` in its ``starting`` part, then ``share``.
+
+    Both are products over all pools: a request needs every stage at the same time.
+    """
+    total: Floats = share + starting * (first - share)
+    return total
+
+
+def no_others(starting: Floats) -> Others:
     """Deployments that have no further pools."""
-    ones = np.ones(deployments)
-    return Others(ones, ones, ones)
+    ones = np.ones(len(starting))
+    return Others(ones, ones, ones, ones, starting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +113,11 @@ class _Stairs:
         top = np.maximum(top, 0)
         cell = self.base[:, None] + top
         share = self.others.share[self.d][:, None] * options.share[left, self.left, :wide] * options.share.take(cell)
+        if self.others.starting.any():
+            first = (
+                self.others.first[self.d][:, None] * options.first[left, self.left, :wide] * options.first.take(cell)
+            )
+            share = over_time(share, first, self.others.starting[self.d][:, None])
         carried = np.minimum(options.carried[left, self.left, :wide], options.carried.take(cell))
         carried = np.minimum(self.others.carried[self.d][:, None], carried)
         return np.where(ok, score(share, carried, self.kept[:, None]), -1.0), top
@@ -109,6 +128,8 @@ class _Stairs:
         one = (self.pairs.left[d], self.left[places], step_left)
         two = (self.pairs.right[d], self.right[places], step_right)
         share = self.others.share[d] * options.share[one] * options.share[two]
+        first = self.others.first[d] * options.first[one] * options.first[two]
+        share = over_time(share, first, self.others.starting[d])
         carried = np.minimum(options.carried[one], options.carried[two])
         return score(share, np.minimum(self.others.carried[d], carried), self.kept[places])
 
@@ -150,6 +171,8 @@ def _bounded(problem: Problem, pairs: Pairs, mw: Floats, gpus: Floats, others: O
     top_one = np.maximum(0, _dearest(problem, row_one, rest, problem.gpus[row_one, a]))
     at_one, at_two = (row_one, a, top_one), (row_two, b, top_two[d, a, b])
     share = others.share[d] * options.share[at_one] * options.share[at_two]
+    first = others.first[d] * options.first[at_one] * options.first[at_two]
+    share = over_time(share, first, others.starting[d])
     carried = np.minimum(np.minimum(options.carried[at_one], options.carried[at_two]), others.carried[d])
     return stairs, score(share, carried, stairs.kept)
 
@@ -174,7 +197,7 @@ def _firsts(sorted_numbers: Ints) -> Ints:
 def _dearest(problem: Problem, rows: Ints, rest_mw: Floats, asked: Floats) -> Ints:
     """The highest cap step that the rest pays for; negative where none does."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        steps = np.floor((rest_mw / asked + problem.reserve_mw) / STEP_MW + 1e-9)
+        steps = np.floor((rest_mw / asked + problem.reserve_mw) / problem.step_mw + 1e-9)
     steps = np.where(asked > 0.0, steps, np.where(rest_mw >= 0.0, np.inf, -np.inf))
     found: Ints = np.minimum(np.maximum(steps - problem.floor[rows], -1), problem.last[rows]).astype(np.int64)
     return found
@@ -184,13 +207,14 @@ def _lowest(stairs: _Stairs, near: Ints, step: Ints, top: Ints, enough: Floats) 
     """The lowest cap of the right pool that keeps ``enough``, by bisection: the score rises with it."""
     options, d, base, kept = stairs.problem.options, stairs.d[near], stairs.base[near], stairs.kept[near]
     one = (stairs.pairs.left[d], stairs.left[near], step)
-    share = stairs.others.share[d] * options.share[one]
-    carried = np.minimum(stairs.others.carried[d], options.carried[one])
-    low, high, least = np.zeros_like(top), top, enough[d]
+    share, first = stairs.others.share[d] * options.share[one], stairs.others.first[d] * options.first[one]
+    starting, carried = stairs.others.starting[d], np.minimum(stairs.others.carried[d], options.carried[one])
+    low, high, least = np.minimum(stairs.problem.useful[stairs.pairs.right[d]], top), top, enough[d]
     for _ in range(int(top.max(initial=0)).bit_length()):
         middle = (low + high) // 2
         cell = base + middle
-        good = score(share * options.share.take(cell), np.minimum(carried, options.carried.take(cell)), kept) >= least
+        made = over_time(share * options.share.take(cell), first * options.first.take(cell), starting)
+        good = score(made, np.minimum(carried, options.carried.take(cell)), kept) >= least
         high, low = np.where(good, middle, high), np.where(good, low, np.minimum(middle + 1, high))
     return high
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from planner.core.allocation.site import starting_part
 from planner.core.placement import choose, keep, survey
 from planner.core.power.brake import Brake
 from planner.core.power.reservations import reserve_power
@@ -270,3 +271,11 @@ def test_the_brake_lowers_caps_and_gives_up_no_replica() -> None:
     assert not plan.scaling
     assert {name: p.granted for name, p in plan.deployments[D].pools.items()} == running
     assert sum(sum(ledger.caps_mw or ()) for ledger in w.state.power[SITE].nodes.values()) <= 8 * CURVE.useful_mw - 300
+
+
+@pytest.mark.parametrize(
+    ("startup_s", "interval_s", "part"),
+    [(0.0, 30.0, 0.0), (60.0, 30.0, 2 / 3), (60.0, 5.0, 2 / 3), (60.0, 60.0, 0.5), (10.0, 30.0, 0.25)],
+)
+def test_an_option_is_scored_until_the_next_change_can_help(startup_s: float, interval_s: float, part: float) -> None:
+    assert starting_part(startup_s, interval_s) == pytest.approx(part)

@@ -18,6 +18,7 @@ from scipy.special import ndtr
 
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits, Weights
 from planner.domain.pool import Role
+from planner.domain.power import PowerCurve
 
 STEP_MW = 5_000
 AT_NEED, PREFILL_SPREAD, DECODE_SPREAD = 2.0, 0.20, 0.06
@@ -33,6 +34,8 @@ class Option:
     count: int
     cap_mw: int
     good: float
+    first: float
+    """The share made good while replicas beyond those that run are still to start."""
     carried: float
     cost: float
 
@@ -48,20 +51,43 @@ def good(role: Role, speed: float, need: float) -> float:
 
 def option(pool: PoolDemand, count: int, cap_mw: int, weights: Weights) -> Option:
     curve, index = pool.curve, count - pool.min_replicas
-    speed = 1.0 if cap_mw >= curve.p_u_mw else ((cap_mw - curve.p_s_mw) / (curve.p_u_mw - curve.p_s_mw)) ** curve.alpha
+    speed = speed_at(curve, cap_mw)
     need, gpus = pool.required_speed[index], count * pool.gpus_per_replica
     busy = min(1.0, pool.utilisation[index] / speed)
-    draw_watts = (curve.idle_mw + busy * (min(cap_mw, curve.p_u_mw) - curve.idle_mw)) / 1000
+    lasting = max(cap_mw, -(-curve.useful_mw // STEP_MW) * STEP_MW)
+    draw_watts = (curve.idle_mw + busy * (min(lasting, curve.p_u_mw) - curve.idle_mw)) / 1000
     changed = abs(count - pool.current_replicas) * pool.gpus_per_replica
     cost = gpus * (weights.gpu + weights.energy * draw_watts) + weights.churn * changed
     carried = 1.0 if need <= 0 else min(1.0, speed / need)
-    return Option(count, cap_mw, good(pool.role, speed, need), carried, cost)
+    ready = min(index, max(0, pool.current_replicas - pool.min_replicas))
+    first = good(pool.role, speed, pool.required_speed[ready])
+    return Option(count, cap_mw, good(pool.role, speed, need), first, carried, cost)
 
 
-def options(pool: PoolDemand, weights: Weights) -> list[Option]:
+def speed_at(curve: PowerCurve, cap_mw: int) -> float:
+    """By the law; below the lowest useful cap also by the straight line that touches the law, from the idle draw."""
+    if cap_mw >= curve.p_u_mw:
+        return 1.0
+    law = max(0.0, (cap_mw - curve.p_s_mw) / (curve.p_u_mw - curve.p_s_mw)) ** curve.alpha
+    if cap_mw >= curve.useful_mw or curve.min_mw > curve.p_s_mw:
+        return law
+    touch = math.ceil((curve.p_s_mw - curve.alpha * curve.idle_mw) / (1.0 - curve.alpha))
+    top = ((touch - curve.p_s_mw) / (curve.p_u_mw - curve.p_s_mw)) ** curve.alpha
+    if cap_mw >= touch:
+        return law
+    least = min(0.40, max(0.05, top * (curve.min_mw - curve.idle_mw) / (touch - curve.idle_mw)), top)
+    return max(law, least + (top - least) * (cap_mw - curve.min_mw) / (touch - curve.min_mw))
+
+
+def options(pool: PoolDemand, weights: Weights, parked_mw: int) -> list[Option]:
     curve = pool.curve
-    caps = range(-(-curve.useful_mw // STEP_MW) * STEP_MW, min(curve.max_mw, curve.p_u_mw + STEP_MW - 1) + 1, STEP_MW)
-    counts = range(pool.min_replicas, pool.max_replicas + 1)
+    lowest = min(curve.useful_mw, max(curve.min_mw, parked_mw))
+    caps = range(-(-lowest // STEP_MW) * STEP_MW, min(curve.max_mw, curve.p_u_mw + STEP_MW - 1) + 1, STEP_MW)
+    slow = speed_at(curve, curve.useful_mw)
+    # More than the first count that carries everything at the lowest useful cap are never started, to be capped lower.
+    plenty = (n for n, need in enumerate(pool.required_speed, pool.min_replicas) if need * pool.spare_speed <= slow)
+    last = next((n for n in plenty if n >= pool.current_replicas), pool.max_replicas)
+    counts = range(pool.min_replicas, last + 1)
     return [option(pool, count, cap, weights) for count in counts for cap in caps]
 
 
@@ -77,7 +103,8 @@ def worths(demands: Sequence[DeploymentDemand], weights: Weights) -> list[float]
 def score(demand: DeploymentDemand, taken: Sequence[Option]) -> float:
     held = max(1, sum(pool.current_replicas for pool in demand.pools.values()))
     given_up = sum(max(0, p.current_replicas - o.count) for p, o in zip(demand.pools.values(), taken, strict=True))
-    made = math.prod(o.good for o in taken) + DRAIN * min(o.carried for o in taken)
+    later, first = math.prod(o.good for o in taken), math.prod(o.first for o in taken)
+    made = demand.starting_part * first + (1 - demand.starting_part) * later + DRAIN * min(o.carried for o in taken)
     return made / (1 + DRAIN) * math.exp(-GIVE_UP * given_up / held)
 
 
@@ -117,10 +144,11 @@ def _frontier(demand: DeploymentDemand, worth: float, reserve: int, weights: Wei
                 o.count * pool.gpus_per_replica,
                 o.count * pool.gpus_per_replica * (o.cap_mw - reserve),
                 o.good,
+                o.first,
                 o.carried,
                 math.exp(-GIVE_UP * max(0, pool.current_replicas - o.count) / held),
             )
-            for o in options(pool, weights)
+            for o in options(pool, weights, reserve)
         ]
         tables.append(np.array(rows))
     total = tables[0]
@@ -130,13 +158,15 @@ def _frontier(demand: DeploymentDemand, worth: float, reserve: int, weights: Wei
             one[..., 0] + two[..., 0],
             one[..., 1] + two[..., 1],
             one[..., 2] * two[..., 2],
-            np.minimum(one[..., 3], two[..., 3]),
-            one[..., 4] * two[..., 4],
+            one[..., 3] * two[..., 3],
+            np.minimum(one[..., 4], two[..., 4]),
+            one[..., 5] * two[..., 5],
         ]
-        total = np.stack(np.broadcast_arrays(*joined), axis=-1).reshape(-1, 5)
+        total = np.stack(np.broadcast_arrays(*joined), axis=-1).reshape(-1, 6)
     if demand.max_gpus is not None:
         total = total[total[:, 0] <= demand.max_gpus]
-    made = (total[:, 2] + DRAIN * total[:, 3]) / (1 + DRAIN) * total[:, 4]
+    mean = demand.starting_part * total[:, 3] + (1 - demand.starting_part) * total[:, 2]
+    made = (mean + DRAIN * total[:, 4]) / (1 + DRAIN) * total[:, 5]
     return _undominated(np.column_stack([total[:, 0], total[:, 1], worth * np.log(np.maximum(NOTHING, made))]))
 
 

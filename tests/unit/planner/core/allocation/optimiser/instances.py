@@ -13,6 +13,7 @@ from planner.domain.units import Milliwatts
 
 SITE = SiteId("row-1")
 GPU_TYPES = ("a100", "h100", "b200")
+STARTING = (0.6, 0.0, 0.3)
 
 
 def pool(rng: random.Random, role: Role, *, gpu_type: str, most: int, size: int) -> PoolDemand:
@@ -48,6 +49,7 @@ def deployment(rng: random.Random, index: int, most: int, *, classes: int = 2) -
         pools={p.pool: p for p in pools},
         priority=rng.randrange(classes),
         max_gpus=max(least, math.ceil(whole * rng.uniform(0.6, 1.3))) if rng.random() < 0.3 else None,
+        starting_part=STARTING[index % len(STARTING)],
     )
 
 

@@ -74,7 +74,7 @@ def test_idle_gpus_keep_their_reserve() -> None:
 def test_minimums_that_do_not_fit_cost_the_lower_class_its_replicas_first() -> None:
     low = deployment("low", pool(PREFILL, 3.0, least=2), pool(DECODE, 3.0, least=2))
     high = deployment("high", pool(PREFILL, 3.0, least=2), pool(DECODE, 3.0, least=2), priority=1)
-    answer = allocate([low, high], limits(5 * 350, 40))
+    answer = allocate([low, high], limits(5 * 200, 40))
     counts = {key: grant.replicas for key, grant in answer.pools.items()}
     assert min(counts[high.deployment, PREFILL], counts[high.deployment, DECODE]) >= 2
     assert counts[low.deployment, PREFILL] == counts[low.deployment, DECODE] == 0, "half an engine serves no request"
@@ -128,3 +128,34 @@ def test_an_aggregated_pools_answers_may_need_less_than_was_sized() -> None:
     (grant,) = allocate([deployment("d", known)], limits(4 * 500, 4)).pools.values()
     answers = share(Role.DECODE, grant.speed, 0.8 * math.exp(2 * 0.06))
     assert grant.good == pytest.approx(share(Role.PREFILL, grant.speed, 1.0) * answers)
+
+
+def test_a_replica_that_is_to_start_counts_for_the_time_in_which_it_serves() -> None:
+    """Eight GPUs run. One more for answers makes them good, and one less for prompts makes those a little late."""
+    running = {PREFILL: (5, pool(PREFILL, 4.2, most=8)), DECODE: (3, pool(DECODE, 3.15, most=8))}
+    stages = [replace(one, current_replicas=now) for now, one in running.values()]
+    asked = replace(deployment("d", *stages), max_gpus=8)
+    at_once = {name: grant.replicas for (_, name), grant in allocate([asked], limits(100_000, 8)).pools.items()}
+    slowly = replace(asked, starting_part=0.95)
+    late = {name: grant.replicas for (_, name), grant in allocate([slowly], limits(100_000, 8)).pools.items()}
+    assert (at_once, late) == ({PREFILL: 4, DECODE: 4}, {PREFILL: 5, DECODE: 3})
+
+
+def test_pools_that_only_help_together_are_started_together() -> None:
+    """By the mean of products: pool by pool, the growth of each would be worth nothing without the other's."""
+    stages = [replace(pool(name, 4.0, most=4), current_replicas=2) for name in (PREFILL, DECODE)]
+    asked = replace(deployment("d", *stages), starting_part=0.6)
+    assert [grant.replicas for grant in allocate([asked], limits(6 * 620, 8)).pools.values()] == [4, 4]
+
+
+def test_short_of_watts_a_kept_replica_is_capped_below_the_useful_cap_and_never_to_save_energy() -> None:
+    idle = replace(pool(PREFILL, 1.0, most=4), min_replicas=4, current_replicas=4)
+    idle = replace(idle, required_speed=(0.25,), utilisation=(0.25,))
+    busy = replace(pool(DECODE, 4.0, most=4), min_replicas=4, current_replicas=4)
+    busy = replace(busy, required_speed=(1.0,), utilisation=(1.0,))
+    caps = {}
+    for watts in (2900, 8 * 620):
+        grants = allocate([deployment("d", idle, busy)], limits(watts, 8)).pools
+        caps[watts] = {name: grant.setpoint.cap_mw for (_, name), grant in grants.items()}
+    assert 200_000 <= caps[2900][PREFILL] < idle.curve.useful_mw < caps[2900][DECODE]
+    assert caps[8 * 620][PREFILL] == idle.curve.useful_mw

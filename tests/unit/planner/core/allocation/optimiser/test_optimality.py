@@ -78,7 +78,7 @@ def test_among_equal_shares_the_cheapest_is_taken() -> None:
         free = limits.budget_mw - limits.reserve_mw_per_idle_gpu * limits.gpus
         fit = [
             o
-            for o in exhaustive.options(pool, DEFAULT_WEIGHTS)
+            for o in exhaustive.options(pool, DEFAULT_WEIGHTS, limits.reserve_mw_per_idle_gpu)
             if o.count * pool.gpus_per_replica * (o.cap_mw - limits.reserve_mw_per_idle_gpu) <= free
             and o.count * pool.gpus_per_replica <= min(limits.gpus, demand.max_gpus or limits.gpus)
         ]
@@ -183,7 +183,7 @@ def test_one_deployment_with_watts_to_spare_takes_the_cheapest_counts_of_all() -
 def _carrying(one: PoolDemand) -> list[exhaustive.Option]:
     """The lowest cap of each count that carries the load."""
     found: dict[int, exhaustive.Option] = {}
-    for option in exhaustive.options(one, DEFAULT_WEIGHTS):
+    for option in exhaustive.options(one, DEFAULT_WEIGHTS, one.curve.useful_mw):
         if option.carried >= 1.0 - 1e-9 and option.count not in found:
             found[option.count] = option
     return list(found.values())

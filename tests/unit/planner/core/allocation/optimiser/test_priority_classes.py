@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planner.adapters.power_priors import Phase, curve, gpu
 from planner.core.allocation.optimiser import priority_classes
 from planner.core.allocation.optimiser.priority_classes import allocate
-from planner.core.allocation.optimiser.problem import lowest_cap_mw
+from planner.core.allocation.optimiser.problem import least_cap_mw
 from planner.core.allocation.optimiser.solve import allocate as jointly
 from planner.domain.demand import Allocation, DeploymentDemand, PoolDemand, SiteLimits
 from planner.domain.ids import DeploymentId, PoolId
@@ -20,6 +20,7 @@ from planner.domain.pool import Role
 from planner.domain.units import Milliwatts
 from tests.unit.planner.core.allocation.optimiser.instances import SITE, deployment, pool, site
 
+PARKED = SiteLimits(SITE, Milliwatts(0), 0, Milliwatts(100_000))
 HIGH, LOW = DeploymentId("high"), DeploymentId("low")
 ONLY = PoolId("aggregated")
 LAW = curve(gpu("h100"), Phase.PREFILL)
@@ -44,7 +45,7 @@ def one(rng: random.Random, name: DeploymentId, most: int, size: int, priority: 
 
 def beside_minimums(high: DeploymentDemand, low: list[DeploymentDemand], limits: SiteLimits) -> float:
     """The high class's shortfall where the low one has its floors and nothing else."""
-    held = [(p.min_replicas * p.gpus_per_replica, lowest_cap_mw(p)) for d in low for p in d.pools.values()]
+    held = [(p.min_replicas * p.gpus_per_replica, least_cap_mw(p, limits)) for d in low for p in d.pools.values()]
     left = replace(
         limits,
         budget_mw=Milliwatts(limits.budget_mw - sum(gpus * cap for gpus, cap in held)),
@@ -113,9 +114,9 @@ def test_three_classes_fit_and_the_order_never_costs_a_higher_one(seed: int) -> 
 def test_where_minimums_do_not_fit_the_low_class_goes_first(seed: int) -> None:
     rng = random.Random(seed)
     high, low = one(rng, HIGH, 3, 1, 1), one(rng, LOW, 12, 8, 0)
-    needed = sum(p.min_replicas * p.gpus_per_replica * lowest_cap_mw(p) for p in high.pools.values())
+    needed = sum(p.min_replicas * p.gpus_per_replica * least_cap_mw(p, PARKED) for p in high.pools.values())
     gpus = sum(p.gpus_per_replica for d in (high, low) for p in d.pools.values())
-    limits = SiteLimits(SITE, Milliwatts(needed + (gpus - len(high.pools)) * 100_000), gpus, Milliwatts(100_000))
+    limits = replace(PARKED, budget_mw=Milliwatts(needed + (gpus - len(high.pools)) * 100_000), gpus=gpus)
     found = allocate([low, high], limits)
     assert fits(found, [low, high], limits)
     assert all(found.pools[HIGH, name].replicas >= 1 for name in high.pools)
