@@ -63,9 +63,9 @@ ARRIVALS: Mapping[str, tuple[Rate, float]] = {
 FLIPS = ((600.0, 0.3), (600.0, 0.45), (600.0, 0.6), (300.0, 0.45), (150.0, 0.45))
 
 
-def arrivals(rate: Rate, until_s: float) -> Trace:
+def arrivals(rate: Rate, until_s: float, seed: int = SEED) -> Trace:
     """Requests at ``rate``, with gaps drawn at the rate at that time."""
-    rng, t_s = random.Random(SEED), 0.0
+    rng, t_s = random.Random(seed), 0.0
     times, isl, osl = array("d"), array("l"), array("l")
 
     def tokens(mean: float, most: int) -> int:
@@ -81,15 +81,16 @@ def arrivals(rate: Rate, until_s: float) -> Trace:
 def scenarios(folder: Path | None) -> Iterator[tuple[str, Callable[[], Scenario]]]:
     """Every case by its name; ``folder`` has the profile of the cases on H200."""
     for name, (rate, until_s) in ARRIVALS.items():
-        yield name, partial(_bursts, rate, until_s, folder)
+        yield name, partial(bursts, rate, until_s, folder)
     for flip_s, load in FLIPS:
         yield f"flips of {flip_s:.0f} s, load {load:g}", partial(_flips, flip_s, load)
 
 
-def _bursts(rate: Rate, until_s: float, folder: Path | None) -> Scenario:
+def bursts(rate: Rate, until_s: float, folder: Path | None, seed: int = SEED) -> Scenario:
+    """Arrivals at ``rate`` on 16 H200."""
     profile = profile_of_both_phases(None, "h200") if folder is None else load_profile(folder)
     pools = disaggregated(profile, "h200", startup_s=60.0, start=(5, 2))
-    return Scenario(arrivals(rate, until_s), profile, ClusterSpec(2, 8, card_of("h200")), pools, 1000.0, 40.0)
+    return Scenario(arrivals(rate, until_s, seed), profile, ClusterSpec(2, 8, card_of("h200")), pools, 1000.0, 40.0)
 
 
 def _flips(flip_s: float, load: float) -> Scenario:
