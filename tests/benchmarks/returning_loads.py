@@ -63,15 +63,22 @@ ARRIVALS: Mapping[str, tuple[Rate, float]] = {
 FLIPS = ((600.0, 0.3), (600.0, 0.45), (600.0, 0.6), (300.0, 0.45), (150.0, 0.45))
 
 
-def arrivals(rate: Rate, until_s: float, seed: int = SEED) -> Trace:
-    """Requests at ``rate``, with gaps drawn at the rate at that time."""
+def arrivals(rate: Rate, until_s: float, seed: int = SEED, gap_cv2: float = 1.0) -> Trace:
+    """Requests at ``rate``, with gaps drawn at the rate at that time: exponential ones, or of a gamma distribution with
+    another squared coefficient of variation.
+    """
     rng, t_s = random.Random(seed), 0.0
     times, isl, osl = array("d"), array("l"), array("l")
 
     def tokens(mean: float, most: int) -> int:
         return min(most, max(1, int(rng.lognormvariate(math.log(mean) - SPREAD * SPREAD / 2, SPREAD))))
 
-    while (t_s := t_s + rng.expovariate(rate(t_s))) < until_s:
+    def gap(per_s: float) -> float:
+        if gap_cv2 == 1.0:
+            return rng.expovariate(per_s)
+        return rng.gammavariate(1.0 / gap_cv2, gap_cv2 / per_s)
+
+    while (t_s := t_s + gap(rate(t_s))) < until_s:
         times.append(t_s)
         isl.append(tokens(1200.0, 12_000))
         osl.append(tokens(220.0, 2000))

@@ -33,7 +33,8 @@ SPEED_RESERVE = 1.3
 """Caps leave this much speed above what the sized load needs, while watts suffice. A cap that just meets the forecast
 leaves nothing for load that comes before the next tick, and a raise waits for watts to settle. Measured on seven cases:
 at 1.0 energy falls by 5.7 % and 3.1 points of good requests are lost; at 1.6 one bursty case gains 3.2 points and
-another loses 4.8, for more GPUs at lower caps and no fewer joules. Short of watts, shares of good requests decide."""
+another loses 4.8, for more GPUs at lower caps and no fewer joules. It does not follow the load's bursts: they are in
+the sized load already (``sim/README.md`` has six loads). Short of watts, shares of good requests decide."""
 
 
 def site_limits(power: PowerState, config: SiteConfig, ours: frozenset[GpuId], now_s: float) -> SiteLimits:

@@ -243,3 +243,13 @@ def test_a_fleet_is_not_given_up_for_less_than_it_is_worth(seed: int, tightness:
     }
     again = replace(demand, pools=kept)
     assert _by_count(again, allocate([again], limits)) == _by_count(demand, free)
+
+
+@settings(max_examples=examples(50, 500), deadline=None)
+@given(st.sampled_from([Role.PREFILL, Role.DECODE]).flatmap(pools))
+def test_no_replica_starts_so_that_caps_may_be_lower(asked: PoolDemand) -> None:
+    """While watts suffice: what a lower cap saves, the replica that makes up for it draws and costs."""
+    ample = SiteLimits(SITE, Milliwatts(10**9), 10_000, Milliwatts(asked.curve.min_mw))
+    demand = DeploymentDemand(DeploymentId("d"), SITE, {asked.pool: replace(asked, spare_speed=1.3)})
+    (grant,) = allocate([demand], ample).pools.values()
+    assert grant.replicas <= max(asked.wanted, asked.current_replicas, asked.min_replicas)

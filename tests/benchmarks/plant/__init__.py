@@ -1,0 +1,1 @@
+"""Benchmarks of our planner in the plant."""
