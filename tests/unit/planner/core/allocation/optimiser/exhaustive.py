@@ -121,19 +121,21 @@ def value(demands: Sequence[DeploymentDemand], answer: Allocation, weights: Weig
     return total
 
 
-def most(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights) -> float:
-    """The best value of any allocation that keeps floors and limits."""
+def most(
+    demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights, *, useful_only: bool = False
+) -> float:
+    """The best value of any allocation that keeps floors and limits. ``useful_only``: without lower caps."""
     reserve = limits.reserve_mw_per_idle_gpu
     budget = limits.budget_mw - reserve * limits.gpus
     whole = np.zeros((1, 3))
     for demand, worth in zip(demands, worths(demands, weights), strict=True):
-        own = _frontier(demand, worth, reserve, weights)
+        own = _frontier(demand, worth, reserve, weights, useful_only=useful_only)
         merged = (whole[:, None, :] + own[None, :, :]).reshape(-1, 3)
         whole = _undominated(merged[(merged[:, 0] <= limits.gpus) & (merged[:, 1] <= budget)])
     return float(whole[:, 2].max())
 
 
-def _frontier(demand: DeploymentDemand, worth: float, reserve: int, weights: Weights) -> Floats:
+def _frontier(demand: DeploymentDemand, worth: float, reserve: int, weights: Weights, *, useful_only: bool) -> Floats:
     """(F, 3) GPUs, watts above reserve and value of a deployment's undominated combinations."""
     pools = list(demand.pools.values())
     held = max(1, sum(pool.current_replicas for pool in pools))
@@ -148,7 +150,7 @@ def _frontier(demand: DeploymentDemand, worth: float, reserve: int, weights: Wei
                 o.carried,
                 math.exp(-GIVE_UP * max(0, pool.current_replicas - o.count) / held),
             )
-            for o in options(pool, weights, reserve)
+            for o in options(pool, weights, pool.curve.useful_mw if useful_only else reserve)
         ]
         tables.append(np.array(rows))
     total = tables[0]

@@ -139,7 +139,10 @@ def test_three_pools_come_close_to_every_combination() -> None:
 
 @pytest.mark.long
 def test_several_deployments_of_three_pools_are_decided_by_share_too() -> None:
-    """By the sum of their pools' worth at one price, these sites sacrificed a deployment that had a good answer."""
+    """By the sum of their pools' worth at one price, these sites sacrificed a deployment that had a good answer.
+
+    They stay at useful caps (one of the two loses 9 % of its score by that).
+    """
     for seed in (11, 17):
         rng, demands = random.Random(seed), []
         for i in range(2):
@@ -152,7 +155,7 @@ def test_several_deployments_of_three_pools_are_decided_by_share_too() -> None:
         answer = allocate(demands, limits)
         assert _fits(demands, limits, answer)
         assert any(answer.shortfall.values()), seed
-        best = exhaustive.most(demands, limits, DEFAULT_WEIGHTS)
+        best = exhaustive.most(demands, limits, DEFAULT_WEIGHTS, useful_only=True)
         gap = (best - exhaustive.value(demands, answer, DEFAULT_WEIGHTS)) / sum(
             exhaustive.worths(demands, DEFAULT_WEIGHTS)
         )
