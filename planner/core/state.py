@@ -87,8 +87,6 @@ class Learned:
 
     forecasts: Mapping[str, Band] = field(default_factory=dict)
     corrections: Mapping[str, float] = field(default_factory=dict)
-    speeds: Mapping[PoolId, float] | None = None
-    """Of the pools' GPUs at the last tick, by the limits that stood on them; None before this leader's first tick."""
     draws: Mapping[PoolId, Drawn] = field(default_factory=dict)
     """What the pools' GPUs drew, and the P_u estimated from it."""
     pools: Mapping[PoolId, PoolState] = field(default_factory=dict)
@@ -136,6 +134,8 @@ class Pending:
     """Since when replicas wait for watts, on the planner's clock."""
     running: Mapping[PoolId, int] = field(default_factory=dict)
     """The counts that the last tick started from."""
+    speeds: Mapping[PoolId, float] | None = None
+    """Of the pools' GPUs at the last tick, by the limits that stood on them; None before this leader's first tick."""
     why: Mapping[PoolId, Limited] = field(default_factory=dict)
     """The link that set each pool's count, for a decision that is published between ticks."""
 
