@@ -13,6 +13,8 @@ from bus_schemas.subjects import Subjects
 DAY_S = 86_400.0
 NO_AGE_LIMIT_S = 0.0
 """The value with which the server keeps messages of any age."""
+PLANS_AGE_S = 7200.0
+"""As long as the newest 240 records of a deployment last at a tick of 30 s."""
 KIB, MIB = 1 << 10, 1 << 20
 MAX_CONSUMERS = 20_000
 """Consumers a stream may have. Always explicit: server 2.15 caps a stream at 1,000 otherwise, and -1 means that too."""
@@ -151,7 +153,7 @@ def stream_specs(
             **passing,
         ),
         # Apart from the readings: what planners remember must not depend on how much the agents send.
-        spec(PLANS, "Plan records", plans, "memory", 3600.0, **passing),
+        spec(PLANS, "Plan records", plans, "memory", PLANS_AGE_S, **passing),
         spec(
             DEADLETTER,
             "Messages that cannot be carried out",

@@ -25,7 +25,7 @@ MOST_MESSAGES = 2000
 """Read of one kind for one answer."""
 CLOCKS_APART = timedelta(seconds=CLOCKS_APART_S)
 TIMELINE_KINDS = (("decision", "scaling"), ("ack", "scaling"), ("control",), ("decision", "power"), ("ack", "power"))
-NO_RECORD = "records are kept for an hour, and only the newest 240 of a deployment"
+NO_RECORD = "records are kept for two hours, and only the newest 240 of a deployment"
 
 
 def no_record(decision_id: int | None, who: str) -> str:

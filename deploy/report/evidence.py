@@ -26,8 +26,8 @@ LATER_FIGURES = ("classes",)
 LATER_FIELDS = ("service_class", "judged", "load_time_scale")
 """Parts, and fields of a deployment, that reports of earlier versions do not have."""
 REMEDY = (
-    "the bus keeps plan records for an hour, and the newest 240 of a deployment: `wattscale archive FOLDER` keeps what "
-    "it held while that ran, and --archive FOLDER reads it here"
+    "the bus keeps plan records for two hours, and the newest 240 of a deployment: `wattscale archive FOLDER` keeps "
+    "what it held while that ran, and --archive FOLDER reads it here"
 )
 """What to do about messages that are gone; nothing can be done afterwards where no archive was kept."""
 DIFFER = "its figures are not computed again: its messages are not those of the period"

@@ -170,7 +170,7 @@ class BusLink:
         return f"by the stream of decisions no planner has led for {idle_s:.0f} s" if idle_s > self._old_s else ""
 
     async def record(self, record: v1.PlanRecord) -> None:
-        """A plan record, sent and not waited for: the stream keeps an hour of them, and none decides anything."""
+        """A plan record, sent and not waited for: the stream keeps two hours of them, and none decides anything."""
         if not self._bus.connected:
             return
         msg_id = f"plan-{record.deployment}-{record.time.timestamp():.6f}"

@@ -36,7 +36,7 @@ IN_FORCE = r"\.(decision\.(power|scaling)|ack\.power)\."
 DESCRIPTION = (
     "Whether the budget held, with the evidence; how fast each budget command was in force; requests, GPU-hours, energy"
     " and cost by deployment; decisions and their reasons; incidents. Figures over a part of the period are marked, and"
-    " every gap is stated. Plan records stay on the bus for an hour at most, and only the newest 240 of a deployment;"
+    " every gap is stated. Plan records stay on the bus for two hours at most, and only the newest 240 of a deployment;"
     " `wattscale archive` keeps them for reports and for --check. Exit code 1: --check found a difference."
 )
 

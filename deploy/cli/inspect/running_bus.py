@@ -117,6 +117,6 @@ async def _explain(args: argparse.Namespace) -> int:
 def _no_record(args: argparse.Namespace) -> str:
     what = f"decision #{args.decision_id} of {args.deployment}" if args.decision_id is not None else args.deployment
     return (
-        f"no plan record of {what} on this bus; records are kept for an hour, "
+        f"no plan record of {what} on this bus; records are kept for two hours, "
         "and `wattscale status` lists the deployments"
     )

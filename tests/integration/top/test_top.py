@@ -91,7 +91,7 @@ async def test_what_the_bus_does_not_hold_or_does_not_answer_is_stated(tmp_path:
         await stream_admin.apply(bus)
         await put(bus, *site())
         gone = await source.explained(DecisionQuestion("replicas", CHAT, 77))
-        assert gone.startswith(f"no record of decision #77 of {CHAT} on this bus; records are kept for an hour")
+        assert gone.startswith(f"no record of decision #77 of {CHAT} on this bus; records are kept for two hours")
         newest = await source.explained(DecisionQuestion("replicas", "nobody", None))
         assert newest.startswith("no record of a decision of nobody on this bus")
         caps = await source.explained(DecisionQuestion("watts", "node-0", 0))
