@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from planner.core.allocation.returns import LoadGap
 from planner.core.forecast.band import Band
+from planner.core.performance.speeds_in_force import Speeds
 from planner.core.power.p_u_estimator import Drawn
 from planner.core.power.site_state import PowerState
 from planner.core.slo.share_controller import SloState
@@ -134,7 +135,7 @@ class Pending:
     """Since when replicas wait for watts, on the planner's clock."""
     running: Mapping[PoolId, int] = field(default_factory=dict)
     """The counts that the last tick started from."""
-    speeds: Mapping[PoolId, float] | None = None
+    speeds: Mapping[PoolId, Speeds] | None = None
     """Of the pools' GPUs at the last tick, by the limits that stood on them; None before this leader's first tick."""
     why: Mapping[PoolId, Limited] = field(default_factory=dict)
     """The link that set each pool's count, for a decision that is published between ticks."""

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from planner.core.power.curve import speed
-from planner.core.power.node_ledger import NodeLedger
 from planner.core.power.site_state import PowerState
 from planner.domain.config import DeploymentConfig
 from planner.domain.ids import DeploymentId, GpuId, PoolId
@@ -27,22 +26,24 @@ class Speeds(NamedTuple):
 FULL = Speeds(1.0, 1.0)
 
 
-def now(config: DeploymentConfig, power: PowerState | None, held: Held) -> Mapping[PoolId, float]:
-    """The mean speed of each pool's GPUs; a pool is absent while no limit of its GPUs is known."""
-    found: dict[PoolId, float] = {}
+def now(config: DeploymentConfig, power: PowerState | None, held: Held) -> Mapping[PoolId, Speeds]:
+    """What the mean speed of each pool's GPUs lies between; a pool is absent while no limit of its GPUs is known."""
+    found: dict[PoolId, Speeds] = {}
     if power is None:
         return found
     for name, pool in config.pools.items():
-        limits = [limit for gpu in held.get((config.deployment, name), ()) if (limit := _limit_mw(power, gpu))]
+        gpus = held.get((config.deployment, name), ())
+        limits = [limit for gpu in gpus if (limit := _limits_mw(power, gpu)) is not None]
         if limits:
-            at = {limit: speed(pool.curve, limit) for limit in set(limits)}
-            found[name] = sum([at[limit] for limit in limits]) / len(limits)
+            at = {limit: speed(pool.curve, limit) for limit in {mw for pair in limits for mw in pair}}
+            low, high = (sum([at[pair[i]] for pair in limits]) / len(limits) for i in (0, 1))
+            found[name] = Speeds(low, high)
     return found
 
 
 def since(
-    before: Mapping[PoolId, float] | None,
-    after: Mapping[PoolId, float],
+    before: Mapping[PoolId, Speeds] | None,
+    after: Mapping[PoolId, Speeds],
     config: DeploymentConfig,
     power: PowerState | None,
 ) -> Mapping[PoolId, Speeds]:
@@ -55,22 +56,27 @@ def since(
     if power is None or not power.nodes:
         return dict.fromkeys(config.pools, FULL)
     known = after if before is None else before
-    return {name: Speeds(min(known[name], speed), speed) for name, speed in after.items() if name in known}
+    return {
+        name: Speeds(min(known[name].slowest, speeds.slowest), speeds.fastest)
+        for name, speeds in after.items()
+        if name in known
+    }
 
 
-def _limit_mw(power: PowerState, gpu: GpuId) -> int | None:
-    """The limit that stands on a GPU; None while a decision on its node is not answered, or it reported none."""
+def _limits_mw(power: PowerState, gpu: GpuId) -> tuple[int, int] | None:
+    """The lowest and the highest limit that may stand on a GPU: what was read back, and decisions not answered yet.
+
+    Before the first decision the ledger assumes the highest limits, and the report shows what stands.
+    """
     node = power.nodes[power.where[gpu]]
-    if not node.answered or node.seen is None:
+    if node.seen is None:
         return None
-    return _reported_mw(node, gpu) if _reported_last(node) else node.hardware_mw[node.cards.gpus.index(gpu)]
-
-
-def _reported_last(node: NodeLedger) -> bool:
-    """Whether the newest readback is a report. Before the first decision the ledger assumes the highest limits."""
-    return node.caps_mw is None or node.reported_since_answer
-
-
-def _reported_mw(node: NodeLedger, gpu: GpuId) -> int | None:
-    seen = node.seen.gpus.get(gpu) if node.seen is not None else None
-    return None if seen is None else seen.enforced_mw
+    index, reported = node.cards.gpus.index(gpu), node.seen.gpus.get(gpu)
+    read = node.hardware_mw[index]
+    if (node.caps_mw is None or node.reported_since_answer) and reported is not None:
+        read = reported.enforced_mw or 0
+    if not read:
+        return None
+    unanswered = [cap for sent in node.sent if sent.decision_id > node.acked_id and (cap := sent.caps_mw[index])]
+    standing = (read, *unanswered)
+    return min(standing), max(standing)

@@ -37,7 +37,7 @@ def reported(world: SmallSite) -> SmallSite:
     return world
 
 
-def observed(world: SmallSite) -> Mapping[PoolId, float]:
+def observed(world: SmallSite) -> Mapping[PoolId, Speeds]:
     return speeds_in_force.now(world.config.deployments[D], world.state.power[SITE], HELD)
 
 
@@ -77,32 +77,36 @@ def test_engines_that_are_slow_at_full_speed_are_found_out_from_the_first_interv
 
 
 def test_before_the_first_decision_the_reported_limit_counts() -> None:
-    assert observed(reported(site(CURVE.min_mw))) == {PREFILL: PARKED, DECODE: PARKED}
+    assert observed(reported(site(CURVE.min_mw))) == {PREFILL: Speeds(PARKED, PARKED), DECODE: Speeds(PARKED, PARKED)}
 
 
 def test_a_pool_of_different_limits_has_their_mean_speed() -> None:
     world = site()
     world.caps[GpuId("n0-g1")] = 300_000
-    assert observed(reported(world)) == {PREFILL: 1.0, DECODE: (speed(CURVE, 300_000) + 1.0) / 2.0}
+    mean = (speed(CURVE, 300_000) + 1.0) / 2.0
+    assert observed(reported(world)) == {PREFILL: FULL, DECODE: Speeds(mean, mean)}
 
 
-def test_no_speed_is_known_while_a_decision_is_not_answered() -> None:
+def test_until_a_decision_is_answered_the_speed_lies_between_what_stands_and_what_it_orders() -> None:
     world = site()
     world.tick(one_interval(12.0))
+    ordered = {cap.gpu: speed(CURVE, cap.setpoint.cap_mw) for cap in world.power[-1].caps}[GpuId("n0-g1")]
     assert world.acks
-    assert observed(world) == {}
+    assert ordered < 1.0
+    assert observed(world)[DECODE] == Speeds(ordered, 1.0)
     world.react()
-    assert set(observed(world)) == {PREFILL, DECODE}
+    assert observed(world)[DECODE] == Speeds(ordered, ordered)
 
 
 def test_a_raise_leaves_the_speed_open_and_a_lower_limit_does_not() -> None:
     config, power = planner(deployment(), budget_mw=8 * 700_000).deployments[D], reported(site()).state.power[SITE]
-    since = speeds_in_force.since
-    assert since({DECODE: 0.4}, {DECODE: 1.0}, config, power) == {DECODE: Speeds(0.4, 1.0)}
-    assert since({DECODE: 1.0}, {DECODE: 0.4}, config, power) == {DECODE: Speeds(0.4, 0.4)}
-    assert since({}, {DECODE: 0.4}, config, power) == {}
-    assert since({DECODE: 1.0}, {}, config, power) == {}
-    assert since(None, {DECODE: 0.4}, config, power) == {DECODE: Speeds(0.4, 0.4)}
+    since, slow = speeds_in_force.since, Speeds(0.4, 0.4)
+    assert since({DECODE: slow}, {DECODE: FULL}, config, power) == {DECODE: Speeds(0.4, 1.0)}
+    assert since({DECODE: FULL}, {DECODE: slow}, config, power) == {DECODE: slow}
+    assert since({DECODE: Speeds(0.3, 1.0)}, {DECODE: slow}, config, power) == {DECODE: Speeds(0.3, 0.4)}
+    assert since({}, {DECODE: slow}, config, power) == {}
+    assert since({DECODE: FULL}, {}, config, power) == {}
+    assert since(None, {DECODE: slow}, config, power) == {DECODE: slow}
 
 
 def test_where_no_agent_has_ever_reported_nothing_limits_the_gpus() -> None:
