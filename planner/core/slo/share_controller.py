@@ -4,6 +4,10 @@ The state is the **effort** ``-ln(1 - quantile)``: one more unit of it sizes for
 smaller, which has a similar effect at every level. Each interval adds its late requests less the allowed ones, over the
 number allowed in ``BUDGET_S``. So over a long time the late requests equal the allowed ones, whatever the load, unless
 something stops the integral: the bounds of the effort, or counts that could not have followed it (anti-windup).
+
+Then the day's account is not even: a quiet night leaves late requests unused, and a rise of the load spends more than
+its share before the effort has followed. What the day has left is spent, and what it lacks saved, over ``SPENT_S``: an
+interval is allowed more or fewer late requests, within ``MOST_MOVED``.
 """
 
 from __future__ import annotations
@@ -21,6 +25,12 @@ from planner.domain.units import TickClock
 BUDGET_S = 1800.0
 """Late requests as many as are allowed in this time move the effort by 1. Several times as long as a start-up and the
 scale-down window after it, which is the delay before a moved quantile shows in what is observed."""
+SPENT_S = 10_800.0
+"""A balance of the day is evened out over this time. Six times ``BUDGET_S``: an integral of an integral swings where it
+is not several times slower (its damping is half the root of this ratio, times that of how sharply effort acts)."""
+MOST_MOVED = 0.5
+"""At most this share of an interval's allowed late requests is added or taken away for the day's balance. So no hour is
+sized for more than one and a half times the late requests that the promise allows."""
 FEWEST_LATE = 30.0
 """At least this many late requests are taken to move the effort by 1: a handful of requests proves nothing, and the
 number of late ones among those that allow 30 scatters by 18 % by chance."""
@@ -57,11 +67,18 @@ def learn(
         return before, _report(share, before, before, None, 0.0, "held: no share of good requests was measured")
     late = (1.0 - good) * requests
     budget = before.budget.judged(clock.utc_s, seen.interval_s, requests, late)
-    moved = (late - (1.0 - share) * requests) / max(FEWEST_LATE, (1.0 - share) * BUDGET_S * budget.req_per_s)
+    moved = (late - _allowed(share, budget) * requests) / max(FEWEST_LATE, (1.0 - share) * BUDGET_S * budget.req_per_s)
     stuck = before.stuck_up if moved > 0.0 else before.stuck_down
     effort = _effort(before.quantile) + (0.0 if stuck else moved)
     after = replace(before, quantile=_bounded(1.0 - math.exp(-effort)), budget=budget)
     return after, _report(share, before, after, good, requests, _held(before, moved, stuck))
+
+
+def _allowed(share: float, budget: ErrorBudget) -> float:
+    """The share of an interval's requests that may be late, by the promise and by what this day has left of it."""
+    balance = budget.day.allowed(share) - budget.day.late
+    part = balance / max(FEWEST_LATE, (1.0 - share) * SPENT_S * budget.req_per_s)
+    return (1.0 - share) * (1.0 + min(MOST_MOVED, max(-MOST_MOVED, part)))
 
 
 def good_share(seen: DeploymentObservation | None) -> float | None:
