@@ -43,7 +43,7 @@ def decided(*flags: str, requests: float = 400.0, intervals: int = 3) -> list[di
 
 def test_the_guides_configuration_scales_at_its_caps_and_within_its_budget() -> None:
     last = decided(*FLAGS, "--max-gpu-budget=4")[-1]
-    assert last["num_prefill"] == 2
+    assert last["num_prefill"] == 3, "at 250 W a prefill GPU has half of its speed"
     assert last["num_decode"] >= 1
     assert last["cap_watts"] == {"prefill": 250.0, "decode": 250.0}
     assert 250 * (last["num_prefill"] + last["num_decode"]) <= 1000
@@ -51,7 +51,15 @@ def test_the_guides_configuration_scales_at_its_caps_and_within_its_budget() -> 
     assert "extrapolated" not in last["reason"]["prefill"], "the prefill curve was fitted down there"
 
 
-def test_left_free_to_choose_no_gpu_is_sent_below_the_fitted_range() -> None:
+def test_left_free_to_choose_a_cap_below_the_useful_one_for_lack_of_watts_is_explained() -> None:
     last = decided("--total-gpu-power-limit=1000", "--max-gpu-budget=4")[-1]
+    assert sum(last["cap_watts"][pool] * last["replicas"][pool] for pool in last["replicas"]) <= 1000
+    assert last["shortfall"] > 0.0
+    low = {pool for pool, watts in last["cap_watts"].items() if watts < 350.0}
+    assert low == {pool for pool, reasons in last["reason"].items() if "extrapolated" in reasons}
+
+
+def test_with_watts_enough_no_gpu_is_sent_below_the_useful_cap() -> None:
+    last = decided("--total-gpu-power-limit=2800", "--max-gpu-budget=4")[-1]
     assert all(watts >= 350.0 for watts in last["cap_watts"].values())
     assert not any("extrapolated" in each for each in last["reason"].values())

@@ -22,8 +22,8 @@ POD = "0a1b2c3d-1111-2222-3333-444455556666"
 UP = "wattscale up --total-gpu-power-limit 1000"
 ON_THE_SITE = {
     "wattscale status": ("", "demo"),
-    "wattscale explain": ("{deployment}", "decision #"),
-    "wattscale explain DEPLOYMENT": ("", "decision #"),
+    "wattscale explain": ("{deployment}", "observed"),
+    "wattscale explain DEPLOYMENT": ("", "observed"),
     "wattscale deployment pin": ("{deployment} decode=1 --force", ""),
     "wattscale planner check": ("-c {file}", "ok: "),
     "wattscale planner check --live": ("-c {file} --set bus.servers=[{nats}]", "ok: "),

@@ -46,15 +46,17 @@ def since(
     after: Mapping[PoolId, Speeds],
     config: DeploymentConfig,
     power: PowerState | None,
+    aimed: Mapping[PoolId, float],
 ) -> Mapping[PoolId, Speeds]:
     """What speeds lay between from one tick to the next, for the pools whose speed was known at both.
 
     A lower limit stands a moment after the tick that ordered it; a higher one waits for watts, perhaps all the time.
-    ``before`` None: this leader's first tick, before which it has changed no limit. Full where no agent has ever
-    reported: then nothing is known to limit the GPUs.
+    ``before`` None: this leader's first tick, before which it has changed no limit. Where no agent has ever reported
+    (others set the caps, or a journal is replayed), nothing but what was ordered is known: the speeds ``aimed`` at, or
+    full speed.
     """
     if power is None or not power.nodes:
-        return dict.fromkeys(config.pools, FULL)
+        return {name: Speeds(aimed.get(name, 1.0), aimed.get(name, 1.0)) for name in config.pools}
     known = after if before is None else before
     return {
         name: Speeds(min(known[name].slowest, speeds.slowest), speeds.fastest)

@@ -51,12 +51,12 @@ def tail_end_mw(curve: PowerCurve) -> int:
 
 
 def is_fixed(curve: PowerCurve) -> bool:
-    """Whether the operator allows a single cap: the only reason to run a GPU in the tail."""
+    """Whether the operator allows a single cap."""
     return curve.useful_mw >= curve.max_mw
 
 
 def chosen_speed(curve: PowerCurve, cap_mw: int) -> float:
-    """Speed for choosing among caps: by the law, so that none in the tail is chosen; a fixed cap may be in the tail."""
+    """Speed for choosing among useful caps: by the law, where the tail counts for nothing; a fixed cap may be there."""
     return speed(curve, cap_mw) if is_fixed(curve) else fitted_speed(curve, cap_mw)
 
 

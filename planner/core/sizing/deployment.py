@@ -73,7 +73,8 @@ def size_deployments(
         before, power = state.deployments[name], state.power.get(settings.site)
         each = with_curves(settings, before)
         speeds = speeds_in_force.now(each, power, held.get(each.site, {}))
-        between = speeds_in_force.since(before.pending.speeds, speeds, each, power)
+        aimed = {pool: goal.speed for pool, goal in before.pending.goals.items()}
+        between = speeds_in_force.since(before.pending.speeds, speeds, each, power, aimed)
         before = replace(before, pending=replace(before.pending, speeds=speeds))
         learned.append(_learned(config, each, before, observation, between, clock))
     known = modes.answered(each.case for each in learned)

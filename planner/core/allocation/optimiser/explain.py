@@ -136,7 +136,7 @@ def _chain(
     if not links and count != pool.wanted:
         links.append(Limited(count, ReasonCode.REBALANCE, f"{what} cost least in energy, GPUs and changes"))
     if scarce.floors and count < pool.min_replicas:
-        least = f"its floor of {pool.min_replicas} does not fit, even at the lowest useful cap"
+        least = f"its floor of {pool.min_replicas} does not fit, even at the lowest cap"
         links.append(Limited(count, ReasonCode.SHORTFALL, f"{count} {pool.pool} replicas: {least}"))
     if late > NOTICEABLE:
         stage = f"{chosen.good:.1%} are expected to be in time here"

@@ -19,7 +19,7 @@ from planner.core.allocation.optimiser.prices import Found, Market
 JointValue: TypeAlias = Callable[[Sequence[int], Ints, Ints], Floats]
 """What combinations of options are worth: rows, (K, F) columns and steps -> (F)."""
 
-OPTIONS, FOR_FEW, FEWEST = 96, 240, 4
+OPTIONS, FOR_FEW, FEWEST = 96, 480, 4
 """Number of a pool's options that are examined (more for up to ``FEWEST`` deployments): those of the highest worth at
 the prices, and the most frugal one. Where little is good, far from any price, fewer options missed a twentieth of the
 score."""

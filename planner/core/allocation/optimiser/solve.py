@@ -32,7 +32,7 @@ THIRD = 256
 def allocate(demands: Sequence[DeploymentDemand], limits: SiteLimits, weights: Weights = DEFAULT_WEIGHTS) -> Allocation:
     """The cheapest counts and caps that carry everything with speed to spare; else those that make most good.
 
-    Floors (``min_replicas`` at the lowest useful cap) are kept unless even they do not fit: then lower priority
+    Floors (``min_replicas`` at the lowest cap) are kept unless even they do not fit: then lower priority
     classes lose replicas first. Caps are multiples of 5 W. Deterministic; no state.
     """
     asked = [demand for demand in demands if demand.pools]

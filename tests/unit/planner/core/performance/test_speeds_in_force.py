@@ -101,16 +101,18 @@ def test_until_a_decision_is_answered_the_speed_lies_between_what_stands_and_wha
 def test_a_raise_leaves_the_speed_open_and_a_lower_limit_does_not() -> None:
     config, power = planner(deployment(), budget_mw=8 * 700_000).deployments[D], reported(site()).state.power[SITE]
     since, slow = speeds_in_force.since, Speeds(0.4, 0.4)
-    assert since({DECODE: slow}, {DECODE: FULL}, config, power) == {DECODE: Speeds(0.4, 1.0)}
-    assert since({DECODE: FULL}, {DECODE: slow}, config, power) == {DECODE: slow}
-    assert since({DECODE: Speeds(0.3, 1.0)}, {DECODE: slow}, config, power) == {DECODE: Speeds(0.3, 0.4)}
-    assert since({}, {DECODE: slow}, config, power) == {}
-    assert since({DECODE: FULL}, {}, config, power) == {}
-    assert since(None, {DECODE: slow}, config, power) == {DECODE: slow}
+    assert since({DECODE: slow}, {DECODE: FULL}, config, power, {}) == {DECODE: Speeds(0.4, 1.0)}
+    assert since({DECODE: FULL}, {DECODE: slow}, config, power, {}) == {DECODE: slow}
+    assert since({DECODE: Speeds(0.3, 1.0)}, {DECODE: slow}, config, power, {}) == {DECODE: Speeds(0.3, 0.4)}
+    assert since({}, {DECODE: slow}, config, power, {}) == {}
+    assert since({DECODE: FULL}, {}, config, power, {}) == {}
+    assert since(None, {DECODE: slow}, config, power, {}) == {DECODE: slow}
 
 
-def test_where_no_agent_has_ever_reported_nothing_limits_the_gpus() -> None:
+def test_where_no_agent_has_ever_reported_only_what_was_ordered_limits_the_gpus() -> None:
     config = deployment()
     assert speeds_in_force.now(config, None, {}) == {}
-    assert speeds_in_force.since({}, {}, config, None) == {PREFILL: FULL, DECODE: FULL}
-    assert speeds_in_force.since({}, {}, config, site().state.power[SITE]) == {PREFILL: FULL, DECODE: FULL}
+    for power in (None, site().state.power[SITE]):
+        assert speeds_in_force.since({}, {}, config, power, {}) == {PREFILL: FULL, DECODE: FULL}
+        ordered = speeds_in_force.since({}, {}, config, power, {DECODE: 0.6})
+        assert ordered == {PREFILL: FULL, DECODE: Speeds(0.6, 0.6)}
