@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.up_process import outsider, run_cli, up
+from tests.acceptance.up_process import UpProcess, outsider, run_cli, up
 from tests.contract.bus import until
 
 pytestmark = [pytest.mark.long, pytest.mark.xdist_group("up")]
@@ -28,9 +28,17 @@ def caps_in_force(nodes: dict[str, float]) -> float:
     return sum(nodes.values())
 
 
+async def two_of_each(run: UpProcess) -> None:
+    """A scaling decision for certain: the run begins with one decode replica, and its load may need no other count."""
+    async with asyncio.timeout(60):
+        while (await run.cli("deployment", "pin", "default-demo", "prefill=2", "decode=2"))[0] != 0:
+            await asyncio.sleep(0.2)
+
+
 async def test_a_run_ends_with_a_summary_whose_every_decision_was_carried_out(tmp_path: Path) -> None:
     async with up(tmp_path, *RUN, "--duration", "25") as run:
         await run.listening()
+        await two_of_each(run)
         async with outsider(run.url) as outside:
             decisions = await outside.until("decision.scaling")
             acks = await outside.until("ack.scaling")
@@ -77,6 +85,7 @@ async def test_the_power_guides_configuration_scales_within_its_thousand_watts(t
 async def test_verify_is_green_against_the_one_machine_product(tmp_path: Path) -> None:
     async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
+        await two_of_each(run)
         async with outsider(run.url) as outside:
             await outside.until("ack.scaling")
         report = tmp_path / "verify.xml"
@@ -101,7 +110,7 @@ async def test_a_smaller_budget_is_in_force_within_seconds(tmp_path: Path) -> No
     async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
         async with outsider(run.url) as outside:
-            await outside.until("ack.scaling")
+            await outside.until("ack.power", count=4)
             code, out, err = await run.cli("budget", "set", "11000")
             assert code == 0, err
             assert "11000 W" in out
@@ -135,7 +144,7 @@ async def test_commands_that_inspect_need_no_address(tmp_path: Path) -> None:
     async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
         async with outsider(run.url) as outside:
-            await outside.until("ack.scaling")
+            await outside.until("ack.power", count=4)
             await outside.until("telemetry.plan", count=2)
         code, out, err = await run.cli("status")
         assert code == 0, err
@@ -180,6 +189,7 @@ def _carried_out(bodies: list[tuple[str, dict[str, Any]]]) -> bool:
 async def test_a_killed_server_comes_back_and_no_decision_is_lost(tmp_path: Path) -> None:
     async with up(tmp_path, *RUN, "--duration", "300") as run:
         await run.listening()
+        await two_of_each(run)
         async with outsider(run.url) as outside:
             before = await outside.until("decision.power", count=4)
             [server] = run.children("nats-server")
