@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.core.allocation.optimiser.padded_tables import Floats, Ints
-from planner.core.allocation.optimiser.problem import DRAIN, Problem
-from planner.core.allocation.optimiser.staircase import NOTHING
+from planner.core.allocation.optimiser.problem import Problem
+from planner.core.allocation.optimiser.staircase import NOTHING, over_time, score
 
 Bools = NDArray[np.bool_]
 
@@ -157,10 +157,10 @@ def short(problem: Problem) -> Market:
     steps = np.arange(0, problem.speed.shape[1], step)
     options = problem.every(step)
     starting = np.append(problem.starting[problem.owner], 0.0)[rows, None]
-    share = options.share + starting * (options.first - options.share)
-    score = (share + DRAIN * options.carried) / (1.0 + DRAIN) * problem.kept[rows, columns, None]
+    share = over_time(options.share, options.first, starting)
+    scores = score(share, options.carried, problem.kept[rows, columns, None])
     worth = np.append(problem.worth[problem.owner], 0.0)[rows, None]
-    value = np.where(steps <= problem.last[rows, None], worth * np.log(np.maximum(NOTHING, score)), -np.inf)
+    value = np.where(steps <= problem.last[rows, None], worth * np.log(np.maximum(NOTHING, scores)), -np.inf)
     mw = problem.gpus[rows, columns, None] * problem.caps[rows, ::step]
     return Market(problem, value, mw, np.broadcast_to(steps, value.shape), stages(problem))
 

@@ -202,7 +202,7 @@ def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Int
         size = problem.width * (problem.last + 1)
         turned = size[rows[:, 0]] > size[right]
         duo = Pairs(np.where(turned, right, rows[:, 0]), np.where(turned, rows[:, 0], right))
-        _take(problem, duo, mw[members], gpus[members], staircase.no_others(problem.starting[members]), columns, steps)
+        _take(problem, duo, mw[members], gpus[members], staircase.no_others(len(rows)), columns, steps)
         return
     for _ in range(ROUNDS):
         before = columns[rows].copy(), steps[rows].copy()
@@ -210,8 +210,7 @@ def _polish(problem: Problem, stage: prices.SamePools, columns: Ints, steps: Int
             for three in combinations(own.tolist(), 3):
                 _three(problem, three, own, float(mw[member]), float(gpus[member]), columns, steps)
         for one, two in combinations(range(rows.shape[1]), 2):
-            rest = np.delete(rows, (one, two), axis=1)
-            others, left_mw, left_gpus = _rest(problem, rest, problem.starting[members], columns, steps)
+            others, left_mw, left_gpus = _rest(problem, np.delete(rows, (one, two), axis=1), columns, steps)
             duo = Pairs(rows[:, one], rows[:, two])
             _take(problem, duo, mw[members] - left_mw, gpus[members] - left_gpus, others, columns, steps)
         if np.array_equal(before[0], columns[rows]) and np.array_equal(before[1], steps[rows]):
@@ -232,7 +231,7 @@ def _at_once(problem: Problem, rows: Ints, mw: Floats, gpus: Floats, columns: In
     return True
 
 
-def _rest(problem: Problem, rest: Ints, starting: Floats, columns: Ints, steps: Ints) -> tuple[Others, Floats, Floats]:
+def _rest(problem: Problem, rest: Ints, columns: Ints, steps: Ints) -> tuple[Others, Floats, Floats]:
     """(D) what the pools ``rest`` (D, K) make good, and the watts and GPUs that they hold."""
     held = problem.gpus[rest, columns[rest]]
     others = Others(
@@ -240,7 +239,6 @@ def _rest(problem: Problem, rest: Ints, starting: Floats, columns: Ints, steps: 
         problem.options.first[rest, columns[rest], steps[rest]].prod(axis=1),
         problem.options.carried[rest, columns[rest], steps[rest]].min(axis=1, initial=1.0),
         problem.kept[rest, columns[rest]].prod(axis=1),
-        starting,
     )
     return others, (held * problem.caps[rest, steps[rest]]).sum(axis=1), held.sum(axis=1)
 
@@ -251,8 +249,7 @@ def _three(
     """The best of three pools of one deployment: for every option of one of them the best of the other two."""
     third, one, two = sorted(three, key=lambda row: int(problem.width[row] * (problem.last[row] + 1)))
     rest = np.setdiff1d(own, three)[None, :]
-    starting = problem.starting[problem.owner[own[:1]]]
-    others, rest_mw, rest_gpus = _rest(problem, rest, starting, columns, steps)
+    others, rest_mw, rest_gpus = _rest(problem, rest, columns, steps)
     coarse = -(-int(problem.width[third] * (problem.last[third] + 1)) // THIRD)
     column, step = np.nonzero(problem.possible[third, :, ::coarse])
     step = step * coarse
@@ -262,7 +259,6 @@ def _three(
         others.first * problem.options.first[third, column, step],
         np.minimum(others.carried, problem.options.carried[third, column, step]),
         others.kept * problem.kept[third, column],
-        np.broadcast_to(starting, column.shape),
     )
     duo = Pairs(np.full(len(column), one), np.full(len(column), two))
     left_mw = mw - rest_mw - held * problem.caps[third, step]

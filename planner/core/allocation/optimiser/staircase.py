@@ -26,19 +26,21 @@ class Pairs:
     left: Ints
     right: Ints
 
+    def starting(self, problem: Problem) -> Floats:
+        """(D) the part of the time in which replicas that are still to start serve nothing."""
+        # One of the two may be the pool of no deployment, which comes last.
+        found: Floats = problem.starting[problem.owner[np.minimum(self.left, self.right)]]
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """(D) what the pools that are settled make good, at first and later, carry and keep: 1 where there are none.
-
-    ``starting``: the part of the time in which replicas that are still to start serve nothing.
-    """
+    """(D) what the pools that are settled make good, at first and later, carry and keep: 1 where there are none."""
 
     share: Floats
     first: Floats
     carried: Floats
     kept: Floats
-    starting: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,10 @@ def over_time(share: Floats, first: Floats, starting: Floats | float) -> Floats:
     return total
 
 
-def no_others(starting: Floats) -> Others:
+def no_others(deployments: int) -> Others:
     """Deployments that have no further pools."""
-    ones = np.ones(len(starting))
-    return Others(ones, ones, ones, ones, starting)
+    ones = np.ones(deployments)
+    return Others(ones, ones, ones, ones)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,12 @@ class _Stairs:
         top = np.maximum(top, 0)
         cell = self.base[:, None] + top
         share = self.others.share[self.d][:, None] * options.share[left, self.left, :wide] * options.share.take(cell)
-        if self.others.starting.any():
+        starting = self.pairs.starting(problem)
+        if starting.any():
             first = (
                 self.others.first[self.d][:, None] * options.first[left, self.left, :wide] * options.first.take(cell)
             )
-            share = over_time(share, first, self.others.starting[self.d][:, None])
+            share = over_time(share, first, starting[self.d][:, None])
         carried = np.minimum(options.carried[left, self.left, :wide], options.carried.take(cell))
         carried = np.minimum(self.others.carried[self.d][:, None], carried)
         return np.where(ok, score(share, carried, self.kept[:, None]), -1.0), top
@@ -129,7 +132,7 @@ class _Stairs:
         two = (self.pairs.right[d], self.right[places], step_right)
         share = self.others.share[d] * options.share[one] * options.share[two]
         first = self.others.first[d] * options.first[one] * options.first[two]
-        share = over_time(share, first, self.others.starting[d])
+        share = over_time(share, first, self.pairs.starting(self.problem)[d])
         carried = np.minimum(options.carried[one], options.carried[two])
         return score(share, np.minimum(self.others.carried[d], carried), self.kept[places])
 
@@ -172,7 +175,7 @@ def _bounded(problem: Problem, pairs: Pairs, mw: Floats, gpus: Floats, others: O
     at_one, at_two = (row_one, a, top_one), (row_two, b, top_two[d, a, b])
     share = others.share[d] * options.share[at_one] * options.share[at_two]
     first = others.first[d] * options.first[at_one] * options.first[at_two]
-    share = over_time(share, first, others.starting[d])
+    share = over_time(share, first, pairs.starting(problem)[d])
     carried = np.minimum(np.minimum(options.carried[at_one], options.carried[at_two]), others.carried[d])
     return stairs, score(share, carried, stairs.kept)
 
@@ -208,7 +211,8 @@ def _lowest(stairs: _Stairs, near: Ints, step: Ints, top: Ints, enough: Floats) 
     options, d, base, kept = stairs.problem.options, stairs.d[near], stairs.base[near], stairs.kept[near]
     one = (stairs.pairs.left[d], stairs.left[near], step)
     share, first = stairs.others.share[d] * options.share[one], stairs.others.first[d] * options.first[one]
-    starting, carried = stairs.others.starting[d], np.minimum(stairs.others.carried[d], options.carried[one])
+    starting = stairs.pairs.starting(stairs.problem)[d]
+    carried = np.minimum(stairs.others.carried[d], options.carried[one])
     low, high, least = np.minimum(stairs.problem.useful[stairs.pairs.right[d]], top), top, enough[d]
     for _ in range(int(top.max(initial=0)).bit_length()):
         middle = (low + high) // 2
