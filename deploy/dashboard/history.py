@@ -16,16 +16,17 @@ from deploy.dashboard.timeline import TimelineEvent, event_of
 from deploy.views.bus_reader import story
 from deploy.views.explain import explain
 from deploy.views.freshness import CLOCKS_APART_S
+from deploy.views.kept_records import RECORDS_LAST, RECORDS_OF_EACH
 from deploy.views.site_view import SiteView
 from deploy.views.words import clock, sentence
 
 MOST_RECORDS = 1000
-"""Of one deployment; the stream itself keeps 240."""
+"""Of one deployment; the stream itself keeps fewer."""
 MOST_MESSAGES = 2000
 """Read of one kind for one answer."""
 CLOCKS_APART = timedelta(seconds=CLOCKS_APART_S)
 TIMELINE_KINDS = (("decision", "scaling"), ("ack", "scaling"), ("control",), ("decision", "power"), ("ack", "power"))
-NO_RECORD = "records are kept for two hours, and only the newest 240 of a deployment"
+NO_RECORD = f"records are kept for {RECORDS_LAST}, and only {RECORDS_OF_EACH}"
 
 
 def no_record(decision_id: int | None, who: str) -> str:

@@ -14,6 +14,7 @@ from deploy.report.journal import StreamRange, digest
 from deploy.report.period_report import FORMAT, PeriodReport, as_json
 from deploy.report.signature import Signature
 from deploy.report.usage import Period, Prices
+from deploy.views.kept_records import RECORDS_LAST, RECORDS_OF_EACH
 
 
 class NotAReportError(ValueError):
@@ -26,7 +27,7 @@ LATER_FIGURES = ("classes",)
 LATER_FIELDS = ("service_class", "judged", "load_time_scale")
 """Parts, and fields of a deployment, that reports of earlier versions do not have."""
 REMEDY = (
-    "the bus keeps plan records for two hours, and the newest 240 of a deployment: `wattscale archive FOLDER` keeps "
+    f"the bus keeps plan records for {RECORDS_LAST}, and {RECORDS_OF_EACH}: `wattscale archive FOLDER` keeps "
     "what it held while that ran, and --archive FOLDER reads it here"
 )
 """What to do about messages that are gone; nothing can be done afterwards where no archive was kept."""

@@ -16,6 +16,7 @@ from deploy.cli.bus_connection import NKEYS, reached
 from deploy.cli.errors import UsageError
 from deploy.cli.numbers import number
 from deploy.cli.output_file import check_writable, write_output
+from deploy.views.kept_records import RECORDS_LAST, RECORDS_OF_EACH
 
 if TYPE_CHECKING:
     from deploy.report.evidence import Claimed
@@ -36,7 +37,7 @@ IN_FORCE = r"\.(decision\.(power|scaling)|ack\.power)\."
 DESCRIPTION = (
     "Whether the budget held, with the evidence; how fast each budget command was in force; requests, GPU-hours, energy"
     " and cost by deployment; decisions and their reasons; incidents. Figures over a part of the period are marked, and"
-    " every gap is stated. Plan records stay on the bus for two hours at most, and only the newest 240 of a deployment;"
+    f" every gap is stated. Plan records stay on the bus for {RECORDS_LAST} at most, and only {RECORDS_OF_EACH};"
     " `wattscale archive` keeps them for reports and for --check. Exit code 1: --check found a difference."
 )
 

@@ -13,6 +13,7 @@ from deploy.cli.bus_address import add_bus_options
 from deploy.cli.bus_connection import reached
 from deploy.cli.errors import CliError
 from deploy.cli.numbers import whole
+from deploy.views.kept_records import RECORDS_LAST
 
 if TYPE_CHECKING:
     from bus_schemas import v1
@@ -117,6 +118,6 @@ async def _explain(args: argparse.Namespace) -> int:
 def _no_record(args: argparse.Namespace) -> str:
     what = f"decision #{args.decision_id} of {args.deployment}" if args.decision_id is not None else args.deployment
     return (
-        f"no plan record of {what} on this bus; records are kept for two hours, "
+        f"no plan record of {what} on this bus; records are kept for {RECORDS_LAST}, "
         "and `wattscale status` lists the deployments"
     )
