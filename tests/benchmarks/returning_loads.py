@@ -22,6 +22,7 @@ from pathlib import Path
 from deploy.demo.demo_profile import profile_of_both_phases
 from planner.adapters.profiles import load_profile
 from planner.adapters.traces import Trace
+from planner.domain.profile import Profile
 from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.evaluation.scores import score
 from planner.sim.evaluation.simulation import simulate
@@ -93,9 +94,14 @@ def scenarios(folder: Path | None) -> Iterator[tuple[str, Callable[[], Scenario]
         yield f"flips of {flip_s:.0f} s, load {load:g}", partial(_flips, flip_s, load)
 
 
+def profile_in(folder: Path | None, card: str = "h200") -> Profile:
+    """The profile in ``folder``; the built-in one without it."""
+    return profile_of_both_phases(None, card) if folder is None else load_profile(folder)
+
+
 def bursts(rate: Rate, until_s: float, folder: Path | None, seed: int = SEED) -> Scenario:
     """Arrivals at ``rate`` on 16 H200."""
-    profile = profile_of_both_phases(None, "h200") if folder is None else load_profile(folder)
+    profile = profile_in(folder)
     pools = disaggregated(profile, "h200", startup_s=60.0, start=(5, 2))
     return Scenario(arrivals(rate, until_s, seed), profile, ClusterSpec(2, 8, card_of("h200")), pools, 1000.0, 40.0)
 

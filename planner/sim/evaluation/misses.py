@@ -59,9 +59,8 @@ def causes(run: SimulationRun) -> Mapping[str, int]:
     found: Counter[str] = Counter()
     scenario = run.scenario
     records = run.plant.records
-    missed = (records.column("ttft_ms") > scenario.ttft_ms) | (records.column("itl_ms") > scenario.itl_ms)
     judge = _Judge(run)
-    for index in np.flatnonzero(missed):
+    for index in np.flatnonzero(~records.met(scenario.ttft_ms, scenario.itl_ms)):
         record = records[int(index)]
         cause = judge.cause(record)
         found[f"held:{judge.held_by(record.t_s)}" if cause is Cause.HELD else cause.value] += 1

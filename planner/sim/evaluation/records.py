@@ -102,8 +102,12 @@ class Records:
 
     def good(self, ttft_ms: float, itl_ms: float) -> int:
         """Number of requests that met both targets."""
-        met = (self.column("ttft_ms") <= ttft_ms) & (self.column("itl_ms") <= itl_ms)
-        return int(met.sum())
+        return int(self.met(ttft_ms, itl_ms).sum())
+
+    def met(self, ttft_ms: float, itl_ms: float) -> NDArray[np.bool_]:
+        """Whether each request met both targets."""
+        met: NDArray[np.bool_] = (self.column("ttft_ms") <= ttft_ms) & (self.column("itl_ms") <= itl_ms)
+        return met
 
 
 _WHOLE = frozenset({"number", "isl", "osl", "preemptions"})

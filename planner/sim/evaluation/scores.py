@@ -73,7 +73,7 @@ def score(ended: Ended) -> Scores:
     run = ended.run
     scenario, records = run.scenario, run.plant.records
     ttft, itl, osl = (records.column(name) for name in ("ttft_ms", "itl_ms", "osl"))
-    met = (ttft <= scenario.ttft_ms) & (itl <= scenario.itl_ms)
+    met = records.met(scenario.ttft_ms, scenario.itl_ms)
     good, requests = int(met.sum()), run.plant.frontend.started
     good_tokens = float(osl[met].sum())
     watts = np.asarray(run.timeline.window_watts)

@@ -15,8 +15,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.demo.demo_profile import profile_of_both_phases
-from planner.adapters.profiles import load_profile
+from deploy.archive.past_load import QUARTER_S, WHOLE_S
 from planner.domain.request import ObservedLoad
 from planner.sim.cluster.plant import ClusterSpec
 from planner.sim.evaluation.scores import score
@@ -24,9 +23,9 @@ from planner.sim.evaluation.simulation import SimulationRun, simulate
 from planner.sim.policies.catalogue import make
 from planner.sim.policies.ours import OursSettings
 from planner.sim.workload.scenario import Scenario, card_of, disaggregated
-from tests.benchmarks.returning_loads import Rate, arrivals
+from tests.benchmarks.returning_loads import Rate, arrivals, profile_in
 
-DAY_S, HOUR_S, QUARTER_S = 86_400.0, 3600.0, 900.0
+DAY_S, HOUR_S = 86_400.0, 3600.0
 BEGIN_S, RAMP_S, END_S = 5.5 * HOUR_S, 7.0 * HOUR_S, 9.0 * HOUR_S
 LOW, HIGH, EVENING_S = 3.0, 15.0, 19.0 * HOUR_S
 ISL, OSL = 1200.0, 220.0
@@ -48,7 +47,7 @@ def past(rate: Rate, days: int) -> tuple[ObservedLoad, ...]:
     """What an archive holds of the days before, up to 0 of the run's clock, which is ``BEGIN_S`` of a day."""
     rng, found, t_s = random.Random(SEED), [], -days * DAY_S
     while t_s < 0.0:
-        every_s = QUARTER_S if t_s < -HOUR_S else 30.0
+        every_s = QUARTER_S if t_s < -WHOLE_S else 30.0
         t_s += every_s
         mean = rate(t_s - every_s / 2.0 + BEGIN_S) * every_s
         found.append(ObservedLoad(t_s, every_s, max(0.0, rng.gauss(mean, math.sqrt(mean))), ISL, OSL))
@@ -60,8 +59,7 @@ def ramp_good(run: SimulationRun) -> float:
     records, begun_s = run.plant.records, RAMP_S - BEGIN_S
     t_s = records.column("t_s")
     there = (t_s >= begun_s) & (t_s < begun_s + 3.0 * QUARTER_S)
-    world = run.scenario
-    good = there & (records.column("ttft_ms") <= world.ttft_ms) & (records.column("itl_ms") <= world.itl_ms)
+    good = there & records.met(run.scenario.ttft_ms, run.scenario.itl_ms)
     return float(good.sum() / max(1, there.sum()))
 
 
@@ -72,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ramp-min", type=float, action="append", help="minutes from low to high (default 30)")
     parser.add_argument("--days", type=int, action="append", help="past days (repeatable; default 2)")
     args = parser.parse_args(argv)
-    profile = profile_of_both_phases(None, "h200") if args.profile is None else load_profile(args.profile)
+    profile = profile_in(args.profile)
     print("| start-up | ramp | past days | predictor | good % | good %, 7:00 to 7:45 | GPU-h | MJ of held GPUs |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for startup_s in args.startup_s or [60.0]:

@@ -16,8 +16,6 @@ from unittest.mock import patch
 
 import numpy as np
 
-from deploy.demo.demo_profile import profile_of_both_phases
-from planner.adapters.profiles import load_profile
 from planner.adapters.traces import Trace
 from planner.core.allocation import site
 from planner.sim.cluster.plant import ClusterSpec
@@ -25,7 +23,7 @@ from planner.sim.evaluation.scores import score
 from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies.catalogue import make
 from planner.sim.workload.scenario import Scenario, card_of, disaggregated
-from tests.benchmarks.returning_loads import Rate, arrivals, cycle
+from tests.benchmarks.returning_loads import Rate, arrivals, cycle, profile_in
 
 SEED, UNTIL_S, TICK_S = 21, 3600.0, 30.0
 
@@ -56,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=12.0, help="requests a second in the mean")
     parser.add_argument("--reserves", default="1.0,1.15,1.3,1.6")
     args = parser.parse_args(argv)
-    profile = profile_of_both_phases(None, args.gpu) if args.profile is None else load_profile(args.profile)
+    profile = profile_in(args.profile, args.gpu)
     first, second = (int(part) for part in args.start.split(","))
     pools = disaggregated(profile, args.gpu, startup_s=60.0, start=(first, second))
     print("| load | of a second, of a tick | reserve | good % | GPU-h | MJ of held GPUs |\n" + "| --- " * 6 + "|")
