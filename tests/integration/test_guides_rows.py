@@ -22,8 +22,8 @@ POD = "0a1b2c3d-1111-2222-3333-444455556666"
 UP = "wattscale up --total-gpu-power-limit 1000"
 ON_THE_SITE = {
     "wattscale status": ("", "demo"),
-    "wattscale explain": ("{deployment}", "observed"),
-    "wattscale explain DEPLOYMENT": ("", "observed"),
+    "wattscale explain": ("{deployment}", "decision #"),
+    "wattscale explain DEPLOYMENT": ("", "decision #"),
     "wattscale deployment pin": ("{deployment} decode=1 --force", ""),
     "wattscale planner check": ("-c {file}", "ok: "),
     "wattscale planner check --live": ("-c {file} --set bus.servers=[{nats}]", "ok: "),
@@ -113,6 +113,10 @@ async def filled_in(folder: Path) -> AsyncIterator[dict[str, str]]:
         url = f"nats://127.0.0.1:{nats}"
         async with asyncio.timeout(90):
             while (done := await process("status", "--json", "--nats-url", url)).code == 3 or "pools" not in done.out:
+                await asyncio.sleep(0.2)
+            # The run begins with the counts that its load needs: a pin makes the decision that the rows show.
+            await process("deployment", "pin", "default-demo", "prefill=1", "--force", "--nats-url", url)
+            while "decision #" not in (await process("explain", "default-demo", "--nats-url", url)).out:
                 await asyncio.sleep(0.2)
         yield {
             "deployment": "default-demo",
