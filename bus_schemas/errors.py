@@ -56,6 +56,10 @@ class BusAwayError(BusError, TimeoutError):
     """The server did not answer. What was sent may or may not be stored; the same message ids may be sent again."""
 
 
+class NoServiceError(BusAwayError):
+    """Nothing serves the request: the stream is missing, or its cluster elects a leader at this moment."""
+
+
 class NotPermittedError(BusAwayError):
     """No answer, and the server reported that our role lacks the permission."""
 

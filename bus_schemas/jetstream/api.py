@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.errors import NoRespondersError
 from nats.js.errors import APIError
 
-from bus_schemas.errors import BusAwayError, NotPermittedError
+from bus_schemas.errors import BusAwayError, NoServiceError, NotPermittedError
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.tasks.cancellation import cancellation_kept
+
+T = TypeVar("T")
+ASK_AGAIN_S = 0.1
 
 
 async def ask(
@@ -26,9 +30,30 @@ async def ask(
     Raises BusAwayError without a reply within ``timeout_s`` (default: the connection's request time-out), and
     NotPermittedError where the server has refused the subject.
     """
-    with package_errors(bus, subject):
-        limit_s = timeout_s or bus.settings.request_timeout_s
-        return await bus.nc.request(subject, body, timeout=limit_s, headers=headers)
+    limit_s = timeout_s or bus.settings.request_timeout_s
+
+    async def once() -> Msg:
+        with package_errors(bus, subject):
+            return await bus.nc.request(subject, body, timeout=limit_s, headers=headers)
+
+    return await served(bus, once)
+
+
+async def served(bus: Bus, request: Callable[[], Awaitable[T]]) -> T:
+    """What ``request`` returns, tried again within the connection's ``no_service_wait_s`` while nothing serves it.
+
+    Raises what ``request`` raises: NoServiceError after that time.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            return await request()
+        except NoServiceError:
+            if bus.served_by_s is None:
+                bus.served_by_s = loop.time() + bus.settings.no_service_wait_s
+            if loop.time() >= bus.served_by_s:
+                raise
+        await asyncio.sleep(ASK_AGAIN_S)
 
 
 @contextmanager
@@ -44,11 +69,11 @@ def package_errors(bus: Bus, subject: str) -> Iterator[None]:
         with cancellation_kept():
             yield
     except NoRespondersError as error:
-        raise _no_service(subject) from error
+        raise no_service(subject) from error
     except APIError as error:
         if error.code is None:
             # The library's form of "no responders" for an API request.
-            raise _no_service(subject) from error
+            raise no_service(subject) from error
         raise
     except BusAwayError:
         raise
@@ -56,8 +81,9 @@ def package_errors(bus: Bus, subject: str) -> Iterator[None]:
         raise away(bus, subject, error) from error
 
 
-def _no_service(subject: str) -> BusAwayError:
-    return BusAwayError(f"{subject}: no service answers there; does the stream exist?")
+def no_service(subject: str) -> NoServiceError:
+    """The error to raise where nothing serves the request."""
+    return NoServiceError(f"{subject}: no service answers there; does the stream exist?")
 
 
 def away(bus: Bus, subject: str, error: BaseException | None = None) -> BusAwayError:

@@ -67,6 +67,8 @@ class Bus:
     """Whether a client was ever connected; `unopened` makes one that was not."""
     trouble: str = ""
     """Why no client could be opened at the last attempt; empty once one is open."""
+    served_by_s: float | None = None
+    """Until when requests that nothing serves are sent again, by the loop's clock; None before the first of them."""
     _opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reopening: Backoff = field(default_factory=lambda: Backoff(REOPEN_FIRST_S, REOPEN_LONGEST_S))
     _giving_up: asyncio.Future[None] | None = None

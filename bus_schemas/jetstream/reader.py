@@ -21,7 +21,7 @@ from nats.errors import Error as NatsError
 from bus_schemas import codec
 from bus_schemas.errors import BusAwayError, UndecodableError
 from bus_schemas.flood_gate import FloodGate
-from bus_schemas.jetstream.api import ask, error_of, package_errors, stream_info
+from bus_schemas.jetstream.api import ask, error_of, no_service, package_errors, served, stream_info
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.streams import stream_of
 from bus_schemas.v1 import Message
@@ -207,6 +207,10 @@ async def _batched(bus: Bus, wildcard: str, query: dict[str, Any]) -> list[Msg]:
 
     Raises BusAwayError, NotPermittedError, _TooManyError.
     """
+    return await served(bus, lambda: _batch(bus, wildcard, query))
+
+
+async def _batch(bus: Bus, wildcard: str, query: dict[str, Any]) -> list[Msg]:
     api, inbox = f"$JS.API.DIRECT.GET.{stream_of(bus.subjects, wildcard)}", bus.nc.new_inbox()
     found: list[Msg] = []
     with package_errors(bus, api):
@@ -230,6 +234,8 @@ def _ends(wildcard: str, reply: Msg) -> bool:
         return True
     if status == "413":
         raise _TooManyError
+    if status == "503":
+        raise no_service(wildcard)
     raise BusAwayError(f"{wildcard}: the server answered {status}")
 
 

@@ -39,6 +39,9 @@ class BusSettings(BaseModel):
     """The host name in the server's certificate, where it differs from the one in the address."""
     connect_timeout_s: float = Field(default=5.0, gt=0, le=LONGEST_S)
     request_timeout_s: float = Field(default=5.0, gt=0, le=LONGEST_S)
+    no_service_wait_s: float = Field(default=0.0, ge=0, le=LONGEST_S)
+    """How long requests that nothing serves are sent again, counted from the connection's first one: in a cluster, a
+    stream that was just made, or whose leader just ended, answers a moment later. For commands, which ask only once."""
     reconnect_first_s: float = Field(default=0.05, gt=0, le=LONGEST_S)
     reconnect_last_s: float = Field(default=2.0, gt=0, le=LONGEST_S)
     """Pauses between attempts to reconnect grow from the first to the last value, with jitter; attempts never end."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_S = 2.0
+NO_SERVICE_WAIT_S = 2.0
+"""A command asks once, and a cluster that elects a leader answers nothing for a moment."""
 CLIENT_ROLES = ("operator", "observer", "planner")
 NOT_ENABLED = 10039
 NKEYS = "this login needs the package nkeys: pip install 'wattscale[nkeys]'"
@@ -65,6 +67,7 @@ def settings_of(where: BusAddress) -> BusSettings:
             name="wattscale-cli",
             connect_timeout_s=CONNECT_TIMEOUT_S,
             request_timeout_s=REQUEST_TIMEOUT_S,
+            no_service_wait_s=NO_SERVICE_WAIT_S,
             **given,
         )
     except ValidationError as error:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from bus_schemas import v1
+from bus_schemas.errors import NoServiceError
 from bus_schemas.jetstream import stream_admin, watch
 from bus_schemas.jetstream.connect import Bus
 from bus_schemas.jetstream.publisher import publish
 from bus_schemas.jetstream.reader import StoredMessage, last, last_per_subject, next_messages, stored
 from bus_schemas.jetstream.watch import follow
+from deploy.nats.embedded import EmbeddedServer
 from tests.contract.bus import bench, connected, outgoing, power, until
 
 
@@ -55,6 +57,21 @@ async def test_the_last_of_one_and_of_many() -> None:
         assert (found.sequence, found.msg_id) == (3, "a-one-1-1")
         assert ids(await last_per_subject(bus, wildcard)) == [("b", 0), ("a", 1)]
         assert [one.sequence for one in await next_messages(bus, wildcard, 1)] == [2, 3]
+
+
+async def test_one_that_asks_once_waits_for_a_stream_that_nothing_serves_yet() -> None:
+    async with EmbeddedServer() as server, connected(server.url, no_service_wait_s=30.0) as bus:
+        first = asyncio.create_task(last(bus, bus.subjects.decision_power("a")))
+        many = asyncio.create_task(last_per_subject(bus, bus.subjects.all_of("decision", "power")))
+        async with connected(server.url) as other:
+            for question in (
+                last(other, other.subjects.decision_power("a")),
+                last_per_subject(other, other.subjects.all_of("decision")),
+            ):
+                with pytest.raises(NoServiceError, match="does the stream exist"):
+                    await question
+            await stream_admin.apply(other)
+        assert (await first, await many) == (None, [])
 
 
 async def test_what_cannot_be_read_is_left_out_and_readers_go_on() -> None:

@@ -21,6 +21,7 @@ from bus_schemas import v1
 from bus_schemas.jetstream.connect import Bus, connect
 from bus_schemas.jetstream.publisher import Publisher, publish
 from bus_schemas.jetstream.settings import BusSettings
+from deploy.cli import bus_connection
 from deploy.nats.embedded import EmbeddedServer
 from deploy.nats.examples import configurations
 from deploy.nats.roles import inbox_prefix
@@ -190,8 +191,12 @@ async def test_every_role_on_the_example_cluster(tls: Path, monkeypatch: pytest.
             who = login("cluster", role, tls, monkeypatch)
             # Streams of three copies are what this cluster has.
             for words in (one if one[0] != "streams" else (*one, "--replicas", "3") for one in ALL):
-                done = await wattscale(*words, *at, *who)
                 allowed = words[: 2 if words[0] == "streams" else None] in MAY[role]
+                # A cluster on a busy machine may be without a leader for longer than a command waits.
+                for _ in range(5):
+                    done = await wattscale(*words, *at, *who)
+                    if done.code != 3 or not allowed or DENIED.search(done.one_line()):
+                        break
                 assert done.code in ((0, 1) if allowed else (3,)), (role, words, done)
                 assert allowed or DENIED.search(done.one_line()), (role, words, done)
 
@@ -253,8 +258,25 @@ async def test_a_command_whose_answer_was_lost_counts_where_it_is_stored(tmp_pat
         await bus.close()
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command waits for streams that may come."""
+    monkeypatch.setattr(bus_connection, "NO_SERVICE_WAIT_S", 0.0)
+
+
+async def test_streams_that_come_in_a_moment_are_waited_for() -> None:
+    async with EmbeddedServer() as server:
+        status = asyncio.create_task(wattscale("status", "--nats-url", server.url))
+        assert (await wattscale("streams", "apply", "--nats-url", server.url)).code == 0
+        done = await status
+        assert done.code == 1, done
+        assert "holds no decision" in done.one_line()
+
+
 @pytest.mark.parametrize("role", ["planner", "observer"])
-async def test_a_bus_without_streams_says_so(role: str, tls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bus_without_streams_says_so(
+    role: str, tls: Path, monkeypatch: pytest.MonkeyPatch, at_once: None
+) -> None:
     async with EmbeddedServer(settings=example("single.conf", tls)) as server:
         for words in LOOK:
             done = await wattscale(*words, "--nats-url", server.url, *login("single.conf", role, tls, monkeypatch))
@@ -267,7 +289,7 @@ async def test_a_bus_without_streams_says_so(role: str, tls: Path, monkeypatch: 
             assert "streams apply" in done.err
 
 
-async def test_a_server_without_jetstream_says_so(tmp_path: Path) -> None:
+async def test_a_server_without_jetstream_says_so(at_once: None) -> None:
     async with EmbeddedServer(settings={"jetstream": "disabled"}) as server:
         for words in (*LOOK, *STEER, ("streams", "apply"), ("up", "--duration", "1")):
             command = process if words[0] == "up" else wattscale
