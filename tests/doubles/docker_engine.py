@@ -28,6 +28,8 @@ def why_not() -> str | None:
     """Why no engine can be started here, or None."""
     if shutil.which("dockerd") is None:
         return "no Docker engine on this machine (Debian: docker.io)"
+    if shutil.which("setpriv") is None:
+        return "no `setpriv` command on this machine (Debian: util-linux)"
     if shutil.which("ip") is None:
         return "no `ip` command on this machine (Debian: iproute2)"
     if os.geteuid() != 0:
@@ -89,6 +91,8 @@ def _run(*command: str) -> str:
 def _started(folder: Path, bridge: str) -> tuple[str, subprocess.Popen[bytes]]:
     socket, log = folder / "docker.sock", folder / "dockerd.log"
     command = [
+        # The engine gets SIGTERM when the process of its test ends, also where that is killed.
+        *("setpriv", "--pdeathsig", "TERM", "--"),
         "dockerd",
         f"--host=unix://{socket}",
         f"--data-root={folder / 'data'}",
