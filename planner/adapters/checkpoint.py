@@ -7,14 +7,15 @@ restore what has its own streams: decisions, acknowledgements, operators' comman
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields, is_dataclass
 from typing import Any
 
-from planner.core.allocation.returns import LoadGap
+from planner.core.allocation.returns import History, LoadGap
 from planner.core.forecast import registry
 from planner.core.forecast.band import Band
 from planner.core.forecast.published import PublishedModel
+from planner.core.performance.prompt_span import PromptsSeen
 from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
 from planner.core.slo.error_budget import Account, ErrorBudget
 from planner.core.slo.share_controller import SloState
@@ -51,6 +52,7 @@ def learned(state: DeploymentState) -> Plain:
             }
             for name, pool in known.pools.items()
         },
+        "prompts": [list(tick) for tick in known.prompts],
         "drawn": {name: _drawn(draws) for name, draws in known.draws.items()},
         **({} if known.slo is None else {"slo": asdict(known.slo)}),
     }
@@ -80,10 +82,14 @@ def _drawn_back(kept: Mapping[str, Any]) -> Drawn:
     return Drawn(LearnedPower(estimates), **shown)
 
 
+def _history(kept: Sequence[Sequence[Any]]) -> History:
+    return tuple((float(at), int(count)) for at, count in kept)
+
+
 def _pool_back(kept: Mapping[str, Any]) -> PoolState:
     return PoolState(
-        recommendations=tuple((float(at), int(count)) for at, count in kept["recommendations"]),
-        events=tuple((float(at), int(change)) for at, change in kept["events"]),
+        recommendations=_history(kept["recommendations"]),
+        events=_history(kept["events"]),
         gaps=tuple(
             LoadGap(None if seconds is None else float(seconds), float(lost)) for seconds, lost in kept.get("gaps", ())
         ),
@@ -100,6 +106,7 @@ def state(kept: Mapping[str, Any]) -> DeploymentState:
             Flow(published={name: pool["decided"] for name, pool in pools.items() if pool["decided"] is not None}),
             Learned(
                 corrections=dict(kept["corrections"]),
+                prompts=tuple(PromptsSeen(*tick) for tick in kept.get("prompts", ())),
                 draws={PoolId(name): _drawn_back(known) for name, known in kept.get("drawn", {}).items()},
                 pools={name: _pool_back(pool) for name, pool in pools.items()},
                 metrics_at_s=kept["metrics_at_s"],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from planner.core.allocation.returns import LoadGap
 from planner.core.forecast.band import Band
+from planner.core.performance.prompt_span import Span
 from planner.core.performance.speeds_in_force import Speeds
 from planner.core.power.p_u_estimator import Drawn
 from planner.core.power.site_state import PowerState
@@ -88,6 +89,8 @@ class Learned:
 
     forecasts: Mapping[str, Band] = field(default_factory=dict)
     corrections: Mapping[str, float] = field(default_factory=dict)
+    prompts: Span = ()
+    """The prompts of the last ticks, from which the correction of prefill is learned."""
     draws: Mapping[PoolId, Drawn] = field(default_factory=dict)
     """What the pools' GPUs drew, and the P_u estimated from it."""
     pools: Mapping[PoolId, PoolState] = field(default_factory=dict)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner.core.performance import observed_ratio
+from planner.core.performance import observed_ratio, prompt_span
 from planner.core.performance.engine_model import Engine
 from planner.core.performance.observed_ratio import Ratio
+from planner.core.performance.prompt_span import PromptsSeen, Span
 from planner.core.performance.speeds_in_force import Speeds
 from planner.core.sizing import classic, prefill_station
 from planner.core.sizing.sized_load import SizedLoad
@@ -28,10 +29,12 @@ def corrections(
     shape: SizedLoad | None,
     current: Mapping[PoolId, int],
     speeds: Mapping[PoolId, Speeds],
+    prompts: Span = (),
 ) -> Mapping[str, float]:
     """The factors after ``seen``; ``shape`` is the observed load, None if it is unknown.
 
-    ``speeds``: what the speed of each pool's GPUs lay between; a pool that is absent teaches nothing.
+    ``speeds``: what the speed of each pool's GPUs lay between; a pool that is absent teaches nothing. ``prompts``: what
+    was seen up to this tick (``prompts_seen``).
     """
     known = {PREFILL: state.learned.corrections.get(PREFILL, 1.0), DECODE: state.learned.corrections.get(DECODE, 1.0)}
     if not config.correction or config.sizing is SizingMode.LOAD:
@@ -44,11 +47,13 @@ def corrections(
     late = {PREFILL: False, DECODE: itl is not None and itl > config.itl_ms}
     ratios: dict[str, Ratio | None] = {PREFILL: None, DECODE: None}
     for name, pool in config.pools.items():
-        count = seen.pools[name].replicas.ready if name in seen.pools else current[name]
+        count = _ready(seen, current, name)
         if count <= 0 or name not in speeds:
             continue
         if pool.role is not Role.DECODE:
-            ratios[PREFILL] = _ttft(config, engine, seen, shape, count, speeds[name])
+            ratios[PREFILL] = _ttft(config, engine, prompts)
+        if pool.role is Role.PREFILL and (flow := _flow(engine, state.learned.prompts, prompts)) is not None:
+            ratios[PREFILL], late[PREFILL] = flow, True
         if pool.role is not Role.PREFILL:
             ratios[DECODE] = _itl(pool, engine, seen, shape, count, speeds[name], late=late[DECODE])
     return {
@@ -61,20 +66,71 @@ def _nearest(factor: float, ratio: Ratio | None) -> float | None:
     return None if ratio is None else observed_ratio.nearest(factor, ratio)
 
 
-def _ttft(
-    config: DeploymentConfig, engine: Engine, seen: DeploymentObservation, shape: SizedLoad, count: int, speeds: Speeds
-) -> Ratio | None:
-    ttft = value_or_none(seen.ttft_ms)
-    if ttft is None or engine.prefill is None or shape.queued_requests > count:
+def _ready(seen: DeploymentObservation, current: Mapping[PoolId, int], name: PoolId) -> int:
+    return seen.pools[name].replicas.ready if name in seen.pools else current[name]
+
+
+def prompts_seen(
+    config: DeploymentConfig,
+    before: Span,
+    seen: DeploymentObservation | None,
+    shape: SizedLoad | None,
+    current: Mapping[PoolId, int],
+    speeds: Mapping[PoolId, Speeds],
+    at_s: float,
+) -> Span:
+    """The span of prompts that ends at ``at_s``; as before where the tick does not tell what they were, or how fast
+    their GPUs ran."""
+    takers = [name for name, pool in config.pools.items() if pool.role is not Role.DECODE and name in speeds]
+    if seen is None or not takers:
+        return before
+    name, requests = takers[-1], value_or_none(seen.requests)
+    waiting = value_or_none(seen.pools[name].queued_requests) if name in seen.pools else None
+    tick = PromptsSeen(at_s, seen.interval_s, *speeds[name], _ready(seen, current, name), waiting or 0.0)
+    if shape is not None:
+        cv2 = None if seen.isl_cv2 is None else value_or_none(seen.isl_cv2)
+        tick = prompt_span.filled(tick, shape, cv2, value_or_none(seen.ttft_ms))
+    elif requests != 0.0:
+        return before
+    return prompt_span.extended(before, tick)
+
+
+def _ttft(config: DeploymentConfig, engine: Engine, prompts: Span) -> Ratio | None:
+    found = prompt_span.means(prompts)
+    if found is None or engine.prefill is None or prompts[-1].waiting > prompts[-1].ready:
         return None
-    queue = prefill_station.station(engine.prefill, shape, config.ttft_quantile, 1.0)
+    queue = prefill_station.station(engine.prefill, found.load, config.ttft_quantile, 1.0)
     low, high = (
         observed_ratio.ttft_ratio(
-            ttft, queue.own_ms / speed, prefill_station.mean_response_ms(queue, shape, count, speed)
+            found.ttft_ms,
+            queue.own_ms / speed,
+            prefill_station.mean_response_ms(queue, found.load, prompts[-1].ready, speed),
         )
-        for speed in speeds
+        for speed in found.speeds
     )
     return None if low is None or high is None else Ratio(low, high)
+
+
+def _flow(engine: Engine, before: Span, prompts: Span) -> Ratio | None:
+    """What prefill engines that were full for the whole tick took for each prompt, over the profile's; None otherwise.
+
+    They were where more prompts waited at both ends of it than one batch of each engine holds. TTFT then tells how long
+    the queue is; how many prompts left it tells how fast the engines are.
+    """
+    if not before or not prompts or engine.prefill is None:
+        return None
+    start, end = before[-1], prompts[-1]
+    if abs(end.at_s - end.seconds - start.at_s) > end.seconds / 2.0 or end.requests <= 0.0:
+        return None
+    tokens = end.tokens / end.requests
+    together = max(1.0, engine.prefill.batched_tokens // tokens)
+    passed = end.requests + start.waiting - end.waiting
+    if min(start.waiting / max(1, start.ready), end.waiting / max(1, end.ready)) <= together or passed <= 0.0:
+        return None
+    engine_ms = 1000.0 * end.seconds / (passed * engine.prefill.cost_ms(tokens))
+    fewest, most = sorted((start.ready, end.ready))
+    found = Ratio(engine_ms * fewest * end.slowest, engine_ms * most * end.fastest)
+    return found if found.high > 1.0 else None
 
 
 def _itl(

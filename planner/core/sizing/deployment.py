@@ -9,7 +9,7 @@ from typing import TypeAlias
 from planner.core.limits import bounds_in_force, external_changes, holds
 from planner.core.limits.holds import Hold
 from planner.core.performance import speeds_in_force
-from planner.core.performance.corrections import DECODE, PREFILL, corrections
+from planner.core.performance.corrections import DECODE, PREFILL, corrections, prompts_seen
 from planner.core.performance.engine_model import engine
 from planner.core.performance.speeds_in_force import Speeds
 from planner.core.power.draw_feedback import with_curves
@@ -111,10 +111,12 @@ def _learned(
     every = {name: current_count(state, seen, config, name) for name in config.all_pools}
     current = {name: every[name] for name in config.pools}
     shape = load_forecast.actual_load(config, seen)
+    prompts = prompts_seen(config, state.learned.prompts, seen, shape, current, speeds, t_s)
     taught = replace(
         state.learned,
         forecasts=learned.bands,
-        corrections=corrections(config, model, state, seen, shape, current, speeds),
+        corrections=corrections(config, model, state, seen, shape, current, speeds, prompts),
+        prompts=prompts,
         edited_ticks=external_changes.edited_ticks(state, seen),
         pools=_remembered(state, config, seen, every, t_s),
         slo=slo,

@@ -10,7 +10,7 @@ from planner.core.forecast.band import Band
 from planner.core.forecast.constant import Constant
 from planner.core.forecast.ewma import Ewma
 from planner.core.sizing import classic
-from planner.core.sizing.sized_load import SizedLoad
+from planner.core.sizing.sized_load import LARGEST_CV2, SMALLEST_CV2, SizedLoad
 from planner.domain.config import DeploymentConfig, PlannerConfig, SizingMode
 from planner.domain.observation import DeploymentObservation
 from planner.domain.plan import Forecast
@@ -29,7 +29,6 @@ STARTING_SERVES = 0.5
 SPAN_OF_START = 0.5
 """Start-up times over which a load is averaged before a forecast of it is judged. Within them only a queue helps, and
 sizing takes its noise into account already: of single ticks it would count twice, and the more the shorter they are."""
-SMALLEST_CV2, LARGEST_CV2 = 0.1, 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 LARGEST_HIT_RATE = 0.95
 """Upper bound of the hit rate: with 1, prefill would be free, but the new tokens of a prompt must be computed."""
+SMALLEST_CV2, LARGEST_CV2 = 0.1, 10.0
+"""Bounds of the spread of prompt lengths that is believed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planner.adapters import checkpoint
 from planner.core.allocation.returns import GONE, LoadGap
 from planner.core.intake import initial_state
+from planner.core.performance.prompt_span import PromptsSeen
 from planner.core.power.p_u_estimator import Drawn, Estimate, LearnedPower
 from planner.core.slo.error_budget import opened
 from planner.core.slo.share_controller import SloState
@@ -40,6 +41,7 @@ def test_everything_that_is_learned_is_kept() -> None:
     pool = PoolState(((1.0, 2), (31.0, 3)), ((31.0, 1),), (LoadGap(30.0, 0.5), GONE), most_seen=3, queued=4.0)
     taught = Learned(
         corrections={"decode": 1.1},
+        prompts=(PromptsSeen(30.0, 30.0, 0.5, 1.0, 2, 3.0, 60.0, 6e4, 6e7, 60.0, 1500.0),),
         draws={PoolId("decode"): Drawn(batch=4.0, bucket=2)},
         pools={PoolId("decode"): pool},
         metrics_at_s=30.0,
