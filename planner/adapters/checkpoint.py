@@ -45,6 +45,7 @@ def learned(state: DeploymentState) -> Plain:
             name: {
                 "decided": state.flow.published.get(name),
                 "recommendations": [list(entry) for entry in pool.recommendations],
+                "lasting": [list(entry) for entry in pool.lasting],
                 "events": [list(entry) for entry in pool.events],
                 "gaps": [list(astuple(gap)) for gap in pool.gaps],
                 "most_seen": pool.most_seen,
@@ -89,6 +90,7 @@ def _history(kept: Sequence[Sequence[Any]]) -> History:
 def _pool_back(kept: Mapping[str, Any]) -> PoolState:
     return PoolState(
         recommendations=_history(kept["recommendations"]),
+        lasting=_history(kept.get("lasting", kept["recommendations"])),
         events=_history(kept["events"]),
         gaps=tuple(
             LoadGap(None if seconds is None else float(seconds), float(lost)) for seconds, lost in kept.get("gaps", ())

@@ -74,6 +74,8 @@ class PoolState:
 
     recommendations: tuple[tuple[float, int], ...] = ()
     """(when, count recommended before limits), for the stabilization windows."""
+    lasting: tuple[tuple[float, int], ...] = ()
+    """(when, count that was recommended in half of the ticks around it), for a pool without a window."""
     events: tuple[tuple[float, int], ...] = ()
     """(when, change), for the rate policies."""
     gaps: tuple[LoadGap, ...] = ()

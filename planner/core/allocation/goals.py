@@ -62,11 +62,15 @@ def _aiming(
     for name, pool in sized.state.learned.pools.items():
         since = clock.seen_s - max(hpa_behavior.horizon_s(sized.config.all_pools[name]), remembered_s)
         past, gaps = hpa_behavior.trimmed(pool.recommendations, since), pool.gaps
+        lasting = hpa_behavior.trimmed(pool.lasting, since)
         if (count := limited.recommended.get(name)) is not None:
             own, options = sized.config.all_pools[name], sized.options.get(name)
-            gaps = returns.learned(own, gaps, pool.recommendations, clock.seen_s, count, options)
             past = (*past, (clock.seen_s, count))
-        pools[name] = replace(pool, recommendations=past, gaps=gaps, events=hpa_behavior.trimmed(pool.events, since))
+            newest = returns.lasting(own, past)
+            gaps = returns.learned(own, gaps, pool.lasting, *newest, options)
+            lasting = (*lasting, newest)
+        events = hpa_behavior.trimmed(pool.events, since)
+        pools[name] = replace(pool, recommendations=past, lasting=lasting, gaps=gaps, events=events)
     why = {name: _binding(chain) for name, chain in limited.chains.items() if chain}
     return replace(
         sized.state,

@@ -1,6 +1,6 @@
 """Whether a replica that is no longer wanted is kept: by what its absence would lose, in the gaps of its own load.
 
-A **gap** is the time from when a count was last recommended to when it was again. While a replica is not wanted, each
+A **gap** is the time from when a count was last wanted to when it was again. While a replica is not wanted, each
 second of it costs a second of a replica. Given up, it is missing for a start-up time when its load returns, and its
 start serves nobody. So it is kept while there is a time within which returns would have lost more than waiting for them
 costs, over the past gaps that had lasted as long as this one has. A load that comes back every ten minutes keeps its
@@ -25,6 +25,10 @@ GAPS = 64
 """Number of gaps remembered: only the newest, so that a load that changes its pattern is known by the new one."""
 AT_ONCE = 4
 """Number of gaps that one instant shows at most, of however many replicas: they all left and came with one load."""
+LASTING_PART = 0.5
+"""Start-up times over which a recommendation is judged: a count was wanted if half of the ticks in them recommended it.
+Ticks of half a minute see one in many of the wishes that last seconds; short ticks would keep a replica for each.
+"""
 LATE_PART = 0.5
 """Share of a start-up time's requests that are late for a replica that is missing: a queue builds up only with time."""
 
@@ -66,8 +70,19 @@ def longest_s(pool: PoolConfig) -> float:
     return LONGEST_STARTS * _start_s(pool)
 
 
+def lasting(pool: PoolConfig, recommendations: History) -> tuple[float, int]:
+    """The largest count recommended in at least half of the ticks up to the newest, and when: amid those ticks."""
+    t_s, newest = recommendations[-1]
+    since_s = t_s - LASTING_PART * _start_s(pool)
+    recent = list(takewhile(lambda entry: entry[0] > since_s, reversed(recommendations)))
+    if len(recent) < 2:
+        return t_s, newest
+    counts = sorted((count for _, count in recent), reverse=True)
+    return (t_s + recent[-1][0]) / 2.0, counts[(len(counts) + 1) // 2 - 1]
+
+
 def unwanted(past: History, recommended: int, current: int, t_s: float) -> Iterator[tuple[int, float]]:
-    """The counts in force above what is recommended, highest first, each with the seconds since it last was."""
+    """The counts in force above what is recommended, highest first, each with the seconds since it was last wanted."""
     found: list[tuple[int, float]] = []
     highest = recommended
     for at, count in reversed(past):
@@ -102,7 +117,7 @@ def worth_keeping(pool: PoolConfig, gaps: Sequence[LoadGap], gone_s: float, quan
 def learned(
     pool: PoolConfig, gaps: tuple[LoadGap, ...], past: History, t_s: float, count: int, options: PoolOptions | None
 ) -> tuple[LoadGap, ...]:
-    """The gaps after ``count`` was recommended at ``t_s``; ``past`` has the recommendations before it."""
+    """The gaps after ``count`` was wanted at ``t_s``; ``past`` has what was before it (``lasting``)."""
     if not past or options is None or not by_cost(pool):
         return gaps
     found = (*_closed(pool, past, t_s, count, options), *_gone(pool, past, t_s, count))

@@ -99,7 +99,7 @@ def keep(
     pool: PoolConfig, current: int, recommended: int, known: PoolState, t_s: float, quantile: float
 ) -> Limited | None:
     """The most replicas above ``recommended`` that are worth keeping; None where none is."""
-    for count, gone_s in returns.unwanted(known.recommendations, recommended, current, t_s):
+    for count, gone_s in returns.unwanted(known.lasting, recommended, current, t_s):
         if (worth := returns.worth_keeping(pool, known.gaps, gone_s, quantile)) is not None:
             sentence = (
                 f"{count} were wanted {gone_s:.0f} s ago: {worth.returns} of {worth.gaps} loads gone so long came back "

@@ -185,7 +185,8 @@ def _remembered(
     for name in config.all_pools:
         pool = state.learned.pools.get(name) or PoolState()
         if not pool.recommendations and seen is not None and name in seen.pools:
-            pool = replace(pool, recommendations=((t_s, current[name]),))
+            found = ((t_s, current[name]),)
+            pool = replace(pool, recommendations=found, lasting=found)
         running = seen.pools[name].replicas if seen is not None and name in seen.pools else Replicas()
         most = max(pool.most_seen, running.ready, current[name])
         pools[name] = pool if most == pool.most_seen else replace(pool, most_seen=most)

@@ -38,7 +38,9 @@ def test_the_next_leader_knows_what_draws_taught(known: dict[PoolId, Drawn]) -> 
 
 
 def test_everything_that_is_learned_is_kept() -> None:
-    pool = PoolState(((1.0, 2), (31.0, 3)), ((31.0, 1),), (LoadGap(30.0, 0.5), GONE), most_seen=3, queued=4.0)
+    pool = PoolState(
+        ((1.0, 2), (31.0, 3)), ((1.0, 2), (16.0, 2)), ((31.0, 1),), (LoadGap(30.0, 0.5), GONE), most_seen=3, queued=4.0
+    )
     taught = Learned(
         corrections={"decode": 1.1},
         prompts=(PromptsSeen(30.0, 30.0, 0.5, 1.0, 2, 3.0, 60.0, 6e4, 6e7, 60.0, 1500.0),),

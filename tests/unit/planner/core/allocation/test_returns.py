@@ -83,7 +83,7 @@ def test_what_is_kept_lies_between_what_is_wanted_and_what_runs(
 ) -> None:
     past = tuple((INTERVAL_S * tick, count) for tick, count in enumerate(course))
     found = hpa_behavior.keep(
-        POOL, wanted + more, wanted, PoolState(past, gaps=tuple(known)), INTERVAL_S * len(course), quantile
+        POOL, wanted + more, wanted, PoolState(past, past, gaps=tuple(known)), INTERVAL_S * len(course), quantile
     )
     assert found is None or wanted < found.value <= min(wanted + more, max(course))
 
@@ -111,6 +111,35 @@ def test_a_load_that_stays_away_for_twenty_start_ups_is_gone_once() -> None:
     assert recommended([2, *[1] * 3 * ticks, 2]) == (GONE,)
     assert recommended([3, 2, *[1] * 3 * ticks]) == (GONE, GONE)
     assert recommended([9, *[1] * ticks]) == (GONE,) * returns.AT_ONCE
+
+
+def lasting(course: list[int], tick_s: float, one: PoolConfig = POOL) -> tuple[tuple[float, int], ...]:
+    past = tuple((tick_s * tick, count) for tick, count in enumerate(course, 1))
+    return tuple(returns.lasting(one, past[: tick + 1]) for tick in range(len(past)))
+
+
+def test_at_ticks_of_half_a_start_up_time_what_is_recommended_was_wanted() -> None:
+    assert lasting([2, 1, 3], 30.0) == ((30.0, 2), (60.0, 1), (90.0, 3))
+    assert lasting([2, 1, 3], 90.0) == ((90.0, 2), (180.0, 1), (270.0, 3))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.sampled_from([1, 2, 3, 6]))
+def test_what_lasts_half_a_start_up_time_was_wanted_as_long_at_every_tick(course: list[int], parts: int) -> None:
+    often = lasting([count for count in course for _ in range(parts)], 30.0 / parts)[parts - 1 :: parts]
+    assert [count for _, count in often] == course
+    assert [at for at, _ in often] == [30.0 * tick - 15.0 * (parts - 1) / parts for tick in range(1, len(course) + 1)]
+
+
+def test_a_wish_of_five_seconds_keeps_nothing_where_half_a_minute_keeps_a_replica() -> None:
+    """Each such wish kept it for five start-up times, and ticks of half a minute see one in six of them."""
+    brief, long = [1] * 12 + [2] + [1] * 6, [1] * 12 + [2] * 6 + [1] * 6
+    kept = [
+        hpa_behavior.keep(POOL, 2, 1, PoolState(lasting=lasting(course, 5.0)), 5.0 * (len(course) + 1), 0.95)
+        for course in (brief, long)
+    ]
+    assert kept[0] is None
+    assert kept[1] is not None
+    assert kept[1].value == 2
 
 
 def test_a_return_loses_more_the_more_replicas_are_missing() -> None:

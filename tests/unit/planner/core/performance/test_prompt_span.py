@@ -53,9 +53,10 @@ def learned(interval_s: int, load: Iterator[tuple[int, float]], for_s: int = 360
         seconds = list(itertools.islice(load, interval_s))
         requests, took_ms = sum(n for n, _ in seconds), sum(ms for _, ms in seconds)
         ttft: Reading = Sample(took_ms / requests) if requests else NO_DATA
-        lengths = (Sample(ISL), Sample(50.0)) if requests else (NO_DATA, NO_DATA)
+        isl: Reading = Sample(ISL) if requests else NO_DATA
+        osl: Reading = Sample(50.0) if requests else NO_DATA
         seen = DeploymentObservation(
-            float(interval_s), Sample(float(requests)), *lengths, ttft_ms=ttft, isl_cv2=Sample(0.0),
+            float(interval_s), Sample(float(requests)), isl, osl, ttft_ms=ttft, isl_cv2=Sample(0.0),
             pools={PREFILL: PoolObservation(Replicas(2)), DECODE: PoolObservation(Replicas(1))},
         )  # fmt: skip
         state, factor = ticked(state, seen, float(now_s), float(interval_s))
@@ -65,7 +66,7 @@ def learned(interval_s: int, load: Iterator[tuple[int, float]], for_s: int = 360
 
 @pytest.mark.parametrize("interval_s", [5, 10])
 def test_prompts_that_come_together_teach_the_same_at_any_tick(interval_s: int) -> None:
-    """Each tick on its own: a correction of 1.9 at 5 s, where ticks of 30 s have 2.2."""
+    """Learned from each tick on its own it was 1.66 at 5 s, 2.06 at 10 and 2.42 at 30 s."""
     often, seldom = (learned(tick_s, grouped(5)) for tick_s in (interval_s, 30))
     half = len(often) // 2, len(seldom) // 2
     means = [sum(course[start:]) / len(course[start:]) for course, start in zip((often, seldom), half, strict=True)]
