@@ -39,6 +39,7 @@ def learned(state: DeploymentState) -> Plain:
     known = state.learned
     return {
         "corrections": dict(known.corrections),
+        "prefill_factors": [list(entry) for entry in known.prefill_factors],
         "metrics_at_s": known.metrics_at_s,
         "edited_ticks": known.edited_ticks,
         "pools": {
@@ -109,6 +110,9 @@ def state(kept: Mapping[str, Any]) -> DeploymentState:
             Learned(
                 corrections=dict(kept["corrections"]),
                 prompts=tuple(PromptsSeen(*tick) for tick in kept.get("prompts", ())),
+                prefill_factors=tuple(
+                    (float(tokens), float(factor)) for tokens, factor in kept.get("prefill_factors", ())
+                ),
                 draws={PoolId(name): _drawn_back(known) for name, known in kept.get("drawn", {}).items()},
                 pools={name: _pool_back(pool) for name, pool in pools.items()},
                 metrics_at_s=kept["metrics_at_s"],

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from planner.core.allocation.returns import LoadGap
 from planner.core.forecast.band import Band
+from planner.core.performance import factor_by_length
 from planner.core.performance.prompt_span import Span
 from planner.core.performance.speeds_in_force import Speeds
 from planner.core.power.p_u_estimator import Drawn
@@ -93,6 +94,8 @@ class Learned:
     corrections: Mapping[str, float] = field(default_factory=dict)
     prompts: Span = ()
     """The prompts of the last ticks, from which the correction of prefill is learned."""
+    prefill_factors: factor_by_length.Known = ()
+    """The factor of prefill by the length of prompts; ``corrections`` has the one in force."""
     draws: Mapping[PoolId, Drawn] = field(default_factory=dict)
     """What the pools' GPUs drew, and the P_u estimated from it."""
     pools: Mapping[PoolId, PoolState] = field(default_factory=dict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from planner.core.performance import observed_ratio, prompt_span
+from planner.core.performance import factor_by_length, observed_ratio, prompt_span
 from planner.core.performance.engine_model import Engine
 from planner.core.performance.observed_ratio import Ratio
 from planner.core.performance.prompt_span import PromptsSeen, Span
@@ -43,6 +43,8 @@ def corrections(
         return known | _classic(config, seen, current)
     if seen is None or shape is None or shape.idle:
         return known
+    if (tokens := prompt_span.mean_tokens(prompts)) is not None:
+        known[PREFILL] = factor_by_length.at(state.learned.prefill_factors, tokens, known[PREFILL])
     itl = value_or_none(seen.itl_ms)
     late = {PREFILL: False, DECODE: itl is not None and itl > config.itl_ms}
     ratios: dict[str, Ratio | None] = {PREFILL: None, DECODE: None}
@@ -60,6 +62,16 @@ def corrections(
         phase: observed_ratio.learned(factor, _nearest(factor, ratios[phase]), seen.interval_s, late=late[phase])
         for phase, factor in known.items()
     }
+
+
+def by_length(
+    known: factor_by_length.Known, config: DeploymentConfig, prompts: Span, factors: Mapping[str, float]
+) -> factor_by_length.Known:
+    """The factors of prefill by length with the newest of ``factors``, where the queue model uses it."""
+    if not config.correction or config.sizing in (SizingMode.LOAD, SizingMode.CLASSIC):
+        return ()
+    tokens = prompt_span.mean_tokens(prompts)
+    return known if tokens is None else factor_by_length.remembered(known, tokens, factors[PREFILL])
 
 
 def _nearest(factor: float, ratio: Ratio | None) -> float | None:

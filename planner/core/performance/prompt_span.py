@@ -68,6 +68,12 @@ def extended(span: Span, newest: PromptsSeen) -> Span:
     return (*[one for one in span if one.at_s > since_s], newest)
 
 
+def mean_tokens(span: Span) -> float | None:
+    """Tokens to compute of a prompt of the span; None where there were none."""
+    requests = sum([one.requests for one in span])
+    return sum([one.tokens for one in span]) / requests if requests > 0.0 else None
+
+
 def means(span: Span) -> PromptMeans | None:
     """What the prompts of a span had in common; None where there were none, or no TTFT."""
     seconds, requests = sum([one.seconds for one in span]), sum([one.requests for one in span])

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from planner.core.limits import bounds_in_force, external_changes, holds
 from planner.core.limits.holds import Hold
 from planner.core.performance import speeds_in_force
-from planner.core.performance.corrections import DECODE, PREFILL, corrections, prompts_seen
+from planner.core.performance.corrections import DECODE, PREFILL, by_length, corrections, prompts_seen
 from planner.core.performance.engine_model import engine
 from planner.core.performance.speeds_in_force import Speeds
 from planner.core.power.draw_feedback import with_curves
@@ -112,10 +112,12 @@ def _learned(
     current = {name: every[name] for name in config.pools}
     shape = load_forecast.actual_load(config, seen)
     prompts = prompts_seen(config, state.learned.prompts, seen, shape, current, speeds, t_s)
+    factors = corrections(config, model, state, seen, shape, current, speeds, prompts)
     taught = replace(
         state.learned,
         forecasts=learned.bands,
-        corrections=corrections(config, model, state, seen, shape, current, speeds, prompts),
+        corrections=factors,
+        prefill_factors=by_length(state.learned.prefill_factors, config, prompts, factors),
         prompts=prompts,
         edited_ticks=external_changes.edited_ticks(state, seen),
         pools=_remembered(state, config, seen, every, t_s),

@@ -44,6 +44,7 @@ def test_everything_that_is_learned_is_kept() -> None:
     taught = Learned(
         corrections={"decode": 1.1},
         prompts=(PromptsSeen(30.0, 30.0, 0.5, 1.0, 2, 3.0, 60.0, 6e4, 6e7, 60.0, 1500.0),),
+        prefill_factors=((400.0, 1.5), (4000.0, 0.9)),
         draws={PoolId("decode"): Drawn(batch=4.0, bucket=2)},
         pools={PoolId("decode"): pool},
         metrics_at_s=30.0,
