@@ -63,7 +63,7 @@ def _pool(case: Case, pool: PoolConfig, known: Known) -> PoolOptions | None:
         return _thresholds(case, pool)
     if case.load is None:
         return None
-    by_sla = sla.options(case.config, pool, case.engine, case.load, case.corrections, known)
+    by_sla = sla.options(case.config, pool, case.engine, case.load, case.corrections, known, case.current[pool.pool])
     if mode is SizingMode.SLA or by_sla is None:
         return by_sla
     by_load = _thresholds(case, pool)

@@ -38,16 +38,19 @@ def options(
     load: SizedLoad,
     corrections: Corrections,
     known: Known = NOTHING_KNOWN,
+    held: int = 0,
 ) -> PoolOptions | None:
     """Every useful count of ``pool`` with the speed it needs; None where the profile lacks the phase.
 
-    ``known``: the answers to ``asked``, where they were found for many deployments at once.
+    ``known``: the answers to ``asked``, where they were found for many deployments at once. ``held``: the replicas that
+    it has. All of them have their own speed, however few are wanted: a kept decode replica needs at least an empty
+    engine's speed, which the 1 / count law beyond the table does not know.
     """
     waiting = _waiting(config, engine, load, corrections)
     if waiting <= 0.0:
-        return _options(config, pool, engine, load, corrections, known)
+        return _options(config, pool, engine, load, corrections, known, held)
     released = _behind_prefill(config, engine, load, corrections) if pool.role is Role.DECODE else load
-    found, flowing = _options(config, pool, engine, released, corrections, known), load.flowing()
+    found, flowing = _options(config, pool, engine, released, corrections, known, held), load.flowing()
     flow = _counted(config, pool, engine, flowing, corrections, known)
     if found is None or flow is None:
         return found
@@ -81,22 +84,34 @@ class _Counted(NamedTuple):
 
 
 def _counted(
-    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections, known: Known
+    config: DeploymentConfig,
+    pool: PoolConfig,
+    engine: Engine,
+    load: SizedLoad,
+    corrections: Corrections,
+    known: Known,
+    held: int = 0,
 ) -> _Counted | None:
     rule = _rule(config, pool.role, engine, load, corrections, known)
     if rule is None:
         return None
-    counts, speed, busy, enough = _table(rule, load, pool.max_replicas)
+    counts, speed, busy, enough = _table(rule, load, pool.max_replicas, held)
     return _Counted(counts, speed, busy, 0 if load.idle and pool.min_replicas == 0 else max(1, enough))
 
 
 def _options(
-    config: DeploymentConfig, pool: PoolConfig, engine: Engine, load: SizedLoad, corrections: Corrections, known: Known
+    config: DeploymentConfig,
+    pool: PoolConfig,
+    engine: Engine,
+    load: SizedLoad,
+    corrections: Corrections,
+    known: Known,
+    held: int,
 ) -> PoolOptions | None:
-    if (found := _counted(config, pool, engine, load, corrections, known)) is None:
+    if (found := _counted(config, pool, engine, load, corrections, known, held)) is None:
         return None
     counts, speed, busy, wanted = found
-    last = min(len(counts), max(2, 2 * wanted + SPARE_COUNTS))
+    last = min(len(counts), max(2, 2 * wanted + SPARE_COUNTS, held + 1))
     return PoolOptions(
         speed=tuple(speed[:last].tolist()),
         utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
@@ -247,15 +262,18 @@ def _shared(first: _Rule, second: _Rule) -> _Rule:
     return answer
 
 
-def _table(rule: _Rule, load: SizedLoad, most: int) -> tuple[CountArray, CountArray, CountArray, int]:
-    """Counts from 0 to as many as may be of use, with speed and utilisation, and the least count that is enough."""
+def _table(rule: _Rule, load: SizedLoad, most: int, held: int) -> tuple[CountArray, CountArray, CountArray, int]:
+    """Counts from 0 to as many as may be of use or are ``held``, with speed and utilisation, and the least count that
+    is enough.
+    """
+    most = max(most, held)
     last = min(_FIRST_GUESS, max(1, most))
     while True:
         counts = np.arange(0, last + 1, dtype=np.float64)
         speed, busy = rule(counts)
         speed = np.zeros_like(counts) if load.idle else np.minimum.accumulate(np.where(counts > 0, speed, np.inf))
         enough = wanted_count(counts, speed)
-        useful = min(max(1, most), 2 * enough + SPARE_COUNTS)
+        useful = min(max(1, most), max(2 * enough + SPARE_COUNTS, held))
         if useful <= last:
             return counts, speed, busy, enough
         last = min(max(useful, 4 * last), max(1, most))

@@ -36,11 +36,20 @@ def feed(true_mw: float, caps: list[int], readings: int, *, seed: int, noise: fl
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.floats(0.6, 1.3), st.integers(0, 10_000))
+@given(st.floats(0.6, 1.25), st.integers(0, 10_000))
 def test_p_u_is_found_within_four_percent(share: float, seed: int) -> None:
     true = share * PRIOR.p_u_mw
     state = feed(true, [PRIOR.max_mw], 200, seed=seed)
     assert state.p_u_mw(KEY, PRIOR) == pytest.approx(true, rel=0.04)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(1.25, 1.36), st.integers(0, 10_000))
+def test_p_u_near_the_cards_limit_is_found_from_above(share: float, seed: int) -> None:
+    """Noise that reaches the limit counts as a bound, so that the estimate settles between the truth and the limit."""
+    true = share * PRIOR.p_u_mw
+    state = feed(true, [PRIOR.max_mw], 200, seed=seed)
+    assert true * 0.96 <= state.p_u_mw(KEY, PRIOR) <= PRIOR.max_mw
 
 
 @settings(max_examples=40, deadline=None)
