@@ -77,10 +77,9 @@ def mean_tokens(span: Span) -> float | None:
 def means(span: Span) -> PromptMeans | None:
     """What the prompts of a span had in common; None where there were none, or no TTFT."""
     seconds, requests = sum([one.seconds for one in span]), sum([one.requests for one in span])
-    timed = sum([one.timed for one in span])
-    if seconds <= 0.0 or requests <= 0.0 or timed <= 0.0:
+    timed, tokens = sum([one.timed for one in span]), mean_tokens(span)
+    if seconds <= 0.0 or tokens is None or timed <= 0.0:
         return None
-    tokens = sum([one.tokens for one in span]) / requests
     cv2 = sum([one.square_tokens for one in span]) / requests / (tokens * tokens) - 1.0
     load = SizedLoad(
         req_per_s=requests / seconds,

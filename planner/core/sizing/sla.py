@@ -46,16 +46,30 @@ def options(
     it has. All of them have their own speed, however few are wanted: a kept decode replica needs at least an empty
     engine's speed, which the 1 / count law beyond the table does not know.
     """
-    waiting = _waiting(config, engine, load, corrections)
+    waiting, sized = _waiting(config, engine, load, corrections), load
+    if waiting > 0.0 and pool.role is Role.DECODE:
+        sized = _behind_prefill(config, engine, load, corrections)
+    rule = _rule(config, pool.role, engine, sized, corrections, known)
+    if rule is None:
+        return None
+    counts, speed, busy, wanted = _table(rule, pool, sized, held)
+    last = min(len(counts), max(2, 2 * wanted + SPARE_COUNTS, held + 1))
+    found = PoolOptions(
+        speed=tuple(speed[:last].tolist()),
+        utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
+        wanted=wanted,
+        least_speed=_least_speed(config, pool.role, engine, sized, corrections),
+        chain=sla_reasons.chain(config, pool, engine, sized, corrections, wanted),
+        **_phases(config, pool.role, engine, sized, corrections, counts[:last], known),
+    )
     if waiting <= 0.0:
-        return _options(config, pool, engine, load, corrections, known, held)
-    released = _behind_prefill(config, engine, load, corrections) if pool.role is Role.DECODE else load
-    found, flowing = _options(config, pool, engine, released, corrections, known, held), load.flowing()
-    flow = _counted(config, pool, engine, flowing, corrections, known)
-    if found is None or flow is None:
         return found
-    flows = sla_reasons.chain(config, pool, engine, flowing, corrections, flow.wanted)
-    return replace(found, chain=sla_reasons.backlog(config, pool, flows, waiting, found.wanted))
+    flowing = load.flowing()
+    flow = _rule(config, pool.role, engine, flowing, corrections, known)
+    if flow is None:
+        return found
+    flows = sla_reasons.chain(config, pool, engine, flowing, corrections, _table(flow, pool, flowing).wanted)
+    return replace(found, chain=sla_reasons.backlog(config, pool, flows, waiting, wanted))
 
 
 def asked(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections: Corrections) -> list[Prompts]:
@@ -81,45 +95,6 @@ class _Counted(NamedTuple):
     speed: CountArray
     busy: CountArray
     wanted: int
-
-
-def _counted(
-    config: DeploymentConfig,
-    pool: PoolConfig,
-    engine: Engine,
-    load: SizedLoad,
-    corrections: Corrections,
-    known: Known,
-    held: int = 0,
-) -> _Counted | None:
-    rule = _rule(config, pool.role, engine, load, corrections, known)
-    if rule is None:
-        return None
-    counts, speed, busy, enough = _table(rule, load, pool.max_replicas, held)
-    return _Counted(counts, speed, busy, 0 if load.idle and pool.min_replicas == 0 else max(1, enough))
-
-
-def _options(
-    config: DeploymentConfig,
-    pool: PoolConfig,
-    engine: Engine,
-    load: SizedLoad,
-    corrections: Corrections,
-    known: Known,
-    held: int,
-) -> PoolOptions | None:
-    if (found := _counted(config, pool, engine, load, corrections, known, held)) is None:
-        return None
-    counts, speed, busy, wanted = found
-    last = min(len(counts), max(2, 2 * wanted + SPARE_COUNTS, held + 1))
-    return PoolOptions(
-        speed=tuple(speed[:last].tolist()),
-        utilisation=tuple(np.where(counts > 0, np.minimum(1.0, busy), 0.0)[:last].tolist()),
-        wanted=wanted,
-        least_speed=_least_speed(config, pool.role, engine, load, corrections),
-        chain=sla_reasons.chain(config, pool, engine, load, corrections, wanted),
-        **_phases(config, pool.role, engine, load, corrections, counts[:last], known),
-    )
 
 
 def _waiting(config: DeploymentConfig, engine: Engine, load: SizedLoad, corrections: Corrections) -> float:
@@ -262,11 +237,9 @@ def _shared(first: _Rule, second: _Rule) -> _Rule:
     return answer
 
 
-def _table(rule: _Rule, load: SizedLoad, most: int, held: int) -> tuple[CountArray, CountArray, CountArray, int]:
-    """Counts from 0 to as many as may be of use or are ``held``, with speed and utilisation, and the least count that
-    is enough.
-    """
-    most = max(most, held)
+def _table(rule: _Rule, pool: PoolConfig, load: SizedLoad, held: int = 0) -> _Counted:
+    """Counts from 0 to as many as may be of use or are ``held``."""
+    most = max(pool.max_replicas, held)
     last = min(_FIRST_GUESS, max(1, most))
     while True:
         counts = np.arange(0, last + 1, dtype=np.float64)
@@ -275,5 +248,5 @@ def _table(rule: _Rule, load: SizedLoad, most: int, held: int) -> tuple[CountArr
         enough = wanted_count(counts, speed)
         useful = min(max(1, most), max(2 * enough + SPARE_COUNTS, held))
         if useful <= last:
-            return counts, speed, busy, enough
+            return _Counted(counts, speed, busy, 0 if load.idle and pool.min_replicas == 0 else max(1, enough))
         last = min(max(useful, 4 * last), max(1, most))
