@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from nats.js.api import StreamInfo
 
 from bus_schemas import v1
 from bus_schemas.errors import BusError
@@ -74,23 +75,19 @@ async def beyond(site: ChartSite, watts: float) -> None:
     await until(lambda: site.ledger.sums[-1][1] > watts, f"caps above {watts:.0f} W", 90)
 
 
+async def described(bus: Bus) -> StreamInfo | None:
+    """The stream of decisions as its leader describes it; None where nothing leads it."""
+    try:
+        return await bus.js.stream_info(DECISIONS)
+    except Exception:  # noqa: BLE001  # no leader
+        return None
+
+
 async def whole(bus: Bus) -> bool:
     """Whether all three servers have all decisions."""
-    try:
-        info = await bus.js.stream_info(DECISIONS)
-    except Exception:  # noqa: BLE001  # no leader yet
-        return False
-    peers = (info.cluster.replicas if info.cluster else None) or []
+    info = await described(bus)
+    peers = (info.cluster.replicas if info is not None and info.cluster else None) or []
     return len(peers) == 2 and all(peer.current and not peer.offline for peer in peers)
-
-
-async def answers(bus: Bus) -> bool:
-    """Whether anything leads the stream of decisions."""
-    try:
-        await bus.js.stream_info(DECISIONS)
-    except Exception:  # noqa: BLE001  # no leader
-        return False
-    return True
 
 
 async def without(server: EmbeddedServer, bus: Bus, read: Callable[[], Awaitable[bool]], what: str) -> None:
@@ -102,7 +99,7 @@ async def without(server: EmbeddedServer, bus: Bus, read: Callable[[], Awaitable
     try:
         await until(read, what, LOSS_S)
     except AssertionError:
-        if server.pid or await answers(bus):
+        if server.pid or await described(bus) is not None:
             raise
         _log.warning("no leader among two servers; the third comes back")
         await server.start()
