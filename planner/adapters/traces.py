@@ -53,6 +53,17 @@ class Trace(Sequence[Request]):
     def __len__(self) -> int:
         return len(self.t_s)
 
+    @classmethod
+    def of(cls, name: str, requests: Iterable[Request]) -> Trace:
+        """A trace of requests whose prompts have no blocks in common."""
+        rows = list(requests)
+        return cls(
+            name,
+            array("d", (r.t_s for r in rows)),
+            array("l", (r.isl for r in rows)),
+            array("l", (r.osl for r in rows)),
+        )
+
     def __iter__(self) -> Iterator[Request]:
         if self.hash_ids:
             return map(Request, self.t_s, self.isl, self.osl, self.hash_ids)

@@ -10,7 +10,6 @@ import itertools
 import json
 import resource
 import sys
-from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,13 +30,7 @@ DAY_S = 86_400.0
 
 def day() -> Trace:
     """A day with its wave, from the built-in generator."""
-    rows = list(itertools.islice(generated(0, requests_per_s=REQUESTS / DAY_S), REQUESTS))
-    return Trace(
-        "generated day",
-        array("d", (row.t_s for row in rows)),
-        array("l", (row.isl for row in rows)),
-        array("l", (row.osl for row in rows)),
-    )
+    return Trace.of("generated day", itertools.islice(generated(0, requests_per_s=REQUESTS / DAY_S), REQUESTS))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -113,10 +113,8 @@ def _flips(flip_s: float, load: float) -> Scenario:
         (figures, load * watts_short.served_per_s(world.profile, figures, GPUS, full_mw))
         for figures in (PROMPT_HEAVY, ANSWER_HEAVY)
     )
-    requests = list(takewhile(lambda request: request.t_s < FLIPPING_S, flipping(SEED, phases, flip_s)))
-    columns = ([r.t_s for r in requests], [r.isl for r in requests], [r.osl for r in requests])
-    trace = Trace("flipping", array("d", columns[0]), array("l", columns[1]), array("l", columns[2]))
-    return replace(world, trace=trace, budget=None)
+    requests = takewhile(lambda request: request.t_s < FLIPPING_S, flipping(SEED, phases, flip_s))
+    return replace(world, trace=Trace.of("flipping", requests), budget=None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,11 +23,10 @@ from statistics import median
 
 import numpy as np
 
-from deploy.cli.build import simulate as command
-from deploy.cli.build import simulate_options
 from planner.sim.evaluation.scores import score
 from planner.sim.evaluation.simulation import simulate
 from planner.sim.policies.ours import OurPlanner
+from tests.benchmarks.plant.by_part import asked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("WATTSCALE_SHARED") or REPOSITORY.parent / "shared") / "data"
@@ -187,13 +186,11 @@ def run(options: str, data: Path) -> RunFigures:
         str(data / folders[before] / word) if before in folders else word
         for before, word in pairwise(("", *options.split()))
     ]
-    parser = argparse.ArgumentParser(add_help=False)
-    command.register(parser.add_subparsers())
-    asked = simulate_options.asked(parser.parse_args(["simulate", *words]))
-    ended = simulate(asked.scenario, OurPlanner(asked.settings))
+    what = asked(words)
+    ended = simulate(what.scenario, OurPlanner(what.settings))
     found, records = score(ended), ended.run.plant.records
-    good = (records.column("ttft_ms") <= asked.scenario.ttft_ms) & (records.column("itl_ms") <= asked.scenario.itl_ms)
-    edges = np.linspace(0.0, asked.scenario.end_s, 7)
+    good = records.met(what.scenario.ttft_ms, what.scenario.itl_ms)
+    edges = np.linspace(0.0, what.scenario.end_s, 7)
     sixth = np.clip(np.searchsorted(edges, records.column("t_s"), side="right") - 1, 0, 5)
     parts = tuple(float(good[sixth == part].mean()) for part in range(6) if (sixth == part).any())
     return RunFigures(

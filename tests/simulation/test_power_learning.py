@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from array import array
 from dataclasses import replace
 from functools import lru_cache
 
@@ -35,10 +34,9 @@ pytestmark = [pytest.mark.long, pytest.mark.xdist_group("power-learning")]
 
 def world(budget: BudgetSteps | None = None) -> Scenario:
     rows = itertools.takewhile(lambda r: r.t_s < HOUR_S, generated(2, requests_per_s=16.0, wave=0.0))
-    columns = list(zip(*((r.t_s, r.isl, r.osl) for r in rows), strict=True))
     engines = profile(max_batched=8192)
     return Scenario(
-        trace=Trace("steady", array("d", columns[0]), array("l", columns[1]), array("l", columns[2])),
+        trace=Trace.of("steady", rows),
         profile=engines,
         cluster=ClusterSpec(2, 6, card_of("h200")),
         pools=disaggregated(engines, "h200", startup_s=20.0, start=(3, 2)),

@@ -100,15 +100,20 @@ def _met(ended: Ended) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return records.column("ttft_ms") <= scenario.ttft_ms, records.column("itl_ms") <= scenario.itl_ms
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def asked(options: Sequence[str]) -> simulate_options.Asked:
+    """What these options of ``wattscale simulate`` ask for."""
     parser = argparse.ArgumentParser(add_help=False)
     command.register(parser.add_subparsers())
+    return simulate_options.asked(parser.parse_args(["simulate", *options]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     outer = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     outer.add_argument("--parts", type=int, default=6)
     own, rest = outer.parse_known_args(argv)
-    asked = simulate_options.asked(parser.parse_args(["simulate", *rest]))
-    policy = Sampled(asked.settings)
-    ended = simulate(asked.scenario, policy)
+    run = asked(rest)
+    policy = Sampled(run.settings)
+    ended = simulate(run.scenario, policy)
     found = score(ended)
     changes = ", ".join(f"{pool} {count:.1f}" for pool, count in found.changes_per_hour.items())
     figures = f"{found.gpu_hours:.2f} GPU-h, {found.serving_energy_joules / 1e6:.2f} MJ of held GPUs"

@@ -13,7 +13,6 @@ import heapq
 import itertools
 import math
 import random
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -98,12 +97,7 @@ class CorrectionReader(OurPlanner):
 
 
 def trace(name: str, seed: int) -> Trace:
-    t_s, isl, osl = array("d"), array("l"), array("l")
-    for request in itertools.takewhile(lambda one: one.t_s < END_S, LOADS[name](seed)):
-        t_s.append(request.t_s)
-        isl.append(request.isl)
-        osl.append(request.osl)
-    return Trace(name, t_s, isl, osl)
+    return Trace.of(name, itertools.takewhile(lambda one: one.t_s < END_S, LOADS[name](seed)))
 
 
 def ran(load: Trace, profile_folder: Path, seed: int, tick_s: float) -> tuple[float, float, float]:

@@ -21,8 +21,7 @@ import argparse
 import itertools
 import json
 import sys
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +72,7 @@ class ShortCase:
 
 def served_per_s(profile: Profile, figures: Figures, gpus: int, cap_mw: float) -> float:
     """Requests a second that ``gpus`` serve within the targets, all at ``cap_mw``, with the best split for this mix."""
-    mix = _trace(itertools.islice(flipping(MIX_SEED, ((figures, 1.0),), 1e9), 2000))
+    mix = Trace.of("flipping", itertools.islice(flipping(MIX_SEED, ((figures, 1.0),), 1e9), 2000))
     prefill, decode = disaggregated(profile, CARD)
     law = engine_law(profile)
     assert law.prefill is not None
@@ -103,7 +102,9 @@ def scenario(case: ShortCase) -> Scenario:
     )
     half = case.gpus // 2
     return Scenario(
-        _trace(itertools.takewhile(lambda request: request.t_s < until_s, flipping(case.seed, phases, FLIP_S))),
+        Trace.of(
+            "flipping", itertools.takewhile(lambda request: request.t_s < until_s, flipping(case.seed, phases, FLIP_S))
+        ),
         profile,
         ClusterSpec(-(-case.gpus // 8), min(8, case.gpus), card),
         disaggregated(profile, CARD, startup_s=STARTUP_S, start=(half, case.gpus - half)),
@@ -111,12 +112,6 @@ def scenario(case: ShortCase) -> Scenario:
         ITL_MS,
         budget=BudgetSteps(steps),
     )
-
-
-def _trace(requests: Iterable[Any]) -> Trace:
-    rows = list(requests)
-    columns = ([r.t_s for r in rows], [r.isl for r in rows], [r.osl for r in rows])
-    return Trace("flipping", array("d", columns[0]), array("l", columns[1]), array("l", columns[2]))
 
 
 def candidates(case: ShortCase, world: Scenario, peer: str) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from array import array
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +16,8 @@ STARTUP_S = 20.0
 
 
 def load(seconds: float = 600.0, rate: float = 12.0) -> Trace:
-    rows = list(itertools.takewhile(lambda r: r.t_s < seconds, generated(2, requests_per_s=rate, wave_s=seconds)))
-    return Trace(
-        "generated",
-        array("d", (r.t_s for r in rows)),
-        array("l", (r.isl for r in rows)),
-        array("l", (r.osl for r in rows)),
-    )
+    requests = generated(2, requests_per_s=rate, wave_s=seconds)
+    return Trace.of("generated", itertools.takewhile(lambda r: r.t_s < seconds, requests))
 
 
 def scenario(**changes: Any) -> Scenario:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from array import array
 from collections.abc import Mapping
 
 import pytest
@@ -25,9 +24,7 @@ NEW = ("static:3p3d+steer", "static:3p3d+mover:50", "static:3p3d+even:0.8", "sta
 
 
 def load(*mixes: tuple[Figures, float]) -> Trace:
-    rows = list(itertools.takewhile(lambda r: r.t_s < 600.0, flipping(3, mixes, 200.0)))
-    columns = ([r.t_s for r in rows], [r.isl for r in rows], [r.osl for r in rows])
-    return Trace("flips", array("d", columns[0]), array("l", columns[1]), array("l", columns[2]))
+    return Trace.of("flips", itertools.takewhile(lambda r: r.t_s < 600.0, flipping(3, mixes, 200.0)))
 
 
 def scenario(trace: Trace) -> Scenario:
