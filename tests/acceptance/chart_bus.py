@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from bus_schemas.jetstream.connect import Bus, connect
@@ -23,6 +25,7 @@ from tests.free_ports import free_port
 from tests.integration.chart.rendered import rendered
 
 ADDRESSES = ("listen", "http", "server_name")
+MEMORY_BYTES = 2 * 1024**3
 
 
 def server_settings(case: str, extra: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -32,9 +35,31 @@ def server_settings(case: str, extra: tuple[str, ...] = ()) -> dict[str, Any]:
     return {name: json.loads(value) for name, _, value in named if name not in ADDRESSES}
 
 
+@contextmanager
+def quiet_disk(folder: Path) -> Iterator[Path]:
+    """A folder in memory, where there is enough; else ``folder``.
+
+    The chart's servers sync every write. Beside tests that build and delete images a disk may stall for longer than an
+    election waits, and a server that is killed leaves its files in memory as well as on a disk.
+    """
+    memory = Path("/dev/shm")  # a folder of our own in it
+    if not memory.is_dir() or shutil.disk_usage(memory).free < MEMORY_BYTES:
+        yield folder
+        return
+    with TemporaryDirectory(prefix="wattscale-", dir=memory) as made:
+        yield Path(made)
+
+
 @asynccontextmanager
 async def chart_servers(folder: Path, settings: dict[str, Any]) -> AsyncIterator[list[EmbeddedServer]]:
     """As many servers as the chart's routes name, else one."""
+    with quiet_disk(folder) as stores:
+        async with _servers(stores, settings) as servers:
+            yield servers
+
+
+@asynccontextmanager
+async def _servers(folder: Path, settings: dict[str, Any]) -> AsyncIterator[list[EmbeddedServer]]:
     count = len(settings.get("cluster", {}).get("routes", [0]))
     ports = [free_port() for _ in range(count)]
     made = []
